@@ -1,0 +1,139 @@
+"""What can go wrong, and who hears of it.
+
+    NotifierError
+    ├── SettingsError            the operator: one line, exit status 2
+    ├── DatabaseError            the operator: one line, exit status 1
+    │   ├── Unreachable          no connection, or it went away
+    │   ├── SchemaMissing        `notifier migrate` was not run, or by another version
+    │   └── Misplaced            a standby, a pooler, the wrong role
+    ├── TokenInvalid             the client: AuthenticationResult, then 4401
+    │   └── TokenExpired         the client: AuthenticationResult, then 4419
+    ├── Rejection                the client: an Error message; the conversation goes on
+    └── Closure                  the client: Disconnect, then its close code
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class NotifierError(Exception):
+    """Something that is said in one readable line."""
+
+
+class SettingsError(NotifierError):
+    """A setting is unknown, missing or wrong."""
+
+
+class DatabaseError(NotifierError):
+    """The database does not do what is needed of it."""
+
+
+class Unreachable(DatabaseError):
+    """There is no connection to the database, or it went away."""
+
+
+class SchemaMissing(DatabaseError):
+    """The schema `notifier` is missing or of another version."""
+
+
+class Misplaced(DatabaseError):
+    """This connection reaches a database that cannot serve: a standby, a pooler, too few rights."""
+
+
+class TokenInvalid(NotifierError):
+    """The token is not one of ours. The text says nothing of its contents."""
+
+
+class TokenExpired(TokenInvalid):
+    """The token was good once."""
+
+
+class Code(StrEnum):
+    """Every `Error.Code` that a client can read."""
+
+    MALFORMED = "malformed"
+    UNKNOWN_TYPE = "unknown_type"
+    NOT_AUTHENTICATED = "not_authenticated"
+    TOKEN_INVALID = "token_invalid"  # noqa: S105 - a word of the protocol, not a password
+    TOKEN_EXPIRED = "token_expired"  # noqa: S105 - the same
+    COMPANY_FORBIDDEN = "company_forbidden"
+    UNAVAILABLE = "unavailable"
+
+
+class Rejection(NotifierError):
+    """The client asked for something that we do not do; it hears why and stays connected."""
+
+    def __init__(self, code: Code, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+class Closure(NotifierError):
+    """The conversation is over. DESIGN 1.4 has the table of codes.
+
+    `reconnect` tells the client whether to come back, `retry_after_ms` how long to wait at least.
+    """
+
+    code: int = 4500
+    reason: str = "internal error"
+    reconnect: bool = True
+    retry_after_ms: int | None = 500
+
+    def __init__(self, retry_after_ms: int | None = None) -> None:
+        super().__init__(self.reason)
+        if retry_after_ms is not None:
+            self.retry_after_ms = retry_after_ms
+
+
+class Restart(Closure):
+    code, reason = 1012, "the service restarts"
+
+
+class Binary(Closure):
+    code, reason, reconnect, retry_after_ms = 1003, "text frames only", False, None
+
+
+class TooBig(Closure):
+    code, reason, reconnect, retry_after_ms = 1009, "message too big", False, None
+
+
+class Malformed(Closure):
+    code, reason, reconnect, retry_after_ms = 4400, "too many malformed messages", False, None
+
+
+class BadToken(Closure):
+    code, reason, reconnect, retry_after_ms = 4401, "token invalid", False, None
+
+
+class Forbidden(Closure):
+    code, reason, reconnect, retry_after_ms = 4403, "too many refused companies", False, None
+
+
+class NotAuthenticated(Closure):
+    code, reason, retry_after_ms = 4408, "not authenticated in time", 1000
+
+
+class AnotherUser(Closure):
+    code, reason, reconnect, retry_after_ms = 4409, "another user on the same socket", False, None
+
+
+class Expired(Closure):
+    code, reason, retry_after_ms = 4419, "token expired", 0
+
+
+class TooMany(Closure):
+    code, reason, retry_after_ms = 4429, "too many messages or connections", 10_000
+
+
+class Internal(Closure):
+    code, reason, retry_after_ms = 4500, "internal error", 1000
+
+
+class NotReady(Closure):
+    code, reason, retry_after_ms = 4503, "not ready", 1000
+
+
+class TooSlow(Closure):
+    code, reason, retry_after_ms = 4508, "too slow", 500
