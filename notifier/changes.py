@@ -1,0 +1,378 @@
+"""Changes of rows in, drafts of messages out: what a transaction did, in the end, to each company.
+
+No I/O. Values of columns travel as the bytes that PostgreSQL wrote and are never decoded, so that no
+value can break a message: a number keeps its digits, a json column its escapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from itertools import groupby
+from typing import NamedTuple
+
+import msgspec
+
+from notifier.companies import canonical
+from notifier.messages import JSON
+
+MESSAGE_LIMIT = 256 * 1024
+"""Bytes of a message; a larger one is sent with keys only."""
+
+EVERY_COMPANY = "*"
+ANYBODY = ("*",)
+
+Row = dict[str, bytes]
+"""A row's columns and their values in JSON."""
+
+
+class Watched(msgspec.Struct, frozen=True):
+    """How one entity's rows become messages. Names are None where nothing is sent."""
+
+    entity: str
+    key: str
+    company: str
+    member: str | None
+    created: str | None
+    updated: str | None
+    deleted: str | None
+    untouched: frozenset[str] = frozenset()  # json columns: their values travel as they are
+
+    def property(self, column: str) -> str:
+        """The name of a column on the wire: `starts_at` → `StartsAt`, the key → `EventId`."""
+        if column == self.key:
+            return f"{self.entity}Id"
+        if column == self.company:
+            return "CompanyId"
+        return "".join(word[:1].upper() + word[1:] for word in column.split("_"))
+
+
+class Change(NamedTuple):
+    """A row of `notifier.changes`. `operation` is I, U, D, or T for a TRUNCATE."""
+
+    id: int
+    xid: int
+    entity: str
+    operation: str
+    old: JSON | None
+    new: JSON | None
+    partial: bool
+    actor: str | None
+    at: datetime
+
+
+class Draft(NamedTuple):
+    """A message that has no number yet: `head`, then the position, then `tail`.
+
+    Company "*" is for every company that the log knows. A Resync is `open`: its head has gaps for
+    company and epoch, which `fill` closes.
+    """
+
+    company: str
+    head: bytes
+    tail: bytes
+    at: datetime
+    revokes: tuple[str, ...] = ()
+    open: bool = False
+
+
+class _Entry:
+    """What a transaction did to one row, as one company sees it."""
+
+    __slots__ = ("actor", "at", "first", "key", "last", "new", "old", "partial")
+
+    def __init__(self, key: bytes, old: Row | None, change: Change) -> None:
+        self.key = key
+        self.old = old
+        self.new: Row | None = None
+        self.first = self.last = change.id
+        self.at = change.at
+        self.actor = change.actor
+        self.partial = False
+
+
+_decode_row = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_quote = msgspec.json.Encoder().encode
+
+
+class Broken(Exception):
+    """A change cannot be ascribed to a company: the row has no such column, or is no JSON."""
+
+
+def translate(
+    changes: Sequence[Change], watched: dict[str, Watched], bulk_limit: int
+) -> tuple[list[Draft], int]:
+    """The messages of whole transactions, in the order of `changes`, and how many were broken.
+
+    `changes` must hold each transaction's changes side by side, in the order of their ids.
+    """
+    drafts: list[Draft] = []
+    broken = 0
+    for _, group in groupby(changes, key=lambda change: change.xid):
+        transaction = Transaction(watched)
+        for change in group:
+            transaction.add(change)
+        drafts += transaction.drafts(bulk_limit)
+        broken += transaction.broken
+    return drafts, broken
+
+
+class Transaction:
+    """Collects the changes of one transaction and nets them per company and row."""
+
+    def __init__(self, watched: dict[str, Watched], only: str | None = None) -> None:
+        self._watched = watched
+        self._only = only  # the one company that is looked at; None: each
+        self._entries: dict[tuple[str, str, bytes], _Entry] = {}
+        self._resyncs: list[tuple[int, datetime, str, bool]] = []
+        self.broken = 0
+
+    def add(self, change: Change) -> None:
+        """Takes the next change, in the order of ids."""
+        watch = self._watched.get(change.entity)
+        if watch is None:  # no longer watched
+            return
+        if change.operation == "T":
+            self.barrier(change)
+            grants = watch.member is not None or watch.key == watch.company
+            self._resyncs.append((change.id, change.at, "truncate", grants))
+            return
+        try:
+            old = _row(change.old, watch)
+            new = _row(change.new, watch)
+        except Broken:
+            self.broken += 1
+            self._resyncs.append((change.id, change.at, "overflow", True))
+            return
+        if old is not None and new is not None and old[watch.key] != new[watch.key]:
+            self._apply(change, watch, old, None)
+            self._apply(change, watch, None, new)
+        else:
+            self._apply(change, watch, old, new)
+
+    def barrier(self, change: Change) -> None:
+        """A TRUNCATE: what was done to the entity's rows before it is nothing any more."""
+        for name in [name for name in self._entries if name[1] == change.entity]:
+            del self._entries[name]
+
+    def _apply(self, change: Change, watch: Watched, old: Row | None, new: Row | None) -> None:
+        """One side, or both, of one row; each company sees only the images that are its own."""
+        old_company = _company(old, watch)
+        new_company = _company(new, watch)
+        if old_company is not None:
+            self._net(change, old_company, watch, old, new if old_company == new_company else None)
+        if new_company is not None and new_company != old_company:
+            self._net(change, new_company, watch, None, new)
+
+    def _net(
+        self, change: Change, company: str, watch: Watched, old: Row | None, new: Row | None
+    ) -> None:
+        row = old if old is not None else new
+        if row is None or (self._only is not None and company != self._only):
+            return
+        name = (company, watch.entity, row[watch.key])
+        entry = self._entries.get(name)
+        if entry is None:
+            entry = self._entries[name] = _Entry(row[watch.key], old, change)
+        entry.new = new
+        entry.last = change.id
+        entry.at = change.at
+        entry.actor = change.actor
+        entry.partial = entry.partial or change.partial
+
+    def drafts(self, bulk_limit: int) -> list[Draft]:
+        """The net messages; a company with more than `bulk_limit` of them gets one Resync."""
+        by_company: dict[str, list[tuple[int, Draft]]] = {}
+        lost: dict[str, set[str]] = {}
+        kept: dict[str, set[str]] = {}
+        for (company, entity, _), entry in self._entries.items():
+            watch = self._watched[entity]
+            order, draft = _draft(company, watch, entry)
+            _members(watch, entry, lost.setdefault(company, set()), kept.setdefault(company, set()))
+            if draft is not None:
+                by_company.setdefault(company, []).append((order, draft))
+        drafts: list[tuple[int, Draft]] = []
+        for company, ordered in by_company.items():
+            ordered.sort(key=lambda pair: pair[0])
+            if len(ordered) > bulk_limit:
+                last, draft = ordered[-1]
+                ordered = [(last, resync(company, "bulk", draft.at))]
+            revoked = lost[company] - kept[company]
+            if revoked:
+                order, draft = ordered[-1]
+                ordered[-1] = (order, draft._replace(revokes=tuple(sorted(revoked))))
+            drafts += ordered
+        for order, at, reason, grants in self._resyncs:
+            drafts.append((order, resync(EVERY_COMPANY, reason, at, ANYBODY if grants else ())))
+        drafts.sort(key=lambda pair: pair[0])
+        return [draft for _, draft in drafts]
+
+
+def resync(company: str, reason: str, at: datetime, revokes: tuple[str, ...] = ()) -> Draft:
+    """A Resync for one company or for every one."""
+    head = b'{"Type":"Resync","Data":{"CompanyId":%%(company)s,"Reason":%s,"Epoch":%%(epoch)s}'
+    return Draft(company, head % _quote(reason), _tail(at, None), at, revokes, open=True)
+
+
+def fill(draft: Draft, company: str, epoch: str) -> Draft:
+    """Closes the gaps of an open draft."""
+    head = draft.head % {b"company": _quote(company), b"epoch": _quote(epoch)}
+    return draft._replace(company=company, head=head, open=False)
+
+
+def _row(image: JSON | None, watch: Watched) -> Row | None:
+    """The columns of a row. Raises Broken where key or company are not among them."""
+    if image is None:
+        return None
+    try:
+        row = {column: bytes(value) for column, value in _decode_row(image).items()}
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise Broken(watch.entity) from error
+    if watch.key not in row or watch.company not in row:
+        raise Broken(watch.entity)
+    return row
+
+
+def _company(row: Row | None, watch: Watched) -> str | None:
+    """The company of a row; None where there is no row or it belongs to nobody."""
+    if row is None:
+        return None
+    value = row[watch.company]
+    if value == b"null":
+        return None
+    if value[:1] == b'"':
+        try:
+            return canonical(msgspec.json.decode(value, type=str))
+        except msgspec.DecodeError:
+            return None
+    return value.decode()
+
+
+def _user(row: Row | None, watch: Watched) -> str | None:
+    value = None if row is None or watch.member is None else row.get(watch.member)
+    if value is None or value == b"null":
+        return None
+    return msgspec.json.decode(value, type=str) if value[:1] == b'"' else value.decode()
+
+
+def _members(watch: Watched, entry: _Entry, lost: set[str], kept: set[str]) -> None:
+    """Who loses the company by this row, and who has it by this row afterwards."""
+    if watch.key == watch.company:
+        if entry.old is not None and entry.new is None:
+            lost.add("*")
+    elif watch.member is not None:
+        if entry.partial and entry.old is not None:
+            lost.add("*")
+            return
+        before, after = _user(entry.old, watch), _user(entry.new, watch)
+        if before is not None and before != after:
+            lost.add(before)
+        if after is not None:
+            kept.add(after)
+
+
+def _draft(company: str, watch: Watched, entry: _Entry) -> tuple[int, Draft | None]:
+    """The net message of a row and the id by which it is ordered; None where nothing changed.
+
+    A creation stands where the row was first written, a deletion where it was deleted.
+    """
+    old, new = entry.old, entry.new
+    changed: list[str] = []
+    if old is None and new is None:
+        return entry.first, None
+    if new is None:
+        name, row, order = watch.deleted, old, entry.last
+    elif old is None:
+        name, row, order = watch.created, new, entry.first
+    else:
+        name, row, order = watch.updated, new, entry.first
+        changed = [column for column in old if old[column] != new.get(column)]
+        if not changed and not entry.partial and len(old) == len(new):
+            return order, None
+    if name is None or row is None:
+        return order, None
+    tail = _tail(entry.at, entry.actor)
+    head = b'{"Type":"%s","Data":{%s}' % (name.encode(), _object(row, row, watch))
+    if old is not None and new is not None:
+        head += b',"Old":{%s}' % _object(old, changed, watch)
+    if entry.partial or len(head) + len(tail) + 30 > MESSAGE_LIMIT:
+        keys = dict.fromkeys((watch.key, watch.company))
+        head = b'{"Type":"%s","Data":{%s},"Partial":true' % (
+            name.encode(),
+            _object(row, keys, watch),
+        )
+    return order, Draft(company, head, tail, entry.at)
+
+
+def _object(row: Row, columns: Iterable[str], watch: Watched) -> bytes:
+    """The inside of a JSON object. Where two columns share a property, key and company win."""
+    names = {watch.property(column): column for column in columns}
+    for column in (watch.key, watch.company):
+        name = watch.property(column)
+        if name in names:
+            names[name] = column
+    return b",".join(
+        b"%s:%s" % (_property(name), _value(row[column], column, watch))
+        for name, column in names.items()
+    )
+
+
+_properties: dict[str, bytes] = {}
+
+
+def _property(name: str) -> bytes:
+    quoted = _properties.get(name)
+    if quoted is None:
+        if len(_properties) > 10_000:
+            _properties.clear()
+        quoted = _properties[name] = _quote(name)
+    return quoted
+
+
+def _value(value: bytes, column: str, watch: Watched) -> bytes:
+    """A value as it travels: numbers that JavaScript cannot hold become strings."""
+    first = value[:1]
+    if first in b"-0123456789":
+        if len(value) > 15 or b"e" in value or b"E" in value:
+            return _number(value)
+    elif first in b"[{" and column not in watch.untouched:
+        return _nested(value)
+    return value
+
+
+def _number(value: bytes) -> bytes:
+    try:
+        large = abs(Decimal(value.decode())) > 2**53
+    except InvalidOperation:
+        large = True
+    return b'"%s"' % value if large else value
+
+
+def _nested(value: bytes) -> bytes:
+    """An array or a composite: its numbers are checked one by one."""
+    try:
+        if value[:1] == b"[":
+            items = msgspec.json.decode(value, type=list[msgspec.Raw])
+            return b"[%s]" % b",".join(_inner(bytes(item)) for item in items)
+        pairs = msgspec.json.decode(value, type=dict[str, msgspec.Raw])
+    except msgspec.DecodeError:
+        return value
+    return b"{%s}" % b",".join(
+        b"%s:%s" % (_quote(name), _inner(bytes(item))) for name, item in pairs.items()
+    )
+
+
+def _inner(value: bytes) -> bytes:
+    if value[:1] in b"[{":
+        return _nested(value)
+    if value[:1] in b"-0123456789":
+        return _number(value)
+    return value
+
+
+def _tail(at: datetime, actor: str | None) -> bytes:
+    moment = at.astimezone(UTC).isoformat(timespec="microseconds")
+    if actor is None:
+        return b',"At":"%s"}' % moment.encode()
+    return b',"At":"%s","Actor":%s}' % (moment.encode(), _quote(actor))

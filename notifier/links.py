@@ -1,0 +1,163 @@
+"""Connections to PostgreSQL: the one place that opens them and knows how they fail.
+
+asyncpg never notices a link that swallows everything (MagicStack/asyncpg#519). So every call on a
+long-lived connection has a deadline, the server is told to give a dead peer up within about ten
+seconds, and a connection that failed once is terminated, never closed politely.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeAlias
+from urllib.parse import urlsplit
+
+import asyncpg
+
+from notifier.errors import DatabaseError, Misplaced, SchemaMissing, Unreachable
+
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+CONNECT_SECONDS = 5.0
+DEADLINE_SECONDS = 5.0
+"""How long an answer may take before the link counts as dead."""
+
+FAILURES = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError)
+
+_SERVER_SETTINGS = {
+    "tcp_keepalives_idle": "3",
+    "tcp_keepalives_interval": "2",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "9000",
+    "idle_session_timeout": "0",
+    "idle_in_transaction_session_timeout": "10000",
+    "statement_timeout": "60000",
+    "jit": "off",
+    "timezone": "UTC",
+}
+
+
+async def connect(url: str, name: str, **settings: str) -> Connection:
+    """Opens a connection that appears as `notifier NAME`.
+
+    Raises Unreachable, in one line without the password.
+    """
+    try:
+        connection: Connection = await asyncpg.connect(
+            url,
+            timeout=CONNECT_SECONDS,
+            command_timeout=None,
+            server_settings={
+                "application_name": f"notifier {name}",
+                **_SERVER_SETTINGS,
+                **settings,
+            },
+        )
+    except FAILURES as error:
+        raise Unreachable(f"cannot reach the database {place(url)}: {said(error)}") from error
+    except (ValueError, asyncpg.ClientConfigurationError) as error:
+        raise Unreachable(f"cannot understand the database's URL: {said(error)}") from error
+    _keep_alive(connection)
+    await connection.set_type_codec(
+        "json",
+        schema="pg_catalog",
+        encoder=bytes,
+        decoder=bytes,
+        format="binary",
+    )
+    return connection
+
+
+@asynccontextmanager
+async def link(url: str, name: str, **settings: str) -> AsyncIterator[Connection]:
+    """A connection for as long as the block runs; a failure in it becomes a DatabaseError."""
+    connection = await connect(url, name, **settings)
+    try:
+        with translated(url):
+            yield connection
+    finally:
+        connection.terminate()
+
+
+class translated:  # noqa: N801 - reads as a word: `with translated(url):`
+    """Turns the driver's exceptions into ours."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None and isinstance(error, FAILURES):
+            raise ours(error, self._url) from error
+
+
+def ours(error: BaseException, url: str) -> DatabaseError:
+    """What a failure of the driver means."""
+    match error:
+        case (
+            asyncpg.UndefinedTableError()
+            | asyncpg.InvalidSchemaNameError()
+            | asyncpg.UndefinedColumnError()
+            | asyncpg.UndefinedFunctionError()
+        ):
+            return SchemaMissing(
+                f"the schema of {place(url)} is not this version's; run: notifier migrate"
+                f" ({said(error)})"
+            )
+        case asyncpg.InsufficientPrivilegeError() | asyncpg.ReadOnlySQLTransactionError():
+            return Misplaced(f"{place(url)}: {said(error)}")
+        case _:
+            return Unreachable(f"lost the database {place(url)}: {said(error)}")
+
+
+def place(url: str) -> str:
+    """Host, port and database of a URL, for a message."""
+    try:
+        parts = urlsplit(url)
+        return f"{parts.hostname or 'localhost'}:{parts.port or 5432}{parts.path or ''}"
+    except ValueError:
+        return "(unreadable URL)"
+
+
+def said(error: BaseException) -> str:
+    """An error's first line; never empty."""
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+async def backoff(attempt: int) -> None:
+    """Waits before the next attempt: full jitter, 0.1 s at first, 3 s at most."""
+    await asyncio.sleep(random.uniform(0.05, min(3.0, 0.1 * 2.0 ** min(attempt, 10))))  # noqa: S311
+
+
+def listener(ring: Callable[[str], None]) -> Callable[..., None]:
+    """A callback for `add_listener`. It is not a coroutine: asyncpg would run those out of order."""
+
+    def heard(_connection: Any, _pid: int, _channel: str, payload: object) -> None:
+        ring(str(payload))
+
+    return heard
+
+
+def _keep_alive(connection: Connection) -> None:
+    """asyncpg has no option for it, and its transport is a private attribute: guarded."""
+    transport = getattr(connection, "_transport", None)
+    peer = transport.get_extra_info("socket") if transport is not None else None
+    if peer is None or peer.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (
+        ("TCP_KEEPIDLE", 3),
+        ("TCP_KEEPINTVL", 2),
+        ("TCP_KEEPCNT", 3),
+        ("TCP_USER_TIMEOUT", 9000),
+    ):
+        if hasattr(socket, option):
+            peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)

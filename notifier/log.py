@@ -1,0 +1,385 @@
+"""The relay's side of the database: election, changes, messages, epochs, and the log's room on disk.
+
+Two connections: the writer holds the relay's lock and stores, so that a relay that has lost its lock
+cannot write; the reader reads the next changes meanwhile. `sql/log.sql` explains the tables.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+import msgspec
+
+from notifier.changes import Change, Watched
+from notifier.errors import SchemaMissing
+from notifier.links import DEADLINE_SECONDS, Connection, link, listener
+from notifier.messages import Message
+from notifier.sql import read
+
+DOORBELL = 7815279001
+"""The advisory lock that the sleeping relay holds; `sql/capture.sql` tries it."""
+
+SLOTS = 8
+PAGE = 5000
+"""Changes that are held in memory at once."""
+
+_ERA = 1 << 32
+_FULL = 1 << 62
+_SEPARATOR = chr(31)
+
+
+class Place(msgspec.Struct):
+    """Where the relay is: `cursor` is a snapshot, everything that it sees was read."""
+
+    epoch: str
+    seq: int
+    cursor: str
+    slot: int
+    slot_since: datetime
+    target: str | None = None
+    upto: int = 0
+    unsettled: int | None = None
+
+
+class Log:
+    """What the relay asks of the database. Made by `open_log`; calls raise the driver's exceptions."""
+
+    def __init__(self, writer: Connection, reader: Connection) -> None:
+        self._writer = writer
+        self._reader = reader
+        self._busy = asyncio.Lock()  # one call at a time on the writer
+        self._inside: asyncio.Task[Any] | None = None
+        self.asleep = False
+
+    async def ask(self, query: str, *arguments: Any) -> asyncpg.Record | None:
+        """One row from the writer, within the deadline."""
+        async with self._turn():
+            return await self._writer.fetchrow(query, *arguments, timeout=DEADLINE_SECONDS)
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """The writer to oneself; inside `together` its task has it already."""
+        if self._inside is not None and self._inside is asyncio.current_task():
+            yield
+        else:
+            async with self._busy:
+                yield
+
+    # --- the doorbell
+
+    async def lie_down(self) -> bool:
+        """Takes the doorbell's lock; fails while a writer of the app's is in flight."""
+        row = await self.ask("SELECT pg_try_advisory_lock($1)", DOORBELL)
+        self.asleep = bool(row and row[0])
+        return self.asleep
+
+    async def get_up(self) -> None:
+        """Gives the doorbell's lock back: from now on nobody rings."""
+        if self.asleep:
+            self.asleep = False
+            await self.ask("SELECT pg_advisory_unlock($1)", DOORBELL)
+
+    # --- the place
+
+    async def recall(self) -> tuple[Place, str | None]:
+        """The place where the relay before stopped, and why an epoch must begin, if it must."""
+        row = await self.ask(read("recall"))
+        if row is None:
+            raise SchemaMissing("the log is empty; run: notifier migrate")
+        place = Place(
+            epoch=row["epoch"],
+            seq=row["seq"],
+            cursor=row["cursor"],
+            slot=row["slot"],
+            slot_since=row["slot_since"],
+            target=row["target"],
+            upto=row["upto"] or 0,
+            unsettled=row["unsettled"],
+        )
+        changed = row["system"] != row["now_system"] or row["ahead"]
+        return place, "epoch" if changed else None
+
+    async def watched(self) -> dict[str, Watched]:
+        """What `notifier migrate` wrote down of the watched tables."""
+        async with self._busy:
+            rows = await self._writer.fetch(
+                """
+                SELECT w.*, ARRAY(
+                    SELECT a.attname::text FROM pg_attribute AS a
+                    WHERE a.attrelid = to_regclass(w.relation) AND a.attnum > 0
+                      AND a.atttypid IN ('json'::regtype, 'jsonb'::regtype)) AS untouched
+                FROM notifier.watches AS w
+                """,
+                timeout=DEADLINE_SECONDS,
+            )
+        return {
+            row["entity"]: Watched(
+                entity=row["entity"],
+                key=row["key"],
+                company=row["company"],
+                member=row["member"],
+                created=row["created"],
+                updated=row["updated"],
+                deleted=row["deleted"],
+                untouched=frozenset(row["untouched"]),
+            )
+            for row in rows
+        }
+
+    async def begin_epoch(self, place: Place, reason: str) -> None:
+        """A new log; every company that the old one knew hears a Resync as its first message."""
+        async with self._busy, self._writer.transaction():
+            await self._writer.execute(
+                "INSERT INTO notifier.positions (company)"
+                " SELECT DISTINCT company FROM notifier.messages ON CONFLICT DO NOTHING"
+            )
+            await self._writer.execute("TRUNCATE notifier.messages")
+            row = await self._writer.fetchrow(read("begin_epoch"), reason, place.seq)
+        assert row is not None
+        place.epoch, place.seq, place.cursor = row["epoch"], row["seq"], row["cursor"]
+        place.target, place.upto, place.slot = None, 0, 0
+
+    async def companies(self) -> list[str]:
+        """Every company that the log knows."""
+        async with self._turn():
+            rows = await self._writer.fetch(
+                "SELECT company FROM notifier.positions UNION SELECT company FROM notifier.messages"
+            )
+        return [row[0] for row in rows]
+
+    async def heads(self, companies: Iterable[str]) -> dict[str, int]:
+        """The present positions of companies."""
+        async with self._turn():
+            rows = await self._writer.fetch(read("heads"), list(companies))
+        return {row["company"]: row["position"] for row in rows}
+
+    # --- changes
+
+    async def fresh(self, cursor: str) -> tuple[str, list[Change]]:
+        """What became visible since the snapshot `cursor`, at most PAGE + 1 changes; and the new one."""
+        rows = await self._reader.fetch(
+            read("read_changes"), cursor, PAGE + 1, timeout=DEADLINE_SECONDS * 4
+        )
+        if rows[0][1] is None:
+            return rows[0][0], []
+        return rows[0][0], [Change(*tuple(row)[1:]) for row in rows]
+
+    async def transactions(self, place: Place) -> list[tuple[int, int, int]]:
+        """A backlog: (xid, last id, number of changes) of each transaction that is still to be read."""
+        rows = await self._reader.fetch(
+            read("transactions"), place.cursor, place.target, place.upto, timeout=600
+        )
+        return [tuple(row) for row in rows]
+
+    async def changes_of(self, xids: Sequence[int]) -> list[Change]:
+        """All changes of some transactions, by id."""
+        rows = await self._reader.fetch(read("transaction_changes"), list(xids), timeout=60)
+        return [Change(*tuple(row)) for row in rows]
+
+    async def weigh(self, xid: int) -> list[tuple[str, int, datetime]]:
+        """Of a large transaction: each company (in JSON), how many rows, the time of the last."""
+        rows = await self._reader.fetch(read("weigh_transaction"), xid, timeout=600)
+        return [tuple(row) for row in rows]
+
+    async def by_company(
+        self, xid: int, without: Sequence[str]
+    ) -> AsyncIterator[tuple[str | None, Change]]:
+        """The changes of a large transaction, company by company, a few hundred in memory at once."""
+        async with self._reader.transaction():
+            cursor = self._reader.cursor(
+                read("company_changes"), xid, list(without), prefetch=500, timeout=600
+            )
+            async for row in cursor:
+                company, *change = tuple(row)
+                yield company, Change(*change)
+
+    # --- messages
+
+    async def store(self, place: Place, messages: Sequence[Message], cursor: str | None) -> None:
+        """Appends messages and, with the last of them, the cursor; in one statement."""
+        await self.ask(
+            read("store_messages"),
+            place.slot,
+            [message.seq for message in messages],
+            [message.company for message in messages],
+            [message.position for message in messages],
+            [message.at for message in messages],
+            messages[-1].stored,
+            [message.body for message in messages],
+            messages[-1].seq,
+            cursor,
+            [_SEPARATOR.join(message.revokes) for message in messages],
+        )
+
+    async def keep(self, place: Place) -> None:
+        """Writes the place into the log's own row."""
+        await self.ask(
+            "UPDATE notifier.log SET seq = $1, cursor = $2, target = $3, upto = $4, slot = $5,"
+            " slot_since = $6, unsettled = $7::bigint::text::xid8",
+            place.seq,
+            place.cursor,
+            place.target,
+            place.upto,
+            place.slot,
+            place.slot_since,
+            place.unsettled,
+        )
+
+    @asynccontextmanager
+    async def together(self) -> AsyncIterator[None]:
+        """What this task stores in the block is one transaction."""
+        async with self._busy, self._writer.transaction():
+            self._inside = asyncio.current_task()
+            try:
+                yield
+            finally:
+                self._inside = None
+
+    # --- room on disk
+
+    async def overflowed(self) -> bool:
+        """Whether capture has stopped storing."""
+        row = await self.ask("SELECT last_value FROM notifier.change_ids")
+        return bool(row and row[0] >= _FULL)
+
+    async def reopen(self) -> int | None:
+        """Lets capture store again. What transactions in flight dropped is still to come to light:
+
+        they are those before the returned transaction id, None where there is none in flight.
+        """
+        async with self._busy:
+            await self._writer.execute(
+                "SELECT setval('notifier.change_ids', (SELECT coalesce(max(id), 0) + 1"
+                f" FROM notifier.changes WHERE id < {_FULL}))"  # noqa: S608
+            )
+            row = await self._writer.fetchrow(
+                "SELECT pg_snapshot_xmax(s)::text::bigint AS xmax, pg_snapshot_xmin(s)::text::bigint"
+                " AS xmin FROM pg_current_snapshot() AS s"
+            )
+        assert row is not None
+        return row["xmax"] if row["xmin"] < row["xmax"] else None
+
+    async def settled(self, xid: int) -> bool:
+        """Whether every transaction before `xid` has ended."""
+        row = await self.ask(
+            "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint >= $1", xid
+        )
+        return bool(row and row[0])
+
+    async def turn(self, place: Place, bytes_limit: int) -> bool:
+        """Empties the table of changes that is not written to, and turns to it when worth while.
+
+        Returns whether it turned. Nothing unread is emptied: the table's lock is to be had only when
+        no transaction in flight has written to it, and then every row in it must be in the cursor.
+        """
+        async with self._busy:
+            row = await self._writer.fetchrow(
+                "SELECT last_value, pg_relation_size('notifier.changes_0') AS zero,"
+                " pg_relation_size('notifier.changes_1') AS one FROM notifier.change_ids"
+            )
+            assert row is not None
+            last = int(row["last_value"])
+            if last >= _FULL:
+                return False
+            current = last // _ERA % 2
+            sizes = (int(row["zero"]), int(row["one"]))
+            if sizes[1 - current] and not await self._empty(1 - current, place):
+                return False
+            if sizes[current] < bytes_limit:
+                return False
+            await self._writer.execute(
+                f"SELECT setval('notifier.change_ids', {(last // _ERA + 1) * _ERA})"  # noqa: S608
+            )
+        return True
+
+    async def _empty(self, which: int, place: Place) -> bool:
+        table = f"notifier.changes_{which}"
+        try:
+            async with self._writer.transaction():
+                await self._writer.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE NOWAIT")
+                unread = await self._writer.fetchval(
+                    f"SELECT EXISTS (SELECT FROM {table} WHERE xid >= pg_snapshot_xmax($1::text::pg_snapshot))"  # noqa: S608, E501
+                    f" OR EXISTS (SELECT FROM {table} WHERE xid = ANY (ARRAY(SELECT pg_snapshot_xip($1::text::pg_snapshot))))",  # noqa: S608, E501
+                    place.cursor,
+                )
+                if unread:
+                    return False
+                await self._writer.execute(
+                    "UPDATE notifier.log SET cursor = $1, seq = $2", place.cursor, place.seq
+                )
+                await self._writer.execute(f"TRUNCATE {table}")
+        except asyncpg.LockNotAvailableError:
+            return False
+        return True
+
+    async def prune(self, place: Place, retention_hours: float, bytes_limit: int) -> bool:
+        """Turns to the next slot of messages, and empties it, when this one is old or large enough.
+
+        The companies keep their positions. Returns whether it turned.
+        """
+        async with self._busy:
+            due = await self._writer.fetchval(
+                f"SELECT pg_total_relation_size('notifier.messages_{place.slot}') > $1"  # noqa: S608
+                f" OR EXISTS (SELECT FROM notifier.messages_{place.slot})"
+                " AND clock_timestamp() > $2 + $3 * interval '1 hour'",
+                bytes_limit // SLOTS,
+                place.slot_since,
+                retention_hours / (SLOTS - 2),
+            )
+            if not due:
+                return False
+            slot = (place.slot + 1) % SLOTS
+            try:
+                async with self._writer.transaction():
+                    await self._writer.execute("SET LOCAL lock_timeout = '200ms'")
+                    await self._writer.execute(
+                        "INSERT INTO notifier.positions AS p (company, position)"
+                        f" SELECT company, max(position) FROM notifier.messages_{slot}"  # noqa: S608
+                        " GROUP BY company ON CONFLICT (company)"
+                        " DO UPDATE SET position = greatest(p.position, excluded.position)"
+                    )
+                    await self._writer.execute(f"TRUNCATE notifier.messages_{slot}")
+                    place.slot_since = await self._writer.fetchval(
+                        "UPDATE notifier.log SET slot = $1, slot_since = clock_timestamp(),"
+                        " cursor = $2, seq = $3 RETURNING slot_since",
+                        slot,
+                        place.cursor,
+                        place.seq,
+                    )
+            except asyncpg.LockNotAvailableError:
+                return False
+            place.slot = slot
+        return True
+
+    async def sizes(self) -> tuple[int, int]:
+        """Bytes of changes and messages together, and their cap."""
+        row = await self.ask(
+            "SELECT notifier.log_bytes() AS bytes, max_log_bytes FROM notifier.configuration"
+        )
+        return (row["bytes"], row["max_log_bytes"]) if row else (0, 0)
+
+
+@asynccontextmanager
+async def open_log(url: str, ring: Callable[[str], None]) -> AsyncIterator[Log]:
+    """Waits until this node may be the relay; then the log is open as long as the block runs."""
+    async with link(url, "relay") as writer:
+        await writer.add_listener("notifier_changes", listener(ring))
+        while True:
+            row = await writer.fetchrow(read("elect"), timeout=DEADLINE_SECONDS)
+            if row is not None and row["elected"]:
+                break
+            await asyncio.sleep(2)
+        async with link(
+            url,
+            "relay reader",
+            enable_seqscan="off",
+            enable_bitmapscan="off",
+            plan_cache_mode="force_generic_plan",
+            statement_timeout="0",
+        ) as reader:
+            yield Log(writer, reader)

@@ -1,0 +1,399 @@
+"""The relay: reads changes as they become visible, makes messages of them, numbers and stores them.
+
+There is one in the cluster, elected by a lock. It reads by snapshots (`sql/read_changes.sql`), so a
+late commit is no hole and a long transaction nobody's delay. While changes come it reads again and
+again; when none come it sleeps until a writer rings (`sql/capture.sql` has the other half).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import UTC, datetime
+
+import msgspec
+import structlog
+
+from notifier import metrics
+from notifier.changes import (
+    EVERY_COMPANY,
+    Change,
+    Draft,
+    Transaction,
+    Watched,
+    fill,
+    resync,
+    translate,
+)
+from notifier.companies import canonical
+from notifier.errors import DatabaseError
+from notifier.links import backoff
+from notifier.log import PAGE, Log, Place, open_log
+from notifier.messages import Message
+
+Deliver = Callable[[str, Sequence[Message]], None]
+"""Takes the epoch and messages that were stored just now, in the order of seq."""
+
+LOOK_SECONDS = 3.0
+"""The sleeping relay looks without being rung this often; it is its heartbeat as well."""
+
+IDLE_PAUSES = (0.001, 0.002, 0.004, 0.008)
+"""Awake and without changes, the relay pauses so, then tries to sleep."""
+
+WRITER_IN_FLIGHT_PAUSE = 0.01
+DOORLESS_PAUSE = 0.1
+BUSY_CHANGES, BUSY_PAUSE = 8, 0.005
+"""With this many changes at once, waiting a moment makes one larger batch of two."""
+
+CHORES_SECONDS = 1.0
+TURN_BYTES = 8 * 1024 * 1024
+HEADS_LIMIT = 100_000
+
+_log = structlog.get_logger("notifier.relay")
+
+
+class Relay:
+    """Runs for ever; leads while it has the lock. `deliver` is called on this node only."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        bulk_limit: int,
+        retention_hours: float,
+        doorbell: bool,
+        deliver: Deliver,
+    ) -> None:
+        self._url = url
+        self._bulk_limit = bulk_limit
+        self._retention_hours = retention_hours
+        self._doorbell = doorbell
+        self._deliver = deliver
+        self._rung = asyncio.Event()
+        self.leading = False
+
+    async def run(self) -> None:
+        """Leads whenever it may; comes back after every failure of the database."""
+        attempt = 0
+        while True:
+            started = time.monotonic()
+            try:
+                async with open_log(self._url, self._ring) as log:
+                    await _Lead(self, log).run()
+            except DatabaseError as error:
+                _log.warning("relay lost the database", error=str(error))
+                metrics.RECONNECTS.labels("relay").inc()
+            finally:
+                self.leading = False
+                metrics.RELAY.set(0)
+                metrics.AWAKE.set(0)
+            attempt = 0 if time.monotonic() - started > 30 else attempt + 1
+            await backoff(attempt)
+
+    def _ring(self, _payload: str) -> None:
+        self._rung.set()
+
+
+class _Lead:
+    """One term of office: what it knows is forgotten with its connection."""
+
+    def __init__(self, relay: Relay, log: Log) -> None:
+        self._relay = relay
+        self._log = log
+        self._rung = relay._rung
+        self._heads: dict[str, int] = {}
+        self._writing: asyncio.Task[None] | None = None
+        self._chores_at = 0.0
+
+    async def run(self) -> None:
+        self._place, reason = await self._log.recall()
+        self._watched = await self._log.watched()
+        if reason is not None:
+            await self._begin_epoch(reason)
+        self._read = self._place.cursor
+        self._relay.leading = True
+        metrics.RELAY.set(1)
+        metrics.AWAKE.set(1)
+        _log.info("relay leads", epoch=self._place.epoch, seq=self._place.seq)
+        try:
+            if self._place.target is not None:
+                await self._backlog()
+            await self._follow()
+        finally:
+            if self._writing is not None:
+                self._writing.cancel()
+
+    # --- awake and asleep
+
+    async def _follow(self) -> None:
+        idle = 0
+        while True:
+            found = await self._take()
+            await self._chores()
+            if found:
+                idle = 0
+                if found >= BUSY_CHANGES:
+                    await asyncio.sleep(BUSY_PAUSE)
+            elif not self._relay._doorbell:
+                await asyncio.sleep(DOORLESS_PAUSE)
+            elif idle < len(IDLE_PAUSES):
+                await asyncio.sleep(IDLE_PAUSES[idle])
+                idle += 1
+            else:
+                await self._written()
+                self._rung.clear()
+                if await self._log.lie_down():
+                    # Every writer before has ended and is visible: read once more. From here on
+                    # every writer rings.
+                    if not await self._take():
+                        await self._sleep()
+                    await self._log.get_up()
+                    idle = 0
+                else:
+                    await asyncio.sleep(WRITER_IN_FLIGHT_PAUSE)
+
+    async def _sleep(self) -> None:
+        """Until a ring; looks every few seconds all the same."""
+        metrics.AWAKE.set(0)
+        while True:
+            try:
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self._rung.wait()
+            except TimeoutError:
+                await self._chores()
+                found = await self._take()
+                if found and not self._rung.is_set():
+                    metrics.FALLBACK_FINDS.inc(found)
+                    _log.error("the doorbell was not rung", changes=found)
+                if not found:
+                    continue
+            else:
+                metrics.RINGS.inc()
+                # The lock may go after the read: whoever commits in between has rung again.
+                async with asyncio.TaskGroup() as both:
+                    both.create_task(self._log.get_up())
+                    both.create_task(self._take())
+            metrics.AWAKE.set(1)
+            return
+
+    # --- from changes to messages
+
+    async def _take(self) -> int:
+        """Reads what is new and begins to store it; returns the number of changes."""
+        snapshot, changes = await self._log.fresh(self._read)
+        if len(changes) > PAGE:
+            await self._written()
+            self._place.target, self._place.upto = snapshot, 0
+            await self._backlog()
+            return len(changes)
+        if not changes:
+            if self._writing is None or self._writing.done():
+                await self._written()
+                self._place.cursor = snapshot
+            self._read = snapshot
+            return 0
+        metrics.CHANGES.inc(len(changes))
+        drafts = self._translate(changes)
+        await self._written()
+        messages = await self._number(drafts)
+        self._read = snapshot
+        if messages:
+            self._writing = asyncio.create_task(self._store(messages, snapshot))
+            await asyncio.sleep(0)  # the statement is on its way before the next read
+        else:
+            self._place.cursor = snapshot
+        return len(changes)
+
+    def _translate(self, changes: Sequence[Change]) -> list[Draft]:
+        """Transactions in the order of their last ids: whoever waited for another comes after it."""
+        last = {change.xid: change.id for change in changes}
+        ordered = sorted(changes, key=lambda change: (last[change.xid], change.id))
+        drafts, broken = translate(ordered, self._watched, self._relay._bulk_limit)
+        if broken:
+            metrics.BROKEN.inc(broken)
+            _log.error("changes without key or company: every company is told", changes=broken)
+        return drafts
+
+    async def _number(self, drafts: Sequence[Draft]) -> list[Message]:
+        """Gives each draft the next position of its company."""
+        unknown = {draft.company for draft in drafts} - self._heads.keys() - {EVERY_COMPANY}
+        everyone: list[str] = []
+        if any(draft.company == EVERY_COMPANY for draft in drafts):
+            everyone = await self._log.companies()
+            unknown |= set(everyone) - self._heads.keys()
+        if unknown:
+            if len(self._heads) > HEADS_LIMIT:
+                self._heads.clear()
+                unknown |= {draft.company for draft in drafts} - {EVERY_COMPANY} | set(everyone)
+            self._heads.update(await self._log.heads(unknown))
+        now = datetime.now(UTC)
+        messages: list[Message] = []
+        seq = self._place.seq
+        for draft in drafts:
+            for company in everyone if draft.company == EVERY_COMPANY else (draft.company,):
+                ready = fill(draft, company, self._place.epoch) if draft.open else draft
+                if draft.open:
+                    metrics.RESYNCS.labels("written").inc()
+                seq += 1
+                position = self._heads[company] = self._heads[company] + 1
+                messages.append(
+                    Message(
+                        seq,
+                        company,
+                        position,
+                        draft.at,
+                        now,
+                        b'%s,"Position":%d%s' % (ready.head, position, ready.tail),
+                        draft.revokes,
+                    )
+                )
+        return messages
+
+    async def _store(self, messages: Sequence[Message], cursor: str) -> None:
+        await self._log.store(self._place, messages, cursor)
+        self._place.seq, self._place.cursor = messages[-1].seq, cursor
+        metrics.BATCHES.inc()
+        metrics.MESSAGES.inc(len(messages))
+        self._relay._deliver(self._place.epoch, messages)
+
+    async def _written(self) -> None:
+        """Until the batch before is stored; its failure is ours."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            await writing
+
+    # --- a backlog: more than a page at once
+
+    async def _backlog(self) -> None:
+        """Reads up to the place's target in pages of whole transactions, each stored by itself."""
+        target = self._place.target
+        assert target is not None
+        page: list[int] = []
+        weight = 0
+        upto = self._place.upto
+        for xid, last, changes in await self._log.transactions(self._place):
+            if page and weight + changes > PAGE:
+                await self._store_page(page, upto)
+                page, weight = [], 0
+            if changes > PAGE:
+                await self._store_large(xid, last)
+            else:
+                page.append(xid)
+                weight += changes
+            upto = last
+        if page:
+            await self._store_page(page, upto)
+        self._place.cursor = self._read = target
+        self._place.target, self._place.upto = None, 0
+        await self._log.keep(self._place)
+
+    async def _store_page(self, xids: Sequence[int], upto: int) -> None:
+        changes = await self._log.changes_of(xids)
+        metrics.CHANGES.inc(len(changes))
+        messages = await self._number(self._translate(changes))
+        await self._store_all(upto, _once(messages))
+        if messages:
+            self._relay._deliver(self._place.epoch, messages)
+
+    async def _store_large(self, xid: int, upto: int) -> None:
+        """A transaction too large for memory: company by company, or one Resync where it is bulk."""
+        weights = await self._log.weigh(xid)
+        limit = self._relay._bulk_limit
+        bulk = [(company, at) for company, rows, at in weights if rows > limit]
+
+        async def chunks() -> AsyncIterator[list[Message]]:
+            drafts = [
+                resync(name, "bulk", at, ("*",))
+                for company, at in bulk
+                if (name := _decoded(company)) is not None
+            ]
+            yield await self._number(drafts)
+            drafts = []
+            common: list[Change] = []
+            current: str | None = None
+            transaction = Transaction(self._watched)
+            async for company, change in self._log.by_company(xid, [name for name, _ in bulk]):
+                if company is None:
+                    common.append(change)
+                    continue
+                if company != current:
+                    drafts += transaction.drafts(limit)
+                    if len(drafts) >= 1000:
+                        yield await self._number(drafts)
+                        drafts = []
+                    if current is None and common:
+                        yield await self._number(self._everybody(common))
+                    current = company
+                    transaction = Transaction(self._watched, only=_decoded(company))
+                    waiting = [each for each in common if each.operation == "T"]
+                while waiting and waiting[0].id < change.id:
+                    transaction.barrier(waiting.pop(0))
+                transaction.add(change)
+            if current is None and common:
+                yield await self._number(self._everybody(common))
+            yield await self._number(drafts + transaction.drafts(limit))
+
+        await self._store_all(upto, chunks())
+
+    def _everybody(self, common: Sequence[Change]) -> list[Draft]:
+        """What a large transaction says to every company, said once."""
+        return self._translate(common)[-1:]
+
+    async def _store_all(self, upto: int, chunks: AsyncIterator[list[Message]]) -> None:
+        """Stores chunk by chunk and the place with them, in one transaction."""
+        after = msgspec.structs.replace(self._place, upto=upto)
+        async with self._log.together():
+            async for messages in chunks:
+                if messages:
+                    await self._log.store(self._place, messages, None)
+                    after.seq = self._place.seq = messages[-1].seq
+                    metrics.MESSAGES.inc(len(messages))
+            await self._log.keep(after)
+        self._place.upto = upto
+
+    # --- chores
+
+    async def _chores(self) -> None:
+        """Every second or so: room on disk, overflow, what an overflow left to be told."""
+        now = time.monotonic()
+        if now < self._chores_at:
+            return
+        await self._written()
+        self._chores_at = now + CHORES_SECONDS
+        if await self._log.overflowed():
+            _log.error("the log was full, changes were dropped: a new epoch begins")
+            self._place.unsettled = await self._log.reopen()
+            await self._begin_epoch("overflow")
+        elif self._place.unsettled is not None and await self._log.settled(self._place.unsettled):
+            draft = resync(EVERY_COMPANY, "overflow", datetime.now(UTC), ("*",))
+            self._place.unsettled = None
+            messages = await self._number([draft])
+            if messages:
+                await self._store(messages, self._place.cursor)
+            await self._log.keep(self._place)
+        used, limit = await self._log.sizes()
+        metrics.LOG_BYTES.set(used)
+        metrics.LOG_LIMIT_BYTES.set(limit)
+        await self._log.turn(self._place, min(TURN_BYTES, limit // 8))
+        await self._log.prune(self._place, self._relay._retention_hours, limit // 2)
+
+    async def _begin_epoch(self, reason: str) -> None:
+        await self._log.begin_epoch(self._place, reason)
+        self._heads.clear()
+        self._read = self._place.cursor
+        await self._log.keep(self._place)
+        _log.warning("a new epoch", epoch=self._place.epoch, reason=reason)
+
+
+def _decoded(company: str) -> str | None:
+    """A company as it stands in a row's JSON."""
+    try:
+        name = msgspec.json.decode(company)
+    except msgspec.DecodeError:
+        return None
+    return canonical(name) if isinstance(name, str) else company
+
+
+async def _once(messages: list[Message]) -> AsyncIterator[list[Message]]:
+    yield messages

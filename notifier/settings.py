@@ -1,0 +1,205 @@
+"""Everything that an operator may set: `NOTIFIER_…` variables, and `notifier.toml` for lists."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from notifier.errors import SettingsError
+
+PREFIX = "NOTIFIER_"
+CONFIG = "NOTIFIER_CONFIG"
+
+
+class Watch(BaseModel):
+    """One watched table: `[[watch]]` in `notifier.toml`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    table: Annotated[str, Field(min_length=1)]
+    entity: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9]*$", max_length=60)]
+    key: str = "id"
+    company: str = "company_id"
+    member: str | None = None  # the column that names a user to whom the row gives access
+    exclude: tuple[str, ...] = ()
+    created: str | None = None  # names of the messages; "" sends none
+    updated: str | None = None
+    deleted: str | None = None
+
+    @model_validator(mode="after")
+    def _not_without_keys(self) -> Self:
+        if lost := {self.key, self.company, self.member} & set(self.exclude):
+            raise ValueError(f"exclude names {', '.join(sorted(map(str, lost)))}, which is needed")
+        if self.member is not None and not all(self.names[1:]):
+            raise ValueError("a table with members needs messages for updates and deletions")
+        return self
+
+    @property
+    def names(self) -> tuple[str | None, str | None, str | None]:
+        """What a creation, an update and a deletion are called; None: nothing is sent."""
+        return (
+            _named(self.created, f"{self.entity}Created"),
+            _named(self.updated, f"{self.entity}Updated"),
+            _named(self.deleted, f"{self.entity}Deleted"),
+        )
+
+
+def _named(name: str | None, default: str) -> str | None:
+    return default if name is None else name or None
+
+
+CALENDAR = (
+    Watch(table="events", entity="Event"),
+    Watch(
+        table="employees",
+        entity="Employee",
+        member="user_id",
+        created="EmployeeAdded",
+        deleted="EmployeeRemoved",
+    ),
+    Watch(table="companies", entity="Company", company="id", created=""),
+)
+
+Words = Annotated[tuple[str, ...], NoDecode]
+
+
+class Settings(BaseSettings):
+    """A frozen value, read once at the edge. An unknown or wrong setting is a `SettingsError`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True
+    )
+
+    database_url: SecretStr | None = None
+    listen_database_url: SecretStr | None = None
+    host: str = "0.0.0.0"  # noqa: S104 - a server for others to reach
+    port: Annotated[int, Field(ge=0, le=65535)] = 8181
+    ssl_certfile: Path | None = None
+    ssl_keyfile: Path | None = None
+    jwt_secret: SecretStr | None = None
+    jwt_public_key: str | None = None
+    jwks_url: str | None = None
+    jwt_algorithms: Words | None = None
+    jwt_issuer: Words | None = None
+    jwt_audience: Words | None = None
+    jwt_leeway_seconds: Annotated[float, Field(ge=0, le=60)] = 10
+    authorization: Literal["employees", "claim"] = "employees"
+    membership_query: str | None = None
+    allowed_origins: Words | None = None
+    retention_hours: Annotated[float, Field(gt=0, le=24 * 366)] = 24
+    max_log_bytes: Annotated[int, Field(ge=1024 * 1024)] = 1024**3
+    bulk_limit: Annotated[int, Field(ge=1)] = 1000
+    max_buffer_bytes: Annotated[int, Field(ge=64 * 1024)] = 1024**2
+    auth_timeout_seconds: Annotated[float, Field(gt=0)] = 10
+    ping_seconds: Annotated[float, Field(gt=0)] = 20
+    doorbell: bool = True
+    max_connections: Annotated[int, Field(ge=1)] = 100_000
+    max_connections_per_user: Annotated[int, Field(ge=1)] = 1000
+    status_host: str | None = None  # where /metrics and /readyz are, if not on the public port
+    status_port: Annotated[int, Field(ge=0, le=65535)] | None = None
+    deflate: bool = False
+    drain_seconds: Annotated[float, Field(ge=0, le=25)] = 10
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "json", "text"] = "auto"
+    watch: Annotated[tuple[Watch, ...], Field(min_length=1)] = CALENDAR
+
+    @field_validator(
+        "jwt_algorithms", "jwt_issuer", "jwt_audience", "allowed_origins", mode="before"
+    )
+    @classmethod
+    def _words(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(word.strip() for word in value.split(",") if word.strip()) or None
+        return value
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if (self.ssl_certfile is None) != (self.ssl_keyfile is None):
+            raise ValueError("SSL_CERTFILE and SSL_KEYFILE go together")
+        for path in (self.ssl_certfile, self.ssl_keyfile):
+            if path is not None and not path.is_file():
+                raise ValueError(f"no file {path}")
+        entities = [watch.entity for watch in self.watch]
+        if len(set(entities)) < len(entities):
+            raise ValueError("two [[watch]] have the same entity")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        path = Path(os.environ.get(CONFIG) or "notifier.toml")
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, path)
+
+    @property
+    def database(self) -> str:
+        """The database's URL. Raises SettingsError when there is none."""
+        if self.database_url is None:
+            raise SettingsError("NOTIFIER_DATABASE_URL is not set")
+        return self.database_url.get_secret_value()
+
+    @property
+    def listen_database(self) -> str:
+        """The URL of a direct connection: LISTEN and advisory locks do not go through a pooler."""
+        url = self.listen_database_url
+        return url.get_secret_value() if url else self.database
+
+
+def load(environ: Mapping[str, str] | None = None, **given: Any) -> Settings:
+    """Reads the environment and `notifier.toml`; `given` (from the command line) goes first.
+
+    Raises SettingsError, in one line that names the variable and never its value.
+    """
+    environ = os.environ if environ is None else environ
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    known |= {CONFIG, "NOTIFIER_PG_BIN", "NOTIFIER_TEST_POSTGRES"}
+    known.discard(f"{PREFIX}WATCH")
+    for name in environ:
+        if name.startswith(PREFIX) and name not in known:
+            raise SettingsError(f"unknown setting {name}")
+    config = environ.get(CONFIG)
+    if config and not Path(config).is_file():
+        raise SettingsError(f"{CONFIG}: no file {config}")
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"notifier.toml: {error}") from error
+    except ValidationError as error:
+        raise SettingsError(_first(error)) from error
+
+
+def _first(error: ValidationError) -> str:
+    """What is wrong, without the value: it may be a secret."""
+    wrong = error.errors(include_input=False, include_url=False)[0]
+    place = [str(part) for part in wrong["loc"]]
+    said = wrong["msg"].removeprefix("Value error, ")
+    if not place:
+        return said
+    if place[0] in Settings.model_fields and place[0] != "watch":
+        return f"{PREFIX}{place[0].upper()}: {said}"
+    return f"notifier.toml: {'.'.join(place)}: {said}"

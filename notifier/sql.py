@@ -1,0 +1,19 @@
+"""Reads the files of `sql/`: in the wheel they lie beside the package, in a checkout above it."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+
+def folder(name: str) -> Path:
+    """Where `sql/` or `migrations/` is."""
+    package = Path(__file__).parent
+    shipped = package / name
+    return shipped if shipped.is_dir() else package.parent / name
+
+
+@cache
+def read(name: str) -> str:
+    """The text of `sql/NAME.sql`."""
+    return (folder("sql") / f"{name}.sql").read_text(encoding="utf-8")

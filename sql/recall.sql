@@ -1,0 +1,14 @@
+-- Where the log is: its own row, or the cursor of the last message where that is newer.
+SELECT log.epoch, log.system, log.slot, log.slot_since, log.target, log.upto, log.epoch_seq,
+       notifier.system() AS now_system,
+       greatest(log.seq, newest.seq, (SELECT max(seq) FROM notifier.messages)) AS seq,
+       coalesce(newest.cursor, log.cursor) AS cursor,
+       pg_snapshot_xmax(coalesce(newest.cursor, log.cursor)::pg_snapshot)
+           > pg_snapshot_xmax(pg_current_snapshot()) AS ahead,
+       log.unsettled::text::bigint AS unsettled
+FROM notifier.log
+LEFT JOIN LATERAL (
+    SELECT seq, cursor FROM notifier.messages
+    WHERE messages.seq > log.seq AND messages.cursor IS NOT NULL
+    ORDER BY seq DESC LIMIT 1
+) AS newest ON true
