@@ -1,0 +1,390 @@
+"""The embedded PostgreSQL: it starts whatever happened before, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import asyncpg
+import psutil
+import pytest
+
+from notifier import embedded
+from notifier.embedded import EmbeddedPostgres, EmbeddedPostgresError, binaries
+
+DEBIAN = Path("/usr/lib/postgresql/15/bin")
+NOBODY = 65534
+
+PARENT = """
+import os, sys
+from pathlib import Path
+from notifier.embedded import EmbeddedPostgres
+
+data, programs, uid = sys.argv[1:]
+if uid != str(os.geteuid()):
+    os.setgroups([])
+    os.setgid(int(uid))
+    os.setuid(int(uid))
+with EmbeddedPostgres(Path(data), Path(programs), durable=False) as server:
+    print(server.dsn(), flush=True)
+    sys.stdin.read()
+"""
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes somebody else")
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory that the server's user can reach; pytest's own are private."""
+    with tempfile.TemporaryDirectory(prefix="notifier-") as name:
+        path = Path(name)
+        path.chmod(0o755)
+        yield path
+
+
+@pytest.fixture
+def server(place: Path) -> Iterator[EmbeddedPostgres]:
+    with EmbeddedPostgres(place / "data", durable=False) as server:
+        yield server
+
+
+class Parent:
+    """Another process that keeps a server; `family` is the server's processes and its guard."""
+
+    def __init__(self, data: Path, programs: Path, uid: int | None = None) -> None:
+        uid = os.geteuid() if uid is None else uid
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", PARENT, data, programs, str(uid)],
+            env=os.environ | {"PYTHONPATH": str(Path(embedded.__file__).parents[1])},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        self.dsn = self.process.stdout.readline().strip()
+        assert self.dsn, self.process.communicate()[1]
+        self.family = psutil.Process(self.process.pid).children(recursive=True)
+
+    def interrupt(self) -> None:
+        """What Ctrl-C in a terminal does: everybody in the foreground gets it."""
+        os.killpg(self.process.pid, signal.SIGINT)
+        self.process.communicate()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    def leave(self) -> None:
+        self.process.communicate()
+
+    def left_behind(self) -> list[psutil.Process]:
+        """Who of the family is still there after a while."""
+        _, alive = psutil.wait_procs(self.family, timeout=10)
+        return [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+
+
+def ask(dsn: str, question: str) -> object:
+    async def asked() -> object:
+        connection = await asyncpg.connect(dsn)
+        try:
+            return await connection.fetchval(question)
+        finally:
+            await connection.close()
+
+    return asyncio.run(asked())
+
+
+def note(dsn: str) -> None:
+    """Leaves a row behind, which `noted` finds again."""
+    ask(dsn, "CREATE TABLE note AS SELECT 42 AS word")
+
+
+def noted(dsn: str) -> bool:
+    return ask(dsn, "SELECT word FROM note") == 42
+
+
+@pytest.mark.parametrize(
+    ("programs", "major"),
+    [
+        (None, 18),
+        pytest.param(
+            DEBIAN, 15, marks=pytest.mark.skipif(not DEBIAN.exists(), reason="no PostgreSQL 15")
+        ),
+    ],
+)
+def test_it_starts_and_answers(place: Path, programs: Path | None, major: int) -> None:
+    with EmbeddedPostgres(place / "data", programs, durable=False) as server:
+        version = ask(server.dsn(), "SELECT current_setting('server_version_num')::int")
+        assert isinstance(version, int)
+        assert version // 10_000 == major
+        assert ask(server.dsn(), "SHOW server_encoding") == "UTF8"
+        assert ask(server.dsn(), "SHOW fsync") == "off"
+
+
+def test_its_address_serves_psql_too(server: EmbeddedPostgres) -> None:
+    asked = [str(server.program("psql")), "--no-psqlrc", "-Atc", "SELECT 6 * 7", server.dsn()]
+    assert subprocess.check_output(asked, text=True) == "42\n"
+
+
+def test_it_listens_on_the_loopback_and_nowhere_else(server: EmbeddedPostgres) -> None:
+    listening = {
+        connection.laddr.ip
+        for connection in psutil.Process(server.pid).net_connections("all")
+        if connection.status == psutil.CONN_LISTEN and connection.family != socket.AF_UNIX
+    }
+    assert listening == {"127.0.0.1"}
+    assert ask(server.dsn(), "SHOW unix_socket_directories") == ""
+
+
+def test_options_reach_the_server_and_fsync_is_on_unless_told(place: Path) -> None:
+    with EmbeddedPostgres(place / "data", options={"work_mem": "7MB"}) as server:
+        assert ask(server.dsn(), "SHOW work_mem") == "7MB"
+        assert ask(server.dsn(), "SHOW fsync") == "on"
+
+
+@as_root
+def test_root_runs_it_as_somebody_else(server: EmbeddedPostgres) -> None:
+    assert psutil.Process(server.pid).uids().real == NOBODY
+    assert (server.data / "cluster").stat().st_uid == NOBODY
+
+
+@as_root
+def test_an_ordinary_user_runs_it(server: EmbeddedPostgres, place: Path) -> None:
+    data = place / "ordinary"
+    data.mkdir()
+    os.chown(data, NOBODY, NOBODY)
+    parent = Parent(data, server.program(""), NOBODY)
+    assert ask(parent.dsn, "SELECT 1") == 1
+    parent.leave()
+    assert parent.left_behind() == []
+    assert {path.stat().st_uid for path in data.iterdir()} == {NOBODY}
+
+
+@as_root
+def test_root_copies_the_programs_out_of_a_private_home(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, cache = place / "home", place / "cache"
+    home.mkdir(mode=0o700)
+    package = binaries().parent.parent
+    for path in package.parent.glob(f"{package.name}*"):
+        (home / path.name).symlink_to(path)
+    monkeypatch.setattr(embedded, "_wheel", lambda: home / package.name / "pginstall" / "bin")
+    monkeypatch.setattr(embedded, "_CACHE", cache)
+    for _ in range(2):
+        with EmbeddedPostgres(place / "data", durable=False) as server:
+            assert ask(server.dsn(), "SELECT 1") == 1
+            assert server.program("psql").is_relative_to(cache)
+    assert home.stat().st_mode & 0o777 == 0o700
+    assert len(list(cache.iterdir())) == 1
+
+
+def test_a_second_start_finds_the_data_and_the_address(place: Path) -> None:
+    with EmbeddedPostgres(place / "data", durable=False) as server:
+        first = server.dsn()
+        note(first)
+    with EmbeddedPostgres(place / "data", durable=False) as server:
+        assert server.dsn() == first
+        assert noted(first)
+
+
+def test_a_killed_server_loses_nothing_and_starts_again(server: EmbeddedPostgres) -> None:
+    note(server.dsn())
+    server.kill()
+    with pytest.raises(EmbeddedPostgresError, match="does not run"):
+        _ = server.pid
+    server.start()
+    assert noted(server.dsn())
+
+
+def test_a_server_that_died_by_itself_starts_again(server: EmbeddedPostgres) -> None:
+    note(server.dsn())
+    process = psutil.Process(server.pid)
+    process.kill()
+    process.wait()
+    server.start()
+    assert noted(server.dsn())
+
+
+def test_after_sigkill_of_everything_it_starts_again(place: Path) -> None:
+    data = place / "data"
+    parent = Parent(data, binaries())
+    note(parent.dsn)
+    for process in parent.family:
+        process.kill()
+    parent.kill()
+    assert (data / "cluster" / "postmaster.pid").exists()
+    with EmbeddedPostgres(data, durable=False) as server:
+        assert server.dsn() == parent.dsn
+        assert noted(server.dsn())
+
+
+def test_a_stale_process_id_may_be_somebody_elses_by_now(server: EmbeddedPostgres) -> None:
+    note(server.dsn())
+    uid = psutil.Process(server.pid).uids().real
+    server.kill()
+    stale = server.data / "cluster" / "postmaster.pid"
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, user=uid) as somebody:
+        _, *rest = stale.read_text().splitlines(keepends=True)
+        stale.write_text("".join([f"{somebody.pid}\n", *rest]))
+        server.start()
+        assert noted(server.dsn())
+        assert somebody.poll() is None
+        somebody.communicate()
+
+
+def test_a_server_that_runs_already_is_left_alone(
+    server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "LEAVING_SECONDS", 0.1)
+    second = EmbeddedPostgres(server.data, durable=False)
+    with pytest.raises(
+        EmbeddedPostgresError, match=rf"another PostgreSQL \(process {server.pid}\)"
+    ):
+        second.start()
+    with pytest.raises(EmbeddedPostgresError, match="started already"):
+        server.start()
+    assert ask(server.dsn(), "SELECT 1") == 1
+
+
+def test_a_server_that_was_started_by_hand_is_left_alone(place: Path) -> None:
+    data = place / "data"
+    with EmbeddedPostgres(data, durable=False) as server:
+        command = psutil.Process(server.pid).cmdline()
+        uid = psutil.Process(server.pid).uids().real
+    with subprocess.Popen(command, cwd="/", stderr=subprocess.PIPE, user=uid, text=True) as by_hand:
+        try:
+            assert by_hand.stderr is not None
+            assert any("ready to accept connections" in line for line in by_hand.stderr)
+            with pytest.raises(EmbeddedPostgresError, match="in use"):
+                EmbeddedPostgres(data, port=_free_port(), durable=False).start()
+            assert ask(server.dsn(), "SELECT 1") == 1
+        finally:
+            by_hand.terminate()
+
+
+def test_an_interrupted_initdb_is_done_again(place: Path) -> None:
+    partial = place / "data" / "cluster.partial"
+    partial.mkdir(parents=True)
+    (partial / "PG_VERSION").write_text("18\n")
+    with EmbeddedPostgres(place / "data", durable=False) as server:
+        assert ask(server.dsn(), "SELECT 1") == 1
+    assert not partial.exists()
+
+
+@pytest.mark.parametrize("end", [Parent.interrupt, Parent.kill, Parent.leave])
+def test_however_its_parent_ends_no_process_is_left(place: Path, end: object) -> None:
+    assert callable(end)
+    parent = Parent(place / "data", binaries())
+    assert len(parent.family) > 2
+    end(parent)
+    assert parent.left_behind() == []
+    assert not (place / "data" / "cluster" / "postmaster.pid").exists(), "it was not shut down"
+
+
+def test_a_taken_port_is_one_readable_line(place: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(EmbeddedPostgresError) as caught:
+            EmbeddedPostgres(place / "data", port=port, durable=False).start()
+    assert str(caught.value) == f"cannot listen on 127.0.0.1:{port}: Address already in use"
+
+
+def test_a_port_that_somebody_took_meanwhile_is_replaced(place: Path) -> None:
+    with EmbeddedPostgres(place / "data", durable=False) as server:
+        taken = server.port
+    with (
+        socket.create_server(("127.0.0.1", taken)),
+        EmbeddedPostgres(place / "data", durable=False) as server,
+    ):
+        assert server.port != taken
+        assert ask(server.dsn(), "SELECT 1") == 1
+
+
+def test_a_port_may_be_asked_for(place: Path) -> None:
+    port = _free_port()
+    with EmbeddedPostgres(place / "data", port=port, durable=False) as server:
+        assert f":{port}/" in server.dsn()
+        assert ask(server.dsn(), "SELECT 1") == 1
+
+
+def test_data_of_another_version_is_one_readable_line(place: Path) -> None:
+    cluster = place / "data" / "cluster"
+    cluster.mkdir(parents=True)
+    if os.geteuid() == 0:
+        os.chown(cluster, NOBODY, NOBODY)
+    (cluster / "PG_VERSION").write_text("9\n")
+    with pytest.raises(
+        EmbeddedPostgresError, match="was made by PostgreSQL 9, and this is"
+    ) as caught:
+        EmbeddedPostgres(place / "data").start()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_refused_setting_is_named(place: Path) -> None:
+    with pytest.raises(EmbeddedPostgresError) as caught:
+        EmbeddedPostgres(place / "data", options={"colour": "red"}, durable=False).start()
+    assert str(caught.value) == (
+        'PostgreSQL does not start: unrecognized configuration parameter "colour"'
+    )
+
+
+def test_a_file_in_place_of_the_directory_is_one_readable_line(place: Path) -> None:
+    (place / "data").write_text("")
+    with pytest.raises(EmbeddedPostgresError, match=r"cannot use .*data: Not a directory"):
+        EmbeddedPostgres(place / "data").start()
+
+
+@as_root
+def test_a_directory_that_the_servers_user_cannot_reach_is_one_readable_line(place: Path) -> None:
+    (place / "private").mkdir(mode=0o700)
+    with pytest.raises(EmbeddedPostgresError, match=r"Permission denied \(as nobody\)"):
+        EmbeddedPostgres(place / "private" / "data").start()
+
+
+def test_programs_are_looked_for_where_the_variable_says(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = binaries()
+    (place / "bin").mkdir()
+    monkeypatch.setenv(embedded.VARIABLE, str(place / "bin"))
+    with pytest.raises(EmbeddedPostgresError, match="NOTIFIER_PG_BIN: no postgres and initdb in"):
+        binaries()
+    for name in ("postgres", "initdb"):
+        (place / "bin" / name).symlink_to(found / name)
+    assert binaries() == place / "bin"
+
+
+def test_without_the_wheel_those_of_the_system_serve(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = binaries()
+    monkeypatch.delenv(embedded.VARIABLE, raising=False)
+    monkeypatch.setattr(embedded, "_wheel", lambda: None)
+    monkeypatch.setattr(embedded, "_DEBIAN", place)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(EmbeddedPostgresError, match="no PostgreSQL to start: install"):
+        binaries()
+    for version in ("9", "17"):
+        shutil.copytree(found, place / version / "bin", copy_function=os.symlink)
+    assert binaries() == place / "17" / "bin"
+    (place / "pg_config").write_text(f"#!/bin/sh\necho {found}\n")
+    (place / "pg_config").chmod(0o755)
+    monkeypatch.setenv("PATH", str(place))
+    assert binaries() == found
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+        return port
