@@ -1,0 +1,508 @@
+"""Tokens by the keys of an identity provider, a real HTTP server: up, down, slow or odd."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from structlog.testing import capture_logs
+
+from notifier.errors import TokenInvalid
+from notifier.tokens import MAX_JWKS_BYTES, Fetching, KeysUnavailable, Tokens
+
+NOW = 1_800_000_000
+RSA = rsa.generate_private_key(65537, 2048)
+RSA_2 = rsa.generate_private_key(65537, 2048)
+RSA_1024 = rsa.generate_private_key(65537, 1024)
+EC = ec.generate_private_key(ec.SECP256R1())
+ED = ed25519.Ed25519PrivateKey.generate()
+ALGORITHM = jwt.get_algorithm_by_name
+
+
+def jwk(key: Any, kid: object = None, **other: object) -> dict[str, Any]:
+    """The public half as a provider publishes it."""
+    name = "RS256" if key in (RSA, RSA_2, RSA_1024) else "ES256" if key is EC else "EdDSA"
+    about = {} if kid is None else {"kid": kid}
+    return ALGORITHM(name).to_jwk(key.public_key(), as_dict=True) | about | other
+
+
+def token(key: Any, algorithm: str = "RS256", kid: object = None, **header: object) -> str:
+    about = header if kid is None else header | {"kid": kid}
+    return jwt.encode({"sub": "u1", "exp": NOW + 600}, key, algorithm, headers=about)
+
+
+def forged(header: dict[str, object], secret: bytes) -> str:
+    """A token with an HMAC, and whatever header."""
+    raw = [json.dumps(part).encode() for part in (header, {"sub": "u1", "exp": NOW + 600})]
+    parts = [base64.urlsafe_b64encode(part).rstrip(b"=") for part in raw]
+    mac = hmac.digest(secret, b".".join(parts), hashlib.sha256)
+    return b".".join([*parts, base64.urlsafe_b64encode(mac).rstrip(b"=")]).decode()
+
+
+class Stopwatch:
+    """Seconds that pass when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class Provider(ThreadingHTTPServer):
+    """Publishes keys at `url`, or misbehaves as told. `asked` has every path that was asked for."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.status = 200
+        self.body = b""
+        self.location: str | None = None
+        self.dry = threading.Event()  # while it is not set, an answer comes byte by byte
+        self.dry.set()
+        self.was_asked = threading.Event()
+        self.gate = threading.Event()
+        self.gate.set()
+        super().__init__(("127.0.0.1", 0), _Answer)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/jwks"
+
+    def publish(self, *keys: object) -> None:
+        self.status, self.body = 200, json.dumps({"keys": keys}).encode()
+
+
+class _Answer(BaseHTTPRequestHandler):
+    server: Provider
+
+    def do_GET(self) -> None:
+        provider = self.server
+        provider.asked.append(self.path)
+        provider.was_asked.set()
+        provider.gate.wait()
+        try:
+            self.send_response(provider.status)
+            if provider.location:
+                self.send_header("Location", provider.location)
+            self.send_header("Content-Length", str(len(provider.body)))
+            self.end_headers()
+            while not provider.dry.is_set():
+                provider.dry.wait(0.01)
+                self.wfile.write(b" ")
+            self.wfile.write(provider.body)
+        except ConnectionError:
+            pass  # whoever asked has gone
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is inherited
+        pass
+
+
+@pytest.fixture
+def provider() -> Iterator[Provider]:
+    with Provider() as server:
+        server.publish(jwk(RSA, "one"))
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.dry.set()
+        server.gate.set()
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def stopwatch() -> Stopwatch:
+    return Stopwatch()
+
+
+@pytest.fixture
+def tokens(provider: Provider, stopwatch: Stopwatch) -> Tokens:
+    return Tokens(jwks_url=provider.url, clock=lambda: NOW, stopwatch=stopwatch)
+
+
+async def good(tokens: Tokens, text: str) -> bool:
+    """Whether the token is let in. A refusal has one of two sentences."""
+    try:
+        identity = await tokens.verify(text)
+    except TokenInvalid as refused:
+        said = str(refused)
+    else:
+        return identity.user == "u1"
+    assert said in ("the token is not valid", "the token cannot be checked now")
+    return False
+
+
+# --- which key
+
+
+async def test_a_token_is_checked_with_the_key_that_it_names(
+    provider: Provider, tokens: Tokens
+) -> None:
+    provider.publish(jwk(RSA, "one"), jwk(EC, "two"), jwk(ED, "three"), jwk(RSA_2, "four"))
+    assert await good(tokens, token(RSA, kid="one"))
+    assert await good(tokens, token(EC, "ES256", kid="two"))
+    assert await good(tokens, token(ED, "EdDSA", kid="three"))
+    assert await good(tokens, token(RSA_2, kid="four"))
+    assert not await good(tokens, token(RSA, kid="four"))
+    assert not await good(tokens, token(RSA, kid="two"))
+    assert provider.asked == ["/jwks"]
+
+
+async def test_a_token_that_names_no_key_goes_with_the_only_one(
+    provider: Provider, tokens: Tokens, stopwatch: Stopwatch
+) -> None:
+    assert await good(tokens, token(RSA))
+    provider.publish(jwk(RSA, "one"), jwk(RSA_2, "two"))
+    stopwatch.advance(301)
+    assert not await good(tokens, token(RSA))
+
+
+async def test_a_provider_may_publish_its_only_key_without_a_name(
+    provider: Provider, tokens: Tokens
+) -> None:
+    provider.publish(jwk(RSA))
+    assert await good(tokens, token(RSA))
+    assert not await good(tokens, token(RSA, kid="one"))
+
+
+async def test_a_key_is_used_as_it_was_declared_and_no_other_way(
+    provider: Provider, tokens: Tokens
+) -> None:
+    provider.publish(
+        jwk(RSA, "any"),
+        jwk(RSA, "rs", alg="RS256", use="sig"),
+        jwk(RSA, "ps", alg="PS256"),
+        jwk(RSA, "encryption", use="enc"),
+        jwk(RSA, "oaep", alg="RSA-OAEP"),
+    )
+    for kid, algorithms in {"any": ("RS256", "PS256"), "rs": ("RS256",), "ps": ("PS256",)}.items():
+        for algorithm in ("RS256", "PS256"):
+            let_in = await good(tokens, token(RSA, algorithm, kid=kid))
+            assert let_in == (algorithm in algorithms)
+    assert not await good(tokens, token(RSA, kid="encryption"))
+    assert not await good(tokens, token(RSA, kid="oaep"))
+
+
+async def test_an_algorithm_that_was_not_chosen_is_refused(
+    provider: Provider, stopwatch: Stopwatch
+) -> None:
+    provider.publish(jwk(RSA, "one"), jwk(EC, "two"))
+    chosen = ["ES256", "PS256"]
+    tokens = Tokens(jwks_url=provider.url, algorithms=chosen, clock=lambda: NOW)
+    assert await good(tokens, token(RSA, "PS256", kid="one"))
+    assert await good(tokens, token(EC, "ES256", kid="two"))
+    assert not await good(tokens, token(RSA, "RS256", kid="one"))
+
+
+async def test_a_published_secret_and_a_published_private_key_are_never_used(
+    provider: Provider, tokens: Tokens
+) -> None:
+    secret = b"s" * 32
+    private = ALGORITHM("RS256").to_jwk(RSA_2, as_dict=True) | {"kid": "private"}
+    shared = ALGORITHM("HS256").to_jwk(secret, as_dict=True) | {"kid": "shared"}
+    provider.publish(shared, private, jwk(RSA, "one"), jwk(RSA_1024, "weak"))
+    assert await good(tokens, token(RSA, kid="one"))
+    assert not await good(tokens, forged({"alg": "HS256", "kid": "shared"}, secret))
+    assert not await good(tokens, token(RSA_2, kid="private"))
+    with pytest.warns(jwt.InsecureKeyLengthWarning):
+        weak = token(RSA_1024, kid="weak")
+    assert not await good(tokens, weak)
+
+
+async def test_a_published_key_is_never_an_hmac_secret(tokens: Tokens) -> None:
+    public = RSA.public_key()
+    for secret in (
+        public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
+        public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
+        json.dumps(jwk(RSA, "one")).encode(),
+        b"",
+    ):
+        for algorithm in ("HS256", "RS256", "none"):
+            assert not await good(tokens, forged({"alg": algorithm, "kid": "one"}, secret))
+
+
+async def test_one_odd_key_does_not_cost_the_others(provider: Provider, tokens: Tokens) -> None:
+    provider.publish(
+        {},
+        {"kty": "moon"},
+        {"kty": "RSA", "n": 1, "e": []},
+        {"kty": ["RSA"]},
+        {"kty": "EC", "crv": "P-256", "x": "", "y": ""},
+        {"kty": "EC", "crv": ["P-256"]},
+        jwk(RSA_2, 7),
+        jwk(RSA_2, "one") | {"n": "!"},
+        jwk(RSA_2, ["one"]),
+        jwk(RSA, "one"),
+    )
+    assert await good(tokens, token(RSA, kid="one"))
+
+
+# --- C4: what a token says of keys
+
+
+KIDS: list[str] = [
+    *("", "two", "../../etc/passwd", "/dev/null", "' OR 1=1 --", "one\0", "ONE", "one "),
+    *("http://127.0.0.1/jwks", "\ud800", "{}", "k" * 10_000),
+]
+
+
+async def test_an_unknown_key_is_looked_for_once_and_never_elsewhere(
+    provider: Provider, tokens: Tokens
+) -> None:
+    await tokens.warm_up()
+    for kid in KIDS:
+        assert not await good(tokens, token(RSA, kid=kid))
+    assert not await good(tokens, token(RSA, kid="k" * 2**20))
+    for odd in (1, None, True, ["one"], {"one": 1}):
+        assert not await good(tokens, forged({"alg": "RS256", "kid": odd}, b""))
+    assert provider.asked == ["/jwks"]
+
+
+async def test_a_flood_of_unknown_keys_is_one_fetch_in_a_cool_down(
+    provider: Provider, tokens: Tokens, stopwatch: Stopwatch
+) -> None:
+    flood = [token(RSA, kid=f"kid {number}") for number in range(100)]
+    for fetches in (1, 2, 3):
+        assert not any(await asyncio.gather(*(good(tokens, each) for each in flood)))
+        assert len(provider.asked) == fetches
+        stopwatch.advance(9)
+        assert not any(await asyncio.gather(*(good(tokens, each) for each in flood)))
+        assert len(provider.asked) == fetches
+        assert await good(tokens, token(RSA, kid="one"))
+        stopwatch.advance(1)
+
+
+async def test_keys_that_a_token_brings_or_points_to_are_not_looked_at(
+    provider: Provider, tokens: Tokens
+) -> None:
+    with Provider() as other:
+        thread = threading.Thread(target=other.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        other.publish(jwk(RSA_2, "one"))
+        for header in (
+            {"jku": other.url},
+            {"x5u": other.url},
+            {"jwk": jwk(RSA_2, "one")},
+            {"x5c": ["MIIB"]},
+            {"jku": other.url, "x5u": other.url, "jwk": jwk(RSA_2)},
+        ):
+            assert not await good(tokens, token(RSA_2, kid="one", **header))
+            assert not await good(tokens, token(RSA_2, kid="another", **header))
+            assert not await good(tokens, token(RSA_2, **header))
+            assert await good(tokens, token(RSA, kid="one", **header))
+        other.shutdown()
+        thread.join()
+        assert other.asked == []
+    assert provider.asked == ["/jwks"]
+
+
+@pytest.mark.parametrize(
+    "text", ["", ".", "..", "...", "a.b.c", "\ud800", "e30.e30.", "W10.e30.AA"]
+)
+async def test_what_is_no_token_causes_no_fetch(
+    provider: Provider, tokens: Tokens, text: str
+) -> None:
+    await tokens.warm_up()
+    assert not await good(tokens, text)
+    assert provider.asked == ["/jwks"]
+
+
+# --- C5: the provider
+
+
+async def test_keys_are_fetched_once_by_all_who_need_them_first(
+    provider: Provider, tokens: Tokens
+) -> None:
+    assert all(await asyncio.gather(*(good(tokens, token(RSA, kid="one")) for _ in range(50))))
+    assert provider.asked == ["/jwks"]
+
+
+async def test_after_a_warm_up_the_first_token_waits_for_nobody(
+    provider: Provider, tokens: Tokens
+) -> None:
+    await tokens.warm_up()
+    provider.gate.clear()
+    assert await good(tokens, token(RSA, kid="one"))
+    assert provider.asked == ["/jwks"]
+
+
+async def test_a_fetch_does_not_hold_up_the_loop(provider: Provider, tokens: Tokens) -> None:
+    provider.gate.clear()
+    waiting = asyncio.create_task(good(tokens, token(RSA, kid="one")))
+    await asyncio.to_thread(provider.was_asked.wait)  # the loop turns while the provider waits
+    assert not waiting.done()
+    provider.gate.set()
+    assert await waiting
+
+
+async def test_who_gives_up_waiting_does_not_end_the_fetch_of_the_others(
+    provider: Provider, tokens: Tokens
+) -> None:
+    provider.gate.clear()
+    first, second = (asyncio.create_task(good(tokens, token(RSA, kid="one"))) for _ in range(2))
+    await asyncio.to_thread(provider.was_asked.wait)
+    first.cancel()
+    provider.gate.set()
+    assert await second
+    assert first.cancelled()
+    assert provider.asked == ["/jwks"]
+
+
+async def test_a_new_key_is_found_when_a_token_names_it(
+    provider: Provider, tokens: Tokens, stopwatch: Stopwatch
+) -> None:
+    assert await good(tokens, token(RSA, kid="one"))
+    provider.publish(jwk(RSA, "one"), jwk(RSA_2, "two"))
+    assert not await good(tokens, token(RSA_2, kid="two"))  # in the cool-down
+    stopwatch.advance(10)
+    assert await good(tokens, token(RSA_2, kid="two"))
+    assert await good(tokens, token(RSA, kid="one"))
+    assert len(provider.asked) == 2
+
+
+async def test_a_withdrawn_key_is_refused_after_the_next_refresh(
+    provider: Provider, tokens: Tokens, stopwatch: Stopwatch
+) -> None:
+    assert await good(tokens, token(RSA, kid="one"))
+    provider.publish(jwk(RSA_2, "two"))
+    stopwatch.advance(300)
+    assert await good(tokens, token(RSA, kid="one"))
+    stopwatch.advance(1)
+    assert not await good(tokens, token(RSA, kid="one"))
+    assert await good(tokens, token(RSA_2, kid="two"))
+    assert len(provider.asked) == 2
+
+
+async def test_a_key_that_is_replaced_under_its_name_is_refused_after_the_next_refresh(
+    provider: Provider, tokens: Tokens, stopwatch: Stopwatch
+) -> None:
+    assert await good(tokens, token(RSA, kid="one"))
+    provider.publish(jwk(RSA_2, "one"))
+    stopwatch.advance(301)
+    assert not await good(tokens, token(RSA, kid="one"))
+    assert await good(tokens, token(RSA_2, kid="one"))
+
+
+def big() -> bytes:
+    return b" " * MAX_JWKS_BYTES + json.dumps({"keys": [jwk(RSA_2, "one")]}).encode()
+
+
+ANSWERS: dict[str, tuple[int, bytes]] = {
+    "an error": (500, b""),
+    "not found": (404, json.dumps({"keys": [jwk(RSA_2, "one")]}).encode()),
+    "a redirect": (302, b""),
+    "nothing": (200, b""),
+    "a page": (200, b"<html>sign in</html>"),
+    "not UTF-8": (200, b"\xff\xfe"),
+    "a list": (200, b"[]"),
+    "null": (200, b"null"),
+    "no list": (200, b"{}"),
+    "no keys": (200, b'{"keys": []}'),
+    "keys that are none": (200, b'{"keys": [1, null]}'),
+    "keys that cannot be used": (200, b'{"keys": [{"kty": "oct", "k": "c2VjcmV0"}]}'),
+    "a deep document": (200, b"[" * 100_000),
+    "a deep key": (200, b'{"keys": [{"kty":' + b"[" * 100_000),
+    "a big document": (200, big()),
+}
+
+
+@pytest.mark.parametrize(("status", "body"), ANSWERS.values(), ids=ANSWERS)
+async def test_the_keys_at_hand_go_on_when_the_provider_answers_oddly_and_fail_closed_at_last(
+    provider: Provider, tokens: Tokens, stopwatch: Stopwatch, status: int, body: bytes
+) -> None:
+    assert await good(tokens, token(RSA, kid="one"))
+    provider.status, provider.body = status, body
+    provider.location = f"{provider.url}/elsewhere"
+    with capture_logs() as logs:
+        stopwatch.advance(1800)
+        assert await good(tokens, token(RSA, kid="one"))
+        assert not await good(tokens, token(RSA_2, kid="one"))
+        stopwatch.advance(1800)
+        assert await good(tokens, token(RSA, kid="one"))
+        stopwatch.advance(1)
+        with pytest.raises(KeysUnavailable):
+            await tokens.verify(token(RSA, kid="one"))
+    warnings = [entry for entry in logs if entry["log_level"] == "warning"]
+    assert len(warnings) == len(provider.asked) - 1
+    assert "eyJ" not in repr(logs)
+    provider.publish(jwk(RSA, "one"))
+    stopwatch.advance(10)
+    assert await good(tokens, token(RSA, kid="one"))
+    assert set(provider.asked) == {"/jwks"}
+
+
+async def test_a_provider_that_is_down_at_the_start_lets_nobody_in_until_it_is_back(
+    provider: Provider, tokens: Tokens, stopwatch: Stopwatch
+) -> None:
+    provider.status = 503
+    await tokens.warm_up()
+    for _ in range(10):
+        with pytest.raises(KeysUnavailable):
+            await tokens.verify(token(RSA, kid="one"))
+    assert provider.asked == ["/jwks"]  # no fetch for each token
+    provider.status = 200
+    stopwatch.advance(10)
+    assert await good(tokens, token(RSA, kid="one"))
+
+
+async def test_nobody_at_the_address_is_a_provider_that_is_down(stopwatch: Stopwatch) -> None:
+    with Provider() as gone:
+        url = gone.url
+    tokens = Tokens(jwks_url=url, stopwatch=stopwatch)
+    await tokens.warm_up()
+    with pytest.raises(KeysUnavailable):
+        await tokens.verify(token(RSA, kid="one"))
+
+
+async def test_a_provider_that_hangs_is_waited_for_no_longer_than_the_timeout(
+    provider: Provider, stopwatch: Stopwatch
+) -> None:
+    tokens = Tokens(
+        jwks_url=provider.url,
+        fetching=Fetching(timeout_seconds=0.05),
+        clock=lambda: NOW,
+        stopwatch=stopwatch,
+    )
+    assert await good(tokens, token(RSA, kid="one"))
+    provider.gate.clear()
+    stopwatch.advance(301)
+    assert await good(tokens, token(RSA, kid="one"))
+    assert not await good(tokens, token(RSA_2, kid="two"))
+    assert len(provider.asked) == 2
+
+
+async def test_a_provider_whose_answer_never_ends_is_left_and_tried_again(
+    provider: Provider, stopwatch: Stopwatch
+) -> None:
+    tokens = Tokens(
+        jwks_url=provider.url,
+        fetching=Fetching(timeout_seconds=0.05),
+        clock=lambda: NOW,
+        stopwatch=stopwatch,
+    )
+    provider.body = b" " * (MAX_JWKS_BYTES - 1)  # within the limit
+    provider.dry.clear()
+    with pytest.raises(KeysUnavailable):
+        await tokens.verify(token(RSA, kid="one"))
+    provider.dry.set()
+    provider.publish(jwk(RSA, "one"))
+    async with asyncio.timeout(10):
+        while not await good(tokens, token(RSA, kid="one")):
+            stopwatch.advance(10)
+            await asyncio.sleep(0)
