@@ -40,21 +40,21 @@ _SERVER_SETTINGS = {
 }
 
 
-async def connect(url: str, name: str, **settings: str) -> Connection:
+async def connect(url: str, name: str, *, pooled: bool = False, **settings: str) -> Connection:
     """Opens a connection that appears as `notifier NAME`.
 
+    `pooled`: through a transaction pooler, which takes neither prepared statements nor settings.
     Raises Unreachable, in one line without the password.
     """
+    if not pooled:
+        settings = {**_SERVER_SETTINGS, **settings}
     try:
         connection: Connection = await asyncpg.connect(
             url,
             timeout=CONNECT_SECONDS,
             command_timeout=None,
-            server_settings={
-                "application_name": f"notifier {name}",
-                **_SERVER_SETTINGS,
-                **settings,
-            },
+            statement_cache_size=0 if pooled else 100,
+            server_settings={"application_name": f"notifier {name}", **settings},
         )
     except FAILURES as error:
         raise Unreachable(f"cannot reach the database {place(url)}: {said(error)}") from error

@@ -326,7 +326,7 @@ class Log:
             due = await self._writer.fetchval(
                 f"SELECT pg_total_relation_size('notifier.messages_{place.slot}') > $1"  # noqa: S608
                 f" OR EXISTS (SELECT FROM notifier.messages_{place.slot})"
-                " AND clock_timestamp() > $2 + $3 * interval '1 hour'",
+                " AND clock_timestamp() > $2::timestamptz + $3::float8 * interval '1 hour'",
                 bytes_limit // SLOTS,
                 place.slot_since,
                 retention_hours / (SLOTS - 2),

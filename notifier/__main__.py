@@ -1,0 +1,6 @@
+"""`python -m notifier`."""
+
+from notifier.commands import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""Puts the parts together: one node, from its links to the database to its ASGI app."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+
+import structlog
+from starlette.applications import Starlette
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from notifier.endpoint import Endpoint
+from notifier.errors import DatabaseError, NotReady, Restart
+from notifier.health import Health
+from notifier.membership import Membership
+from notifier.pages import Pages
+from notifier.relay import Relay
+from notifier.session import Crowd, Parts, Session
+from notifier.settings import Settings
+from notifier.stream import Asker, Stream
+from notifier.tokens import Tokens
+
+RECHECK_SECONDS = 60.0
+BLIND_SECONDS = 120.0
+"""When access could not be checked for so long, there is none."""
+
+CLOSES_PER_SECOND = 200
+
+_log = structlog.get_logger("notifier")
+
+
+class Node:
+    """One node. Raises SettingsError where the settings do not do."""
+
+    def __init__(self, settings: Settings, routes: Sequence[BaseRoute] | None = None) -> None:
+        self._settings = settings
+        listen = settings.listen_database
+        pooled = settings.listen_database_url is not None and settings.database != listen
+        secret = settings.jwt_secret
+        self.tokens = Tokens(
+            secret=secret.get_secret_value() if secret else None,
+            public_key=settings.jwt_public_key,
+            jwks_url=settings.jwks_url,
+            algorithms=settings.jwt_algorithms,
+            issuer=settings.jwt_issuer,
+            audience=settings.jwt_audience,
+            leeway_seconds=settings.jwt_leeway_seconds,
+        )
+        self.health = Health()
+        self._askers = [
+            Asker(settings.database, name, pooled=pooled) for name in ("stream", "membership")
+        ]
+        self.stream = Stream(listen, self._askers[0], self.health, settings.retention_hours)
+        self.membership = Membership(
+            self._askers[1], settings.authorization, settings.membership_query
+        )
+        self.relay = Relay(
+            listen,
+            bulk_limit=settings.bulk_limit,
+            retention_hours=settings.retention_hours,
+            doorbell=settings.doorbell,
+            deliver=self.stream.take,
+        )
+        self.crowd = Crowd(settings.max_connections, settings.max_connections_per_user)
+        self._parts = Parts(
+            self.stream.hub,
+            self.tokens,
+            self.membership,
+            self.crowd,
+            auth_timeout=settings.auth_timeout_seconds,
+            leeway=settings.jwt_leeway_seconds,
+        )
+        self._routes = routes
+
+    def app(self) -> ASGIApp:
+        """The ASGI app: sockets on `/`, pages elsewhere."""
+        settings = self._settings
+        pages = Pages(self.health)
+        routes = [*(self._routes or ()), *pages.public()]
+        if settings.status_port is None and settings.status_host is None:
+            routes += pages.status()
+        http = Starlette(routes=routes)
+        sockets = Endpoint(self._parts, settings.allowed_origins, settings.max_buffer_bytes)
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] == "websocket" and scope["path"] == "/":
+                await sockets(scope, receive, send)
+            else:
+                await http(scope, receive, send)
+
+        return app
+
+    def status_app(self) -> ASGIApp:
+        """Health and metrics alone, for an address of their own."""
+        return Starlette(routes=Pages(self.health).status())
+
+    async def run(self) -> None:
+        """All that goes on in the background. Ends only by an error: never half-alive."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self.tokens.warm_up())
+                tasks.create_task(self.stream.run(), name="stream")
+                tasks.create_task(self.relay.run(), name="relay")
+                tasks.create_task(self._recheck(), name="recheck")
+        finally:
+            for asker in self._askers:
+                asker.close()
+
+    async def _recheck(self) -> None:
+        """Every minute: may everybody still see what they follow?"""
+        if not self.membership.follows_rows:
+            return
+        asked = asyncio.get_running_loop().time()
+        while True:
+            await asyncio.sleep(RECHECK_SECONDS)
+            now = asyncio.get_running_loop().time()
+            following = [
+                (session, *pair)
+                for session in list(self.crowd.sessions)
+                if (pair := session.following) is not None
+            ]
+            try:
+                answers = await asyncio.gather(
+                    *(self.membership.may(identity, ch.company) for _, identity, ch in following)
+                )
+            except DatabaseError as error:
+                _log.warning("access could not be checked", error=str(error))
+                if now - asked > BLIND_SECONDS:
+                    for session, _, _ in following:
+                        session.end(NotReady())
+                continue
+            asked = now
+            for (session, _, channel), allowed in zip(following, answers, strict=True):
+                if not allowed:
+                    session.suspect(channel.position, certain=False)
+
+    async def drain(self) -> None:
+        """Not ready from now on; every client is told, the closes are spread out."""
+        self.health.draining = True
+        self.crowd.closed = True
+        sessions = list(self.crowd.sessions)
+        random.shuffle(sessions)
+        seconds = min(self._settings.drain_seconds, len(sessions) / CLOSES_PER_SECOND)
+        _log.info("going away", sockets=len(sessions), seconds=round(seconds, 1))
+        begun = asyncio.get_running_loop().time()
+        for number, session in enumerate(sessions):
+            due = begun + seconds * number / max(1, len(sessions))
+            if (wait := due - asyncio.get_running_loop().time()) > 0.01:
+                await asyncio.sleep(wait)
+            _go(session)
+
+
+def _go(session: Session) -> None:
+    """The wait spreads the reconnects as the closes were spread."""
+    session.end(Restart(retry_after_ms=random.randrange(0, 2000)))  # noqa: S311

@@ -1,0 +1,48 @@
+"""Whether the path from trigger to hub is proven alive, and if not, why."""
+
+from __future__ import annotations
+
+import time
+
+from notifier import metrics
+
+STALE_SECONDS = 10.0
+"""A proof older than this proves nothing."""
+
+
+class Health:
+    """What the node's probes have shown. `reason` is None only while all of it is proven."""
+
+    def __init__(self) -> None:
+        self._reason: str | None = "not connected to the database yet"
+        self._proven_at = 0.0
+        self.draining = False
+
+    def proven(self, *, relay: bool, uncaptured: tuple[str, ...], waiting: bool) -> None:
+        """A probe came back, and this is what it saw."""
+        self._proven_at = time.monotonic()
+        if uncaptured:
+            self._reason = f"triggers are missing or disabled on {', '.join(uncaptured)}"
+        elif not relay:
+            self._reason = "nobody relays"
+        elif waiting:
+            self._reason = "changes wait and are not relayed"
+        else:
+            self._reason = None
+        self._show()
+
+    def lost(self, why: str) -> None:
+        """The node's link failed."""
+        self._reason = why
+        self._show()
+
+    def reason(self) -> str | None:
+        """Why this node is not ready; None: it is."""
+        if self.draining:
+            return "going away"
+        if self._reason is None and time.monotonic() - self._proven_at > STALE_SECONDS:
+            return "the database has not answered for 10 s"
+        return self._reason
+
+    def _show(self) -> None:
+        metrics.READY.set(self.reason() is None)

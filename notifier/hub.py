@@ -1,0 +1,407 @@
+"""The hub: company → channel → subscribers. A batch is framed once and written to all of them.
+
+Nothing here waits for a socket. `Subscriber.write` is the transport's own write; a transport that
+piles up tells its session, which moves the subscriber from the fast ones to the slow ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+from notifier import metrics
+from notifier.frames import CHUNK_BYTES, frame, joined
+from notifier.messages import Message
+
+SLICE = 500
+"""Subscribers that are written to without letting others have their turn."""
+
+RECENT_MESSAGES = 2000
+RECENT_BYTES = 1024 * 1024
+"""What a channel keeps for those who resume, so that many of them cost one query."""
+
+IDLE_CHANNELS = 1000
+"""Channels without subscribers that are kept for those who come back."""
+
+REVOCATION_SECONDS = 120.0
+
+
+class Subscriber(Protocol):
+    """What a channel asks of whoever follows it. Nothing of it may wait."""
+
+    user: str
+
+    def write(self, frames: bytes, bodies: Sequence[bytes]) -> None:
+        """Takes frames, and the same as texts; used for those that are not `fast`."""
+
+    def suspect(self, position: int, certain: bool) -> None:
+        """The user may have lost the company with the message at `position`, which was written.
+
+        `certain`: by a row of his own.
+        """
+
+    def lost(self) -> None:
+        """The channel cannot go on: come back and resume."""
+
+
+class Recent:
+    """The end of a company's log, in memory: dense, bounded in number and bytes."""
+
+    __slots__ = ("_bytes", "_items", "last")
+
+    def __init__(self, last: int) -> None:
+        self.last = last
+        self._items: deque[tuple[datetime, bytes, bytes]] = deque()
+        self._bytes = 0
+
+    def append(self, message: Message, framed: bytes) -> None:
+        """Takes the message after `last`."""
+        self._items.append((message.stored, framed, message.body))
+        self._bytes += len(framed)
+        self.last = message.position
+        while len(self._items) > RECENT_MESSAGES or (
+            self._bytes > RECENT_BYTES and len(self._items) > 1
+        ):
+            self._bytes -= len(self._items.popleft()[1])
+
+    def prepend(self, messages: Sequence[Message]) -> None:
+        """Takes older messages, up to the one before the first that is here."""
+        first = self.first
+        for message in reversed(messages):
+            framed = frame(message.body)
+            if message.position != first - 1 or self._bytes + len(framed) > RECENT_BYTES:
+                return
+            if len(self._items) >= RECENT_MESSAGES:
+                return
+            first = message.position
+            self._items.appendleft((message.stored, framed, message.body))
+            self._bytes += len(framed)
+
+    @property
+    def first(self) -> int:
+        """The position of the first message that is here; `last` + 1 where there is none."""
+        return self.last - len(self._items) + 1
+
+    def after(self, position: int) -> Iterable[tuple[datetime, bytes, bytes]]:
+        """(stored, frame, body) of the messages after `position`, which must be here."""
+        skip = position + 1 - self.first
+        if skip == 0:
+            return self._items
+        items = self._items
+        return [items[index] for index in range(skip, len(items))]
+
+
+class Channel:
+    """One company on this node: its position, its recent messages, and who follows it."""
+
+    def __init__(self, company: str, position: int) -> None:
+        self.company = company
+        self.recent = Recent(position)
+        self.pins = 0
+        self._fast: dict[Subscriber, Callable[[bytes], object]] = {}
+        self._slow: dict[Subscriber, None] = {}
+        self._users: dict[str, set[Subscriber]] = {}
+        self._queue: deque[list[Message]] = deque()
+        self._pumping: asyncio.Task[None] | None = None
+
+    @property
+    def position(self) -> int:
+        """The last message that its subscribers have, or are being given."""
+        return self.recent.last
+
+    def __len__(self) -> int:
+        return len(self._fast) + len(self._slow)
+
+    def subscribers(self) -> list[Subscriber]:
+        """Everybody who follows it."""
+        return [*self._fast, *self._slow]
+
+    # --- who follows
+
+    def join(self, subscriber: Subscriber, write: Callable[[bytes], object] | None) -> None:
+        """From the next message on; `write` takes frames without further ado, None: not so fast."""
+        if write is None:
+            self._slow[subscriber] = None
+        else:
+            self._fast[subscriber] = write
+        self._users.setdefault(subscriber.user, set()).add(subscriber)
+        metrics.SUBSCRIBERS.inc()
+
+    def leave(self, subscriber: Subscriber) -> None:
+        """Nothing more from now on."""
+        if subscriber not in self._fast and subscriber not in self._slow:
+            return
+        self._fast.pop(subscriber, None)
+        self._slow.pop(subscriber, None)
+        same = self._users[subscriber.user]
+        same.discard(subscriber)
+        if not same:
+            del self._users[subscriber.user]
+        metrics.SUBSCRIBERS.dec()
+
+    def slow_down(self, subscriber: Subscriber) -> None:
+        """Its transport piles up: its size is looked at with every write."""
+        if self._fast.pop(subscriber, None) is not None:
+            self._slow[subscriber] = None
+
+    def speed_up(self, subscriber: Subscriber, write: Callable[[bytes], object]) -> None:
+        """Its transport has drained."""
+        if subscriber in self._slow:
+            del self._slow[subscriber]
+            self._fast[subscriber] = write
+
+    # --- what they hear
+
+    def publish(self, messages: list[Message]) -> None:
+        """Hands messages to everybody, in order; yields to others when it is much."""
+        for part in _parts(messages):
+            self._queue.append(part)
+        if self._pumping is not None:
+            return
+        while self._queue:
+            if len(self) > SLICE or _size(self._queue[0]) > CHUNK_BYTES:
+                self._pumping = asyncio.create_task(self._pump())
+                return
+            self._write_now(self._queue.popleft())
+
+    def _write_now(self, messages: list[Message]) -> None:
+        """The hot path: one frame a message, one write a subscriber."""
+        frames = self._remember(messages)
+        data = frames[0] if len(frames) == 1 else b"".join(frames)
+        for write in self._fast.values():
+            write(data)
+        if self._slow:
+            bodies = [message.body for message in messages]
+            for subscriber in list(self._slow):
+                subscriber.write(data, bodies)
+        self._written(messages)
+
+    async def _pump(self) -> None:
+        """The same in slices. Who leaves meanwhile hears nothing more; who joins has it already."""
+        try:
+            while self._queue:
+                messages = self._queue.popleft()
+                everybody = [*self._fast.items(), *((each, None) for each in self._slow)]
+                pieces = joined(self._remember(messages))
+                bodies = [message.body for message in messages]
+                for piece in pieces:
+                    for start in range(0, len(everybody), SLICE):
+                        for subscriber, _ in everybody[start : start + SLICE]:
+                            write = self._fast.get(subscriber)
+                            if write is not None:
+                                write(piece)
+                            elif subscriber in self._slow:
+                                subscriber.write(piece, bodies)
+                        await asyncio.sleep(0)
+                    bodies = []
+                self._written(messages)
+        finally:
+            self._pumping = None
+
+    def _remember(self, messages: list[Message]) -> list[bytes]:
+        frames = []
+        for message in messages:
+            framed = frame(message.body)
+            frames.append(framed)
+            self.recent.append(message, framed)
+        return frames
+
+    def _written(self, messages: list[Message]) -> None:
+        metrics.DELIVERED.inc(len(messages) * len(self))
+        last = messages[-1]
+        if len(self):
+            metrics.LAG.observe(max(0.0, time.time() - messages[0].at.timestamp()))
+        for user in last.revokes:
+            suspects = self.subscribers() if user == "*" else self._users.get(user, ())
+            for subscriber in list(suspects):
+                subscriber.suspect(last.position, certain=user != "*")
+
+    def restart(self) -> None:
+        """Another epoch begins: what waits to be said belongs to the old one."""
+        self._queue.clear()
+        self.recent = Recent(0)
+
+    def lose(self) -> None:
+        """Everybody must come back."""
+        for subscriber in self.subscribers():
+            subscriber.lost()
+
+
+class Hub:
+    """All channels of this node. `heads` asks for present positions, `pages` for older messages."""
+
+    def __init__(
+        self,
+        heads: Callable[[str], Awaitable[int]],
+        pages: Callable[[str, int, str], Awaitable[list[Message]]],
+        retention_hours: float,
+    ) -> None:
+        self._heads = heads
+        self._pages = pages
+        self._retention = timedelta(hours=retention_hours)
+        self.epoch = ""
+        self._channels: OrderedDict[str, Channel] = OrderedDict()
+        self._opening: dict[str, asyncio.Task[Channel]] = {}
+        self._early: dict[str, list[Message]] = {}
+        self._revocations: deque[tuple[float, int, str, str]] = deque()
+        self.serial = 0
+
+    # --- from the stream
+
+    def deliver(self, messages: Sequence[Message]) -> None:
+        """Takes the next messages of the stream, of any companies, in the order of seq."""
+        metrics.RECEIVED.inc(len(messages))
+        by_company: dict[str, list[Message]] = {}
+        for message in messages:
+            for user in message.revokes:
+                self._revoke(message.company, user)
+            if message.company in self._channels or message.company in self._early:
+                by_company.setdefault(message.company, []).append(message)
+        for company, batch in by_company.items():
+            channel = self._channels.get(company)
+            if channel is not None:
+                channel.publish(batch)
+            else:
+                self._early[company] += batch
+
+    def restart(self, epoch: str) -> None:
+        """Another epoch: positions begin anew. Its first message tells everybody to read afresh."""
+        self.epoch = epoch
+        for company, channel in list(self._channels.items()):
+            if len(channel) or channel.pins:
+                channel.restart()
+            else:
+                del self._channels[company]
+        for early in self._early.values():
+            early.clear()
+
+    def lose(self) -> None:
+        """Messages were missed that are not in the log any more: everybody must resume, or cannot."""
+        channels = list(self._channels.values())
+        self._channels.clear()
+        for channel in channels:
+            channel.lose()
+
+    # --- revocations
+
+    def _revoke(self, company: str, user: str) -> None:
+        self.serial += 1
+        now = time.monotonic()
+        self._revocations.append((now, self.serial, company, user))
+        while self._revocations and self._revocations[0][0] < now - REVOCATION_SECONDS:
+            self._revocations.popleft()
+
+    def revoked(self, company: str, user: str, since: int) -> bool:
+        """Whether the user may have lost the company since `serial` was `since`."""
+        return any(
+            serial > since and name == company and who in (user, "*")
+            for _, serial, name, who in reversed(self._revocations)
+            if serial > since
+        )
+
+    # --- channels
+
+    async def open(self, company: str) -> Channel:
+        """The company's channel, pinned: call `close` when done with it."""
+        channel = self._channels.get(company)
+        if channel is None:
+            opening = self._opening.get(company)
+            if opening is None:
+                opening = asyncio.create_task(self._open(company))
+                self._opening[company] = opening
+            channel = await asyncio.shield(opening)
+        channel.pins += 1
+        return channel
+
+    async def _open(self, company: str) -> Channel:
+        """Asks for the position while the stream's messages wait: none falls between."""
+        try:
+            while True:
+                epoch, early = self.epoch, self._early.setdefault(company, [])
+                early.clear()
+                position = await self._heads(company)
+                if epoch == self.epoch:
+                    break
+            channel = self._channels[company] = Channel(company, position)
+            later = [message for message in early if message.position > position]
+            if later:
+                channel.publish(later)
+        finally:
+            self._early.pop(company, None)
+            self._opening.pop(company, None)
+        metrics.CHANNELS.set(len(self._channels))
+        return channel
+
+    def close(self, channel: Channel) -> None:
+        """Gives a pinned channel back; the longest unused ones are forgotten."""
+        channel.pins -= 1
+        if channel.pins or self._channels.get(channel.company) is not channel:
+            return
+        self._channels.move_to_end(channel.company)
+        if len(self._channels) > IDLE_CHANNELS:
+            for company, oldest in list(self._channels.items()):
+                if len(self._channels) <= IDLE_CHANNELS:
+                    break
+                if not oldest.pins and not len(oldest):
+                    del self._channels[company]
+            metrics.CHANNELS.set(len(self._channels))
+
+    def channels(self) -> list[Channel]:
+        """All of them."""
+        return list(self._channels.values())
+
+    # --- replay
+
+    async def reaches(self, channel: Channel, after: int) -> bool:
+        """Whether every message after `after` is still to be had, and inside the retention."""
+        epoch = self.epoch
+        if after > channel.position:
+            return False
+        if after < channel.position and after + 1 < channel.recent.first:
+            older = await self._pages(channel.company, after, epoch)
+            if epoch != self.epoch:
+                return False
+            if not older or older[0].position != after + 1:
+                return False
+            if older[-1].position + 1 >= channel.recent.first:
+                channel.recent.prepend(older)
+            return self._kept(older[0].stored)
+        if after == channel.position:
+            return True
+        return self._kept(next(iter(channel.recent.after(after)))[0])
+
+    def _kept(self, stored: datetime) -> bool:
+        return stored > datetime.now(UTC) - self._retention
+
+    async def page(self, channel: Channel, after: int) -> tuple[list[bytes], list[bytes]]:
+        """Frames and bodies of the next messages after `after`; empty where they are gone."""
+        if after + 1 >= channel.recent.first:
+            items = list(channel.recent.after(after))
+            return [framed for _, framed, _ in items], [body for _, _, body in items]
+        older = await self._pages(channel.company, after, self.epoch)
+        if not older or older[0].position != after + 1:
+            return [], []
+        return [frame(message.body) for message in older], [message.body for message in older]
+
+
+def _parts(messages: list[Message]) -> Iterable[list[Message]]:
+    """Cuts behind each message that takes somebody's access away."""
+    if not any(message.revokes for message in messages):
+        yield messages
+        return
+    part: list[Message] = []
+    for message in messages:
+        part.append(message)
+        if message.revokes:
+            yield part
+            part = []
+    if part:
+        yield part
+
+
+def _size(messages: Sequence[Message]) -> int:
+    return sum(len(message.body) for message in messages)

@@ -1,0 +1,57 @@
+"""Many small questions, few queries: what is asked while one query runs goes into the next."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+class Loader(Generic[K, V]):
+    """`load` answers up to `limit` different keys at once; equal keys share an answer."""
+
+    def __init__(
+        self, load: Callable[[Sequence[K]], Awaitable[Mapping[K, V]]], limit: int = 1000
+    ) -> None:
+        self._load = load
+        self._limit = limit
+        self._waiting: dict[K, asyncio.Future[V]] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    async def get(self, key: K) -> V:
+        """The answer of a query that began after this call. Raises what `load` raises."""
+        future = self._waiting.get(key)
+        if future is None:
+            future = self._waiting[key] = asyncio.get_running_loop().create_future()
+        if self._task is None:
+            self._task = asyncio.create_task(self._run())
+        return await asyncio.shield(future)
+
+    async def _run(self) -> None:
+        try:
+            while self._waiting:
+                await asyncio.sleep(0)  # whoever asks in this turn of the loop comes along
+                batch = dict(list(self._waiting.items())[: self._limit])
+                for key in batch:
+                    del self._waiting[key]
+                await self._answer(batch)
+        finally:
+            self._task = None
+
+    async def _answer(self, batch: dict[K, asyncio.Future[V]]) -> None:
+        try:
+            answers = await self._load(list(batch))
+        except BaseException as error:
+            for future in batch.values():
+                if not future.done():
+                    future.set_exception(error)
+                    future.exception()  # whoever asked may have gone: not "never retrieved"
+            if not isinstance(error, Exception):
+                raise
+            return
+        for key, future in batch.items():
+            if not future.done():
+                future.set_result(answers[key])

@@ -1,0 +1,126 @@
+"""Who may see a company: the `employees` row decides, a query of the operator's, or the token."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import asyncpg
+
+from notifier.companies import is_uuid
+from notifier.errors import SchemaMissing
+from notifier.links import Connection, said
+from notifier.loader import Loader
+from notifier.sql import read
+from notifier.stream import Asker
+from notifier.tokens import Identity
+
+Pair = tuple[str, str]
+"""A company and a user."""
+
+_NIL = "00000000-0000-0000-0000-000000000000"
+_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
+_BITS = {"bigint": 64, "integer": 32, "smallint": 16}
+
+
+class Membership:
+    """Asks anew each time; who asks at the same time shares a query."""
+
+    def __init__(
+        self, asker: Asker, authorization: Literal["employees", "claim"], query: str | None
+    ) -> None:
+        self._asker = asker
+        self._claim = authorization == "claim"
+        self._query = query
+        self._loader = Loader(self._load_each if query else self._load)
+        self._default: tuple[str, str, str] | None = None
+
+    @property
+    def follows_rows(self) -> bool:
+        """Whether rows decide at all."""
+        return not self._claim
+
+    @property
+    def definite(self) -> bool:
+        """Whether the loss of the row is the loss of the company, without asking again."""
+        return not self._claim and self._query is None
+
+    async def may(self, identity: Identity, company: str) -> bool:
+        """Whether the user may see the company now. Raises DatabaseError where it cannot be asked."""
+        if self._claim:
+            return identity.companies is not None and company in identity.companies
+        return await self._loader.get((company, identity.user))
+
+    async def _load(self, pairs: Sequence[Pair]) -> Mapping[Pair, bool]:
+        """All pairs in one query of the table that was watched for members."""
+        if self._default is None:
+            self._default = await self._compile()
+        query, company_type, member_type = self._default
+        try:
+            rows = await self._asker.fetch(
+                query,
+                [_castable(company, company_type) for company, _ in pairs],
+                [_castable(user, member_type) for _, user in pairs],
+            )
+        except SchemaMissing:
+            self._default = None
+            raise
+        return {
+            (company, user): answer
+            and _castable(company, company_type) == company
+            and _castable(user, member_type) == user
+            for (company, user), answer in zip(pairs, rows[0][0], strict=True)
+        }
+
+    async def _compile(self) -> tuple[str, str, str]:
+        rows = await self._asker.fetch(
+            """
+            SELECT w.relation, quote_ident(w.company) AS company, quote_ident(w.member) AS member,
+                   format_type(c.atttypid, NULL) AS company_type,
+                   format_type(m.atttypid, NULL) AS member_type
+            FROM notifier.watches AS w
+            JOIN pg_attribute AS c ON c.attrelid = to_regclass(w.relation) AND c.attname = w.company
+            JOIN pg_attribute AS m ON m.attrelid = to_regclass(w.relation) AND m.attname = w.member
+            ORDER BY w.entity <> 'Employee'
+            LIMIT 1
+            """
+        )
+        if not rows:
+            raise SchemaMissing(
+                "no watched table names members; set member in [[watch]], or MEMBERSHIP_QUERY"
+            )
+        names = dict(rows[0])
+        return read("membership").format(**names), names["company_type"], names["member_type"]
+
+    async def _load_each(self, pairs: Sequence[Pair]) -> Mapping[Pair, bool]:
+        """The operator's query, pair by pair."""
+        assert self._query is not None
+        answers: dict[Pair, bool] = {}
+        for company, user in pairs:
+            try:
+                rows = await self._asker.fetch(self._query, company, user, prepare=_as_text)
+                answers[company, user] = bool(rows and rows[0][0] is True)
+            except asyncpg.DataError:  # not an id of that type
+                answers[company, user] = False
+        return answers
+
+
+async def _as_text(connection: Connection, query: str) -> None:
+    """Lets the query's parameters be given as text, whatever their types are."""
+    statement = await connection.prepare(query)
+    for kind in statement.get_parameters():
+        if kind.schema == "pg_catalog" and kind.name not in ("text", "varchar"):
+            await connection.set_type_codec(
+                kind.name, schema=kind.schema, encoder=str, decoder=str, format="text"
+            )
+
+
+def _castable(value: str, kind: str) -> str:
+    """The value, or another one of the type where the type cannot hold it."""
+    if kind == "uuid":
+        return value if is_uuid(value) else _NIL
+    if kind in _BITS:
+        held = _INTEGER.fullmatch(value) and abs(int(value)) < 1 << (_BITS[kind] - 1)
+        return value if held else "0"
+    return value

@@ -1,0 +1,68 @@
+"""What is served over HTTP on the same port: health, metrics, the browser client, the protocol."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from notifier import __version__
+from notifier.health import Health
+
+STATIC = Path(__file__).parent / "static"
+
+HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
+
+
+class Pages:
+    """The routes; `status` only those that an operator may want on another address."""
+
+    def __init__(self, health: Health) -> None:
+        self._health = health
+
+    def public(self) -> list[BaseRoute]:
+        """What clients may see."""
+        return [
+            Route("/", self._front),
+            Route("/client.js", self._client),
+            Route("/client.d.ts", self._types),
+        ]
+
+    def status(self) -> list[BaseRoute]:
+        """What operators watch."""
+        return [
+            Route("/livez", self._livez),
+            Route("/readyz", self._readyz),
+            Route("/metrics", self._metrics),
+        ]
+
+    async def _front(self, _: Request) -> Response:
+        reason = self._health.reason()
+        state = "ready" if reason is None else f"not ready: {reason}"
+        return PlainTextResponse(
+            f"Notifier {__version__}: {state}\n\n"
+            "WebSocket clients connect to this address.\n"
+            "/client.js the browser client · /asyncapi.json the protocol · /readyz /livez /metrics\n",
+            headers=HEADERS,
+        )
+
+    async def _client(self, _: Request) -> Response:
+        return FileResponse(STATIC / "client.js", media_type="text/javascript", headers=HEADERS)
+
+    async def _types(self, _: Request) -> Response:
+        return FileResponse(STATIC / "client.d.ts", media_type="text/plain", headers=HEADERS)
+
+    async def _livez(self, _: Request) -> Response:
+        return JSONResponse({"live": True}, headers=HEADERS)
+
+    async def _readyz(self, _: Request) -> Response:
+        reason = self._health.reason()
+        if reason is None:
+            return JSONResponse({"ready": True}, headers=HEADERS)
+        return JSONResponse({"ready": False, "reason": reason}, status_code=503, headers=HEADERS)
+
+    async def _metrics(self, _: Request) -> Response:
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST, headers=HEADERS)

@@ -1,0 +1,466 @@
+"""One client's conversation, without its socket: what it says, and what is answered.
+
+    authenticate → AuthenticationResult
+    setCompany   → SetCompanyResult, the missed messages, live ones
+    ping         → Pong
+
+Commands are heard one after the other. What ends the conversation is raised as a Closure while one
+is heard, and given to `Wire.end` at any other time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol, assert_never
+
+import msgspec
+import structlog
+
+from notifier import metrics
+from notifier.companies import canonical
+from notifier.errors import (
+    AnotherUser,
+    BadToken,
+    Closure,
+    Code,
+    DatabaseError,
+    Expired,
+    Forbidden,
+    Malformed,
+    NotAuthenticated,
+    NotReady,
+    Restart,
+    TokenExpired,
+    TokenInvalid,
+    TooBig,
+    TooMany,
+)
+from notifier.frames import frame, joined
+from notifier.hub import Channel, Hub
+from notifier.membership import Membership
+from notifier.messages import (
+    Authenticate,
+    Authenticated,
+    AuthenticationResult,
+    CompanyOnly,
+    CompanyRevoked,
+    CompanySet,
+    Error,
+    Expiry,
+    Fault,
+    NotUnderstood,
+    Ping,
+    Pong,
+    Said,
+    SetCompany,
+    SetCompanyResult,
+    TokenExpiring,
+    decode,
+    encode,
+    timestamp,
+)
+from notifier.tokens import Identity, Tokens
+
+MALFORMED_LIMIT = 10
+REFUSED_LIMIT = 10
+BEFORE_BYTES, AFTER_BYTES = 16 * 1024, 64 * 1024
+"""The largest message, before authentication and after."""
+
+RATE_LIMIT, RATE_SECONDS = 100, 10.0
+WARNING_SECONDS = 60.0
+LONGEST_TIMER = 24 * 3600.0
+
+_log = structlog.get_logger("notifier.session")
+
+
+class Wire(Protocol):
+    """The socket, as a session sees it."""
+
+    fast: Callable[[bytes], object] | None
+    """The transport's write, where there is one: takes whole frames."""
+
+    def write(self, frames: bytes, bodies: Sequence[bytes]) -> None:
+        """Queues frames, or the same as texts; ends the socket when too much is queued."""
+
+    async def drain(self) -> None:
+        """Until there is room for more. Raises TooSlow."""
+
+    def end(self, closure: Closure) -> None:
+        """Says Disconnect, closes, and aborts if that is not heard."""
+
+
+class Crowd:
+    """All sessions of this node: how many there are, and how many of each user."""
+
+    def __init__(self, limit: int, user_limit: int) -> None:
+        self._limit = limit
+        self._user_limit = user_limit
+        self._users: dict[str, int] = {}
+        self.sessions: set[Session] = set()
+        self.closed = False
+
+    def enter(self, session: Session) -> None:
+        """A socket was opened. Raises TooMany, or Restart while the node goes away."""
+        if self.closed:
+            raise Restart
+        if len(self.sessions) >= self._limit:
+            raise TooMany
+        self.sessions.add(session)
+        metrics.SOCKETS.set(len(self.sessions))
+
+    def know(self, user: str) -> None:
+        """A socket is this user's. Raises TooMany."""
+        count = self._users.get(user, 0)
+        if count >= self._user_limit:
+            raise TooMany
+        self._users[user] = count + 1
+
+    def go(self, session: Session, user: str | None) -> None:
+        """The socket is gone."""
+        self.sessions.discard(session)
+        metrics.SOCKETS.set(len(self.sessions))
+        if user is not None:
+            left = self._users.get(user, 0) - 1
+            if left > 0:
+                self._users[user] = left
+            else:
+                self._users.pop(user, None)
+
+
+class Parts:
+    """What all sessions share."""
+
+    __slots__ = ("auth_timeout", "crowd", "hub", "leeway", "membership", "tokens")
+
+    def __init__(
+        self,
+        hub: Hub,
+        tokens: Tokens,
+        membership: Membership,
+        crowd: Crowd,
+        *,
+        auth_timeout: float,
+        leeway: float,
+    ) -> None:
+        self.hub = hub
+        self.tokens = tokens
+        self.membership = membership
+        self.crowd = crowd
+        self.auth_timeout = auth_timeout
+        self.leeway = leeway
+
+
+class Session:
+    """One conversation; also the subscriber of its company's channel."""
+
+    __slots__ = (
+        "_channel",
+        "_identity",
+        "_malformed",
+        "_parts",
+        "_refused",
+        "_task",
+        "_timer",
+        "_times",
+        "_wire",
+        "ended",
+        "user",
+    )
+
+    def __init__(self, parts: Parts, wire: Wire) -> None:
+        self._parts = parts
+        self._wire = wire
+        self._identity: Identity | None = None
+        self._channel: Channel | None = None
+        self._malformed = self._refused = 0
+        self._times: list[float] = []
+        self._task: asyncio.Task[None] | None = None
+        self.ended = False
+        self.user = ""
+        parts.crowd.enter(self)
+        self._timer = asyncio.get_running_loop().call_later(
+            parts.auth_timeout, self._end, NotAuthenticated()
+        )
+
+    # --- what the client says
+
+    async def hear(self, text: str) -> None:
+        """Takes one message of the client's. Raises Closure when it was one too many."""
+        limit = BEFORE_BYTES if self._identity is None else AFTER_BYTES
+        if len(text) > limit // 4 and len(text.encode()) > limit:
+            raise TooBig
+        self._count()
+        try:
+            command = decode(text)
+        except NotUnderstood as error:
+            self._malformed += 1
+            if self._malformed > MALFORMED_LIMIT:
+                raise Malformed from error
+            self._say(Error(error=Fault(code=error.code, message=error.message)))
+            return
+        match command:
+            case Authenticate():
+                await self._authenticate(command)
+            case SetCompany():
+                await self._set_company(command)
+            case Ping():
+                self._say(Pong())
+            case _:
+                assert_never(command)
+
+    def _count(self) -> None:
+        """No more than 100 messages in any 10 seconds."""
+        now = time.monotonic()
+        times = self._times
+        while times and times[0] <= now - RATE_SECONDS:
+            del times[0]
+        times.append(now)
+        if len(times) > RATE_LIMIT:
+            raise TooMany
+
+    async def _authenticate(self, command: Authenticate) -> None:
+        try:
+            identity = await self._parts.tokens.verify(command.token)
+        except TokenInvalid as error:
+            expired = isinstance(error, TokenExpired)
+            code = Code.TOKEN_EXPIRED if expired else Code.TOKEN_INVALID
+            said = "the token has expired" if expired else "the token is not valid"
+            self._say(AuthenticationResult(success=False, error=Fault(code=code, message=said)))
+            raise (Expired if expired else BadToken) from error
+        if self._identity is None:
+            self._parts.crowd.know(identity.user)
+            self.user = identity.user
+        elif identity.user != self.user:
+            raise AnotherUser
+        self._identity = identity
+        expires = timestamp(identity.expires_at)
+        self._say(
+            AuthenticationResult(
+                success=True, data=Authenticated(user_id=identity.user, expires_at=expires)
+            )
+        )
+        left = identity.expires_at - time.time()
+        self._wait(left - WARNING_SECONDS if left * 0.2 > WARNING_SECONDS else left * 0.8)
+        channel = self._channel
+        if channel is not None and not self._parts.membership.follows_rows:
+            if not await self._parts.membership.may(identity, channel.company):
+                self._leave()
+                self._revoked(channel.company)
+
+    # --- the token's life
+
+    def _wait(self, seconds: float) -> None:
+        """The one timer: the warning first, then the end. Long waits are cut in pieces."""
+        self._timer.cancel()
+        loop = asyncio.get_running_loop()
+        if seconds > LONGEST_TIMER:
+            self._timer = loop.call_later(LONGEST_TIMER, self._wait, seconds - LONGEST_TIMER)
+        else:
+            self._timer = loop.call_later(max(0.0, seconds), self._warn)
+
+    def _warn(self) -> None:
+        identity = self._identity
+        if identity is None or self.ended:
+            return
+        self._say(TokenExpiring(data=Expiry(expires_at=timestamp(identity.expires_at))))
+        left = identity.expires_at + self._parts.leeway - time.time()
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, left), self._expire)
+
+    def _expire(self) -> None:
+        """Looks at the clock again: it may have been set."""
+        identity = self._identity
+        if identity is None:
+            return
+        left = identity.expires_at + self._parts.leeway - time.time()
+        if left > 0:
+            self._timer = asyncio.get_running_loop().call_later(min(left, 60.0), self._expire)
+        else:
+            self._end(Expired())
+
+    # --- the company
+
+    async def _set_company(self, command: SetCompany) -> None:
+        identity = self._identity
+        if identity is None:
+            self._say(
+                Error(error=Fault(code=Code.NOT_AUTHENTICATED, message="authenticate first"))
+            )
+            return
+        await self._settle()
+        company = canonical(command.company)
+        hub = self._parts.hub
+        try:
+            serial = hub.serial
+            if not await self._parts.membership.may(identity, company):
+                self._refuse()
+                return
+            channel = await hub.open(company)
+        except DatabaseError as error:
+            _log.warning("a company could not be looked up", error=str(error))
+            fault = Fault(code=Code.UNAVAILABLE, message="this cannot be checked now; try again")
+            self._say(SetCompanyResult(success=False, error=fault))
+            return
+        try:
+            recovered: bool | None = None
+            if command.after is not None:
+                recovered = command.epoch == hub.epoch and await hub.reaches(channel, command.after)
+                metrics.RESUMES.labels(str(recovered).lower()).inc()
+            self._leave()
+            position = command.after if recovered and command.after is not None else channel.position
+            data = CompanySet(
+                company_id=company,
+                position=position,
+                epoch=hub.epoch,
+                recovered=msgspec.UNSET if recovered is None else recovered,
+            )
+            self._say(SetCompanyResult(success=True, data=data))
+            await self._follow(channel, position, serial)
+        except DatabaseError as error:
+            raise NotReady from error
+        finally:
+            hub.close(channel)
+
+    def _refuse(self) -> None:
+        self._refused += 1
+        metrics.REFUSED.inc()
+        if self._refused > REFUSED_LIMIT:
+            raise Forbidden
+        fault = Fault(code=Code.COMPANY_FORBIDDEN, message="no such company for this user")
+        self._say(SetCompanyResult(success=False, error=fault))
+
+    async def _follow(self, channel: Channel, position: int, serial: int) -> None:
+        """Replays what comes after `position`, then joins, with nothing between.
+
+        `serial` is the hub's at a moment before access was checked.
+        """
+        hub, epoch = self._parts.hub, self._parts.hub.epoch
+        membership, identity = self._parts.membership, self._identity
+        assert identity is not None
+        while not self.ended:
+            if epoch != hub.epoch:
+                raise NotReady
+            if membership.follows_rows and hub.revoked(channel.company, self.user, serial):
+                serial = hub.serial
+                if not await membership.may(identity, channel.company):
+                    self._revoked(channel.company)
+                    return
+                continue
+            if position >= channel.position:
+                channel.pins += 1
+                self._channel = channel
+                channel.join(self, self._wire.fast)
+                return
+            before = hub.serial
+            frames, bodies = await hub.page(channel, position)
+            if not frames:
+                raise NotReady  # pruned meanwhile: the client resumes, and is told so
+            if hub.serial != before or self.ended:
+                continue
+            position += len(frames)
+            metrics.REPLAYED.inc(len(frames))
+            for piece in joined(frames):
+                self._wire.write(piece, bodies)
+                bodies = []
+                await self._wire.drain()
+
+    def _leave(self) -> None:
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.leave(self)
+            self._parts.hub.close(channel)
+
+    # --- what the channel says
+
+    def write(self, frames: bytes, bodies: Sequence[bytes]) -> None:
+        """Live messages, when the wire is not fast or not at present."""
+        self._wire.write(frames, bodies)
+
+    def suspect(self, position: int, certain: bool) -> None:
+        """The company may be lost with the message at `position`: nothing more until that is known."""
+        channel, membership = self._channel, self._parts.membership
+        if channel is None or not membership.follows_rows:
+            return
+        if certain and membership.definite:
+            self._leave()
+            self._revoked(channel.company)
+            return
+        channel.pins += 1
+        self._leave()
+        self._task = asyncio.create_task(self._recheck(channel, position))
+
+    async def _recheck(self, channel: Channel, position: int) -> None:
+        """Asks again; goes on where the session stopped, or says that it is over."""
+        hub, identity = self._parts.hub, self._identity
+        assert identity is not None
+        try:
+            serial = hub.serial
+            if await self._parts.membership.may(identity, channel.company):
+                await self._follow(channel, position, serial)
+            else:
+                self._revoked(channel.company)
+        except DatabaseError:
+            self._end(NotReady())
+        except Closure as closure:
+            self._end(closure)
+        finally:
+            hub.close(channel)
+            self._task = None
+
+    def _revoked(self, company: str) -> None:
+        metrics.REVOKED.inc()
+        self._say(CompanyRevoked(data=CompanyOnly(company_id=company)))
+
+    async def _settle(self) -> None:
+        """A question about the company before is settled first."""
+        task = self._task
+        if task is not None:
+            await asyncio.wait([task])
+
+    def lost(self) -> None:
+        """The channel cannot go on."""
+        self._end(NotReady())
+
+    def slow_down(self) -> None:
+        """The wire piles up."""
+        if self._channel is not None:
+            self._channel.slow_down(self)
+
+    def speed_up(self) -> None:
+        """The wire has drained."""
+        if self._channel is not None and self._wire.fast is not None:
+            self._channel.speed_up(self, self._wire.fast)
+
+    # --- the end
+
+    @property
+    def following(self) -> tuple[Identity, Channel] | None:
+        """Whom and what a periodic check must ask about."""
+        if self._identity is None or self._channel is None:
+            return None
+        return self._identity, self._channel
+
+    def forget(self) -> None:
+        """The socket is gone, or is going: nothing more is written."""
+        if self.ended:
+            return
+        self.ended = True
+        self._timer.cancel()
+        self._leave()
+        if self._task is not None:
+            self._task.cancel()
+        self._parts.crowd.go(self, self._identity and self.user)
+
+    def end(self, closure: Closure) -> None:
+        """Ends the conversation for a reason that the client is told."""
+        self._end(closure)
+
+    def _end(self, closure: Closure) -> None:
+        if not self.ended:
+            self.forget()
+            self._wire.end(closure)
+
+    def _say(self, said: Said) -> None:
+        body = encode(said)
+        self._wire.write(frame(body), [body])

@@ -1,0 +1,269 @@
+"""The stream, as a node hears it: LISTEN, catch up, hand on; and the queries of hub and sessions.
+
+A notification is only a hint to look, whoever sent it. After every (re)connection the listener is
+set up first and the log read afterwards, so nothing falls between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+import asyncpg
+import structlog
+
+from notifier import metrics
+from notifier.errors import DatabaseError, Misplaced, SchemaMissing
+from notifier.health import Health
+from notifier.hub import Hub
+from notifier.links import (
+    DEADLINE_SECONDS,
+    FAILURES,
+    Connection,
+    backoff,
+    connect,
+    link,
+    listener,
+    ours,
+)
+from notifier.loader import Loader
+from notifier.messages import Message
+from notifier.sql import read
+
+PROBE_SECONDS = 4.0
+"""How often the path is proven; it finds a dead link as well."""
+
+PAGE = 1000
+GRACE_SECONDS = 0.02
+"""Where the relay is on this node it hands its batches over itself; a moment is left to it."""
+
+Prepare = Callable[[Connection, str], Awaitable[None]]
+
+_log = structlog.get_logger("notifier.stream")
+
+
+class Asker:
+    """Short queries on a connection of its own, one at a time, with a deadline."""
+
+    def __init__(self, url: str, name: str, *, pooled: bool) -> None:
+        self._url = url
+        self._name = name
+        self._pooled = pooled
+        self._busy = asyncio.Lock()
+        self._connection: Connection | None = None
+        self._prepared = False
+        self.queries = 0
+
+    async def fetch(
+        self, query: str, *arguments: Any, prepare: Prepare | None = None
+    ) -> list[asyncpg.Record]:
+        """All rows. `prepare` is called once on each new connection.
+
+        Raises DatabaseError, after which the next call connects anew, or the driver's DataError.
+        """
+        async with self._busy:
+            connection = self._connection
+            if connection is None or connection.is_closed():
+                connection = self._connection = await connect(
+                    self._url, self._name, pooled=self._pooled
+                )
+                self._prepared = False
+            try:
+                if prepare is not None and not self._prepared:
+                    await prepare(connection, query)
+                    self._prepared = True
+                self.queries += 1
+                return await connection.fetch(query, *arguments, timeout=DEADLINE_SECONDS)
+            except asyncpg.DataError:
+                raise
+            except FAILURES as error:
+                self.close()
+                raise ours(error, self._url) from error
+            except asyncio.CancelledError:
+                self.close()
+                raise
+
+    def close(self) -> None:
+        """Ends the connection, if there is one."""
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None
+
+
+class Stream:
+    """This node's place in the stream. `run` for ever; the relay of this node calls `take`."""
+
+    def __init__(self, url: str, asker: Asker, health: Health, retention_hours: float) -> None:
+        self._url = url
+        self._asker = asker
+        self._health = health
+        self.hub = Hub(Loader(self._load_heads).get, self._page, retention_hours)
+        self._pages = Loader(self._load_pages, limit=100)
+        self._seq = 0
+        self._fed = False
+        self._rung = asyncio.Event()
+        self._known: set[str] = set()
+
+    # --- the stream
+
+    def take(self, epoch: str, messages: Sequence[Message]) -> None:
+        """Messages that this node's relay has just stored."""
+        self._fed = True
+        if epoch == self.hub.epoch and messages[0].seq == self._seq + 1:
+            self._seq = messages[-1].seq
+            self.hub.deliver(messages)
+        elif messages[-1].seq > self._seq or epoch != self.hub.epoch:
+            self._fed = False
+            self._rung.set()
+
+    async def run(self) -> None:
+        """Listens; comes back after every failure of the database."""
+        attempt = 0
+        while True:
+            started = time.monotonic()
+            try:
+                async with link(self._url, "node") as connection:
+                    await self._listen(connection)
+            except DatabaseError as error:
+                _log.warning("the node lost the database", error=str(error))
+                self._health.lost(str(error))
+                metrics.RECONNECTS.labels("node").inc()
+            attempt = 0 if time.monotonic() - started > 30 else attempt + 1
+            await backoff(attempt)
+
+    async def _listen(self, connection: Connection) -> None:
+        nonce = secrets.token_hex(8)
+        returned = asyncio.Event()
+
+        def heard(payload: str) -> None:
+            if payload.isdigit() and len(payload) < 20:
+                if int(payload) > self._seq:
+                    self._rung.set()
+            elif payload == nonce:
+                returned.set()
+
+        ended = asyncio.Event()
+
+        def end(_: object) -> None:
+            ended.set()
+            self._rung.set()
+
+        connection.add_termination_listener(end)
+        await connection.add_listener("notifier_messages", listener(heard))
+        standby = await connection.fetchval("SELECT pg_is_in_recovery()", timeout=DEADLINE_SECONDS)
+        if standby:
+            raise Misplaced("this is a standby: it cannot notify")
+        await self._catch_up(connection)
+        probed = 0.0
+        while not ended.is_set():
+            if time.monotonic() - probed >= PROBE_SECONDS:
+                returned.clear()
+                await self._probe(connection, nonce, returned)
+                probed = time.monotonic()
+                await self._catch_up(connection)
+            try:
+                async with asyncio.timeout(max(0.0, probed + PROBE_SECONDS - time.monotonic())):
+                    await self._rung.wait()
+            except TimeoutError:
+                continue
+            if self._fed:
+                before = self._seq
+                await asyncio.sleep(GRACE_SECONDS)
+                if self._seq > before:
+                    self._rung.clear()
+                    continue
+                self._fed = False
+            self._rung.clear()
+            await self._catch_up(connection)
+        raise DatabaseError("the connection was ended")
+
+    async def _probe(self, connection: Connection, nonce: str, returned: asyncio.Event) -> None:
+        row = await connection.fetchrow(read("probe"), nonce, 10.0, timeout=DEADLINE_SECONDS)
+        try:
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                await returned.wait()
+        except TimeoutError:
+            raise Misplaced(
+                "LISTEN hears nothing of its own NOTIFY: a pooler in transaction mode?"
+                " set NOTIFIER_LISTEN_DATABASE_URL to a direct connection"
+            ) from None
+        if row is None:
+            raise SchemaMissing("the log is empty; run: notifier migrate")
+        metrics.QUEUE.set(row["queue"])
+        self._health.proven(
+            relay=row["relay"], uncaptured=tuple(row["uncaptured"]), waiting=row["waiting"]
+        )
+
+    async def _catch_up(self, connection: Connection) -> None:
+        """Reads what this node lacks, page by page."""
+        if not self.hub.epoch:
+            row = await connection.fetchrow(read("head"), timeout=DEADLINE_SECONDS)
+            if row is None:
+                raise SchemaMissing("the log is empty; run: notifier migrate")
+            self._seq = row["seq"]
+            self.hub.restart(row["epoch"])
+            return
+        while True:
+            after, epoch = self._seq, self.hub.epoch
+            rows = await connection.fetch(
+                read("catch_up"), after, epoch, PAGE, timeout=DEADLINE_SECONDS * 4
+            )
+            if self._seq != after or self.hub.epoch != epoch:
+                continue  # this node's relay was quicker
+            if rows[0]["epoch"] != epoch:
+                self._seq = rows[0]["epoch_seq"]
+                self.hub.restart(rows[0]["epoch"])
+            if rows[0]["seq"] is None:
+                return
+            messages = [_message(row) for row in rows]
+            if messages[0].seq != self._seq + 1:
+                _log.error("missed messages that are gone from the log", after=self._seq)
+                self.hub.lose()
+            self._seq = messages[-1].seq
+            self.hub.deliver(messages)
+            if len(messages) < PAGE:
+                return
+            await asyncio.sleep(0)
+
+    # --- questions of the hub
+
+    async def _load_heads(self, companies: Sequence[str]) -> Mapping[str, int]:
+        rows = await self._asker.fetch(read("heads"), list(companies))
+        if unknown := [row["company"] for row in rows if not row["known"]]:
+            await self._asker.fetch(read("know"), unknown)
+        return {row["company"]: row["position"] for row in rows}
+
+    async def _page(self, company: str, after: int, epoch: str) -> list[Message]:
+        return await self._pages.get((company, after, epoch))
+
+    async def _load_pages(
+        self, wanted: Sequence[tuple[str, int, str]]
+    ) -> Mapping[tuple[str, int, str], list[Message]]:
+        pages: dict[tuple[str, int, str], list[Message]] = {key: [] for key in wanted}
+        for epoch in {key[2] for key in wanted}:
+            asked = [key for key in wanted if key[2] == epoch]
+            rows = await self._asker.fetch(
+                read("pages"),
+                [company for company, _, _ in asked],
+                [after for _, after, _ in asked],
+                PAGE,
+                epoch,
+            )
+            for row in rows:
+                pages[asked[row["n"] - 1]].append(_message(row))
+        return pages
+
+
+def _message(row: asyncpg.Record) -> Message:
+    return Message(
+        row["seq"],
+        row["company"],
+        row["position"],
+        row["at"],
+        row["stored"],
+        row["body"],
+        tuple(row["revokes"] or ()),
+    )
