@@ -1,0 +1,157 @@
+"""python -m bench [--quick] [ROW ...]      prints the table; `plots` draws the pictures instead.
+
+Everything runs on 127.0.0.1, is bounded in time, and is gone at the end. The exit status is 0 also
+when a target is missed (the table says so), 1 when nothing could be measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+
+from bench import (
+    fanout,
+    latency,
+    machine,
+    plots,
+    postgres,
+    programs,
+    service,
+    sockets,
+    table,
+    throughput,
+    writers,
+)
+from bench.programs import BenchError
+from bench.stand import Stand
+from notifier.errors import NotifierError
+
+RESULTS = Path(__file__).with_name("results.json")
+WHOLE_SECONDS = 9 * 60.0
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What fills some rows of the table, and how long it may take."""
+
+    rows: tuple[str, ...]
+    measure: Callable[[Stand, frozenset[str]], Awaitable[None]]
+    seconds: float
+
+
+MEASUREMENTS = (
+    Measurement(("F1", "F1c", "F2", "F3"), fanout.measure, 180),
+    Measurement(("W1", "W2"), writers.measure, 150),
+    Measurement(("W3",), writers.measure_many, 90),
+    Measurement(("L1",), latency.measure_idle, 60),
+    Measurement(("L2",), latency.measure_busy, 75),
+    Measurement(("T1",), throughput.measure, 75),
+    Measurement(("M1",), sockets.measure_memory, 75),
+    Measurement(("C1",), sockets.measure_connecting, 60),
+    Measurement(("R1", "R1q"), sockets.measure_return, 120),
+)
+FILL = (postgres.SQL / "fill.sql").read_text()
+
+
+async def prepare(stack: AsyncExitStack, quick: bool) -> Stand:
+    """Compiles the programs, starts PostgreSQL and fills the template."""
+    directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="notifier-bench-")))
+    directory.chmod(0o755)  # noqa: ASYNC240 - instant; PostgreSQL may run as somebody else
+    floor, load = [await programs.compiled(name, directory) for name in ("floor", "load")]
+    cluster = await stack.enter_async_context(postgres.started(directory / "postgres"))
+    await cluster.execute(f"CREATE DATABASE {postgres.TEMPLATE}")
+    template = cluster.url(postgres.TEMPLATE)
+    await service.migrate(template, "--calendar")
+    await service.uninstall(template)
+    await cluster.execute(FILL, postgres.TEMPLATE)
+    await cluster.execute("VACUUM ANALYZE", postgres.TEMPLATE)
+    return Stand(cluster, directory, floor, load, table.Table(), quick)
+
+
+async def measure(stand: Stand, measurement: Measurement, names: frozenset[str]) -> None:
+    """Fills the rows, or says in them why not."""
+    print(f"{' '.join(sorted(names))} …", end=" ", file=sys.stderr, flush=True)
+    began = time.monotonic()
+    try:
+        async with asyncio.timeout(measurement.seconds):
+            await measurement.measure(stand, names)
+    except TimeoutError:
+        reason = f"not within {time.monotonic() - began:.0f} s"
+    except (BenchError, NotifierError, OSError, asyncpg.PostgresError) as error:
+        reason = str(error)
+    else:
+        reason = ""
+    for name in names if reason else ():
+        stand.table.fail(name, reason)
+    print(f"{time.monotonic() - began:.0f} s {reason}", file=sys.stderr, flush=True)
+
+
+async def run(wanted: Sequence[str], quick: bool) -> None:
+    stop_at_sigterm()
+    began = time.monotonic()
+    async with AsyncExitStack() as stack:
+        stand = await prepare(stack, quick)
+        if "plots" in wanted:
+            await plots.draw(stand)
+            return
+        for measurement in MEASUREMENTS:
+            names = frozenset(measurement.rows).intersection(wanted)
+            if names and time.monotonic() - began + measurement.seconds / 2 < WHOLE_SECONDS:
+                await measure(stand, measurement, names)
+            for name in names - stand.table.samples.keys() - stand.table.failures.keys():
+                stand.table.fail(name, "out of time")
+        place = f"{machine.name()}, PostgreSQL {await stand.cluster.version()}"
+    RESULTS.write_text(json.dumps({"machine": place, **stand.table.plain()}, indent=1))
+    print(stand.table.markdown([name for name in table.ROWS if name in wanted]))
+    print(f"Measured in {time.monotonic() - began:.0f} s on {place}.")
+
+
+def stop_at_sigterm() -> None:
+    """Leaves the blocks, and so ends all programs, when this one is told to end."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measures DESIGN part 3.")
+    choices = (*table.ROWS, "plots")
+    parser.add_argument(
+        "rows", nargs="*", metavar="ROW", help=f"of {', '.join(choices)}; none: all"
+    )
+    parser.add_argument("--quick", action="store_true", help="one short run of everything")
+    given = parser.parse_args()
+    if unknown := set(given.rows) - set(choices):
+        parser.error(f"no such row: {', '.join(sorted(unknown))}")
+    return given
+
+
+def main() -> int:
+    given = options()
+    if sys.platform != "linux":
+        print("The bench needs Linux (epoll and /proc).", file=sys.stderr)
+        return 1
+    machine.raise_limits()
+    try:
+        asyncio.run(run(given.rows or tuple(table.ROWS), given.quick))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        return 130
+    except (BenchError, NotifierError) as error:
+        print(f"The bench cannot run: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,136 @@
+"""F1, F1c, F2, F3: one company, 500 sockets, deliveries per second and what they cost.
+
+The C loop runs right before and after every run; a ratio is against the mean of those two.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack, nullcontext
+from dataclasses import dataclass
+
+from bench import feed, references, service
+from bench.beside import beside
+from bench.load import Load, load
+from bench.machine import Noise
+from bench.references import ROW_NUMBER
+from bench.service import Service
+from bench.stand import Stand
+
+SOCKETS = 500
+OUR_NUMBER = '"Position":'
+WARM_SECONDS = 0.5
+
+Feed = Callable[[Load], Coroutine[object, object, None]]
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Deliveries per second, and the server's CPU seconds for each."""
+
+    deliveries: float
+    cpu: float
+    noise: Noise
+
+
+async def rate(
+    stand: Stand,
+    target: Service,
+    plan: Sequence[str],
+    number: str,
+    feeding: Feed | None,
+    *,
+    seconds: float,
+) -> Rate:
+    """Subscribes the plan's clients, feeds (a reference without a feed: is told to begin), counts."""
+    async with load(stand.load, target.port, plan, number=number, step=len(plan)) as clients:
+        await clients.ready()
+        if feeding is None:
+            target.program.say()
+        async with beside(feeding(clients)) if feeding else nullcontext():
+            await asyncio.sleep(WARM_SECONDS)
+            watch, cpu, first = stand.watch(), target.program.cpu_seconds(), await clients.mark()
+            await asyncio.sleep(seconds)
+            last, cpu = await clients.mark(), target.program.cpu_seconds() - cpu
+            noise = watch.noise()
+        last.check()
+        target.program.check()
+    deliveries = last.deliveries - first.deliveries
+    return Rate(deliveries / ((last.at - first.at) / 1e9), cpu / max(deliveries, 1), noise)
+
+
+async def floor(stand: Stand, sockets: int, seconds: float) -> Rate:
+    async with references.floor(stand, sockets) as loop:
+        return await rate(stand, loop, references.paths(sockets), OUR_NUMBER, None, seconds=seconds)
+
+
+async def ours(
+    stand: Stand, url: str, target: Service, sockets: int, *, bursts: bool, seconds: float
+) -> Rate:
+    write = feed.in_bursts if bursts else feed.one_by_one
+    plan = service.subscribers(sockets)
+    return await rate(
+        stand,
+        target,
+        plan,
+        OUR_NUMBER,
+        lambda clients: write(url, clients, copies=sockets),
+        seconds=seconds,
+    )
+
+
+async def starlette(stand: Stand, url: str, target: Service, sockets: int, seconds: float) -> Rate:
+    plan = references.paths(sockets)
+    return await rate(
+        stand,
+        target,
+        plan,
+        ROW_NUMBER,
+        lambda clients: feed.one_by_one(url, clients, copies=sockets),
+        seconds=seconds,
+    )
+
+
+async def measure(stand: Stand, names: frozenset[str]) -> None:
+    seconds, floor_seconds = stand.seconds(4), stand.seconds(2)
+    async with AsyncExitStack() as stack:
+        url = await stack.enter_async_context(service.migrated(stand))
+        target = await stack.enter_async_context(service.serving(stand, url))
+        if "F2" in names:
+            notifying = await stack.enter_async_context(stand.cluster.notifying())
+            loop = await stack.enter_async_context(references.starlette(stand, notifying))
+        before = await floor(stand, SOCKETS, floor_seconds)
+        for _ in stand.rounds(4):
+            single = await ours(stand, url, target, SOCKETS, bursts=False, seconds=seconds)
+            after = await floor(stand, SOCKETS, floor_seconds)
+            _add(stand, "F1", single, before, after)
+            _add_cpu(stand, single, before, after)
+            before = after
+            if "F2" in names:
+                peer = await starlette(stand, notifying, loop, SOCKETS, seconds)
+                stand.table.add(
+                    "F2",
+                    single.deliveries / peer.deliveries,
+                    peer.noise,
+                    ours=single.deliveries,
+                    starlette=peer.deliveries,
+                )
+                before = await floor(stand, SOCKETS, floor_seconds)
+            if "F3" in names:
+                burst = await ours(stand, url, target, SOCKETS, bursts=True, seconds=seconds)
+                after = await floor(stand, SOCKETS, floor_seconds)
+                _add(stand, "F3", burst, before, after)
+                before = after
+
+
+def _add(stand: Stand, name: str, rate: Rate, before: Rate, after: Rate) -> None:
+    reference = (before.deliveries + after.deliveries) / 2
+    stand.table.add(
+        name, rate.deliveries / reference, rate.noise, ours=rate.deliveries, c_loop=reference
+    )
+
+
+def _add_cpu(stand: Stand, rate: Rate, before: Rate, after: Rate) -> None:
+    reference = (before.cpu + after.cpu) / 2
+    stand.table.add("F1c", rate.cpu / reference, ours_µs=rate.cpu * 1e6, c_loop_µs=reference * 1e6)

@@ -1,0 +1,91 @@
+"""The writers: plain SQL, in a closed loop or at a fixed pace."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from itertools import count
+
+from bench.load import Load
+from bench.postgres import connected, uuid
+
+ONE = "UPDATE events SET title = 'change ' || $1::bigint WHERE id = $2::uuid"
+ALL_OF_A_COMPANY = "UPDATE events SET title = 'change ' || $1::bigint WHERE company_id = $2::uuid"
+EVENTS = 100
+"""So many events does each company of the sample have; those of the n-th end with the 100 n-th."""
+
+
+def event_of(company: int, number: int) -> str:
+    """An event of the company, another one for each of a hundred numbers."""
+    return uuid((company - 1) * EVENTS + number % EVENTS + 1)
+
+
+async def one_by_one(
+    url: str, load: Load, *, copies: int, window: int = 20, company: int = 1
+) -> None:
+    """Single-row transactions, for ever: at most `window` changes on the way to `copies` sockets."""
+    async with connected(url) as connection:
+        update = await connection.prepare(ONE)
+        for number in count(1):
+            await load.until((number - window) * copies)
+            await update.fetch(number, event_of(company, number))
+
+
+async def in_bursts(
+    url: str, load: Load, *, copies: int, window: int = 2, company: int = 1
+) -> None:
+    """Transactions of a hundred rows, for ever: at most `window` of them on the way."""
+    async with connected(url) as connection:
+        update = await connection.prepare(ALL_OF_A_COMPANY)
+        for number in count(1):
+            await load.until((number - window) * EVENTS * copies)
+            await update.fetch(number, uuid(company))
+
+
+async def in_companies(
+    url: str, load: Load, *, companies: int, seconds: float, window: int = 80, writers: int = 4
+) -> int:
+    """Transactions of a hundred rows in one company after the other, one socket in each.
+
+    Returns the number of changes made.
+    """
+    numbers = count(1)
+    until = time.monotonic() + seconds
+    done = 0
+
+    async def write() -> None:
+        nonlocal done
+        async with connected(url) as connection:
+            update = await connection.prepare(ALL_OF_A_COMPANY)
+            while time.monotonic() < until:
+                number = next(numbers)
+                await load.until((number - window) * EVENTS)
+                await update.fetch(number, uuid(number % companies + 1))
+                done += EVENTS
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(writers):
+            group.create_task(write())
+    return done
+
+
+async def paced(
+    url: str, *, per_second: float, changes: int, writers: int = 1, companies: int = 1
+) -> dict[int, int]:
+    """Single-row transactions at fixed moments: number → when its commit was acknowledged (ns)."""
+    numbers = iter(range(1, changes + 1))
+    began = time.monotonic()
+    acknowledged: dict[int, int] = {}
+
+    async def write() -> None:
+        async with connected(url) as connection:
+            update = await connection.prepare(ONE)
+            for number in numbers:
+                await asyncio.sleep(began + number / per_second - time.monotonic())
+                await update.fetch(number, event_of(number % companies + 1, number))
+                acknowledged[number] = time.monotonic_ns()
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(writers):
+            group.create_task(write())
+    return acknowledged

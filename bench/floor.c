@@ -1,0 +1,88 @@
+/* The floor: one send() of one frame to each of N sockets, again and again, and nothing else.
+ *
+ *     floor CLIENTS BYTES
+ *
+ * Says the port it listens on, takes CLIENTS WebSocket clients, waits for a line on its standard
+ * input and sends frames of BYTES bytes until the input ends. The sockets block: a reader that is
+ * slower sets the pace. */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <netinet/tcp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include <poll.h>
+
+static void die(const char *what) {
+    perror(what);
+    exit(1);
+}
+
+static int listening(void) {
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t size = sizeof at;
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    if (fd < 0 || bind(fd, (struct sockaddr *)&at, size) || listen(fd, 4096)) die("listen");
+    getsockname(fd, (struct sockaddr *)&at, &size);
+    printf("{\"event\": \"listening\", \"port\": %d}\n", ntohs(at.sin_port));
+    fflush(stdout);
+    return fd;
+}
+
+/* Takes one client; its request is read to the blank line and answered as it stands. */
+static int accepted(int listener) {
+    static const char answer[] = "HTTP/1.1 101 Switching Protocols\r\n"
+                                 "Upgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
+    char request[4096];
+    size_t have = 0;
+    int one = 1, fd = accept(listener, NULL, NULL);
+    if (fd < 0) die("accept");
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    while (have < 4 || !memmem(request, have, "\r\n\r\n", 4)) {
+        ssize_t got = recv(fd, request + have, sizeof request - have, 0);
+        if (got <= 0) die("handshake");
+        have += (size_t)got;
+    }
+    if (send(fd, answer, sizeof answer - 1, 0) < 0) die("handshake");
+    return fd;
+}
+
+/* A text frame of exactly `size` bytes (130 to 65,000), numbered as our messages are. */
+static void frame(unsigned char *to, size_t size, unsigned long number) {
+    size_t payload = size - 4;
+    to[0] = 0x81;
+    to[1] = 126;
+    to[2] = (unsigned char)(payload >> 8);
+    to[3] = (unsigned char)payload;
+    memset(to + 4, ' ', payload);
+    int length = sprintf((char *)to + 4, "{\"Type\":\"Floor\",\"Position\":%lu", number);
+    to[4 + length] = ' ';
+    to[size - 1] = '}';
+}
+
+int main(int argc, char **argv) {
+    if (argc != 3) return 2;
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    size_t clients = strtoul(argv[1], NULL, 10), size = strtoul(argv[2], NULL, 10);
+    unsigned char *message = malloc(size + 1);
+    int *sockets = malloc(clients * sizeof *sockets);
+    if (!message || !sockets || size < 130 || size > 65000) return 2;
+    signal(SIGPIPE, SIG_IGN);
+
+    int listener = listening();
+    for (size_t i = 0; i < clients; i++) sockets[i] = accepted(listener);
+
+    char line[16];
+    if (read(0, line, sizeof line) <= 0) return 0;
+    struct pollfd input = {.fd = 0, .events = POLLIN};
+    for (unsigned long number = 1; poll(&input, 1, 0) == 0; number++) {
+        frame(message, size, number);
+        for (size_t i = 0; i < clients; i++)
+            if (send(sockets[i], message, size, 0) != (ssize_t)size) return 0;
+    }
+    return 0;
+}

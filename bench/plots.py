@@ -1,0 +1,83 @@
+"""The README's pictures: deliveries by subscribers, and transactions by writing clients."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from pathlib import Path
+
+from bench import fanout, references, service, writers
+from bench.stand import Stand
+from bench.svg import Chart
+
+PICTURES = Path(__file__).parent.parent / "docs" / "img"
+SUBSCRIBERS = (50, 100, 200, 500, 1_000, 2_000)
+WRITERS = (1, 2, 4, 8, 16, 32)
+OURS = "notifier"
+
+Runs = defaultdict[str, defaultdict[int, list[float]]]
+
+
+async def draw(stand: Stand) -> None:
+    """Measures and writes both pictures; every point is the median of its runs."""
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    (PICTURES / "fanout.svg").write_text((await deliveries(stand)).svg())
+    (PICTURES / "writers.svg").write_text((await transactions(stand)).svg())
+
+
+async def deliveries(stand: Stand) -> Chart:
+    seconds = stand.seconds(3)
+    runs = _runs()
+    async with (
+        service.migrated(stand) as ours,
+        stand.cluster.notifying() as notifying,
+        service.serving(stand, ours) as target,
+        references.starlette(stand, notifying) as loop,
+    ):
+        for _ in stand.rounds(3):
+            for count in SUBSCRIBERS:
+                floor = await fanout.floor(stand, count, seconds / 2)
+                mine = await fanout.ours(stand, ours, target, count, bursts=False, seconds=seconds)
+                peer = await fanout.starlette(stand, notifying, loop, count, seconds)
+                runs["C send() loop"][count].append(floor.deliveries)
+                runs[OURS][count].append(mine.deliveries)
+                runs["Starlette loop"][count].append(peer.deliveries)
+    return _chart(
+        "Deliveries by subscribers of one company, one change at a time",
+        "subscribers",
+        "deliveries per second",
+        runs,
+    )
+
+
+async def transactions(stand: Stand) -> Chart:
+    seconds = stand.seconds(4)
+    runs = _runs()
+    async with (
+        stand.cluster.copy("bare") as bare,
+        service.migrated(stand) as ours,
+        stand.cluster.notifying() as notifying,
+    ):
+        for _ in stand.rounds(3):
+            for count in WRITERS:
+                free = await writers.without(stand, bare, count, seconds)
+                mine = await writers.captured(stand, ours, count, seconds)
+                usual = await writers.notified(stand, notifying, count, seconds)
+                runs["no trigger"][count].append(free)
+                runs[OURS][count].append(mine)
+                runs["pg_notify(row)"][count].append(usual)
+    return _chart(
+        "Single-row updates by writing clients", "clients", "transactions per second", runs
+    )
+
+
+def _runs() -> Runs:
+    return defaultdict(lambda: defaultdict(list))
+
+
+def _chart(title: str, x_label: str, y_label: str, runs: Runs) -> Chart:
+    lines = {
+        name: [statistics.median(values) for values in points.values()]
+        for name, points in runs.items()
+    }
+    return Chart(title, x_label, y_label, tuple(next(iter(runs.values()))), lines)

@@ -1,0 +1,115 @@
+"""Ours, as an operator would run it: `notifier migrate`, `notifier serve`, tokens."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import jwt
+
+from bench.postgres import uuid
+from bench.programs import START_SECONDS, BenchError, Program, output, running
+from bench.stand import Stand
+
+SECRET = "the bench signs its own tokens with this"
+COMMAND = (sys.executable, "-m", "notifier")
+
+
+def environment(url: str) -> dict[str, str]:
+    """What the command is told; no setting of the caller's gets through."""
+    kept = {name: text for name, text in os.environ.items() if not name.startswith("NOTIFIER_")}
+    return kept | {
+        "NOTIFIER_DATABASE_URL": url,
+        "NOTIFIER_JWT_SECRET": SECRET,
+        "NOTIFIER_LOG_LEVEL": "warning",
+    }
+
+
+async def migrate(url: str, *options: str) -> None:
+    await output(*COMMAND, "migrate", *options, env=environment(url))
+
+
+async def uninstall(url: str) -> None:
+    await output(*COMMAND, "uninstall", "--yes", env=environment(url))
+
+
+def conversation(user: int, company: int, *, after: int = -1, epoch: str = "") -> str:
+    """One line of the load client's plan: authenticate, then setCompany (resuming with `epoch`)."""
+    claims = {"sub": f"user-{user}", "exp": int(time.time()) + 3600}
+    token = jwt.encode(claims, SECRET, algorithm="HS256")
+    place = f',"after":{after},"epoch":"{epoch}"' if epoch else ""
+    return (
+        f'/\t{{"type":"authenticate","token":"{token}"}}'
+        f'\t{{"type":"setCompany","data":{{"companyId":"{uuid(company)}"{place}}}}}'
+    )
+
+
+def subscribers(clients: int, companies: Iterable[int] = (1,)) -> list[str]:
+    """The conversations of so many users, spread over the companies."""
+    among = tuple(companies)
+    return [conversation(n // len(among) + 1, among[n % len(among)]) for n in range(clients)]
+
+
+@dataclass(frozen=True)
+class Service:
+    """The running command."""
+
+    program: Program
+    port: int
+
+
+@asynccontextmanager
+async def migrated(stand: Stand, template: str | None = None) -> AsyncIterator[str]:
+    """A database with capture, for as long as the block lasts; its URL."""
+    copy = stand.cluster.copy("ours", template) if template else stand.cluster.copy("ours")
+    async with copy as url:
+        await migrate(url)
+        yield url
+
+
+@asynccontextmanager
+async def serving(stand: Stand, url: str, **settings: str) -> AsyncIterator[Service]:
+    """`notifier serve` for as long as the block lasts, ready."""
+    port = free_port()
+    env = environment(url) | {f"NOTIFIER_{name.upper()}": text for name, text in settings.items()}
+    command = (*COMMAND, "serve", "--host", "127.0.0.1", "--port", str(port))
+    log = stand.directory / "serve.log"
+    async with running(*command, env=env, log=log, talks=False, patience=2.0) as program:
+        await _ready(program, port)
+        yield Service(program, port)
+
+
+async def _ready(program: Program, port: int) -> None:
+    """Waits until /readyz says 200."""
+    deadline = time.monotonic() + START_SECONDS
+    while await _status(port) != 200:
+        program.check()
+        if time.monotonic() > deadline:
+            raise BenchError(f"{program.name} is not ready after {START_SECONDS:.0f} s")
+        await asyncio.sleep(0.05)
+
+
+async def _status(port: int) -> int:
+    """The HTTP status of /readyz; 0 when nobody listens."""
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return 0
+    try:
+        writer.write(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        words = (await reader.readline()).split()
+        return int(words[1]) if len(words) > 1 else 0
+    finally:
+        writer.close()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

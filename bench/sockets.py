@@ -1,0 +1,103 @@
+"""M1, C1, R1: many sockets, what each costs, how fast they come, and come back."""
+
+from __future__ import annotations
+
+import asyncio
+
+from bench import feed, references, service
+from bench.fanout import OUR_NUMBER
+from bench.load import load
+from bench.postgres import connected, uuid
+from bench.service import Service
+from bench.stand import Stand
+
+WARM, IDLE = 50, 2_000
+CONNECTING = 2_000
+RETURNING, COMPANIES, BEHIND = 5_000, 10, 100
+LEVEL_SECONDS = 45.0
+SETTLE_SECONDS = 1.0
+
+# Transaction control is no query.
+QUERIES = """
+    SELECT coalesce(sum(calls), 0) FROM pg_stat_statements
+    WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+      AND query !~* '^(BEGIN|START|COMMIT|ROLLBACK|SAVEPOINT|RELEASE)' AND query !~ 'pg_stat_statements'
+"""
+
+
+async def memory(stand: Stand, target: Service, warm: list[str], idle: list[str]) -> float:
+    """What each of the idle clients, who offer deflate, adds to the server's memory: KiB."""
+    async with load(stand.load, target.port, warm, deflate=True) as first:
+        await first.ready()
+        await asyncio.sleep(SETTLE_SECONDS)
+        before = target.program.resident_bytes()
+        async with load(stand.load, target.port, idle, deflate=True) as others:
+            await others.ready()
+            await asyncio.sleep(SETTLE_SECONDS)
+            return (target.program.resident_bytes() - before) / len(idle) / 1024
+
+
+async def measure_memory(stand: Stand, _names: frozenset[str]) -> None:
+    """A fresh process for each run: what was freed once is not asked for again."""
+    async with service.migrated(stand) as url, stand.cluster.notifying() as notifying:
+        for _ in stand.rounds(2):
+            warm, idle = service.subscribers(WARM), service.subscribers(IDLE)
+            async with service.serving(stand, url) as target:
+                mine = await memory(stand, target, warm, idle)
+            async with references.starlette(stand, notifying) as loop:
+                bare = await memory(stand, loop, references.paths(WARM), references.paths(IDLE))
+            stand.table.add("M1", mine, starlette_KiB=bare)
+
+
+async def measure_connecting(stand: Stand, _names: frozenset[str]) -> None:
+    """C1: a hundred at a time, from the first connect() to the last acknowledgement."""
+    async with service.migrated(stand) as url:
+        for _ in stand.rounds(3):
+            plan = [service.conversation(n + 1, n % COMPANIES + 1) for n in range(CONNECTING)]
+            async with service.serving(stand, url) as target:
+                watch = stand.watch()
+                async with load(stand.load, target.port, plan) as clients:
+                    seconds = (await clients.ready()).seconds
+                stand.table.add("C1", CONNECTING / seconds, watch.noise(), seconds=seconds)
+
+
+async def measure_return(stand: Stand, _names: frozenset[str]) -> None:
+    """R1: 500 clients in each of ten companies come back at once to a notifier that has just started."""
+    async with service.migrated(stand) as url:
+        async with service.serving(stand, url) as target:
+            epoch = await _write_what_they_miss(stand, url, target)
+        await stand.cluster.execute("CREATE EXTENSION pg_stat_statements", "ours")
+        await stand.cluster.execute("ALTER DATABASE ours SET pg_stat_statements.track = 'top'")
+        for _ in stand.rounds(2):
+            plan = [
+                service.conversation(n + 1, n % COMPANIES + 1, after=0, epoch=epoch)
+                for n in range(RETURNING)
+            ]
+            async with service.serving(stand, url) as target, connected(url) as connection:
+                watch = stand.watch()
+                before = await connection.fetchval(QUERIES)
+                async with load(
+                    stand.load, target.port, plan,
+                    at_once=RETURNING, number=OUR_NUMBER, until=BEHIND,
+                ) as clients:  # fmt: skip
+                    seconds = await clients.level(LEVEL_SECONDS)
+                    queries = await connection.fetchval(QUERIES) - before
+                    (await clients.mark()).check()
+                    ready = (await clients.ready()).seconds
+                stand.table.add("R1", seconds, watch.noise(), subscribed_after_s=ready)
+                stand.table.add("R1q", float(queries))
+
+
+async def _write_what_they_miss(stand: Stand, url: str, target: Service) -> str:
+    """A hundred changes in each company, seen by one client of each; the log's epoch."""
+    plan = service.subscribers(COMPANIES, range(1, COMPANIES + 1))
+    async with (
+        load(stand.load, target.port, plan, number=OUR_NUMBER, until=BEHIND) as clients,
+        connected(url) as connection,
+    ):
+        answer = (await clients.ready()).answer
+        for company in range(1, COMPANIES + 1):
+            await connection.execute(feed.ALL_OF_A_COMPANY, 1, uuid(company))
+        await clients.level(LEVEL_SECONDS)
+    assert answer is not None
+    return str(answer["Data"]["Epoch"])

@@ -1,0 +1,34 @@
+"""T1: changes a second from the trigger to the socket."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from bench import feed, service
+from bench.fanout import OUR_NUMBER
+from bench.load import load
+from bench.stand import Stand
+
+COMPANIES = 20
+DRAIN_SECONDS = 20.0
+
+
+async def measure(stand: Stand, _names: frozenset[str]) -> None:
+    """One socket in each of twenty companies; transactions of a hundred rows; the rest is waited for."""
+    async with service.migrated(stand) as url, service.serving(stand, url) as target:
+        for _ in stand.rounds(3):
+            plan = service.subscribers(COMPANIES, range(1, COMPANIES + 1))
+            async with load(
+                stand.load, target.port, plan, number=OUR_NUMBER, step=feed.EVENTS
+            ) as clients:
+                await clients.ready()
+                watch, began = stand.watch(), time.monotonic()
+                changes = await feed.in_companies(
+                    url, clients, companies=COMPANIES, seconds=stand.seconds(5)
+                )
+                async with asyncio.timeout(DRAIN_SECONDS):
+                    await clients.until(changes)
+                seconds = time.monotonic() - began
+                (await clients.mark()).check()
+                stand.table.add("T1", changes / seconds, watch.noise(), seconds=seconds)

@@ -1,0 +1,82 @@
+"""W1, W2, W3: what capture costs the app's own writes."""
+
+from __future__ import annotations
+
+import time
+from contextlib import AsyncExitStack
+
+from bench import references, service
+from bench.load import load
+from bench.postgres import SQL, connected
+from bench.stand import Stand
+
+CLIENTS = 32
+ROWS_OF_MANY = 100_000
+
+
+async def without(stand: Stand, url: str, clients: int, seconds: float) -> float:
+    """Transactions a second when nothing watches the table."""
+    return await stand.cluster.pgbench(url, clients, seconds)
+
+
+async def captured(stand: Stand, url: str, clients: int, seconds: float) -> float:
+    """The same with our triggers, an awake relay and one subscriber."""
+    async with (
+        service.serving(stand, url) as target,
+        load(stand.load, target.port, service.subscribers(1)) as listening,
+    ):
+        await listening.ready()
+        return await stand.cluster.pgbench(url, clients, seconds)
+
+
+async def notified(stand: Stand, url: str, clients: int, seconds: float) -> float:
+    """The same with `pg_notify(row)` and the Starlette loop listening, with one subscriber."""
+    async with (
+        references.starlette(stand, url) as target,
+        load(stand.load, target.port, references.paths(1)) as listening,
+    ):
+        await listening.ready()
+        return await stand.cluster.pgbench(url, clients, seconds)
+
+
+async def measure(stand: Stand, names: frozenset[str]) -> None:
+    seconds = stand.seconds(5)
+    async with AsyncExitStack() as stack:
+        bare = await stack.enter_async_context(stand.cluster.copy("bare"))
+        ours = await stack.enter_async_context(service.migrated(stand))
+        if "W2" in names:
+            notifying = await stack.enter_async_context(stand.cluster.notifying())
+        for _ in stand.rounds(4):
+            watch = stand.watch()
+            free = await without(stand, bare, CLIENTS, seconds)
+            mine = await captured(stand, ours, CLIENTS, seconds)
+            stand.table.add("W1", mine / free, watch.noise(), ours_tps=mine, no_trigger_tps=free)
+            if "W2" in names:
+                usual = await notified(stand, notifying, CLIENTS, seconds)
+                stand.table.add("W2", mine / usual, ours_tps=mine, pg_notify_tps=usual)
+
+
+async def measure_many(stand: Stand, _names: frozenset[str]) -> None:
+    """W3: the statement with its commit, nobody reading."""
+    many = "template_many"
+    async with stand.cluster.copy(many):
+        await stand.cluster.execute((SQL / "fill_many.sql").read_text(), many)
+        async with stand.cluster.copy("bare", many) as bare, service.migrated(stand, many) as ours:
+            for url in (bare, ours):  # the first one also grows the table: it does not count
+                await _update_all(url)
+            for _ in stand.rounds(4):
+                watch = stand.watch()
+                free, mine = await _update_all(bare), await _update_all(ours)
+                stand.table.add("W3", mine / free, watch.noise(), ours_s=mine, without_s=free)
+
+
+async def _update_all(url: str) -> float:
+    """Seconds for one update of all events."""
+    async with connected(url) as connection:
+        await connection.execute("VACUUM events")
+        await connection.execute("CHECKPOINT")
+        began = time.monotonic()
+        said = await connection.execute("UPDATE events SET title = 'change ' || random()")
+        seconds = time.monotonic() - began
+    assert said == f"UPDATE {ROWS_OF_MANY}"
+    return seconds
