@@ -147,11 +147,10 @@ class Node:
         begun = asyncio.get_running_loop().time()
         for number, session in enumerate(sessions):
             due = begun + seconds * number / max(1, len(sessions))
-            if (wait := due - asyncio.get_running_loop().time()) > 0.01:
-                await asyncio.sleep(wait)
+            await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
             _go(session)
 
 
 def _go(session: Session) -> None:
     """The wait spreads the reconnects as the closes were spread."""
-    session.end(Restart(retry_after_ms=random.randrange(0, 2000)))  # noqa: S311
+    session.end(Restart(retry_after_ms=random.randrange(0, 2000)))

@@ -20,6 +20,11 @@ from notifier.messages import JSON
 MESSAGE_LIMIT = 256 * 1024
 """Bytes of a message; a larger one is sent with keys only."""
 
+SAFE_INTEGER = 2**53
+PROPERTIES_LIMIT = 10_000
+SAFE_DIGITS = 15
+"""A number of so many digits is below 2^53."""
+
 EVERY_COMPANY = "*"
 ANYBODY = ("*",)
 
@@ -193,8 +198,8 @@ class Transaction:
             if draft is not None:
                 by_company.setdefault(company, []).append((order, draft))
         drafts: list[tuple[int, Draft]] = []
-        for company, ordered in by_company.items():
-            ordered.sort(key=lambda pair: pair[0])
+        for company, unordered in by_company.items():
+            ordered = sorted(unordered, key=lambda pair: pair[0])
             if len(ordered) > bulk_limit:
                 last, draft = ordered[-1]
                 ordered = [(last, resync(company, "bulk", draft.at))]
@@ -324,7 +329,7 @@ _properties: dict[str, bytes] = {}
 def _property(name: str) -> bytes:
     quoted = _properties.get(name)
     if quoted is None:
-        if len(_properties) > 10_000:
+        if len(_properties) > PROPERTIES_LIMIT:
             _properties.clear()
         quoted = _properties[name] = _quote(name)
     return quoted
@@ -334,7 +339,7 @@ def _value(value: bytes, column: str, watch: Watched) -> bytes:
     """A value as it travels: numbers that JavaScript cannot hold become strings."""
     first = value[:1]
     if first in b"-0123456789":
-        if len(value) > 15 or b"e" in value or b"E" in value:
+        if len(value) > SAFE_DIGITS or b"e" in value or b"E" in value:
             return _number(value)
     elif first in b"[{" and column not in watch.untouched:
         return _nested(value)
@@ -343,7 +348,7 @@ def _value(value: bytes, column: str, watch: Watched) -> bytes:
 
 def _number(value: bytes) -> bytes:
     try:
-        large = abs(Decimal(value.decode())) > 2**53
+        large = abs(Decimal(value.decode())) > SAFE_INTEGER
     except InvalidOperation:
         large = True
     return b'"%s"' % value if large else value

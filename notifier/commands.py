@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from notifier import __version__, logs, schema, server
+from notifier import check as checks
 from notifier.errors import NotifierError, SettingsError
 from notifier.settings import load
 from notifier.tokens import sign
@@ -104,6 +105,30 @@ def migrate(
     )
     if not dry_run:
         _say(f"schema notifier: {schema.newest()}, {len(settings.watch)} tables are watched")
+
+
+@app.command()
+def check() -> None:
+    """Is the whole path sound? Exit status 1, and what is not, where it is not."""
+    sound = True
+    for finding in asyncio.run(checks.check(load())):
+        mark = {True: "ok", False: "NOT SOUND", None: "note"}[finding.sound]
+        _say(f"{mark}: {finding.line}")
+        sound = sound and finding.sound is not False
+    if not sound:
+        raise NotifierError("the path is not sound")
+
+
+@app.command()
+def demo(
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 8181,
+    data: Annotated[Path | None, typer.Option(help="Where PostgreSQL keeps its files.")] = None,
+) -> None:
+    """Everything at once: an embedded PostgreSQL, a sample company, the server, a live page."""
+    from notifier import demo as everything
+
+    logs.set_up("warning", "auto")
+    everything.run(port, data, _say)
 
 
 @app.command()

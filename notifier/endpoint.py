@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import structlog
 from starlette.datastructures import Headers
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from notifier import metrics
 from notifier.errors import Binary, Closure, Internal, TooSlow
@@ -47,8 +47,10 @@ class Endpoint:
     def _welcome(self, scope: Scope) -> bool:
         """Native clients send no Origin; browsers always do, and it must be one of ours exactly."""
         origins = Headers(scope=scope).getlist("origin")
-        return self._origins is None or not origins or (
-            len(origins) == 1 and origins[0] in self._origins
+        return (
+            self._origins is None
+            or not origins
+            or (len(origins) == 1 and origins[0] in self._origins)
         )
 
     async def _talk(self, wire: WireProtocol | AsgiWire, receive: Receive) -> None:
@@ -60,10 +62,7 @@ class Endpoint:
                 event = await receive()
                 if event["type"] == "websocket.disconnect":
                     return
-                text = event.get("text")
-                if text is None:
-                    raise Binary
-                await session.hear(text)
+                await session.hear(_text(event))
         except Closure as closure:
             if session is not None:
                 session.forget()
@@ -74,6 +73,14 @@ class Endpoint:
         finally:
             if session is not None:
                 session.forget()
+
+
+def _text(event: Message) -> str:
+    """The text of a frame. Raises Binary where it is none."""
+    text = event.get("text")
+    if not isinstance(text, str):
+        raise Binary
+    return text
 
 
 class AsgiWire:

@@ -1,15 +1,15 @@
 """What can go wrong, and who hears of it.
 
-    NotifierError
-    ├── SettingsError            the operator: one line, exit status 2
-    ├── DatabaseError            the operator: one line, exit status 1
-    │   ├── Unreachable          no connection, or it went away
-    │   ├── SchemaMissing        `notifier migrate` was not run, or by another version
-    │   └── Misplaced            a standby, a pooler, the wrong role
-    ├── TokenInvalid             the client: AuthenticationResult, then 4401
-    │   └── TokenExpired         the client: AuthenticationResult, then 4419
-    ├── Rejection                the client: an Error message; the conversation goes on
-    └── Closure                  the client: Disconnect, then its close code
+NotifierError
+├── SettingsError            the operator: one line, exit status 2
+├── DatabaseError            the operator: one line, exit status 1
+│   ├── Unreachable          no connection, or it went away
+│   ├── SchemaMissing        `notifier migrate` was not run, or by another version
+│   └── Misplaced            a standby, a pooler, the wrong role
+├── TokenInvalid             the client: AuthenticationResult, then 4401
+│   └── TokenExpired         the client: AuthenticationResult, then 4419
+├── Rejection                the client: an Error message; the conversation goes on
+└── Closure                  the client: Disconnect, then its close code
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class Code(StrEnum):
     MALFORMED = "malformed"
     UNKNOWN_TYPE = "unknown_type"
     NOT_AUTHENTICATED = "not_authenticated"
-    TOKEN_INVALID = "token_invalid"  # noqa: S105 - a word of the protocol, not a password
-    TOKEN_EXPIRED = "token_expired"  # noqa: S105 - the same
+    TOKEN_INVALID = "token_invalid"
+    TOKEN_EXPIRED = "token_expired"
     COMPANY_FORBIDDEN = "company_forbidden"
     UNAVAILABLE = "unavailable"
 

@@ -74,7 +74,7 @@ async def connect(url: str, name: str, *, pooled: bool = False, **settings: str)
 @asynccontextmanager
 async def link(url: str, name: str, **settings: str) -> AsyncIterator[Connection]:
     """A connection for as long as the block runs; a failure in it becomes a DatabaseError."""
-    connection = await connect(url, name, **settings)
+    connection = await connect(url, name, pooled=False, **settings)
     try:
         with translated(url):
             yield connection
@@ -82,7 +82,7 @@ async def link(url: str, name: str, **settings: str) -> AsyncIterator[Connection
         connection.terminate()
 
 
-class translated:  # noqa: N801 - reads as a word: `with translated(url):`
+class translated:
     """Turns the driver's exceptions into ours."""
 
     def __init__(self, url: str) -> None:
@@ -134,7 +134,7 @@ def said(error: BaseException) -> str:
 
 async def backoff(attempt: int) -> None:
     """Waits before the next attempt: full jitter, 0.1 s at first, 3 s at most."""
-    await asyncio.sleep(random.uniform(0.05, min(3.0, 0.1 * 2.0 ** min(attempt, 10))))  # noqa: S311
+    await asyncio.sleep(random.uniform(0.05, min(3.0, 0.1 * 2.0 ** min(attempt, 10))))
 
 
 def listener(ring: Callable[[str], None]) -> Callable[..., None]:

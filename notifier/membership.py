@@ -10,7 +10,7 @@ import asyncpg
 
 from notifier.companies import is_uuid
 from notifier.errors import SchemaMissing
-from notifier.links import Connection, said
+from notifier.links import Connection
 from notifier.loader import Loader
 from notifier.sql import read
 from notifier.stream import Asker
@@ -99,14 +99,14 @@ class Membership:
         answers: dict[Pair, bool] = {}
         for company, user in pairs:
             try:
-                rows = await self._asker.fetch(self._query, company, user, prepare=_as_text)
+                rows = await self._asker.fetch(self._query, company, user, prepare=as_text)
                 answers[company, user] = bool(rows and rows[0][0] is True)
             except asyncpg.DataError:  # not an id of that type
                 answers[company, user] = False
         return answers
 
 
-async def _as_text(connection: Connection, query: str) -> None:
+async def as_text(connection: Connection, query: str) -> None:
     """Lets the query's parameters be given as text, whatever their types are."""
     statement = await connection.prepare(query)
     for kind in statement.get_parameters():

@@ -33,67 +33,67 @@ class Said(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename
     """Something that a session says; changes come from the log as they are."""
 
 
-class Fault(Said):
+class Fault(Said, frozen=True):
     code: Code
     message: str
 
 
-class Authenticated(Said):
+class Authenticated(Said, frozen=True):
     user_id: str
     expires_at: str
 
 
-class AuthenticationResult(Said, tag_field="Type", tag="AuthenticationResult"):
+class AuthenticationResult(Said, frozen=True, tag_field="Type", tag="AuthenticationResult"):
     success: bool
     data: Authenticated | msgspec.UnsetType = msgspec.UNSET
     error: Fault | msgspec.UnsetType = msgspec.UNSET
 
 
-class CompanySet(Said):
+class CompanySet(Said, frozen=True):
     company_id: str
     position: int
     epoch: str
     recovered: bool | msgspec.UnsetType = msgspec.UNSET
 
 
-class SetCompanyResult(Said, tag_field="Type", tag="SetCompanyResult"):
+class SetCompanyResult(Said, frozen=True, tag_field="Type", tag="SetCompanyResult"):
     success: bool
     data: CompanySet | msgspec.UnsetType = msgspec.UNSET
     error: Fault | msgspec.UnsetType = msgspec.UNSET
 
 
-class CompanyOnly(Said):
+class CompanyOnly(Said, frozen=True):
     company_id: str
 
 
-class CompanyRevoked(Said, tag_field="Type", tag="CompanyRevoked"):
+class CompanyRevoked(Said, frozen=True, tag_field="Type", tag="CompanyRevoked"):
     data: CompanyOnly
 
 
-class Expiry(Said):
+class Expiry(Said, frozen=True):
     expires_at: str
 
 
-class TokenExpiring(Said, tag_field="Type", tag="TokenExpiring"):
+class TokenExpiring(Said, frozen=True, tag_field="Type", tag="TokenExpiring"):
     data: Expiry
 
 
-class Pong(Said, tag_field="Type", tag="Pong"):
+class Pong(Said, frozen=True, tag_field="Type", tag="Pong"):
     pass
 
 
-class Error(Said, tag_field="Type", tag="Error"):
+class Error(Said, frozen=True, tag_field="Type", tag="Error"):
     error: Fault
 
 
-class Ending(Said):
+class Ending(Said, frozen=True):
     code: int
     reason: str
     reconnect: bool
     retry_after_ms: int | msgspec.UnsetType = msgspec.UNSET
 
 
-class Disconnect(Said, tag_field="Type", tag="Disconnect"):
+class Disconnect(Said, frozen=True, tag_field="Type", tag="Disconnect"):
     data: Ending
 
     @classmethod

@@ -11,7 +11,9 @@ CHANGES = Counter("notifier_changes_total", "Changes that the relay has read")
 MESSAGES = Counter("notifier_messages_total", "Messages that the relay has stored")
 BATCHES = Counter("notifier_batches_total", "Batches that the relay has stored")
 BROKEN = Counter("notifier_broken_changes_total", "Changes that no company could be found for")
-RECEIVED = Counter("notifier_received_messages_total", "Messages that this node took from the stream")
+RECEIVED = Counter(
+    "notifier_received_messages_total", "Messages that this node took from the stream"
+)
 DELIVERED = Counter("notifier_delivered_messages_total", "Messages written to sockets")
 REPLAYED = Counter("notifier_replayed_messages_total", "Messages written to resuming sockets")
 RESYNCS = Counter("notifier_resyncs_total", "Companies told to read afresh", ["reason"])

@@ -21,7 +21,6 @@ from notifier.changes import (
     Change,
     Draft,
     Transaction,
-    Watched,
     fill,
     resync,
     translate,
@@ -29,7 +28,7 @@ from notifier.changes import (
 from notifier.companies import canonical
 from notifier.errors import DatabaseError
 from notifier.links import backoff
-from notifier.log import PAGE, Log, Place, open_log
+from notifier.log import PAGE, Log, open_log
 from notifier.messages import Message
 
 Deliver = Callable[[str, Sequence[Message]], None]
@@ -47,6 +46,8 @@ BUSY_CHANGES, BUSY_PAUSE = 8, 0.005
 """With this many changes at once, waiting a moment makes one larger batch of two."""
 
 CHORES_SECONDS = 1.0
+CHUNK = 1000
+STEADY_SECONDS = 30.0
 TURN_BYTES = 8 * 1024 * 1024
 HEADS_LIMIT = 100_000
 
@@ -88,7 +89,7 @@ class Relay:
                 self.leading = False
                 metrics.RELAY.set(0)
                 metrics.AWAKE.set(0)
-            attempt = 0 if time.monotonic() - started > 30 else attempt + 1
+            attempt = 0 if time.monotonic() - started > STEADY_SECONDS else attempt + 1
             await backoff(attempt)
 
     def _ring(self, _payload: str) -> None:
@@ -319,7 +320,7 @@ class _Lead:
                     continue
                 if company != current:
                     drafts += transaction.drafts(limit)
-                    if len(drafts) >= 1000:
+                    if len(drafts) >= CHUNK:
                         yield await self._number(drafts)
                         drafts = []
                     if current is None and common:

@@ -25,6 +25,8 @@ from notifier.models import Calendar
 from notifier.settings import CALENDAR, Watch
 from notifier.sql import folder, read
 
+OLDEST = 140000
+
 LOCK = 7815279002
 """Two migrations at once: the second waits."""
 
@@ -35,7 +37,7 @@ def run(script: str) -> None:
     """Runs a script of any number of statements in the migration's transaction."""
     adapted = op.get_bind().connection.dbapi_connection
     assert adapted is not None
-    await_only(adapted.driver_connection.execute(script))  # type: ignore[union-attr]
+    await_only(adapted.driver_connection.execute(script))
 
 
 def _quiet(_: str) -> None:
@@ -61,7 +63,7 @@ async def migrate(
         await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
         await connection.execute(text("SET LOCAL lock_timeout = '5s'"))
         version = int((await connection.execute(text("SHOW server_version_num"))).scalar_one())
-        if version < 140000:
+        if version < OLDEST:
             raise DatabaseError(f"PostgreSQL 14 or newer is needed, this is {version // 10000}")
         if calendar:
             before = await _tables(connection)
@@ -307,7 +309,9 @@ async def _grant(
     for watch in watches:
         if watch.member is not None:
             relation = await _relation(connection, watch.table)
-            columns = ", ".join('"' + c.replace('"', '""') + '"' for c in (watch.company, watch.member))
+            columns = ", ".join(
+                '"' + c.replace('"', '""') + '"' for c in (watch.company, watch.member)
+            )
             await connection.exec_driver_sql(f"GRANT SELECT ({columns}) ON {relation} TO {quoted}")
     tell(f"role {role}: may serve")
 

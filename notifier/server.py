@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import multiprocessing
+import os
 import resource
 import signal
 import socket
 import ssl
 from collections.abc import Callable, Iterator
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 import structlog
 import uvicorn
-from uvicorn.supervisors import Multiprocess
 
 from notifier import logs
 from notifier.app import Node
@@ -24,6 +26,8 @@ from notifier.wire import MESSAGE_BYTES, GuardedHttp, WireProtocol
 BACKLOG = 4096
 EXIT_SECONDS = 28.0
 CERTIFICATE_SECONDS = 10.0
+
+Socket = socket.socket
 
 _log = structlog.get_logger("notifier")
 
@@ -177,33 +181,66 @@ def run(settings: Settings, workers: int, ready: Callable[[str], None]) -> None:
         runner()(_one(settings, [listening], lambda: ready(address)))
         return
     ready(address)
-    config = uvicorn.Config(
-        "notifier.server:run", workers=workers, log_config=None, timeout_worker_healthcheck=30
-    )
-    Multiprocess(config, target=_Worker(settings), sockets=[listening]).run()
+    asyncio.run(_supervise(settings, listening, workers))
 
 
-class _Worker:
-    """What each worker process runs: a node of its own on the common socket."""
+async def _supervise(settings: Settings, listening: socket.socket, workers: int) -> None:
+    """Keeps so many processes on one socket, each a node of its own; a dead one is replaced."""
+    loop = asyncio.get_running_loop()
+    asked = asyncio.Event()
+    spawn = multiprocessing.get_context("spawn")
+    processes: set[SpawnProcess] = set()
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def stop() -> None:
+        asked.set()
+        for process in processes:
+            process.terminate()
 
-    def __call__(self, sockets: list[socket.socket]) -> None:
-        logs.set_up(self._settings.log_level, self._settings.log_format)
-        runner()(_one(self._settings, sockets, lambda: None))
+    def reread() -> None:
+        for process in processes:
+            if process.pid is not None:
+                os.kill(process.pid, signal.SIGHUP)
+
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stop)
+    loop.add_signal_handler(signal.SIGHUP, reread)
+
+    async def keep() -> None:
+        while not asked.is_set():
+            process = spawn.Process(target=_work, args=(settings, listening))
+            process.start()
+            processes.add(process)
+            ended = asyncio.Event()
+            loop.add_reader(process.sentinel, ended.set)
+            await ended.wait()
+            loop.remove_reader(process.sentinel)
+            process.join()
+            processes.discard(process)
+            if not asked.is_set():
+                _log.error("a worker ended", status=process.exitcode)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(1):
+                        await asked.wait()
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(workers):
+            tasks.create_task(keep())
 
 
-async def _one(
-    settings: Settings, sockets: list[socket.socket], ready: Callable[[], None]
-) -> None:
+def _work(settings: Settings, listening: socket.socket) -> None:
+    """What a worker process runs."""
+    logs.set_up(settings.log_level, settings.log_format)
+    runner()(_one(settings, [listening], lambda: None))
+
+
+async def _one(settings: Settings, sockets: list[socket.socket], ready: Callable[[], None]) -> None:
     await serve(Node(settings), settings, sockets, ready)
 
 
 def runner() -> Callable[..., None]:
     """uvloop's `run` where there is one."""
     try:
-        import uvloop  # noqa: PLC0415 - not on every platform
+        import uvloop
     except ImportError:
         return asyncio.run
     return uvloop.run

@@ -78,8 +78,9 @@ _log = structlog.get_logger("notifier.session")
 class Wire(Protocol):
     """The socket, as a session sees it."""
 
-    fast: Callable[[bytes], object] | None
-    """The transport's write, where there is one: takes whole frames."""
+    @property
+    def fast(self) -> Callable[[bytes], object] | None:
+        """The transport's write, where there is one: takes whole frames."""
 
     def write(self, frames: bytes, bodies: Sequence[bytes]) -> None:
         """Queues frames, or the same as texts; ends the socket when too much is queued."""
@@ -244,10 +245,14 @@ class Session:
         left = identity.expires_at - time.time()
         self._wait(left - WARNING_SECONDS if left * 0.2 > WARNING_SECONDS else left * 0.8)
         channel = self._channel
-        if channel is not None and not self._parts.membership.follows_rows:
-            if not await self._parts.membership.may(identity, channel.company):
-                self._leave()
-                self._revoked(channel.company)
+        membership = self._parts.membership
+        if (
+            channel is not None
+            and not membership.follows_rows
+            and not await membership.may(identity, channel.company)
+        ):
+            self._leave()
+            self._revoked(channel.company)
 
     # --- the token's life
 
@@ -284,9 +289,7 @@ class Session:
     async def _set_company(self, command: SetCompany) -> None:
         identity = self._identity
         if identity is None:
-            self._say(
-                Error(error=Fault(code=Code.NOT_AUTHENTICATED, message="authenticate first"))
-            )
+            self._say(Error(error=Fault(code=Code.NOT_AUTHENTICATED, message="authenticate first")))
             return
         await self._settle()
         company = canonical(command.company)
@@ -308,7 +311,9 @@ class Session:
                 recovered = command.epoch == hub.epoch and await hub.reaches(channel, command.after)
                 metrics.RESUMES.labels(str(recovered).lower()).inc()
             self._leave()
-            position = command.after if recovered and command.after is not None else channel.position
+            position = (
+                command.after if recovered and command.after is not None else channel.position
+            )
             data = CompanySet(
                 company_id=company,
                 position=position,
@@ -450,7 +455,7 @@ class Session:
         self._leave()
         if self._task is not None:
             self._task.cancel()
-        self._parts.crowd.go(self, self._identity and self.user)
+        self._parts.crowd.go(self, self.user or None)
 
     def end(self, closure: Closure) -> None:
         """Ends the conversation for a reason that the client is told."""

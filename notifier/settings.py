@@ -92,7 +92,7 @@ class Settings(BaseSettings):
 
     database_url: SecretStr | None = None
     listen_database_url: SecretStr | None = None
-    host: str = "0.0.0.0"  # noqa: S104 - a server for others to reach
+    host: str = "0.0.0.0"
     port: Annotated[int, Field(ge=0, le=65535)] = 8181
     ssl_certfile: Path | None = None
     ssl_keyfile: Path | None = None
@@ -173,7 +173,8 @@ class Settings(BaseSettings):
 def load(environ: Mapping[str, str] | None = None, **given: Any) -> Settings:
     """Reads the environment and `notifier.toml`; `given` (from the command line) goes first.
 
-    Raises SettingsError, in one line that names the variable and never its value.
+    An `environ` that is given is only checked: what counts is `given`. Raises SettingsError, in one
+    line that names the variable and never its value.
     """
     environ = os.environ if environ is None else environ
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}

@@ -37,6 +37,8 @@ PROBE_SECONDS = 4.0
 """How often the path is proven; it finds a dead link as well."""
 
 PAGE = 1000
+DIGITS = 19
+STEADY_SECONDS = 30.0
 GRACE_SECONDS = 0.02
 """Where the relay is on this node it hands its batches over itself; a moment is left to it."""
 
@@ -131,7 +133,7 @@ class Stream:
                 _log.warning("the node lost the database", error=str(error))
                 self._health.lost(str(error))
                 metrics.RECONNECTS.labels("node").inc()
-            attempt = 0 if time.monotonic() - started > 30 else attempt + 1
+            attempt = 0 if time.monotonic() - started > STEADY_SECONDS else attempt + 1
             await backoff(attempt)
 
     async def _listen(self, connection: Connection) -> None:
@@ -139,7 +141,7 @@ class Stream:
         returned = asyncio.Event()
 
         def heard(payload: str) -> None:
-            if payload.isdigit() and len(payload) < 20:
+            if payload.isdigit() and len(payload) <= DIGITS:
                 if int(payload) > self._seq:
                     self._rung.set()
             elif payload == nonce:

@@ -62,11 +62,11 @@ class WireProtocol(WebSocketsSansIOProtocol):
     def connection_made(self, transport: BaseTransport) -> None:
         super().connection_made(transport)
         high = min(HIGH_WATER, self.max_buffer // 2)
-        cast(Transport, transport).set_write_buffer_limits(high=high, low=high // 4)
+        cast("Transport", transport).set_write_buffer_limits(high=high, low=high // 4)
         self.fast = self.transport.write
 
     async def run_asgi(self) -> None:
-        cast(dict[str, Any], self.scope["extensions"])[EXTENSION] = self
+        cast("dict[str, Any]", self.scope["extensions"])[EXTENSION] = self
         await super().run_asgi()
 
     # --- the wire, as a session sees it
@@ -184,8 +184,9 @@ class GuardedHttp(HttpToolsProtocol):
     _guard: TimerHandle | None = None
 
     def connection_made(self, transport: BaseTransport) -> None:
-        super().connection_made(cast(Transport, transport))
-        self._guard = self.loop.call_later(HANDSHAKE_SECONDS, transport.abort)
+        socket = cast("Transport", transport)
+        super().connection_made(socket)
+        self._guard = self.loop.call_later(HANDSHAKE_SECONDS, socket.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._relax()

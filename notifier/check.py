@@ -1,0 +1,202 @@
+"""`notifier check`: is the whole path sound, from the database's settings to NOTIFY and back?"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from typing import NamedTuple
+
+import asyncpg
+
+from notifier import schema
+from notifier.errors import DatabaseError, NotifierError
+from notifier.links import DEADLINE_SECONDS, Connection, connect, link, listener, said
+from notifier.membership import as_text
+from notifier.settings import Settings
+from notifier.sql import read
+
+OLDEST = 14
+QUEUE_LIMIT = 0.5
+
+
+class Finding(NamedTuple):
+    """What was looked at; `sound` is None for what need not be mended."""
+
+    sound: bool | None
+    line: str
+
+
+async def findings(settings: Settings) -> AsyncIterator[Finding]:
+    """Looks at one thing after the other, until one is missing on which the rest is built."""
+    try:
+        async with link(settings.listen_database, "check") as connection:
+            yield Finding(True, "the database answers")
+            async for finding in _inside(connection, settings):
+                yield finding
+        if settings.database != settings.listen_database:
+            other = await connect(settings.database, "check", pooled=True)
+            other.terminate()
+            yield Finding(True, "NOTIFIER_DATABASE_URL answers too")
+    except NotifierError as error:
+        yield Finding(False, str(error))
+
+
+async def _inside(connection: Connection, settings: Settings) -> AsyncIterator[Finding]:
+    version = connection.get_server_version()
+    yield Finding(
+        version.major >= OLDEST, f"PostgreSQL {version.major}, {OLDEST} or newer is needed"
+    )
+    if await connection.fetchval("SELECT pg_is_in_recovery()"):
+        yield Finding(False, "this is a standby: it can neither be written to nor notify")
+        return
+    there = await connection.fetchval("SELECT to_regclass('notifier.version') IS NOT NULL")
+    revision = (
+        await connection.fetchval("SELECT max(version_num) FROM notifier.version")
+        if there
+        else None
+    )
+    if revision != schema.newest():
+        found = f"the schema is of version {revision}" if revision else "the schema is missing"
+        yield Finding(False, f"{found}, {schema.newest()} is needed; run: notifier migrate")
+        return
+    yield Finding(True, f"the schema notifier is of version {revision}")
+    async for finding in _watches(connection, settings):
+        yield finding
+    yield await _round_trip(connection)
+    yield await _membership(connection, settings)
+    probe = await connection.fetchrow(read("probe"), "check", 10.0)
+    assert probe is not None
+    if probe["relay"]:
+        yield Finding(True, "a node relays")
+    else:
+        yield Finding(None, "nobody relays at present; start: notifier serve")
+    if probe["waiting"]:
+        yield Finding(not probe["relay"] and None, "changes wait and are not relayed")
+    if probe["queue"] > QUEUE_LIMIT:
+        yield Finding(
+            False, f"the notification queue is {probe['queue']:.0%} full: a listener hangs"
+        )
+    used, limit, full = await connection.fetchrow(
+        "SELECT notifier.log_bytes(), max_log_bytes, (SELECT last_value >= 2::bigint ^ 62"
+        " FROM notifier.change_ids) FROM notifier.configuration"
+    ) or (0, 0, False)
+    yield Finding(
+        None if full else True,
+        f"the log takes {used / 2**20:.0f} of {limit / 2**20:.0f} MiB"
+        + (": full, changes are dropped until a node relays" if full else ""),
+    )
+    if limit != settings.max_log_bytes:
+        yield Finding(
+            False, "NOTIFIER_MAX_LOG_BYTES is not what the database has; run: notifier migrate"
+        )
+    if int(await connection.fetchval("SHOW max_prepared_transactions")) > 0 and settings.doorbell:
+        yield Finding(
+            None,
+            "max_prepared_transactions is not 0: an app that uses PREPARE TRANSACTION on a watched"
+            " table needs NOTIFIER_DOORBELL=off",
+        )
+
+
+async def _watches(connection: Connection, settings: Settings) -> AsyncIterator[Finding]:
+    """The watched tables of the settings, those of the database, and the triggers on them."""
+    rows = {row["entity"]: row for row in await connection.fetch("SELECT * FROM notifier.watches")}
+    for watch in settings.watch:
+        row = rows.pop(watch.entity, None)
+        same = row is not None and (
+            row["key"],
+            row["company"],
+            row["member"],
+            tuple(row["exclude"]),
+            row["created"],
+            row["updated"],
+            row["deleted"],
+        ) == (watch.key, watch.company, watch.member, watch.exclude, *watch.names)
+        if row is None or not same:
+            yield Finding(False, f"{watch.table} is not watched as set; run: notifier migrate")
+            continue
+        columns = await connection.fetch(
+            "SELECT attname::text FROM pg_attribute WHERE attrelid = to_regclass($1) AND attnum > 0"
+            " AND NOT attisdropped",
+            row["relation"],
+        )
+        there = {column[0] for column in columns}
+        if not there:
+            yield Finding(False, f"the watched table {row['relation']} is gone")
+            continue
+        if missing := {watch.key, watch.company, watch.member} - {None} - there:
+            yield Finding(
+                False, f"{watch.table} has no column {', '.join(sorted(map(str, missing)))}"
+            )
+            continue
+        triggers = await connection.fetch(
+            "SELECT tgname::text, tgenabled::text FROM pg_trigger WHERE tgrelid = to_regclass($1)"
+            " AND tgfoid = 'notifier.capture'::regproc",
+            row["relation"],
+        )
+        enabled = {name for name, state in triggers if state in "OA"}
+        wanted = {"notifier_capture", "notifier_capture_update", "notifier_capture_truncate"}
+        if lacking := sorted(wanted - enabled):
+            disabled = {name for name, _ in triggers}
+            how = "disabled" if set(lacking) <= disabled else "missing; run: notifier migrate"
+            yield Finding(False, f"{watch.table}: trigger {', '.join(lacking)} is {how}")
+        else:
+            yield Finding(True, f"{watch.table} is watched as {watch.entity}")
+    for entity in rows:
+        yield Finding(False, f"{entity} is still watched; run: notifier migrate")
+
+
+async def _round_trip(connection: Connection) -> Finding:
+    """NOTIFY to ourselves: behind a pooler LISTEN is lost without a word."""
+    heard = asyncio.Event()
+    nonce = secrets.token_hex(8)
+
+    def hear(payload: str) -> None:
+        if payload == nonce:
+            heard.set()
+
+    await connection.add_listener("notifier_messages", listener(hear))
+    await connection.execute(f"NOTIFY notifier_messages, '{nonce}'")
+    try:
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            await heard.wait()
+    except TimeoutError:
+        return Finding(
+            False,
+            "NOTIFY does not come back: a pooler in transaction mode?"
+            " set NOTIFIER_LISTEN_DATABASE_URL to a direct connection",
+        )
+    return Finding(True, "NOTIFY comes back")
+
+
+async def _membership(connection: Connection, settings: Settings) -> Finding:
+    """Whether the question of who may see a company can be asked."""
+    if settings.authorization == "claim":
+        return Finding(True, "the token's claim decides on access")
+    query = settings.membership_query
+    if query is None:
+        if await connection.fetchval(
+            "SELECT EXISTS (SELECT FROM notifier.watches WHERE member <> '')"
+        ):
+            return Finding(True, "the rows of members decide on access")
+        return Finding(
+            False, "no watched table names members: set member in [[watch]], or MEMBERSHIP_QUERY"
+        )
+    try:
+        await as_text(connection, query)
+        answer = await connection.fetchval(query, "0", "0")
+    except asyncpg.DataError:
+        answer = False
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, TypeError) as error:
+        return Finding(False, f"NOTIFIER_MEMBERSHIP_QUERY: {said(error)}")
+    if answer is not None and not isinstance(answer, bool):
+        return Finding(False, "NOTIFIER_MEMBERSHIP_QUERY does not return a boolean")
+    return Finding(True, "the membership query decides on access")
+
+
+async def check(settings: Settings) -> list[Finding]:
+    """All findings. Raises nothing of the database's: that is a finding too."""
+    try:
+        return [finding async for finding in findings(settings)]
+    except DatabaseError as error:
+        return [Finding(False, str(error))]

@@ -1,0 +1,150 @@
+"""`notifier demo`: a PostgreSQL of its own, a sample company, the server, and the live page."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import SecretStr
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from notifier import demo_api, schema, server
+from notifier.app import Node
+from notifier.embedded import EmbeddedPostgres, default_directory
+from notifier.links import connect
+from notifier.pages import STATIC
+from notifier.settings import CALENDAR, Settings
+from notifier.sql import read
+from notifier.tokens import sign
+
+USER = "ann"
+"""The user whose token is printed: an employee of both sample companies."""
+
+DAY = 24 * 3600
+SECURITY = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;"
+        " connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-cache",
+}
+
+
+def run(port: int, data: Path | None, say: Callable[[str], None]) -> None:
+    """Runs until it is interrupted; leaves no process behind. Raises NotifierError."""
+    server.raise_file_limit()
+    place = data if data is not None else default_directory()
+    listening = server.bind("127.0.0.1", port)
+    progress = sys.stderr.isatty()
+    if progress:
+        print("starting PostgreSQL …", file=sys.stderr)
+    with EmbeddedPostgres(place) as postgres:
+        url = postgres.dsn()
+        settings = Settings(
+            database_url=SecretStr(url),
+            listen_database_url=SecretStr(url),
+            jwt_secret=SecretStr(_secret(place)),
+            jwt_public_key=None,
+            jwks_url=None,
+            host="127.0.0.1",
+            port=listening.getsockname()[1],
+            authorization="employees",
+            watch=CALENDAR,
+        )
+        server.runner()(_demo(settings, postgres, [listening], say))
+
+
+async def _demo(
+    settings: Settings,
+    postgres: EmbeddedPostgres,
+    sockets: list[server.Socket],
+    say: Callable[[str], None],
+) -> None:
+    url = settings.database
+    await schema.migrate(url, calendar=True, max_log_bytes=settings.max_log_bytes)
+    company = await _samples(url)
+    assert settings.jwt_secret is not None
+    secret = settings.jwt_secret.get_secret_value()
+
+    def token(user: str) -> str:
+        return sign(user, None, DAY, secret)
+
+    node = Node(settings, _routes(url, token))
+
+    def ready() -> None:
+        page = f"http://127.0.0.1:{settings.port}/"
+        psql = postgres.program("psql")
+        client = str(psql) if psql.exists() else "psql"
+        say(f"page: {page}")
+        say(f"socket: ws://127.0.0.1:{settings.port}/")
+        say(f"database: {url}")
+        say(f"company: {company}")
+        say(f"user: {USER}")
+        say(f"token: {token(USER)}")
+        say(
+            f'try: {client} {url} -c "INSERT INTO events (company_id, title, starts_at, ends_at)'
+            f" VALUES ('{company}', 'Coffee', now(), now() + interval '1 hour')\""
+        )
+        say(
+            f"listen: {_program()} listen --url ws://127.0.0.1:{settings.port}/ --company {company}"
+            f" --token {token(USER)}"
+        )
+        say("stop: Ctrl-C")
+
+    await server.serve(node, settings, sockets, ready)
+
+
+def _routes(url: str, token: Callable[[str], str]) -> list[BaseRoute]:
+    async def page(_: Request) -> Response:
+        return FileResponse(STATIC / "index.html", media_type="text/html", headers=SECURITY)
+
+    return [
+        Route("/", page),
+        Mount("/static", StaticFiles(directory=STATIC)),
+        *demo_api.routes(url, token),
+    ]
+
+
+async def _samples(url: str) -> str:
+    """Two companies with people and events, where there is none yet; returns the first one's id."""
+    connection = await connect(url, "demo")
+    try:
+        async with connection.transaction():
+            if not await connection.fetchval("SELECT EXISTS (SELECT FROM companies)"):
+                await connection.execute(read("samples"))
+            first = await connection.fetchval(
+                "SELECT id FROM companies ORDER BY created_at, name LIMIT 1"
+            )
+        return str(first)
+    finally:
+        connection.terminate()
+
+
+def _secret(place: Path) -> str:
+    """The same on every start, so that yesterday's page goes on."""
+    path = place / "secret"
+    if not path.exists():
+        place.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_urlsafe(32))
+    return path.read_text()
+
+
+def _program() -> str:
+    """How this program is called from where the user stands."""
+    script = Path(sys.argv[0])
+    if script.name != "notifier":
+        return f"{sys.executable} -m notifier"
+    try:
+        return str(script.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(script)
