@@ -1,0 +1,258 @@
+"""The app of `notifier demo`: reads and writes the calendar in plain SQL, as any app would.
+
+It knows nothing of messages. What the page shows of its own writes comes back to it over the socket.
+Nobody is asked who they are: this is for a demo on one machine, and `serve` does not have it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import datetime
+from typing import Annotated, Any, Protocol, TypeAlias
+from uuid import UUID, uuid4
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from notifier.errors import DatabaseError
+from notifier.links import Connection, link
+
+BODY_LIMIT = 64 * 1024
+INTEGRITY = "23"
+"""How the SQLSTATE of a violated constraint begins."""
+
+Line: TypeAlias = Annotated[str, Meta(min_length=1, max_length=200)]
+Text: TypeAlias = Annotated[str, Meta(max_length=2000)]
+Moment: TypeAlias = Annotated[datetime, Meta(tz=True)]
+
+
+class Event(msgspec.Struct, rename="pascal", forbid_unknown_fields=True):
+    """The properties of an event that a client may set."""
+
+    company_id: UUID | UnsetType = UNSET
+    title: Line | UnsetType = UNSET
+    description: Text | UnsetType | None = UNSET
+    location: Text | UnsetType | None = UNSET
+    starts_at: Moment | UnsetType = UNSET
+    ends_at: Moment | UnsetType = UNSET
+    all_day: bool | UnsetType = UNSET
+    organizer_id: UUID | UnsetType | None = UNSET
+
+
+class Employee(msgspec.Struct, rename="pascal", forbid_unknown_fields=True):
+    """The properties of an employee that a client may set."""
+
+    company_id: UUID | UnsetType = UNSET
+    name: Line | UnsetType = UNSET
+    email: Text | UnsetType | None = UNSET
+    job_title: Text | UnsetType | None = UNSET
+
+
+Entity: TypeAlias = Event | Employee
+
+TABLES: dict[str, tuple[type[Entity], frozenset[str]]] = {
+    "events": (Event, frozenset({"company_id", "title", "starts_at", "ends_at"})),
+    "employees": (Employee, frozenset({"company_id", "name"})),
+}
+"""What is in a table, and what an insert must give."""
+
+COMPANIES = "SELECT id AS company_id, name, time_zone FROM companies ORDER BY created_at, name"
+EMPLOYEES = """
+    SELECT id AS employee_id, company_id, user_id, name, email, job_title
+    FROM employees WHERE company_id = $1 ORDER BY created_at, name
+"""
+EVENTS = """
+    SELECT id AS event_id, company_id, title, description, location,
+           starts_at, ends_at, all_day, organizer_id
+    FROM events WHERE company_id = $1 ORDER BY starts_at, id
+"""
+
+
+class Row(Protocol):
+    """A row of the database's."""
+
+    def items(self) -> Iterable[tuple[str, Any]]: ...
+
+
+class Refused(Exception):
+    """The request cannot be done; the client reads why."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def routes(database_url: str, token: Callable[[str], str]) -> list[BaseRoute]:
+    """The routes under `/demo`; `token` makes a token for a user.
+
+    Errors are `{"Error": {"Message": "…"}}` with a status of 400, 404, 409 or 413; 503 without a database.
+    """
+
+    def answering(
+        answer: Callable[[Connection, Request], Awaitable[Response]],
+    ) -> Callable[[Request], Awaitable[Response]]:
+        async def endpoint(request: Request) -> Response:
+            try:
+                async with link(database_url, "demo app") as connection:
+                    return await answer(connection, request)
+            except Refused as error:
+                return _failed(error.status, str(error))
+            except DatabaseError as error:
+                cause = error.__cause__
+                if getattr(cause, "sqlstate", "").startswith(INTEGRITY):
+                    return _failed(409, str(cause))
+                return _failed(503, str(error))
+
+        return endpoint
+
+    async def show_token(request: Request) -> Response:
+        return PlainTextResponse(token(request.query_params.get("user", "")))
+
+    found: list[BaseRoute] = [
+        Route("/demo/state", answering(_state)),
+        Route("/demo/token", show_token),
+    ]
+    for table in TABLES:
+        found += [
+            Route(f"/demo/{table}", answering(_insert(table)), methods=["POST"]),
+            Route(f"/demo/{table}/{{id:uuid}}", answering(_update(table)), methods=["PATCH"]),
+            Route(f"/demo/{table}/{{id:uuid}}", answering(_delete(table)), methods=["DELETE"]),
+        ]
+    return found
+
+
+async def _state(connection: Connection, request: Request) -> Response:
+    """All companies, and everything of the one that is asked for, as of one moment.
+
+    The rows have the properties that messages have: a client draws both alike.
+    """
+    asked = request.query_params.get("company")
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        companies = await connection.fetch(COMPANIES)
+        company = _uuid(asked) if asked else next((row["company_id"] for row in companies), None)
+        employees = await connection.fetch(EMPLOYEES, company)
+        events = await connection.fetch(EVENTS, company)
+    return _answer(
+        {
+            "Companies": [_pascal(row) for row in companies],
+            "Employees": [_pascal(row) for row in employees],
+            "Events": [_pascal(row) for row in events],
+        }
+    )
+
+
+def _insert(table: str) -> Callable[[Connection, Request], Awaitable[Response]]:
+    async def insert(connection: Connection, request: Request) -> Response:
+        values = await _values(table, request)
+        missing = TABLES[table][1] - values.keys()
+        if missing:
+            raise Refused(400, f"missing: {', '.join(sorted(map(_property, missing)))}")
+        if table == "employees":
+            values["user_id"] = _user(str(values["name"]))
+        columns = ", ".join(values)
+        places = ", ".join(f"${number}" for number in range(1, len(values) + 1))
+        sql = f"INSERT INTO {table} ({columns}) VALUES ({places}) RETURNING id"  # noqa: S608 - our names
+        return _answer({"Id": await _write(connection, request, sql, *values.values())}, 201)
+
+    return insert
+
+
+def _update(table: str) -> Callable[[Connection, Request], Awaitable[Response]]:
+    async def update(connection: Connection, request: Request) -> Response:
+        values = await _values(table, request)
+        changes = ", ".join(f"{name} = ${number}" for number, name in enumerate(values, 2))
+        sql = f"UPDATE {table} SET {changes}, updated_at = now() WHERE id = $1 RETURNING id"  # noqa: S608
+        if not values:
+            raise Refused(400, "there is nothing to change")
+        return _answer(
+            {"Id": await _write(connection, request, sql, _id(request), *values.values())}
+        )
+
+    return update
+
+
+def _delete(table: str) -> Callable[[Connection, Request], Awaitable[Response]]:
+    async def delete(connection: Connection, request: Request) -> Response:
+        sql = f"DELETE FROM {table} WHERE id = $1 RETURNING id"  # noqa: S608 - our names
+        return _answer({"Id": await _write(connection, request, sql, _id(request))})
+
+    return delete
+
+
+async def _write(connection: Connection, request: Request, sql: str, *values: object) -> UUID:
+    """One transaction that says who acts, which is all that an app does for `Actor`."""
+    async with connection.transaction():
+        if actor := request.headers.get("x-actor"):
+            await connection.execute("SELECT set_config('notifier.actor', $1, true)", actor)
+        row = await connection.fetchval(sql, *values)
+    if row is None:
+        raise Refused(404, "it is not there any more")
+    return UUID(str(row))
+
+
+async def _values(table: str, request: Request) -> dict[str, Any]:
+    """The columns that the request's body sets."""
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > BODY_LIMIT:
+            raise Refused(413, "this is too big")
+    entity, _ = TABLES[table]
+    try:
+        given = msgspec.json.decode(body, type=entity)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise Refused(400, str(error)) from error
+    values = {
+        name: value
+        for name in given.__struct_fields__
+        if (value := getattr(given, name)) is not UNSET
+    }
+    if any("\0" in value for value in values.values() if isinstance(value, str)):
+        raise Refused(400, "PostgreSQL's text has no NUL")
+    starts, ends = values.get("starts_at"), values.get("ends_at")
+    if starts and ends and starts > ends:
+        raise Refused(400, "it ends before it begins")
+    return values
+
+
+def _id(request: Request) -> UUID:
+    found: UUID = request.path_params["id"]
+    return found
+
+
+def _uuid(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise Refused(400, "a company's id is a uuid") from None
+
+
+def _user(name: str) -> str:
+    """A new user of that name, in letters that a header may have."""
+    first = "".join(letter for letter in name.lower().partition(" ")[0] if letter.isascii())
+    return f"{first or 'user'}-{uuid4().hex[:6]}"
+
+
+def _pascal(row: Row) -> dict[str, Any]:
+    """`starts_at` → `StartsAt`, as in messages."""
+    return {_property(name): value for name, value in row.items()}
+
+
+def _property(column: str) -> str:
+    return column.title().replace("_", "")
+
+
+def _answer(said: object, status: int = 200) -> Response:
+    return Response(
+        msgspec.json.encode(said),
+        status,
+        headers={"Cache-Control": "no-store"},
+        media_type="application/json",
+    )
+
+
+def _failed(status: int, message: str) -> Response:
+    return JSONResponse({"Error": {"Message": message}}, status)
