@@ -1,0 +1,167 @@
+"""A WebSocket client that remembers what it heard and never waits for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, TypeAlias
+
+from websockets.asyncio.client import ClientConnection
+from websockets.asyncio.client import connect as open_socket
+from websockets.exceptions import ConnectionClosed
+
+from tests.services import token
+from tests.waiting import DEADLINE_SECONDS
+
+Message: TypeAlias = dict[str, Any]
+
+
+class Client:
+    """One socket. `messages` is all that it heard; `position` and `epoch` come from the last
+    acknowledgement and follow the messages.
+    """
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self.socket = socket
+        self.messages: list[Message] = []
+        self.position: int | None = None
+        self.epoch: str | None = None
+        self._taken = 0
+        self._arrived = asyncio.Event()
+        self._reading = asyncio.create_task(self._read())
+
+    async def send(self, message: Message | str | bytes) -> None:
+        """Sends a message, or a frame that may not be one."""
+        await self.socket.send(json.dumps(message) if isinstance(message, dict) else message)
+
+    async def authenticate(self, user: str | None = None, **claims: Any) -> Message:
+        """The answer to a token for `user`, or to the one that `token=` gives."""
+        given = claims.pop("token", None)
+        if given is None:
+            assert user is not None, "neither a user nor a token"
+            given = token(user, **claims)
+        await self.send({"type": "authenticate", "token": given})
+        return await self.next("AuthenticationResult")
+
+    async def set_company(
+        self, company: str, after: int | None = None, epoch: str | None = None
+    ) -> Message:
+        """The answer; what comes between is left to `messages`."""
+        data: Message = {"companyId": company}
+        if after is not None:
+            data["after"] = after
+        if epoch is not None:
+            data["epoch"] = epoch
+        await self.send({"type": "setCompany", "data": data})
+        return await self.next("SetCompanyResult")
+
+    async def expect(self, kind: str) -> Message:
+        """The next message, which has to be of this type."""
+        message = await self._next()
+        assert message["Type"] == kind, f"expected {kind}: {message}"
+        return message
+
+    async def next(self, kind: str) -> Message:
+        """The next message of this type; others are passed over."""
+        while True:
+            message = await self._next()
+            if message["Type"] == kind:
+                return message
+
+    async def heard(self, enough: Callable[[list[Message]], bool]) -> list[Message]:
+        """All messages, as soon as they are enough."""
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while not enough(self.messages):
+                await self._arrival()
+        return self.messages
+
+    async def quiet(self) -> None:
+        """Makes sure that nothing was waiting before the answer to a ping sent now."""
+        await self.send({"type": "ping"})
+        await self.expect("Pong")
+
+    async def closed(self) -> int:
+        """The close code, when there is one."""
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            await self.socket.wait_closed()
+            await self._reading
+        code = self.socket.close_code
+        assert code is not None
+        return code
+
+    async def leave(self) -> None:
+        """Closes the socket as a browser does."""
+        await self.socket.close()
+        await self._reading
+
+    async def drop(self) -> None:
+        """Ends the connection without a word."""
+        self.socket.transport.abort()
+        await self.socket.wait_closed()
+        await self._reading
+
+    async def _next(self) -> Message:
+        try:
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                while self._taken == len(self.messages):
+                    await self._arrival()
+        except TimeoutError:
+            raise AssertionError(f"nothing came; before it: {self.messages[-3:]}") from None
+        self._taken += 1
+        return self.messages[self._taken - 1]
+
+    async def _arrival(self) -> None:
+        if self._reading.done():
+            self._reading.result()
+            raise AssertionError(
+                f"closed with {self.socket.close_code} {self.socket.close_reason!r};"
+                f" before it: {self.messages[-3:]}"
+            )
+        self._arrived.clear()
+        await self._arrived.wait()
+
+    async def _read(self) -> None:
+        with suppress(ConnectionClosed):
+            while True:
+                message: Message = json.loads(await self.socket.recv())
+                if message["Type"] == "SetCompanyResult" and message["Success"]:
+                    self.epoch = message["Data"]["Epoch"]
+                    self.position = message["Data"]["Position"]
+                elif "Position" in message:
+                    self.position = message["Position"]
+                if message["Type"] == "Resync":
+                    self.epoch = message["Data"].get("Epoch", self.epoch)
+                self.messages.append(message)
+                self._arrived.set()
+        self._arrived.set()
+
+
+async def open_client(
+    url: str,
+    user: str | None = None,
+    company: str | None = None,
+    after: int | None = None,
+    epoch: str | None = None,
+    **options: Any,
+) -> Client:
+    """A client that has got as far as its arguments say: connected, authenticated, subscribed.
+
+    `options` are those of `websockets`, and `companies` for the token.
+    """
+    companies = options.pop("companies", None)
+    given = options.pop("token", None)
+    options = {"compression": None, "max_size": None, "proxy": None, **options}
+    client = Client(await open_socket(url, **options))
+    try:
+        if user is not None or given is not None:
+            answer = await client.authenticate(user, companies=companies, token=given)
+            assert answer["Success"], answer
+        if company is not None:
+            answer = await client.set_company(company, after, epoch)
+            assert answer["Success"], answer
+    except BaseException:
+        await client.drop()
+        raise
+    return client

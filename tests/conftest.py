@@ -1,0 +1,140 @@
+"""A server for all, a database for each test, `notifier serve` and its clients on demand."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+from uuid import uuid4
+
+import pytest
+
+from notifier.embedded import EmbeddedPostgres
+from tests import databases
+from tests.clients import Client, open_client
+from tests.databases import Database
+from tests.services import Service
+
+
+class Serve(Protocol):
+    def __call__(
+        self,
+        database: Database | str,
+        *arguments: str,
+        ready: bool = True,
+        **settings: object,
+    ) -> Awaitable[Service]: ...
+
+
+class Connect(Protocol):
+    def __call__(
+        self,
+        service: Service | str,
+        user: str | None = None,
+        company: str | None = None,
+        after: int | None = None,
+        epoch: str | None = None,
+        **options: Any,
+    ) -> Awaitable[Client]: ...
+
+
+def pytest_report_header() -> str:
+    return f"PostgreSQL: {databases.described()}"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The URL of a server that all tests of this process share."""
+    with databases.running() as dsn:
+        yield dsn
+
+
+@pytest.fixture(scope="session")
+def template(postgres: str) -> Iterator[str]:
+    """The name of a migrated database with nobody connected to it."""
+    name = asyncio.run(databases.make_template(postgres))
+    yield name
+    asyncio.run(Database(postgres, name).drop())
+
+
+@pytest.fixture
+async def make_database(
+    postgres: str, template: str
+) -> AsyncIterator[Callable[[], Awaitable[Database]]]:
+    """Makes further databases for those tests that need several."""
+    made: list[Database] = []
+
+    async def make() -> Database:
+        database = Database(postgres, f"notifier_test_{uuid4().hex[:12]}")
+        made.append(database)
+        await database.create(template)
+        return database
+
+    yield make
+    for database in made:
+        await database.drop()
+
+
+@pytest.fixture
+async def database(make_database: Callable[[], Awaitable[Database]]) -> Database:
+    """A database of the test's own, migrated and empty."""
+    return await make_database()
+
+
+@pytest.fixture
+def mortal() -> Iterator[EmbeddedPostgres]:
+    """A server of the test's own, which it may kill and start again."""
+    with databases.embedded() as server:
+        yield server
+
+
+@pytest.fixture
+async def mortal_database(mortal: EmbeddedPostgres) -> AsyncIterator[Database]:
+    """A migrated database on that server."""
+    database = Database(mortal.dsn(), await databases.make_template(mortal.dsn()))
+    yield database
+    database.leave()
+
+
+@pytest.fixture
+async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
+    """Starts `notifier serve` on a database or its URL; several, if asked several times.
+
+    Further words go to the command line, keywords are settings. With `ready=False` it does not wait
+    for it to be ready. No service may ever say `Traceback`.
+    """
+    services: list[Service] = []
+
+    async def start(
+        database: Database | str, *arguments: str, ready: bool = True, **settings: object
+    ) -> Service:
+        dsn = database.dsn if isinstance(database, Database) else database
+        service = Service(tmp_path, dsn, arguments, settings)
+        services.append(service)
+        await service.start()
+        if ready:
+            await service.ready()
+        return service
+
+    yield start
+    for service in services:
+        await service.stop()
+    logs: Sequence[str] = [service.log() for service in services]
+    assert not any("Traceback" in log for log in logs), "\n".join(logs)
+
+
+@pytest.fixture
+async def connect() -> AsyncIterator[Connect]:
+    """Opens clients; those that are still there at the end go without a word."""
+    clients: list[Client] = []
+
+    async def open_one(service: Service | str, *arguments: Any, **options: Any) -> Client:
+        url = service.url if isinstance(service, Service) else service
+        client = await open_client(url, *arguments, **options)
+        clients.append(client)
+        return client
+
+    yield open_one
+    for client in clients:
+        await client.drop()

@@ -1,0 +1,214 @@
+"""The tests' PostgreSQL, and databases on it.
+
+NOTIFIER_TEST_POSTGRES chooses the server: a major version (`18` is the wheel's, another one the
+system's), `docker`, or `DSN=postgresql://…` of a superuser. Unset: `docker` where an engine
+answers, else `18`.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeAlias
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import asyncpg
+
+from notifier.embedded import EmbeddedPostgres
+from notifier.schema import migrate
+
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+VARIABLE = "NOTIFIER_TEST_POSTGRES"
+WHEEL = "18"
+IMAGE = "postgres:18"
+
+OPTIONS = {
+    "max_connections": "200",
+    # What is said in UTC must not depend on the server's own idea of time.
+    "timezone": "Asia/Kathmandu",
+}
+
+APP = """
+DO $$ BEGIN
+    CREATE ROLE app LOGIN PASSWORD 'app';
+EXCEPTION WHEN duplicate_object OR unique_violation THEN
+    NULL;
+END $$;
+GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON companies, employees, events TO app
+"""
+
+
+@cache
+def chosen() -> str:
+    """The server that the tests run on: a major version, `docker` or `DSN=…`."""
+    return os.environ.get(VARIABLE) or ("docker" if _docker_answers() else WHEEL)
+
+
+def described() -> str:
+    """The same for people; no password in it."""
+    match chosen():
+        case "docker":
+            return f"{IMAGE} in a container"
+        case given if given.startswith("DSN="):
+            parts = urlsplit(given.removeprefix("DSN="))
+            return f"{parts.hostname}:{parts.port or 5432}, given by {VARIABLE}"
+        case version:
+            return f"embedded, version {version}, from {programs() or 'the wheel'}"
+
+
+def programs() -> Path | None:
+    """Where the chosen version's programs are; None: in the wheel, as are those of `docker`."""
+    if not chosen().isdigit() or chosen() == WHEEL:
+        return None
+    return Path(f"/usr/lib/postgresql/{chosen()}/bin")
+
+
+@contextmanager
+def running() -> Iterator[str]:
+    """The chosen server, while the block runs: the URL of its database `postgres`."""
+    match chosen():
+        case "docker":
+            with _container() as dsn:
+                yield dsn
+        case given if given.startswith("DSN="):
+            yield given.removeprefix("DSN=")
+        case version if version.isdigit():
+            with embedded() as server:
+                yield server.dsn()
+        case unknown:
+            raise ValueError(f"{VARIABLE}={unknown}: a major version, `docker` or `DSN=…`")
+
+
+@contextmanager
+def embedded() -> Iterator[EmbeddedPostgres]:
+    """A server of our own, of the chosen version, that may be killed and started again."""
+    with tempfile.TemporaryDirectory(prefix="notifier-") as name:
+        # Run by root, the server belongs to somebody else, who must be able to pass.
+        Path(name).chmod(0o755)
+        data = Path(name) / "data"
+        with EmbeddedPostgres(data, programs(), options=OPTIONS, durable=False) as server:
+            yield server
+
+
+async def make_template(postgres: str) -> str:
+    """Makes the database that the others are copies of; its name."""
+    name = f"notifier_template_{uuid4().hex[:8]}"
+    await _command(postgres, f"CREATE DATABASE {name}")
+    await migrate(with_database(postgres, name), calendar=True)
+    await _command(with_database(postgres, name), APP)
+    return name
+
+
+class Database:
+    """A database with the calendar and the schema `notifier`, for one test.
+
+    `dsn` is its owner's URL; `app_dsn` that of an app's role, which may read and write the
+    calendar and has no right on the schema `notifier`.
+    """
+
+    def __init__(self, postgres: str, name: str) -> None:
+        self.name = name
+        self.dsn = with_database(postgres, name)
+        self.app_dsn = as_app(self.dsn)
+        self._postgres = postgres
+        self._own: Connection | None = None
+        self._connections: list[Connection] = []
+
+    async def create(self, template: str) -> None:
+        await _command(self._postgres, f"CREATE DATABASE {self.name} TEMPLATE {template}")
+
+    def leave(self) -> None:
+        """Ends the test's connections without a word."""
+        for connection in self._connections:
+            connection.terminate()
+
+    async def drop(self) -> None:
+        """Drops it, whoever is connected."""
+        self.leave()
+        await _command(self._postgres, f"DROP DATABASE IF EXISTS {self.name} WITH (FORCE)")
+
+    async def connect(self, app: bool = False) -> Connection:
+        """A connection, the owner's or the app's; it ends with the test."""
+        connection = await asyncpg.connect(self.app_dsn if app else self.dsn)
+        self._connections.append(connection)
+        return connection
+
+    async def execute(self, sql: str, *arguments: Any) -> str:
+        """Runs statements as the owner, each time on the same connection; the last one's tag."""
+        return await (await self._connection()).execute(sql, *arguments)
+
+    async def fetch(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
+        """The rows."""
+        return await (await self._connection()).fetch(sql, *arguments)
+
+    async def fetchval(self, sql: str, *arguments: Any) -> Any:
+        """The first value of the first row."""
+        return await (await self._connection()).fetchval(sql, *arguments)
+
+    def through(self, port: int, app: bool = False) -> str:
+        """The URL by way of a proxy on this machine."""
+        parts = urlsplit(self.app_dsn if app else self.dsn)
+        user, _, _ = parts.netloc.rpartition("@")
+        return parts._replace(netloc=f"{user}@127.0.0.1:{port}").geturl()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port of its server, for a proxy."""
+        parts = urlsplit(self.dsn)
+        return parts.hostname or "127.0.0.1", parts.port or 5432
+
+    async def _connection(self) -> Connection:
+        if self._own is None or self._own.is_closed():
+            self._own = await self.connect()
+        return self._own
+
+
+def with_database(dsn: str, name: str) -> str:
+    """The same server's URL with another database."""
+    return urlsplit(dsn)._replace(path=f"/{name}").geturl()
+
+
+def as_app(dsn: str) -> str:
+    """The same database's URL with the app's role."""
+    parts = urlsplit(dsn)
+    _, _, place = parts.netloc.rpartition("@")
+    return parts._replace(netloc=f"app:app@{place}").geturl()
+
+
+async def _command(dsn: str, statements: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    try:
+        await connection.execute(statements)
+    finally:
+        await connection.close()
+
+
+def _docker_answers() -> bool:
+    host = urlsplit(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock"))
+    family = socket.AF_UNIX if host.scheme == "unix" else socket.AF_INET
+    with socket.socket(family) as knock, suppress(OSError):
+        knock.settimeout(2)
+        knock.connect(host.path if host.scheme == "unix" else (host.hostname, host.port))
+        return True
+    return False
+
+
+@contextmanager
+def _container() -> Iterator[str]:
+    # Imported late: nobody without an engine needs it.
+    from testcontainers.community.postgres import PostgresContainer  # noqa: PLC0415
+
+    settings = {**OPTIONS, "fsync": "off", "full_page_writes": "off"}
+    words = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+    container = PostgresContainer(
+        IMAGE, username="postgres", password="postgres", dbname="postgres", driver=None
+    ).with_command(["postgres", *words])
+    with container:
+        yield container.get_connection_url()

@@ -1,0 +1,169 @@
+"""A TCP proxy that does to a connection what networks do, on demand.
+
+async with Proxy("127.0.0.1", 5432) as proxy:
+    connection = await asyncpg.connect(host="127.0.0.1", port=proxy.port, …)
+    proxy.freeze()
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from asyncio.trsock import TransportSocket
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+CHUNK = 65536
+BUFFER = 65536
+"""What the kernel holds for a link and side: small, so that a frozen link is felt soon."""
+SLICES = 20
+"""A throttled link moves its bytes in so many pieces a second."""
+
+# l_onoff, l_linger: closing forgets what is unsent and says RST.
+RESET = struct.pack("ii", 1, 0)
+
+
+class Proxy:
+    """Listens on 127.0.0.1:`port` and forwards to `host`:`target`; faults concern all its links.
+
+    What a frozen link swallows comes out after the thaw, as TCP would send it again: a stream may
+    stop and end, but never misses bytes.
+    """
+
+    def __init__(self, host: str, target: int) -> None:
+        self.port = 0
+        self._host = host
+        self._target = target
+        self._server: asyncio.Server | None = None
+        self._links: dict[asyncio.Task[None], tuple[asyncio.StreamWriter, ...]] = {}
+        self._to_server = _open()
+        self._to_client = _open()
+        self._rate: float | None = None
+
+    @property
+    def links(self) -> int:
+        """How many connections there are."""
+        return len(self._links)
+
+    async def accept(self) -> None:
+        """Takes connections, as at the beginning."""
+        if self._server is None:
+            self._server = await asyncio.start_server(self._join, "127.0.0.1", self.port)
+            self.port = self._server.sockets[0].getsockname()[1]
+
+    def refuse(self) -> None:
+        """New connections are refused; those that are there stay."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    async def cut(self) -> None:
+        """Closes every link, both ways, with FIN."""
+        await self._end(reset=False)
+
+    async def reset(self) -> None:
+        """Ends every link, both ways, with RST."""
+        await self._end(reset=True)
+
+    def freeze(self) -> None:
+        """Nothing goes through any more, either way, and nobody is told: a black hole."""
+        self._to_server.clear()
+        self._to_client.clear()
+
+    def one_way(self) -> None:
+        """The server hears the client, the client does not hear the server."""
+        self._to_server.set()
+        self._to_client.clear()
+
+    def thaw(self) -> None:
+        """Everything goes through again, what was held back first."""
+        self._to_server.set()
+        self._to_client.set()
+
+    def throttle(self, bytes_per_second: float | None) -> None:
+        """No link moves more than that to its client; None: as fast as it can."""
+        self._rate = bytes_per_second
+
+    async def __aenter__(self) -> Self:
+        await self.accept()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.refuse()
+        await self.reset()
+
+    async def _join(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._links[task] = (client,)
+        try:
+            answers, server = await self._reach()
+            self._links[task] = (client, server)
+            _hold_little(client)
+            async with asyncio.TaskGroup() as pumps:
+                pumps.create_task(self._pump(reader, server, self._to_server))
+                pumps.create_task(self._pump(answers, client, self._to_client))
+        except (OSError, asyncio.CancelledError):
+            pass  # the server is not there, or a fault was asked for
+        finally:
+            for writer in self._links.pop(task):
+                writer.close()
+
+    async def _reach(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection(self._host, self._target, limit=CHUNK)
+        _hold_little(writer)
+        return reader, writer
+
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gate: asyncio.Event
+    ) -> None:
+        """Forwards one direction, its end included."""
+        with suppress(OSError):
+            while data := await reader.read(CHUNK):
+                while data:
+                    rate = self._rate if gate is self._to_client else None
+                    size = CHUNK if rate is None else max(1, int(rate / SLICES))
+                    await gate.wait()
+                    writer.write(data[:size])
+                    await writer.drain()
+                    data = data[size:]
+                    if rate is not None:
+                        await asyncio.sleep(1 / SLICES)
+        await gate.wait()
+        with suppress(OSError):
+            writer.write_eof()
+
+    async def _end(self, *, reset: bool) -> None:
+        links = dict(self._links)
+        for task, writers in links.items():
+            for writer in writers:
+                if reset:
+                    _socket(writer).setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+                    writer.transport.abort()
+                else:
+                    writer.close()
+            task.cancel()
+        await asyncio.gather(*links, return_exceptions=True)
+
+
+def _open() -> asyncio.Event:
+    gate = asyncio.Event()
+    gate.set()
+    return gate
+
+
+def _hold_little(writer: asyncio.StreamWriter) -> None:
+    for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+        _socket(writer).setsockopt(socket.SOL_SOCKET, option, BUFFER)
+
+
+def _socket(writer: asyncio.StreamWriter) -> TransportSocket:
+    peer: TransportSocket = writer.get_extra_info("socket")
+    return peer

@@ -1,0 +1,182 @@
+"""The proxy of the fault tests does what it says."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from tests.proxy import Proxy
+from tests.waiting import until
+
+
+class Line:
+    """A client's end of a connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    def say(self, word: bytes) -> None:
+        self.writer.write(word)
+
+    async def hear(self, count: int) -> bytes:
+        async with asyncio.timeout(10):
+            return await self.reader.readexactly(count)
+
+
+class Echo:
+    """A server that says back what it hears; `heard` is all of it."""
+
+    def __init__(self) -> None:
+        self.heard = b""
+        self.ends = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(65536):
+                self.heard += data
+                writer.write(data)
+                await writer.drain()
+        except ConnectionResetError:
+            pass
+        finally:
+            self.ends += 1
+            writer.close()
+
+
+@pytest.fixture
+def echo() -> Echo:
+    return Echo()
+
+
+@pytest.fixture
+async def proxy(echo: Echo) -> AsyncIterator[Proxy]:
+    server = await asyncio.start_server(echo.serve, "127.0.0.1", 0)
+    async with Proxy("127.0.0.1", server.sockets[0].getsockname()[1]) as proxy:
+        yield proxy
+    server.close()
+
+
+@asynccontextmanager
+async def line(proxy: Proxy) -> AsyncIterator[Line]:
+    """A connection through the proxy that has been heard once at the other end."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+    opened = Line(reader, writer)
+    try:
+        opened.say(b"hello")
+        assert await opened.hear(5) == b"hello"
+        yield opened
+    finally:
+        writer.transport.abort()
+
+
+async def test_what_is_said_arrives_whole_and_so_does_the_end(proxy: Proxy, echo: Echo) -> None:
+    spoken = bytes(range(256)) * 4096
+    async with line(proxy) as one, line(proxy) as other:
+        one.say(spoken)
+        other.say(b"x")
+        assert await one.hear(len(spoken)) == spoken
+        assert await other.hear(1) == b"x"
+        assert proxy.links == 2
+        one.writer.write_eof()
+        assert await one.reader.read() == b""
+        assert echo.ends == 1
+
+
+async def test_a_cut_link_ends_at_both_sides(proxy: Proxy, echo: Echo) -> None:
+    async with line(proxy) as cut:
+        await proxy.cut()
+        assert proxy.links == 0
+        assert await cut.reader.read() == b""
+        await until(lambda: _is(echo.ends == 1))
+    async with line(proxy):
+        assert proxy.links == 1
+
+
+async def test_a_reset_is_an_error_for_the_client(proxy: Proxy, echo: Echo) -> None:
+    async with line(proxy) as reset:
+        await proxy.reset()
+        with pytest.raises(ConnectionResetError):
+            await reset.reader.read()
+        await until(lambda: _is(echo.ends == 1))
+
+
+async def test_a_frozen_link_says_nothing_and_loses_nothing(proxy: Proxy, echo: Echo) -> None:
+    async with line(proxy) as frozen, line(proxy) as leaving:
+        proxy.freeze()
+        frozen.say(b"lost?")
+        leaving.writer.write_eof()
+        # Both have gone through the kernel before this newcomer is let in.
+        newcomer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        await until(lambda: _is(proxy.links == 3))
+        assert echo.heard == b"hello" * 2
+        assert echo.ends == 0
+        proxy.thaw()
+        assert await frozen.hear(5) == b"lost?"
+        assert await leaving.reader.read() == b""
+        newcomer[1].transport.abort()
+
+
+async def test_one_way_the_server_still_hears(proxy: Proxy, echo: Echo) -> None:
+    async with line(proxy) as half:
+        proxy.one_way()
+        half.say(b" there")
+        await until(lambda: _is(echo.heard == b"hello there"))
+        waiting = asyncio.create_task(half.hear(6))
+        await until(lambda: _is(echo.heard == b"hello there"))
+        assert not waiting.done()
+        proxy.thaw()
+        assert await waiting == b" there"
+
+
+async def test_refused_connections_fail_and_old_ones_stay(proxy: Proxy) -> None:
+    async with line(proxy) as old:
+        proxy.refuse()
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", proxy.port)
+        old.say(b"still")
+        assert await old.hear(5) == b"still"
+        port = proxy.port
+        await proxy.accept()
+        assert proxy.port == port
+        async with line(proxy):
+            assert proxy.links == 2
+
+
+async def test_a_throttled_link_brings_everything_in_pieces(proxy: Proxy) -> None:
+    async with line(proxy) as slow:
+        proxy.throttle(200_000)
+        spoken = b"x" * 30_000
+        slow.say(spoken)
+        first = await slow.reader.read(65536)
+        assert len(first) < len(spoken)
+        assert first + await slow.hear(len(spoken) - len(first)) == spoken
+        proxy.throttle(None)
+        slow.say(b"fast")
+        assert await slow.hear(4) == b"fast"
+
+
+async def test_a_reader_that_stops_is_felt_by_the_writer(proxy: Proxy) -> None:
+    async with line(proxy) as full:
+        proxy.freeze()
+        full.writer.write(b"x" * 32_000_000)
+        draining = asyncio.create_task(full.writer.drain())
+        await until(lambda: _is(full.writer.transport.get_write_buffer_size() > 0))
+        assert not draining.done()
+        proxy.thaw()
+        assert await full.hear(32_000_000) == b"x" * 32_000_000
+        await draining
+
+
+async def test_without_a_server_a_connection_ends_at_once(proxy: Proxy) -> None:
+    async with Proxy("127.0.0.1", 1) as nowhere:
+        reader, writer = await asyncio.open_connection("127.0.0.1", nowhere.port)
+        assert await reader.read() == b""
+        writer.close()
+
+
+async def _is(truth: bool) -> bool:
+    return truth

@@ -1,0 +1,145 @@
+"""`notifier serve` as a process of its own, and tokens that it takes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jwt
+
+from tests.waiting import until
+
+SECRET = "a secret of the tests that is long enough"
+ROOT = Path(__file__).parents[1]
+READY_SECONDS = 30.0
+GONE_SECONDS = 35.0
+"""A little more than the service promises."""
+
+
+def token(
+    user: str, companies: Sequence[str] | None = None, ttl: float = 3600, **claims: Any
+) -> str:
+    """A token for `user` that is good for `ttl` seconds, negative ones included."""
+    said: dict[str, Any] = {"sub": user, "exp": time.time() + ttl, **claims}
+    if companies is not None:
+        said["companies"] = list(companies)
+    return jwt.encode(said, SECRET, algorithm="HS256")
+
+
+class Service:
+    """One `notifier serve`. `url` is for sockets, `http` for pages.
+
+    `settings` are those of the README in lower case: `ping_seconds=1` is NOTIFIER_PING_SECONDS=1.
+    """
+
+    def __init__(
+        self, place: Path, database_url: str, arguments: Sequence[str], settings: dict[str, object]
+    ) -> None:
+        self.port = free_port()
+        self.url = f"ws://127.0.0.1:{self.port}/"
+        self.http = f"http://127.0.0.1:{self.port}"
+        self._place = place
+        self._log = place / f"serve-{self.port}.log"
+        self._arguments = ["serve", "--host", "127.0.0.1", "--port", str(self.port), *arguments]
+        given = {"database_url": database_url, "jwt_secret": SECRET, **settings}
+        self._environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("NOTIFIER_")
+        } | {f"NOTIFIER_{name.upper()}": str(value) for name, value in given.items()}
+        self._environment["PYTHONPATH"] = str(ROOT)
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        """Starts it, also again after its end; on the same port, with the same log."""
+        with self._log.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "notifier",
+                *self._arguments,
+                cwd=self._place,
+                env=self._environment,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    async def ready(self) -> None:
+        """Returns when `/readyz` says so. Raises AssertionError with the log if it ends before."""
+
+        async def answers() -> bool:
+            assert self.process.returncode is None, f"it ended:\n{self.log()}"
+            with suppress(httpx.TransportError):
+                return (await self.get("/readyz")).is_success
+            return False
+
+        try:
+            await until(answers, READY_SECONDS)
+        except TimeoutError:
+            raise AssertionError(f"not ready in {READY_SECONDS} s:\n{self.log()}") from None
+
+    async def get(self, path: str) -> httpx.Response:
+        """What a page says."""
+        async with httpx.AsyncClient(trust_env=False, timeout=5) as client:
+            return await client.get(self.http + path)
+
+    @property
+    def process(self) -> asyncio.subprocess.Process:
+        assert self._process is not None, "it has not been started"
+        return self._process
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def send(self, number: signal.Signals) -> None:
+        """Sends a signal: SIGSTOP and SIGCONT freeze and thaw it."""
+        self.process.send_signal(number)
+
+    def terminate(self) -> None:
+        """SIGTERM; `ended` waits for what comes of it."""
+        self.process.terminate()
+
+    def kill(self) -> None:
+        """SIGKILL, to its workers as well."""
+        self._signal_all(signal.SIGKILL)
+
+    async def ended(self) -> int:
+        """Its exit status, when it has one."""
+        async with asyncio.timeout(GONE_SECONDS):
+            return await self.process.wait()
+
+    async def stop(self) -> None:
+        """Ends it and whatever it started, politely if possible."""
+        if self._process is None:
+            return
+        if self.process.returncode is None:
+            self._signal_all(signal.SIGCONT)
+            self.terminate()
+            with suppress(TimeoutError):
+                await self.ended()
+        self._signal_all(signal.SIGKILL)
+        await self.process.wait()
+
+    def log(self) -> str:
+        """All that it said so far."""
+        return self._log.read_text(errors="replace") if self._log.exists() else ""
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, number)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+        return port
