@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 from itertools import groupby
 from typing import NamedTuple
 
@@ -21,7 +22,6 @@ MESSAGE_LIMIT = 256 * 1024
 """Bytes of a message; a larger one is sent with keys only."""
 
 SAFE_INTEGER = 2**53
-PROPERTIES_LIMIT = 10_000
 SAFE_DIGITS = 15
 """A number of so many digits is below 2^53."""
 
@@ -246,12 +246,18 @@ def _company(row: Row | None, watch: Watched) -> str | None:
     value = row[watch.company]
     if value == b"null":
         return None
-    if value[:1] == b'"':
-        try:
-            return canonical(msgspec.json.decode(value, type=str))
-        except msgspec.DecodeError:
-            return None
-    return value.decode()
+    return _company_named(value)
+
+
+@lru_cache(maxsize=10_000)
+def _company_named(value: bytes) -> str | None:
+    """The id of a company as it stands in JSON."""
+    if value[:1] != b'"':
+        return value.decode()
+    try:
+        return canonical(msgspec.json.decode(value, type=str))
+    except msgspec.DecodeError:
+        return None
 
 
 def _user(row: Row | None, watch: Watched) -> str | None:
@@ -311,39 +317,34 @@ def _draft(company: str, watch: Watched, entry: _Entry) -> tuple[int, Draft | No
 
 
 def _object(row: Row, columns: Iterable[str], watch: Watched) -> bytes:
-    """The inside of a JSON object. Where two columns share a property, key and company win."""
+    """The inside of a JSON object, in the order of `columns`."""
+    parts = []
+    for column, name in _names(watch, tuple(columns)):
+        value = row[column]
+        first = value[0]
+        if _MINUS <= first <= _NINE:
+            if len(value) > SAFE_DIGITS or b"e" in value:
+                value = _number(value)
+        elif first in _OPENING and column not in watch.untouched:
+            value = _nested(value)
+        parts.append(name + value)
+    return b",".join(parts)
+
+
+_MINUS, _NINE, _OPENING = b"-"[0], b"9"[0], b"[{"
+
+
+@lru_cache(maxsize=1000)
+def _names(watch: Watched, columns: tuple[str, ...]) -> tuple[tuple[str, bytes], ...]:
+    """Each column with its property's name, quoted and with a colon.
+
+    Where two columns share a property, key and company win.
+    """
     names = {watch.property(column): column for column in columns}
     for column in (watch.key, watch.company):
-        name = watch.property(column)
-        if name in names:
-            names[name] = column
-    return b",".join(
-        b"%s:%s" % (_property(name), _value(row[column], column, watch))
-        for name, column in names.items()
-    )
-
-
-_properties: dict[str, bytes] = {}
-
-
-def _property(name: str) -> bytes:
-    quoted = _properties.get(name)
-    if quoted is None:
-        if len(_properties) > PROPERTIES_LIMIT:
-            _properties.clear()
-        quoted = _properties[name] = _quote(name)
-    return quoted
-
-
-def _value(value: bytes, column: str, watch: Watched) -> bytes:
-    """A value as it travels: numbers that JavaScript cannot hold become strings."""
-    first = value[:1]
-    if first in b"-0123456789":
-        if len(value) > SAFE_DIGITS or b"e" in value or b"E" in value:
-            return _number(value)
-    elif first in b"[{" and column not in watch.untouched:
-        return _nested(value)
-    return value
+        if column in columns:
+            names[watch.property(column)] = column
+    return tuple((column, _quote(name) + b":") for name, column in names.items())
 
 
 def _number(value: bytes) -> bytes:

@@ -365,7 +365,7 @@ class Log:
 @asynccontextmanager
 async def open_log(url: str, ring: Callable[[str], None]) -> AsyncIterator[Log]:
     """Waits until this node may be the relay; then the log is open as long as the block runs."""
-    async with link(url, "relay") as writer:
+    async with link(url, "relay", idle_in_transaction_session_timeout="600000") as writer:
         await writer.add_listener("notifier_changes", listener(ring))
         while True:
             row = await writer.fetchrow(read("elect"), timeout=DEADLINE_SECONDS)

@@ -117,17 +117,28 @@ class _Lead:
         metrics.RELAY.set(1)
         metrics.AWAKE.set(1)
         _log.info("relay leads", epoch=self._place.epoch, seq=self._place.seq)
+        following = asyncio.create_task(self._follow())
+        beating = asyncio.create_task(self._beat())
         try:
-            if self._place.target is not None:
-                await self._backlog()
-            await self._follow()
+            await asyncio.wait({following, beating}, return_when=asyncio.FIRST_COMPLETED)
+            await (following if following.done() else beating)
         finally:
-            if self._writing is not None:
-                self._writing.cancel()
+            tasks = [task for task in (following, beating, self._writing) if task is not None]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _beat(self) -> None:
+        """Shows the others that the writer's link lives, and finds out when it does not."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            await self._log.ask("SELECT")
 
     # --- awake and asleep
 
     async def _follow(self) -> None:
+        if self._place.target is not None:
+            await self._backlog()
         idle = 0
         while True:
             found = await self._take()
@@ -172,9 +183,11 @@ class _Lead:
             else:
                 metrics.RINGS.inc()
                 # The lock may go after the read: whoever commits in between has rung again.
-                async with asyncio.TaskGroup() as both:
-                    both.create_task(self._log.get_up())
-                    both.create_task(self._take())
+                getting_up = asyncio.create_task(self._log.get_up())
+                try:
+                    await self._take()
+                finally:
+                    await getting_up
             metrics.AWAKE.set(1)
             return
 

@@ -295,6 +295,8 @@ class Session:
         company = canonical(command.company)
         hub = self._parts.hub
         try:
+            if not hub.epoch:
+                raise DatabaseError("the log has not been read yet")  # noqa: TRY301
             serial = hub.serial
             if not await self._parts.membership.may(identity, company):
                 self._refuse()

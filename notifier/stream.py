@@ -56,7 +56,6 @@ class Asker:
         self._pooled = pooled
         self._busy = asyncio.Lock()
         self._connection: Connection | None = None
-        self._prepared = False
         self.queries = 0
 
     async def fetch(
@@ -67,26 +66,38 @@ class Asker:
         Raises DatabaseError, after which the next call connects anew, or the driver's DataError.
         """
         async with self._busy:
-            connection = self._connection
-            if connection is None or connection.is_closed():
-                connection = self._connection = await connect(
-                    self._url, self._name, pooled=self._pooled
-                )
-                self._prepared = False
+            reused = self._connection is not None and not self._connection.is_closed()
             try:
-                if prepare is not None and not self._prepared:
-                    await prepare(connection, query)
-                    self._prepared = True
-                self.queries += 1
-                return await connection.fetch(query, *arguments, timeout=DEADLINE_SECONDS)
+                return await self._fetch(query, arguments, prepare)
+            except asyncpg.DataError:
+                raise
+            except FAILURES as error:
+                self.close()
+                if not reused or isinstance(error, TimeoutError):
+                    raise ours(error, self._url) from error
+            except BaseException:
+                self.close()
+                raise
+            # The connection may have been dead for long: one more try, on a new one.
+            try:
+                return await self._fetch(query, arguments, prepare)
             except asyncpg.DataError:
                 raise
             except FAILURES as error:
                 self.close()
                 raise ours(error, self._url) from error
-            except asyncio.CancelledError:
-                self.close()
-                raise
+
+    async def _fetch(
+        self, query: str, arguments: tuple[Any, ...], prepare: Prepare | None
+    ) -> list[asyncpg.Record]:
+        connection = self._connection
+        if connection is None or connection.is_closed():
+            connection = await connect(self._url, self._name, pooled=self._pooled)
+            self._connection = connection
+            if prepare is not None:
+                await prepare(connection, query)
+        self.queries += 1
+        return await connection.fetch(query, *arguments, timeout=DEADLINE_SECONDS)
 
     def close(self) -> None:
         """Ends the connection, if there is one."""
@@ -179,7 +190,10 @@ class Stream:
                     continue
                 self._fed = False
             self._rung.clear()
+            before = self._seq
             await self._catch_up(connection)
+            if self._seq == before:
+                await asyncio.sleep(GRACE_SECONDS)  # a false alarm, and there may be many
         raise DatabaseError("the connection was ended")
 
     async def _probe(self, connection: Connection, nonce: str, returned: asyncio.Event) -> None:
