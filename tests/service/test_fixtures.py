@@ -1,0 +1,90 @@
+"""What the service tests stand on: a real `notifier serve`, and clients that talk to it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.clients import Client
+from tests.conftest import Connect, Serve
+from tests.databases import Database
+from tests.proxy import Proxy
+from tests.services import token
+
+
+async def seat(database: Database, user: str) -> str:
+    """A company of which the user is an employee."""
+    company = await database.fetchval("INSERT INTO companies (name) VALUES ('Acme') RETURNING id")
+    await database.execute(
+        "INSERT INTO employees (company_id, user_id, name) VALUES ($1, $2, 'Ann')", company, user
+    )
+    return str(company)
+
+
+async def write(database: Database, company: str) -> str:
+    """Inserts an event as the app does; its id."""
+    app = await database.connect(app=True)
+    return str(
+        await app.fetchval(
+            "INSERT INTO events (company_id, title, starts_at, ends_at)"
+            " VALUES ($1, 'Tea', now(), now()) RETURNING id",
+            company,
+        )
+    )
+
+
+async def test_a_client_hears_what_an_app_wrote(
+    database: Database, serve: Serve, connect: Connect
+) -> None:
+    company = await seat(database, "ann")
+    client = await connect(await serve(database), "ann", company)
+    event = await write(database, company)
+    assert (await client.next("EventCreated"))["Data"]["EventId"] == event
+    await client.quiet()
+
+
+async def test_a_client_resumes_where_it_was(
+    database: Database, serve: Serve, connect: Connect
+) -> None:
+    company = await seat(database, "ann")
+    service = await serve(database)
+    first = await connect(service, "ann", company)
+    await write(database, company)
+    await first.next("EventCreated")
+    await first.leave()
+    missed = await write(database, company)
+    second = await connect(service, "ann", company, after=first.position, epoch=first.epoch)
+    assert second.messages[1]["Data"]["Recovered"] is True
+    assert (await second.expect("EventCreated"))["Data"]["EventId"] == missed
+
+
+async def test_a_service_ends_as_it_was_told(
+    database: Database, serve: Serve, connect: Connect
+) -> None:
+    service = await serve(database, drain_seconds=0)
+    client = await connect(service, "ann", company=await seat(database, "ann"))
+    service.terminate()
+    assert await service.ended() == 0
+    assert await client.closed() in {1001, 1012}
+    await service.start()
+    await service.ready()
+    service.kill()
+    assert await service.ended() == -9
+
+
+async def test_a_bad_token_is_refused(database: Database, serve: Serve, connect: Connect) -> None:
+    client: Client = await connect(await serve(database))
+    answer = await client.authenticate(token=token("ann", ttl=-3600))
+    assert answer["Success"] is False
+    assert (await client.expect("Disconnect"))["Data"]["Code"] == 4419
+    assert await client.closed() == 4419
+    with pytest.raises(AssertionError, match="closed with 4419"):
+        await client.expect("Pong")
+
+
+async def test_a_service_reaches_its_database_through_a_proxy(
+    database: Database, serve: Serve
+) -> None:
+    async with Proxy(*database.address) as proxy:
+        service = await serve(database.through(proxy.port))
+        assert proxy.links > 0
+        assert (await service.get("/readyz")).status_code == 200
