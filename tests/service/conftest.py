@@ -1,0 +1,57 @@
+"""One `notifier serve` for all tests that leave it as they found it; each has companies of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from uuid import uuid4
+
+import pytest
+
+from tests.databases import Database
+from tests.service.calendars import Calendar
+from tests.service.raw import Raw
+from tests.services import Service
+
+
+@pytest.fixture(scope="session")
+def node(
+    postgres: str, template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Service, str]]:
+    """A service and the name of its database."""
+    database = Database(postgres, f"notifier_test_{uuid4().hex[:12]}")
+    service = Service(tmp_path_factory.mktemp("node"), database.dsn, (), {})
+    with asyncio.Runner() as runner:
+        runner.run(database.create(template))
+        runner.run(service.start())
+        runner.run(service.ready())
+        yield service, database.name
+        runner.run(service.stop())
+        runner.run(database.drop())
+
+
+@pytest.fixture
+async def service(node: tuple[Service, str]) -> AsyncIterator[Service]:
+    """The common service: what a test does to it, it survives without a traceback."""
+    service, _ = node
+    before = len(service.log())
+    yield service
+    said = service.log()[before:]
+    assert "Traceback" not in said, said
+    assert (await service.get("/livez")).is_success, said
+
+
+@pytest.fixture
+async def calendar(postgres: str, node: tuple[Service, str]) -> AsyncIterator[Calendar]:
+    """The calendar that the common service watches."""
+    database = Database(postgres, node[1])
+    yield Calendar(database)
+    database.leave()
+
+
+@pytest.fixture
+async def raw() -> AsyncIterator[Raw]:
+    """Opens sockets that send what they like."""
+    raw = Raw()
+    yield raw
+    await raw.drop()
