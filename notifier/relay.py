@@ -42,8 +42,8 @@ IDLE_PAUSES = (0.001, 0.002, 0.004, 0.008)
 
 WRITER_IN_FLIGHT_PAUSE = 0.01
 DOORLESS_PAUSE = 0.1
-BUSY_CHANGES, BUSY_PAUSE = 8, 0.005
-"""With this many changes at once, waiting a moment makes one larger batch of two."""
+PAUSE_PER_CHANGE, LONGEST_PAUSE = 0.0002, 0.02
+"""The more changes come at once, the longer it waits for more: a batch costs what a change costs."""
 
 CHORES_SECONDS = 1.0
 CHUNK = 1000
@@ -145,8 +145,8 @@ class _Lead:
             await self._chores()
             if found:
                 idle = 0
-                if found >= BUSY_CHANGES:
-                    await asyncio.sleep(BUSY_PAUSE)
+                if found > 1:
+                    await asyncio.sleep(min(LONGEST_PAUSE, found * PAUSE_PER_CHANGE))
             elif not self._relay._doorbell:
                 await asyncio.sleep(DOORLESS_PAUSE)
             elif idle < len(IDLE_PAUSES):
