@@ -8,7 +8,7 @@ import hashlib
 import hmac
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -73,11 +73,11 @@ class Provider(ThreadingHTTPServer):
         self.status = 200
         self.body = b""
         self.location: str | None = None
-        self.dry = threading.Event()  # while it is not set, an answer comes byte by byte
-        self.dry.set()
+        self.drips: str | None = None  # the "headers" or the "body" of the next answer never end
         self.was_asked = threading.Event()
-        self.gate = threading.Event()
+        self.gate = threading.Event()  # while it is not set, there is no answer
         self.gate.set()
+        self.closing = threading.Event()
         super().__init__(("127.0.0.1", 0), _Answer)
 
     @property
@@ -86,6 +86,11 @@ class Provider(ThreadingHTTPServer):
 
     def publish(self, *keys: object) -> None:
         self.status, self.body = 200, json.dumps({"keys": keys}).encode()
+
+    def close(self) -> None:
+        """Lets go of everybody who was kept waiting."""
+        self.closing.set()
+        self.gate.set()
 
 
 class _Answer(BaseHTTPRequestHandler):
@@ -96,32 +101,39 @@ class _Answer(BaseHTTPRequestHandler):
         provider.asked.append(self.path)
         provider.was_asked.set()
         provider.gate.wait()
+        drips, provider.drips = provider.drips, None
         try:
             self.send_response(provider.status)
             if provider.location:
                 self.send_header("Location", provider.location)
-            self.send_header("Content-Length", str(len(provider.body)))
+            if drips == "headers":
+                self.drip()
+            if drips != "body":
+                self.send_header("Content-Length", str(len(provider.body)))
             self.end_headers()
-            while not provider.dry.is_set():
-                provider.dry.wait(0.01)
-                self.wfile.write(b" ")
+            if drips == "body":
+                self.drip()
             self.wfile.write(provider.body)
         except ConnectionError:
             pass  # whoever asked has gone
+
+    def drip(self) -> None:
+        self.flush_headers()
+        while not self.server.closing.wait(0.01):
+            self.wfile.write(b" ")
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is inherited
         pass
 
 
 @pytest.fixture
-def provider() -> Iterator[Provider]:
+async def provider() -> AsyncIterator[Provider]:  # async: it lets go before the loop is closed
     with Provider() as server:
         server.publish(jwk(RSA, "one"))
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield server
-        server.dry.set()
-        server.gate.set()
+        server.close()
         server.shutdown()
         thread.join()
 
@@ -199,15 +211,20 @@ async def test_a_key_is_used_as_it_was_declared_and_no_other_way(
     assert not await good(tokens, token(RSA, kid="oaep"))
 
 
-async def test_an_algorithm_that_was_not_chosen_is_refused(
-    provider: Provider, stopwatch: Stopwatch
-) -> None:
+async def test_an_algorithm_that_was_not_chosen_is_refused(provider: Provider) -> None:
     provider.publish(jwk(RSA, "one"), jwk(EC, "two"))
     chosen = ["ES256", "PS256"]
     tokens = Tokens(jwks_url=provider.url, algorithms=chosen, clock=lambda: NOW)
     assert await good(tokens, token(RSA, "PS256", kid="one"))
     assert await good(tokens, token(EC, "ES256", kid="two"))
     assert not await good(tokens, token(RSA, "RS256", kid="one"))
+
+
+async def test_keys_that_serve_no_chosen_algorithm_do_not_count(provider: Provider) -> None:
+    provider.publish(jwk(RSA, "one"), jwk(EC, "two"))
+    tokens = Tokens(jwks_url=provider.url, algorithms=["ES256"], clock=lambda: NOW)
+    assert await good(tokens, token(EC, "ES256"))
+    assert not await good(tokens, token(RSA))
 
 
 async def test_a_published_secret_and_a_published_private_key_are_never_used(
@@ -249,6 +266,7 @@ async def test_one_odd_key_does_not_cost_the_others(provider: Provider, tokens: 
         jwk(RSA_2, "one") | {"n": "!"},
         jwk(RSA_2, ["one"]),
         jwk(RSA, "one"),
+        jwk(RSA_2, "one"),  # the first of a name has it
     )
     assert await good(tokens, token(RSA, kid="one"))
 
@@ -470,39 +488,48 @@ async def test_nobody_at_the_address_is_a_provider_that_is_down(stopwatch: Stopw
         await tokens.verify(token(RSA, kid="one"))
 
 
-async def test_a_provider_that_hangs_is_waited_for_no_longer_than_the_timeout(
-    provider: Provider, stopwatch: Stopwatch
-) -> None:
-    tokens = Tokens(
+@pytest.fixture
+def hasty(provider: Provider, stopwatch: Stopwatch) -> Tokens:
+    """Waits a twentieth of a second for the provider."""
+    return Tokens(
         jwks_url=provider.url,
         fetching=Fetching(timeout_seconds=0.05),
         clock=lambda: NOW,
         stopwatch=stopwatch,
     )
-    assert await good(tokens, token(RSA, kid="one"))
+
+
+async def test_the_keys_at_hand_go_on_while_the_provider_hangs(
+    provider: Provider, hasty: Tokens, stopwatch: Stopwatch
+) -> None:
+    assert await good(hasty, token(RSA, kid="one"))
     provider.gate.clear()
     stopwatch.advance(301)
-    assert await good(tokens, token(RSA, kid="one"))
-    assert not await good(tokens, token(RSA_2, kid="two"))
+    assert await good(hasty, token(RSA, kid="one"))
+    assert not await good(hasty, token(RSA_2, kid="two"))
     assert len(provider.asked) == 2
 
 
-async def test_a_provider_whose_answer_never_ends_is_left_and_tried_again(
-    provider: Provider, stopwatch: Stopwatch
+async def test_an_answer_that_never_begins_keeps_nobody_waiting_and_is_one_thread(
+    provider: Provider, hasty: Tokens, stopwatch: Stopwatch
 ) -> None:
-    tokens = Tokens(
-        jwks_url=provider.url,
-        fetching=Fetching(timeout_seconds=0.05),
-        clock=lambda: NOW,
-        stopwatch=stopwatch,
-    )
-    provider.body = b" " * (MAX_JWKS_BYTES - 1)  # within the limit
-    provider.dry.clear()
+    assert await good(hasty, token(RSA, kid="one"))
+    provider.drips = "headers"
+    for _ in range(5):
+        stopwatch.advance(301)
+        assert await good(hasty, token(RSA, kid="one"))
+    assert len(provider.asked) == 2
+    provider.close()
+
+
+async def test_an_answer_that_never_ends_is_left_and_the_provider_asked_again(
+    provider: Provider, hasty: Tokens, stopwatch: Stopwatch
+) -> None:
+    provider.drips = "body"
     with pytest.raises(KeysUnavailable):
-        await tokens.verify(token(RSA, kid="one"))
-    provider.dry.set()
-    provider.publish(jwk(RSA, "one"))
+        await hasty.verify(token(RSA, kid="one"))
     async with asyncio.timeout(10):
-        while not await good(tokens, token(RSA, kid="one")):
+        while not await good(hasty, token(RSA, kid="one")):
             stopwatch.advance(10)
             await asyncio.sleep(0)
+    assert len(provider.asked) > 1
