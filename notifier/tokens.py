@@ -72,8 +72,8 @@ class Fetching(NamedTuple):
 
     Keys older than `refresh_seconds` are not used before a fetch was tried. While the provider is
     away they go on up to `max_age_seconds`: tokens seldom live longer, and a key that was withdrawn
-    because it was stolen is good for nothing after that. Whatever tokens come, a fetch begins
-    `cooldown_seconds` after the one before.
+    because it was stolen is good for nothing after that. Whatever tokens come, a fetch begins no
+    sooner than `cooldown_seconds` after the one before.
     """
 
     timeout_seconds: float = 3

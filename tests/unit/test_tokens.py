@@ -96,6 +96,12 @@ async def test_a_good_token_says_who_it_is_and_until_when() -> None:
     assert isinstance(identity.expires_at, float)
 
 
+async def test_there_is_nothing_to_warm_up_for_a_secret() -> None:
+    verifier = tokens()
+    await verifier.warm_up()
+    assert (await verifier.verify(signed(claims()))).user == "u1"
+
+
 async def test_a_token_for_development_is_good() -> None:
     token = sign("u1", ["7", UUID], 60, SECRET)
     identity = await Tokens(secret=SECRET).verify(token)
