@@ -923,9 +923,11 @@ class Log:
 
     def append(self, dice: random.Random) -> None:
         position = len(self.log) + 1
-        self.log.append(
-            resync(position, epoch=self.name) if dice.random() < 0.05 else change(position)
-        )
+        bulk = dice.random() < 0.05
+        message = resync(position, epoch=self.name) if bulk else change(position)
+        if dice.random() < 0.02:
+            message["lost"] = True  # it cannot be had, however often the client asks
+        self.log.append(message)
 
     def begin(self) -> None:
         self.epoch += 1
@@ -971,7 +973,7 @@ class BadLine(Peer):
             self.tell(self._log.log[-1])
 
     def tell(self, message: Any) -> None:
-        if self._lucky(0.05):
+        if "lost" in message or self._lucky(0.05):
             return
         text = json.dumps(message)
         for _ in range(2 if self._lucky(0.05) else 1):
