@@ -49,6 +49,10 @@ class TokenExpired(TokenInvalid):
     """The token was good once."""
 
 
+class KeysUnavailable(TokenInvalid):
+    """There is no key to check the token with: it may be good, and nobody can tell now."""
+
+
 class Code(StrEnum):
     """Every `Error.Code` that a client can read."""
 

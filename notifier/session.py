@@ -28,6 +28,7 @@ from notifier.errors import (
     DatabaseError,
     Expired,
     Forbidden,
+    KeysUnavailable,
     Malformed,
     NotAuthenticated,
     NotReady,
@@ -224,6 +225,8 @@ class Session:
     async def _authenticate(self, command: Authenticate) -> None:
         try:
             identity = await self._parts.tokens.verify(command.token)
+        except KeysUnavailable as error:
+            raise NotReady from error
         except TokenInvalid as error:
             expired = isinstance(error, TokenExpired)
             code = Code.TOKEN_EXPIRED if expired else Code.TOKEN_INVALID

@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from jwt.algorithms import HMACAlgorithm
 
 from notifier.companies import canonical
-from notifier.errors import SettingsError, TokenExpired, TokenInvalid
+from notifier.errors import KeysUnavailable, SettingsError, TokenExpired, TokenInvalid
 
 log = structlog.get_logger(__name__)
 
@@ -50,10 +50,6 @@ _ASYMMETRIC = (*_RSA, *_CURVES.values(), "EdDSA")
 _TYPES = ("jwt", "at+jwt")  # a logout token or a proof of possession must not pass for an identity
 
 _PublicKey: TypeAlias = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey | Ed448PublicKey
-
-
-class KeysUnavailable(TokenInvalid):
-    """There is no key to check the token with: it may be good, and nobody can tell now."""
 
 
 class Identity(msgspec.Struct, frozen=True):
