@@ -149,11 +149,16 @@ class EmbeddedPostgres:
             self._end(self._server)
 
     def kill(self) -> None:
-        """Ends the server as a crash would: SIGKILL, nothing flushed, nothing said."""
+        """Ends the server as a crash would: SIGKILL, nothing flushed, nothing said.
+
+        Its other processes notice and go; for a moment they would still answer, so waits for that.
+        """
         if self._server is not None:
             self._server.kill()
             self._server.wait()
             self._forget()
+            with self._claimed():
+                pass
 
     def dsn(self, database: str = "postgres") -> str:
         """A URL for psql, asyncpg and everybody else."""
