@@ -101,7 +101,7 @@ async def measure(stand: Stand, names: frozenset[str]) -> None:
             notifying = await stack.enter_async_context(stand.cluster.notifying())
             loop = await stack.enter_async_context(references.starlette(stand, notifying))
         before = await floor(stand, SOCKETS, floor_seconds)
-        for _ in stand.rounds(4):
+        for _ in stand.rounds(3):
             single = await ours(stand, url, target, SOCKETS, bursts=False, seconds=seconds)
             after = await floor(stand, SOCKETS, floor_seconds)
             _add(stand, "F1", single, before, after)

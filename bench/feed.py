@@ -14,6 +14,8 @@ ALL_OF_A_COMPANY = "UPDATE events SET title = 'change ' || $1::bigint WHERE comp
 EVENTS = 100
 """So many events does each company of the sample have; those of the n-th end with the 100 n-th."""
 
+_numbers = count(1)  # none comes twice: an update that changes nothing is no change
+
 
 def event_of(company: int, number: int) -> str:
     """An event of the company, another one for each of a hundred numbers."""
@@ -26,8 +28,9 @@ async def one_by_one(
     """Single-row transactions, for ever: at most `window` changes on the way to `copies` sockets."""
     async with connected(url) as connection:
         update = await connection.prepare(ONE)
-        for number in count(1):
-            await load.until((number - window) * copies)
+        for made in count(1):
+            await load.until((made - window) * copies)
+            number = next(_numbers)
             await update.fetch(number, event_of(company, number))
 
 
@@ -37,9 +40,9 @@ async def in_bursts(
     """Transactions of a hundred rows, for ever: at most `window` of them on the way."""
     async with connected(url) as connection:
         update = await connection.prepare(ALL_OF_A_COMPANY)
-        for number in count(1):
-            await load.until((number - window) * EVENTS * copies)
-            await update.fetch(number, uuid(company))
+        for made in count(1):
+            await load.until((made - window) * EVENTS * copies)
+            await update.fetch(next(_numbers), uuid(company))
 
 
 async def in_companies(
@@ -49,7 +52,7 @@ async def in_companies(
 
     Returns the number of changes made.
     """
-    numbers = count(1)
+    turns = count(1)
     until = time.monotonic() + seconds
     done = 0
 
@@ -58,9 +61,9 @@ async def in_companies(
         async with connected(url) as connection:
             update = await connection.prepare(ALL_OF_A_COMPANY)
             while time.monotonic() < until:
-                number = next(numbers)
-                await load.until((number - window) * EVENTS)
-                await update.fetch(number, uuid(number % companies + 1))
+                turn = next(turns)
+                await load.until((turn - window) * EVENTS)
+                await update.fetch(next(_numbers), uuid(turn % companies + 1))
                 done += EVENTS
 
     async with asyncio.TaskGroup() as group:
@@ -70,19 +73,20 @@ async def in_companies(
 
 
 async def paced(
-    url: str, *, per_second: float, changes: int, writers: int = 1, companies: int = 1
+    url: str, *, per_second: float, changes: int, writers: int = 1, company: int = 1
 ) -> dict[int, int]:
     """Single-row transactions at fixed moments: number → when its commit was acknowledged (ns)."""
-    numbers = iter(range(1, changes + 1))
+    turns = iter(range(1, changes + 1))
     began = time.monotonic()
     acknowledged: dict[int, int] = {}
 
     async def write() -> None:
         async with connected(url) as connection:
             update = await connection.prepare(ONE)
-            for number in numbers:
-                await asyncio.sleep(began + number / per_second - time.monotonic())
-                await update.fetch(number, event_of(number % companies + 1, number))
+            for turn in turns:
+                await asyncio.sleep(began + turn / per_second - time.monotonic())
+                number = next(_numbers)
+                await update.fetch(number, event_of(company, number))
                 acknowledged[number] = time.monotonic_ns()
 
     async with asyncio.TaskGroup() as group:

@@ -18,7 +18,6 @@ from bench.stand import Stand
 
 OUR_TITLE = '"Title":"change '
 IDLE_PER_SECOND = 20.0
-SETTLE_SECONDS = 10.0
 
 JOURNAL = "CREATE TABLE journal (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, body json)"
 ENTRY = "INSERT INTO journal (body) SELECT row_to_json(e) FROM events AS e WHERE id = $1::uuid"
@@ -30,8 +29,7 @@ async def idle(stand: Stand, url: str, target: Service, plan: list[str], stamp: 
     async with load(stand.load, target.port, plan, stamp=stamp, step=1) as client:
         await client.ready()
         acknowledged = await feed.paced(url, per_second=IDLE_PER_SECOND, changes=changes)
-        async with asyncio.timeout(SETTLE_SECONDS):
-            await client.until(changes)
+        await client.settle(changes)
         return statistics.median(_latencies(await client.stamps(), acknowledged))
 
 
@@ -87,8 +85,7 @@ async def measure_busy(stand: Stand, _names: frozenset[str]) -> None:
                     url, per_second=per_second, changes=changes, writers=8
                 )
                 written = changes / (time.monotonic() - began)
-                async with asyncio.timeout(SETTLE_SECONDS):
-                    await clients.until(changes * sockets)
+                await clients.settle(changes * sockets)
                 (await clients.mark()).check()
                 noise = watch.noise()
                 latencies = sorted(_latencies(await clients.stamps(), acknowledged))

@@ -8,12 +8,15 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from bench.beside import beside
 from bench.programs import BenchError, Program, running
 
-READY_SECONDS = 60.0
+READY_SECONDS = 30.0
+SETTLE_SECONDS = 20.0
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Ready:
-    """All clients are subscribed: after how many seconds, and the last answer to the first one."""
+    """All clients are subscribed: after how many seconds, and the last answer to the last one."""
 
     seconds: float
     answer: dict[str, Any] | None
@@ -78,13 +81,13 @@ class Load:
             else:
                 self._marks.put_nowait(Mark(**event))
 
-    async def ready(self, seconds: float = READY_SECONDS) -> Ready:
+    async def ready(self) -> Ready:
         """Waits until all clients are subscribed."""
-        return await asyncio.wait_for(asyncio.shield(self._ready), seconds)
+        return await _in_time(self._ready, READY_SECONDS, "subscribed")
 
-    async def level(self, seconds: float) -> float:
+    async def level(self) -> float:
         """Waits until every client has as many deliveries as `until` said: seconds since the start."""
-        return await asyncio.wait_for(asyncio.shield(self._level), seconds)
+        return await _in_time(self._level, SETTLE_SECONDS, "level")
 
     async def mark(self) -> Mark:
         """The counters as they are now."""
@@ -96,6 +99,15 @@ class Load:
         while self.deliveries < deliveries:
             self._progress.clear()
             await self._progress.wait()
+
+    async def settle(self, deliveries: int) -> None:
+        """Waits for the last of so many deliveries, when no more are made."""
+        try:
+            async with asyncio.timeout(SETTLE_SECONDS):
+                await self.until(deliveries)
+        except TimeoutError:
+            came = (await self.mark()).deliveries
+            raise BenchError(f"{came:,} of {deliveries:,} deliveries came") from None
 
     async def stamps(self) -> array.array[int]:
         """Ends the clients; numbers and arrivals (ns), in turn."""
@@ -138,3 +150,10 @@ async def load(
         clients = Load(program, len(lines), stamps)
         async with beside(clients.listen()):
             yield clients
+
+
+async def _in_time(event: asyncio.Future[T], seconds: float, what: str) -> T:
+    try:
+        return await asyncio.wait_for(asyncio.shield(event), seconds)
+    except TimeoutError:
+        raise BenchError(f"the clients are not {what} within {seconds:.0f} s") from None

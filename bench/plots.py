@@ -63,9 +63,9 @@ async def transactions(stand: Stand) -> Chart:
                 free = await writers.without(stand, bare, count, seconds)
                 mine = await writers.captured(stand, ours, count, seconds)
                 usual = await writers.notified(stand, notifying, count, seconds)
-                runs["no trigger"][count].append(free)
-                runs[OURS][count].append(mine)
-                runs["pg_notify(row)"][count].append(usual)
+                runs["no trigger"][count].append(free.tps)
+                runs[OURS][count].append(mine.tps)
+                runs["pg_notify(row)"][count].append(usual.tps)
     return _chart(
         "Single-row updates by writing clients", "clients", "transactions per second", runs
     )

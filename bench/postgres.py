@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 import asyncpg
 
+from bench import machine
 from bench.programs import BenchError, output
 from notifier.embedded import EmbeddedPostgres, binaries
 
@@ -76,6 +77,10 @@ class Cluster:
         async with self.copy("notifying") as url:
             await self.execute((SQL / "notify_row.sql").read_text(), "notifying")
             yield url
+
+    def cpu_seconds(self) -> float:
+        """What the server and all its backends have used, also those that are gone."""
+        return machine.cpu_seconds(self.pid, ended=True)
 
     async def version(self) -> str:
         async with connected(self.url("postgres")) as connection:

@@ -14,7 +14,6 @@ from bench.stand import Stand
 WARM, IDLE = 50, 2_000
 CONNECTING = 2_000
 RETURNING, COMPANIES, BEHIND = 5_000, 10, 100
-LEVEL_SECONDS = 45.0
 SETTLE_SECONDS = 1.0
 
 # Transaction control is no query.
@@ -80,7 +79,7 @@ async def measure_return(stand: Stand, _names: frozenset[str]) -> None:
                     stand.load, target.port, plan,
                     at_once=RETURNING, number=OUR_NUMBER, until=BEHIND,
                 ) as clients:  # fmt: skip
-                    seconds = await clients.level(LEVEL_SECONDS)
+                    seconds = await clients.level()
                     queries = await connection.fetchval(QUERIES) - before
                     (await clients.mark()).check()
                     ready = (await clients.ready()).seconds
@@ -98,6 +97,6 @@ async def _write_what_they_miss(stand: Stand, url: str, target: Service) -> str:
         answer = (await clients.ready()).answer
         for company in range(1, COMPANIES + 1):
             await connection.execute(feed.ALL_OF_A_COMPANY, 1, uuid(company))
-        await clients.level(LEVEL_SECONDS)
+        await clients.level()
     assert answer is not None
     return str(answer["Data"]["Epoch"])

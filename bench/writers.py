@@ -4,39 +4,62 @@ from __future__ import annotations
 
 import time
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 
 from bench import references, service
 from bench.load import load
 from bench.postgres import SQL, connected
+from bench.programs import Program
 from bench.stand import Stand
 
 CLIENTS = 32
 ROWS_OF_MANY = 100_000
 
 
-async def without(stand: Stand, url: str, clients: int, seconds: float) -> float:
-    """Transactions a second when nothing watches the table."""
-    return await stand.cluster.pgbench(url, clients, seconds)
+@dataclass(frozen=True)
+class Writing:
+    """Transactions a second, and what each cost PostgreSQL and the listener in CPU seconds."""
+
+    tps: float
+    database: float
+    listener: float = 0.0
 
 
-async def captured(stand: Stand, url: str, clients: int, seconds: float) -> float:
+async def write(
+    stand: Stand, url: str, clients: int, seconds: float, listener: Program | None = None
+) -> Writing:
+    """Single-row updates over all events, for so many seconds."""
+    mine = listener.cpu_seconds() if listener else 0.0
+    database = stand.cluster.cpu_seconds()
+    tps = await stand.cluster.pgbench(url, clients, seconds)
+    database = stand.cluster.cpu_seconds() - database
+    mine = listener.cpu_seconds() - mine if listener else 0.0
+    return Writing(tps, database / (tps * seconds), mine / (tps * seconds))
+
+
+async def without(stand: Stand, url: str, clients: int, seconds: float) -> Writing:
+    """When nothing watches the table."""
+    return await write(stand, url, clients, seconds)
+
+
+async def captured(stand: Stand, url: str, clients: int, seconds: float) -> Writing:
     """The same with our triggers, an awake relay and one subscriber."""
     async with (
         service.serving(stand, url) as target,
         load(stand.load, target.port, service.subscribers(1)) as listening,
     ):
         await listening.ready()
-        return await stand.cluster.pgbench(url, clients, seconds)
+        return await write(stand, url, clients, seconds, target.program)
 
 
-async def notified(stand: Stand, url: str, clients: int, seconds: float) -> float:
+async def notified(stand: Stand, url: str, clients: int, seconds: float) -> Writing:
     """The same with `pg_notify(row)` and the Starlette loop listening, with one subscriber."""
     async with (
         references.starlette(stand, url) as target,
         load(stand.load, target.port, references.paths(1)) as listening,
     ):
         await listening.ready()
-        return await stand.cluster.pgbench(url, clients, seconds)
+        return await write(stand, url, clients, seconds, target.program)
 
 
 async def measure(stand: Stand, names: frozenset[str]) -> None:
@@ -46,14 +69,25 @@ async def measure(stand: Stand, names: frozenset[str]) -> None:
         ours = await stack.enter_async_context(service.migrated(stand))
         if "W2" in names:
             notifying = await stack.enter_async_context(stand.cluster.notifying())
-        for _ in stand.rounds(4):
+        for _ in stand.rounds(3):
             watch = stand.watch()
             free = await without(stand, bare, CLIENTS, seconds)
             mine = await captured(stand, ours, CLIENTS, seconds)
-            stand.table.add("W1", mine / free, watch.noise(), ours_tps=mine, no_trigger_tps=free)
+            stand.table.add(
+                "W1",
+                mine.tps / free.tps,
+                watch.noise(),
+                ours_tps=mine.tps,
+                no_trigger_tps=free.tps,
+                postgres_µs_each=mine.database * 1e6,
+                without_µs_each=free.database * 1e6,
+                notifier_µs_each=mine.listener * 1e6,
+            )
             if "W2" in names:
                 usual = await notified(stand, notifying, CLIENTS, seconds)
-                stand.table.add("W2", mine / usual, ours_tps=mine, pg_notify_tps=usual)
+                stand.table.add(
+                    "W2", mine.tps / usual.tps, ours_tps=mine.tps, pg_notify_tps=usual.tps
+                )
 
 
 async def measure_many(stand: Stand, _names: frozenset[str]) -> None:
@@ -64,7 +98,7 @@ async def measure_many(stand: Stand, _names: frozenset[str]) -> None:
         async with stand.cluster.copy("bare", many) as bare, service.migrated(stand, many) as ours:
             for url in (bare, ours):  # the first one also grows the table: it does not count
                 await _update_all(url)
-            for _ in stand.rounds(4):
+            for _ in stand.rounds(3):
                 watch = stand.watch()
                 free, mine = await _update_all(bare), await _update_all(ours)
                 stand.table.add("W3", mine / free, watch.noise(), ours_s=mine, without_s=free)
