@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +13,8 @@ from rich.console import Console
 
 from notifier import __version__, logs, schema, server
 from notifier import check as checks
+from notifier import listen as listening
+from notifier.client import Position
 from notifier.errors import NotifierError, SettingsError
 from notifier.settings import load
 from notifier.tokens import sign
@@ -153,18 +156,66 @@ def token(
     ttl: Annotated[int, typer.Option(min=1, help="Seconds.")] = 3600,
 ) -> None:
     """Print a token for development, signed with JWT_SECRET."""
+    print(_signed(user, company, ttl))
+
+
+@app.command()
+def listen(
+    *,
+    url: Annotated[str, typer.Option(metavar="WS", help="wss://… of the notifier.")],
+    company: Annotated[str, typer.Option(metavar="ID", help="Whose messages.")],
+    token: Annotated[str | None, typer.Option(help="What says who you are.")] = None,
+    user: Annotated[
+        str | None, typer.Option(metavar="ID", help="Sign tokens for this user with JWT_SECRET.")
+    ] = None,
+    after: Annotated[int | None, typer.Option(min=0, help="Resume after this position…")] = None,
+    epoch: Annotated[str | None, typer.Option(help="…of this log.")] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="A message a line, as it was received.")
+    ] = False,
+    state: Annotated[
+        Path | None, typer.Option(help="A file that remembers where to resume next time.")
+    ] = None,
+) -> None:
+    """Print a company's messages as they are committed, until Ctrl-C."""
+    if user is not None and token is None:
+        get_token = functools.partial(_signed, user, [company], 3600)
+    elif token is not None and user is None:
+        get_token = functools.partial(str, token)
+    else:
+        raise SettingsError("say either --token or --user")
+    if (after is None) != (epoch is None):
+        raise SettingsError("--after and --epoch go together")
+    position = None if after is None or epoch is None else Position(after, epoch)
+    try:
+        asyncio.run(
+            listening.listen(
+                url,
+                company,
+                get_token,
+                position=position,
+                state=state,
+                as_json=as_json,
+                renewable=user is not None,
+            )
+        )
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    except BrokenPipeError:
+        raise typer.Exit(141) from None
+
+
+def _signed(user: str, companies: list[str] | None, ttl: int) -> str:
     settings = load()
     if settings.jwt_secret is None:
         raise SettingsError("NOTIFIER_JWT_SECRET is not set: only a secret can sign")
     issuers, audiences = settings.jwt_issuer, settings.jwt_audience
-    print(
-        sign(
-            user,
-            company,
-            ttl,
-            settings.jwt_secret.get_secret_value(),
-            algorithm=settings.jwt_algorithms[0] if settings.jwt_algorithms else "HS256",
-            issuer=issuers[0] if issuers else None,
-            audience=audiences[0] if audiences else None,
-        )
+    return sign(
+        user,
+        companies,
+        ttl,
+        settings.jwt_secret.get_secret_value(),
+        algorithm=settings.jwt_algorithms[0] if settings.jwt_algorithms else "HS256",
+        issuer=issuers[0] if issuers else None,
+        audience=audiences[0] if audiences else None,
     )
