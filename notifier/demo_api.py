@@ -59,7 +59,12 @@ TABLES: dict[str, tuple[type[Entity], frozenset[str]]] = {
 }
 """What is in a table, and what an insert must give."""
 
-COMPANIES = "SELECT id AS company_id, name, time_zone FROM companies ORDER BY created_at, name"
+COMPANIES = """
+    SELECT id AS company_id, name, time_zone,
+           (SELECT user_id FROM employees WHERE company_id = companies.id AND user_id IS NOT NULL
+            ORDER BY created_at, name LIMIT 1) AS user_id
+    FROM companies ORDER BY created_at, name
+"""
 EMPLOYEES = """
     SELECT id AS employee_id, company_id, user_id, name, email, job_title
     FROM employees WHERE company_id = $1 ORDER BY created_at, name
@@ -125,7 +130,7 @@ def routes(database_url: str, token: Callable[[str], str]) -> list[BaseRoute]:
 
 
 async def _state(connection: Connection, request: Request) -> Response:
-    """All companies, and everything of the one that is asked for, as of one moment.
+    """All companies, each with a user who may see it, and everything of the one that is asked for.
 
     The rows have the properties that messages have: a client draws both alike.
     """

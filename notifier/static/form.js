@@ -1,0 +1,76 @@
+/** A dialog with a form: opens with values, gives values back, and says what went wrong. */
+export class Form {
+  /** What is being edited; null for something new. */
+  id = null;
+  #dialog;
+  #form;
+  #save;
+  #remove;
+
+  /** @param {{ save(id, values), remove(id) }} on both may throw: the message is shown */
+  constructor(dialog, on) {
+    this.#dialog = dialog;
+    this.#form = dialog.querySelector("form");
+    this.#save = on.save;
+    this.#remove = on.remove;
+    this.fields = this.#form.elements;
+    this.fields.leave.onclick = () => dialog.close();
+    this.fields.remove.onclick = () => this.#try(() => this.#remove(this.id));
+    this.#form.onsubmit = (submit) => {
+      submit.preventDefault();
+      const wrong = [...this.fields].find((field) => !field.validity?.valid);
+      if (wrong) {
+        this.#complain(`${wrong.labels[0].firstChild.textContent.trim()}: ${wrong.validationMessage}`);
+        wrong.focus();
+        return;
+      }
+      this.#try(() => this.#save(this.id, this.fields));
+    };
+    dialog.onclose = () => (this.id = null);
+    // A click beside it closes it.
+    dialog.onclick = (click) => click.target === dialog && dialog.close();
+  }
+
+  open(id, title, values) {
+    this.id = id;
+    this.#dialog.querySelector("h2").textContent = title;
+    this.#complain("");
+    this.#note("");
+    for (const [name, value] of Object.entries(values)) {
+      const field = this.fields[name];
+      if (field.type === "checkbox") field.checked = value;
+      else field.value = value ?? "";
+    }
+    this.fields.remove.hidden = id === null;
+    this.#dialog.querySelector("[type=submit]").disabled = false;
+    this.#dialog.showModal();
+  }
+
+  /** Somebody else has changed or removed what is open here. */
+  tell(text, gone) {
+    this.#note(text);
+    if (!gone) return;
+    this.fields.remove.hidden = true;
+    this.#dialog.querySelector("[type=submit]").disabled = true;
+  }
+
+  async #try(action) {
+    this.#complain("");
+    try {
+      await action();
+      this.#dialog.close();
+    } catch (error) {
+      this.#complain(error.message);
+    }
+  }
+
+  #complain(text) {
+    this.#dialog.querySelector(".complaint").textContent = text;
+  }
+
+  #note(text) {
+    const note = this.#dialog.querySelector(".note");
+    note.textContent = text;
+    note.hidden = !text;
+  }
+}
