@@ -14,7 +14,6 @@ DECLARE
     change bigint;
     was json;
     became json;
-    bytes int;
     is_partial boolean := false;
 BEGIN
     -- The doorbell. The relay holds this lock only while it sleeps; awake, it needs no ring.
@@ -38,8 +37,11 @@ BEGIN
                     RETURN NULL;
                 END IF;
             END IF;
+            is_partial := coalesce(greatest(pg_column_size(was), pg_column_size(became)) > row_limit, false);
         EXCEPTION WHEN OTHERS THEN
             is_partial := true;
+        END;
+        IF is_partial THEN
             BEGIN
                 was := notifier.keys(OLD, TG_ARGV[1], TG_ARGV[2]);
                 became := notifier.keys(NEW, TG_ARGV[1], TG_ARGV[2]);
@@ -47,21 +49,12 @@ BEGIN
                 was := NULL;
                 became := NULL;
             END;
-        END;
-        IF pg_column_size(was) > row_limit THEN
-            was := json_build_object(TG_ARGV[1], was -> TG_ARGV[1], TG_ARGV[2], was -> TG_ARGV[2]);
-            is_partial := true;
-        END IF;
-        IF pg_column_size(became) > row_limit THEN
-            became := json_build_object(TG_ARGV[1], became -> TG_ARGV[1], TG_ARGV[2], became -> TG_ARGV[2]);
-            is_partial := true;
         END IF;
     END IF;
 
-    -- About every MiB the size is looked at, so that the disk stays bounded when nobody drains.
-    bytes := coalesce(pg_column_size(was), 0) + coalesce(pg_column_size(became), 0);
-    IF change % greatest(1, 1048576 / (1024 + bytes)) = 0
-       AND notifier.log_bytes() > (SELECT max_log_bytes FROM notifier.configuration) THEN
+    -- About every 2 MiB the size is looked at, so that the disk stays bounded when nobody drains.
+    IF change % (2097152 / (1024 + coalesce(pg_column_size(was), 0) + coalesce(pg_column_size(became), 0))) = 0
+       AND notifier.is_full() THEN
         PERFORM setval('notifier.change_ids', full_mark);
         RETURN NULL;
     END IF;

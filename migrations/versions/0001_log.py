@@ -12,7 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    for name in ("log", "log_bytes", "system", "without", "keys", "capture"):
+    for name in ("log", "log_bytes", "is_full", "system", "without", "keys", "readable", "capture"):
         run(read(name))
     run(
         """
@@ -28,7 +28,8 @@ def downgrade() -> None:
     run(
         """
         DROP FUNCTION notifier.capture() CASCADE;
-        DROP FUNCTION notifier.keys, notifier.without, notifier.system, notifier.log_bytes;
+        DROP FUNCTION notifier.readable, notifier.keys, notifier.without, notifier.system, notifier.is_full,
+                      notifier.log_bytes;
         DROP VIEW notifier.changes;
         DROP TABLE notifier.messages, notifier.positions, notifier.log, notifier.changes_0,
                    notifier.changes_1, notifier.configuration, notifier.watches;
