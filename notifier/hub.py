@@ -107,6 +107,7 @@ class Channel:
         self._users: dict[str, set[Subscriber]] = {}
         self._queue: deque[list[Message]] = deque()
         self._pumping: asyncio.Task[None] | None = None
+        self._gone: set[Subscriber] = set()  # who left since the batch began
 
     @property
     def position(self) -> int:
@@ -137,6 +138,7 @@ class Channel:
             return
         self._fast.pop(subscriber, None)
         self._slow.pop(subscriber, None)
+        self._gone.add(subscriber)
         same = self._users[subscriber.user]
         same.discard(subscriber)
         if not same:
@@ -170,9 +172,10 @@ class Channel:
 
     def _write_now(self, messages: list[Message]) -> None:
         """The hot path: one frame a message, one write a subscriber."""
+        self._gone.clear()
         frames = self._remember(messages)
         data = frames[0] if len(frames) == 1 else b"".join(frames)
-        for write in self._fast.values():
+        for write in list(self._fast.values()):  # a write may make its subscriber a slow one
             write(data)
         if self._slow:
             bodies = [message.body for message in messages]
@@ -185,22 +188,26 @@ class Channel:
         try:
             while self._queue:
                 messages = self._queue.popleft()
-                everybody = [*self._fast.items(), *((each, None) for each in self._slow)]
+                everybody = self.subscribers()
+                self._gone.clear()
                 pieces = joined(self._remember(messages))
                 bodies = [message.body for message in messages]
                 for piece in pieces:
                     for start in range(0, len(everybody), SLICE):
-                        for subscriber, _ in everybody[start : start + SLICE]:
+                        for subscriber in everybody[start : start + SLICE]:
+                            if subscriber in self._gone:
+                                continue
                             write = self._fast.get(subscriber)
                             if write is not None:
                                 write(piece)
-                            elif subscriber in self._slow:
+                            else:
                                 subscriber.write(piece, bodies)
                         await asyncio.sleep(0)
                     bodies = []
                 self._written(messages)
         finally:
             self._pumping = None
+            self._gone.clear()
 
     def _remember(self, messages: list[Message]) -> list[bytes]:
         frames = []
@@ -350,9 +357,9 @@ class Hub:
                     del self._channels[company]
             metrics.CHANNELS.set(len(self._channels))
 
-    def channels(self) -> list[Channel]:
-        """All of them."""
-        return list(self._channels.values())
+    def holds(self, channel: Channel) -> bool:
+        """Whether the channel still is the company's: one that was lost hears nothing more."""
+        return self._channels.get(channel.company) is channel
 
     # --- replay
 

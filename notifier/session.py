@@ -349,7 +349,7 @@ class Session:
         membership, identity = self._parts.membership, self._identity
         assert identity is not None
         while not self.ended:
-            if epoch != hub.epoch:
+            if epoch != hub.epoch or not hub.holds(channel):
                 raise NotReady
             if membership.follows_rows and hub.revoked(channel.company, self.user, serial):
                 serial = hub.serial
