@@ -1,0 +1,27 @@
+FROM python:3.13-slim AS build
+WORKDIR /source
+RUN python -m venv /venv
+COPY requirements-serve.lock ./
+RUN /venv/bin/pip install --no-cache-dir --require-hashes --requirement requirements-serve.lock
+COPY LICENSE README.md pyproject.toml ./
+COPY migrations migrations
+COPY notifier notifier
+COPY sql sql
+RUN /venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation .
+
+FROM python:3.13-slim
+RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin notifier
+COPY --from=build /venv /venv
+ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1
+# A notifier.toml, if there is one, is mounted here.
+WORKDIR /etc/notifier
+USER notifier
+EXPOSE 8181
+HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 CMD ["python", "-c", "\
+import os, ssl, urllib.request\n\
+scheme = 'https' if os.environ.get('NOTIFIER_SSL_CERTFILE') else 'http'\n\
+url = f'{scheme}://127.0.0.1:{os.environ.get(\"NOTIFIER_PORT\", 8181)}/livez'\n\
+# Whether the process lives is asked of itself: its certificate names another host.\n\
+urllib.request.urlopen(url, timeout=4, context=ssl._create_unverified_context())\n"]
+ENTRYPOINT ["notifier"]
+CMD ["serve"]
