@@ -17,17 +17,23 @@ def frame(body: JSON) -> bytes:
     return Frame(Opcode.TEXT, body).serialize(mask=False)
 
 
-def joined(frames: Iterable[bytes]) -> list[bytes]:
-    """Frames joined into as few pieces of about CHUNK_BYTES as they need."""
-    pieces: list[bytes] = []
-    piece: list[bytes] = []
-    size = 0
+def body(framed: bytes) -> JSON:
+    """What is in a frame that `frame` made."""
+    length = framed[1]
+    return framed[2 if length < _EXTENDED else 4 if length == _EXTENDED else 10 :]
+
+
+_EXTENDED = 126  # RFC 6455, 5.2: 126 and 127 say that the length follows, in two or eight bytes
+
+
+def chunks(frames: Iterable[bytes]) -> list[list[bytes]]:
+    """Frames in groups of about CHUNK_BYTES; a larger one stands alone."""
+    groups: list[list[bytes]] = []
+    size = CHUNK_BYTES
     for each in frames:
-        if piece and size + len(each) > CHUNK_BYTES:
-            pieces.append(b"".join(piece))
-            piece, size = [], 0
-        piece.append(each)
+        if size + len(each) > CHUNK_BYTES:
+            groups.append([])
+            size = 0
+        groups[-1].append(each)
         size += len(each)
-    if piece:
-        pieces.append(b"".join(piece))
-    return pieces
+    return groups

@@ -11,10 +11,11 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Protocol
 
 from notifier import metrics
-from notifier.frames import CHUNK_BYTES, frame, joined
+from notifier.frames import CHUNK_BYTES, body, chunks, frame
 from notifier.messages import Message
 
 SLICE = 500
@@ -23,6 +24,10 @@ SLICE = 500
 RECENT_MESSAGES = 2000
 RECENT_BYTES = 1024 * 1024
 """What a channel keeps for those who resume, so that many of them cost one query."""
+
+BUDGET_BYTES = 128 * 1024 * 1024
+PRESSED_BYTES = 16 * 1024
+"""What all channels may keep together; beyond it each keeps so little."""
 
 IDLE_CHANNELS = 1000
 """Channels without subscribers that are kept for those who come back."""
@@ -48,59 +53,80 @@ class Subscriber(Protocol):
         """The channel cannot go on: come back and resume."""
 
 
+class Budget:
+    """Bytes that all channels of a node keep."""
+
+    __slots__ = ("used",)
+
+    def __init__(self) -> None:
+        self.used = 0
+
+    @property
+    def allowance(self) -> int:
+        """What one channel may keep now."""
+        return RECENT_BYTES if self.used < BUDGET_BYTES else PRESSED_BYTES
+
+
 class Recent:
     """The end of a company's log, in memory: dense, bounded in number and bytes."""
 
-    __slots__ = ("_bytes", "_items", "last")
+    __slots__ = ("_budget", "_bytes", "_items", "last")
 
-    def __init__(self, last: int) -> None:
+    def __init__(self, last: int, budget: Budget) -> None:
         self.last = last
-        self._items: deque[tuple[datetime, bytes, bytes]] = deque()
+        self._budget = budget
+        self._items: deque[tuple[datetime, bytes]] = deque()
         self._bytes = 0
 
     def append(self, message: Message, framed: bytes) -> None:
         """Takes the message after `last`."""
-        self._items.append((message.stored, framed, message.body))
-        self._bytes += len(framed)
+        self._items.append((message.stored, framed))
+        self._count(len(framed))
         self.last = message.position
+        allowance = self._budget.allowance
         while len(self._items) > RECENT_MESSAGES or (
-            self._bytes > RECENT_BYTES and len(self._items) > 1
+            self._bytes > allowance and len(self._items) > 1
         ):
-            self._bytes -= len(self._items.popleft()[1])
+            self._count(-len(self._items.popleft()[1]))
 
     def prepend(self, messages: Sequence[Message]) -> None:
         """Takes older messages, up to the one before the first that is here."""
-        first = self.first
+        allowance = self._budget.allowance
         for message in reversed(messages):
+            if message.position != self.first - 1 or len(self._items) >= RECENT_MESSAGES:
+                return
             framed = frame(message.body)
-            if message.position != first - 1 or self._bytes + len(framed) > RECENT_BYTES:
+            if self._bytes + len(framed) > allowance:
                 return
-            if len(self._items) >= RECENT_MESSAGES:
-                return
-            first = message.position
-            self._items.appendleft((message.stored, framed, message.body))
-            self._bytes += len(framed)
+            self._items.appendleft((message.stored, framed))
+            self._count(len(framed))
+
+    def forget(self) -> None:
+        """Gives back what it takes of the budget."""
+        self._items.clear()
+        self._count(-self._bytes)
+
+    def _count(self, size: int) -> None:
+        self._bytes += size
+        self._budget.used += size
 
     @property
     def first(self) -> int:
         """The position of the first message that is here; `last` + 1 where there is none."""
         return self.last - len(self._items) + 1
 
-    def after(self, position: int) -> Iterable[tuple[datetime, bytes, bytes]]:
-        """(stored, frame, body) of the messages after `position`, which must be here."""
-        skip = position + 1 - self.first
-        if skip == 0:
-            return self._items
-        items = self._items
-        return [items[index] for index in range(skip, len(items))]
+    def after(self, position: int) -> list[tuple[datetime, bytes]]:
+        """When they were stored, and the frames, of the messages after `position`: it must be here."""
+        return list(islice(self._items, position + 1 - self.first, None))
 
 
 class Channel:
     """One company on this node: its position, its recent messages, and who follows it."""
 
-    def __init__(self, company: str, position: int) -> None:
+    def __init__(self, company: str, position: int, budget: Budget) -> None:
         self.company = company
-        self.recent = Recent(position)
+        self.recent = Recent(position, budget)
+        self._budget = budget
         self.pins = 0
         self._fast: dict[Subscriber, Callable[[bytes], object]] = {}
         self._slow: dict[Subscriber, None] = {}
@@ -138,7 +164,8 @@ class Channel:
             return
         self._fast.pop(subscriber, None)
         self._slow.pop(subscriber, None)
-        self._gone.add(subscriber)
+        if self._pumping is not None:
+            self._gone.add(subscriber)
         same = self._users[subscriber.user]
         same.discard(subscriber)
         if not same:
@@ -172,14 +199,14 @@ class Channel:
 
     def _write_now(self, messages: list[Message]) -> None:
         """The hot path: one frame a message, one write a subscriber."""
-        self._gone.clear()
         frames = self._remember(messages)
         data = frames[0] if len(frames) == 1 else b"".join(frames)
+        slow = list(self._slow)
         for write in list(self._fast.values()):  # a write may make its subscriber a slow one
             write(data)
-        if self._slow:
+        if slow:
             bodies = [message.body for message in messages]
-            for subscriber in list(self._slow):
+            for subscriber in slow:
                 subscriber.write(data, bodies)
         self._written(messages)
 
@@ -190,20 +217,19 @@ class Channel:
                 messages = self._queue.popleft()
                 everybody = self.subscribers()
                 self._gone.clear()
-                pieces = joined(self._remember(messages))
-                bodies = [message.body for message in messages]
-                for piece in pieces:
+                for chunk in chunks(self._remember(messages)):
+                    data = b"".join(chunk)
+                    bodies = [body(framed) for framed in chunk]
                     for start in range(0, len(everybody), SLICE):
                         for subscriber in everybody[start : start + SLICE]:
                             if subscriber in self._gone:
                                 continue
                             write = self._fast.get(subscriber)
                             if write is not None:
-                                write(piece)
+                                write(data)
                             else:
-                                subscriber.write(piece, bodies)
+                                subscriber.write(data, bodies)
                         await asyncio.sleep(0)
-                    bodies = []
                 self._written(messages)
         finally:
             self._pumping = None
@@ -230,10 +256,12 @@ class Channel:
     def restart(self) -> None:
         """Another epoch begins: what waits to be said belongs to the old one."""
         self._queue.clear()
-        self.recent = Recent(0)
+        self.recent.forget()
+        self.recent = Recent(0, self._budget)
 
     def lose(self) -> None:
         """Everybody must come back."""
+        self.recent.forget()
         for subscriber in self.subscribers():
             subscriber.lost()
 
@@ -251,6 +279,7 @@ class Hub:
         self._pages = pages
         self._retention = timedelta(hours=retention_hours)
         self.epoch = ""
+        self._budget = Budget()
         self._channels: OrderedDict[str, Channel] = OrderedDict()
         self._opening: dict[str, asyncio.Task[Channel]] = {}
         self._early: dict[str, list[Message]] = {}
@@ -282,6 +311,7 @@ class Hub:
             if len(channel) or channel.pins:
                 channel.restart()
             else:
+                channel.recent.forget()
                 del self._channels[company]
         for early in self._early.values():
             early.clear()
@@ -333,7 +363,7 @@ class Hub:
                 position = await self._heads(company)
                 if epoch == self.epoch:
                     break
-            channel = self._channels[company] = Channel(company, position)
+            channel = self._channels[company] = Channel(company, position, self._budget)
             later = [message for message in early if message.position > position]
             if later:
                 channel.publish(later)
@@ -354,6 +384,7 @@ class Hub:
                 if len(self._channels) <= IDLE_CHANNELS:
                     break
                 if not oldest.pins and not len(oldest):
+                    oldest.recent.forget()
                     del self._channels[company]
             metrics.CHANNELS.set(len(self._channels))
 
@@ -379,20 +410,19 @@ class Hub:
             return self._kept(older[0].stored)
         if after == channel.position:
             return True
-        return self._kept(next(iter(channel.recent.after(after)))[0])
+        return self._kept(channel.recent.after(after)[0][0])
 
     def _kept(self, stored: datetime) -> bool:
         return stored > datetime.now(UTC) - self._retention
 
-    async def page(self, channel: Channel, after: int) -> tuple[list[bytes], list[bytes]]:
-        """Frames and bodies of the next messages after `after`; empty where they are gone."""
+    async def page(self, channel: Channel, after: int) -> list[bytes]:
+        """Frames of the next messages after `after`; none where they are gone."""
         if after + 1 >= channel.recent.first:
-            items = list(channel.recent.after(after))
-            return [framed for _, framed, _ in items], [body for _, _, body in items]
+            return [framed for _, framed in channel.recent.after(after)]
         older = await self._pages(channel.company, after, self.epoch)
         if not older or older[0].position != after + 1:
-            return [], []
-        return [frame(message.body) for message in older], [message.body for message in older]
+            return []
+        return [frame(message.body) for message in older]
 
 
 def _parts(messages: list[Message]) -> Iterable[list[Message]]:

@@ -38,7 +38,7 @@ from notifier.errors import (
     TooBig,
     TooMany,
 )
-from notifier.frames import frame, joined
+from notifier.frames import body, chunks, frame
 from notifier.hub import Channel, Hub
 from notifier.membership import Membership
 from notifier.messages import (
@@ -363,16 +363,16 @@ class Session:
                 channel.join(self, self._wire.fast)
                 return
             before = hub.serial
-            frames, bodies = await hub.page(channel, position)
+            frames = await hub.page(channel, position)
             if not frames:
                 raise NotReady  # pruned meanwhile: the client resumes, and is told so
-            if hub.serial != before or self.ended:
+            if hub.serial != before or epoch != hub.epoch or self.ended:
                 continue
             position += len(frames)
             metrics.REPLAYED.inc(len(frames))
-            for piece in joined(frames):
-                self._wire.write(piece, bodies)
-                bodies = []
+            for chunk in chunks(frames):
+                bodies = () if self._wire.fast else [body(framed) for framed in chunk]
+                self._wire.write(b"".join(chunk), bodies)
                 await self._wire.drain()
 
     def _leave(self) -> None:
@@ -472,5 +472,5 @@ class Session:
             self._wire.end(closure)
 
     def _say(self, said: Said) -> None:
-        body = encode(said)
-        self._wire.write(frame(body), [body])
+        text = encode(said)
+        self._wire.write(frame(text), [text])
