@@ -7,7 +7,7 @@ FROM (
            c.operation::text AS operation, c.old, c.new, c.partial, c.actor, c.at
     FROM notifier.changes AS c
     JOIN notifier.watches AS w USING (entity)
-    CROSS JOIN LATERAL (VALUES (c.old), (c.new)) AS side (image)
+    CROSS JOIN LATERAL (VALUES (notifier.readable(c.old)), (notifier.readable(c.new))) AS side (image)
     WHERE c.xid = $1::bigint::text::xid8 AND image IS NOT NULL
       AND (image -> w.company)::text IS NOT NULL
       AND NOT ((image -> w.company)::text = ANY ($2::text[]))
@@ -18,5 +18,6 @@ SELECT NULL, c.id, c.xid::text::bigint, c.entity, c.operation::text, c.old, c.ne
 FROM notifier.changes AS c
 LEFT JOIN notifier.watches AS w USING (entity)
 WHERE c.xid = $1::bigint::text::xid8
-  AND (c.operation = 'T' OR (c.old -> w.company IS NULL AND c.new -> w.company IS NULL))
+  AND (c.operation = 'T' OR (notifier.readable(c.old) -> w.company IS NULL
+                             AND notifier.readable(c.new) -> w.company IS NULL))
 ORDER BY company NULLS FIRST, id

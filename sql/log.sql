@@ -50,7 +50,7 @@ CREATE TABLE notifier.messages (
     slot      smallint NOT NULL,
     seq       bigint NOT NULL,             -- orders all messages, for the nodes
     company   text NOT NULL,
-    position  bigint NOT NULL,             -- 1, 2, 3 … within the company and the epoch
+    position  bigint NOT NULL,             -- 1, 2, 3, ... within the company and the epoch
     at        timestamptz NOT NULL,        -- when its change was made
     stored    timestamptz NOT NULL DEFAULT clock_timestamp(),
     body      json NOT NULL,               -- as it is sent

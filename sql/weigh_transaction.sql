@@ -5,7 +5,7 @@ FROM (
     SELECT c.at, c.entity, (image -> w.company)::text AS company, (image -> w.key)::text AS key
     FROM notifier.changes AS c
     JOIN notifier.watches AS w USING (entity)
-    CROSS JOIN LATERAL (VALUES (c.old), (c.new)) AS side (image)
+    CROSS JOIN LATERAL (VALUES (notifier.readable(c.old)), (notifier.readable(c.new))) AS side (image)
     WHERE c.xid = $1::bigint::text::xid8 AND image IS NOT NULL
 ) AS touched
 WHERE company IS NOT NULL AND company <> 'null'
