@@ -6,6 +6,8 @@ value can break a message: a number keeps its digits, a json column its escapes.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
@@ -16,7 +18,7 @@ from typing import NamedTuple
 import msgspec
 
 from notifier.companies import canonical
-from notifier.messages import JSON
+from notifier.messages import COMPANY_LIMIT, JSON
 
 MESSAGE_LIMIT = 256 * 1024
 """Bytes of a message; a larger one is sent with keys only."""
@@ -25,7 +27,8 @@ SAFE_INTEGER = 2**53
 SAFE_DIGITS = 15
 """A number of so many digits is below 2^53."""
 
-EVERY_COMPANY = "*"
+EVERY_COMPANY = ""
+"""No company is called so, see `company_named`."""
 ANYBODY = ("*",)
 
 Row = dict[str, bytes]
@@ -70,7 +73,7 @@ class Change(NamedTuple):
 class Draft(NamedTuple):
     """A message that has no number yet: `head`, then the position, then `tail`.
 
-    Company "*" is for every company that the log knows. A Resync is `open`: its head has gaps for
+    Company "" is for every company that the log knows. A Resync is `open`: its head has gaps for
     company and epoch, which `fill` closes.
     """
 
@@ -130,7 +133,7 @@ class Transaction:
         self._watched = watched
         self._only = only  # the one company that is looked at; None: each
         self._entries: dict[tuple[str, str, bytes], _Entry] = {}
-        self._resyncs: list[tuple[int, datetime, str, bool]] = []
+        self._resync: tuple[int, Draft] | None = None
         self.broken = 0
 
     def add(self, change: Change) -> None:
@@ -141,15 +144,16 @@ class Transaction:
         if change.operation == "T":
             self.barrier(change)
             grants = watch.member is not None or watch.key == watch.company
-            self._resyncs.append((change.id, change.at, "truncate", grants))
+            self._read_afresh(change, "truncate", grants)
             return
         try:
-            old = _row(change.old, watch)
-            new = _row(change.new, watch)
+            old, new, poisonous = _rows(change, watch)
         except Broken:
             self.broken += 1
-            self._resyncs.append((change.id, change.at, "overflow", True))
+            self._read_afresh(change, "overflow", True)
             return
+        if poisonous:
+            change = change._replace(partial=True)
         if old is not None and new is not None and old[watch.key] != new[watch.key]:
             self._apply(change, watch, old, None)
             self._apply(change, watch, None, new)
@@ -160,6 +164,12 @@ class Transaction:
         """A TRUNCATE: what was done to the entity's rows before it is nothing any more."""
         for name in [name for name in self._entries if name[1] == change.entity]:
             del self._entries[name]
+
+    def _read_afresh(self, change: Change, reason: str, grants: bool) -> None:
+        """Every company is told, once a transaction; the last time counts for all."""
+        told = grants or (self._resync is not None and bool(self._resync[1].revokes))
+        revokes = ANYBODY if told else ()
+        self._resync = change.id, resync(EVERY_COMPANY, reason, change.at, revokes)
 
     def _apply(self, change: Change, watch: Watched, old: Row | None, new: Row | None) -> None:
         """One side, or both, of one row; each company sees only the images that are its own."""
@@ -208,8 +218,8 @@ class Transaction:
                 order, draft = ordered[-1]
                 ordered[-1] = (order, draft._replace(revokes=tuple(sorted(revoked))))
             drafts += ordered
-        for order, at, reason, grants in self._resyncs:
-            drafts.append((order, resync(EVERY_COMPANY, reason, at, ANYBODY if grants else ())))
+        if self._resync is not None:
+            drafts.append(self._resync)
         drafts.sort(key=lambda pair: pair[0])
         return [draft for _, draft in drafts]
 
@@ -226,17 +236,56 @@ def fill(draft: Draft, company: str, epoch: str) -> Draft:
     return draft._replace(company=company, head=head, open=False)
 
 
-def _row(image: JSON | None, watch: Watched) -> Row | None:
-    """The columns of a row. Raises Broken where key or company are not among them."""
+def _rows(change: Change, watch: Watched) -> tuple[Row | None, Row | None, bool]:
+    """The rows before and after, and whether only their keys could be read.
+
+    Raises Broken where key or company are not among the columns.
+    """
+    try:
+        old, new, poisonous = _row(change.old), _row(change.new), False
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        old, new, poisonous = _keys(change.old, watch), _keys(change.new, watch), True
+    if old is None and new is None:  # capture could not even read its keys
+        raise Broken(watch.entity)
+    for row in (old, new):
+        if row is not None and (watch.key not in row or watch.company not in row):
+            raise Broken(watch.entity)
+    return old, new, poisonous
+
+
+def _row(image: JSON | None) -> Row | None:
     if image is None:
         return None
-    try:
-        row = {column: bytes(value) for column, value in _decode_row(image).items()}
-    except (msgspec.DecodeError, UnicodeError) as error:
-        raise Broken(watch.entity) from error
-    if watch.key not in row or watch.company not in row:
-        raise Broken(watch.entity)
-    return row
+    image.decode()  # the reader below does not look into strings
+    return {column: bytes(value) for column, value in _decode_row(image).items()}
+
+
+_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[][{},:]|[^][{},:"\s]+', re.DOTALL)
+
+
+def _keys(image: JSON | None, watch: Watched) -> Row | None:
+    """Key and company of a row that JSON's readers refuse.
+
+    It holds half a surrogate, bytes that are no text, or a thousand brackets in brackets.
+    """
+    if image is None:
+        return None
+    image = image.decode(errors="replace").encode()
+    row: Row = {}
+    column, start, depth = "", 0, 0
+    for token in _TOKEN.finditer(image):
+        mark = token[0]
+        if depth == 1 and mark in (b",", b"}"):
+            row[column] = image[start : token.start()].strip()
+        if mark in (b"{", b"["):
+            depth += 1
+        elif mark in (b"}", b"]"):
+            depth -= 1
+        elif depth == 1 and mark == b":":
+            column = json.loads(image[start : token.start()])
+        if depth == 1 and mark in (b"{", b",", b":"):
+            start = token.end()
+    return {name: row[name] for name in (watch.key, watch.company) if name in row}
 
 
 def _company(row: Row | None, watch: Watched) -> str | None:
@@ -246,18 +295,17 @@ def _company(row: Row | None, watch: Watched) -> str | None:
     value = row[watch.company]
     if value == b"null":
         return None
-    return _company_named(value)
+    return company_named(value)
 
 
 @lru_cache(maxsize=10_000)
-def _company_named(value: bytes) -> str | None:
-    """The id of a company as it stands in JSON."""
-    if value[:1] != b'"':
-        return value.decode()
+def company_named(value: bytes) -> str | None:
+    """The id of a company as it stands in JSON; None for one that no client can ask for."""
     try:
-        return canonical(msgspec.json.decode(value, type=str))
+        name = msgspec.json.decode(value, type=str) if value[:1] == b'"' else value.decode()
     except msgspec.DecodeError:
         return None
+    return canonical(name) if 0 < len(name) <= COMPANY_LIMIT else None
 
 
 def _user(row: Row | None, watch: Watched) -> str | None:
@@ -362,11 +410,11 @@ def _nested(value: bytes) -> bytes:
             items = msgspec.json.decode(value, type=list[msgspec.Raw])
             return b"[%s]" % b",".join(_inner(bytes(item)) for item in items)
         pairs = msgspec.json.decode(value, type=dict[str, msgspec.Raw])
-    except msgspec.DecodeError:
+        return b"{%s}" % b",".join(
+            b"%s:%s" % (_quote(name), _inner(bytes(item))) for name, item in pairs.items()
+        )
+    except (msgspec.DecodeError, RecursionError):
         return value
-    return b"{%s}" % b",".join(
-        b"%s:%s" % (_quote(name), _inner(bytes(item))) for name, item in pairs.items()
-    )
 
 
 def _inner(value: bytes) -> bytes:
