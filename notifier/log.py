@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Any
 
@@ -24,12 +24,19 @@ from notifier.sql import read
 DOORBELL = 7815279001
 """The advisory lock that the sleeping relay holds; `sql/capture.sql` tries it."""
 
+TURNSTILE = 7815279003
+"""The advisory lock under which the relay sets the sequence of changes: no overflow is unsaid."""
+
 SLOTS = 8
 PAGE = 5000
 """Changes that are held in memory at once."""
 
+REOPENING = 1 << 62
+"""For a transaction id: the log was full, and what to do about it has begun."""
+
 _ERA = 1 << 32
 _FULL = 1 << 62
+_MARGIN = 1 << 20
 _SEPARATOR = chr(31)
 
 
@@ -110,9 +117,10 @@ class Log:
             rows = await self._writer.fetch(
                 """
                 SELECT w.*, ARRAY(
-                    SELECT a.attname::text FROM pg_attribute AS a
+                    SELECT a.attname::text FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid
                     WHERE a.attrelid = to_regclass(w.relation) AND a.attnum > 0
-                      AND a.atttypid IN ('json'::regtype, 'jsonb'::regtype)) AS untouched
+                      -- a domain is printed by its base type
+                      AND t.typoutput IN ('json_out'::regproc, 'jsonb_out'::regproc)) AS untouched
                 FROM notifier.watches AS w
                 """,
                 timeout=DEADLINE_SECONDS,
@@ -248,14 +256,20 @@ class Log:
         return bool(row and row[0] >= _FULL)
 
     async def reopen(self) -> int | None:
-        """Lets capture store again. What transactions in flight dropped is still to come to light:
+        """Empties what nobody writes to, read or not, and lets capture store again.
 
-        they are those before the returned transaction id, None where there is none in flight.
+        What transactions in flight dropped is still to come to light: they are those before the
+        returned transaction id, None where there is none in flight.
         """
         async with self._busy:
+            for which in (0, 1):
+                with suppress(asyncpg.LockNotAvailableError):
+                    async with self._writer.transaction():
+                        await self._lock(which)
+                        await self._writer.execute(f"TRUNCATE notifier.changes_{which}")
             await self._writer.execute(
-                "SELECT setval('notifier.change_ids', (SELECT coalesce(max(id), 0) + 1"
-                f" FROM notifier.changes WHERE id < {_FULL}))"
+                f"SELECT setval('notifier.change_ids', last_value - {_FULL} + {_MARGIN})"
+                f" FROM notifier.change_ids WHERE last_value >= {_FULL}"
             )
             row = await self._writer.fetchrow(
                 "SELECT pg_snapshot_xmax(s)::text::bigint AS xmax, pg_snapshot_xmin(s)::text::bigint"
@@ -292,16 +306,22 @@ class Log:
                 return False
             if sizes[current] < bytes_limit:
                 return False
-            await self._writer.execute(
-                f"SELECT setval('notifier.change_ids', {(last // _ERA + 1) * _ERA})"
-            )
-        return True
+            async with self._writer.transaction():
+                alone = await self._writer.fetchval(
+                    "SELECT pg_try_advisory_xact_lock($1)", TURNSTILE
+                )
+                if alone:
+                    await self._writer.execute(
+                        f"SELECT setval('notifier.change_ids', (last_value / {_ERA} + 1) * {_ERA})"
+                        f" FROM notifier.change_ids WHERE last_value < {_FULL}"
+                    )
+        return bool(alone)
 
     async def _empty(self, which: int, place: Place) -> bool:
         table = f"notifier.changes_{which}"
         try:
             async with self._writer.transaction():
-                await self._writer.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE NOWAIT")
+                await self._lock(which)
                 unread = await self._writer.fetchval(
                     read("unread").replace("changes_0", f"changes_{which}"), place.cursor
                 )
@@ -314,6 +334,11 @@ class Log:
         except asyncpg.LockNotAvailableError:
             return False
         return True
+
+    async def _lock(self, which: int) -> None:
+        await self._writer.execute(
+            f"LOCK TABLE notifier.changes_{which} IN ACCESS EXCLUSIVE MODE NOWAIT"
+        )
 
     async def prune(self, place: Place, retention_hours: float, bytes_limit: int) -> bool:
         """Turns to the next slot of messages, and empties it, when this one is old or large enough.
@@ -380,4 +405,14 @@ async def open_log(url: str, ring: Callable[[str], None]) -> AsyncIterator[Log]:
             plan_cache_mode="force_generic_plan",
             statement_timeout="0",
         ) as reader:
+            if reader.get_settings().server_encoding == "SQL_ASCII":
+                # Its bytes may be no text at all: they are taken as they are.
+                await reader.execute("SET client_encoding = 'SQL_ASCII'")
+                await reader.set_type_codec(
+                    "text",
+                    schema="pg_catalog",
+                    encoder=str.encode,
+                    decoder=lambda text: bytes(text).decode(errors="replace"),
+                    format="binary",
+                )
             yield Log(writer, reader)
