@@ -21,14 +21,14 @@ from notifier.changes import (
     Change,
     Draft,
     Transaction,
+    company_named,
     fill,
     resync,
     translate,
 )
-from notifier.companies import canonical
 from notifier.errors import DatabaseError
 from notifier.links import backoff
-from notifier.log import PAGE, Log, open_log
+from notifier.log import PAGE, REOPENING, Log, open_log
 from notifier.messages import Message
 
 Deliver = Callable[[str, Sequence[Message]], None]
@@ -208,6 +208,7 @@ class _Lead:
             self._read = snapshot
             return 0
         metrics.CHANGES.inc(len(changes))
+        await self._watch(changes)
         drafts = self._translate(changes)
         await self._written()
         messages = await self._number(drafts)
@@ -218,6 +219,11 @@ class _Lead:
         else:
             self._place.cursor = snapshot
         return len(changes)
+
+    async def _watch(self, changes: Sequence[Change]) -> None:
+        """A table may be watched since a moment ago: its changes are here before its watch."""
+        if not self._watched.keys() >= {change.entity for change in changes}:
+            self._watched = await self._log.watched()
 
     def _translate(self, changes: Sequence[Change]) -> list[Draft]:
         """Transactions in the order of their last ids: whoever waited for another comes after it."""
@@ -234,7 +240,8 @@ class _Lead:
         unknown = {draft.company for draft in drafts} - self._heads.keys() - {EVERY_COMPANY}
         everyone: list[str] = []
         if any(draft.company == EVERY_COMPANY for draft in drafts):
-            everyone = await self._log.companies()
+            named = {draft.company for draft in drafts} - {EVERY_COMPANY}
+            everyone = sorted(named.union(await self._log.companies()))
             unknown |= set(everyone) - self._heads.keys()
         if unknown:
             if len(self._heads) > HEADS_LIMIT:
@@ -305,6 +312,7 @@ class _Lead:
     async def _store_page(self, xids: Sequence[int], upto: int) -> None:
         changes = await self._log.changes_of(xids)
         metrics.CHANGES.inc(len(changes))
+        await self._watch(changes)
         messages = await self._number(self._translate(changes))
         await self._store_all(upto, _once(messages))
         if messages:
@@ -312,6 +320,7 @@ class _Lead:
 
     async def _store_large(self, xid: int, upto: int) -> None:
         """A transaction too large for memory: company by company, or one Resync where it is bulk."""
+        self._watched = await self._log.watched()
         weights = await self._log.weigh(xid)
         limit = self._relay._bulk_limit
         bulk = [(company, at) for company, rows, at in weights if rows > limit]
@@ -320,7 +329,7 @@ class _Lead:
             drafts = [
                 resync(name, "bulk", at, ("*",))
                 for company, at in bulk
-                if (name := _decoded(company)) is not None
+                if (name := company_named(company.encode())) is not None
             ]
             yield await self._number(drafts)
             drafts = []
@@ -337,22 +346,19 @@ class _Lead:
                         yield await self._number(drafts)
                         drafts = []
                     if current is None and common:
-                        yield await self._number(self._everybody(common))
+                        yield await self._number(self._translate(common))
                     current = company
-                    transaction = Transaction(self._watched, only=_decoded(company))
+                    name = company_named(company.encode())
+                    transaction = Transaction(self._watched, only=name or "")
                     waiting = [each for each in common if each.operation == "T"]
                 while waiting and waiting[0].id < change.id:
                     transaction.barrier(waiting.pop(0))
                 transaction.add(change)
             if current is None and common:
-                yield await self._number(self._everybody(common))
+                yield await self._number(self._translate(common))
             yield await self._number(drafts + transaction.drafts(limit))
 
         await self._store_all(upto, chunks())
-
-    def _everybody(self, common: Sequence[Change]) -> list[Draft]:
-        """What a large transaction says to every company, said once."""
-        return self._translate(common)[-1:]
 
     async def _store_all(self, upto: int, chunks: AsyncIterator[list[Message]]) -> None:
         """Stores chunk by chunk and the place with them, in one transaction."""
@@ -375,8 +381,10 @@ class _Lead:
             return
         await self._written()
         self._chores_at = now + CHORES_SECONDS
-        if await self._log.overflowed():
+        if self._place.unsettled == REOPENING or await self._log.overflowed():
             _log.error("the log was full, changes were dropped: a new epoch begins")
+            self._place.unsettled = REOPENING
+            await self._log.keep(self._place)  # should we end here, the next relay goes on
             self._place.unsettled = await self._log.reopen()
             await self._begin_epoch("overflow")
         elif self._place.unsettled is not None and await self._log.settled(self._place.unsettled):
@@ -398,15 +406,6 @@ class _Lead:
         self._read = self._place.cursor
         await self._log.keep(self._place)
         _log.warning("a new epoch", epoch=self._place.epoch, reason=reason)
-
-
-def _decoded(company: str) -> str | None:
-    """A company as it stands in a row's JSON."""
-    try:
-        name = msgspec.json.decode(company)
-    except msgspec.DecodeError:
-        return None
-    return canonical(name) if isinstance(name, str) else company
 
 
 async def _once(messages: list[Message]) -> AsyncIterator[list[Message]]:
