@@ -214,6 +214,9 @@ async def _watch(connection: AsyncConnection, watches: Sequence[Watch], tell: Te
             ("notifier_capture_truncate", "TRUNCATE"),
         ):
             wanted[relation, name] = _definition(name, when, relation, watch)
+        # Row triggers come to partitions by themselves; a TRUNCATE of one would go unheard.
+        for partition in await _partitions(connection, relation):
+            wanted[partition, name] = _definition(name, when, partition, watch)
     present = {}
     for relation, name in await _triggers(connection):
         present[relation, name] = (
@@ -270,6 +273,20 @@ async def _columns(connection: AsyncConnection, relation: str, watch: Watch) -> 
         raise SettingsError(f"table {watch.table} has no column {', '.join(missing)}")
 
 
+async def _partitions(connection: AsyncConnection, relation: str) -> list[str]:
+    """The partitions of a table, at any depth."""
+    rows = await connection.execute(
+        text(
+            "SELECT format('%I.%I', n.nspname, c.relname)"
+            " FROM pg_partition_tree(to_regclass(:relation)) AS p"
+            " JOIN pg_class AS c ON c.oid = p.relid JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+            " WHERE p.level > 0 AND c.relkind IN ('r', 'p')"
+        ),
+        {"relation": relation},
+    )
+    return [row[0] for row in rows]
+
+
 async def _triggers(connection: AsyncConnection) -> list[tuple[str, str]]:
     """The triggers that are ours: (relation, name). Those of partitions come from their parents."""
     rows = await connection.execute(
@@ -309,6 +326,16 @@ async def _grant(
     for watch in watches:
         if watch.member is not None:
             relation = await _relation(connection, watch.table)
+            schema = await connection.execute(
+                text(
+                    "SELECT relnamespace::regnamespace::text FROM pg_class"
+                    " WHERE oid = to_regclass(:relation)"
+                ),
+                {"relation": relation},
+            )
+            await connection.exec_driver_sql(
+                f"GRANT USAGE ON SCHEMA {schema.scalar_one()} TO {quoted}"
+            )
             columns = ", ".join(
                 '"' + c.replace('"', '""') + '"' for c in (watch.company, watch.member)
             )
