@@ -1,0 +1,151 @@
+"""A relay in this process, on a real database, and what it has said to each company."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, TypeAlias
+from uuid import uuid4
+
+from notifier.messages import Message
+from notifier.relay import Relay
+from notifier.sql import read
+from tests.databases import Connection, Database
+from tests.waiting import until
+
+Said: TypeAlias = dict[str, Any]
+
+
+class Relayed:
+    """A relay that may be stopped and started again. `delivered` is what it handed to its node."""
+
+    def __init__(self, database: Database, **settings: Any) -> None:
+        self._database = database
+        self._settings: dict[str, Any] = {
+            "bulk_limit": 1000,
+            "retention_hours": 24,
+            "doorbell": True,
+            **settings,
+        }
+        self._running: asyncio.Task[None] | None = None
+        self._sentinel: str | None = None
+        self.relay: Relay | None = None
+        self.delivered: list[tuple[str, Message]] = []
+
+    async def start(self) -> None:
+        """Returns when it leads."""
+        relay = self.relay = Relay(self._database.dsn, deliver=self._deliver, **self._settings)
+        running = self._running = asyncio.create_task(relay.run())
+
+        async def leads() -> bool:
+            if running.done():
+                running.result()
+            return relay.leading
+
+        await until(leads)
+
+    async def stop(self) -> None:
+        """Ends it in the middle of whatever it does, as SIGKILL would."""
+        if self._running is not None:
+            self._running.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._running
+            self._running = None
+
+    async def asleep(self) -> None:
+        """Returns when it sleeps and waits for the doorbell."""
+
+        async def sleeps() -> bool:
+            return bool(
+                await self._database.fetchval(
+                    "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted"
+                    " AND mode = 'ExclusiveLock' AND (classid::bigint << 32) + objid::bigint = 7815279001"
+                    " AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))"
+                )
+            )
+
+        await until(sleeps)
+
+    async def settled(self) -> None:
+        """Returns when everything that was committed before the call is in the log.
+
+        It writes a change of its own and waits for its message: transactions of which one began
+        after the other had committed keep their order.
+        """
+        if self._sentinel is None:
+            self._sentinel = str(uuid4())
+            await self._database.execute(
+                "INSERT INTO companies (id, name) VALUES ($1, '')", self._sentinel
+            )
+        mark = uuid4().hex
+        await self._database.execute(
+            "UPDATE companies SET name = $2 WHERE id = $1", self._sentinel, mark
+        )
+
+        async def said() -> bool:
+            if self._running is not None and self._running.done():
+                self._running.result()
+            return bool(
+                await self._database.fetchval(
+                    "SELECT EXISTS (SELECT FROM notifier.messages"
+                    " WHERE company = $1 AND body::text LIKE '%' || $2 || '%')",
+                    self._sentinel,
+                    mark,
+                )
+            )
+
+        await until(said)
+
+    async def heard(self, company: object) -> list[Said]:
+        """Everything that the log has for a company, after all that was committed so far."""
+        await self.settled()
+        return await heard(self._database, company)
+
+    def _deliver(self, epoch: str, messages: Sequence[Message]) -> None:
+        self.delivered += [(epoch, message) for message in messages]
+
+
+async def heard(database: Database, company: object) -> list[Said]:
+    """What the log has for a company, and that its positions have no hole."""
+    rows = await database.fetch(
+        "SELECT position, body::text FROM notifier.messages WHERE company = $1 ORDER BY position",
+        str(company),
+    )
+    messages: list[Said] = [json.loads(row["body"]) for row in rows]
+    positions = [row["position"] for row in rows]
+    assert [message["Position"] for message in messages] == positions
+    if positions:
+        assert positions == list(range(positions[0], positions[-1] + 1))
+    return messages
+
+
+async def place(database: Database) -> tuple[str, int]:
+    """The log's epoch and its last seq."""
+    rows = await database.fetch(read("head"))
+    return rows[0]["epoch"], rows[0]["seq"]
+
+
+def types(messages: Sequence[Said]) -> list[str]:
+    """What they are called, in order."""
+    return [message["Type"] for message in messages]
+
+
+async def new_company(connection: Connection | Database, name: str = "Acme") -> str:
+    """A company, inserted; its id."""
+    return str(
+        await connection.fetchval("INSERT INTO companies (name) VALUES ($1) RETURNING id", name)
+    )
+
+
+async def new_event(connection: Connection | Database, company: str, title: str = "Tea") -> str:
+    """An event, inserted; its id."""
+    return str(
+        await connection.fetchval(
+            "INSERT INTO events (company_id, title, starts_at, ends_at)"
+            " VALUES ($1, $2, now(), now()) RETURNING id",
+            company,
+            title,
+        )
+    )

@@ -1,0 +1,479 @@
+"""From changes to messages: who relays, in which order, how much at once, and what is kept."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from notifier import metrics
+from notifier.schema import migrate
+from notifier.settings import CALENDAR, Watch
+from tests.databases import Connection, Database
+from tests.postgres.relays import Relayed, heard, new_company, new_event, place, types
+from tests.waiting import until
+
+Make = Callable[..., Relayed]
+
+
+@pytest.fixture
+async def make_relay(database: Database) -> AsyncIterator[Make]:
+    """Relays with settings of their own; they are not started."""
+    made: list[Relayed] = []
+
+    def make(**settings: object) -> Relayed:
+        relay = Relayed(database, **settings)
+        made.append(relay)
+        return relay
+
+    yield make
+    for relay in made:
+        await relay.stop()
+
+
+async def add_employees(app: Connection, company: str, count: int, first: int = 1) -> None:
+    await app.execute(
+        "INSERT INTO employees (company_id, user_id, name)"
+        " SELECT $1, 'u' || n, 'Ann' FROM generate_series($2::int, $2::int + $3::int - 1) AS n",
+        company,
+        first,
+        count,
+    )
+
+
+# --- asleep and awake
+
+
+async def test_a_sleeping_relay_is_woken_by_the_first_write(
+    database: Database, app: Connection, company: str, relay: Relayed
+) -> None:
+    rung = asyncio.Event()
+    listener = await database.connect()
+    await listener.add_listener("notifier_changes", lambda *_: rung.set())
+    finds = metrics.FALLBACK_FINDS._value.get()
+    await relay.asleep()
+    rung.clear()
+    await new_event(app, company)
+    async with asyncio.timeout(10):
+        await rung.wait()
+    assert types(await relay.heard(company)) == ["EventCreated"]
+    assert metrics.FALLBACK_FINDS._value.get() == finds
+
+
+async def test_nobody_rings_while_the_relay_is_awake(
+    database: Database, app: Connection, company: str, relay: Relayed
+) -> None:
+    rings: list[object] = []
+    listener = await database.connect()
+    writer = await database.connect(app=True)
+    await relay.asleep()
+    async with writer.transaction():  # in flight, it keeps the relay awake
+        await new_event(writer, company)
+        await until_awake(database)
+        await listener.add_listener("notifier_changes", lambda *_: rings.append(_))
+        for _ in range(20):
+            await new_event(app, company)
+        assert len(await relay.heard(company)) == 20
+        # Notifications come in order: with this one all earlier ones are here.
+        await database.execute("SELECT pg_notify('notifier_changes', 'end')")
+
+        async def ended() -> bool:
+            await listener.execute("SELECT 1")
+            return bool(rings)
+
+        await until(ended)
+        assert len(rings) == 1
+
+
+async def until_awake(database: Database) -> None:
+    """Returns when nobody has the doorbell's lock for himself. A ring of another kind wakes it."""
+
+    async def awake() -> bool:
+        await database.execute("SELECT pg_notify('notifier_changes', '')")
+        return not await database.fetchval(
+            "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted"
+            " AND mode = 'ExclusiveLock' AND (classid::bigint << 32) + objid::bigint = 7815279001"
+            " AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))"
+        )
+
+    await until(awake)
+
+
+async def test_without_a_doorbell_it_looks_by_itself_and_nobody_rings(
+    database: Database, app: Connection, company: str, make_relay: Make
+) -> None:
+    rings: list[object] = []
+    listener = await database.connect()
+    await listener.add_listener("notifier_changes", lambda *_: rings.append(_))
+    relay = make_relay(doorbell=False)
+    await relay.start()
+    await new_event(app, company)
+    assert types(await relay.heard(company)) == ["EventCreated"]
+    await listener.execute("SELECT 1")
+    assert rings == []
+
+
+async def test_a_forged_ring_is_only_a_hint(app: Connection, company: str, relay: Relayed) -> None:
+    for payload in ("", "x" * 7999, '{"company": 1}', "9223372036854775808"):
+        await app.execute("SELECT pg_notify('notifier_changes', $1)", payload)
+        await app.execute("SELECT pg_notify('notifier_messages', $1)", payload)
+    await new_event(app, company)
+    assert types(await relay.heard(company)) == ["EventCreated"]
+
+
+# --- order
+
+
+async def test_a_late_commit_is_no_hole(
+    database: Database, app: Connection, company: str, relay: Relayed
+) -> None:
+    late = await database.connect(app=True)
+    transaction = late.transaction()
+    await transaction.start()
+    await new_event(late, company, "first written")
+    await new_event(app, company, "first committed")
+    assert [m["Data"]["Title"] for m in await relay.heard(company)] == ["first committed"]
+    await transaction.commit()
+    assert [m["Data"]["Title"] for m in await relay.heard(company)] == [
+        "first committed",
+        "first written",
+    ]
+
+
+async def test_a_long_transaction_is_nobodys_delay(
+    database: Database, app: Connection, company: str, relay: Relayed
+) -> None:
+    long = await database.connect()
+    async with long.transaction(isolation="repeatable_read"):
+        await long.execute("INSERT INTO companies (name) VALUES ('long')")
+        for number in range(20):
+            await new_event(app, company, str(number))
+        assert len(await relay.heard(company)) == 20
+
+
+async def test_two_changes_of_one_row_never_swap(
+    database: Database, app: Connection, company: str, relay: Relayed
+) -> None:
+    event = await new_event(app, company, "0")
+    other = await database.connect(app=True)
+    first, second = app.transaction(), other.transaction()
+    await first.start()
+    await second.start()
+    await new_event(other, company, "the second begins first")
+    await app.execute("UPDATE events SET title = '1' WHERE id = $1", event)
+    waiting = asyncio.create_task(
+        other.execute("UPDATE events SET title = title || '2' WHERE id = $1", event)
+    )
+
+    async def waits() -> bool:
+        return bool(await database.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"))
+
+    await until(waits)
+    await new_event(app, company, "the first goes on")
+    await first.commit()
+    await waiting
+    await second.commit()
+    titles = [
+        m["Data"]["Title"] for m in await relay.heard(company) if m["Data"]["EventId"] == event
+    ]
+    assert titles == ["0", "1", "12"]
+
+
+async def test_what_is_delivered_is_what_is_stored(
+    database: Database, app: Connection, company: str, relay: Relayed
+) -> None:
+    other = await new_company(app, "Bolt")
+    for number in range(50):
+        await new_event(app, (company, other)[number % 2], str(number))
+    await relay.settled()
+    rows = await database.fetch(
+        "SELECT seq, company, position, body FROM notifier.messages ORDER BY seq"
+    )
+    epoch, seq = await place(database)
+    assert [(e, m.seq, m.company, m.position, m.body.decode()) for e, m in relay.delivered] == [
+        (epoch, *row) for row in rows
+    ]
+    assert [row["seq"] for row in rows] == list(range(1, seq + 1))
+
+
+# --- one relay, and the next
+
+
+async def test_there_is_one_relay_and_the_next_goes_on_where_it_stopped(
+    app: Connection, company: str, make_relay: Make
+) -> None:
+    first, second = make_relay(), make_relay()
+    await first.start()
+    taking_over = asyncio.create_task(second.start())
+    await new_event(app, company, "1")
+    await first.settled()
+    assert not taking_over.done()
+    await first.stop()
+    await new_event(app, company, "2")
+    await taking_over
+    assert [m["Data"]["Title"] for m in await second.heard(company)] == ["1", "2"]
+
+
+@pytest.mark.parametrize("victim", ["notifier relay", "notifier relay reader"])
+async def test_a_relay_whose_connection_dies_goes_on(
+    victim: str, database: Database, app: Connection, company: str, relay: Relayed
+) -> None:
+    for number in range(30):
+        await new_event(app, company, str(number))
+        if number % 10 == 5:
+            await database.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE application_name = $1 AND datname = current_database()",
+                victim,
+            )
+    titles = [m["Data"]["Title"] for m in await relay.heard(company)]
+    assert titles == [str(number) for number in range(30)]
+
+
+async def test_a_table_watched_while_it_relays_is_heard_at_once(
+    database: Database, app: Connection, relay: Relayed
+) -> None:
+    await database.execute("CREATE TABLE docs (id int, company_id text); GRANT ALL ON docs TO app")
+    await migrate(database.dsn, watches=[*CALENDAR, Watch(table="docs", entity="Doc")])
+    await app.execute("INSERT INTO docs VALUES (1, 'c')")
+    assert types(await relay.heard("c")) == ["DocCreated"]
+
+
+async def test_a_table_watched_no_longer_is_silent(
+    database: Database, app: Connection, company: str, relay: Relayed
+) -> None:
+    await new_event(app, company)
+    await migrate(database.dsn, watches=[watch for watch in CALENDAR if watch.entity != "Event"])
+    await new_event(app, company)
+    await app.execute("UPDATE companies SET name = 'x' WHERE id = $1", company)
+    assert types(await relay.heard(company)) == ["EventCreated", "CompanyUpdated"]
+
+
+# --- much at once
+
+
+async def test_a_backlog_is_read_in_pages_and_nothing_is_missing(
+    app: Connection, make_relay: Make
+) -> None:
+    companies = [await new_company(app) for _ in range(5)]
+    for first in range(0, 2_400, 300):
+        for company in companies:
+            await add_employees(app, company, 300, first)
+    relay = make_relay()
+    await relay.start()
+    for company in companies:
+        users = [m["Data"]["UserId"] for m in await relay.heard(company)]
+        assert users == [f"u{n}" for n in range(2_400)]
+
+
+async def test_a_relay_killed_in_the_middle_of_a_backlog_is_continued_exactly(
+    database: Database, app: Connection, make_relay: Make
+) -> None:
+    companies = [await new_company(app) for _ in range(5)]
+    for first in range(0, 4_000, 400):
+        for company in companies:
+            await add_employees(app, company, 400, first)
+    kills = 0
+    while True:
+        before = (await place(database))[1]
+        relay = make_relay()
+        await relay.start()
+
+        async def moves(before: int = before) -> bool:
+            return (await place(database))[1] > before
+
+        await until(moves, every=0)
+        await relay.stop()
+        if await database.fetchval("SELECT target IS NULL FROM notifier.log"):
+            break
+        kills += 1
+    assert kills
+    relay = make_relay()
+    await relay.start()
+    for company in companies:
+        users = [m["Data"]["UserId"] for m in await relay.heard(company)]
+        assert users == [f"u{n}" for n in range(4_000)]
+
+
+@pytest.mark.parametrize("rows", [1_500, 20_000], ids=["in memory", "too large for memory"])
+async def test_more_than_the_limit_for_one_company_is_one_resync(
+    rows: int, app: Connection, company: str, relay: Relayed
+) -> None:
+    other = await new_company(app, "Bolt")
+    async with app.transaction():
+        await add_employees(app, company, rows)
+        await add_employees(app, other, 10)
+    await new_event(app, company)
+    resync, event = await relay.heard(company)
+    assert types([resync, event]) == ["Resync", "EventCreated"]
+    assert resync["Data"]["Reason"] == "bulk"
+    assert resync["Data"]["CompanyId"] == company
+    assert [resync["Position"], event["Position"]] == [1, 2]
+    assert types(await relay.heard(other)) == ["EmployeeAdded"] * 10
+
+
+async def test_a_large_transaction_of_many_companies_is_heard_message_by_message(
+    database: Database, app: Connection, relay: Relayed
+) -> None:
+    companies = [
+        str(row["id"])
+        for row in await app.fetch(
+            "INSERT INTO companies (name) SELECT '' FROM generate_series(1, 40) RETURNING id"
+        )
+    ]
+    async with app.transaction():
+        for company in companies:
+            await add_employees(app, company, 500)
+        await app.execute("UPDATE employees SET name = 'Bob' WHERE user_id = 'u7'")
+        await app.execute(
+            "UPDATE employees SET company_id = $1 WHERE user_id = 'u8' AND company_id = $2",
+            companies[0],
+            await new_company(app, "gone") if not companies else companies[0],
+        )
+    for company in companies:
+        messages = await relay.heard(company)
+        assert types(messages) == ["EmployeeAdded"] * 500
+        assert [m["Data"]["UserId"] for m in messages] == [f"u{n}" for n in range(1, 501)]
+        assert messages[6]["Data"]["Name"] == "Bob"
+    await app.execute("DELETE FROM companies WHERE id = ANY ($1::uuid[])", companies)
+    for company in companies:
+        after = (await relay.heard(company))[500:]
+        assert Counter(types(after)) == {"EmployeeRemoved": 500, "CompanyDeleted": 1}
+
+
+async def test_a_large_move_tells_each_company_its_side(
+    app: Connection, company: str, make_relay: Make
+) -> None:
+    relay = make_relay(bulk_limit=10_000)
+    await relay.start()
+    other = await new_company(app, "Bolt")
+    await add_employees(app, company, 6_000)
+    await app.execute("UPDATE employees SET company_id = $1", other)
+    kinds = types(await relay.heard(company))
+    assert kinds == ["EmployeeAdded"] * 6_000 + ["EmployeeRemoved"] * 6_000
+    assert types(await relay.heard(other)) == ["EmployeeAdded"] * 6_000
+
+
+async def test_a_large_transaction_with_a_truncate_tells_everybody_once(
+    database: Database, app: Connection, company: str, relay: Relayed
+) -> None:
+    other, silent = await new_company(app, "Bolt"), await new_company(app, "Silent")
+    await new_event(app, silent)
+    await relay.settled()
+    async with app.transaction():
+        await add_employees(app, company, 600)
+        for number in range(12):
+            await add_employees(app, await new_company(app), 500, number)
+        await app.execute("TRUNCATE employees, events")
+        await app.execute("TRUNCATE events")
+        await add_employees(app, company, 1)
+        await add_employees(app, other, 1)
+    assert types(await relay.heard(silent)) == ["EventCreated", "Resync"]
+    assert types(await relay.heard(other)) in (["Resync", "EmployeeAdded"], ["EmployeeAdded"])
+    assert "EmployeeAdded" in types(await relay.heard(company))
+    assert types(await relay.heard(company)).count("EmployeeAdded") == 1
+    # Employees may be gone: whoever follows must be asked for again.
+    revokes = await database.fetchval(
+        "SELECT revokes FROM notifier.messages WHERE company = $1 AND position = 2", silent
+    )
+    assert revokes == ["*"]
+
+
+async def test_a_row_updated_often_in_a_large_transaction_is_one_message(
+    app: Connection, company: str, relay: Relayed
+) -> None:
+    event = await new_event(app, company)
+    await app.execute(
+        f"""
+        DO $$ BEGIN
+            FOR n IN 1..7000 LOOP
+                UPDATE events SET title = n::text WHERE id = '{event}';
+            END LOOP;
+        END $$
+        """
+    )
+    _, updated = await relay.heard(company)
+    assert updated["Type"] == "EventUpdated"
+    assert updated["Data"]["Title"] == "7000"
+    assert updated["Old"] == {"Title": "Tea"}
+
+
+# --- epochs
+
+
+async def test_another_system_is_another_epoch(
+    database: Database, app: Connection, company: str, make_relay: Make
+) -> None:
+    relay = make_relay()
+    await relay.start()
+    await new_event(app, company)
+    await relay.settled()
+    await relay.stop()
+    before, _ = await place(database)
+    await database.execute("UPDATE notifier.log SET system = 'another/00000001'")
+    await new_event(app, company, "written before the epoch")
+    relay = make_relay()
+    await relay.start()
+    await new_event(app, company, "after it")
+    resync, event = await relay.heard(company)
+    after, _ = await place(database)
+    assert after != before
+    assert resync["Type"] == "Resync"
+    assert resync["Data"] == {"CompanyId": company, "Reason": "epoch", "Epoch": after}
+    assert [resync["Position"], event["Position"]] == [1, 2]
+    assert event["Data"]["Title"] == "after it"
+
+
+async def test_a_cursor_of_the_future_is_another_epoch(
+    database: Database, app: Connection, company: str, make_relay: Make
+) -> None:
+    relay = make_relay()
+    await relay.start()
+    await new_event(app, company)
+    await relay.settled()
+    await relay.stop()
+    before, seq = await place(database)
+    # A backup was restored: the log is from a time that this cluster has not seen yet.
+    await database.execute(
+        "UPDATE notifier.log SET seq = $1, cursor ="
+        " (SELECT format('%s:%s:', x, x) FROM (SELECT pg_snapshot_xmax(pg_current_snapshot())"
+        "::text::bigint + 1000000 AS x) AS future)",
+        seq,
+    )
+    relay = make_relay()
+    await relay.start()
+    await new_event(app, company, "after it")
+    assert types(await relay.heard(company)) == ["Resync", "EventCreated"]
+    after, newest = await place(database)
+    assert after != before
+    assert newest > seq, "no node may take the new epoch's messages for old ones"
+
+
+async def test_the_same_system_goes_on_in_its_epoch(
+    database: Database, app: Connection, company: str, make_relay: Make
+) -> None:
+    epochs = set()
+    for number in range(3):
+        relay = make_relay()
+        await relay.start()
+        await new_event(app, company, str(number))
+        await relay.settled()
+        await relay.stop()
+        epochs.add((await place(database))[0])
+    assert len(epochs) == 1
+    assert [m["Data"]["Title"] for m in await heard(database, company)] == ["0", "1", "2"]
+
+
+async def test_a_company_named_star_is_a_company(database: Database, app: Connection) -> None:
+    await database.execute("CREATE TABLE docs (id int, company_id text); GRANT ALL ON docs TO app")
+    await migrate(database.dsn, watches=[*CALENDAR, Watch(table="docs", entity="Doc")])
+    relay = Relayed(database)
+    await relay.start()
+    try:
+        await app.execute("INSERT INTO docs VALUES (1, '*'), (2, 'c')")
+        assert types(await relay.heard("c")) == ["DocCreated"]
+        assert types(await relay.heard("*")) == ["DocCreated"]
+    finally:
+        await relay.stop()

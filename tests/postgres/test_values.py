@@ -1,0 +1,515 @@
+"""Rows of every kind: none breaks the app's write, none is silently lost."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TypeAlias
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from notifier.schema import migrate
+from notifier.settings import Watch
+from tests.databases import Connection, Database
+from tests.postgres.relays import Relayed, Said, types
+
+Watching: TypeAlias = Callable[..., Awaitable[Relayed]]
+
+POISON = (
+    r'"\u0000"',
+    r'"\ud800"',
+    r'{"a": 1, "a": 2}',
+    r'["\udc00", 12345678901234567890, "\\ud800"]',
+    "[" * 3000 + "]" * 3000,
+)
+UNREADABLE = {1, 3, 4}
+"""Those that a client's JSON reader may refuse: they are heard by their keys only."""
+
+
+def _body(message: Said) -> object:
+    assert ("Body" in message["Data"]) is not message.get("Partial", False)
+    return message["Data"].get("Body")
+
+
+def _said(number: int) -> object:
+    """What is heard of the poison: its value, or None for keys only."""
+    return None if number in UNREADABLE else json.loads(POISON[number])
+
+
+@pytest.fixture
+async def watching(database: Database) -> AsyncIterator[Watching]:
+    """Makes the table `docs`, watches it as Doc, and relays. The company's column is text."""
+    relays: list[Relayed] = []
+
+    async def watch(columns: str, *exclude: str, company: str = "company_id") -> Relayed:
+        await database.execute(
+            f"CREATE TABLE docs (id int PRIMARY KEY, company_id text, {columns});"
+            " GRANT ALL ON docs TO app"
+        )
+        await migrate(database.dsn, watches=[*WITH_COMPANIES, _doc(exclude, company)])
+        relay = Relayed(database)
+        relays.append(relay)
+        await relay.start()
+        return relay
+
+    yield watch
+    for relay in relays:
+        await relay.stop()
+
+
+WITH_COMPANIES = (Watch(table="companies", entity="Company", company="id", created=""),)
+"""What `Relayed.settled` needs."""
+
+
+def _doc(exclude: tuple[str, ...] = (), company: str = "company_id") -> Watch:
+    return Watch(table="docs", entity="Doc", exclude=exclude, company=company)
+
+
+# --- values
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "said"),
+    [
+        ("bigint", "9007199254740993", "9007199254740993"),
+        ("bigint", "9007199254740992", 9007199254740992),
+        ("bigint", "-9223372036854775808", "-9223372036854775808"),
+        ("numeric", "0.10", 0.10),
+        ("numeric", "'NaN'", "NaN"),
+        ("numeric", "1e100000::numeric", "1" + "0" * 100_000),
+        ("double precision", "'-Infinity'", "-Infinity"),
+        ("double precision", "1e300", "1e+300"),
+        ("double precision", "0.5", 0.5),
+        ("timestamptz", "'infinity'", "infinity"),
+        ("timestamptz", "'4713-01-01 00:00+00 BC'", "4713-01-01T00:00:00+00:00 BC"),
+        ("date", "'-infinity'", "-infinity"),
+        ("interval", "'1 day 02:03'", "1 day 02:03:00"),
+        ("bytea", r"'\x00ff'", r"\x00ff"),
+        ("bigint[]", "'{1,9007199254740993,NULL}'", [1, "9007199254740993", None]),
+        ("int[]", "'{{1,2},{3,4}}'", [[1, 2], [3, 4]]),
+        ("text", "E'\\u2028 \U0001f600 \"\\\\ \\t'", '\u2028 \U0001f600 "\\ \t'),
+        ("json", """'{"n": 9007199254740993}'""", {"n": 9007199254740993}),
+        ("jsonb", """'{"n": 9007199254740993}'""", {"n": 9007199254740993}),
+        ("boolean", "NULL", None),
+        ("int4range", "'[1,3)'", "[1,3)"),
+        ("inet", "'10.0.0.1/8'", "10.0.0.1/8"),
+    ],
+    ids=str,
+)
+async def test_a_value_arrives_as_it_is(
+    kind: str, value: str, said: object, watching: Watching, app: Connection
+) -> None:
+    relay = await watching(f"value {kind}")
+    await app.execute(f"INSERT INTO docs VALUES (1, 'c', {value})")
+    (message,) = await relay.heard("c")
+    assert message["Data"] == {"DocId": 1, "CompanyId": "c", "Value": said}
+
+
+async def test_composites_domains_enums_and_generated_columns_arrive(
+    database: Database, watching: Watching, app: Connection
+) -> None:
+    await database.execute(
+        """
+        CREATE TYPE place AS (name text, code bigint);
+        CREATE DOMAIN positive AS bigint CHECK (value > 0);
+        CREATE DOMAIN loose AS json;
+        CREATE TYPE mood AS ENUM ('calm')
+        """
+    )
+    relay = await watching(
+        "place place, number positive, loose loose, mood mood,"
+        " twice numeric GENERATED ALWAYS AS (number * 2) STORED"
+    )
+    await database.execute("ALTER TYPE mood ADD VALUE 'glad'")
+    await app.execute(
+        "INSERT INTO docs VALUES (1, 'c', ('Here', 9007199254740993), 9007199254740993,"
+        """ '{"n": 9007199254740993}', 'glad')"""
+    )
+    (message,) = await relay.heard("c")
+    assert message["Data"] == {
+        "DocId": 1,
+        "CompanyId": "c",
+        "Place": {"name": "Here", "code": "9007199254740993"},
+        "Number": "9007199254740993",
+        "Loose": {"n": 9007199254740993},
+        "Mood": "glad",
+        "Twice": "18014398509481986",
+    }
+
+
+@pytest.mark.parametrize("company", ["bigint", "uuid", "text", "numeric"])
+async def test_a_company_may_be_of_any_type(
+    company: str, database: Database, watching: Watching, app: Connection
+) -> None:
+    relay = await watching(f"owner {company}", company="owner")
+    owner = {
+        "bigint": "9007199254740993",
+        "uuid": "5AF3C0DE-0000-4000-8000-000000000000",
+        "text": 'Ünï "c" \\ \U0001f600',
+        "numeric": "12.50",
+    }[company]
+    await app.execute(
+        f"INSERT INTO docs (id, owner) VALUES (1, CAST($1::text AS {company}))", owner
+    )
+    (message,) = await relay.heard(owner.lower() if company == "uuid" else owner)
+    assert message["Data"]["DocId"] == 1
+
+
+async def test_json_columns_can_be_compared_and_excluded(
+    watching: Watching, app: Connection
+) -> None:
+    relay = await watching("body json, note text")
+    await app.execute("""INSERT INTO docs VALUES (1, 'c', '{"a": 1}', 'x')""")
+    await app.execute("""UPDATE docs SET body = '{"a": 1}'""")
+    await app.execute("""UPDATE docs SET body = '{"a": 2}'""")
+    _, updated = await relay.heard("c")
+    assert updated["Old"] == {"Body": {"a": 1}}
+
+
+# --- excluded columns
+
+
+async def test_an_excluded_column_is_never_stored(
+    database: Database, watching: Watching, app: Connection
+) -> None:
+    relay = await watching(
+        'secret text, "odd, ""name\\" text, title text', "secret", 'odd, "name\\'
+    )
+    await relay.stop()
+    await app.execute("INSERT INTO docs VALUES (1, 'c', 'hush', 'hush', 'one')")
+    await app.execute("UPDATE docs SET secret = 'hush hush'")
+    await app.execute("UPDATE docs SET title = 'two', secret = 'hush'")
+    await app.execute("DELETE FROM docs")
+    assert "hush" not in str(
+        await database.fetch("SELECT old::text, new::text FROM notifier.changes")
+    )
+    assert await database.fetchval("SELECT count(*) FROM notifier.changes") == 3
+    await relay.start()
+    created, updated, deleted = await relay.heard("c")
+    assert created["Data"] == {"DocId": 1, "CompanyId": "c", "Title": "one"}
+    assert updated["Old"] == {"Title": "one"}
+    assert deleted["Data"] == updated["Data"]
+
+
+# --- poison
+
+
+@pytest.mark.parametrize("number", range(len(POISON)))
+@pytest.mark.parametrize("exclude", [(), ("secret",)], ids=["all columns", "one excluded"])
+async def test_a_poisonous_json_breaks_neither_the_write_nor_the_rest(
+    number: int, exclude: tuple[str, ...], watching: Watching, app: Connection
+) -> None:
+    relay = await watching("body json, secret text", *exclude)
+    async with app.transaction():
+        await app.execute("INSERT INTO docs VALUES (1, 'c', '1', 'hush')")
+        await app.execute(f"INSERT INTO docs VALUES (2, 'c', '{POISON[number]}', 'hush')")
+        await app.execute("INSERT INTO docs VALUES (3, 'c', '3', 'hush')")
+    await app.execute("DELETE FROM docs")
+    heard = await relay.heard("c")
+    assert [m["Data"]["DocId"] for m in heard if m["Type"] == "DocCreated"] == [1, 2, 3]
+    assert types(heard[3:]) == ["DocDeleted"] * 3
+    if not exclude:
+        assert _body(heard[1]) == _said(number)
+
+
+@pytest.mark.parametrize("poison", POISON)
+async def test_a_large_poisonous_row_breaks_no_write_and_is_heard_by_its_keys(
+    poison: str, watching: Watching, app: Connection
+) -> None:
+    relay = await watching("body json, filler text")
+    await app.execute(f"INSERT INTO docs VALUES (1, 'c', '{poison}', repeat('x', 300000))")
+    (message,) = await relay.heard("c")
+    assert message["Data"] == {"DocId": 1, "CompanyId": "c"}
+    assert message["Partial"] is True
+
+
+async def test_a_large_transaction_with_poison_in_it_is_heard_all_the_same(
+    watching: Watching, app: Connection
+) -> None:
+    relay = await watching("body json")
+    async with app.transaction():
+        await app.execute(
+            "INSERT INTO docs SELECT n, 'c' || n % 12, '1' FROM generate_series(1, 6000) AS n"
+        )
+        for number, poison in enumerate(POISON):
+            await app.execute(f"INSERT INTO docs VALUES ({7000 + number}, 'c1', '{poison}')")
+        await app.execute("""UPDATE docs SET body = '"\\u0000"' WHERE company_id = 'c2'""")
+    heard = await relay.heard("c1")
+    assert types(heard) == ["DocCreated"] * 505
+    assert [_body(message) for message in heard[-5:]] == [_said(number) for number in range(5)]
+    assert [m["Data"]["Body"] for m in await relay.heard("c2")] == ["\0"] * 500
+
+
+async def test_a_type_that_cannot_become_json_is_heard_by_its_keys(
+    database: Database, watching: Watching, app: Connection
+) -> None:
+    await database.execute(
+        """
+        CREATE TYPE grumpy AS ENUM ('x');
+        CREATE FUNCTION refuse(grumpy) RETURNS json LANGUAGE plpgsql AS
+            $$ BEGIN RAISE EXCEPTION 'no'; END $$;
+        CREATE CAST (grumpy AS json) WITH FUNCTION refuse(grumpy)
+        """
+    )
+    relay = await watching("grumpy grumpy, title text")
+    async with app.transaction():
+        await app.execute("INSERT INTO docs VALUES (1, 'c', 'x', 'one')")
+    await app.execute("UPDATE docs SET title = 'two'")
+    created, updated = await relay.heard("c")
+    assert types([created, updated]) == ["DocCreated", "DocUpdated"]
+    for message in (created, updated):
+        assert message["Data"] == {"DocId": 1, "CompanyId": "c"}
+        assert message["Partial"] is True
+
+
+@pytest.mark.parametrize("size", [7_999, 8_001, 200_000, 300_000, 50_000_000])
+async def test_a_row_of_any_size_is_written_and_heard(
+    size: int, watching: Watching, app: Connection
+) -> None:
+    relay = await watching("body text, secret text", "secret")
+    await app.execute("INSERT INTO docs VALUES (1, 'c', 'small')")
+    await app.execute("UPDATE docs SET body = repeat('ü', $1::int / 2)", size)
+    await app.execute("DELETE FROM docs")
+    _, updated, deleted = await relay.heard("c")
+    assert types([updated, deleted]) == ["DocUpdated", "DocDeleted"]
+    assert updated.get("Partial", False) is (size > 256 * 1024)
+    if size > 256 * 1024:
+        assert updated["Data"] == deleted["Data"] == {"DocId": 1, "CompanyId": "c"}
+    else:
+        assert updated["Data"]["Body"] == "ü" * (size // 2)
+
+
+# --- the table changes its shape
+
+
+async def test_a_new_column_is_heard_from_the_next_write_on(
+    database: Database, watching: Watching, app: Connection
+) -> None:
+    relay = await watching("title text")
+    await app.execute("INSERT INTO docs VALUES (1, 'c', 'one')")
+    await database.execute("ALTER TABLE docs ADD COLUMN note text DEFAULT 'new'")
+    await database.execute("ALTER TABLE docs DROP COLUMN title")
+    await app.execute("UPDATE docs SET note = 'newer'")
+    _, updated = await relay.heard("c")
+    assert updated["Data"] == {"DocId": 1, "CompanyId": "c", "Note": "newer"}
+    assert updated["Old"] == {"Note": "new"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ALTER TABLE docs RENAME company_id TO owner",
+        "ALTER TABLE docs RENAME id TO number",
+        "ALTER TABLE docs DROP COLUMN company_id",
+    ],
+)
+@pytest.mark.parametrize("size", [1, 300_000], ids=["small", "large"])
+async def test_a_lost_key_breaks_no_write_and_everybody_is_told_to_read_afresh(
+    change: str, size: int, database: Database, watching: Watching, app: Connection
+) -> None:
+    relay = await watching("title text")
+    await app.execute("INSERT INTO docs VALUES (1, 'c', 'one')")
+    await relay.settled()
+    await database.execute(change)
+    await app.execute("UPDATE docs SET title = repeat('x', $1)", size)
+    heard = await relay.heard("c")
+    assert types(heard) == ["DocCreated", "Resync"]
+
+
+async def test_a_dropped_excluded_column_is_no_loss(
+    database: Database, watching: Watching, app: Connection
+) -> None:
+    relay = await watching("secret text, title text", "secret")
+    await database.execute("ALTER TABLE docs DROP COLUMN secret")
+    await app.execute("INSERT INTO docs VALUES (1, 'c', 'one')")
+    (message,) = await relay.heard("c")
+    assert message["Data"]["Title"] == "one"
+
+
+async def test_a_renamed_table_is_still_heard(
+    database: Database, watching: Watching, app: Connection
+) -> None:
+    relay = await watching("title text")
+    await database.execute("ALTER TABLE docs RENAME TO papers")
+    await app.execute("INSERT INTO papers VALUES (1, 'c', 'one')")
+    assert types(await relay.heard("c")) == ["DocCreated"]
+
+
+async def test_a_changed_type_is_heard(
+    database: Database, watching: Watching, app: Connection
+) -> None:
+    relay = await watching("title text")
+    await app.execute("INSERT INTO docs VALUES (1, 'c', '1')")
+    await database.execute("ALTER TABLE docs ALTER title TYPE int USING title::int")
+    await app.execute("UPDATE docs SET title = 2")
+    _, updated = await relay.heard("c")
+    assert updated["Data"]["Title"] == 2
+    assert updated["Old"] == {"Title": 1}
+
+
+# --- partitions
+
+
+async def test_partitions_are_heard_also_when_written_directly(
+    database: Database, app: Connection
+) -> None:
+    await database.execute(
+        """
+        CREATE TABLE docs (id int, company_id text, day date) PARTITION BY RANGE (day);
+        CREATE TABLE docs_old PARTITION OF docs FOR VALUES FROM (MINVALUE) TO ('2026-01-01');
+        CREATE TABLE loose (id int, company_id text, day date);
+        """
+    )
+    await migrate(database.dsn, watches=[*WITH_COMPANIES, _doc()])
+    await database.execute(
+        """
+        CREATE TABLE docs_new PARTITION OF docs FOR VALUES FROM ('2026-01-01') TO ('2027-01-01');
+        ALTER TABLE docs ATTACH PARTITION loose FOR VALUES FROM ('2027-01-01') TO (MAXVALUE);
+        GRANT ALL ON docs, docs_old, docs_new, loose TO app
+        """
+    )
+    async with relaying(database) as relay:
+        await app.execute("INSERT INTO docs VALUES (1, 'c', '2025-06-01'), (2, 'c', '2026-06-01')")
+        await app.execute("INSERT INTO docs_new VALUES (3, 'c', '2026-06-02')")
+        await app.execute("INSERT INTO loose VALUES (4, 'c', '2028-01-01')")
+        await app.execute("UPDATE docs SET day = '2026-06-03' WHERE id = 1")
+        await app.execute("DELETE FROM docs_new WHERE id = 2")
+        heard = await relay.heard("c")
+        assert [(m["Type"], m["Data"]["DocId"]) for m in heard] == [
+            ("DocCreated", 1),
+            ("DocCreated", 2),
+            ("DocCreated", 3),
+            ("DocCreated", 4),
+            ("DocUpdated", 1),  # it went to another partition
+            ("DocDeleted", 2),
+        ]
+        assert heard[4]["Old"] == {"Day": "2025-06-01"}
+
+
+async def test_a_truncated_partition_is_a_resync(database: Database, app: Connection) -> None:
+    await database.execute(
+        """
+        CREATE TABLE docs (id int, company_id text, day date) PARTITION BY RANGE (day);
+        CREATE TABLE docs_all PARTITION OF docs FOR VALUES FROM (MINVALUE) TO (MAXVALUE)
+            PARTITION BY RANGE (day);
+        CREATE TABLE docs_old PARTITION OF docs_all FOR VALUES FROM (MINVALUE) TO ('2026-01-01');
+        GRANT ALL ON docs, docs_old TO app
+        """
+    )
+    await migrate(database.dsn, watches=[*WITH_COMPANIES, _doc()])
+    async with relaying(database) as relay:
+        await app.execute("INSERT INTO docs VALUES (1, 'c', '2025-06-01')")
+        await relay.settled()
+        await app.execute("TRUNCATE docs_old")
+        assert types(await relay.heard("c")) == ["DocCreated", "Resync"]
+
+
+# --- encodings
+
+
+@asynccontextmanager
+async def relaying(database: Database) -> AsyncIterator[Relayed]:
+    relay = Relayed(database)
+    await relay.start()
+    try:
+        yield relay
+    finally:
+        await relay.stop()
+
+
+@pytest.fixture
+async def encoded(
+    postgres: str,
+) -> AsyncIterator[Callable[[str], Awaitable[Database]]]:
+    """Makes a migrated database of another encoding."""
+    made: list[Database] = []
+
+    async def make(encoding: str) -> Database:
+        database = Database(postgres, f"notifier_test_{uuid4().hex[:12]}")
+        connection = await asyncpg.connect(postgres)
+        try:
+            await connection.execute(
+                f"CREATE DATABASE {database.name} ENCODING '{encoding}' LOCALE 'C'"
+                " TEMPLATE template0"
+            )
+        finally:
+            await connection.close()
+        made.append(database)
+        await migrate(database.dsn, calendar=True)
+        return database
+
+    yield make
+    for database in made:
+        await database.drop()
+
+
+async def _event(database: Database, title: str) -> tuple[str, Said]:
+    """Writes an event with the title that the SQL expression `title` gives, and hears of it."""
+    async with relaying(database) as relay:
+        company = str(
+            await database.fetchval("INSERT INTO companies (name) VALUES ('c') RETURNING id")
+        )
+        connection = await database.connect()
+        async with connection.transaction():
+            await connection.execute(
+                f"DO $$ BEGIN PERFORM set_config('notifier.actor', {title}, true); END $$"
+            )
+            await connection.execute(
+                "INSERT INTO events (company_id, title, starts_at, ends_at)"
+                f" VALUES ('{company}', {title}, now(), now())"
+            )
+        (message,) = await relay.heard(company)
+    return company, message
+
+
+async def test_a_latin1_database_is_heard_in_utf8(
+    encoded: Callable[[str], Awaitable[Database]],
+) -> None:
+    _, message = await _event(await encoded("LATIN1"), "'Zoë'")
+    assert message["Data"]["Title"] == message["Actor"] == "Zoë"
+
+
+async def test_a_database_without_encoding_is_heard(
+    encoded: Callable[[str], Awaitable[Database]],
+) -> None:
+    _, message = await _event(await encoded("SQL_ASCII"), "'Zoë'")
+    assert message["Data"]["Title"] == message["Actor"] == "Zoë"
+
+
+async def test_bytes_that_are_no_text_are_heard_by_their_keys(
+    encoded: Callable[[str], Awaitable[Database]],
+) -> None:
+    company, message = await _event(await encoded("SQL_ASCII"), "'Zo' || chr(235)")
+    assert message["Data"] == {"EventId": message["Data"]["EventId"], "CompanyId": company}
+    assert message["Partial"] is True
+    assert message["Actor"] == "Zo\ufffd"
+
+
+async def test_a_company_of_a_megabyte_breaks_nothing(
+    watching: Watching, app: Connection
+) -> None:
+    relay = await watching("filler text")
+    await app.execute("INSERT INTO docs VALUES (1, repeat('c', 1000000), 'x')")
+    await app.execute("INSERT INTO docs VALUES (2, 'c', 'x')")
+    (message,) = await relay.heard("c")
+    assert message["Data"]["DocId"] == 2
+
+
+async def test_writers_of_poison_do_not_wait_for_each_other(
+    watching: Watching, database: Database
+) -> None:
+    relay = await watching("body json")
+    writers = [await database.connect(app=True) for _ in range(4)]
+
+    async def write(number: int) -> None:
+        for each in range(20):
+            await writers[number].execute(
+                f"INSERT INTO docs VALUES ({number * 100 + each}, 'c', '{POISON[number]}')"
+            )
+
+    await asyncio.gather(*map(write, range(4)))
+    assert len(await relay.heard("c")) == 80
