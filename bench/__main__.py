@@ -43,17 +43,18 @@ WHOLE_SECONDS = 9 * 60.0
 
 @dataclass(frozen=True)
 class Measurement:
-    """What fills some rows of the table, and how long it may take."""
+    """What fills some rows of the table, how long it may take, and if it needs the C programs."""
 
     rows: tuple[str, ...]
     measure: Callable[[Stand, frozenset[str]], Awaitable[None]]
     seconds: float
+    compiled: bool = True
 
 
 MEASUREMENTS = (
     Measurement(("F1", "F1c", "F2", "F3"), fanout.measure, 180),
     Measurement(("W1", "W2"), writers.measure, 150),
-    Measurement(("W3",), writers.measure_many, 90),
+    Measurement(("W3",), writers.measure_many, 90, compiled=False),
     Measurement(("L1",), latency.measure_idle, 60),
     Measurement(("L2",), latency.measure_busy, 75),
     Measurement(("T1",), throughput.measure, 75),
@@ -61,6 +62,7 @@ MEASUREMENTS = (
     Measurement(("C1",), sockets.measure_connecting, 60),
     Measurement(("R1", "R1q"), sockets.measure_return, 120),
 )
+DRIVER = (asyncpg.PostgresError, asyncpg.InterfaceError)
 FILL = (postgres.SQL / "fill.sql").read_text()
 
 
@@ -68,7 +70,12 @@ async def prepare(stack: AsyncExitStack, quick: bool) -> Stand:
     """Compiles the programs, starts PostgreSQL and fills the template."""
     directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="notifier-bench-")))
     directory.chmod(0o755)  # noqa: ASYNC240 - instant; PostgreSQL may run as somebody else
-    floor, load = [await programs.compiled(name, directory) for name in ("floor", "load")]
+    lacking = ""
+    try:
+        floor, load = [await programs.compiled(name, directory) for name in ("floor", "load")]
+    except BenchError as error:
+        lacking, floor, load = str(error), directory, directory
+        print(f"Only W3 can be measured: {lacking}.", file=sys.stderr)
     cluster = await stack.enter_async_context(postgres.started(directory / "postgres"))
     await cluster.execute(f"CREATE DATABASE {postgres.TEMPLATE}")
     template = cluster.url(postgres.TEMPLATE)
@@ -76,19 +83,21 @@ async def prepare(stack: AsyncExitStack, quick: bool) -> Stand:
     await service.uninstall(template)
     await cluster.execute(FILL, postgres.TEMPLATE)
     await cluster.execute("VACUUM ANALYZE", postgres.TEMPLATE)
-    return Stand(cluster, directory, floor, load, table.Table(), quick)
+    return Stand(cluster, directory, floor, load, table.Table(), quick, lacking)
 
 
-async def measure(stand: Stand, measurement: Measurement, names: frozenset[str]) -> None:
-    """Fills the rows, or says in them why not."""
+async def measure(
+    stand: Stand, measurement: Measurement, names: frozenset[str], seconds: float
+) -> None:
+    """Fills the rows, or says in them why not; within `seconds`."""
     print(f"{' '.join(sorted(names))} …", end=" ", file=sys.stderr, flush=True)
     began = time.monotonic()
     try:
-        async with asyncio.timeout(measurement.seconds):
+        async with asyncio.timeout(seconds):
             await measurement.measure(stand, names)
     except TimeoutError:
         reason = f"not within {time.monotonic() - began:.0f} s"
-    except (BenchError, NotifierError, OSError, asyncpg.PostgresError) as error:
+    except (BenchError, NotifierError, OSError, *DRIVER) as error:
         reason = str(error)
     else:
         reason = ""
@@ -102,15 +111,17 @@ async def run(wanted: Sequence[str], quick: bool) -> None:
     began = time.monotonic()
     async with AsyncExitStack() as stack:
         stand = await prepare(stack, quick)
-        if "plots" in wanted:
+        if "plots" in wanted and not stand.lacking:
             await plots.draw(stand)
             return
         for measurement in MEASUREMENTS:
             names = frozenset(measurement.rows).intersection(wanted)
-            if names and time.monotonic() - began + measurement.seconds / 2 < WHOLE_SECONDS:
-                await measure(stand, measurement, names)
-            for name in names - stand.table.samples.keys() - stand.table.failures.keys():
-                stand.table.fail(name, "out of time")
+            if stand.lacking and measurement.compiled:
+                for name in names:
+                    stand.table.fail(name, stand.lacking)
+            elif names:
+                left = WHOLE_SECONDS - (time.monotonic() - began)
+                await measure(stand, measurement, names, min(left, measurement.seconds))
         place = f"{machine.name()}, PostgreSQL {await stand.cluster.version()}"
     RESULTS.write_text(json.dumps({"machine": place, **stand.table.plain()}, indent=1))
     print(stand.table.markdown([name for name in table.ROWS if name in wanted]))

@@ -14,7 +14,6 @@ from bench import feed, references, service
 from bench.beside import beside
 from bench.load import Load, load
 from bench.machine import Noise
-from bench.references import ROW_NUMBER
 from bench.service import Service
 from bench.stand import Stand
 
@@ -38,7 +37,7 @@ async def rate(
     stand: Stand,
     target: Service,
     plan: Sequence[str],
-    number: str,
+    number: str | None,
     feeding: Feed | None,
     *,
     seconds: float,
@@ -86,7 +85,7 @@ async def starlette(stand: Stand, url: str, target: Service, sockets: int, secon
         stand,
         target,
         plan,
-        ROW_NUMBER,
+        None,
         lambda clients: feed.one_by_one(url, clients, copies=sockets),
         seconds=seconds,
     )

@@ -11,7 +11,7 @@ from bench.stand import Stand
 from bench.svg import Chart
 
 PICTURES = Path(__file__).parent.parent / "docs" / "img"
-SUBSCRIBERS = (50, 100, 200, 500, 1_000, 2_000)
+SUBSCRIBERS = (100, 200, 500, 1_000, 2_000)
 WRITERS = (1, 2, 4, 8, 16, 32)
 OURS = "notifier"
 
@@ -34,7 +34,7 @@ async def deliveries(stand: Stand) -> Chart:
         service.serving(stand, ours) as target,
         references.starlette(stand, notifying) as loop,
     ):
-        for _ in stand.rounds(3):
+        for _ in stand.rounds(2):
             for count in SUBSCRIBERS:
                 floor = await fanout.floor(stand, count, seconds / 2)
                 mine = await fanout.ours(stand, ours, target, count, bursts=False, seconds=seconds)
@@ -43,7 +43,7 @@ async def deliveries(stand: Stand) -> Chart:
                 runs[OURS][count].append(mine.deliveries)
                 runs["Starlette loop"][count].append(peer.deliveries)
     return _chart(
-        "Deliveries by subscribers of one company, one change at a time",
+        "Deliveries by subscribers of one company (20 single changes on the way)",
         "subscribers",
         "deliveries per second",
         runs,
@@ -51,14 +51,14 @@ async def deliveries(stand: Stand) -> Chart:
 
 
 async def transactions(stand: Stand) -> Chart:
-    seconds = stand.seconds(4)
+    seconds = stand.seconds(3)
     runs = _runs()
     async with (
         stand.cluster.copy("bare") as bare,
         service.migrated(stand) as ours,
         stand.cluster.notifying() as notifying,
     ):
-        for _ in stand.rounds(3):
+        for _ in stand.rounds(2):
             for count in WRITERS:
                 free = await writers.without(stand, bare, count, seconds)
                 mine = await writers.captured(stand, ours, count, seconds)

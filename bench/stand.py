@@ -13,7 +13,11 @@ from bench.table import Table
 
 @dataclass(frozen=True)
 class Stand:
-    """`floor` and `load` are the compiled programs; `quick` asks for one short run of everything."""
+    """What is running, and how much is to be measured.
+
+    `floor` and `load` are the compiled programs, `lacking` says why there are none; `quick` asks
+    for one short run of everything.
+    """
 
     cluster: Cluster
     directory: Path
@@ -21,6 +25,7 @@ class Stand:
     load: Path
     table: Table
     quick: bool
+    lacking: str = ""
 
     def rounds(self, count: int) -> range:
         return range(1 if self.quick else count)
