@@ -25,7 +25,13 @@ CONNECT_SECONDS = 5.0
 DEADLINE_SECONDS = 5.0
 """How long an answer may take before the link counts as dead."""
 
-FAILURES = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError)
+FAILURES = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # what the driver says of a link that ended in mid-word
+)
 
 _SERVER_SETTINGS = {
     "tcp_keepalives_idle": "3",
@@ -35,6 +41,7 @@ _SERVER_SETTINGS = {
     "idle_session_timeout": "0",
     "idle_in_transaction_session_timeout": "10000",
     "statement_timeout": "60000",
+    "default_transaction_isolation": "read committed",
     "jit": "off",
     "timezone": "UTC",
 }
@@ -52,7 +59,7 @@ async def connect(url: str, name: str, *, pooled: bool = False, **settings: str)
         connection: Connection = await asyncpg.connect(
             url,
             timeout=CONNECT_SECONDS,
-            command_timeout=None,
+            command_timeout=DEADLINE_SECONDS,
             statement_cache_size=0 if pooled else 100,
             server_settings={"application_name": f"notifier {name}", **settings},
         )
@@ -60,14 +67,20 @@ async def connect(url: str, name: str, *, pooled: bool = False, **settings: str)
         raise Unreachable(f"cannot reach the database {place(url)}: {said(error)}") from error
     except (ValueError, asyncpg.ClientConfigurationError) as error:
         raise Unreachable(f"cannot understand the database's URL: {said(error)}") from error
-    _keep_alive(connection)
-    await connection.set_type_codec(
-        "json",
-        schema="pg_catalog",
-        encoder=bytes,
-        decoder=bytes,
-        format="binary",
-    )
+    try:
+        _keep_alive(connection)
+        await connection.set_type_codec(
+            "json",
+            schema="pg_catalog",
+            encoder=bytes,
+            decoder=bytes,
+            format="binary",
+        )
+    except BaseException as error:
+        connection.terminate()
+        if isinstance(error, FAILURES):
+            raise Unreachable(f"lost the database {place(url)}: {said(error)}") from error
+        raise
     return connection
 
 

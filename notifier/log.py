@@ -28,6 +28,9 @@ TURNSTILE = 7815279003
 """The advisory lock under which the relay sets the sequence of changes: no overflow is unsaid."""
 
 SLOTS = 8
+LONG_SECONDS = 60.0
+"""How long a statement may take that reads a good part of the log."""
+
 PAGE = 5000
 """Changes that are held in memory at once."""
 
@@ -144,10 +147,13 @@ class Log:
         async with self._busy, self._writer.transaction():
             await self._writer.execute(
                 "INSERT INTO notifier.positions (company)"
-                " SELECT DISTINCT company FROM notifier.messages ON CONFLICT DO NOTHING"
+                " SELECT DISTINCT company FROM notifier.messages ON CONFLICT DO NOTHING",
+                timeout=LONG_SECONDS,
             )
-            await self._writer.execute("TRUNCATE notifier.messages")
-            row = await self._writer.fetchrow(read("begin_epoch"), reason, place.seq)
+            await self._writer.execute("TRUNCATE notifier.messages", timeout=LONG_SECONDS)
+            row = await self._writer.fetchrow(
+                read("begin_epoch"), reason, place.seq, timeout=LONG_SECONDS
+            )
         assert row is not None
         place.epoch, place.seq, place.cursor = row["epoch"], row["seq"], row["cursor"]
         place.target, place.upto, place.slot = None, 0, 0
@@ -156,7 +162,8 @@ class Log:
         """Every company that the log knows."""
         async with self._turn():
             rows = await self._writer.fetch(
-                "SELECT company FROM notifier.positions UNION SELECT company FROM notifier.messages"
+                "SELECT company FROM notifier.positions UNION SELECT company FROM notifier.messages",
+                timeout=LONG_SECONDS,
             )
         return [row[0] for row in rows]
 
@@ -364,9 +371,12 @@ class Log:
                         "INSERT INTO notifier.positions AS p (company, position)"
                         f" SELECT company, max(position) FROM notifier.messages_{slot}"
                         " GROUP BY company ON CONFLICT (company)"
-                        " DO UPDATE SET position = greatest(p.position, excluded.position)"
+                        " DO UPDATE SET position = greatest(p.position, excluded.position)",
+                        timeout=LONG_SECONDS,
                     )
-                    await self._writer.execute(f"TRUNCATE notifier.messages_{slot}")
+                    await self._writer.execute(
+                        f"TRUNCATE notifier.messages_{slot}", timeout=LONG_SECONDS
+                    )
                     place.slot_since = await self._writer.fetchval(
                         "UPDATE notifier.log SET slot = $1, slot_since = clock_timestamp(),"
                         " cursor = $2, seq = $3 RETURNING slot_since",
