@@ -145,7 +145,8 @@ class Proxy:
         for task, writers in links.items():
             for writer in writers:
                 if reset:
-                    _socket(writer).setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+                    with suppress(OSError):  # it may have ended by itself
+                        _socket(writer).setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
                     writer.transport.abort()
                 else:
                     writer.close()
