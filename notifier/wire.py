@@ -14,13 +14,14 @@ from asyncio.transports import BaseTransport, Transport
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Protocol, cast
 
+from uvicorn._types import ASGIReceiveEvent
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
 from websockets.protocol import OPEN
 
 from notifier import metrics
-from notifier.errors import Closure, TooSlow
+from notifier.errors import Closure, TooMany, TooSlow
 from notifier.frames import frame
 from notifier.messages import Disconnect, encode
 
@@ -35,6 +36,19 @@ CLOSE_SECONDS = 5.0
 """How long a closing handshake may take before the socket is aborted."""
 
 HANDSHAKE_SECONDS = 10.0
+HEAD_BYTES = 64 * 1024
+"""How long a request may take, and how much it may say before its body."""
+
+HEAD_TOO_LARGE = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
+    b"connection: close\r\ncontent-length: 0\r\n\r\n"
+)
+
+SLICE_BYTES = 4 * 1024
+"""What is parsed without letting others have their turn: some hundreds of frames at most."""
+
+IDLE_FRAMES, IDLE_SECONDS = 1000, 10.0
+"""Pings, pongs and further fragments, which make work and say nothing, that a client may send."""
 
 
 class Flow(Protocol):
@@ -58,6 +72,15 @@ class WireProtocol(WebSocketsSansIOProtocol):
     flow: Flow | None = None
     ending: Closure | None = None
     fast: Callable[[bytes], object] | None = None
+    _unread: bytes = b""
+    _idle_frames = 0
+    _idle_since = 0.0
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        # Four of asyncio's deques would be a tenth of what an idle socket costs.
+        self.queue = cast("asyncio.Queue[ASGIReceiveEvent]", _Inbox(self.loop))
+        self.writable = cast("asyncio.Event", _Gate(self.loop))
 
     def connection_made(self, transport: BaseTransport) -> None:
         super().connection_made(transport)
@@ -102,14 +125,70 @@ class WireProtocol(WebSocketsSansIOProtocol):
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True
         self.queue.put_nowait({"type": "websocket.disconnect", "code": closure.code})
-        if self.read_paused:
-            self.read_paused = False
-            self.transport.resume_reading()
+        self._read_on()
         self._abort_later()
 
     def _abort_later(self) -> None:
         """`transport.close` waits for a reader that may never read: this one does not."""
         self.close_timer = self.loop.call_later(CLOSE_SECONDS, self.transport.abort)
+
+    # --- what comes in
+
+    def data_received(self, data: bytes) -> None:
+        """Takes it in slices; what stands behind a message waits until that was heard."""
+        self._unread += data
+        self._parse()
+        if not self.handshake_initiated:  # no WebSocket request; uvicorn would leave it at that
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            self.transport.close()
+
+    def _parse(self) -> None:
+        while self._unread and not self.read_paused:
+            piece, self._unread = self._unread[:SLICE_BYTES], self._unread[SLICE_BYTES:]
+            super().data_received(piece)
+
+    def _read_on(self) -> None:
+        """Goes on where a message has stopped the reading."""
+        if self.read_paused and not self.transport.is_closing():
+            self.read_paused = False
+            self._parse()
+            if not self.read_paused:
+                self.transport.resume_reading()
+
+    async def receive(self) -> ASGIReceiveEvent:
+        message = await self.queue.get()
+        if self.queue.empty():
+            self._read_on()
+        return message
+
+    def handle_ping(self) -> None:
+        self._count_idle()
+        if not self.conn.eof_sent:
+            super().handle_ping()
+
+    def handle_pong(self, event: Frame) -> None:
+        self._count_idle()
+        super().handle_pong(event)
+
+    def handle_cont(self, event: Frame) -> None:
+        self._count_idle()
+        super().handle_cont(event)
+
+    def _count_idle(self) -> None:
+        """One too many ends the conversation, and nothing is parsed any more."""
+        now = self.loop.time()
+        if now > self._idle_since + IDLE_SECONDS:
+            self._idle_since, self._idle_frames = now, 0
+        self._idle_frames += 1
+        if self._idle_frames == IDLE_FRAMES + 1:
+            self.fail(TooMany())
+
+    def fail(self, closure: Closure) -> None:
+        """Ends it with somebody who floods: not even the answer to the close is parsed."""
+        if self.conn.state is OPEN:
+            self.transport.write(frame(encode(Disconnect.of(closure))))
+        self.conn.fail(closure.code, closure.reason)
+        self.handle_parser_exception()
 
     # --- what uvicorn tells
 
@@ -142,7 +221,9 @@ class WireProtocol(WebSocketsSansIOProtocol):
         if self.ending is None and self.flow is not None:
             self.flow.forget()
         sent = self.conn.close_sent
-        if sent is not None and not self.close_sent:
+        if sent is None:  # there was no handshake yet
+            self.transport.abort()
+        elif not self.close_sent:
             metrics.CLOSED.labels(str(sent.code)).inc()
             self.queue.put_nowait({"type": "websocket.disconnect", "code": sent.code})
             self.transport.write(b"".join(self.conn.data_to_send()))
@@ -151,17 +232,13 @@ class WireProtocol(WebSocketsSansIOProtocol):
             if self.transport.can_write_eof():
                 self.transport.write_eof()
             self._abort_later()
-        if self.read_paused:
-            self.read_paused = False
-            self.transport.resume_reading()
+        self._read_on()
 
     def handle_close(self, event: Frame) -> None:
         if self.flow is not None:
             self.flow.forget()
-        mine = self.close_sent
         super().handle_close(event)
-        if not mine:
-            self._abort_later()
+        self._abort_later()
 
     def keepalive_timeout(self) -> None:
         """No pong: whoever does not answer will not answer a closing handshake either."""
@@ -175,26 +252,117 @@ class WireProtocol(WebSocketsSansIOProtocol):
             self.flow.forget()
             self.flow = None
         self.fast = None
+        self._unread = b""
         super().connection_lost(exc)
+
+    # --- what an idle socket need not keep
+
+    def forget_handshake(self) -> None:
+        """Call it once the socket is accepted: request, response and scope are needed no more."""
+        cast("dict[str, Any]", self.scope).clear()
+        del self.request, self.response
+
+
+class _Inbox:
+    """asyncio.Queue for one reader, as far as uvicorn uses it."""
+
+    __slots__ = ("_items", "_loop", "_waiter")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._items: list[ASGIReceiveEvent] = []
+        self._waiter: asyncio.Future[None] | None = None
+
+    def put_nowait(self, item: ASGIReceiveEvent) -> None:
+        self._items.append(item)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def empty(self) -> bool:
+        return not self._items
+
+    async def get(self) -> ASGIReceiveEvent:
+        while not self._items:
+            self._waiter = self._loop.create_future()
+            await self._waiter
+        self._waiter = None
+        return self._items.pop(0)
+
+
+class _Gate:
+    """asyncio.Event, open at first, as far as it is used here."""
+
+    __slots__ = ("_loop", "_open", "_waiters")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._open = True
+        self._waiters: tuple[asyncio.Future[None], ...] = ()
+
+    def is_set(self) -> bool:
+        return self._open
+
+    def clear(self) -> None:
+        self._open = False
+
+    def set(self) -> None:
+        self._open = True
+        waiters, self._waiters = self._waiters, ()
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def wait(self) -> None:
+        while not self._open:
+            waiter = self._loop.create_future()
+            self._waiters += (waiter,)
+            await waiter
 
 
 class GuardedHttp(HttpToolsProtocol):
-    """HTTP with a deadline for the first request: uvicorn has none."""
+    """HTTP with a bound for a request's head and a deadline for all of it: uvicorn has neither."""
 
     _guard: TimerHandle | None = None
+    _head: int | None = 0
 
     def connection_made(self, transport: BaseTransport) -> None:
-        socket = cast("Transport", transport)
-        super().connection_made(socket)
-        self._guard = self.loop.call_later(HANDSHAKE_SECONDS, socket.abort)
+        super().connection_made(cast("Transport", transport))
+        self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._relax()
         super().connection_lost(exc)
 
+    def data_received(self, data: bytes) -> None:
+        if self._head is not None:
+            self._head += len(data)
+            if self._head > HEAD_BYTES:
+                self.transport.write(HEAD_TOO_LARGE)
+                self.transport.close()
+                return
+        super().data_received(data)
+
+    def on_message_begin(self) -> None:
+        self._head = 0
+        self._watch()
+        super().on_message_begin()
+
     def on_headers_complete(self) -> None:
-        self._relax()
+        self._head = None
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._relax()
+        super().on_message_complete()
+
+    def handle_websocket_upgrade(self) -> None:
+        self._relax()
+        super().handle_websocket_upgrade()
+        del self.parser  # the two hold one another, and neither is needed any more
+
+    def _watch(self) -> None:
+        if self._guard is None:
+            self._guard = self.loop.call_later(HANDSHAKE_SECONDS, self.transport.abort)
 
     def _relax(self) -> None:
         if self._guard is not None:
