@@ -34,6 +34,7 @@ class Endpoint:
         await send({"type": "websocket.accept"})
         wire = scope.get("extensions", {}).get(EXTENSION)
         if isinstance(wire, WireProtocol):
+            wire.forget_handshake()
             await self._talk(wire, receive)
             return
         async with asyncio.TaskGroup() as tasks:
