@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tests.databases import Database
+from tests.waiting import until
 
 EVENT = """
 INSERT INTO events (company_id, title, starts_at, ends_at)
@@ -21,7 +22,7 @@ class Calendar:
         self.database = database
 
     async def company(self, *users: str, name: str = "Acme") -> str:
-        """A company with an employee for each user: so many messages, one transaction."""
+        """A company with an employee for each user: so many messages, which are in the log."""
         company: str = await self.database.fetchval(
             """
             WITH company AS (INSERT INTO companies (name) VALUES ($1) RETURNING id),
@@ -34,7 +35,19 @@ class Calendar:
             name,
             users,
         )
+        await self.reaches(company, len(users))
         return company
+
+    async def reaches(self, company: str, position: int) -> None:
+        """Until the relay has so many messages of the company in the log."""
+
+        async def stored() -> bool:
+            at = await self.database.fetchval(
+                "SELECT max(position) FROM notifier.messages WHERE company = $1", company
+            )
+            return (at or 0) >= position
+
+        await until(stored)
 
     async def event(self, company: str, title: str = "Stand-up") -> str:
         """A new event."""

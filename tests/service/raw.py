@@ -107,6 +107,10 @@ class RawSocket:
                     rest += data
         return rest
 
+    def finish(self) -> None:
+        """Sends nothing more, and says so."""
+        self._writer.write_eof()
+
     async def drop(self) -> None:
         """Ends it with a reset, whatever was not sent."""
         own: socket.socket = self._writer.get_extra_info("socket")

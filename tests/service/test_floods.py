@@ -1,0 +1,262 @@
+"""Clients that want to cost us memory, time or files: they are cut, and nobody else notices."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import suppress
+
+import psutil
+import pytest
+from websockets.exceptions import InvalidHandshake
+
+from tests.clients import Client
+from tests.conftest import Connect, Serve
+from tests.databases import Database
+from tests.service.calendars import Calendar
+from tests.service.raw import (
+    CONT,
+    PING,
+    PONG,
+    TEXT,
+    Raw,
+    RawSocket,
+    frame,
+    handshake,
+)
+from tests.services import Service, token
+from tests.waiting import until
+
+
+async def metric(service: Service, name: str) -> float:
+    """The sum of a metric over its labels; `name` may end with some of them."""
+    lines = (await service.get("/metrics")).text.splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
+
+
+async def follow(client: RawSocket, user: str, company: str) -> None:
+    """Authenticates and follows the company."""
+    await client.say(json.dumps({"type": "authenticate", "token": token(user)}))
+    await client.say(json.dumps({"type": "setCompany", "data": {"companyId": company}}))
+    for _ in range(2):
+        assert b'"Success":true' in (await client.frame()).payload
+
+
+@pytest.fixture
+async def witness(service: Service, calendar: Calendar, connect: Connect) -> tuple[Client, str]:
+    """Somebody who follows a company, and that company."""
+    company = await calendar.company("witness")
+    return await connect(service, "witness", company), company
+
+
+async def disturbed(calendar: Calendar, witness: tuple[Client, str]) -> None:
+    """The witness hears of a change as before."""
+    client, company = witness
+    event = await calendar.event(company)
+    assert (await client.expect("EventCreated"))["Data"]["EventId"] == event
+
+
+# --- frames that say nothing
+
+
+@pytest.mark.parametrize(
+    ("opening", "repeated"),
+    [
+        (b"", frame(PING)),
+        (b"", frame(PING, b"x" * 125)),
+        (b"", frame(PONG, b"x" * 125)),
+        (frame(TEXT, fin=False), frame(CONT, fin=False)),
+        (frame(TEXT, fin=False), frame(CONT, b"x", fin=False) + frame(PING)),
+    ],
+    ids=["pings", "long pings", "pongs", "empty fragments", "fragments and pings"],
+)
+async def test_frames_without_end_are_closed_with_4429(
+    service: Service,
+    calendar: Calendar,
+    witness: tuple[Client, str],
+    raw: Raw,
+    opening: bytes,
+    repeated: bytes,
+) -> None:
+    client = await raw.upgrade(service)
+    sending = asyncio.create_task(client.send(opening + repeated * 50_000))
+    assert await client.code() == 4429
+    await client.drop()
+    await sending
+    await disturbed(calendar, witness)
+
+
+async def test_pings_whose_answers_nobody_reads_take_no_memory(
+    service: Service, calendar: Calendar, witness: tuple[Client, str], raw: Raw
+) -> None:
+    before = psutil.Process(service.pid).memory_info().rss
+    for _ in range(20):
+        client = await raw.upgrade(service, receive_bytes=4096)
+        await client.send(frame(PING, b"x" * 125) * 20_000)
+    assert psutil.Process(service.pid).memory_info().rss - before < 10_000_000
+    await raw.drop()
+    await disturbed(calendar, witness)
+
+
+async def test_messages_without_end_are_closed_with_4429(
+    service: Service, calendar: Calendar, witness: tuple[Client, str], raw: Raw
+) -> None:
+    client = await raw.upgrade(service)
+    sending = asyncio.create_task(client.send(frame(TEXT, b'{"type": "ping"}') * 50_000))
+    assert await client.code() == 4429
+    await client.drop()
+    await sending
+    await disturbed(calendar, witness)
+
+
+async def test_empty_messages_without_end_are_closed_with_4400(service: Service, raw: Raw) -> None:
+    client = await raw.upgrade(service)
+    sending = asyncio.create_task(client.send(frame(TEXT) * 50_000))
+    assert await client.code() == 4400
+    await client.drop()
+    await sending
+
+
+async def test_deep_and_long_json_is_heard_without_harm(
+    service: Service, calendar: Calendar, witness: tuple[Client, str], connect: Connect
+) -> None:
+    client = await connect(service, "u1")
+    for text in (
+        "[" * 65_000,
+        '{"a":' * 13_000,
+        "9" * 65_000,
+        "-" * 65_000,
+        '"' + "\\u0000" * 10_000,
+    ):
+        await client.send(text)
+        assert (await client.expect("Error"))["Error"]["Code"] == "malformed"
+    await disturbed(calendar, witness)
+
+
+# --- before the handshake
+
+
+@pytest.mark.slow
+async def test_a_connection_that_says_nothing_is_ended(
+    service: Service, calendar: Calendar, witness: tuple[Client, str], raw: Raw
+) -> None:
+    """The deadline is ten seconds: one test for all that it is for."""
+    silent = [await raw.connect(service) for _ in range(200)]
+    half = [await raw.connect(service) for _ in range(3)]
+    await half[0].send(handshake()[:-2])
+    await half[1].send(b"P")
+    await half[2].send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n")
+    assert " 405 " in await half[2].head()
+    later = await raw.connect(service)
+    await later.send(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\nGET /livez HTTP/1.1\r\nHost: ")
+    assert " 200 " in await later.head()
+    await disturbed(calendar, witness)
+    for client in (*silent, *half, later):
+        await client.ended()
+
+
+async def test_a_head_without_end_is_refused(service: Service, raw: Raw) -> None:
+    for beginning in (
+        b"GET /",
+        b"GET / HTTP/1.1\r\nHost: a\r\nX: ",
+        b"GET / HTTP/1.1\r\nHost: a\r\n",
+    ):
+        client = await raw.connect(service)
+        sending = asyncio.create_task(client.send(beginning + b"x" * 10_000_000))
+        assert (await client.head())[:12] in {"HTTP/1.1 431", "HTTP/1.1 400", ""}
+        await client.ended()
+        await sending
+
+
+@pytest.mark.parametrize(
+    "headers", ["X: y\r\n" * 200, f"X: {'y' * 9000}\r\n"], ids=["too many", "too long"]
+)
+async def test_a_handshake_with_too_much_in_it_is_refused(
+    service: Service, raw: Raw, headers: str
+) -> None:
+    client = await raw.connect(service)
+    await client.send(handshake(headers))
+    assert (await client.head()).startswith("HTTP/1.1 431 ")
+    await client.ended()
+
+
+async def test_who_goes_during_the_handshake_leaves_nothing(service: Service, raw: Raw) -> None:
+    for size in range(0, len(handshake()), 7):
+        client = await raw.connect(service)
+        await client.send(handshake()[:size])
+        await client.drop()
+    for _ in range(50):
+        client = await raw.connect(service)
+        await client.send(handshake())
+        await client.drop()
+
+    async def nobody() -> bool:
+        return await metric(service, "notifier_sockets ") == 0
+
+    await until(nobody)
+
+
+# --- many
+
+
+async def test_three_hundred_that_die_at_once_leave_nothing(
+    service: Service, calendar: Calendar, witness: tuple[Client, str], raw: Raw
+) -> None:
+    company = await calendar.company("u1")
+    clients = await asyncio.gather(*(raw.upgrade(service) for _ in range(300)))
+    await asyncio.gather(*(follow(client, "u1", company) for client in clients))
+    process = psutil.Process(service.pid)
+    files = process.num_fds()
+    assert await metric(service, "notifier_subscribers ") == 301
+    await calendar.events(company, 10)
+    await asyncio.gather(*(client.drop() for client in clients))
+
+    async def only_the_witness() -> bool:
+        return await metric(service, "notifier_subscribers ") == 1
+
+    await until(only_the_witness)
+    assert process.num_fds() < files - 290
+    await disturbed(calendar, witness)
+
+
+async def test_no_user_has_more_sockets_than_allowed(
+    database: Database, serve: Serve, connect: Connect
+) -> None:
+    service = await serve(database, max_connections_per_user=2, max_connections=4)
+    for _ in range(2):
+        await connect(service, "u1")
+    third = await connect(service)
+    await third.send({"type": "authenticate", "token": token("u1")})
+    assert await third.closed() == 4429
+    for _ in range(2):
+        await connect(service, "u2")
+    fifth = await connect(service)
+    assert await fifth.closed() == 4429
+
+
+async def test_without_a_file_to_spare_the_old_stay_and_the_new_come_later(
+    database: Database, serve: Serve, connect: Connect, raw: Raw
+) -> None:
+    service = await serve(database)
+    calendar = Calendar(database)
+    company = await calendar.company("u1")
+    old = await connect(service, "u1", company)
+    process = psutil.Process(service.pid)
+    room = process.num_fds() + 5
+    process.rlimit(psutil.RLIMIT_NOFILE, (room, room))
+    many = [await raw.connect(service) for _ in range(20)]
+    await calendar.event(company)
+    await old.expect("EventCreated")
+    for client in many:
+        await client.drop()
+
+    async def another() -> Client | None:
+        with suppress(InvalidHandshake, OSError):
+            return await connect(service, "u1", company)
+        return None
+
+    new = await until(another)
+    assert new is not None
+    await calendar.event(company)
+    await new.expect("EventCreated")
+    await old.expect("EventCreated")
