@@ -11,8 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from notifier import __version__, logs, schema, server
-from notifier import check as checks
+from notifier import __version__, logs
 from notifier import listen as listening
 from notifier.client import Position
 from notifier.errors import NotifierError, SettingsError
@@ -76,6 +75,8 @@ def serve(
     ssl_keyfile: Annotated[Path | None, typer.Option()] = None,
 ) -> None:
     """Relay changes and serve WebSocket clients."""
+    from notifier import server
+
     settings = load(host=host, port=port, ssl_certfile=ssl_certfile, ssl_keyfile=ssl_keyfile)
     logs.set_up(settings.log_level, settings.log_format)
     server.run(settings, workers, lambda address: _say(f"listening on {address}"))
@@ -94,6 +95,8 @@ def migrate(
     ] = None,
 ) -> None:
     """Bring the database to what this version needs: schema `notifier` and the triggers."""
+    from notifier import schema
+
     settings = load()
     asyncio.run(
         schema.migrate(
@@ -113,6 +116,8 @@ def migrate(
 @app.command()
 def check() -> None:
     """Is the whole path sound? Exit status 1, and what is not, where it is not."""
+    from notifier import check as checks
+
     sound = True
     for finding in asyncio.run(checks.check(load())):
         mark = {True: "ok", False: "NOT SOUND", None: "note"}[finding.sound]
@@ -139,6 +144,8 @@ def uninstall(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Take the triggers and the schema `notifier` out of the database; never a table of yours."""
+    from notifier import schema
+
     settings = load()
     if not yes:
         if not sys.stdin.isatty():
