@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -9,8 +10,9 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from notifier import __version__
+from notifier import __version__, asyncapi
 from notifier.health import Health
+from notifier.settings import CALENDAR, Watch
 
 STATIC = Path(__file__).parent / "static"
 
@@ -20,8 +22,9 @@ HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
 class Pages:
     """The routes; `status` only those that an operator may want on another address."""
 
-    def __init__(self, health: Health) -> None:
+    def __init__(self, health: Health, watches: Sequence[Watch] = CALENDAR) -> None:
         self._health = health
+        self._watches = watches
 
     def public(self) -> list[BaseRoute]:
         """What clients may see."""
@@ -29,6 +32,7 @@ class Pages:
             Route("/", self._front),
             Route("/client.js", self._client),
             Route("/client.d.ts", self._types),
+            Route("/asyncapi.json", self._protocol),
         ]
 
     def status(self) -> list[BaseRoute]:
@@ -54,6 +58,10 @@ class Pages:
 
     async def _types(self, _: Request) -> Response:
         return FileResponse(STATIC / "client.d.ts", media_type="text/plain", headers=HEADERS)
+
+    async def _protocol(self, _: Request) -> Response:
+        text = asyncapi.text(self._watches)
+        return Response(text, media_type="application/json", headers=HEADERS)
 
     async def _livez(self, _: Request) -> Response:
         return JSONResponse({"live": True}, headers=HEADERS)

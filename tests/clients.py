@@ -12,6 +12,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_socket
 from websockets.exceptions import ConnectionClosed
 
+from tests.conformance import conforms
 from tests.services import token
 from tests.waiting import DEADLINE_SECONDS
 
@@ -126,6 +127,7 @@ class Client:
         with suppress(ConnectionClosed):
             while True:
                 message: Message = json.loads(await self.socket.recv())
+                conforms(message)
                 if message["Type"] == "SetCompanyResult" and message["Success"]:
                     self.epoch = message["Data"]["Epoch"]
                     self.position = message["Data"]["Position"]

@@ -1,0 +1,272 @@
+"""The protocol as an AsyncAPI 3 document, made from the message types and the watched tables.
+
+python -m notifier.asyncapi > docs/asyncapi.json
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Annotated, Any, Literal, TypeAlias
+from uuid import UUID
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec.json import schema_components
+
+from notifier import messages
+from notifier.changes import Watched
+from notifier.errors import Closure
+from notifier.messages import COMPANY_LIMIT
+from notifier.models import Calendar
+from notifier.settings import CALENDAR, Watch
+
+VERSION = "1.0.0"
+"""Of the protocol, not of the program."""
+
+Schema: TypeAlias = dict[str, Any]
+
+POSITION: Schema = {
+    "type": "integer",
+    "minimum": 1,
+    "description": "Counts the company's messages 1, 2, 3, … without a hole.",
+}
+
+# --- what clients send
+
+
+class Authenticate(Struct, tag_field="type", tag="authenticate"):
+    token: Annotated[str, Meta(description="A JWT.")]
+
+
+class Wanted(Struct, rename="camel"):
+    company_id: Annotated[str, Meta(min_length=1, max_length=COMPANY_LIMIT)] | int
+    after: Annotated[int, Meta(ge=0, description="The last position it has.")] | UnsetType = UNSET
+    epoch: Annotated[str, Meta(description="The log that it counts in.")] | UnsetType = UNSET
+
+
+class SetCompany(Struct, tag_field="type", tag="setCompany"):
+    data: Wanted
+
+
+class Ping(Struct, tag_field="type", tag="ping"):
+    pass
+
+
+COMMANDS: dict[type[Struct], tuple[str, type[Struct]]] = {
+    Authenticate: (
+        "Says who the client is; again with a fresh token, it extends the first.",
+        messages.AuthenticationResult,
+    ),
+    SetCompany: (
+        "Follows a company, from a position on if one is given; leaves the one before.",
+        messages.SetCompanyResult,
+    ),
+    Ping: ("Asks for a sign of life.", messages.Pong),
+}
+"""What each means, and what answers it."""
+
+# --- what the server says, and what of it is in the log
+
+
+class ResyncData(Struct, rename="pascal"):
+    company_id: str
+    reason: Literal["bulk", "truncate", "overflow", "epoch"]
+    epoch: str
+
+
+class Resync(Struct, rename="pascal", tag_field="Type", tag="Resync"):
+    data: ResyncData
+    position: Annotated[int, Meta(ge=1, description=POSITION["description"])]
+    at: datetime
+
+
+SAID: dict[type[Struct], str] = {
+    messages.AuthenticationResult: "Answers authenticate. Without success, a close follows.",
+    messages.SetCompanyResult: (
+        "Answers setCompany. Messages after `Position` follow; `Recovered` is there when a position"
+        " was given."
+    ),
+    messages.CompanyRevoked: "The user may not see the company any more; nothing of it follows.",
+    messages.TokenExpiring: "The token ends soon: authenticate again on this socket.",
+    messages.Pong: "Answers ping.",
+    messages.Error: "What the client sent was not understood, or came too soon.",
+    messages.Disconnect: "Comes before a close, with its code; says whether and when to return.",
+    Resync: "What follows is complete, what came before may not be: read the state afresh.",
+}
+
+UNSAID_CLOSES = {
+    1001: ("going away", True),
+    1002: ("protocol error", False),
+    1007: ("invalid UTF-8", False),
+}
+"""Closes that come from below us, without a Disconnect: their reason, and whether to return."""
+
+
+COLUMNS: dict[type, Schema] = {
+    bool: {"type": "boolean"},
+    datetime: {"type": "string", "format": "date-time"},
+    str: {"type": "string"},
+    UUID: {"type": "string", "format": "uuid"},
+}
+
+
+def document(watches: Sequence[Watch] = CALENDAR) -> Schema:
+    """The whole of it. Of tables that are not the calendar's only the keys are known."""
+    heard = {_name(kind): _message(_name(kind), told) for kind, (told, _) in COMMANDS.items()}
+    said = {_name(kind): _message(_name(kind), told) for kind, told in SAID.items()}
+    schemas = _schemas([*COMMANDS]) | _schemas([*SAID])
+    for watch in watches:
+        schemas[f"{watch.entity}Row"] = _row(watch)
+        for name, told, schema in _changes(watch):
+            said[name] = _message(name, told)
+            schemas[name] = schema
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "Notifier",
+            "version": VERSION,
+            "description": "Committed changes of database rows, to the WebSocket clients of their"
+            " company: typed, in order, never silently lost. The rules are in docs/protocol.md.",
+            "license": {"name": "MIT"},
+        },
+        "defaultContentType": "application/json",
+        "servers": {
+            "plain": {"host": "localhost:8181", "protocol": "ws"},
+            "secure": {"host": "localhost:8181", "protocol": "wss"},
+        },
+        "channels": {
+            "socket": {
+                "address": "/",
+                "description": "One socket, text frames; each is one JSON object.",
+                "messages": {name: _ref("components/messages", name) for name in heard | said},
+                "bindings": {"ws": {"method": "GET", "bindingVersion": "0.1.0"}},
+                "x-close-codes": [*_closes()],
+            }
+        },
+        "operations": {**_asked(), "say": _said([*said])},
+        "components": {"messages": heard | said, "schemas": schemas},
+    }
+
+
+def text(watches: Sequence[Watch] = CALENDAR) -> str:
+    """The document as it is served and checked in."""
+    return json.dumps(document(watches), ensure_ascii=False, indent=2) + "\n"
+
+
+def _asked() -> Schema:
+    """What the service receives, each with its answer."""
+    return {
+        _name(command): {
+            "action": "receive",
+            "channel": _ref("channels", "socket"),
+            "summary": told,
+            "messages": [_ref("channels/socket/messages", _name(command))],
+            "reply": {
+                "channel": _ref("channels", "socket"),
+                "messages": [_ref("channels/socket/messages", _name(answer))],
+            },
+        }
+        for command, (told, answer) in COMMANDS.items()
+    }
+
+
+def _said(names: Sequence[str]) -> Schema:
+    """What the service says without being asked."""
+    answers = {_name(answer) for _, answer in COMMANDS.values()}
+    return {
+        "action": "send",
+        "channel": _ref("channels", "socket"),
+        "summary": "What the service says by itself.",
+        "messages": [
+            _ref("channels/socket/messages", name) for name in names if name not in answers
+        ],
+    }
+
+
+def _schemas(kinds: Sequence[type[Struct]]) -> Schema:
+    """The JSON schemas of message types and of what they are made of."""
+    _, schemas = schema_components(kinds, ref_template="#/components/schemas/{name}")
+    for schema in schemas.values():
+        schema.pop("description", None)  # a docstring is for those who read the code
+    return dict(schemas)
+
+
+def _changes(watch: Watch) -> Iterator[tuple[str, str, Schema]]:
+    """Name, meaning and schema of the messages about a table's rows."""
+    created, updated, deleted = watch.names
+    keys = {"required": [*dict.fromkeys((f"{watch.entity}Id", "CompanyId"))]}
+    row = _ref("components/schemas", f"{watch.entity}Row")
+    for name, done in ((created, "inserted"), (updated, "changed"), (deleted, "deleted")):
+        if name is None:
+            continue
+        properties: Schema = {
+            "Type": {"const": name},
+            "Data": {"allOf": [row, keys]},
+            "Position": POSITION,
+            "At": {"type": "string", "format": "date-time"},
+            "Actor": {"type": "string", "description": "Who did it, where the writer said so."},
+            "Partial": {"const": True, "description": "Too big to be sent: Data has keys only."},
+        }
+        if name == updated:
+            properties["Old"] = row
+        required = ["Type", "Data", "Position", "At"]
+        schema = {"type": "object", "properties": properties, "required": required}
+        yield name, f"A row of {watch.table} was {done}.", schema
+
+
+def _row(watch: Watch) -> Schema:
+    """The columns of a table's rows; the calendar's are known, of others the keys."""
+    created, updated, deleted = watch.names
+    watched = Watched(
+        watch.entity, watch.key, watch.company, watch.member, created, updated, deleted
+    )
+    properties: Schema = {}
+    table = Calendar.metadata.tables.get(watch.table)
+    for column in () if table is None else table.columns:
+        if column.name not in watch.exclude:
+            schema = COLUMNS[column.type.python_type]
+            if column.nullable:
+                schema = schema | {"type": [schema["type"], "null"]}
+            properties[watched.property(column.name)] = schema
+    for key in (f"{watch.entity}Id", "CompanyId"):
+        properties.setdefault(key, {"type": ["string", "integer"]})
+    return {"type": "object", "properties": properties}
+
+
+def _closes() -> Iterator[Schema]:
+    """Every close code that a client may see, in order."""
+    closes: dict[int, Schema] = {
+        code: {"code": code, "reason": reason, "reconnect": reconnect}
+        for code, (reason, reconnect) in UNSAID_CLOSES.items()
+    }
+    for closure in Closure.__subclasses__():
+        closes[closure.code] = {
+            "code": closure.code,
+            "reason": closure.reason,
+            "reconnect": closure.reconnect,
+        }
+    for _, close in sorted(closes.items()):
+        yield close
+
+
+def _message(name: str, told: str) -> Schema:
+    return {
+        "name": name,
+        "title": name,
+        "summary": told,
+        "payload": _ref("components/schemas", name),
+    }
+
+
+def _name(kind: type[Struct]) -> str:
+    return kind.__name__
+
+
+def _ref(place: str, name: str) -> Schema:
+    return {"$ref": f"#/{place}/{name}"}
+
+
+if __name__ == "__main__":
+    sys.stdout.write(text())
