@@ -15,6 +15,7 @@ from itertools import islice
 from typing import Protocol
 
 from notifier import metrics
+from notifier.errors import DatabaseError
 from notifier.frames import CHUNK_BYTES, body, chunks, frame
 from notifier.messages import Message
 
@@ -33,6 +34,9 @@ IDLE_CHANNELS = 1000
 """Channels without subscribers that are kept for those who come back."""
 
 REVOCATION_SECONDS = 120.0
+
+BEHIND_SECONDS = 5.0
+"""How long a client that has more than this node may wait until the node has it too."""
 
 
 class Subscriber(Protocol):
@@ -90,9 +94,11 @@ class Recent:
             self._count(-len(self._items.popleft()[1]))
 
     def prepend(self, messages: Sequence[Message]) -> None:
-        """Takes older messages, up to the one before the first that is here."""
+        """Takes older messages; some of them may have come meanwhile."""
         allowance = self._budget.allowance
         for message in reversed(messages):
+            if message.position >= self.first:
+                continue
             if message.position != self.first - 1 or len(self._items) >= RECENT_MESSAGES:
                 return
             framed = frame(message.body)
@@ -128,6 +134,8 @@ class Channel:
         self.recent = Recent(position, budget)
         self._budget = budget
         self.pins = 0
+        self._taken = position
+        self._growing: asyncio.Future[None] | None = None
         self._fast: dict[Subscriber, Callable[[bytes], object]] = {}
         self._slow: dict[Subscriber, None] = {}
         self._users: dict[str, set[Subscriber]] = {}
@@ -186,7 +194,16 @@ class Channel:
     # --- what they hear
 
     def publish(self, messages: list[Message]) -> None:
-        """Hands messages to everybody, in order; yields to others when it is much."""
+        """Hands messages to everybody, in order; yields to others when it is much.
+
+        The stream may be behind the log that the channel's position was asked of: what that counted
+        already is not said again.
+        """
+        if messages[0].position <= self._taken:
+            messages = [message for message in messages if message.position > self._taken]
+            if not messages:
+                return
+        self._taken = messages[-1].position
         for part in _parts(messages):
             self._queue.append(part)
         if self._pumping is not None:
@@ -241,6 +258,7 @@ class Channel:
             framed = frame(message.body)
             frames.append(framed)
             self.recent.append(message, framed)
+        self._grow()
         return frames
 
     def _written(self, messages: list[Message]) -> None:
@@ -256,8 +274,21 @@ class Channel:
     def restart(self) -> None:
         """Another epoch begins: what waits to be said belongs to the old one."""
         self._queue.clear()
+        self._taken = 0
         self.recent.forget()
         self.recent = Recent(0, self._budget)
+        self._grow()
+
+    async def growth(self) -> None:
+        """Until there are further messages, or another epoch."""
+        if self._growing is None:
+            self._growing = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._growing)
+
+    def _grow(self) -> None:
+        growing, self._growing = self._growing, None
+        if growing is not None:
+            growing.set_result(None)
 
     def lose(self) -> None:
         """Everybody must come back."""
@@ -395,10 +426,17 @@ class Hub:
     # --- replay
 
     async def reaches(self, channel: Channel, after: int) -> bool:
-        """Whether every message after `after` is still to be had, and inside the retention."""
+        """Whether every message after `after` is still to be had, and inside the retention.
+
+        Raises DatabaseError where that cannot be told now.
+        """
         epoch = self.epoch
         if after > channel.position:
-            return False
+            if await self._heads(channel.company) < after:
+                return False
+            await self._catch_up(channel, after)
+            if epoch != self.epoch:
+                return False
         if after < channel.position and after + 1 < channel.recent.first:
             older = await self._pages(channel.company, after, epoch)
             if epoch != self.epoch:
@@ -411,6 +449,16 @@ class Hub:
         if after == channel.position:
             return True
         return self._kept(channel.recent.after(after)[0][0])
+
+    async def _catch_up(self, channel: Channel, after: int) -> None:
+        """The client comes from a node that was quicker: waits until this one has heard as much."""
+        epoch = self.epoch
+        try:
+            async with asyncio.timeout(BEHIND_SECONDS):
+                while epoch == self.epoch and channel.position < after:
+                    await channel.growth()
+        except TimeoutError:
+            raise DatabaseError(f"this node is behind: it has not heard of {after} yet") from None
 
     def _kept(self, stored: datetime) -> bool:
         return stored > datetime.now(UTC) - self._retention
