@@ -197,9 +197,12 @@ class Channel:
         """Hands messages to everybody, in order; yields to others when it is much.
 
         The stream may be behind the log that the channel's position was asked of: what that counted
-        already is not said again.
+        already is not said again; but it may take access away from somebody who came meanwhile.
         """
         if messages[0].position <= self._taken:
+            for message in messages:
+                if message.position <= self._taken:
+                    self._suspect(message.revokes, self.position, certain=False)
             messages = [message for message in messages if message.position > self._taken]
             if not messages:
                 return
@@ -266,10 +269,13 @@ class Channel:
         last = messages[-1]
         if len(self):
             metrics.LAG.observe(max(0.0, time.time() - messages[0].at.timestamp()))
-        for user in last.revokes:
+        self._suspect(last.revokes, last.position, certain=True)
+
+    def _suspect(self, users: Sequence[str], position: int, *, certain: bool) -> None:
+        for user in users:
             suspects = self.subscribers() if user == "*" else self._users.get(user, ())
             for subscriber in list(suspects):
-                subscriber.suspect(last.position, certain=user != "*")
+                subscriber.suspect(position, certain=certain and user != "*")
 
     def restart(self) -> None:
         """Another epoch begins: what waits to be said belongs to the old one."""
