@@ -113,8 +113,8 @@ async def listen(
         try:
             async for said in client:
                 if isinstance(said, Status):
-                    out.status(said)
                     _check(said, company, renewable)
+                    out.status(said)
                     continue
                 out.say(said)
                 if file is not None:
@@ -164,7 +164,8 @@ class Json:
 
     def status(self, status: Status) -> None:
         """Says on stderr how the connection is."""
-        self._status.print(_status(status), markup=False, style="dim")
+        if status.state != "connecting" or status.reason is not None:
+            self._status.print(_status(status), markup=False, style="dim")
 
 
 class Lines(Json):
@@ -251,6 +252,10 @@ def _value(value: object) -> str:
 
 
 def _printable(text: str) -> str:
-    return "".join(
-        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
-    )
+    return "".join(map(_letter, text))
+
+
+def _letter(letter: str) -> str:
+    if letter.isprintable() or letter == "\N{ZERO WIDTH JOINER}":
+        return letter
+    return " " if letter.isspace() else "\N{REPLACEMENT CHARACTER}"

@@ -1,0 +1,349 @@
+"""`notifier listen`: on a terminal, in a pipe, as JSON, and when it is started again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pty
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeAlias
+from uuid import uuid4
+
+import pytest
+
+from tests.conftest import Serve
+from tests.databases import Database
+from tests.service.calendars import Calendar
+from tests.services import ROOT, SECRET, Service, token
+from tests.waiting import DEADLINE_SECONDS, until
+
+
+class Listener:
+    """One `notifier listen`, with its two streams."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+
+    async def line(self) -> str:
+        """The next line of stdout, without its end."""
+        assert self.process.stdout is not None
+        return await self._line(self.process.stdout)
+
+    async def told(self, word: str) -> str:
+        """The next line of stderr that has the word."""
+        assert self.process.stderr is not None
+        while True:
+            line = await self._line(self.process.stderr)
+            if word in line:
+                return line
+
+    async def ended(self) -> tuple[int, str, str]:
+        """Its exit status, and what was left of stdout and stderr."""
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            out, err = await self.process.communicate()
+        assert self.process.returncode is not None
+        return self.process.returncode, (out or b"").decode(), err.decode()
+
+    async def stop(self) -> tuple[int, str, str]:
+        """Ctrl-C."""
+        self.process.send_signal(signal.SIGINT)
+        return await self.ended()
+
+    async def _line(self, stream: asyncio.StreamReader) -> str:
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            line = await stream.readline()
+        assert line.endswith(b"\n"), f"it ended after {line!r}"
+        return line.decode().removesuffix("\n")
+
+
+Listen: TypeAlias = Callable[..., Awaitable[Listener]]
+
+
+def command(service: Service | str, company: str, *arguments: object) -> list[str]:
+    url = service.url if isinstance(service, Service) else service
+    listen = [sys.executable, "-m", "notifier", "listen", "--url", url, "--company", company]
+    return [*listen, *map(str, arguments)]
+
+
+def environment(**more: str) -> dict[str, str]:
+    mine = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("NOTIFIER_") and name not in {"NO_COLOR", "FORCE_COLOR"}
+    }
+    return mine | {"PYTHONPATH": str(ROOT), "TZ": "UTC", "NOTIFIER_JWT_SECRET": SECRET} | more
+
+
+@pytest.fixture
+async def listen(tmp_path: Path) -> AsyncIterator[Listen]:
+    """Starts `notifier listen`; `user` is u1 unless the arguments say who."""
+    started: list[Listener] = []
+
+    async def start(service: Service | str, company: str, *arguments: object) -> Listener:
+        if not {"--token", "--user"} & set(arguments):
+            arguments = ("--user", "u1", *arguments)
+        process = await asyncio.create_subprocess_exec(
+            *command(service, company, *arguments),
+            cwd=tmp_path,
+            env=environment(),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        started.append(Listener(process))
+        return started[-1]
+
+    yield start
+    for listener in started:
+        with suppress(ProcessLookupError):
+            listener.process.kill()
+        await listener.process.communicate()
+
+
+async def test_in_a_pipe_a_message_is_a_plain_line_with_what_changed_and_by_whom(
+    service: Service, calendar: Calendar, listen: Listen
+) -> None:
+    company = await calendar.company("u1")
+    listener = await listen(service, company)
+    assert (await listener.line()).startswith("listening after position 1 of epoch ")
+    event = await calendar.event(company, "Stand-up")
+    assert (await listener.line()).split() == [
+        *await clock(calendar),
+        "2",
+        "EventCreated",
+        "Stand-up",
+    ]
+    await calendar.database.execute(
+        f"BEGIN; SET LOCAL notifier.actor = 'u7';"
+        f"UPDATE events SET title = E'Sit\\n\\x1b[2J', all_day = true WHERE id = '{event}'; COMMIT"
+    )
+    line = await listener.line()
+    assert "EventUpdated" in line
+    assert "Title Stand-up → Sit \N{REPLACEMENT CHARACTER}[2J" in line
+    assert "AllDay false → true" in line
+    assert line.endswith("by u7")
+    assert "\x1b" not in line
+    assert await listener.stop() == (130, "", "live\n")
+
+
+async def clock(calendar: Calendar) -> list[str]:
+    """The time of day of the last event, as one word."""
+    return [
+        await calendar.database.fetchval(
+            "SELECT to_char(max(created_at) AT TIME ZONE 'UTC', 'HH24:MI:SS') FROM events"
+        )
+    ]
+
+
+async def test_on_a_terminal_it_has_colours(service: Service, calendar: Calendar) -> None:
+    company = await calendar.company("u1")
+    ours, theirs = pty.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *command(service, company, "--user", "u1"),
+        env=environment(TERM="xterm-256color"),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    screen = asyncio.StreamReader()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(screen), os.fdopen(ours, "rb", buffering=0)
+    )
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        await screen.readuntil(b"listening after")
+        await calendar.event(company, "Stand-up")
+        shown = await screen.readuntil(b"Stand-up")
+    assert b"\x1b[1;32mEventCreated" in shown
+    process.send_signal(signal.SIGINT)
+    assert await process.wait() == 130
+    transport.close()
+
+
+async def test_json_is_each_message_as_it_was_received_on_one_line(
+    serve: Serve, database: Database, listen: Listen
+) -> None:
+    await database.execute("ALTER TABLE events ADD notes json")
+    service = await serve(database)
+    calendar = Calendar(database)
+    company = await calendar.company("u1")
+    listener = await listen(service, company, "--json")
+    await listener.told("live")
+    await database.execute(
+        """
+        INSERT INTO events (company_id, title, starts_at, ends_at, notes)
+        VALUES ($1, 'Zoë', 'infinity', 'infinity', E'{"a":\n 1.10,\r\n "b": "Zo\\\\u00eb"}')
+        """,
+        company,
+    )
+    text = await listener.line()
+    assert '"Notes":{"a":  1.10,   "b": "Zo\\u00eb"}' in text
+    message = json.loads(text)
+    assert (message["Type"], message["Position"]) == ("EventCreated", 2)
+    assert message["Data"]["Title"] == "Zoë"
+    assert await listener.stop() == (130, "", "")
+
+
+async def test_it_resumes_where_it_is_told(
+    service: Service, calendar: Calendar, listen: Listen
+) -> None:
+    company = await calendar.company("u1")
+    first = await listen(service, company)
+    epoch = (await first.line()).rpartition(" ")[2]
+    await first.stop()
+    await calendar.events(company, 3)
+    second = await listen(service, company, "--after", "1", "--epoch", epoch)
+    assert await second.line() == f"resumed after position 1 of epoch {epoch}"
+    for title in ("Stand-up 1", "Stand-up 2", "Stand-up 3"):
+        assert title in await second.line()
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+async def test_with_a_state_file_it_prints_each_message_once_across_restarts(
+    service: Service, calendar: Calendar, listen: Listen, tmp_path: Path, end: signal.Signals
+) -> None:
+    company = await calendar.company("u1")
+    seen: list[int] = []
+    for life in range(3):
+        listener = await listen(service, company.upper(), "--json", "--state", tmp_path / "state")
+        await listener.told("live")
+        await calendar.events(company, 2)
+        seen += [json.loads(await listener.line())["Position"] for _ in range(4 if life else 2)]
+        # What was printed is remembered before anything else is printed, or waited for.
+        await remembered(tmp_path / "state", seen[-1])
+        listener.process.send_signal(end)
+        _, out, _ = await listener.ended()
+        assert out == ""
+        await calendar.events(company, 2)
+    assert seen == list(range(2, 12))
+
+
+def kept(state: Path) -> int:
+    return int(json.loads(state.read_text())["after"])
+
+
+async def remembered(state: Path, position: int) -> None:
+    async def is_kept() -> bool:
+        return kept(state) == position
+
+    await until(is_kept)
+
+
+async def test_what_cannot_be_recovered_is_said_and_its_place_kept(
+    service: Service, calendar: Calendar, listen: Listen, tmp_path: Path
+) -> None:
+    company = await calendar.company("u1")
+    state = tmp_path / "state"
+    state.write_text(json.dumps({"companyId": company, "after": 1, "epoch": "another"}))
+    plain = await listen(service, company, "--state", state)
+    assert (await plain.line()).startswith("resync (epoch): what came before position 1 of epoch ")
+    await plain.stop()
+    saved = json.loads(state.read_text())
+    state.write_text(json.dumps(saved | {"after": 99}))
+    program = await listen(service, company, "--state", state, "--json")
+    assert json.loads(await program.line()) == {
+        "Type": "Resync",
+        "Data": {"CompanyId": company, "Reason": "expired", "Epoch": saved["epoch"]},
+        "Position": 1,
+    }
+
+
+async def test_it_comes_back_by_itself_when_the_service_does(
+    serve: Serve, database: Database, listen: Listen
+) -> None:
+    service = await serve(database)
+    calendar = Calendar(database)
+    company = await calendar.company("u1")
+    listener = await listen(service, company)
+    await listener.line()
+    service.kill()
+    await service.ended()
+    await listener.told("waiting")
+    await calendar.event(company, "Meanwhile")
+    await service.start()
+    await service.ready()
+    assert (await listener.line()).startswith("resumed after position 1 ")
+    assert "Meanwhile" in await listener.line()
+
+
+REFUSED = [
+    (["--token", "no token"], 1, "notifier: token invalid (4401)"),
+    (["--token", token("u1", ttl=-60)], 1, "notifier: token expired (4419)"),
+    (["--user", "u2"], 1, "notifier: no such company for this user: "),
+    (["--user", "u1", "--token", "x"], 2, "notifier: say either --token or --user"),
+    (["--user", "u1", "--after", "1"], 2, "notifier: --after and --epoch go together"),
+    (["--user", "u1", "--state", "no/such"], 2, "notifier: no/such: No such file or directory"),
+    (["--user", "u1", "--state", "."], 2, "notifier: .: Is a directory"),
+    (["--user", "u1", "--state", "broken"], 2, "notifier: broken is no state of `notifier listen`"),
+    (["--user", "u1", "--state", "other"], 2, "notifier: other is of another company, b"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "status", "words"), REFUSED)
+async def test_a_refusal_is_one_readable_line_and_a_status(
+    service: Service,
+    calendar: Calendar,
+    listen: Listen,
+    tmp_path: Path,
+    arguments: list[str],
+    status: int,
+    words: str,
+) -> None:
+    (tmp_path / "broken").write_text("{")
+    (tmp_path / "other").write_text('{"companyId": "b", "after": 1, "epoch": "e"}')
+    company = await calendar.company("u1")
+    ended, out, err = await (await listen(service, company, *arguments)).ended()
+    assert (ended, out, err.count("\n")) == (status, "", 1)
+    assert err.startswith(words)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1/", "not a url"])
+async def test_an_address_that_is_none_is_one_line(listen: Listen, url: str) -> None:
+    status, _, err = await (await listen(url, "a")).ended()
+    assert (status, err) == (2, f"notifier: {url} is no WebSocket address\n")
+
+
+async def test_lost_access_ends_it(service: Service, calendar: Calendar, listen: Listen) -> None:
+    company = await calendar.company("u1")
+    listener = await listen(service, company)
+    await listener.line()
+    await calendar.database.execute("DELETE FROM employees WHERE company_id = $1", company)
+    assert "EmployeeRemoved" in await listener.line()
+    status, _, err = await listener.ended()
+    assert status == 1
+    assert err.endswith(f"notifier: access to the company was lost: {company}\n")
+
+
+async def test_nobody_reading_any_more_is_a_quiet_end(
+    service: Service, calendar: Calendar, tmp_path: Path
+) -> None:
+    company = await calendar.company("u1")
+    reading, writing = os.pipe()
+    process = await asyncio.create_subprocess_exec(
+        *command(service, company, "--user", "u1", "--json"),
+        cwd=tmp_path,
+        env=environment(),
+        stdout=writing,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    os.close(writing)
+    listener = Listener(process)
+    await listener.told("live")
+    os.close(reading)
+    await calendar.events(company, 2)
+    status, _, err = await listener.ended()
+    assert (status, err) == (141, "")
+
+
+async def test_an_unknown_company_is_as_forbidden_as_a_strange_one(
+    service: Service, listen: Listen
+) -> None:
+    company = str(uuid4())
+    status, _, err = await (await listen(service, company)).ended()
+    assert status == 1
+    assert err == f"notifier: no such company for this user: {company}\n"
