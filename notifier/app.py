@@ -134,7 +134,7 @@ class Node:
             asked = now
             for (session, _, channel), allowed in zip(following, answers, strict=True):
                 if not allowed:
-                    session.suspect(channel.position, certain=False)
+                    session.revoke(channel)
 
     async def drain(self) -> None:
         """Not ready from now on; every client is told, the closes are spread out."""

@@ -12,7 +12,7 @@ from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from notifier import metrics
 from notifier.errors import DatabaseError
@@ -126,6 +126,19 @@ class Recent:
         return list(islice(self._items, position + 1 - self.first, None))
 
 
+class Part(NamedTuple):
+    """Messages that are written together, and who may have lost the company with the last."""
+
+    messages: list[Message]
+    revokes: Sequence[str] = ()
+    certain: bool = True
+
+    @property
+    def size(self) -> int:
+        """Bytes of the messages."""
+        return sum(len(message.body) for message in self.messages)
+
+
 class Channel:
     """One company on this node: its position, its recent messages, and who follows it."""
 
@@ -139,7 +152,7 @@ class Channel:
         self._fast: dict[Subscriber, Callable[[bytes], object]] = {}
         self._slow: dict[Subscriber, None] = {}
         self._users: dict[str, set[Subscriber]] = {}
-        self._queue: deque[list[Message]] = deque()
+        self._queue: deque[Part] = deque()
         self._pumping: asyncio.Task[None] | None = None
         self._gone: set[Subscriber] = set()  # who left since the batch began
 
@@ -199,45 +212,46 @@ class Channel:
         The stream may be behind the log that the channel's position was asked of: what that counted
         already is not said again; but it may take access away from somebody who came meanwhile.
         """
-        if messages[0].position <= self._taken:
-            for message in messages:
-                if message.position <= self._taken:
-                    self._suspect(message.revokes, self.position, certain=False)
-            messages = [message for message in messages if message.position > self._taken]
-            if not messages:
-                return
-        self._taken = messages[-1].position
-        for part in _parts(messages):
-            self._queue.append(part)
+        known = [message for message in messages if message.position <= self._taken]
+        if known:
+            if revoked := [user for message in known for user in message.revokes]:
+                self._queue.append(Part([], revoked, certain=False))
+            messages = messages[len(known) :]
+        if messages:
+            self._taken = messages[-1].position
+            self._queue.extend(_parts(messages))
         if self._pumping is not None:
             return
         while self._queue:
-            if len(self) > SLICE or _size(self._queue[0]) > CHUNK_BYTES:
+            if len(self) > SLICE or self._queue[0].size > CHUNK_BYTES:
                 self._pumping = asyncio.create_task(self._pump())
                 return
             self._write_now(self._queue.popleft())
 
-    def _write_now(self, messages: list[Message]) -> None:
+    def _write_now(self, part: Part) -> None:
         """The hot path: one frame a message, one write a subscriber."""
-        frames = self._remember(messages)
+        if not part.messages:
+            self._written(part)
+            return
+        frames = self._remember(part.messages)
         data = frames[0] if len(frames) == 1 else b"".join(frames)
         slow = list(self._slow)
         for write in list(self._fast.values()):  # a write may make its subscriber a slow one
             write(data)
         if slow:
-            bodies = [message.body for message in messages]
+            bodies = [message.body for message in part.messages]
             for subscriber in slow:
                 subscriber.write(data, bodies)
-        self._written(messages)
+        self._written(part)
 
     async def _pump(self) -> None:
         """The same in slices. Who leaves meanwhile hears nothing more; who joins has it already."""
         try:
             while self._queue:
-                messages = self._queue.popleft()
+                part = self._queue.popleft()
                 everybody = self.subscribers()
                 self._gone.clear()
-                for chunk in chunks(self._remember(messages)):
+                for chunk in chunks(self._remember(part.messages)):
                     data = b"".join(chunk)
                     bodies = [body(framed) for framed in chunk]
                     for start in range(0, len(everybody), SLICE):
@@ -250,7 +264,7 @@ class Channel:
                             else:
                                 subscriber.write(data, bodies)
                         await asyncio.sleep(0)
-                self._written(messages)
+                self._written(part)
         finally:
             self._pumping = None
             self._gone.clear()
@@ -264,18 +278,14 @@ class Channel:
         self._grow()
         return frames
 
-    def _written(self, messages: list[Message]) -> None:
-        metrics.DELIVERED.inc(len(messages) * len(self))
-        last = messages[-1]
-        if len(self):
-            metrics.LAG.observe(max(0.0, time.time() - messages[0].at.timestamp()))
-        self._suspect(last.revokes, last.position, certain=True)
-
-    def _suspect(self, users: Sequence[str], position: int, *, certain: bool) -> None:
-        for user in users:
+    def _written(self, part: Part) -> None:
+        if part.messages and len(self):
+            metrics.DELIVERED.inc(len(part.messages) * len(self))
+            metrics.LAG.observe(max(0.0, time.time() - part.messages[0].at.timestamp()))
+        for user in part.revokes:
             suspects = self.subscribers() if user == "*" else self._users.get(user, ())
             for subscriber in list(suspects):
-                subscriber.suspect(position, certain=certain and user != "*")
+                subscriber.suspect(self.position, certain=part.certain and user != "*")
 
     def restart(self) -> None:
         """Another epoch begins: what waits to be said belongs to the old one."""
@@ -479,20 +489,13 @@ class Hub:
         return [frame(message.body) for message in older]
 
 
-def _parts(messages: list[Message]) -> Iterable[list[Message]]:
+def _parts(messages: list[Message]) -> Iterable[Part]:
     """Cuts behind each message that takes somebody's access away."""
-    if not any(message.revokes for message in messages):
-        yield messages
-        return
     part: list[Message] = []
     for message in messages:
         part.append(message)
         if message.revokes:
-            yield part
+            yield Part(part, message.revokes)
             part = []
     if part:
-        yield part
-
-
-def _size(messages: Sequence[Message]) -> int:
-    return sum(len(message.body) for message in messages)
+        yield Part(part)

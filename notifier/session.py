@@ -254,8 +254,7 @@ class Session:
             and not membership.follows_rows
             and not await membership.may(identity, channel.company)
         ):
-            self._leave()
-            self._revoked(channel.company)
+            self.revoke(channel)
 
     # --- the token's life
 
@@ -393,12 +392,17 @@ class Session:
         if channel is None or not membership.follows_rows:
             return
         if certain and membership.definite:
-            self._leave()
-            self._revoked(channel.company)
+            self.revoke(channel)
             return
         channel.pins += 1
         self._leave()
         self._task = asyncio.create_task(self._recheck(channel, position))
+
+    def revoke(self, channel: Channel) -> None:
+        """The user may not see the company any more."""
+        if self._channel is channel:
+            self._leave()
+            self._revoked(channel.company)
 
     async def _recheck(self, channel: Channel, position: int) -> None:
         """Asks again; goes on where the session stopped, or says that it is over."""
