@@ -63,22 +63,12 @@ class Log:
         self._writer = writer
         self._reader = reader
         self._busy = asyncio.Lock()  # one call at a time on the writer
-        self._inside: asyncio.Task[Any] | None = None
         self.asleep = False
 
     async def ask(self, query: str, *arguments: Any) -> asyncpg.Record | None:
         """One row from the writer, within the deadline."""
-        async with self._turn():
+        async with self._busy:
             return await self._writer.fetchrow(query, *arguments, timeout=DEADLINE_SECONDS)
-
-    @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
-        """The writer to oneself; inside `together` its task has it already."""
-        if self._inside is not None and self._inside is asyncio.current_task():
-            yield
-        else:
-            async with self._busy:
-                yield
 
     # --- the doorbell
 
@@ -150,7 +140,12 @@ class Log:
                 " SELECT DISTINCT company FROM notifier.messages ON CONFLICT DO NOTHING",
                 timeout=LONG_SECONDS,
             )
-            await self._writer.execute("TRUNCATE notifier.messages", timeout=LONG_SECONDS)
+            await self._writer.execute("SET LOCAL lock_timeout = '1s'")
+            try:
+                async with self._writer.transaction():
+                    await self._writer.execute("TRUNCATE notifier.messages", timeout=LONG_SECONDS)
+            except asyncpg.LockNotAvailableError:  # somebody reads, a backup maybe
+                await self._writer.execute("DELETE FROM notifier.messages", timeout=LONG_SECONDS)
             row = await self._writer.fetchrow(
                 read("begin_epoch"), reason, place.seq, timeout=LONG_SECONDS
             )
@@ -160,7 +155,7 @@ class Log:
 
     async def companies(self) -> list[str]:
         """Every company that the log knows."""
-        async with self._turn():
+        async with self._busy:
             rows = await self._writer.fetch(
                 "SELECT company FROM notifier.positions UNION SELECT company FROM notifier.messages",
                 timeout=LONG_SECONDS,
@@ -169,7 +164,7 @@ class Log:
 
     async def heads(self, companies: Iterable[str]) -> dict[str, int]:
         """The present positions of companies."""
-        async with self._turn():
+        async with self._busy:
             rows = await self._writer.fetch(read("heads"), list(companies))
         return {row["company"]: row["position"] for row in rows}
 
@@ -247,13 +242,17 @@ class Log:
 
     @asynccontextmanager
     async def together(self) -> AsyncIterator[None]:
-        """What this task stores in the block is one transaction."""
-        async with self._busy, self._writer.transaction():
-            self._inside = asyncio.current_task()
-            try:
-                yield
-            finally:
-                self._inside = None
+        """What is stored in the block is one transaction.
+
+        It may take long: others have their turns meanwhile, above all whoever shows that we live.
+        A failure ends the connection, and the transaction with it.
+        """
+        transaction = self._writer.transaction()
+        async with self._busy:
+            await transaction.start()
+        yield
+        async with self._busy:
+            await transaction.commit()
 
     # --- room on disk
 
@@ -400,7 +399,8 @@ class Log:
 @asynccontextmanager
 async def open_log(url: str, ring: Callable[[str], None]) -> AsyncIterator[Log]:
     """Waits until this node may be the relay; then the log is open as long as the block runs."""
-    async with link(url, "relay", idle_in_transaction_session_timeout="600000") as writer:
+    # What a client is told of must outlive a crash, whatever the database's own taste.
+    async with link(url, "relay", synchronous_commit="on") as writer:
         await writer.add_listener("notifier_changes", listener(ring))
         while True:
             row = await writer.fetchrow(read("elect"), timeout=DEADLINE_SECONDS)

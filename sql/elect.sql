@@ -6,5 +6,5 @@ SELECT pg_try_advisory_lock(7815279000) AS elected,
         WHERE l.locktype = 'advisory' AND l.classid = 7815279000 >> 32
           AND l.objid = 7815279000 & 4294967295 AND l.objsubid = 1 AND l.granted
           AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-          AND a.pid <> pg_backend_pid() AND a.usename = current_user AND a.state = 'idle'
+          AND a.pid <> pg_backend_pid() AND a.usename = current_user AND a.state LIKE 'idle%'
           AND a.state_change < clock_timestamp() - interval '15 s') AS ended
