@@ -3,7 +3,7 @@ GRANT USAGE ON SCHEMA notifier TO :role;
 GRANT SELECT ON ALL TABLES IN SCHEMA notifier TO :role;
 GRANT SELECT, UPDATE ON SEQUENCE notifier.change_ids TO :role;
 GRANT TRUNCATE ON notifier.changes_0, notifier.changes_1 TO :role;
-GRANT INSERT ON notifier.messages TO :role;
+GRANT INSERT, DELETE ON notifier.messages TO :role;
 GRANT TRUNCATE ON notifier.messages, notifier.messages_0, notifier.messages_1, notifier.messages_2, notifier.messages_3, notifier.messages_4, notifier.messages_5, notifier.messages_6, notifier.messages_7 TO :role;
 GRANT INSERT, UPDATE ON notifier.positions TO :role;
 GRANT UPDATE ON notifier.log TO :role;
