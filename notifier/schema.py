@@ -75,7 +75,7 @@ async def migrate(
         await _configure(connection, watches, max_log_bytes, tell)
         await _watch(connection, watches, tell)
         if grant is not None:
-            await _grant(connection, grant, watches, tell)
+            await _grant(connection, grant, tell)
         prepared = (await connection.execute(text("SHOW max_prepared_transactions"))).scalar_one()
         if int(prepared) > 0:
             tell(
@@ -95,8 +95,9 @@ async def uninstall(url: str, tell: Tell = _quiet) -> None:
         await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
         await connection.execute(text("SET LOCAL lock_timeout = '5s'"))
         for relation, trigger in await _triggers(connection):
-            await connection.execute(text(f"DROP TRIGGER {trigger} ON {relation}"))
+            await connection.exec_driver_sql(f"DROP TRIGGER {trigger} ON {relation}")
             tell(f"trigger {trigger} on {relation}: dropped")
+        await _revoke(connection)
         schema = await connection.execute(text("SELECT to_regnamespace('notifier')"))
         if schema.scalar_one() is not None:
             await connection.execute(text("DROP SCHEMA notifier CASCADE"))
@@ -229,13 +230,13 @@ async def _watch(connection: AsyncConnection, watches: Sequence[Watch], tell: Te
             )
         ).scalar_one()
     for relation, name in present.keys() - wanted.keys():
-        await connection.execute(text(f"DROP TRIGGER {name} ON {relation}"))
+        await connection.exec_driver_sql(f"DROP TRIGGER {name} ON {relation}")
         tell(f"trigger {name} on {relation}: dropped")
     for (relation, name), definition in wanted.items():
         if present.get((relation, name)) == definition:
             continue
         if (relation, name) in present:
-            await connection.execute(text(f"DROP TRIGGER {name} ON {relation}"))
+            await connection.exec_driver_sql(f"DROP TRIGGER {name} ON {relation}")
         await connection.exec_driver_sql(definition)
         quoted = definition.replace("'", "''")
         await connection.exec_driver_sql(f"COMMENT ON TRIGGER {name} ON {relation} IS '{quoted}'")
@@ -309,9 +310,7 @@ async def _tables(connection: AsyncConnection) -> set[str]:
     return set(rows.scalars())
 
 
-async def _grant(
-    connection: AsyncConnection, role: str, watches: Sequence[Watch], tell: Tell
-) -> None:
+async def _grant(connection: AsyncConnection, role: str, tell: Tell) -> None:
     """What `serve` needs, and no more."""
     quoted = (
         await connection.execute(
@@ -323,24 +322,37 @@ async def _grant(
     for statement in read("grant").replace(":role", quoted).split(";"):
         if statement.strip():
             await connection.exec_driver_sql(statement)
-    for watch in watches:
-        if watch.member is not None:
-            relation = await _relation(connection, watch.table)
-            schema = await connection.execute(
-                text(
-                    "SELECT relnamespace::regnamespace::text FROM pg_class"
-                    " WHERE oid = to_regclass(:relation)"
-                ),
-                {"relation": relation},
-            )
-            await connection.exec_driver_sql(
-                f"GRANT USAGE ON SCHEMA {schema.scalar_one()} TO {quoted}"
-            )
-            columns = ", ".join(
-                '"' + c.replace('"', '""') + '"' for c in (watch.company, watch.member)
-            )
-            await connection.exec_driver_sql(f"GRANT SELECT ({columns}) ON {relation} TO {quoted}")
+    await _members(connection, "GRANT", "TO", quoted)
     tell(f"role {role}: may serve")
+
+
+async def _revoke(connection: AsyncConnection) -> None:
+    """Takes the rights on the app's tables from whoever had them for `serve`."""
+    there = await connection.execute(text("SELECT to_regclass('notifier.watches') IS NOT NULL"))
+    if there.scalar_one():
+        serving = await connection.execute(
+            text(
+                "SELECT DISTINCT acl.grantee::regrole::text"
+                " FROM pg_namespace AS n, aclexplode(n.nspacl) AS acl"
+                " WHERE n.nspname = 'notifier' AND acl.grantee NOT IN (0, n.nspowner)"
+            )
+        )
+        for role in serving.scalars().all():
+            await _members(connection, "REVOKE", "FROM", role)
+
+
+async def _members(connection: AsyncConnection, verb: str, preposition: str, role: str) -> None:
+    """Grants or revokes what the default membership query reads. `role` is quoted."""
+    rows = await connection.execute(
+        text(
+            "SELECT format('SELECT (%I, %I) ON %s', w.company, w.member, w.relation),"
+            " format('USAGE ON SCHEMA %s', c.relnamespace::regnamespace)"
+            " FROM notifier.watches AS w JOIN pg_class AS c ON c.oid = to_regclass(w.relation)"
+            " WHERE w.member IS NOT NULL"
+        )
+    )
+    for right in [right for row in rows for right in row]:
+        await connection.exec_driver_sql(f"{verb} {right} {preposition} {role}")
 
 
 @contextlib.asynccontextmanager
