@@ -19,10 +19,14 @@ Said: TypeAlias = dict[str, Any]
 
 
 class Relayed:
-    """A relay that may be stopped and started again. `delivered` is what it handed to its node."""
+    """A relay that may be stopped and started again.
+
+    `delivered` is what it handed to its node, `url` what it connects to.
+    """
 
     def __init__(self, database: Database, **settings: Any) -> None:
         self._database = database
+        self.url = database.dsn
         self._settings: dict[str, Any] = {
             "bulk_limit": 1000,
             "retention_hours": 24,
@@ -36,7 +40,7 @@ class Relayed:
 
     async def start(self) -> None:
         """Returns when it leads."""
-        relay = self.relay = Relay(self._database.dsn, deliver=self._deliver, **self._settings)
+        relay = self.relay = Relay(self.url, deliver=self._deliver, **self._settings)
         running = self._running = asyncio.create_task(relay.run())
 
         async def leads() -> bool:

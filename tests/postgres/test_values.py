@@ -489,9 +489,7 @@ async def test_bytes_that_are_no_text_are_heard_by_their_keys(
     assert message["Actor"] == "Zo\ufffd"
 
 
-async def test_a_company_of_a_megabyte_breaks_nothing(
-    watching: Watching, app: Connection
-) -> None:
+async def test_a_company_of_a_megabyte_breaks_nothing(watching: Watching, app: Connection) -> None:
     relay = await watching("filler text")
     await app.execute("INSERT INTO docs VALUES (1, repeat('c', 1000000), 'x')")
     await app.execute("INSERT INTO docs VALUES (2, 'c', 'x')")

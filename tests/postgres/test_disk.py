@@ -1,0 +1,394 @@
+"""The disk stays bounded whether or not anybody drains, and nobody is deceived about it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from notifier import relay as relays
+from notifier.log import REOPENING
+from notifier.schema import migrate
+from tests.databases import Connection, Database
+from tests.postgres.relays import Relayed, Said, heard, new_company, new_event, place, types
+from tests.waiting import until
+
+MIB = 1024 * 1024
+LIMIT = 2 * MIB
+
+FULL = 1 << 62
+
+
+@pytest.fixture
+async def small(database: Database, monkeypatch: pytest.MonkeyPatch) -> Database:
+    """A database whose log is small; its relay does its chores at every turn."""
+    await migrate(database.dsn, max_log_bytes=LIMIT)
+    monkeypatch.setattr(relays, "CHORES_SECONDS", 0.0)
+    return database
+
+
+async def fill(database: Database, app: Connection, company: str) -> None:
+    """Writes until capture stores no more; the writes themselves all succeed."""
+    event = await new_event(app, company)
+    for _ in range(5):
+        await app.execute(
+            f"""
+            DO $$ BEGIN
+                FOR n IN 1..600 LOOP
+                    UPDATE events SET title = n || repeat('x', 500) WHERE id = '{event}';
+                END LOOP;
+            END $$
+            """
+        )
+    assert await database.fetchval("SELECT last_value FROM notifier.change_ids") >= FULL
+
+
+async def overflow(database: Database) -> None:
+    """What capture does when the log is full."""
+    await database.execute(
+        f"SELECT setval('notifier.change_ids', last_value + {FULL}) FROM notifier.change_ids"
+    )
+
+
+async def log_bytes(database: Database) -> int:
+    return int(await database.fetchval("SELECT notifier.log_bytes()"))
+
+
+async def sizes(database: Database) -> tuple[int, int]:
+    rows = await database.fetch(
+        "SELECT pg_relation_size('notifier.changes_0'), pg_relation_size('notifier.changes_1')"
+    )
+    return rows[0][0], rows[0][1]
+
+
+# --- overflow
+
+
+async def test_with_nobody_to_drain_writes_go_on_and_the_disk_stays_bounded(
+    small: Database, app: Connection
+) -> None:
+    company = await new_company(app)
+    await fill(small, app, company)
+    full = await log_bytes(small)
+    assert full < LIMIT + MIB
+    await new_event(app, company, "after the log was full")
+    await app.execute("DELETE FROM companies")
+    assert await log_bytes(small) == full
+
+
+async def test_after_an_overflow_everybody_is_told_and_all_is_well_again(
+    small: Database, app: Connection
+) -> None:
+    company = await new_company(app)
+    relay = Relayed(small)
+    await relay.start()
+    await new_event(app, company)
+    await relay.settled()
+    await relay.stop()
+    before, _ = await place(small)
+    await fill(small, app, company)
+    await relay.start()
+
+    async def begun() -> bool:
+        return (await place(small))[0] != before
+
+    await until(begun)
+    await new_event(app, company, "heard again")
+    first, *_, last = await relay.heard(company)
+    assert first["Type"] == "Resync"
+    assert first["Data"]["Reason"] == "overflow"
+    assert first["Data"]["Epoch"] == (await place(small))[0]
+    assert last["Data"]["Title"] == "heard again"
+    await relay.stop()
+    assert sum(await sizes(small)) < MIB
+
+
+async def test_what_a_transaction_in_flight_dropped_is_told_when_it_commits(
+    small: Database, app: Connection
+) -> None:
+    company = await new_company(app)
+    late = await small.connect(app=True)
+    relay = Relayed(small)
+    await relay.start()
+    await new_event(app, company)
+    await relay.settled()
+    await relay.stop()
+    before, _ = await place(small)
+    await overflow(small)
+    transaction = late.transaction()
+    await transaction.start()
+    await new_event(late, company, "dropped")
+    await relay.start()
+
+    async def begun() -> bool:
+        return (await place(small))[0] != before and not await small.fetchval(
+            "SELECT last_value >= $1 FROM notifier.change_ids", FULL
+        )
+
+    await until(begun)
+    await new_event(app, company, "between")
+    await relay.settled()
+    told = types(await heard(small, company)).count("Resync")
+    await transaction.commit()
+
+    async def told_again() -> bool:
+        return types(await heard(small, company)).count("Resync") > told
+
+    await until(told_again)
+    await relay.stop()
+    messages = await heard(small, company)
+    assert messages[-1]["Type"] == "Resync"
+    assert messages[-1]["Data"]["Reason"] == "overflow"
+    assert await small.fetchval("SELECT unsettled FROM notifier.log") is None
+
+
+async def test_an_overflow_that_a_relay_did_not_finish_is_finished_by_the_next(
+    small: Database, app: Connection
+) -> None:
+    company = await new_company(app)
+    relay = Relayed(small)
+    await relay.start()
+    await new_event(app, company)
+    await relay.settled()
+    await relay.stop()
+    before, _ = await place(small)
+    await overflow(small)
+    # It died when capture stored again already, but nobody had been told yet.
+    await small.execute("UPDATE notifier.log SET unsettled = $1::bigint::text::xid8", REOPENING)
+    await small.execute(
+        f"SELECT setval('notifier.change_ids', last_value - {FULL} + 1000000)"
+        " FROM notifier.change_ids"
+    )
+    await relay.start()
+
+    async def begun() -> bool:
+        return (await place(small))[0] != before
+
+    await until(begun)
+    assert (await relay.heard(company))[0]["Data"]["Reason"] == "overflow"
+    await relay.stop()
+
+
+async def test_ids_go_on_growing_after_an_overflow(small: Database, app: Connection) -> None:
+    company = await new_company(app)
+    writer = await small.connect(app=True)
+    event = await new_event(app, company, "0")
+    transaction = writer.transaction()
+    await transaction.start()
+    await writer.execute("UPDATE events SET title = '1' WHERE id = $1", event)
+    before = await small.fetchval("SELECT last_value FROM notifier.change_ids")
+    epoch, _ = await place(small)
+    await overflow(small)
+    relay = Relayed(small)
+    await relay.start()
+
+    async def begun() -> bool:
+        return (await place(small))[0] != epoch
+
+    await until(begun)
+    assert await small.fetchval("SELECT last_value FROM notifier.change_ids") > before
+    await writer.execute("UPDATE events SET title = '2' WHERE id = $1", event)
+    await transaction.commit()
+    (message,) = [
+        message
+        for message in await relay.heard(company)
+        if message.get("Data", {}).get("EventId") == event
+    ]
+    assert message["Data"]["Title"] == "2"
+    await relay.stop()
+
+
+async def test_an_epoch_begins_although_somebody_reads_the_old_messages(
+    small: Database, app: Connection
+) -> None:
+    company = await new_company(app)
+    relay = Relayed(small)
+    await relay.start()
+    await new_event(app, company)
+    await relay.settled()
+    backup = await small.connect()
+    async with backup.transaction(isolation="repeatable_read"):
+        await backup.execute("SELECT count(*) FROM notifier.messages")
+        before, _ = await place(small)
+        await overflow(small)
+
+        async def begun() -> bool:
+            return (await place(small))[0] != before
+
+        await until(begun)
+        await new_event(app, company)
+        assert types(await relay.heard(company)) == ["Resync", "EventCreated"]
+    await relay.stop()
+
+
+# --- the tables of changes take turns
+
+
+async def test_changes_are_emptied_by_turns_under_load_and_none_is_lost(
+    small: Database, app: Connection
+) -> None:
+    company = await new_company(app)
+    relay = Relayed(small)
+    await relay.start()
+    watcher = await small.connect()
+    await watcher.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM events")
+    eras: set[int] = set()
+    for number in range(60):
+        await app.execute(
+            "INSERT INTO employees (company_id, user_id, name)"
+            " SELECT $1, $2::text || ' ' || n, repeat('x', 200) FROM generate_series(1, 100) AS n",
+            company,
+            str(number),
+        )
+        await relay.settled()
+        eras.add(await small.fetchval("SELECT last_value >> 32 FROM notifier.change_ids"))
+    assert len(eras) > 2
+    users = {m["Data"]["UserId"] for _, m in decoded(relay) if m["Type"] == "EmployeeAdded"}
+    assert len(users) == 6_000
+    assert sum(await sizes(small)) < LIMIT
+    epochs = {epoch for epoch, _ in relay.delivered}
+    assert len(epochs) == 1
+    await relay.stop()
+
+
+async def test_a_table_that_a_long_transaction_has_written_to_is_not_emptied_before_its_end(
+    small: Database, app: Connection
+) -> None:
+    company = await new_company(app)
+    relay = Relayed(small)
+    await relay.start()
+    long = await small.connect(app=True)
+    transaction = long.transaction()
+    await transaction.start()
+    await new_event(long, company, "late")
+
+    async def load(rounds: int) -> None:
+        for number in range(rounds):
+            await app.execute(
+                "INSERT INTO employees (company_id, name)"
+                " SELECT $1, $2::text || repeat('x', 200) FROM generate_series(1, 50) AS n",
+                company,
+                str(number),
+            )
+            await relay.settled()
+
+    await load(10)
+    await transaction.commit()
+    assert "late" in [m["Data"].get("Title") for _, m in decoded(relay)] or "late" in [
+        m["Data"].get("Title") for m in await relay.heard(company)
+    ]
+
+    async def turned() -> bool:
+        await load(5)
+        return bool(await small.fetchval("SELECT last_value >> 32 > 1 FROM notifier.change_ids"))
+
+    await until(turned)
+    await relay.stop()
+
+
+def decoded(relay: Relayed) -> list[tuple[str, Said]]:
+    return [(epoch, json.loads(message.body)) for epoch, message in relay.delivered]
+
+
+# --- messages leave by retention and by bytes
+
+
+async def test_old_messages_go_and_positions_stay(
+    database: Database, app: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relays, "CHORES_SECONDS", 0.0)
+    company, busy = await new_company(app), await new_company(app)
+    relay = Relayed(database, retention_hours=1e-7)
+    await relay.start()
+    for number in range(5):
+        await new_event(app, company, str(number))
+
+    async def gone() -> bool:
+        await new_event(app, busy)
+        await relay.settled()
+        return await heard(database, company) == []
+
+    await until(gone)
+    await relay.stop()
+    relay = Relayed(database)
+    await relay.start()
+    await new_event(app, company, "5")
+    (message,) = await relay.heard(company)
+    assert message["Position"] == 6
+    await relay.stop()
+
+
+async def test_messages_keep_to_their_share_of_the_disk_and_positions_stay_dense(
+    small: Database, app: Connection
+) -> None:
+    company = await new_company(app)
+    relay = Relayed(small)
+    await relay.start()
+    for _ in range(40):
+        await app.execute(
+            "INSERT INTO employees (company_id, name)"
+            " SELECT $1, repeat('x', 500) FROM generate_series(1, 100) AS n",
+            company,
+        )
+        await relay.settled()
+    messages = await relay.heard(company)  # which looks for holes
+    assert messages[0]["Position"] > 1
+    assert messages[-1]["Position"] == 4_000
+    assert await log_bytes(small) < LIMIT + MIB
+    await relay.stop()
+    await relay.start()
+    await new_event(app, company)
+    assert (await relay.heard(company))[-1]["Position"] == 4_001
+    await relay.stop()
+
+
+async def test_a_reader_of_old_messages_delays_their_end_but_not_the_relay(
+    small: Database, app: Connection
+) -> None:
+    await migrate(small.dsn, max_log_bytes=4 * LIMIT)
+    company = await new_company(app)
+    relay = Relayed(small)
+    await relay.start()
+    await new_event(app, company)
+    await relay.settled()
+    reader = await small.connect()
+    async with reader.transaction():
+        await reader.execute("SELECT count(*) FROM notifier.messages")
+        for _ in range(15):
+            await app.execute(
+                "INSERT INTO employees (company_id, name)"
+                " SELECT $1, repeat('x', 500) FROM generate_series(1, 100) AS n",
+                company,
+            )
+            await relay.settled()
+    assert len(await relay.heard(company)) == 1_501
+    await relay.stop()
+
+
+async def test_writers_do_not_wait_while_a_table_is_emptied(
+    small: Database, app: Connection
+) -> None:
+    await migrate(small.dsn, max_log_bytes=4 * LIMIT)
+    company = await new_company(app)
+    relay = Relayed(small)
+    await relay.start()
+    writers = [await small.connect(app=True) for _ in range(4)]
+
+    async def write(connection: Connection) -> None:
+        await connection.execute("SET lock_timeout = '5s'")
+        for number in range(100):
+            await connection.execute(
+                "INSERT INTO employees (company_id, name)"
+                " SELECT $1, $2::text || repeat('x', 900) FROM generate_series(1, 5)",
+                company,
+                str(number),
+            )
+
+    async with asyncio.TaskGroup() as tasks:
+        for connection in writers:
+            tasks.create_task(write(connection))
+    await relay.settled()
+    added = [m for _, m in decoded(relay) if m["Type"] == "EmployeeAdded"]
+    assert len(added) == 2_000
+    await relay.stop()

@@ -1,0 +1,411 @@
+"""`migrate` and `uninstall`: again and again, there and back, and without a trace."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from notifier.errors import DatabaseError, SettingsError, Unreachable
+from notifier.schema import downgrade, migrate, newest, uninstall
+from notifier.settings import CALENDAR, Watch
+from notifier.sql import folder, read
+from tests.databases import Connection, Database, with_database
+from tests.postgres.relays import Relayed, new_company, new_event, types
+
+CATALOG = """
+SELECT kind, name FROM (
+    SELECT 'schema' AS kind, nspname::text AS name FROM pg_namespace WHERE nspname !~ '^pg_'
+    UNION ALL
+    SELECT 'relation ' || relkind::text, format('%s %s %s', oid::regclass, relacl, reloptions) FROM pg_class
+    UNION ALL
+    SELECT 'column', format('%s.%s %s', attrelid::regclass, attname, attacl) FROM pg_attribute
+    UNION ALL
+    SELECT 'function', format('%s %s %s', oid::regprocedure, proacl, md5(prosrc)) FROM pg_proc
+    UNION ALL
+    SELECT 'trigger', format('%s %s', tgrelid::regclass, tgname) FROM pg_trigger
+     WHERE NOT tgisinternal
+    UNION ALL
+    SELECT 'constraint', format('%s %s', conrelid::regclass, conname) FROM pg_constraint
+    UNION ALL
+    SELECT 'type', format('%s %s', oid::regtype, typacl) FROM pg_type
+    UNION ALL
+    SELECT 'description', format('%s %s %s', objoid, objsubid, description) FROM pg_description
+     WHERE objoid >= 16384
+    UNION ALL
+    SELECT 'setting', format('%s %s', setrole, setconfig) FROM pg_db_role_setting
+    UNION ALL
+    SELECT 'extension', extname::text FROM pg_extension
+    UNION ALL
+    SELECT 'default right', format('%s %s', defaclnamespace, defaclacl) FROM pg_default_acl
+) AS everything
+WHERE name !~ 'pg_toast|pg_statistic'
+ORDER BY 1, 2
+"""
+
+
+@pytest.fixture
+async def empty(postgres: str) -> AsyncIterator[Database]:
+    """A database in which nothing was done."""
+    database = Database(postgres, f"notifier_test_{uuid4().hex[:12]}")
+    await database.create("template1")
+    yield database
+    await database.drop()
+
+
+async def catalog(database: Database) -> list[tuple[str, str]]:
+    return [(row[0], row[1]) for row in await database.fetch(CATALOG)]
+
+
+# --- up, again, down, up
+
+
+async def test_migrate_makes_the_calendar_the_schema_and_the_triggers(empty: Database) -> None:
+    told: list[str] = []
+    await migrate(empty.dsn, calendar=True, tell=told.append)
+    assert "table events: created" in told
+    assert f"schema notifier: none → {newest()}" in told
+    assert len([line for line in told if line.startswith("trigger ")]) == 9
+
+
+async def test_to_migrate_again_changes_nothing_and_says_nothing(database: Database) -> None:
+    before = await catalog(database)
+    told: list[str] = []
+    await migrate(database.dsn, calendar=True, tell=told.append)
+    assert told == []
+    assert await catalog(database) == before
+
+
+async def test_down_and_up_again_is_as_before(database: Database, app: Connection) -> None:
+    before = [entry for entry in await catalog(database) if entry[0] != "description"]
+    await downgrade(database.dsn, "base")
+    assert not await database.fetch("SELECT FROM pg_trigger WHERE NOT tgisinternal")
+    company = await new_company(app)
+    await new_event(app, company)
+    await migrate(database.dsn)
+    assert [entry for entry in await catalog(database) if entry[0] != "description"] == before
+    relay = Relayed(database)
+    await relay.start()
+    await new_event(app, company)
+    assert types(await relay.heard(company)) == ["EventCreated"]
+    await relay.stop()
+
+
+async def test_two_migrations_at_once_are_one(empty: Database) -> None:
+    told: list[str] = []
+    await asyncio.gather(*(migrate(empty.dsn, calendar=True, tell=told.append) for _ in range(4)))
+    assert told.count(f"schema notifier: none → {newest()}") == 1
+
+
+async def test_a_dry_run_says_all_and_changes_nothing(empty: Database) -> None:
+    before = await catalog(empty)
+    dry: list[str] = []
+    await migrate(empty.dsn, calendar=True, dry_run=True, tell=dry.append)
+    assert await catalog(empty) == before
+    wet: list[str] = []
+    await migrate(empty.dsn, calendar=True, tell=wet.append)
+    assert dry == [*wet, "nothing was changed: this was a dry run"]
+
+
+async def test_a_newer_schema_is_left_alone(database: Database) -> None:
+    await database.execute("UPDATE notifier.version SET version_num = '9999'")
+    with pytest.raises(DatabaseError, match="newer version"):
+        await migrate(database.dsn)
+
+
+# --- without a trace
+
+
+async def test_uninstall_leaves_no_trace(empty: Database) -> None:
+    await empty.execute(
+        "CREATE TABLE docs (id int PRIMARY KEY, company_id text) PARTITION BY RANGE (id);"
+        "CREATE TABLE docs_all PARTITION OF docs FOR VALUES FROM (MINVALUE) TO (MAXVALUE)"
+    )
+    before = await catalog(empty)
+    await migrate(empty.dsn, watches=[Watch(table="docs", entity="Doc", exclude=())])
+    await empty.execute("INSERT INTO docs VALUES (1, 'c')")
+    assert await catalog(empty) != before
+    told: list[str] = []
+    await uninstall(empty.dsn, tell=told.append)
+    assert await catalog(empty) == before
+    assert await empty.fetchval("SELECT count(*) FROM docs") == 1
+    assert "schema notifier: dropped" in told
+
+
+async def test_uninstall_takes_the_grants_along(empty: Database, role: str) -> None:
+    await empty.execute(
+        "CREATE SCHEMA hr; CREATE TABLE hr.staff (id int, company_id text, who text)"
+    )
+    before = await catalog(empty)
+    staff = Watch(table="hr.staff", entity="Employee", member="who")
+    await migrate(empty.dsn, watches=[staff], grant=role)
+    await uninstall(empty.dsn)
+    assert await catalog(empty) == before
+
+
+async def test_uninstall_where_nothing_is_says_so(empty: Database) -> None:
+    told: list[str] = []
+    await uninstall(empty.dsn, tell=told.append)
+    assert told == ["schema notifier: was not there"]
+
+
+async def test_an_app_goes_on_through_migrate_and_uninstall(
+    database: Database, app: Connection
+) -> None:
+    company = await new_company(app)
+    done = asyncio.Event()
+
+    async def write() -> int:
+        written = 0
+        while not done.is_set() or written < 20:
+            await new_event(app, company)
+            written += 1
+        return written
+
+    writing = asyncio.create_task(write())
+    await uninstall(database.dsn)
+    await migrate(database.dsn)
+    await uninstall(database.dsn)
+    done.set()
+    assert await writing == await database.fetchval("SELECT count(*) FROM events")
+
+
+# --- what is in the database is what is in the files
+
+
+@pytest.mark.parametrize(
+    "name",
+    sorted(
+        path.stem
+        for path in Path(folder("sql")).glob("*.sql")
+        if "CREATE FUNCTION" in path.read_text(encoding="utf-8")
+    ),
+)
+async def test_a_function_in_the_database_is_the_one_in_the_file(
+    name: str, database: Database
+) -> None:
+    body = re.split(r"\$\$", read(name))[1]
+    assert body == await database.fetchval(
+        "SELECT prosrc FROM pg_proc WHERE proname = $1 AND pronamespace = 'notifier'::regnamespace",
+        name,
+    )
+
+
+def test_sql_is_ascii_so_that_every_database_can_read_it() -> None:
+    for path in Path(folder("sql")).glob("*.sql"):
+        if path.stem != "samples":
+            assert path.read_text(encoding="utf-8").isascii(), path.name
+
+
+# --- watches
+
+
+async def test_triggers_follow_the_watches(database: Database, app: Connection) -> None:
+    told: list[str] = []
+    watches = [watch for watch in CALENDAR if watch.entity != "Event"]
+    await migrate(database.dsn, watches=watches, tell=told.append)
+    assert sorted(told) == [
+        f"trigger {name} on public.events: dropped"
+        for name in ("notifier_capture", "notifier_capture_truncate", "notifier_capture_update")
+    ]
+    told.clear()
+    excluding = Watch(table="events", entity="Event", exclude=("description",))
+    await migrate(database.dsn, watches=[*watches, excluding], tell=told.append)
+    assert len(told) == 3
+    told.clear()
+    await migrate(database.dsn, watches=CALENDAR, tell=told.append)
+    assert len(told) == 3
+
+
+@pytest.mark.parametrize(
+    ("watch", "message"),
+    [
+        (Watch(table="nothing", entity="Doc"), "no table nothing to watch"),
+        (Watch(table="events", entity="Doc", key="number"), "table events has no column number"),
+        (Watch(table="events", entity="Doc", exclude=("gone",)), "table events has no column gone"),
+    ],
+)
+async def test_a_wrong_watch_is_one_readable_line_and_changes_nothing(
+    watch: Watch, message: str, database: Database
+) -> None:
+    before = await catalog(database)
+    with pytest.raises(SettingsError, match=message):
+        await migrate(database.dsn, watches=[watch])
+    assert await catalog(database) == before
+
+
+async def test_strange_names_are_watched(database: Database, app: Connection) -> None:
+    await database.execute(
+        """
+        CREATE SCHEMA "My ""Schema";
+        CREATE TABLE "My ""Schema"."Th'e :\\ ""table" (
+            "the 'id" int, "The ""Company" text, "se,cr{et}" text, "user" text);
+        GRANT USAGE ON SCHEMA "My ""Schema" TO app;
+        GRANT ALL ON "My ""Schema"."Th'e :\\ ""table" TO app
+        """
+    )
+    table = '"My ""Schema"."Th\'e :\\ ""table"'
+    strange = Watch(
+        table=table, entity="Odd", key="the 'id", company='The "Company', exclude=("se,cr{et}",)
+    )
+    await migrate(database.dsn, watches=[*CALENDAR, strange])
+    relay = Relayed(database)
+    await relay.start()
+    await app.execute(f"INSERT INTO {table} VALUES (1, 'c', 'hush', 'u')")
+    (message,) = await relay.heard("c")
+    assert message["Data"] == {"OddId": 1, "CompanyId": "c", "User": "u"}
+    await relay.stop()
+    await uninstall(database.dsn)
+
+
+# --- roles
+
+
+@pytest.fixture
+async def role(database: Database) -> AsyncIterator[str]:
+    """A role that may do nothing."""
+    name = f"Serving {uuid4().hex[:8]}"
+    await database.execute(f"CREATE ROLE \"{name}\" LOGIN PASSWORD 'serve'")
+    yield name
+    await database.execute(f'DROP OWNED BY "{name}"; DROP ROLE "{name}"')
+
+
+async def test_a_granted_role_can_relay_and_nothing_more(
+    database: Database, app: Connection, role: str
+) -> None:
+    await migrate(database.dsn, grant=role, max_log_bytes=1024 * 1024)
+    serving = as_role(database.dsn, role)
+    relay = Relayed(database)
+    relay.url = serving
+    await relay.start()
+    company = await new_company(app)
+    await new_event(app, company)
+    await app.execute("TRUNCATE events")
+    assert types(await relay.heard(company)) == ["EventCreated", "Resync"]
+    connection = await asyncpg.connect(serving)
+    try:
+        for statement in (
+            "SELECT * FROM events",
+            "SELECT name FROM employees",
+            "INSERT INTO companies (name) VALUES ('x')",
+            "UPDATE notifier.configuration SET max_log_bytes = 1",
+            "INSERT INTO notifier.changes_0 (id, entity, operation, partial) VALUES (1, 'x', 'I', true)",
+            "DELETE FROM notifier.watches",
+            "CREATE TABLE notifier.mine ()",
+            "CREATE TABLE public.mine ()",
+            "DROP TRIGGER notifier_capture ON events",
+        ):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await connection.execute(statement)
+        await connection.execute("SELECT company_id, user_id FROM employees")
+    finally:
+        await connection.close()
+    await relay.stop()
+
+
+async def test_a_granted_role_can_do_every_chore(
+    database: Database, app: Connection, role: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("notifier.relay.CHORES_SECONDS", 0.0)
+    await migrate(database.dsn, grant=role, max_log_bytes=2 * 1024 * 1024)
+    relay = Relayed(database, retention_hours=1e-7)
+    relay.url = as_role(database.dsn, role)
+    await relay.start()
+    company = await new_company(app)
+    for _ in range(30):
+        await app.execute(
+            "INSERT INTO employees (company_id, name)"
+            " SELECT $1, repeat('x', 500) FROM generate_series(1, 100) AS n",
+            company,
+        )
+        await relay.settled()
+    assert await database.fetchval("SELECT last_value >> 32 > 0 FROM notifier.change_ids")
+    await database.execute("UPDATE notifier.log SET system = 'another/00000001'")
+    await relay.stop()
+    await relay.start()
+    assert types(await relay.heard(company))[:1] in ([], ["Resync"])
+    await relay.stop()
+
+
+async def test_a_grant_to_nobody_is_one_readable_line(database: Database) -> None:
+    with pytest.raises(DatabaseError, match="there is no role nobody"):
+        await migrate(database.dsn, grant="nobody")
+
+
+async def test_an_owner_who_is_no_superuser_can_migrate_and_relay(
+    postgres: str, empty: Database
+) -> None:
+    owner = f"owner_{uuid4().hex[:8]}"
+    await empty.execute(
+        f"CREATE ROLE {owner} LOGIN PASSWORD 'serve';"
+        f" GRANT CREATE ON DATABASE {empty.name} TO {owner};"
+        f" GRANT CREATE, USAGE ON SCHEMA public TO {owner}"
+    )
+    url = as_role(empty.dsn, owner)
+    try:
+        await migrate(url, calendar=True)
+        relay = Relayed(empty)
+        relay.url = url
+        await relay.start()
+        company = await new_company(empty)
+        await new_event(empty, company)
+        assert types(await relay.heard(company)) == ["EventCreated"]
+        await relay.stop()
+        await uninstall(url)
+    finally:
+        await empty.execute(f"DROP OWNED BY {owner} CASCADE; DROP ROLE {owner}")
+
+
+async def test_a_role_without_rights_is_told_so_in_one_line(
+    database: Database, app: Connection
+) -> None:
+    with pytest.raises(DatabaseError, match="may not do that") as caught:
+        await migrate(database.app_dsn)
+    assert "\n" not in str(caught.value)
+
+
+# --- what goes wrong
+
+
+async def test_a_locked_table_is_one_readable_line(database: Database, app: Connection) -> None:
+    async with app.transaction():
+        await new_company(app)
+        with pytest.raises(DatabaseError, match="a watched table is locked"):
+            await uninstall(database.dsn)
+    await uninstall(database.dsn)
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        (
+            "postgresql://nobody:secret@127.0.0.1:1/none",
+            "cannot reach the database 127.0.0.1:1/none",
+        ),
+        ("nonsense", "cannot understand the database's URL"),
+    ],
+)
+async def test_a_database_out_of_reach_is_one_readable_line(url: str, message: str) -> None:
+    for command in (migrate, uninstall):
+        with pytest.raises(Unreachable, match=message) as caught:
+            await command(url)
+        assert "secret" not in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+async def test_a_missing_database_is_one_readable_line(postgres: str) -> None:
+    with pytest.raises(DatabaseError, match="does not exist"):
+        await migrate(with_database(postgres, "no_such_database"))
+
+
+def as_role(dsn: str, role: str) -> str:
+    """The same database's URL with another role."""
+    parts = urlsplit(dsn)
+    _, _, place = parts.netloc.rpartition("@")
+    return parts._replace(netloc=f"{role.replace(' ', '%20')}:serve@{place}").geturl()

@@ -1,0 +1,133 @@
+"""Many writers at once against one relay: what was committed is what is heard, once each."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import defaultdict
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from notifier import metrics
+from tests.databases import Connection, Database
+from tests.postgres.relays import Relayed, new_company
+
+WRITERS = 8
+TRANSACTIONS = 120
+ROWS = 12
+
+Ledger = dict[str, list[int]]
+"""Of each row the versions that were committed, in the order of its lock."""
+
+
+async def write(number: int, connection: Connection, rows: list[str], ledger: Ledger) -> None:
+    """Transactions of all kinds; a version is a number that grows with each write of the row."""
+    chance = random.Random(number)
+
+    async def touch(committed: dict[str, int]) -> None:
+        row = chance.choice(rows)
+        committed[row] = await connection.fetchval(
+            "UPDATE employees SET job_title = (job_title::int + 1)::text, name = $2 WHERE id = $1"
+            " RETURNING job_title::int",
+            row,
+            f"{number} {uuid4().hex}",
+        )
+
+    for _ in range(TRANSACTIONS):
+        committed: dict[str, int] = {}
+        transaction = connection.transaction()
+        await transaction.start()
+        try:
+            for _ in range(chance.randint(1, 3)):
+                if chance.random() < 0.3:
+                    ghosts: dict[str, int] = {}
+                    savepoint = connection.transaction()
+                    await savepoint.start()
+                    await touch(ghosts)
+                    if chance.random() < 0.5:
+                        await savepoint.rollback()
+                    else:
+                        await savepoint.commit()
+                        committed |= ghosts
+                else:
+                    await touch(committed)
+            if chance.random() < 0.1:
+                await asyncio.sleep(chance.random() * 0.2)  # a late commit, others overtake it
+            if chance.random() < 0.2:
+                await transaction.rollback()
+                continue
+            await transaction.commit()
+        except (asyncpg.DeadlockDetectedError, asyncpg.InFailedSQLTransactionError):
+            await transaction.rollback()
+            continue
+        for row, version in committed.items():
+            ledger[row].append(version)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("doorbell", [True, False], ids=["doorbell", "no doorbell"])
+async def test_what_was_committed_is_what_is_heard_once_each(
+    doorbell: bool, database: Database, app: Connection
+) -> None:
+    relay = Relayed(database, doorbell=doorbell)
+    await relay.start()
+    finds = metrics.FALLBACK_FINDS._value.get()
+    companies = [await new_company(app, str(number)) for number in range(3)]
+    rows = [
+        str(
+            await app.fetchval(
+                "INSERT INTO employees (company_id, name, job_title) VALUES ($1, '', '0')"
+                " RETURNING id",
+                companies[number % 3],
+            )
+        )
+        for number in range(ROWS)
+    ]
+    ledger: Ledger = defaultdict(list)
+    long = await database.connect()
+    await long.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+    await long.execute("INSERT INTO companies (name) VALUES ('long')")
+    writers = [await database.connect(app=True) for _ in range(WRITERS)]
+    async with asyncio.TaskGroup() as tasks:
+        for number, connection in enumerate(writers):
+            tasks.create_task(write(number, connection, rows, ledger))
+    await long.execute("COMMIT")
+
+    heard: dict[str, list[int]] = defaultdict(list)
+    for company in companies:
+        for message in await relay.heard(company):
+            if message["Type"] == "EmployeeUpdated":
+                version = int(message["Data"]["JobTitle"])
+                heard[message["Data"]["EmployeeId"]].append(version)
+                assert int(message["Old"]["JobTitle"]) < version
+    await relay.stop()
+    assert heard == {row: sorted(versions) for row, versions in ledger.items()}
+    assert len(relay.delivered) == await database.fetchval("SELECT count(*) FROM notifier.messages")
+    assert metrics.FALLBACK_FINDS._value.get() == finds
+
+
+@pytest.mark.slow
+async def test_the_doorbell_is_rung_whenever_the_relay_sleeps(
+    database: Database, app: Connection, relay: Relayed
+) -> None:
+    """Again and again it falls asleep just when somebody writes."""
+    company = await new_company(app)
+    finds = metrics.FALLBACK_FINDS._value.get()
+    chance = random.Random(1)
+    writers = [await database.connect(app=True) for _ in range(4)]
+
+    async def write_now_and_then(connection: Connection) -> None:
+        for number in range(60):
+            await connection.execute(
+                "INSERT INTO employees (company_id, name) VALUES ($1, $2)", company, str(number)
+            )
+            await asyncio.sleep(chance.random() * 0.08)  # about as long as it takes to fall asleep
+
+    async with asyncio.TaskGroup() as tasks:
+        for connection in writers:
+            tasks.create_task(write_now_and_then(connection))
+    assert len(await relay.heard(company)) == 240
+    assert metrics.FALLBACK_FINDS._value.get() == finds
