@@ -1,0 +1,313 @@
+// A client of Notifier in Java, written from docs/protocol.md. No packages are needed: Java 17 or newer.
+//
+//     java examples/Listen.java ws://127.0.0.1:8181/ COMPANY TOKEN
+//
+// Prints the company's messages as they are committed, comes back by itself, and misses none. Instead of
+// TOKEN, a file that has one (`@FILE`) may be given: it is read anew at each connection.
+
+import java.net.URI;
+import java.net.http.HttpClient;
+import java.net.http.WebSocket;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Set;
+import java.util.concurrent.BlockingQueue;
+import java.util.concurrent.CompletionStage;
+import java.util.concurrent.LinkedBlockingQueue;
+import java.util.concurrent.ThreadLocalRandom;
+import java.util.concurrent.TimeUnit;
+
+public class Listen {
+    static final Set<Integer> FINAL = Set.of(1002, 1003, 1007, 1009, 4400, 4403, 4409);
+    static final Set<Integer> SPEECHLESS = Set.of(1000, 1005, 1006);
+    static final int TOKEN_INVALID = 4401, TOKEN_EXPIRED = 4419, BROKEN_LINK = 1006;
+    static final int HEARTBEAT_SECONDS = 15, TIMEOUT_SECONDS = 10, MOST_MENDS = 3;
+
+    /** What a socket brought: a text, or the code of its end. */
+    record Heard(String text, int code) {}
+
+    final HttpClient http = HttpClient.newHttpClient();
+    final String url, company, secret;
+
+    /** Where we are: null until the service has told us. */
+    Long position;
+    String epoch;
+    int failures, mends;
+    String spent; // a token that was refused
+    String shown; // the token of this socket
+
+    Listen(String url, String company, String secret) {
+        this.url = url;
+        this.company = company;
+        this.secret = secret;
+    }
+
+    public static void main(String[] arguments) throws Exception {
+        if (arguments.length != 3) {
+            System.err.println("usage: java Listen.java URL COMPANY TOKEN|@FILE");
+            System.exit(2);
+        }
+        new Listen(arguments[0], arguments[1], arguments[2]).run();
+    }
+
+    void run() throws Exception {
+        while (true) {
+            Map<String, Object> farewell = new LinkedHashMap<>();
+            int code = BROKEN_LINK;
+            shown = token();
+            if (!shown.equals(spent)) {
+                try {
+                    code = converse(farewell);
+                } catch (java.util.concurrent.CompletionException error) {
+                    System.err.println("cannot connect: " + error.getCause());
+                }
+            }
+            if (SPEECHLESS.contains(code) && farewell.get("Code") instanceof Number said) code = said.intValue();
+            if (code == TOKEN_INVALID) stop("the token is refused");
+            if (code == TOKEN_EXPIRED) spent = shown;
+            else if (FINAL.contains(code) || Boolean.FALSE.equals(farewell.get("Reconnect"))) stop("closed with " + code);
+            long bound = (long) Math.min(30_000, 1000 * Math.pow(2, Math.min(failures++, 10)));
+            long wait = farewell.get("RetryAfterMs") instanceof Number floor ? floor.longValue() : 0;
+            wait += ThreadLocalRandom.current().nextLong(bound);
+            System.err.println("closed with " + code + ", back in " + wait + " ms");
+            Thread.sleep(wait);
+        }
+    }
+
+    static void stop(String reason) {
+        System.err.println(reason);
+        System.exit(1);
+    }
+
+    String token() throws Exception {
+        return secret.startsWith("@") ? Files.readString(Path.of(secret.substring(1))).strip() : secret;
+    }
+
+    /** One socket, from the handshake to its end; the close code. */
+    int converse(Map<String, Object> farewell) throws Exception {
+        BlockingQueue<Heard> heard = new LinkedBlockingQueue<>();
+        WebSocket socket = http.newWebSocketBuilder()
+                .connectTimeout(Duration.ofSeconds(TIMEOUT_SECONDS))
+                .buildAsync(URI.create(url), new Ear(heard))
+                .join();
+        try {
+            say(socket, Map.of("type", "authenticate", "token", shown));
+            long since = System.nanoTime();
+            boolean following = false, asking = false, probing = false;
+            while (true) {
+                int patience = asking || probing || !following ? TIMEOUT_SECONDS : HEARTBEAT_SECONDS;
+                Heard next = heard.poll(patience, TimeUnit.SECONDS);
+                if (next == null) {
+                    if (probing || !following) return BROKEN_LINK; // a silent link is a dead one
+                    probing = true;
+                    say(socket, Map.of("type", "ping"));
+                    continue;
+                }
+                probing = false;
+                if (next.text == null) return next.code;
+                if (System.nanoTime() - since > HEARTBEAT_SECONDS * 1_000_000_000L) failures = 0;
+
+                Map<String, Object> message = Json.object(Json.read(next.text));
+                Map<String, Object> data = Json.object(message.get("Data"));
+                switch (String.valueOf(message.get("Type"))) {
+                    case "AuthenticationResult" -> {
+                        if (message.get("Success") == Boolean.TRUE && !following && !asking) asking = ask(socket);
+                    }
+                    case "SetCompanyResult" -> {
+                        if (message.get("Success") != Boolean.TRUE) {
+                            Object reason = Json.object(message.get("Error")).get("Code");
+                            if ("company_forbidden".equals(reason)) stop("no such company for this user");
+                            return BROKEN_LINK; // come back and ask again
+                        }
+                        asking = false;
+                        following = true;
+                        if (data.get("Recovered") != Boolean.TRUE) {
+                            if (mends > MOST_MENDS) resync("gap");
+                            else if (position != null) resync(data.get("Epoch").equals(epoch) ? "expired" : "epoch");
+                            mends = 0;
+                            position = (Long) data.get("Position");
+                            epoch = (String) data.get("Epoch");
+                        }
+                        System.err.println("following after " + position + " of " + epoch);
+                    }
+                    case "TokenExpiring" -> {
+                        String fresh = token();
+                        if (!fresh.equals(shown)) say(socket, Map.of("type", "authenticate", "token", shown = fresh));
+                    }
+                    case "CompanyRevoked" -> stop("access to the company was lost");
+                    case "Disconnect" -> farewell.putAll(data);
+                    case "Error" -> System.err.println("error: " + next.text);
+                    case "Resync" -> {
+                        if (!following || asking) break;
+                        long at = (Long) message.get("Position");
+                        if (data.get("Epoch").equals(epoch) && at <= position) break; // a double
+                        position = at;
+                        epoch = (String) data.get("Epoch");
+                        resync((String) data.get("Reason"));
+                    }
+                    default -> {
+                        if (!following || asking || !(message.get("Position") instanceof Long at)) break;
+                        if (at <= position) break; // a double
+                        if (at > position + 1) { // a hole
+                            if (++mends > MOST_MENDS) position = null;
+                            asking = ask(socket);
+                            break;
+                        }
+                        position = at;
+                        mends = 0;
+                        System.out.println(next.text.replaceAll("[\r\n]", " "));
+                    }
+                }
+            }
+        } finally {
+            socket.abort();
+        }
+    }
+
+    boolean ask(WebSocket socket) {
+        Map<String, Object> data = new LinkedHashMap<>();
+        data.put("companyId", company);
+        if (position != null) {
+            data.put("after", position);
+            data.put("epoch", epoch);
+        }
+        say(socket, Map.of("type", "setCompany", "data", data));
+        return true;
+    }
+
+    /** An application would read its state afresh here. */
+    static void resync(String reason) {
+        System.out.println("resync: " + reason);
+    }
+
+    static void say(WebSocket socket, Map<String, Object> message) {
+        socket.sendText(Json.write(message), true).exceptionally(error -> null); // a close follows
+    }
+
+    /** Puts whole texts, and the end, into a queue. */
+    record Ear(BlockingQueue<Heard> heard, StringBuilder begun) implements WebSocket.Listener {
+        Ear(BlockingQueue<Heard> heard) {
+            this(heard, new StringBuilder());
+        }
+
+        @Override
+        public CompletionStage<?> onText(WebSocket socket, CharSequence part, boolean last) {
+            begun.append(part);
+            if (last) {
+                heard.add(new Heard(begun.toString(), 0));
+                begun.setLength(0);
+            }
+            socket.request(1);
+            return null;
+        }
+
+        @Override
+        public CompletionStage<?> onClose(WebSocket socket, int code, String reason) {
+            heard.add(new Heard(null, code));
+            return null;
+        }
+
+        @Override
+        public void onError(WebSocket socket, Throwable error) {
+            heard.add(new Heard(null, BROKEN_LINK));
+        }
+    }
+
+    /** As much JSON as is needed: Java brings none. Objects are maps, integers are Long. */
+    static final class Json {
+        final String text;
+        int at;
+
+        Json(String text) {
+            this.text = text;
+        }
+
+        static Object read(String text) {
+            return new Json(text).value();
+        }
+
+        @SuppressWarnings("unchecked")
+        static Map<String, Object> object(Object value) {
+            return value instanceof Map<?, ?> map ? (Map<String, Object>) map : Map.of();
+        }
+
+        static String write(Object value) {
+            if (value instanceof Map<?, ?> map) {
+                List<String> pairs = new ArrayList<>();
+                map.forEach((name, item) -> pairs.add(write(name) + ":" + write(item)));
+                return "{" + String.join(",", pairs) + "}";
+            }
+            if (!(value instanceof String string)) return String.valueOf(value);
+            StringBuilder out = new StringBuilder("\"");
+            for (char letter : string.toCharArray()) {
+                if (letter < ' ' || letter == '"' || letter == '\\') out.append(String.format("\\u%04x", (int) letter));
+                else out.append(letter);
+            }
+            return out.append('"').toString();
+        }
+
+        Object value() {
+            char first = peek();
+            if (first == '{') {
+                Map<String, Object> map = new LinkedHashMap<>();
+                for (at++; peek() != '}'; skip(',')) {
+                    String name = (String) value();
+                    skip(':');
+                    map.put(name, value());
+                }
+                at++;
+                return map;
+            }
+            if (first == '[') {
+                List<Object> list = new ArrayList<>();
+                for (at++; peek() != ']'; skip(',')) list.add(value());
+                at++;
+                return list;
+            }
+            if (first == '"') return string();
+            int begin = at;
+            while (at < text.length() && ",]} \t\r\n".indexOf(text.charAt(at)) < 0) at++;
+            String word = text.substring(begin, at);
+            return switch (word) {
+                case "true" -> true;
+                case "false" -> false;
+                case "null" -> null;
+                default -> word.matches("-?\\d{1,18}") ? (Object) Long.valueOf(word) : Double.valueOf(word);
+            };
+        }
+
+        String string() {
+            StringBuilder out = new StringBuilder();
+            for (at++; text.charAt(at) != '"'; at++) {
+                char letter = text.charAt(at);
+                if (letter == '\\') {
+                    letter = text.charAt(++at);
+                    if (letter == 'u') {
+                        letter = (char) Integer.parseInt(text.substring(at + 1, at + 5), 16);
+                        at += 4;
+                    } else {
+                        int known = "bfnrt".indexOf(letter);
+                        if (known >= 0) letter = "\b\f\n\r\t".charAt(known);
+                    }
+                }
+                out.append(letter);
+            }
+            at++;
+            return out.toString();
+        }
+
+        char peek() {
+            while (" \t\r\n".indexOf(text.charAt(at)) >= 0) at++;
+            return text.charAt(at);
+        }
+
+        void skip(char letter) {
+            if (peek() == letter) at++;
+        }
+    }
+}
