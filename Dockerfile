@@ -17,11 +17,12 @@ ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1
 WORKDIR /etc/notifier
 USER notifier
 EXPOSE 8181
+# The process asks itself, so what name its certificate bears does not matter.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 CMD ["python", "-c", "\
 import os, ssl, urllib.request\n\
 scheme = 'https' if os.environ.get('NOTIFIER_SSL_CERTFILE') else 'http'\n\
-url = f'{scheme}://127.0.0.1:{os.environ.get(\"NOTIFIER_PORT\", 8181)}/livez'\n\
-# Whether the process lives is asked of itself: its certificate names another host.\n\
-urllib.request.urlopen(url, timeout=4, context=ssl._create_unverified_context())\n"]
+port = os.environ.get('NOTIFIER_PORT') or 8181\n\
+context = ssl._create_unverified_context()\n\
+urllib.request.urlopen(f'{scheme}://127.0.0.1:{port}/livez', timeout=4, context=context)\n"]
 ENTRYPOINT ["notifier"]
 CMD ["serve"]

@@ -4,6 +4,8 @@ PYTHON ?= python3
 PORT   ?= 8181
 DATA   ?=
 ARGS   ?=
+FOR    ?= 300
+SEED   ?=
 
 BIN  := .venv/bin
 CODE := $(wildcard notifier migrations tests bench)
@@ -58,8 +60,8 @@ format: $(READY) ## format the code and mend what ruff can mend
 bench: $(READY) ## measure, and print the table of ratios
 	@$(BIN)/python -m bench $(ARGS)
 
-chaos: $(READY) ## kill, freeze and cut for some minutes, and compare with the ledger
-	@$(BIN)/python -m bench.chaos $(ARGS)
+chaos: $(READY) ## kill, freeze and cut for a while, and compare with the ledger  [FOR=300] [SEED=n]
+	@NOTIFIER_CHAOS_SECONDS=$(FOR) NOTIFIER_CHAOS_SEED=$(SEED) $(BIN)/python -m pytest -s tests/chaos $(ARGS)
 
 # The environment's say about indexes and caches is heard, and written into no file.
 COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --no-config --universal --python-version 3.11 \
