@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Sequence
+from itertools import count
 
 import structlog
 from starlette.applications import Starlette
@@ -14,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from notifier.endpoint import Endpoint
 from notifier.errors import DatabaseError, NotReady, Restart
 from notifier.health import Health
+from notifier.links import backoff
 from notifier.membership import Membership
 from notifier.pages import Pages
 from notifier.relay import Relay
@@ -104,9 +106,36 @@ class Node:
                 tasks.create_task(self.stream.run(), name="stream")
                 tasks.create_task(self.relay.run(), name="relay")
                 tasks.create_task(self._recheck(), name="recheck")
+                tasks.create_task(self._compare(), name="compare")
         finally:
             for asker in self._askers:
                 asker.close()
+
+    async def _compare(self) -> None:
+        """Says, once, where the database was migrated with other settings than these."""
+        rows = None
+        for attempt in count():
+            try:
+                rows = await self._askers[0].fetch(
+                    "SELECT entity, key, company, member, exclude, created, updated, deleted,"
+                    " max_log_bytes FROM notifier.watches, notifier.configuration"
+                )
+                break
+            except DatabaseError:
+                await backoff(attempt)
+        settings = self._settings
+        wanted = {
+            (w.entity, w.key, w.company, w.member, tuple(w.exclude), *w.names)
+            for w in settings.watch
+        }
+        if {(*row[:4], tuple(row[4]), *row[5:8]) for row in rows or ()} != wanted:
+            _log.warning("the tables watched in the database are others; run: notifier migrate")
+        if any(row["max_log_bytes"] != settings.max_log_bytes for row in rows or ()):
+            _log.warning(
+                "MAX_LOG_BYTES in the database is another; run: notifier migrate",
+                here=settings.max_log_bytes,
+                there=rows[0]["max_log_bytes"] if rows else None,
+            )
 
     async def _recheck(self) -> None:
         """Every minute: may everybody still see what they follow?"""

@@ -70,7 +70,9 @@ BEFORE_BYTES, AFTER_BYTES = 16 * 1024, 64 * 1024
 """The largest message, before authentication and after."""
 
 RATE_LIMIT, RATE_SECONDS = 100, 10.0
-WARNING_SECONDS = 60.0
+WARNING_SECONDS, SHORT_LIFE_SHARE = 60.0, 0.8
+"""How long before its end a token is said to expire; at which part of a shorter life."""
+
 LONGEST_TIMER = 24 * 3600.0
 
 _log = structlog.get_logger("notifier.session")
@@ -246,7 +248,7 @@ class Session:
             )
         )
         left = identity.expires_at - time.time()
-        self._wait(left - WARNING_SECONDS if left * 0.2 > WARNING_SECONDS else left * 0.8)
+        self._wait(left - WARNING_SECONDS if left > WARNING_SECONDS else left * SHORT_LIFE_SHARE)
         channel = self._channel
         membership = self._parts.membership
         if (
