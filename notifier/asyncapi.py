@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Annotated, Any, Literal, TypeAlias
 from uuid import UUID
 
@@ -19,7 +20,6 @@ from notifier import messages
 from notifier.changes import Watched
 from notifier.errors import Closure
 from notifier.messages import COMPANY_LIMIT
-from notifier.models import Calendar
 from notifier.settings import CALENDAR, Watch
 
 VERSION = "1.0.0"
@@ -150,8 +150,9 @@ def document(watches: Sequence[Watch] = CALENDAR) -> Schema:
     }
 
 
-def text(watches: Sequence[Watch] = CALENDAR) -> str:
-    """The document as it is served and checked in."""
+@cache
+def text(watches: tuple[Watch, ...] = CALENDAR) -> str:
+    """The document as it is served and checked in. Slow, the first time."""
     return json.dumps(document(watches), ensure_ascii=False, indent=2) + "\n"
 
 
@@ -218,6 +219,8 @@ def _changes(watch: Watch) -> Iterator[tuple[str, str, Schema]]:
 
 def _row(watch: Watch) -> Schema:
     """The columns of a table's rows; the calendar's are known, of others the keys."""
+    from notifier.models import Calendar  # noqa: PLC0415 - SQLAlchemy is large, and seldom asked for
+
     created, updated, deleted = watch.names
     watched = Watched(
         watch.entity, watch.key, watch.company, watch.member, created, updated, deleted

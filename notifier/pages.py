@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
 from pathlib import Path
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -22,7 +22,7 @@ HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
 class Pages:
     """The routes; `status` only those that an operator may want on another address."""
 
-    def __init__(self, health: Health, watches: Sequence[Watch] = CALENDAR) -> None:
+    def __init__(self, health: Health, watches: tuple[Watch, ...] = CALENDAR) -> None:
         self._health = health
         self._watches = watches
 
@@ -60,7 +60,7 @@ class Pages:
         return FileResponse(STATIC / "client.d.ts", media_type="text/plain", headers=HEADERS)
 
     async def _protocol(self, _: Request) -> Response:
-        text = asyncapi.text(self._watches)
+        text = await asyncio.to_thread(asyncapi.text, self._watches)
         return Response(text, media_type="application/json", headers=HEADERS)
 
     async def _livez(self, _: Request) -> Response:
