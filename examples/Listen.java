@@ -1,4 +1,4 @@
-// A client of Notifier in Java, written from docs/protocol.md. No packages are needed: Java 17 or newer.
+// A client of Notifier in Java, by the rules of docs/protocol.md. No packages are needed: Java 17 or newer.
 //
 //     java examples/Listen.java ws://127.0.0.1:8181/ COMPANY TOKEN
 //
