@@ -16,7 +16,7 @@ READY := .venv/.requirements
 RUNS  := .venv/.requirements-demo
 
 # The browser client's tests run on the Node that Playwright's wheel brings: the same version everywhere.
-NODE = $(firstword $(wildcard .venv/lib/python3*/site-packages/playwright/driver/node) $(shell command -v node))
+NODE = $(shell ls .venv/lib/python3*/site-packages/playwright/driver/node 2>/dev/null || command -v node)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check bench chaos format lock clean
