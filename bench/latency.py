@@ -9,6 +9,7 @@ import time
 from itertools import islice
 
 from bench import feed, references, service
+from bench.fanout import OUR_NUMBER
 from bench.load import load
 from bench.postgres import connected
 from bench.programs import BenchError
@@ -77,7 +78,12 @@ async def measure_busy(stand: Stand, _names: frozenset[str]) -> None:
         for _ in stand.rounds(3):
             plan = service.subscribers(sockets)
             async with load(
-                stand.load, target.port, plan, stamp=OUR_TITLE, step=sockets
+                stand.load,
+                target.port,
+                plan,
+                number=OUR_NUMBER,
+                stamp=OUR_TITLE,
+                step=sockets,
             ) as clients:
                 await clients.ready()
                 watch, began = stand.watch(), time.monotonic()
