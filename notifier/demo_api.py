@@ -208,8 +208,10 @@ async def _values(table: str, request: Request) -> dict[str, Any]:
     entity, _ = TABLES[table]
     try:
         given = msgspec.json.decode(body, type=entity)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except msgspec.ValidationError as error:
         raise Refused(400, str(error)) from error
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise Refused(400, f"this is not JSON: {error}") from error
     values = {
         name: value
         for name in given.__struct_fields__

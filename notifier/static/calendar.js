@@ -178,7 +178,9 @@ export class Calendar {
       hours: h("ul", {
         className: `slots${day === today ? " today" : ""}`,
         "aria-label": say.longDay(day),
-        onclick: (click) => click.target === click.currentTarget && this.#create(day, click),
+        onclick: (click) => {
+          if (click.target === click.currentTarget) this.#create(day, click);
+        },
       }),
     }));
     const labels = Array.from({ length: 23 }, (_, hour) => h("span", {}, say.time((hour + 1) * HOUR)));
@@ -187,7 +189,7 @@ export class Calendar {
     const zone = h("div", { className: "gutter zone", title: this.#zone.name }, this.#zone.label(this.#zone.instant(from)));
     const scroll = h(
       "div",
-      { className: `week${narrow ? " narrow" : ""}`, tabIndex: 0, role: "region", "aria-label": this.title },
+      { className: `week${narrow ? " narrow" : ""}`, tabIndex: 0, role: "region", "aria-label": "Hour by hour" },
       h(
         "div",
         { className: "top" },
@@ -296,7 +298,9 @@ export class Calendar {
       press.preventDefault();
       this.#on.move(item.event, by);
     };
-    button.onpointerdown = (press) => this.view === "week" && this.#drag(item, press);
+    button.onpointerdown = (press) => {
+      if (this.view === "week") this.#drag(item, press);
+    };
     return item;
   }
 
@@ -309,8 +313,8 @@ export class Calendar {
     const end = this.view === "week" ? h("span", { className: "end" }, `–${say.time(ends)}`) : null;
     const time = whole ? null : h("span", { className: "time" }, say.time(starts), end);
     const place = event.Location && !whole && this.view === "week" ? h("span", { className: "place" }, event.Location) : null;
-    const who = event.organizer ? h("span", { className: "unseen" }, `, ${event.organizer}`) : null;
-    button.replaceChildren(...[h("span", { className: "title" }, event.Title), " ", time, " ", place, who].filter(Boolean));
+    const who = event.organizer ? h("span", { className: "unseen" }, event.organizer) : null;
+    button.replaceChildren(...[h("span", { className: "title" }, event.Title), " ", time, " ", place, " ", who].filter(Boolean));
     button.title = [event.Title, event.Location, event.organizer].filter(Boolean).join(" · ");
   }
 

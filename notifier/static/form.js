@@ -27,8 +27,9 @@ export class Form {
       this.#try(() => this.#save(this.id, this.fields));
     };
     dialog.onclose = () => (this.id = null);
-    // A click beside it closes it.
-    dialog.onclick = (click) => click.target === dialog && dialog.close();
+    dialog.addEventListener("click", (click) => {
+      if (click.target === dialog) dialog.close(); // a click beside it
+    });
   }
 
   open(id, title, values) {

@@ -1,0 +1,65 @@
+"""One demo for all tests, a Chromium for each."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+from playwright.async_api import Browser, async_playwright
+
+from tests.browser.live import ARGUMENTS, CHROMIUM, Demo, Sql, Window
+
+Open: TypeAlias = Callable[..., Awaitable[Window]]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.browser)
+
+
+@pytest.fixture(scope="session")
+def demo() -> Iterator[Demo]:
+    """Each test writes what it needs into it and expects nothing of the others."""
+    with tempfile.TemporaryDirectory(prefix="notifier-demo-") as place:
+        Path(place).chmod(0o755)  # PostgreSQL, started by root, runs as somebody else
+        running = Demo(Path(place))
+        running.start()
+        yield running
+        running.stop()
+        assert "Traceback" not in running.log(), running.log()
+
+
+@pytest.fixture
+def sql(demo: Demo) -> Sql:
+    return Sql(demo)
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    if not CHROMIUM.exists() and not os.environ.get("CI"):
+        pytest.skip(f"there is no {CHROMIUM}; CHROMIUM= may name another")
+    async with async_playwright() as playwright:
+        running = await playwright.chromium.launch(
+            executable_path=CHROMIUM, args=ARGUMENTS, timeout=30_000
+        )
+        yield running
+        await running.close()
+
+
+@pytest.fixture
+async def window(browser: Browser, demo: Demo) -> AsyncIterator[Open]:
+    """Opens windows: `await window("ben")`. None may break the page's policy or throw."""
+    windows: list[Window] = []
+
+    async def open_one(user: str = "ann", **options: Any) -> Window:
+        opened = await Window.open(browser, demo, user, **options)
+        windows.append(opened)
+        return opened
+
+    yield open_one
+    assert [fault for opened in windows for fault in opened.faults] == []

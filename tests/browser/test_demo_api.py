@@ -1,0 +1,90 @@
+"""The demo's app: plain SQL behind JSON, and a readable word for everything that cannot be done."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from tests.browser.live import Demo, Sql
+
+AT = {"StartsAt": "2031-01-01T10:00:00Z", "EndsAt": "2031-01-01T11:00:00+00:00"}
+
+
+@pytest.fixture
+async def client(demo: Demo) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=f"{demo.page}demo", trust_env=False) as opened:
+        yield opened
+
+
+async def test_a_row_is_written_changed_and_removed_by_who_says_so(
+    client: httpx.AsyncClient, demo: Demo, sql: Sql
+) -> None:
+    given = {"CompanyId": demo.company, "Title": "Written", **AT}
+    made = await client.post("/events", json=given, headers={"X-Actor": "ben"})
+    assert made.status_code == 201
+    path = f"/events/{made.json()['Id']}"
+    assert (await client.patch(path, json={"Title": "Changed"})).is_success
+    state = (await client.get("/state", params={"company": demo.company})).json()
+    (event,) = [each for each in state["Events"] if each["Title"] == "Changed"]
+    assert event["EventId"] == made.json()["Id"]
+    assert event["StartsAt"] == "2031-01-01T10:00:00Z"
+    assert (await client.delete(path)).is_success
+    assert (await client.delete(path)).status_code == 404
+    assert not await sql.run("SELECT count(*) FROM events WHERE title = 'Changed'")
+
+
+async def test_each_company_has_a_user_and_each_user_a_token(client: httpx.AsyncClient) -> None:
+    state = (await client.get("/state")).json()
+    assert len(state["Companies"]) == 2
+    for company in state["Companies"]:
+        token = await client.get("/token", params={"user": company["UserId"]})
+        assert token.text.count(".") == 2
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        (b"{", 400, "JSON"),
+        (b"[]", 400, "object"),
+        (b'{"Title": ""}', 400, "Title"),
+        (b'{"Title": "x"}', 400, "missing: CompanyId, EndsAt, StartsAt"),
+        (b'{"Nope": 1}', 400, "Nope"),
+        (b'{"Title": "' + b"x" * 70_000 + b'"}', 413, "big"),
+    ],
+)
+async def test_a_body_that_does_not_do_is_refused_in_words(
+    client: httpx.AsyncClient, body: bytes, status: int, words: str
+) -> None:
+    answer = await client.post("/events", content=body)
+    assert answer.status_code == status
+    assert words in answer.json()["Error"]["Message"]
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "words"),
+    [
+        ({"CompanyId": str(uuid4())}, 409, "foreign key"),
+        ({"OrganizerId": str(uuid4())}, 409, "foreign key"),
+        ({"EndsAt": "2030-01-01T10:00:00Z"}, 400, "ends before"),
+        ({"StartsAt": "2031-01-01T10:00:00"}, 400, "StartsAt"),
+        ({"Title": "nul \0"}, 400, "NUL"),
+    ],
+)
+async def test_a_row_that_cannot_be_is_refused_in_words(
+    client: httpx.AsyncClient, demo: Demo, change: dict[str, Any], status: int, words: str
+) -> None:
+    given = {"CompanyId": demo.company, "Title": "Never", **AT, **change}
+    answer = await client.post("/events", json=given)
+    assert answer.status_code == status
+    assert words in answer.json()["Error"]["Message"]
+
+
+async def test_a_change_of_nothing_and_a_company_that_is_none_are_refused(
+    client: httpx.AsyncClient,
+) -> None:
+    assert (await client.patch(f"/events/{uuid4()}", json={})).status_code == 400
+    assert (await client.get("/state", params={"company": "x"})).status_code == 400

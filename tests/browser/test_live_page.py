@@ -1,0 +1,369 @@
+"""The live page, in Chromium, on a demo that really runs."""
+
+from __future__ import annotations
+
+import re
+
+from playwright.async_api import Browser, Route, expect
+
+from tests.browser.conftest import Open
+from tests.browser.live import HARBOR, NORTHWIND, Demo, Sql, Window
+
+PHONE_WIDTH = 390
+PHONE = {
+    "viewport": {"width": PHONE_WIDTH, "height": 844},
+    "has_touch": True,
+    "is_mobile": True,
+}
+
+
+async def test_two_windows_show_each_other_what_they_write(window: Open) -> None:
+    ann, ben = await window("ann"), await window("ben")
+    await ann.button("New event").click()
+    await ann.field("Title").fill("Two windows")
+    await ann.field("Place").fill("Balcony")
+    await ann.button("Save").click()
+
+    await expect(ben.entry("Ann Baker added Two windows")).to_be_visible()
+    await expect(ann.entry("You added Two windows")).to_be_visible()
+    for side in (ann, ben):  # it may be next week's: one can go there
+        await side.entry("added").get_by_role("button", name="Two windows").click()
+    await expect(ben.event("Two windows")).to_contain_text("Balcony")
+    await expect(ben.event("Two windows")).to_have_class("event hue-0 lit")
+
+    before = await ann.event("Two windows").locator(".time").inner_text()
+    await ben.event("Two windows").get_by_role("button").press("Shift+ArrowDown")
+    await expect(ann.entry("Ben Okafor moved Two windows")).to_be_visible()
+    await expect(ann.event("Two windows").locator(".time")).not_to_have_text(before)
+    await expect(ben.event("Two windows").get_by_role("button")).to_be_focused()
+
+    await ben.event("Two windows").get_by_role("button").press("Enter")
+    await ben.button("Cancel event").click()
+    await expect(ann.entry("Ben Okafor cancelled Two windows")).to_be_visible()
+    await expect(ann.event("Two windows")).to_have_count(0)
+    assert await ann.position() == await ben.position()
+
+
+async def test_a_write_with_psql_is_seen(window: Open, sql: Sql) -> None:
+    ann = await window()
+    added = await sql.event("By hand")
+    await expect(ann.event("By hand")).to_be_visible()
+    await expect(ann.entry("Somebody, in plain SQL, added By hand")).to_be_visible()
+    await sql.run("UPDATE events SET title = 'By pen' WHERE id = $1", added, actor="ben")
+    await expect(ann.entry("Ben Okafor renamed By pen")).to_contain_text("was “By hand”")
+    await expect(ann.event("By hand")).to_have_count(0)
+    await sql.run("DELETE FROM events WHERE id = $1", added)
+    await expect(ann.event("By pen")).to_have_count(0)
+
+
+async def test_back_from_offline_every_missed_change_is_there(window: Open, sql: Sql) -> None:
+    ann = await window()
+    position, reads = await ann.position(), len(ann.reads)
+    await ann.go_offline()
+    for number in range(3):
+        await sql.event(f"Missed {number}", hour=11 + number)
+    await ann.button("add").click()
+    await expect(ann.event("Missed")).to_have_count(0)
+    assert await ann.position() == position
+
+    await ann.go_offline(False)
+    await expect(ann.event("Missed")).to_have_count(3)
+    await expect(ann.entry("4 changes were missed")).to_contain_text(
+        f"all are here, № {position + 1} to {position + 4}."
+    )
+    await expect(ann.entry("while you were away")).to_have_count(4)
+    assert await ann.position() == position + 4
+    assert len(ann.reads) == reads, "nothing was read afresh: it was recovered"
+
+
+async def test_a_network_that_goes_and_returns_is_recovered(window: Open, sql: Sql) -> None:
+    ann = await window()
+    await ann.page.context.set_offline(True)
+    await ann.page.evaluate("() => dispatchEvent(new Event('offline'))")
+    await expect(ann.page.locator("#link")).to_have_attribute(
+        "data-state", "waiting", timeout=30_000
+    )
+    await sql.event("Without a net")
+    await ann.page.context.set_offline(False)
+    await expect(ann.event("Without a net")).to_be_visible(timeout=30_000)
+    await expect(ann.entry("One change was missed")).to_be_visible()
+    await ann.is_live()
+
+
+async def test_a_token_is_renewed_on_the_live_socket(
+    browser: Browser, demo: Demo, sql: Sql
+) -> None:
+    tokens = [demo.token("ann", ttl=-6), demo.token("ann")]
+    ann = await Window.new(browser)
+
+    async def answer(route: Route) -> None:
+        await route.fulfill(body=tokens.pop(0))
+
+    await ann.page.route("**/demo/token*", answer)
+    await ann.page.goto(demo.page)
+    await ann.is_live()
+    await ann.sends("authenticate", times=2)
+    await ann.receives("AuthenticationResult", times=2)
+    await sql.event("Renewed")
+    await expect(ann.event("Renewed")).to_be_visible()
+    assert len(ann.sockets) == 1
+    assert tokens == []
+
+
+async def test_an_expired_token_is_replaced_and_nothing_is_lost(
+    browser: Browser, demo: Demo, sql: Sql
+) -> None:
+    ann = await Window.new(browser)
+    fresh = False
+
+    async def answer(route: Route) -> None:
+        if fresh or not ann.sockets:
+            await route.fulfill(body=demo.token("ann", ttl=3600 if fresh else -7))
+        else:
+            await route.fulfill(status=503, body="{}")
+
+    await ann.page.route("**/demo/token*", answer)
+    await ann.page.goto(demo.page)
+    await ann.is_live()
+    await expect(ann.page.locator("#link")).to_have_attribute(
+        "data-state", "waiting", timeout=20_000
+    )
+    await sql.event("While expired")
+    fresh = True
+    await expect(ann.event("While expired")).to_be_visible(timeout=30_000)
+    await expect(ann.entry("One change was missed")).to_be_visible()
+    assert len(ann.sockets) == 2
+
+
+async def test_who_loses_access_sees_nothing_more(window: Open, sql: Sql) -> None:
+    gus_id = await sql.person("Gus Grey", "gus")
+    await sql.event("Before")
+    gus, ann = await window("gus"), await window("ann")
+    await expect(gus.event("Before")).to_be_visible()
+    await sql.run("DELETE FROM employees WHERE id = $1", gus_id, actor="ann")
+    veil = gus.page.locator("#veil")
+    await expect(veil).to_contain_text("Gus Grey has just lost access to Northwind Studio")
+    await expect(gus.page.locator("#link")).to_have_attribute("data-state", "idle")
+    await expect(gus.page.locator("#grid .event:not(.gone)")).to_have_count(0)
+    await expect(gus.button("New event")).to_be_disabled()
+
+    await sql.event("After")
+    await expect(ann.event("After")).to_be_visible()
+    await expect(gus.event("After")).to_have_count(0)
+    await veil.get_by_role("button").click()
+    await gus.is_live()
+    await expect(gus.event("After")).to_be_visible()
+    await expect(veil).to_be_hidden()
+
+
+async def test_after_a_switch_only_the_other_company_is_heard(window: Open, sql: Sql) -> None:
+    ann, ben = await window("ann"), await window("ben")
+    await sql.event("Of Northwind")
+    await expect(ann.event("Of Northwind")).to_be_visible()
+    await ann.button(HARBOR).click()
+    await ann.is_live()
+    await expect(ann.event("Of Northwind")).to_have_count(0)
+    await sql.event("Also of Northwind")
+    await expect(ben.event("Also of Northwind")).to_be_visible()
+    await sql.event("Of Harbor", company=HARBOR)
+    await expect(ann.event("Of Harbor")).to_be_visible()
+    await expect(ann.event("Northwind")).to_have_count(0)
+
+    await ben.button(HARBOR).click()
+    await expect(ben.page.locator("#veil")).to_contain_text("hears nothing of it")
+    await expect(ben.event("Of Harbor")).to_have_count(0)
+    await ben.button(NORTHWIND).click()
+    await ben.is_live()
+    await expect(ben.event("Also of Northwind")).to_be_visible()
+    await expect(ben.page.locator("#veil")).to_be_hidden()
+
+
+async def test_a_restart_of_the_notifier_is_bridged(window: Open, demo: Demo, sql: Sql) -> None:
+    ann = await window()
+    position, reads = await ann.position(), len(ann.reads)
+    demo.stop()
+    await expect(ann.page.locator("#link")).to_have_attribute("data-state", "waiting")
+    demo.start()
+    await sql.event("After the restart")
+    await expect(ann.event("After the restart")).to_be_visible(timeout=30_000)
+    await ann.is_live()
+    assert await ann.position() == position + 1
+    assert len(ann.reads) == reads, "nothing was read afresh: it was recovered"
+
+
+async def test_too_much_to_tell_is_read_afresh(window: Open, sql: Sql) -> None:
+    ann = await window()
+    await ann.button(HARBOR).click()
+    await ann.is_live()
+    position = await ann.position()
+    await sql.run(
+        "INSERT INTO events (company_id, title, starts_at, ends_at)"
+        " SELECT id, 'One of many', now() + interval '2 years', now() + interval '2 years'"
+        " FROM companies, generate_series(1, 1500) WHERE name = $1",
+        HARBOR,
+    )
+    await expect(ann.entry("Read afresh")).to_contain_text("a great many rows changed at once")
+    assert await ann.position() == position + 1
+    await sql.run("DELETE FROM events WHERE title = 'One of many'")
+    await expect(ann.entry("Read afresh")).to_have_count(2)
+
+
+async def test_an_event_is_dragged_to_another_hour_and_day(window: Open, sql: Sql) -> None:
+    ann, ben = await window("ann"), await window("ben")
+    await sql.event("Dragged", hour=12, actor="ben")
+    item = ann.event("Dragged")
+    await expect(item).to_be_visible()
+    await item.scroll_into_view_if_needed()
+    box = await item.bounding_box()
+    column = await item.locator("..").bounding_box()
+    assert box is not None
+    assert column is not None
+    mouse = ann.page.mouse
+    await mouse.move(box["x"] + 20, box["y"] + 6)
+    await mouse.down()
+    await mouse.move(box["x"] + 22, box["y"] + 30, steps=3)
+    await mouse.move(box["x"] + 20, box["y"] + 6 + column["height"] / 24, steps=3)
+    await mouse.up()
+    await expect(ben.entry("Ann Baker moved Dragged")).to_contain_text(
+        re.compile("12:00.13:00 → 13:00.14:00")
+    )
+    await expect(ann.page.locator("#event")).to_be_hidden()
+    await expect(item.locator(".time")).to_contain_text("13:00")
+
+
+async def test_a_form_tells_of_a_change_by_somebody_else(window: Open, sql: Sql) -> None:
+    ann = await window()
+    added = await sql.event("Open here")
+    await ann.event("Open here").get_by_role("button").click()
+    note = ann.page.locator("#event .note")
+    await sql.run("UPDATE events SET location = 'Attic' WHERE id = $1", added, actor="ben")
+    await expect(note).to_have_text("Ben Okafor has just changed this.")
+    await sql.run("DELETE FROM events WHERE id = $1", added, actor="ben")
+    await expect(note).to_have_text("Ben Okafor has just removed this.")
+    await expect(ann.button("Save")).to_be_disabled()
+
+
+async def test_a_form_says_what_is_wrong_with_it(window: Open) -> None:
+    ann = await window()
+    await ann.button("New event").click()
+    await ann.button("Save").click()
+    complaint = ann.page.locator("#event .complaint")
+    await expect(complaint).to_contain_text("Title")
+    await expect(ann.field("Title")).to_be_focused()
+    await ann.field("Title").fill("Backwards")
+    await ann.field("Ends").fill("2020-01-01T10:00")
+    await ann.button("Save").click()
+    await expect(complaint).to_have_text("It ends before it begins.")
+    await ann.page.keyboard.press("Escape")
+    await expect(ann.page.locator("#event")).to_be_hidden()
+
+
+async def test_an_event_of_whole_days_keeps_its_days(window: Open) -> None:
+    ann = await window()
+    await ann.button("New event").click()
+    await ann.field("Title").fill("Fair")
+    await ann.field("All day").check()
+    await expect(ann.field("Starts")).to_have_attribute("type", "date")
+    await ann.field("Starts").fill("2031-03-29")
+    await ann.field("Ends").fill("2031-03-31")
+    await ann.button("Save").click()
+    entry = ann.entry("You added Fair")
+    await expect(entry).to_contain_text(re.compile("Sat 29 Mar . Mon 31 Mar"))
+    await entry.get_by_role("button", name="Fair").click()
+    await expect(ann.page.locator("#period")).to_have_text(re.compile("^24.*30 March 2031$"))
+    await expect(ann.event("Fair")).to_have_count(2)
+    await ann.event("Fair").first.get_by_role("button").click()
+    await expect(ann.field("Starts")).to_have_value("2031-03-29")
+    await expect(ann.field("Ends")).to_have_value("2031-03-31")
+
+
+async def test_people_come_change_and_go(window: Open) -> None:
+    ann, ben = await window("ann"), await window("ben")
+    people = ben.page.locator("#people")
+    await ann.button("Add a person").click()
+    await ann.field("Name").fill("Hana Ito")
+    await ann.field("Job title").fill("Writer")
+    await ann.button("Save").click()
+    await expect(ben.entry("Ann Baker welcomed Hana Ito")).to_be_visible()
+    await expect(people).to_contain_text("Hana Ito")
+    await people.get_by_role("button", name="Hana Ito").click()
+    await ben.button("Remove").click()
+    await expect(ann.entry("Ben Okafor removed Hana Ito")).to_be_visible()
+    await expect(people).not_to_contain_text("Hana Ito")
+
+
+async def test_the_month_shows_the_same_events(window: Open, sql: Sql) -> None:
+    ann = await window()
+    await sql.event("In a month", hour=0)
+    await expect(ann.event("In a month")).to_be_visible()
+    await ann.button("Month").click()
+    await expect(ann.page.get_by_role("table")).to_be_visible()
+    today = ann.page.locator("td.today")
+    await expect(today.locator(".event").first).to_be_visible()
+    await today.get_by_role("button").first.click()
+    await expect(ann.event("In a month")).to_be_attached()
+    await expect(ann.button("Week")).to_have_attribute("aria-pressed", "true")
+
+
+async def test_a_phone_shows_all_of_it_without_scrolling_sideways(window: Open, sql: Sql) -> None:
+    ann = await window(**PHONE)
+    await sql.event("On the go")
+    await expect(ann.event("On the go")).to_be_visible()
+    for view in ("Week", "Month"):
+        await ann.button(view).tap()
+        width = await ann.page.evaluate("document.documentElement.scrollWidth")
+        assert width <= PHONE_WIDTH
+    await ann.button("Week").tap()
+    days = ann.page.locator(".head button")
+    await expect(days).to_have_count(7)
+    for number in range(7):
+        await days.nth(number).tap()
+        await expect(days.nth(number)).to_have_attribute("aria-pressed", "true")
+    await ann.button("Today").tap()
+    await expect(ann.event("On the go")).to_be_visible()
+    await ann.button("New event").tap()
+    box = await ann.page.locator("#event").bounding_box()
+    assert box is not None
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= PHONE_WIDTH
+
+
+async def test_the_dark_is_dark_and_the_light_is_light(window: Open) -> None:
+    lightness = """() => {
+        const context = document.createElement('canvas').getContext('2d');
+        context.fillStyle = getComputedStyle(document.body).backgroundColor;
+        context.fillRect(0, 0, 1, 1);
+        return Math.max(...context.getImageData(0, 0, 1, 1).data.slice(0, 3));
+    }"""
+    dark = await window(color_scheme="dark")
+    assert await dark.page.evaluate(lightness) < 40
+    light = await window(color_scheme="light")
+    assert await light.page.evaluate(lightness) > 230
+
+
+async def test_the_whole_of_it_can_be_done_with_the_keyboard(window: Open) -> None:
+    ann, ben = await window("ann"), await window("ben")
+    keyboard = ann.page.keyboard
+    await keyboard.press("Tab")
+    await expect(ann.page.get_by_role("link", name="Skip to the calendar")).to_be_focused()
+    await keyboard.press("Enter")
+    for _ in range(6):
+        await keyboard.press("Tab")
+    await expect(ann.button("New event")).to_be_focused()
+    await keyboard.press("Enter")
+    await keyboard.type("By keys")
+    await keyboard.press("Enter")
+    await expect(ben.entry("Ann Baker added By keys")).to_be_visible()
+    await expect(ann.button("New event")).to_be_focused()
+
+
+async def test_colleagues_write_when_they_are_let(window: Open) -> None:
+    ann = await window()
+    position = await ann.position()
+    for name in ("add", "move", "cancel"):
+        await ann.button(name).click()
+    await expect(ann.page.locator("#position")).to_have_text(f"№ {position + 3}")
+    await ann.button("be busy").click()
+    await expect(ann.page.locator("#position")).to_have_text(f"№ {position + 6}")
+    await ann.button("be busy").click()
+    await expect(ann.button("be busy")).to_have_attribute("aria-pressed", "false")

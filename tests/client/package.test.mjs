@@ -1,0 +1,12 @@
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { test } from "node:test";
+
+const read = (path) => readFile(new URL(`../../notifier/${path}`, import.meta.url), "utf8");
+
+test("the package has the notifier's version and all that it names", async () => {
+  const { version, files, exports } = JSON.parse(await read("static/package.json"));
+  assert.equal(version, /__version__ = "(.+)"/.exec(await read("__init__.py"))[1]);
+  assert.deepEqual(Object.values(exports).map((path) => path.slice(2)).sort(), files.sort());
+  for (const file of files) assert.ok(await read(`static/${file}`));
+});
