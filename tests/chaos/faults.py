@@ -1,0 +1,220 @@
+"""What a chaos run does to the flow, one thing after the other, as a seed has it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+
+import httpx
+
+from notifier.embedded import EmbeddedPostgres
+from notifier.links import FAILURES
+from tests.chaos.history import History
+from tests.chaos.ledger import Ledger
+from tests.databases import Database
+from tests.proxy import Proxy
+from tests.services import Service
+from tests.waiting import until
+
+OURS = "application_name LIKE 'notifier %' AND datname = current_database()"
+
+
+class Faults:
+    """`nodes[1]` reaches the database through `proxy`, `nodes[0]` directly."""
+
+    def __init__(
+        self,
+        postgres: EmbeddedPostgres,
+        database: Database,
+        nodes: Sequence[Service],
+        proxy: Proxy,
+        companies: Sequence[str],
+        history: History,
+    ) -> None:
+        self.found_without_a_ring = 0
+        self.count = 0
+        self._postgres = postgres
+        self._database = database
+        self._nodes = nodes
+        self._proxy = proxy
+        self._companies = companies
+        self._history = history
+        self._random = random.Random(f"{history.seed} faults")
+        self._stalled = False
+
+    async def run(self, seconds: float) -> None:
+        """Fault upon fault for so long; each kind comes once before one comes again."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        waiting: list[Callable[[], Awaitable[None]]] = []
+        while loop.time() < end:
+            if not waiting:
+                waiting = [
+                    self._terminate_backends,
+                    self._terminate_backends_again_and_again,
+                    self._cancel_backends,
+                    self._kill_postgres,
+                    self._kill_an_app,
+                    self._kill_a_node,
+                    self._restart_a_node,
+                    self._stop_a_node,
+                    self._freeze_the_link,
+                    self._deafen_the_link,
+                    self._cut_the_link,
+                    self._reset_the_link,
+                    self._flood_while_nobody_relays,
+                ]
+                self._random.shuffle(waiting)
+            fault = waiting.pop()
+            self._history.note("fault", kind=fault.__name__.strip("_"))
+            await fault()
+            self._history.note("fault over", kind=fault.__name__.strip("_"))
+            self.count += 1
+            await asyncio.sleep(self._random.expovariate(1))
+        for node in self._nodes:
+            await node.ready()
+            await self._look(node)
+
+    # --- the database
+
+    async def _terminate_backends(self) -> None:
+        one = self._random.random() < 0.5
+        await self._database.execute(
+            "SELECT pg_terminate_backend(pid) FROM (SELECT pid FROM pg_stat_activity"
+            f" WHERE {OURS} ORDER BY random() LIMIT {1 if one else 100}) AS backend"
+        )
+
+    async def _terminate_backends_again_and_again(self) -> None:
+        for _ in range(self._random.randint(3, 12)):
+            await self._database.execute(
+                f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {OURS}"
+            )
+            await asyncio.sleep(0.2)
+
+    async def _cancel_backends(self) -> None:
+        for _ in range(10):
+            await self._database.execute(
+                f"SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE {OURS}"
+            )
+
+    async def _kill_postgres(self) -> None:
+        self._history.down()
+        await asyncio.to_thread(self._postgres.kill)
+        await asyncio.sleep(self._random.choice((0, 0, 0.5, 3)))
+        await asyncio.to_thread(self._postgres.start)
+        self._history.up()
+
+    async def _kill_an_app(self) -> None:
+        """One backend dies of SIGKILL: the server restarts all of them, and recovers."""
+        pid = await self._database.fetchval(
+            "SELECT pid FROM pg_stat_activity WHERE usename = 'app' ORDER BY random() LIMIT 1"
+        )
+        if pid is None:
+            return
+        self._history.down()
+        os.kill(pid, signal.SIGKILL)
+
+        async def back() -> bool:
+            with suppress(*FAILURES):
+                return bool(await self._database.fetchval("SELECT true"))
+            return False
+
+        await asyncio.sleep(0.1)
+        await until(back)
+        self._history.up()
+
+    # --- the nodes
+
+    async def _kill_a_node(self) -> None:
+        node = self._pick()
+        await self._look(node)
+        node.kill()
+        await node.ended()
+        await asyncio.sleep(self._random.choice((0, 2)))
+        await node.start()
+
+    async def _restart_a_node(self) -> None:
+        node = self._pick()
+        await node.ready()
+        await self._look(node)
+        node.terminate()
+        status = await node.ended()
+        if status != 0:
+            self._history.violated("a node that was told to go", port=node.port, status=status)
+        await node.start()
+
+    async def _stop_a_node(self) -> None:
+        self._stalled = True
+        node = self._pick()
+        node.send(signal.SIGSTOP)
+        await asyncio.sleep(self._random.uniform(0.5, 5))
+        node.send(signal.SIGCONT)
+
+    # --- the link
+
+    async def _freeze_the_link(self) -> None:
+        self._stalled = True
+        self._proxy.freeze()
+        await asyncio.sleep(self._random.choice((1, 4, 7)))
+        self._proxy.thaw()
+
+    async def _deafen_the_link(self) -> None:
+        self._stalled = True
+        self._proxy.one_way()
+        await asyncio.sleep(self._random.uniform(1, 4))
+        self._proxy.thaw()
+
+    async def _cut_the_link(self) -> None:
+        self._proxy.refuse()
+        await self._proxy.cut()
+        await asyncio.sleep(self._random.choice((0, 2)))
+        await self._proxy.accept()
+
+    async def _reset_the_link(self) -> None:
+        for _ in range(3):
+            await self._proxy.reset()
+            await asyncio.sleep(self._random.uniform(0, 0.3))
+
+    # --- a backlog
+
+    async def _flood_while_nobody_relays(self) -> None:
+        """More than a page of changes, and a transaction of more than a page, wait for the relay.
+
+        It is killed once more while it is at it.
+        """
+        for node in self._nodes:
+            await self._look(node)
+            node.kill()
+            await node.ended()
+        app = await self._database.connect(app=True)
+        each = 5400 // len(self._companies)
+        ledger = Ledger(app)
+        for turn in range(120):
+            await ledger.fill(self._companies, 8, f"flood {turn}")
+        await ledger.fill(self._companies, each, "deluge")
+        await app.close()
+        for node in self._nodes:
+            await node.start()
+        for _ in range(2):
+            await asyncio.sleep(self._random.uniform(0.7, 2.5))
+            node = self._pick()
+            node.kill()
+            await node.ended()
+            await node.start()
+
+    # --- looking
+
+    async def _look(self, node: Service) -> None:
+        """Counts what its relay found without having been rung for; a stall excuses it."""
+        with suppress(httpx.TransportError):
+            for line in (await node.get("/metrics")).text.splitlines():
+                if line.startswith("notifier_fallback_finds_total ") and not self._stalled:
+                    self.found_without_a_ring += int(float(line.split()[1]))
+        self._stalled = False
+
+    def _pick(self) -> Service:
+        return self._random.choice(self._nodes)

@@ -1,0 +1,217 @@
+"""Clients that come and go, resume where they were, and check whatever they hear."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import msgspec
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
+
+from tests.chaos.history import History
+from tests.chaos.ledger import State, apply
+from tests.services import Service, token
+
+NEVER = frozenset({1002, 1003, 1007, 1009, 1011, 4400, 4401, 4403, 4409, 4419, 4429, 4500, 4508})
+"""Codes that nothing in a chaos run excuses."""
+
+
+class Canon:
+    """Each message of each company, as whoever heard it first heard it."""
+
+    def __init__(self, history: History) -> None:
+        self.texts: dict[tuple[str, str, int], str] = {}
+        self._history = history
+
+    def hear(self, company: str, epoch: str, position: int, text: str) -> None:
+        """The same position is the same bytes for everybody."""
+        known = self.texts.setdefault((company, epoch, position), text)
+        if known != text:
+            self._history.violated("two texts at one position", one=known, other=text)
+
+
+class Follower:
+    """A client of one company. Its lives are short until it is told to stay.
+
+    `forgetful`: now and then it drops what it knows and reads its state afresh. `guest`: it may be
+    refused at times. `snapshot` reads the company's state.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        user: str,
+        company: str,
+        nodes: Sequence[Service],
+        canon: Canon,
+        history: History,
+        snapshot: Callable[[str], Awaitable[State]],
+        *,
+        forgetful: bool = False,
+        guest: bool = False,
+    ) -> None:
+        self.name = name
+        self.company = company
+        self.epochs: set[str] = set()
+        self.position: int | None = None if forgetful else 0
+        self.first = 0
+        self.state: State = {}
+        self.resumed = 0
+        self._user = user
+        self._nodes = nodes
+        self._canon = canon
+        self._history = history
+        self._snapshot = snapshot
+        self._forgetful = forgetful
+        self._guest = guest
+        self._random = random.Random(f"{history.seed} {name}")
+        self._epoch: str | None = None
+        self._staying = False
+        self._visiting: asyncio.Timeout | None = None
+
+    def begin(self, epoch: str, name: str) -> None:
+        """It will follow the company, called so, from the first message on."""
+        self._epoch = epoch
+        self.state = {("Company", self.company): name}
+
+    def stay(self) -> None:
+        """From now on it leaves only when it is thrown out."""
+        self._staying = True
+        if self._visiting is not None:
+            self._visiting.reschedule(None)
+
+    async def run(self) -> None:
+        """Comes back as long as it is let."""
+        while True:
+            node = self._random.choice(self._nodes)
+            try:
+                async with asyncio.timeout(30) as visiting:
+                    socket = await connect(
+                        node.url,
+                        compression=None,
+                        max_size=None,
+                        proxy=None,
+                        open_timeout=3,
+                        close_timeout=1,
+                    )
+                    try:
+                        await self._visit(socket, node, visiting)
+                    finally:
+                        self._visiting = None
+                        if self._random.random() < 0.5:
+                            socket.transport.abort()
+                        await socket.close()
+            except ConnectionClosed as closed:
+                code = closed.rcvd.code if closed.rcvd is not None else 1006
+                self._history.note("closed", who=self.name, node=node.port, code=code)
+                if code in NEVER:
+                    self._violated("closed with a code that is nobody's fault", code=code)
+            except TimeoutError:
+                self._history.note("left", who=self.name, node=node.port)
+            except (OSError, InvalidHandshake) as error:
+                self._history.note("no way", who=self.name, node=node.port, why=repr(error))
+            await asyncio.sleep(self._random.uniform(0.01, 0.3))
+
+    async def _visit(
+        self, socket: ClientConnection, node: Service, visiting: asyncio.Timeout
+    ) -> None:
+        await socket.send(json.dumps({"type": "authenticate", "token": token(self._user)}))
+        answer = msgspec.json.decode(await socket.recv())
+        if answer["Type"] == "Disconnect":
+            return
+        if answer["Type"] != "AuthenticationResult" or not answer["Success"]:
+            self._violated("not authenticated", answer=answer)
+            return
+        if not await self._enter(socket, node):
+            return
+        if not self._staying:
+            life = self._random.choice((0.05, 0.5, 2, 5)) * self._random.random()
+            visiting.reschedule(asyncio.get_running_loop().time() + life)
+            self._visiting = visiting
+        else:
+            visiting.reschedule(None)
+        while self._hear(str(await socket.recv())):
+            pass
+        await self._nothing_more(socket)
+
+    async def _nothing_more(self, socket: ClientConnection) -> None:
+        """Of a company that was taken away nothing may be heard."""
+        try:
+            async with asyncio.timeout(0.2):
+                while True:
+                    text = str(await socket.recv())
+                    if "Position" in msgspec.json.decode(text):
+                        self._violated("heard of a company that is not his", text=text)
+        except TimeoutError:
+            return
+
+    async def _enter(self, socket: ClientConnection, node: Service) -> bool:
+        """Joins the company; whether it was let in."""
+        if self._forgetful and self._random.random() < 0.3:
+            self.position = None
+        data: dict[str, Any] = {"companyId": self.company}
+        if self.position is not None:
+            data |= {"after": self.position, "epoch": self._epoch}
+        self._history.note("asks", who=self.name, node=node.port, **data)
+        await socket.send(json.dumps({"type": "setCompany", "data": data}))
+        answer = msgspec.json.decode(await socket.recv())
+        if answer["Type"] == "Disconnect":
+            return False
+        if answer["Type"] != "SetCompanyResult":
+            self._violated("something before the acknowledgement", answer=answer)
+            return False
+        if not answer["Success"]:
+            code = answer["Error"]["Code"]
+            if code != "unavailable" and not self._guest:
+                self._violated("refused", answer=answer)
+            return False
+        said = answer["Data"]
+        self._history.note("joined", who=self.name, node=node.port, at_position=said["Position"])
+        self.epochs.add(said["Epoch"])
+        if self.position is None:
+            self._epoch, self.position = said["Epoch"], said["Position"]
+            self.first = said["Position"] + 1
+            try:
+                self.state = await self._snapshot(self.company)
+            except OSError:
+                self.position = None
+                return False
+        elif said.get("Recovered") is not True:
+            self._violated("not recovered", asked=data, answer=answer)
+            self.position = None
+            return False
+        elif (said["Position"], said["Epoch"]) != (self.position, self._epoch):
+            self._violated("acknowledged another position", asked=data, answer=answer)
+        else:
+            self.resumed += 1
+        return True
+
+    def _hear(self, text: str) -> bool:
+        """Takes a message; whether the visit goes on."""
+        message = msgspec.json.decode(text)
+        if message["Type"] == "Disconnect":
+            return True  # its close follows
+        if message["Type"] == "CompanyRevoked":
+            if not self._guest:
+                self._violated("revoked", message=message)
+            return False
+        if message["Type"] == "Resync" or "Position" not in message:
+            self._violated("unexpected", message=message)
+            return False
+        assert self.position is not None
+        assert self._epoch is not None
+        if message["Data"]["CompanyId"] != self.company:
+            self._violated("another company's message", message=message)
+        if message["Position"] != self.position + 1:
+            self._violated("a hole, or a double", at=self.position, message=message)
+        self.position = message["Position"]
+        self._canon.hear(self.company, self._epoch, message["Position"], text)
+        apply(self.state, message)
+        return True
+
+    def _violated(self, what: str, **details: Any) -> None:
+        self._history.violated(f"{self.name}: {what}", **details)

@@ -1,0 +1,66 @@
+"""What happened in a chaos run, in order, in a file: the evidence when something was wrong."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+SLOW_SECONDS = 1.0
+
+
+class History:
+    """`violations` is what may not happen; it must stay empty."""
+
+    def __init__(self, path: Path, seed: int) -> None:
+        self.path = path
+        self.seed = seed
+        self.violations: list[str] = []
+        self.longest_write = 0.0
+        self._begun = time.monotonic()
+        self._file = path.open("w")
+        self._outages: list[list[float]] = []
+        self._errors: list[tuple[float, str]] = []
+
+    def note(self, what: str, **details: Any) -> None:
+        """One line."""
+        at = round(time.monotonic() - self._begun, 3)
+        self._file.write(json.dumps({"at": at, "what": what} | details, default=str) + "\n")
+        self._file.flush()
+
+    def violated(self, what: str, **details: Any) -> None:
+        """Something that no fault excuses."""
+        self.note("VIOLATION", violation=what, details=details)
+        self.violations.append(f"{what} {details}")
+
+    # --- the database's own outages, the only excuse for a failed write
+
+    def down(self) -> None:
+        self._outages.append([time.monotonic(), float("inf")])
+
+    def up(self) -> None:
+        self._outages[-1][1] = time.monotonic()
+
+    def failed(self, writer: str, error: BaseException) -> None:
+        """A write failed."""
+        said = f"{writer}: {type(error).__name__}: {error}"
+        self.note("write failed", said=said)
+        self._errors.append((time.monotonic(), said))
+
+    def waited(self, seconds: float) -> None:
+        """So long a transaction took."""
+        self.longest_write = max(self.longest_write, seconds)
+        if seconds > SLOW_SECONDS:
+            self.note("a slow write", seconds=round(seconds, 3))
+
+    def inexcusable(self) -> list[str]:
+        """Writes that failed while the database was there; it may take a second to be noticed."""
+        return [
+            said
+            for at, said in self._errors
+            if not any(begun <= at <= ended + 1 for begun, ended in self._outages)
+        ]
+
+    def close(self) -> None:
+        self._file.close()

@@ -1,0 +1,202 @@
+"""Everything at once, for a while, and then the ledger says whether anything was lost.
+
+NOTIFIER_CHAOS_SECONDS    how long faults are made (default 30)
+NOTIFIER_CHAOS_SEED       which ones, and what the apps write (default: a new one each time)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from notifier.embedded import EmbeddedPostgres
+from notifier.links import FAILURES
+from tests.chaos.faults import Faults
+from tests.chaos.followers import Canon, Follower
+from tests.chaos.history import History
+from tests.chaos.ledger import TABLE, Ledger, State, collect, expected, state
+from tests.chaos.writers import Writer
+from tests.conftest import Serve
+from tests.databases import Database
+from tests.proxy import Proxy
+from tests.waiting import until
+
+SECONDS = float(os.environ.get("NOTIFIER_CHAOS_SECONDS") or 30)
+HEALING_SECONDS = 60.0
+COMPANIES, WRITERS = 6, 4
+END = "the end"
+
+
+@pytest.fixture
+async def history(tmp_path: Path) -> AsyncIterator[History]:
+    seed = int(os.environ.get("NOTIFIER_CHAOS_SEED") or random.SystemRandom().randrange(10**6))
+    history = History(tmp_path / "history.jsonl", seed)
+    print(f"NOTIFIER_CHAOS_SEED={seed}  history: {history.path}")  # noqa: T201 - it repeats the run
+    yield history
+    history.close()
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(SECONDS + 240)
+async def test_whatever_dies_every_client_ends_with_what_was_committed(
+    mortal: EmbeddedPostgres, mortal_database: Database, serve: Serve, history: History
+) -> None:
+    database = mortal_database
+    await database.execute(TABLE)
+    companies = [
+        str(await database.fetchval("INSERT INTO companies (name) VALUES ('') RETURNING id"))
+        for _ in range(COMPANIES)
+    ]
+    ledger = Ledger(await database.connect())
+    for company in companies:
+        await ledger.add("Employee", company, "staff", "ann")
+        await ledger.add("Employee", company, "guest", "guest")
+    async with Proxy(*database.address) as proxy:
+        nodes = [
+            await serve(database, drain_seconds=0.5),
+            await serve(database.through(proxy.port), drain_seconds=0.5),
+        ]
+        epoch = await database.fetchval("SELECT epoch FROM notifier.log")
+        canon = Canon(history)
+
+        async def snapshot(company: str) -> State:
+            try:
+                connection = await asyncpg.connect(database.dsn, timeout=5)
+            except FAILURES as error:
+                raise OSError(str(error)) from error
+            try:
+                return await state(connection, company)
+            except FAILURES as error:
+                raise OSError(str(error)) from error
+            finally:
+                connection.terminate()
+
+        followers = []
+        for number, company in enumerate(companies):
+            for kind in ("faithful", "guest", "forgetful"):
+                follower = Follower(
+                    f"{kind} {number}",
+                    "guest" if kind == "guest" else "ann",
+                    company,
+                    nodes,
+                    canon,
+                    history,
+                    snapshot,
+                    forgetful=kind == "forgetful",
+                    guest=kind == "guest",
+                )
+                if kind != "forgetful":
+                    follower.begin(epoch, "")
+                followers.append(follower)
+        writers = [
+            Writer(
+                f"writer {number}",
+                database.app_dsn,
+                companies,
+                [] if number else ["guest"],
+                history,
+            )
+            for number in range(WRITERS)
+        ]
+        faults = Faults(mortal, database, nodes, proxy, companies, history)
+        enough = asyncio.Event()
+        async with asyncio.TaskGroup() as tasks:
+            following = [tasks.create_task(follower.run()) for follower in followers]
+            writing = [tasks.create_task(writer.run(enough)) for writer in writers]
+            await faults.run(SECONDS)
+            enough.set()
+            await asyncio.gather(*writing)
+            ledger = Ledger(await database.connect())
+            for company in companies:  # the guest is back, and the end is said
+                await ledger.dismiss(company, "guest")
+                await ledger.add("Employee", company, "guest", "guest")
+            for company in companies:
+                await ledger.rename("Company", company, END)
+            for follower in followers:
+                follower.stay()
+            healing = time.monotonic()
+
+            async def level() -> bool:
+                return all(
+                    follower.state.get(("Company", follower.company)) == END
+                    for follower in followers
+                )
+
+            try:
+                await until(level, HEALING_SECONDS, every=0.1)
+            except TimeoutError:
+                for follower in followers:
+                    if follower.state.get(("Company", follower.company)) != END:
+                        history.violated("never level", who=follower.name, at=follower.position)
+            healed = time.monotonic() - healing
+            for task in following:
+                task.cancel()
+    await judge(database, history, canon, followers, epoch)
+    assert not history.inexcusable(), history.path
+    assert faults.found_without_a_ring == 0, history.path
+    print(  # noqa: T201 - what a run was worth
+        f"{faults.count} faults, {sum(writer.committed for writer in writers)} transactions,"
+        f" {len(canon.texts)} messages, {sum(follower.resumed for follower in followers)} resumes,"
+        f" level {healed:.1f} s after the last fault, longest transaction"
+        f" {history.longest_write:.1f} s"
+    )
+
+
+async def judge(
+    database: Database, history: History, canon: Canon, followers: list[Follower], epoch: str
+) -> None:
+    """Compares the ledger, the log, what was heard, and what the tables hold."""
+    told = await expected(database)
+    log = await database.fetch(
+        "SELECT company, position, body::text FROM notifier.messages ORDER BY company, position"
+    )
+    for company in {follower.company for follower in followers}:
+        stored = {row["position"]: row["body"] for row in log if row["company"] == company}
+        if list(stored) != list(range(1, len(stored) + 1)):
+            history.violated("the log has a hole", company=company)
+        heard = {
+            position: text
+            for (name, era, position), text in canon.texts.items()
+            if name == company and era == epoch
+        }
+        if heard != stored:
+            wrong = [key for key in stored | heard if stored.get(key) != heard.get(key)]
+            history.violated("heard is not what is in the log", company=company, at=wrong[:5])
+        said = collect(json.loads(text) for text in stored.values())
+        wanted = told.get(company, {})
+        for row in said.keys() | wanted.keys():
+            if said.get(row) != wanted.get(row):
+                history.violated(
+                    "not what the ledger has",
+                    company=company,
+                    row=row,
+                    committed=wanted.get(row),
+                    said=said.get(row),
+                )
+        there = await state(database, company)
+        for follower in followers:
+            if follower.company != company:
+                continue
+            if follower.position != len(stored):
+                history.violated("not at the end", who=follower.name, at=follower.position)
+            if follower.state != there:
+                wrong = [
+                    row
+                    for row in follower.state | there
+                    if follower.state.get(row) != there.get(row)
+                ]
+                history.violated("another state", who=follower.name, rows=wrong[:5])
+            if follower.epochs != {epoch}:
+                history.violated("another epoch", who=follower.name, epochs=follower.epochs)
+    assert not history.violations, (
+        f"NOTIFIER_CHAOS_SEED={history.seed}, {len(history.violations)} violations in"
+        f" {history.path}:\n" + "\n".join(history.violations[:10])
+    )
