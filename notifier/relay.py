@@ -45,7 +45,8 @@ DOORLESS_PAUSE = 0.1
 PAUSE_PER_CHANGE, LONGEST_PAUSE = 0.0002, 0.02
 """The more changes come at once, the longer it waits for more: a batch costs what a change costs."""
 
-CHORES_SECONDS = 1.0
+CHORES_SECONDS, IDLE_CHORES_SECONDS = 1.0, 6.0
+RING_SECONDS = 1.0
 CHUNK = 1000
 STEADY_SECONDS = 30.0
 TURN_BYTES = 8 * 1024 * 1024
@@ -173,13 +174,13 @@ class _Lead:
                 async with asyncio.timeout(LOOK_SECONDS):
                     await self._rung.wait()
             except TimeoutError:
-                await self._chores()
+                await self._chores(IDLE_CHORES_SECONDS)
                 found = await self._take()
-                if found and not self._rung.is_set():
-                    metrics.FALLBACK_FINDS.inc(found)
-                    _log.error("the doorbell was not rung", changes=found)
                 if not found:
                     continue
+                if not await self._rings():
+                    metrics.FALLBACK_FINDS.inc(found)
+                    _log.error("the doorbell was not rung", changes=found)
             else:
                 metrics.RINGS.inc()
                 # The lock may go after the read: whoever commits in between has rung again.
@@ -190,6 +191,14 @@ class _Lead:
                     await getting_up
             metrics.AWAKE.set(1)
             return
+
+    async def _rings(self) -> bool:
+        """Whether the ring for what was just found is on its way."""
+        try:
+            async with asyncio.timeout(RING_SECONDS):
+                return await self._rung.wait()
+        except TimeoutError:
+            return False
 
     # --- from changes to messages
 
@@ -374,13 +383,13 @@ class _Lead:
 
     # --- chores
 
-    async def _chores(self) -> None:
+    async def _chores(self, every: float = CHORES_SECONDS) -> None:
         """Every second or so: room on disk, overflow, what an overflow left to be told."""
         now = time.monotonic()
-        if now < self._chores_at:
+        if now < self._chores_at + every:
             return
         await self._written()
-        self._chores_at = now + CHORES_SECONDS
+        self._chores_at = now
         if self._place.unsettled == REOPENING or await self._log.overflowed():
             _log.error("the log was full, changes were dropped: a new epoch begins")
             self._place.unsettled = REOPENING
