@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Sequence
 from itertools import count
 
@@ -27,6 +28,9 @@ from notifier.tokens import Tokens
 RECHECK_SECONDS = 60.0
 BLIND_SECONDS = 120.0
 """When access could not be checked for so long, there is none."""
+
+CLOCK_SECONDS = 4.0
+"""How often the clock is looked at."""
 
 CLOSES_PER_SECOND = 200
 
@@ -79,7 +83,7 @@ class Node:
     def app(self) -> ASGIApp:
         """The ASGI app: sockets on `/`, pages elsewhere."""
         settings = self._settings
-        pages = Pages(self.health)
+        pages = Pages(self.health, settings.watch)
         routes = [*(self._routes or ()), *pages.public()]
         if settings.status_port is None and settings.status_host is None:
             routes += pages.status()
@@ -106,6 +110,7 @@ class Node:
                 tasks.create_task(self.stream.run(), name="stream")
                 tasks.create_task(self.relay.run(), name="relay")
                 tasks.create_task(self._recheck(), name="recheck")
+                tasks.create_task(self._watch_the_clock(), name="clock")
                 tasks.create_task(self._compare(), name="compare")
         finally:
             for asker in self._askers:
@@ -164,6 +169,18 @@ class Node:
             for (session, _, channel), allowed in zip(following, answers, strict=True):
                 if not allowed:
                     session.revoke(channel)
+
+    async def _watch_the_clock(self) -> None:
+        """Timers do not follow a clock that is set, nor a machine that slept."""
+        offset = time.time() - time.monotonic()
+        while True:
+            await asyncio.sleep(CLOCK_SECONDS)
+            now = time.time() - time.monotonic()
+            if abs(now - offset) > 1:
+                offset = now
+                _log.warning("the clock was set")
+                for session in list(self.crowd.sessions):
+                    session.look_at_the_clock()
 
     async def drain(self) -> None:
         """Not ready from now on; every client is told, the closes are spread out."""

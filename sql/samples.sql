@@ -17,7 +17,8 @@ JOIN (VALUES ('Northwind Studio', 'ann', 'Ann Baker', 'Producer'),
 
 INSERT INTO events (company_id, title, description, location, starts_at, ends_at, all_day, organizer_id)
 SELECT c.id, e.title, e.description, e.location,
-       date_trunc('week', now()) + e.starts, date_trunc('week', now()) + e.starts + e.lasts,
+       (date_trunc('week', now() AT TIME ZONE c.time_zone) + e.starts) AT TIME ZONE c.time_zone,
+       (date_trunc('week', now() AT TIME ZONE c.time_zone) + e.starts + e.lasts) AT TIME ZONE c.time_zone,
        e.lasts >= interval '1 day', o.id
 FROM companies AS c
 JOIN (VALUES
