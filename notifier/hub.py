@@ -381,11 +381,12 @@ class Hub:
 
     def revoked(self, company: str, user: str, since: int) -> bool:
         """Whether the user may have lost the company since `serial` was `since`."""
-        return any(
-            serial > since and name == company and who in (user, "*")
-            for _, serial, name, who in reversed(self._revocations)
-            if serial > since
-        )
+        for _, serial, name, who in reversed(self._revocations):
+            if serial <= since:
+                break
+            if name == company and who in (user, "*"):
+                return True
+        return False
 
     # --- channels
 
@@ -434,6 +435,10 @@ class Hub:
                     oldest.recent.forget()
                     del self._channels[company]
             metrics.CHANNELS.set(len(self._channels))
+
+    def known(self, company: str) -> Channel | None:
+        """The company's channel, if there is one."""
+        return self._channels.get(company)
 
     def holds(self, channel: Channel) -> bool:
         """Whether the channel still is the company's: one that was lost hears nothing more."""
@@ -486,7 +491,9 @@ class Hub:
         older = await self._pages(channel.company, after, self.epoch)
         if not older or older[0].position != after + 1:
             return []
-        return [frame(message.body) for message in older]
+        # What this node has not heard yet comes later, after what it says of who may see it.
+        last = channel.position
+        return [frame(message.body) for message in older if message.position <= last]
 
 
 def _parts(messages: list[Message]) -> Iterable[Part]:
