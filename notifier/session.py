@@ -28,6 +28,7 @@ from notifier.errors import (
     DatabaseError,
     Expired,
     Forbidden,
+    Internal,
     KeysUnavailable,
     Malformed,
     NotAuthenticated,
@@ -66,6 +67,9 @@ from notifier.tokens import Identity, Tokens
 
 MALFORMED_LIMIT = 10
 REFUSED_LIMIT = 10
+REFUSED_SECONDS = 0.1
+"""What a refusal takes, so that nobody tries many ids or tokens in little time."""
+
 BEFORE_BYTES, AFTER_BYTES = 16 * 1024, 64 * 1024
 """The largest message, before authentication and after."""
 
@@ -233,8 +237,11 @@ class Session:
             expired = isinstance(error, TokenExpired)
             code = Code.TOKEN_EXPIRED if expired else Code.TOKEN_INVALID
             said = "the token has expired" if expired else "the token is not valid"
+            await asyncio.sleep(REFUSED_SECONDS)
             self._say(AuthenticationResult(success=False, error=Fault(code=code, message=said)))
             raise (Expired if expired else BadToken) from error
+        if self.ended:  # the keys were long in coming
+            return
         if self._identity is None:
             self._parts.crowd.know(identity.user)
             self.user = identity.user
@@ -247,8 +254,7 @@ class Session:
                 success=True, data=Authenticated(user_id=identity.user, expires_at=expires)
             )
         )
-        left = identity.expires_at - time.time()
-        self._wait(left - WARNING_SECONDS if left > WARNING_SECONDS else left * SHORT_LIFE_SHARE)
+        self.look_at_the_clock()
         channel = self._channel
         membership = self._parts.membership
         if (
@@ -259,6 +265,13 @@ class Session:
             self.revoke(channel)
 
     # --- the token's life
+
+    def look_at_the_clock(self) -> None:
+        """Waits for the token's end; call it again when the clock was set."""
+        if self._identity is None or self.ended:
+            return
+        left = self._identity.expires_at - time.time()
+        self._wait(left - WARNING_SECONDS if left > WARNING_SECONDS else left * SHORT_LIFE_SHARE)
 
     def _wait(self, seconds: float) -> None:
         """The one timer: the warning first, then the end. Long waits are cut in pieces."""
@@ -295,21 +308,20 @@ class Session:
         if identity is None:
             self._say(Error(error=Fault(code=Code.NOT_AUTHENTICATED, message="authenticate first")))
             return
-        await self._settle()
         company = canonical(command.company)
         hub = self._parts.hub
         try:
             if not hub.epoch:
                 raise DatabaseError("the log has not been read yet")  # noqa: TRY301
             serial = hub.serial
-            if not await self._parts.membership.may(identity, company):
-                self._refuse()
-                return
-            channel = await hub.open(company)
+            channel = await self._enter(identity, company)
         except DatabaseError as error:
             _log.warning("a company could not be looked up", error=str(error))
             fault = Fault(code=Code.UNAVAILABLE, message="this cannot be checked now; try again")
             self._say(SetCompanyResult(success=False, error=fault))
+            return
+        if channel is None:
+            await self._refuse()
             return
         try:
             recovered: bool | None = None
@@ -333,11 +345,31 @@ class Session:
         finally:
             hub.close(channel)
 
-    def _refuse(self) -> None:
+    async def _enter(self, identity: Identity, company: str) -> Channel | None:
+        """The company's channel, pinned; None where the user may not see it."""
+        hub, may = self._parts.hub, self._parts.membership.may
+        known = hub.known(company)
+        if not await may(identity, company):
+            return None
+        channel = await hub.open(company)
+        # A channel that was opened since begins where the log is, which this node may not have
+        # heard yet: neither who has lost the company with it.
+        try:
+            allowed = channel is known or await may(identity, company)
+        except BaseException:
+            hub.close(channel)
+            raise
+        if allowed:
+            return channel
+        hub.close(channel)
+        return None
+
+    async def _refuse(self) -> None:
         self._refused += 1
         metrics.REFUSED.inc()
         if self._refused > REFUSED_LIMIT:
             raise Forbidden
+        await asyncio.sleep(REFUSED_SECONDS)
         fault = Fault(code=Code.COMPANY_FORBIDDEN, message="no such company for this user")
         self._say(SetCompanyResult(success=False, error=fault))
 
@@ -349,10 +381,14 @@ class Session:
         hub, epoch = self._parts.hub, self._parts.hub.epoch
         membership, identity = self._parts.membership, self._identity
         assert identity is not None
+
+        def doubtful() -> bool:
+            return membership.follows_rows and hub.revoked(channel.company, self.user, serial)
+
         while not self.ended:
             if epoch != hub.epoch or not hub.holds(channel):
                 raise NotReady
-            if membership.follows_rows and hub.revoked(channel.company, self.user, serial):
+            if doubtful():
                 serial = hub.serial
                 if not await membership.may(identity, channel.company):
                     self._revoked(channel.company)
@@ -363,20 +399,23 @@ class Session:
                 self._channel = channel
                 channel.join(self, self._wire.fast)
                 return
-            before = hub.serial
             frames = await hub.page(channel, position)
             if not frames:
                 raise NotReady  # pruned meanwhile: the client resumes, and is told so
-            if hub.serial != before or epoch != hub.epoch or self.ended:
-                continue
-            position += len(frames)
-            metrics.REPLAYED.inc(len(frames))
             for chunk in chunks(frames):
+                if doubtful() or epoch != hub.epoch or self.ended:
+                    break
                 bodies = () if self._wire.fast else [body(framed) for framed in chunk]
                 self._wire.write(b"".join(chunk), bodies)
+                position += len(chunk)
+                metrics.REPLAYED.inc(len(chunk))
                 await self._wire.drain()
 
     def _leave(self) -> None:
+        """Follows no company, and is about to follow none."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
         channel, self._channel = self._channel, None
         if channel is not None:
             channel.leave(self)
@@ -399,6 +438,7 @@ class Session:
         channel.pins += 1
         self._leave()
         self._task = asyncio.create_task(self._recheck(channel, position))
+        self._task.add_done_callback(lambda _: self._parts.hub.close(channel))
 
     def revoke(self, channel: Channel) -> None:
         """The user may not see the company any more."""
@@ -420,19 +460,16 @@ class Session:
             self._end(NotReady())
         except Closure as closure:
             self._end(closure)
+        except Exception:
+            _log.exception("a question about access failed")
+            self._end(Internal())
         finally:
-            hub.close(channel)
-            self._task = None
+            if self._task is asyncio.current_task():
+                self._task = None
 
     def _revoked(self, company: str) -> None:
         metrics.REVOKED.inc()
         self._say(CompanyRevoked(data=CompanyOnly(company_id=company)))
-
-    async def _settle(self) -> None:
-        """A question about the company before is settled first."""
-        task = self._task
-        if task is not None:
-            await asyncio.wait([task])
 
     def lost(self) -> None:
         """The channel cannot go on."""
@@ -464,8 +501,6 @@ class Session:
         self.ended = True
         self._timer.cancel()
         self._leave()
-        if self._task is not None:
-            self._task.cancel()
         self._parts.crowd.go(self, self.user or None)
 
     def end(self, closure: Closure) -> None:
