@@ -62,16 +62,20 @@ class Membership:
                 query,
                 [_castable(company, company_type) for company, _ in pairs],
                 [_castable(user, member_type) for _, user in pairs],
+                [company for company, _ in pairs],
+                [user for _, user in pairs],
             )
+        except asyncpg.DataError:  # a letter that the database cannot write, an id of another type
+            if len(pairs) == 1:
+                return {pairs[0]: False}
+            answers: dict[Pair, bool] = {}
+            for pair in pairs:
+                answers |= await self._load([pair])
+            return answers
         except SchemaMissing:
             self._default = None
             raise
-        return {
-            (company, user): answer
-            and _castable(company, company_type) == company
-            and _castable(user, member_type) == user
-            for (company, user), answer in zip(pairs, rows[0][0], strict=True)
-        }
+        return dict(zip(pairs, rows[0][0], strict=True))
 
     async def _compile(self) -> tuple[str, str, str]:
         rows = await self._asker.fetch(

@@ -1,10 +1,14 @@
--- Which of the users $2 belong to the companies $1, pair by pair. The words in braces are replaced.
+-- Which of the users $4 belong to the companies $3, pair by pair; $2 and $1 are the same as far as the
+-- columns' types can hold them, for the index. What a type takes for equal is not enough: a row must
+-- name both to the letter, as its messages do. The words in braces are replaced.
 SELECT ARRAY(
     SELECT EXISTS (
         SELECT FROM {relation} AS member
         WHERE member.{company} = asked.company AND member.{member} = asked.user_id
+          AND to_json(member.{company}) #>> '{{}}' = asked.said_company
+          AND to_json(member.{member}) #>> '{{}}' = asked.said_user
     )
-    FROM unnest($1::text[]::{company_type}[], $2::text[]::{member_type}[])
-         WITH ORDINALITY AS asked (company, user_id, n)
+    FROM unnest($1::text[]::{company_type}[], $2::text[]::{member_type}[], $3::text[], $4::text[])
+         WITH ORDINALITY AS asked (company, user_id, said_company, said_user, n)
     ORDER BY asked.n
 )
