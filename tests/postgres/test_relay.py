@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from notifier import metrics
+from notifier.log import Log
 from notifier.schema import migrate
 from notifier.settings import CALENDAR, Watch
 from tests.databases import Connection, Database
@@ -101,6 +102,34 @@ async def until_awake(database: Database) -> None:
     await until(awake)
 
 
+async def test_a_write_just_before_it_falls_asleep_is_found_before_it_does(
+    database: Database,
+    app: Connection,
+    company: str,
+    make_relay: Make,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lie_down = Log.lie_down
+    finds = metrics.FALLBACK_FINDS._value.get()
+    found: list[bool] = []
+
+    async def lie_down_late(log: Log) -> bool:
+        if not found:  # awake it is, so this rings nothing
+            found.append(True)
+            await new_event(app, company)
+        return await lie_down(log)
+
+    monkeypatch.setattr(Log, "lie_down", lie_down_late)
+    relay = make_relay()
+    await relay.start()
+
+    async def said() -> bool:
+        return types(await heard(database, company)) == ["EventCreated"]
+
+    await until(said)
+    assert metrics.FALLBACK_FINDS._value.get() == finds
+
+
 async def test_without_a_doorbell_it_looks_by_itself_and_nobody_rings(
     database: Database, app: Connection, company: str, make_relay: Make
 ) -> None:
@@ -153,10 +182,14 @@ async def test_a_long_transaction_is_nobodys_delay(
         assert len(await relay.heard(company)) == 20
 
 
+@pytest.mark.parametrize("at_once", [True, False], ids=["in one batch", "one by one"])
 async def test_two_changes_of_one_row_never_swap(
-    database: Database, app: Connection, company: str, relay: Relayed
+    at_once: bool, database: Database, app: Connection, company: str, relay: Relayed
 ) -> None:
     event = await new_event(app, company, "0")
+    if at_once:
+        await relay.settled()
+        await relay.stop()
     other = await database.connect(app=True)
     first, second = app.transaction(), other.transaction()
     await first.start()
@@ -175,6 +208,8 @@ async def test_two_changes_of_one_row_never_swap(
     await first.commit()
     await waiting
     await second.commit()
+    if at_once:
+        await relay.start()
     titles = [
         m["Data"]["Title"] for m in await relay.heard(company) if m["Data"]["EventId"] == event
     ]
