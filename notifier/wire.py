@@ -35,6 +35,9 @@ DRAIN_SECONDS = 15.0
 CLOSE_SECONDS = 5.0
 """How long a closing handshake may take before the socket is aborted."""
 
+GRACE_SECONDS = 1.0
+"""What is added to the time for a pong."""
+
 HANDSHAKE_SECONDS = 10.0
 HEAD_BYTES = 64 * 1024
 """How long a request may take, and how much it may say before its body."""
@@ -75,6 +78,7 @@ class WireProtocol(WebSocketsSansIOProtocol):
     _unread: bytes = b""
     _idle_frames = 0
     _idle_since = 0.0
+    _late = False
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -168,6 +172,7 @@ class WireProtocol(WebSocketsSansIOProtocol):
 
     def handle_pong(self, event: Frame) -> None:
         self._count_idle()
+        self._late = False
         super().handle_pong(event)
 
     def handle_cont(self, event: Frame) -> None:
@@ -241,7 +246,14 @@ class WireProtocol(WebSocketsSansIOProtocol):
         self._abort_later()
 
     def keepalive_timeout(self) -> None:
-        """No pong: whoever does not answer will not answer a closing handshake either."""
+        """No pong: whoever does not answer will not answer a closing handshake either.
+
+        When it was this process that stood still, the pong is there and was not read yet.
+        """
+        if not self._late:
+            self._late = True
+            self.pong_timer = self.loop.call_later(GRACE_SECONDS, self.keepalive_timeout)
+            return
         if self.flow is not None:
             self.flow.forget()
         metrics.CLOSED.labels("1006").inc()
