@@ -1,0 +1,49 @@
+"""The JavaScript that existing clients were written from, in Node."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import subprocess
+from pathlib import Path
+
+import playwright
+import pytest
+
+from tests.service.calendars import Calendar
+from tests.services import Service, token
+
+EXAMPLE = Path(__file__).with_name("example.mjs")
+
+
+def node() -> str:
+    """A Node that has WebSocket: Playwright's own, or the system's if it is new enough."""
+    for program in (
+        str(Path(playwright.__file__).parent / "driver" / "node"),
+        shutil.which("node"),
+    ):
+        if program and Path(program).exists():
+            answer = subprocess.run(
+                [program, "--print", "typeof WebSocket"], capture_output=True, text=True, check=True
+            )
+            if answer.stdout.strip() == "function":
+                return program
+    pytest.skip("no Node that has WebSocket")
+
+
+async def test_the_example_prints_the_id_of_an_event_that_was_inserted_with_plain_sql(
+    service: Service, calendar: Calendar
+) -> None:
+    company = await calendar.company("u1")
+    process = await asyncio.create_subprocess_exec(
+        node(), str(EXAMPLE), service.url, token("u1"), company, stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(20):
+            assert (await process.stdout.readline()).decode() == f"Following {company}\n"
+            event = await calendar.event(company)
+            assert (await process.stdout.readline()).decode() == f"New event created: {event}\n"
+    finally:
+        process.kill()
+        await process.communicate()

@@ -1,0 +1,192 @@
+"""More than one process on a database: the same positions, no matter who dies."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from typing import Any
+
+import psutil
+
+from tests.clients import Client
+from tests.conftest import Connect, Serve
+from tests.databases import Database
+from tests.service.calendars import Calendar, positions
+from tests.service.test_floods import metric
+from tests.waiting import until
+
+
+def changes(client: Client) -> list[dict[str, Any]]:
+    return [message for message in client.messages if "Position" in message]
+
+
+async def reach(client: Client, position: int) -> None:
+    await client.heard(lambda messages: messages[-1].get("Position") == position)
+
+
+async def test_two_nodes_say_the_same_in_the_same_order(
+    database: Database, serve: Serve, connect: Connect
+) -> None:
+    services, calendar = [await serve(database), await serve(database)], Calendar(database)
+    assert [await metric(service, "notifier_relay ") for service in services] == [1, 0]
+    company = await calendar.company("u1")
+    one, two = [await connect(service, "u1", company) for service in services]
+
+    async def write() -> None:
+        app = await database.connect(app=True)
+        for _ in range(25):
+            await app.execute(
+                "INSERT INTO events (company_id, title, starts_at, ends_at)"
+                " VALUES ($1, 'one of many', now(), now())",
+                company,
+            )
+
+    await asyncio.gather(*(write() for _ in range(4)))
+    await reach(one, 101)
+    await reach(two, 101)
+    assert changes(one) == changes(two)
+    assert positions(one.messages) == list(range(2, 102))
+
+
+async def test_a_killed_relay_is_followed_by_the_other_node(
+    database: Database, serve: Serve, connect: Connect
+) -> None:
+    relay, other, calendar = await serve(database), await serve(database), Calendar(database)
+    company = await calendar.company("u1")
+    dying, living = await connect(relay, "u1", company), await connect(other, "u1", company)
+    await calendar.event(company)
+    await reach(dying, 2)
+    relay.kill()
+    await relay.ended()
+    for _ in range(5):
+        await calendar.event(company)
+    await reach(living, 7)
+    moved = await connect(other, "u1", company, dying.position, dying.epoch)
+    await reach(moved, 7)
+    assert changes(dying) + changes(moved) == changes(living)
+    assert positions(living.messages) == list(range(2, 8))
+    await relay.start()
+    await relay.ready()
+    back = await connect(relay, "u1", company, 1, living.epoch)
+    await reach(back, 7)
+    assert changes(back) == changes(living)
+
+
+async def test_a_node_that_goes_away_tells_its_clients_and_says_so_meanwhile(
+    database: Database, serve: Serve, connect: Connect
+) -> None:
+    service, calendar = await serve(database, drain_seconds=2), Calendar(database)
+    company = await calendar.company("u1")
+    clients = [await connect(service, "u1", company) for _ in range(400)]
+    service.terminate()
+
+    async def not_ready() -> bool:
+        answer = await service.get("/readyz")
+        return answer.status_code == 503 and answer.json() == {
+            "ready": False,
+            "reason": "going away",
+        }
+
+    await until(not_ready)
+    assert (await service.get("/livez")).is_success
+    late = await connect(service)
+    assert await late.closed() == 1012
+    waits = set()
+    for client in clients:
+        assert await client.closed() == 1012
+        last = client.messages[-1]
+        assert last["Type"] == "Disconnect"
+        assert last["Data"]["Code"] == 1012
+        assert last["Data"]["Reconnect"] is True
+        waits.add(last["Data"]["RetryAfterMs"])
+    assert len(waits) > 50
+    assert await service.ended() == 0
+
+
+async def test_nothing_is_lost_when_one_node_after_the_other_restarts(
+    database: Database, serve: Serve, connect: Connect
+) -> None:
+    services, calendar = [await serve(database), await serve(database)], Calendar(database)
+    company = await calendar.company("u1")
+    client = await connect(services[0], "u1", company)
+    heard: list[int] = []
+    for old, new in ((0, 1), (1, 0)):
+        await calendar.event(company)
+        services[old].terminate()
+        await calendar.event(company)
+        assert await client.closed() == 1012
+        heard += positions(client.messages)
+        client = await connect(services[new], "u1", company, client.position, client.epoch)
+        assert await services[old].ended() == 0
+        await calendar.event(company)
+        await services[old].start()
+        await services[old].ready()
+    await reach(client, 7)
+    assert heard + positions(client.messages) == list(range(2, 8))
+
+
+async def test_a_second_signal_ends_it_at_once(
+    database: Database, serve: Serve, connect: Connect
+) -> None:
+    service = await serve(database, drain_seconds=25)
+    for _ in range(30):
+        await connect(service)
+    service.terminate()
+
+    async def draining() -> bool:
+        return "going away" in service.log()
+
+    await until(draining)
+    service.send(signal.SIGINT)
+    await service.ended()
+
+
+async def test_workers_are_nodes_of_their_own(
+    database: Database, serve: Serve, connect: Connect
+) -> None:
+    service, calendar = await serve(database, "--workers", "2"), Calendar(database)
+    company = await calendar.company("u1")
+    clients = [await connect(service, "u1", company) for _ in range(20)]
+    await calendar.events(company, 10)
+    for client in clients:
+        await reach(client, 11)
+        assert positions(client.messages) == list(range(2, 12))
+    leaders = [line for line in service.log().splitlines() if "relay leads" in line]
+    assert len(leaders) == 1
+    service.terminate()
+    for client in clients:
+        assert await client.closed() == 1012
+    assert await service.ended() == 0
+
+
+async def test_a_worker_that_dies_is_replaced(
+    database: Database, serve: Serve, connect: Connect
+) -> None:
+    service, calendar = await serve(database, "--workers", "2"), Calendar(database)
+    company = await calendar.company("u1")
+    clients = [await connect(service, "u1", company) for _ in range(10)]
+    parent = psutil.Process(service.pid)
+
+    def workers() -> list[psutil.Process]:
+        return [
+            each
+            for each in parent.children()
+            if each.num_fds() and "spawn_main" in str(each.cmdline())
+        ]
+
+    before = {each.pid for each in workers()}
+    assert len(before) == 2
+    psutil.Process(min(before)).kill()
+
+    async def two_again() -> bool:
+        return len(workers()) == 2 and {each.pid for each in workers()} != before
+
+    await until(two_again)
+    await service.ready()
+    await calendar.event(company)
+    living = [client for client in clients if client.socket.close_code is None]
+    for client in living:
+        await reach(client, 2)
+    assert any('"status"' in line for line in service.log().splitlines())
+    assert all(json.loads(line) for line in service.log().splitlines() if line.startswith("{"))

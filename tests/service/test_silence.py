@@ -1,0 +1,55 @@
+"""Clients that are gone without a word, and a process that stood still itself."""
+
+from __future__ import annotations
+
+import signal
+
+from tests.conftest import Connect, Serve
+from tests.databases import Database
+from tests.service.calendars import Calendar, positions
+from tests.service.raw import PING, PONG, Raw, frame
+from tests.service.test_floods import follow, metric
+
+
+async def test_a_client_that_answers_no_ping_is_gone_with_its_session(
+    database: Database, serve: Serve, connect: Connect, raw: Raw
+) -> None:
+    service, calendar = await serve(database, ping_seconds=0.3), Calendar(database)
+    company = await calendar.company("u1")
+    alive = await connect(service, "u1", company)
+    dead = await raw.upgrade(service)
+    await follow(dead, "u1", company)
+    assert await metric(service, "notifier_subscribers ") == 2
+    assert await dead.code() is None
+    assert await metric(service, "notifier_subscribers ") == 1
+    assert await metric(service, "notifier_sockets ") == 1
+    assert alive.socket.close_code is None
+    await alive.quiet()
+
+
+async def test_only_the_pong_that_was_asked_for_proves_life(
+    database: Database, serve: Serve, raw: Raw
+) -> None:
+    service = await serve(database, ping_seconds=0.3)
+    client = await raw.upgrade(service)
+    assert (await client.frame()).opcode == PING
+    await client.send(frame(PONG, b"some other"))
+    assert await client.code() is None
+
+
+async def test_a_process_that_stood_still_does_not_blame_its_clients(
+    database: Database, serve: Serve, connect: Connect
+) -> None:
+    service, calendar = await serve(database, ping_seconds=0.4), Calendar(database)
+    company = await calendar.company("u1")
+    clients = [await connect(service, "u1", company) for _ in range(3)]
+    service.send(signal.SIGSTOP)
+    for _ in range(300):
+        await calendar.event(company)
+    service.send(signal.SIGCONT)
+    for client in clients:
+        heard = await client.heard(lambda messages: messages[-1].get("Position") == 301)
+        assert positions(heard) == list(range(2, 302))
+        await client.send({"type": "ping"})
+        await client.next("Pong")
+    assert await metric(service, "notifier_closed_total") == 0

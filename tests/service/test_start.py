@@ -1,0 +1,104 @@
+"""What stands in the way of a start is one readable line, and a status that says whose fault it is."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import httpx
+import pytest
+
+from notifier.embedded import EmbeddedPostgres
+from notifier.schema import migrate
+from tests.conftest import Serve
+from tests.databases import Database
+from tests.services import SECRET, Service
+from tests.waiting import until
+
+
+async def refusal(place: Path, *arguments: str, **settings: object) -> tuple[int, str]:
+    """The exit status, and the only line that was said."""
+    service = Service(place, str(settings.pop("database_url", "")), arguments, settings)
+    await service.start()
+    status = await service.ended()
+    lines = service.log().splitlines()
+    assert len(lines) == 1, service.log()
+    assert lines[0].startswith("notifier: ")
+    assert SECRET not in lines[0]
+    return status, lines[0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"prot": "1"}, "NOTIFIER_PROT"),
+        ({"ping_seconds": "soon"}, "NOTIFIER_PING_SECONDS"),
+        ({"ping_seconds": "-1"}, "NOTIFIER_PING_SECONDS"),
+        ({"max_buffer_bytes": "1"}, "NOTIFIER_MAX_BUFFER_BYTES"),
+        ({"authorization": "anybody"}, "NOTIFIER_AUTHORIZATION"),
+        ({"jwt_secret": "short"}, "JWT_SECRET"),
+        ({"jwt_secret": ""}, "JWT"),
+        ({"jwt_algorithms": "none"}, "JWT_ALGORITHMS"),
+        ({"ssl_certfile": "/nowhere.pem"}, "SSL"),
+        ({"ssl_certfile": __file__, "ssl_keyfile": __file__}, "SSL_CERTFILE"),
+        ({"database_url": ""}, "NOTIFIER_DATABASE_URL"),
+        ({"config": "/nowhere.toml"}, "NOTIFIER_CONFIG"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else " ".join(value),
+)
+async def test_a_wrong_setting_is_named_in_one_line_with_status_2(
+    tmp_path: Path, settings: dict[str, object], named: str
+) -> None:
+    given = {"database_url": "postgresql://nobody@127.0.0.1:1/none", **settings}
+    status, line = await refusal(tmp_path, **given)
+    assert status == 2
+    assert named in line
+
+
+async def test_a_port_in_use_is_one_line_with_status_1(tmp_path: Path, database: Database) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        status, line = await refusal(tmp_path, "--port", str(port), database_url=database.dsn)
+    assert status == 1
+    assert str(port) in line
+    assert "in use" in line
+
+
+async def reason(service: Service) -> str:
+    """Why it is not ready; empty while it does not answer at all."""
+    with suppress(httpx.TransportError):
+        answer = await service.get("/readyz")
+        assert answer.status_code == 503
+        return str(answer.json()["reason"])
+    return ""
+
+
+async def test_a_database_that_cannot_be_reached_is_waited_for(
+    mortal: EmbeddedPostgres, mortal_database: Database, serve: Serve
+) -> None:
+    """It may start later than we do: alive and not ready, and why, until it is there."""
+    mortal.stop()
+    service = await serve(mortal_database, ready=False)
+    assert "cannot reach the database" in await until(partial(reason, service))
+    assert (await service.get("/livez")).is_success
+    mortal.start()
+    await service.ready()
+
+
+async def test_a_database_without_our_schema_is_waited_for_and_the_remedy_named(
+    database: Database, serve: Serve
+) -> None:
+    await database.execute("DROP SCHEMA notifier CASCADE")
+    service = await serve(database, ready=False)
+    assert "notifier migrate" in await until(partial(reason, service))
+    await migrate(database.dsn, calendar=True)
+    await service.ready()
+
+
+async def test_a_service_that_waits_for_its_database_can_be_ended(serve: Serve) -> None:
+    service = await serve("postgresql://nobody@127.0.0.1:1/none", ready=False)
+    await until(partial(reason, service))
+    service.terminate()
+    assert await service.ended() == 0

@@ -1,0 +1,125 @@
+"""`wss://` on the same port, with a certificate of the tests' own."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import ssl
+import warnings
+from pathlib import Path
+
+import pytest
+import trustme
+
+from tests.clients import Client
+from tests.conftest import Connect, Serve
+from tests.databases import Database
+from tests.service.calendars import Calendar, positions
+from tests.services import Service
+from tests.waiting import until
+
+AUTHORITY = trustme.CA()
+
+
+def trusting() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    AUTHORITY.configure_trust(context)
+    return context
+
+
+class Secure:
+    """A service with a certificate, and where its files are."""
+
+    def __init__(self, service: Service, certfile: Path, keyfile: Path) -> None:
+        self.service = service
+        self.url = f"wss://127.0.0.1:{service.port}/"
+        self.certfile = certfile
+        self.keyfile = keyfile
+
+    def serial(self) -> int:
+        """The number of the certificate that it shows."""
+        with (
+            socket.create_connection(("127.0.0.1", self.service.port), timeout=5) as plain,
+            trusting().wrap_socket(plain, server_hostname="127.0.0.1") as wrapped,
+        ):
+            shown = wrapped.getpeercert()
+            assert shown is not None
+            return int(str(shown["serialNumber"]), 16)
+
+
+def issue(certfile: Path, keyfile: Path) -> None:
+    certificate = AUTHORITY.issue_cert("127.0.0.1")
+    certificate.private_key_pem.write_to_path(keyfile)
+    certificate.cert_chain_pems[0].write_to_path(certfile)
+
+
+@pytest.fixture
+async def secure(database: Database, serve: Serve, tmp_path: Path) -> Secure:
+    certfile, keyfile = tmp_path / "cert.pem", tmp_path / "key.pem"
+    issue(certfile, keyfile)
+    service = await serve(database, ready=False, ssl_certfile=certfile, ssl_keyfile=keyfile)
+    secure = Secure(service, certfile, keyfile)
+
+    async def answers() -> bool:
+        try:
+            return bool(await asyncio.to_thread(secure.serial))
+        except OSError:
+            return False
+
+    await until(answers)
+    return secure
+
+
+async def test_a_client_hears_changes_and_close_codes_through_tls(
+    secure: Secure, database: Database, connect: Connect
+) -> None:
+    calendar = Calendar(database)
+    company = await calendar.company("u1")
+    client = await connect(secure.url, "u1", company, ssl=trusting())
+    await calendar.events(company, 500, "x" * 1000)
+    heard = await client.heard(lambda messages: messages[-1].get("Position") == 501)
+    assert positions(heard) == list(range(2, 502))
+    await client.send(b"binary")
+    assert await client.closed() == 1003
+    big: Client = await connect(secure.url, "u1", ssl=trusting())
+    await big.send("x" * 200_000)
+    assert await big.closed() == 1009
+
+
+async def test_tls_is_of_version_1_2_or_newer(secure: Secure, connect: Connect) -> None:
+    old = trusting()
+    old.set_ciphers("DEFAULT:@SECLEVEL=0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # it is old: that is the point
+        old.minimum_version = ssl.TLSVersion.TLSv1
+        old.maximum_version = ssl.TLSVersion.TLSv1_1
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        await connect(secure.url, ssl=old)
+    for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+        new = trusting()
+        new.minimum_version = new.maximum_version = version
+        await (await connect(secure.url, ssl=new)).quiet()
+
+
+async def test_a_renewed_certificate_is_shown_to_new_clients_and_keeps_the_old(
+    secure: Secure, connect: Connect
+) -> None:
+    client = await connect(secure.url, "u1", ssl=trusting())
+    before = await asyncio.to_thread(secure.serial)
+    issue(secure.certfile, secure.keyfile)
+    secure.service.send(signal.SIGHUP)
+
+    async def renewed() -> bool:
+        return await asyncio.to_thread(secure.serial) != before
+
+    await until(renewed)
+    await client.quiet()
+
+
+async def test_who_speaks_without_tls_is_ended(secure: Secure) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", secure.service.port)
+    writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    async with asyncio.timeout(20):
+        assert not (await reader.read()).startswith(b"HTTP")
+    writer.close()
