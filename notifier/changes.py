@@ -371,7 +371,7 @@ def _object(row: Row, columns: Iterable[str], watch: Watched) -> bytes:
         value = row[column]
         first = value[0]
         if _MINUS <= first <= _NINE:
-            if len(value) > SAFE_DIGITS or b"e" in value:
+            if (len(value) > SAFE_DIGITS or b"e" in value) and column not in watch.untouched:
                 value = _number(value)
         elif first in _OPENING and column not in watch.untouched:
             value = _nested(value)

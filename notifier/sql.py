@@ -16,4 +16,7 @@ def folder(name: str) -> Path:
 @cache
 def read(name: str) -> str:
     """The text of `sql/NAME.sql`."""
-    return (folder("sql") / f"{name}.sql").read_text(encoding="utf-8")
+    path = folder("sql") / f"{name}.sql"
+    if not path.is_file():  # not the OSError that a lost connection is
+        raise LookupError(f"this installation lacks {path}")
+    return path.read_text(encoding="utf-8")
