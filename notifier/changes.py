@@ -23,6 +23,7 @@ from notifier.messages import COMPANY_LIMIT, JSON
 MESSAGE_LIMIT = 256 * 1024
 """Bytes of a message; a larger one is sent with keys only."""
 
+POSITION_BYTES = len(',"Position":') + len(str(2**63))
 SAFE_INTEGER = 2**53
 SAFE_DIGITS = 15
 """A number of so many digits is below 2^53."""
@@ -355,7 +356,7 @@ def _draft(company: str, watch: Watched, entry: _Entry) -> tuple[int, Draft | No
     head = b'{"Type":"%s","Data":{%s}' % (name.encode(), _object(row, row, watch))
     if old is not None and new is not None:
         head += b',"Old":{%s}' % _object(old, changed, watch)
-    if entry.partial or len(head) + len(tail) + 30 > MESSAGE_LIMIT:
+    if entry.partial or len(head) + len(tail) + POSITION_BYTES > MESSAGE_LIMIT:
         keys = dict.fromkeys((watch.key, watch.company))
         head = b'{"Type":"%s","Data":{%s},"Partial":true' % (
             name.encode(),
