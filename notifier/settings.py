@@ -117,7 +117,6 @@ class Settings(BaseSettings):
     max_connections_per_user: Annotated[int, Field(ge=1)] = 1000
     status_host: str | None = None  # where /metrics and /readyz are, if not on the public port
     status_port: Annotated[int, Field(ge=0, le=65535)] | None = None
-    deflate: bool = False
     drain_seconds: Annotated[float, Field(ge=0, le=25)] = 10
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "text"] = "auto"
