@@ -1,0 +1,55 @@
+"""A wire without a socket, for sessions that a test holds in its hand."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from notifier.errors import Closure
+from notifier.frames import body
+
+
+class Line:
+    """Writes down what is said. While `room` is not set, nobody reads."""
+
+    def __init__(self, *, quick: bool) -> None:
+        self.said: list[dict[str, Any]] = []
+        self.ended: Closure | None = None
+        self.room = asyncio.Event()
+        self.room.set()
+        self.writes = 0
+        self.fast: Callable[[bytes], object] | None = self._take if quick else None
+
+    def _take(self, frames: bytes) -> None:
+        self.writes += 1
+        while frames:
+            length = {126: 4 + int.from_bytes(frames[2:4]), 127: 10 + int.from_bytes(frames[2:10])}
+            size = length.get(frames[1], 2 + frames[1])
+            self.said.append(json.loads(body(frames[:size])))
+            frames = frames[size:]
+
+    def write(self, frames: bytes, bodies: Sequence[bytes]) -> None:
+        if self.fast is None:
+            self.writes += 1
+            self.said += [json.loads(text) for text in bodies]
+        else:
+            self._take(frames)
+
+    async def drain(self) -> None:
+        await self.room.wait()
+
+    def end(self, closure: Closure) -> None:
+        assert self.ended is None
+        self.ended = closure
+
+    @property
+    def heard(self) -> list[tuple[str, int]]:
+        """Companies and positions of the messages."""
+        return [(m["Company"], m["Position"]) for m in self.said if m["Type"] == "E"]
+
+    @property
+    def kinds(self) -> list[str]:
+        """All types but those of messages."""
+        return [m["Type"] for m in self.said if m["Type"] != "E"]

@@ -1,0 +1,766 @@
+"""What happens between a question about access and its answer, one interleaving after the other.
+
+Sessions, the hub and tokens are the real ones; log and membership are in the test's hand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import pytest
+
+from notifier import session as sessions
+from notifier.errors import (
+    DatabaseError,
+    Expired,
+    Forbidden,
+    NotAuthenticated,
+    NotReady,
+    Restart,
+    TooMany,
+    Unreachable,
+)
+from notifier.hub import SLICE, Hub
+from notifier.membership import Membership
+from notifier.messages import Message
+from notifier.session import Crowd, Parts, Session
+from notifier.tokens import Identity, Tokens
+from tests.service.lines import Line
+from tests.services import SECRET, token
+
+A, B = "company a", "company b"
+NOW = datetime.now(UTC)
+
+
+class Door:
+    """Membership that answers when the test opens it, with what is true then."""
+
+    def __init__(self) -> None:
+        self.members: set[tuple[str, str]] = set()
+        self.error: Exception | None = None
+        self.open = asyncio.Event()
+        self.open.set()
+        self.asked = 0
+        self.follows_rows = True
+        self.definite = True
+
+    async def may(self, identity: Identity, company: str) -> bool:
+        self.asked += 1
+        await self.open.wait()
+        if self.error is not None:
+            raise self.error
+        return (company, identity.user) in self.members
+
+
+class Log:
+    """The messages of all companies, and how far the node has heard of them."""
+
+    def __init__(self) -> None:
+        self.hub = Hub(self._heads, self._page, 24)
+        self.hub.epoch = "e"
+        self.stored: dict[str, list[Message]] = {}
+        self._heard = self._seq = 0
+        self.open = asyncio.Event()
+        self.open.set()
+
+    def store(
+        self, company: str, count: int = 1, revokes: tuple[str, ...] = (), pad: int = 0
+    ) -> None:
+        """New messages, of which the last takes access away; the node does not hear them yet."""
+        log = self.stored.setdefault(company, [])
+        for number in range(count):
+            self._seq += 1
+            text = {"Type": "E", "Company": company, "Position": len(log) + 1, "Pad": "x" * pad}
+            last = revokes if number == count - 1 else ()
+            log.append(
+                Message(
+                    self._seq, company, len(log) + 1, NOW, datetime.now(UTC),
+                    json.dumps(text).encode(), last,
+                )
+            )  # fmt: skip
+
+    def hear(self) -> None:
+        """The node hears what was stored."""
+        fresh = [m for log in self.stored.values() for m in log if m.seq > self._heard]
+        self._heard = self._seq
+        self.hub.deliver(sorted(fresh, key=lambda message: message.seq))
+
+    def say(self, company: str, count: int = 1, revokes: tuple[str, ...] = ()) -> None:
+        """New messages that the node hears at once."""
+        self.store(company, count, revokes)
+        self.hear()
+
+    async def _heads(self, company: str) -> int:
+        await self.open.wait()
+        return len(self.stored.get(company, ()))
+
+    async def _page(self, company: str, after: int, epoch: str) -> list[Message]:
+        await self.open.wait()
+        return self.stored.get(company, [])[after : after + 1000] if epoch == self.hub.epoch else []
+
+
+class World:
+    """A node without sockets and database."""
+
+    def __init__(self) -> None:
+        self.door = Door()
+        self.log = Log()
+        self.crowd = Crowd(1000, 600)
+        self.parts = Parts(
+            self.log.hub,
+            Tokens(secret=SECRET),
+            cast("Membership", self.door),
+            self.crowd,
+            auth_timeout=60,
+            leeway=10,
+        )
+        self.sessions: list[Session] = []
+
+    def open(self, *, quick: bool = True) -> tuple[Session, Line]:
+        line = Line(quick=quick)
+        session = Session(self.parts, line)
+        self.sessions.append(session)
+        return session, line
+
+    async def enter(
+        self,
+        user: str = "u",
+        company: str | None = A,
+        *,
+        quick: bool = True,
+        member: bool = True,
+        after: int | None = None,
+    ) -> tuple[Session, Line]:
+        """A session that is authenticated and follows its company."""
+        session, line = self.open(quick=quick)
+        await authenticate(session, user)
+        if company is not None:
+            if member:
+                self.door.members.add((company, user))
+            await set_company(session, company, after)
+        return session, line
+
+    def pins(self, company: str) -> int:
+        channel = self.log.hub.known(company)
+        return 0 if channel is None else channel.pins
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    world = World()
+    yield world
+    for session in world.sessions:
+        session.forget()
+    await settle()
+    assert not world.crowd.sessions
+    assert not any(channel.pins or len(channel) for channel in world.log.hub._channels.values())
+
+
+@pytest.fixture(autouse=True)
+def quick_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "REFUSED_SECONDS", 0.0)
+
+
+async def authenticate(session: Session, user: str = "u", ttl: float = 3600, **claims: Any) -> None:
+    said = {"type": "authenticate", "token": token(user, ttl=ttl, **claims)}
+    await session.hear(json.dumps(said))
+
+
+async def set_company(session: Session, company: str, after: int | None = None) -> None:
+    data: dict[str, Any] = {"companyId": company}
+    if after is not None:
+        data |= {"after": after, "epoch": "e"}
+    await session.hear(json.dumps({"type": "setCompany", "data": data}))
+
+
+async def settle() -> None:
+    """Everything that can go on without the test has gone on."""
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+# --- between the question and the joining
+
+
+REMOVED = pytest.mark.parametrize("who", [("u",), ("*",), ("v", "u")])
+
+
+@REMOVED
+async def test_who_is_removed_while_his_company_is_opened_is_refused(
+    world: World, who: tuple[str, ...]
+) -> None:
+    world.log.say(A, 3)
+    session, line = await world.enter(company=None)
+    world.door.members.add((A, "u"))
+    world.log.open.clear()
+    setting = asyncio.create_task(set_company(session, A))
+    await settle()
+    world.door.members.remove((A, "u"))
+    world.log.say(A, revokes=who)
+    world.log.open.set()
+    await setting
+    world.log.say(A)
+    assert line.heard == []
+    assert line.said[-1]["Error"]["Code"] == "company_forbidden"
+    assert session.following is None
+
+
+@REMOVED
+async def test_who_is_removed_while_his_position_is_looked_up_hears_only_that_he_was(
+    world: World, who: tuple[str, ...]
+) -> None:
+    world.log.say(A, 3)
+    await world.enter("other")
+    session, line = await world.enter(company=None)
+    world.door.members.add((A, "u"))
+    world.log.open.clear()
+    setting = asyncio.create_task(set_company(session, A, 0))
+    await settle()
+    world.door.members.remove((A, "u"))
+    world.log.say(A, revokes=who)
+    world.log.open.set()
+    await setting
+    world.log.say(A)
+    assert line.heard == []
+    assert line.kinds[-2:] == ["SetCompanyResult", "CompanyRevoked"]
+    assert session.following is None
+
+
+@pytest.mark.parametrize("who", [("v",), ("uu",), ("u ",)])
+async def test_the_removal_of_somebody_else_is_nobodys_question(
+    world: World, who: tuple[str, ...]
+) -> None:
+    world.log.say(A)
+    session, line = await world.enter()
+    asked = world.door.asked
+    world.log.say(A, revokes=who)
+    world.log.say(B, revokes=("u", "*"))
+    world.log.say(A)
+    await settle()
+    assert line.heard == [(A, 2), (A, 3)]
+    assert world.door.asked == asked
+    assert session.following is not None
+
+
+async def test_his_own_removal_is_heard_and_nothing_after_it(world: World) -> None:
+    session, line = await world.enter()
+    _, other = await world.enter("v")
+    asked = world.door.asked
+    world.log.store(A, 3, revokes=("u",))
+    world.log.store(A, 2)
+    world.log.hear()
+    assert line.heard == [(A, 1), (A, 2), (A, 3)]
+    assert line.said[-1] == {"Type": "CompanyRevoked", "Data": {"CompanyId": A}}
+    assert other.heard == [(A, position) for position in range(1, 6)]
+    assert world.door.asked == asked  # where the row decides, its loss is certain
+    assert session.following is None
+    assert line.ended is None
+
+
+async def test_all_sockets_of_a_user_lose_the_company(world: World) -> None:
+    lines = [(await world.enter(quick=quick))[1] for quick in (True, False, True)]
+    world.log.say(A, revokes=("u",))
+    world.log.say(A)
+    for line in lines:
+        assert line.heard == [(A, 1)]
+        assert line.kinds[-1] == "CompanyRevoked"
+
+
+async def test_the_socket_goes_on_with_another_company(world: World) -> None:
+    session, line = await world.enter()
+    world.log.say(A, revokes=("u",))
+    world.door.members = {(B, "u")}
+    await set_company(session, A)
+    assert line.said[-1]["Error"]["Code"] == "company_forbidden"
+    await set_company(session, B)
+    world.log.say(A)
+    world.log.say(B)
+    assert line.heard == [(A, 1), (B, 1)]
+
+
+# --- when the row alone does not decide
+
+
+async def test_who_may_have_lost_a_company_hears_nothing_until_that_is_known(world: World) -> None:
+    world.door.definite = False
+    session, line = await world.enter()
+    world.door.open.clear()
+    world.log.say(A, 2, revokes=("u",))
+    world.log.say(A, 3)
+    await settle()
+    assert line.heard == [(A, 1), (A, 2)]
+    assert session.following is None
+    world.log.say(A)
+    world.door.open.set()
+    await settle()
+    world.log.say(A)
+    assert line.heard == [(A, position) for position in range(1, 8)]
+    assert line.kinds == ["AuthenticationResult", "SetCompanyResult"]
+
+
+async def test_who_has_lost_a_company_is_told_and_hears_nothing_more(world: World) -> None:
+    world.door.definite = False
+    _, line = await world.enter()
+    world.door.open.clear()
+    world.log.say(A, revokes=("*",))
+    world.log.say(A)
+    world.door.members.clear()
+    world.door.open.set()
+    await settle()
+    world.log.say(A)
+    assert line.heard == [(A, 1)]
+    assert line.kinds[-1] == "CompanyRevoked"
+
+
+async def test_anybody_may_be_meant_although_rows_decide(world: World) -> None:
+    stays, goes = [await world.enter(user) for user in ("stays", "goes")]
+    world.door.members.remove((A, "goes"))
+    world.log.store(A, revokes=("*",))
+    world.log.store(A)
+    world.log.hear()
+    await settle()
+    assert stays[1].heard == [(A, 1), (A, 2)]
+    assert goes[1].heard == [(A, 1)]
+    assert goes[1].kinds[-1] == "CompanyRevoked"
+
+
+async def test_who_is_removed_twice_while_he_is_asked_about_is_asked_about_twice(
+    world: World,
+) -> None:
+    world.door.definite = False
+    _, line = await world.enter()
+    world.door.open.clear()
+    world.log.say(A, revokes=("u",))
+    await settle()
+    asked = world.door.asked
+    world.log.say(A, revokes=("u",))
+    world.door.open.set()
+    await settle()
+    assert world.door.asked == asked + 1
+    assert line.heard == [(A, 1), (A, 2)]
+    world.log.say(A)
+    assert line.heard[-1] == (A, 3)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(Unreachable("gone"), 4503), (RuntimeError("a fault of ours"), 4500)]
+)
+async def test_who_cannot_be_asked_about_is_closed(
+    world: World, error: Exception, code: int
+) -> None:
+    world.door.definite = False
+    _, line = await world.enter()
+    world.door.error = error
+    world.log.say(A, revokes=("u",))
+    world.log.say(A)
+    await settle()
+    assert line.heard == [(A, 1)]
+    assert line.ended is not None
+    assert line.ended.code == code
+
+
+async def test_a_question_about_a_former_company_is_dropped_with_it(world: World) -> None:
+    world.door.definite = False
+    session, line = await world.enter()
+    world.door.members.add((B, "u"))
+    world.log.open.clear()
+    setting = asyncio.create_task(set_company(session, B))
+    await settle()
+    world.door.open.clear()
+    world.log.say(A, revokes=("u",))
+    await settle()
+    world.log.open.set()
+    await settle()
+    world.door.open.set()
+    await setting
+    await settle()
+    world.log.say(A)
+    world.log.say(B)
+    assert line.heard == [(A, 1), (B, 1)]
+    assert world.pins(A) == 0
+    assert session.following is not None
+
+
+async def test_a_question_goes_with_its_socket(world: World) -> None:
+    world.door.definite = False
+    session, line = await world.enter()
+    world.log.say(A, revokes=("u",))
+    session.forget()
+    await settle()
+    assert world.pins(A) == 0
+    assert line.ended is None
+
+
+async def test_a_token_that_decides_is_not_asked_about_rows(world: World) -> None:
+    world.door.follows_rows = world.door.definite = False
+    session, line = await world.enter()
+    asked = world.door.asked
+    world.log.say(A, revokes=("u", "*"))
+    world.log.say(A)
+    await settle()
+    assert line.heard == [(A, 1), (A, 2)]
+    assert world.door.asked == asked
+    await authenticate(session)
+    assert line.kinds[-1] == "AuthenticationResult"
+    world.door.members.clear()
+    await authenticate(session)
+    assert line.kinds[-2:] == ["AuthenticationResult", "CompanyRevoked"]
+    world.log.say(A)
+    assert line.heard == [(A, 1), (A, 2)]
+
+
+async def test_where_rows_decide_a_new_token_asks_nothing(world: World) -> None:
+    session, line = await world.enter()
+    world.door.members.clear()
+    await authenticate(session)
+    assert line.kinds[-1] == "AuthenticationResult"
+    assert session.following is not None
+
+
+# --- replay
+
+
+@pytest.mark.parametrize("quick", [True, False])
+async def test_a_replay_ends_with_the_access(world: World, quick: bool) -> None:
+    world.log.store(A, 2500, pad=1000)
+    world.log.hear()
+    session, line = await world.enter(company=None, quick=quick)
+    world.door.members.add((A, "u"))
+    line.room.clear()
+    setting = asyncio.create_task(set_company(session, A, 0))
+    await settle()
+    begun = len(line.heard)
+    assert 0 < begun < 1000
+    world.door.members.clear()
+    world.log.say(A, revokes=("u",))
+    line.room.set()
+    await setting
+    assert len(line.heard) == begun
+    assert line.kinds[-1] == "CompanyRevoked"
+    assert session.following is None
+
+
+async def test_a_replay_goes_on_where_it_was_when_access_was_only_in_doubt(world: World) -> None:
+    world.log.store(A, 2500, pad=1000)
+    world.log.hear()
+    session, line = await world.enter(company=None)
+    world.door.members.add((A, "u"))
+    line.room.clear()
+    setting = asyncio.create_task(set_company(session, A, 0))
+    await settle()
+    world.log.say(A, revokes=("*",))
+    world.log.say(A, 3)
+    line.room.set()
+    await setting
+    world.log.say(A)
+    assert line.heard == [(A, position) for position in range(1, 2506)]
+    assert "CompanyRevoked" not in line.kinds
+
+
+async def test_nothing_is_replayed_that_the_node_has_not_heard(world: World) -> None:
+    world.log.store(A, 5)
+    await world.enter("v")
+    world.log.store(A, revokes=("u",))
+    world.log.store(A, 4)
+    _, line = await world.enter(after=0)
+    assert line.heard == [(A, position) for position in range(1, 6)]
+    world.log.hear()
+    assert line.heard == [(A, position) for position in range(1, 7)]
+    assert line.kinds[-1] == "CompanyRevoked"
+
+
+async def test_who_was_removed_while_the_log_was_ahead_of_the_node_is_refused(world: World) -> None:
+    session, line = await world.enter(company=None)
+    world.door.members.add((A, "u"))
+    world.log.open.clear()
+    setting = asyncio.create_task(set_company(session, A, 0))
+    await settle()
+    world.door.members.clear()
+    world.log.store(A, revokes=("u",))
+    world.log.store(A, 3)
+    world.log.open.set()
+    await setting
+    assert line.said[-1]["Error"]["Code"] == "company_forbidden"
+    assert line.heard == []
+    assert world.pins(A) == 0
+
+
+async def test_a_channel_is_given_back_when_access_cannot_be_checked_again(world: World) -> None:
+    session, line = await world.enter(company=None)
+    world.door.members.add((A, "u"))
+    world.log.open.clear()
+    setting = asyncio.create_task(set_company(session, A))
+    await settle()
+    world.door.error = Unreachable("gone")
+    world.log.open.set()
+    await setting
+    assert line.said[-1]["Error"]["Code"] == "unavailable"
+    assert world.pins(A) == 0
+
+
+async def test_a_company_that_is_known_is_asked_about_once(world: World) -> None:
+    await world.enter("v")
+    asked = world.door.asked
+    await world.enter()
+    assert world.door.asked == asked + 1
+
+
+async def test_a_removal_that_the_node_hears_late_is_one_all_the_same(world: World) -> None:
+    world.log.store(A, 4, revokes=("u",))
+    session, line = await world.enter()
+    _, other = await world.enter("v")
+    assert line.said[-1]["Data"]["Position"] == 4
+    world.door.members.remove((A, "u"))
+    world.log.hear()
+    await settle()
+    assert line.kinds[-1] == "CompanyRevoked"
+    assert session.following is None
+    assert other.heard == []
+    world.log.say(A)
+    assert other.heard == [(A, 5)]
+
+
+async def test_another_epoch_in_the_middle_of_a_replay_is_an_end(world: World) -> None:
+    world.log.store(A, 500, pad=1000)
+    world.log.hear()
+    session, line = await world.enter(company=None)
+    world.door.members.add((A, "u"))
+    line.room.clear()
+    setting = asyncio.create_task(set_company(session, A, 0))
+    await settle()
+    begun = len(line.heard)
+    world.log.hub.restart("f")
+    line.room.set()
+    with pytest.raises(NotReady):
+        await setting
+    assert len(line.heard) == begun
+
+
+async def test_a_channel_that_was_lost_in_the_middle_of_a_replay_is_an_end(world: World) -> None:
+    world.log.store(A, 500, pad=1000)
+    world.log.hear()
+    session, line = await world.enter(company=None)
+    world.door.members.add((A, "u"))
+    line.room.clear()
+    setting = asyncio.create_task(set_company(session, A, 0))
+    await settle()
+    world.log.hub.lose()
+    line.room.set()
+    with pytest.raises(NotReady):
+        await setting
+
+
+async def test_a_socket_that_goes_in_the_middle_of_a_replay_hears_nothing_more(
+    world: World,
+) -> None:
+    world.log.store(A, 500, pad=1000)
+    world.log.hear()
+    session, line = await world.enter(company=None)
+    world.door.members.add((A, "u"))
+    line.room.clear()
+    setting = asyncio.create_task(set_company(session, A, 0))
+    await settle()
+    begun = len(line.heard)
+    session.end(Expired())
+    line.room.set()
+    await setting
+    assert len(line.heard) == begun
+    assert world.pins(A) == 0
+
+
+# --- switching
+
+
+async def test_a_refusal_and_a_failure_leave_the_company_that_was_followed(world: World) -> None:
+    session, line = await world.enter()
+    await set_company(session, B)
+    assert line.said[-1]["Error"]["Code"] == "company_forbidden"
+    world.door.error = DatabaseError("out of reach")
+    await set_company(session, B)
+    assert line.said[-1]["Error"]["Code"] == "unavailable"
+    world.log.say(A)
+    assert line.heard == [(A, 1)]
+
+
+async def test_before_the_log_was_read_nobody_is_let_in(world: World) -> None:
+    world.log.hub.epoch = ""
+    session, line = await world.enter()
+    assert line.said[-1]["Error"]["Code"] == "unavailable"
+    assert session.following is None
+
+
+async def test_the_former_company_is_heard_until_the_acknowledgement_and_not_after(
+    world: World,
+) -> None:
+    session, line = await world.enter()
+    world.door.members.add((B, "u"))
+    world.log.open.clear()
+    setting = asyncio.create_task(set_company(session, B))
+    await settle()
+    world.log.say(A)
+    world.log.open.set()
+    await setting
+    world.log.say(A)
+    world.log.say(B)
+    assert [m.get("Company", m["Type"]) for m in line.said[1:]] == [
+        "SetCompanyResult",
+        A,
+        "SetCompanyResult",
+        B,
+    ]
+    assert world.pins(A) == 0
+
+
+async def test_ten_refusals_are_answered_and_the_next_is_the_end(world: World) -> None:
+    session, line = await world.enter(company=None)
+    for _ in range(10):
+        await set_company(session, A)
+    assert line.kinds.count("SetCompanyResult") == 10
+    with pytest.raises(Forbidden):
+        await set_company(session, A)
+
+
+async def test_a_refusal_takes_its_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "REFUSED_SECONDS", 3600.0)
+    session, line = await world.enter(company=None)
+    guessing = asyncio.create_task(set_company(session, A))
+    await settle()
+    assert not guessing.done()
+    assert line.kinds == ["AuthenticationResult"]
+    guessing.cancel()
+
+
+# --- many
+
+
+async def test_of_many_who_hear_a_batch_in_slices_the_removed_hear_their_part_only(
+    world: World,
+) -> None:
+    many = [await world.enter(f"u{number % 3}") for number in range(SLICE + 100)]
+    world.log.store(A, 2)
+    world.log.store(A, revokes=("u1",))
+    world.log.store(A, 2)
+    world.log.hear()
+    await settle()
+    for number, (_, line) in enumerate(many):
+        last = 3 if number % 3 == 1 else 5
+        assert line.heard == [(A, position) for position in range(1, last + 1)]
+        assert (line.kinds[-1] == "CompanyRevoked") is (number % 3 == 1)
+
+
+async def test_who_goes_between_two_slices_hears_nothing_more(world: World) -> None:
+    many = [await world.enter(f"u{number}") for number in range(SLICE + 100)]
+    world.log.say(A)
+    await asyncio.sleep(0)
+    (left, silent), (_, last) = many[-1], many[-2]
+    assert not silent.heard
+    left.forget()
+    await settle()
+    assert silent.heard == []
+    assert last.heard == [(A, 1)]
+
+
+# --- the crowd
+
+
+async def test_a_socket_counts_for_its_user_until_it_is_gone(world: World) -> None:
+    world.crowd = world.parts.crowd = Crowd(3, 1)
+    session, _ = await world.enter(company=None)
+    second, _ = world.open()
+    with pytest.raises(TooMany):
+        await authenticate(second)
+    await authenticate(session)  # the same socket again
+    third, _ = world.open()
+    with pytest.raises(TooMany):
+        world.open()
+    session.forget()
+    session.forget()
+    await authenticate(third)
+    world.crowd.closed = True
+    second.forget()
+    with pytest.raises(Restart):
+        world.open()
+
+
+async def test_who_goes_before_his_token_was_checked_is_not_counted(world: World) -> None:
+    class LateTokens(Tokens):
+        async def verify(self, token: str) -> Identity:
+            await late.wait()
+            return await super().verify(token)
+
+    late = asyncio.Event()
+    world.crowd = world.parts.crowd = Crowd(3, 1)
+    world.parts.tokens = LateTokens(secret=SECRET)
+    session, line = world.open()
+    authenticating = asyncio.create_task(authenticate(session))
+    await settle()
+    session.end(NotAuthenticated())
+    late.set()
+    await authenticating
+    assert line.kinds == []
+    await world.enter(company=None)
+
+
+# --- the clock
+
+
+async def test_a_clock_that_is_set_moves_the_end_of_a_token(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time
+    session, line = await world.enter(company=None)
+    monkeypatch.setattr(time, "time", lambda: now() + 3600 - 30)
+    session.look_at_the_clock()
+    await asyncio.sleep(0)
+    assert line.ended is None
+    monkeypatch.setattr(time, "time", lambda: now() + 3600 + 5)
+    session.look_at_the_clock()
+    await settle()
+    assert line.kinds[-1] == "TokenExpiring"
+    assert line.ended is None  # the leeway
+    monkeypatch.setattr(time, "time", lambda: now() + 3600 + 11)
+    session.look_at_the_clock()
+    await asyncio.sleep(0.01)
+    await settle()
+    assert isinstance(line.ended, Expired)
+
+
+async def test_a_clock_that_is_set_back_gives_a_token_its_time(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time
+    session, line = await world.enter(company=None)
+    monkeypatch.setattr(time, "time", lambda: now() - 3600)
+    session._expire()
+    session.look_at_the_clock()
+    await settle()
+    assert line.ended is None
+    assert line.kinds == ["AuthenticationResult"]
+
+
+async def test_nobody_waits_for_the_token_of_a_socket_that_is_gone(world: World) -> None:
+    session, line = world.open()
+    session.look_at_the_clock()
+    assert line.kinds == []
+    await authenticate(session, ttl=1)
+    session.forget()
+    session.look_at_the_clock()
+    session._warn()
+    await settle()
+    assert line.kinds == ["AuthenticationResult"]
+    assert line.ended is None
+
+
+async def test_a_life_of_years_is_waited_for_in_pieces(world: World) -> None:
+    session, line = world.open()
+    await authenticate(session, ttl=10**10)
+    session._timer.cancel()
+    session._wait(sessions.LONGEST_TIMER * 2)
+    left = session._timer.when() - asyncio.get_running_loop().time()
+    assert 0 < left <= sessions.LONGEST_TIMER
+    assert line.kinds == ["AuthenticationResult"]
