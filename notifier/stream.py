@@ -51,7 +51,7 @@ class Asker:
     """Short queries on a connection of its own, one at a time, with a deadline."""
 
     def __init__(self, url: str, name: str, *, pooled: bool) -> None:
-        self._url = url
+        self.url = url
         self._name = name
         self._pooled = pooled
         self._busy = asyncio.Lock()
@@ -74,7 +74,7 @@ class Asker:
             except FAILURES as error:
                 self.close()
                 if not reused or isinstance(error, TimeoutError):
-                    raise ours(error, self._url) from error
+                    raise ours(error, self.url) from error
             except BaseException:
                 self.close()
                 raise
@@ -85,14 +85,14 @@ class Asker:
                 raise
             except FAILURES as error:
                 self.close()
-                raise ours(error, self._url) from error
+                raise ours(error, self.url) from error
 
     async def _fetch(
         self, query: str, arguments: tuple[Any, ...], prepare: Prepare | None
     ) -> list[asyncpg.Record]:
         connection = self._connection
         if connection is None or connection.is_closed():
-            connection = await connect(self._url, self._name, pooled=self._pooled)
+            connection = await connect(self.url, self._name, pooled=self._pooled)
             self._connection = connection
             if prepare is not None:
                 await prepare(connection, query)
@@ -169,6 +169,8 @@ class Stream:
         standby = await connection.fetchval("SELECT pg_is_in_recovery()", timeout=DEADLINE_SECONDS)
         if standby:
             raise Misplaced("this is a standby: it cannot notify")
+        if self._asker.url != self._url:
+            await self._compare(connection)
         await self._catch_up(connection)
         probed = 0.0
         while not ended.is_set():
@@ -195,6 +197,17 @@ class Stream:
             if self._seq == before:
                 await asyncio.sleep(GRACE_SECONDS)  # a false alarm, and there may be many
         raise DatabaseError("the connection was ended")
+
+    async def _compare(self, connection: Connection) -> None:
+        """Questions and LISTEN may take two ways, but not to two databases."""
+        query = (
+            "SELECT oid, pg_postmaster_start_time() FROM pg_database"
+            " WHERE datname = current_database()"
+        )
+        if await self._asker.fetch(query) != await connection.fetch(query):
+            raise Misplaced(
+                "NOTIFIER_LISTEN_DATABASE_URL is not the database of NOTIFIER_DATABASE_URL"
+            )
 
     async def _probe(self, connection: Connection, nonce: str, returned: asyncio.Event) -> None:
         row = await connection.fetchrow(read("probe"), nonce, 10.0, timeout=DEADLINE_SECONDS)
