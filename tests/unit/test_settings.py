@@ -1,0 +1,137 @@
+"""What an operator may set, and what he hears when it is wrong."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from notifier.errors import SettingsError
+from notifier.settings import CALENDAR, PREFIX, Settings, load
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+@pytest.fixture(autouse=True)
+def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory without a `notifier.toml`."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def wrong(monkeypatch: pytest.MonkeyPatch, **settings: str) -> str:
+    for name, value in settings.items():
+        monkeypatch.setenv(PREFIX + name, value)
+    with pytest.raises(SettingsError) as error:
+        load()
+    said = str(error.value)
+    assert "\n" not in said
+    return said
+
+
+def test_the_readme_names_every_setting_and_no_other() -> None:
+    table = README.read_text().split("## Settings")[1].split("Other tables")[0]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    named = {name.lower() for row in rows for name in re.findall(r"`([A-Z_]+)`", row)}
+    assert named == (set(Settings.model_fields) - {"watch"}) | {"config"}
+
+
+def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOTIFIER_ALLOWED_ORIGINS", "https://a.example, https://b.example,")
+    assert load().allowed_origins == ("https://a.example", "https://b.example")
+
+
+def test_an_empty_variable_is_none_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOTIFIER_RETENTION_HOURS", "")
+    assert load().retention_hours == 24
+
+
+def test_the_doorbell_is_turned_off_by_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOTIFIER_DOORBELL", "off")
+    assert load().doorbell is False
+
+
+def test_the_command_line_goes_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOTIFIER_PORT", "9000")
+    assert load(port=9001).port == 9001
+    assert load(port=None).port == 9000
+
+
+def test_an_unknown_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert wrong(monkeypatch, PROT="9000") == "unknown setting NOTIFIER_PROT"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "eighty"),
+        ("PORT", "65536"),
+        ("RETENTION_HOURS", "0"),
+        ("RETENTION_HOURS", "nan"),
+        ("BULK_LIMIT", "0"),
+        ("MAX_LOG_BYTES", "1"),
+        ("AUTHORIZATION", "everybody"),
+        ("SSL_CERTFILE", "there-is-none.pem"),
+        ("AUTH_TIMEOUT_SECONDS", "-1"),
+    ],
+)
+def test_a_wrong_value_is_one_line_that_names_the_setting_or_its_file(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    said = wrong(monkeypatch, **{name: value})
+    assert name in said
+
+
+def test_no_value_of_a_setting_is_ever_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOTIFIER_JWT_SECRET", "a secret that nobody may read")
+    monkeypatch.setenv("NOTIFIER_DATABASE_URL", "postgresql://u:hidden@localhost/d")
+    assert "secret that" not in repr(load())
+    assert "hidden" not in repr(load())
+    assert "zzz" not in wrong(monkeypatch, PING_SECONDS="zzz")
+
+
+def test_watched_tables_come_from_the_file(nowhere: Path) -> None:
+    (nowhere / "notifier.toml").write_text(
+        '[[watch]]\ntable = "crm.members"\nentity = "Member"\ncompany = "tenant_id"\n'
+        'exclude = ["password"]\ndeleted = "MemberLeft"\ncreated = ""\n'
+    )
+    (watch,) = load().watch
+    assert watch.names == (None, "MemberUpdated", "MemberLeft")
+    assert watch.exclude == ("password",)
+
+
+def test_without_a_file_the_calendar_is_watched() -> None:
+    assert load().watch == CALENDAR
+    assert [watch.names for watch in CALENDAR] == [
+        ("EventCreated", "EventUpdated", "EventDeleted"),
+        ("EmployeeAdded", "EmployeeUpdated", "EmployeeRemoved"),
+        (None, "CompanyUpdated", "CompanyDeleted"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("port = ", "notifier.toml"),
+        ("colour = 1", "colour"),
+        ('[[watch]]\ntable = "t"', "entity"),
+        ('[[watch]]\ntable = "t"\nentity = "A B"', "entity"),
+        ('[[watch]]\ntable = "t"\nentity = "T"\nexclude = ["id"]', "id"),
+        ('[[watch]]\ntable = "t"\nentity = "T"\ncolour = "red"', "colour"),
+        ('[[watch]]\ntable = "t"\nentity = "T"\nmember = "u"\ndeleted = ""', "members"),
+        (
+            '[[watch]]\ntable = "t"\nentity = "T"\n[[watch]]\ntable = "s"\nentity = "T"',
+            "same entity",
+        ),
+    ],
+)
+def test_a_wrong_file_is_one_line_that_says_what_is_wrong(
+    nowhere: Path, monkeypatch: pytest.MonkeyPatch, text: str, word: str
+) -> None:
+    (nowhere / "notifier.toml").write_text(text)
+    assert word in wrong(monkeypatch)
+
+
+def test_a_file_that_is_named_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "nowhere.toml" in wrong(monkeypatch, CONFIG="nowhere.toml")
