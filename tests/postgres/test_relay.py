@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from notifier import metrics
 from notifier.log import Log
 from notifier.schema import migrate
 from notifier.settings import CALENDAR, Watch
@@ -48,19 +47,24 @@ async def add_employees(app: Connection, company: str, count: int, first: int = 
 
 
 async def test_a_sleeping_relay_is_woken_by_the_first_write(
-    database: Database, app: Connection, company: str, relay: Relayed
+    database: Database,
+    app: Connection,
+    company: str,
+    make_relay: Make,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("notifier.relay.LOOK_SECONDS", 600.0)  # only the doorbell wakes it
+    relay = make_relay()
+    await relay.start()
     rung = asyncio.Event()
     listener = await database.connect()
     await listener.add_listener("notifier_changes", lambda *_: rung.set())
-    finds = metrics.FALLBACK_FINDS._value.get()
     await relay.asleep()
     rung.clear()
     await new_event(app, company)
     async with asyncio.timeout(10):
         await rung.wait()
     assert types(await relay.heard(company)) == ["EventCreated"]
-    assert metrics.FALLBACK_FINDS._value.get() == finds
 
 
 async def test_nobody_rings_while_the_relay_is_awake(
@@ -70,9 +74,19 @@ async def test_nobody_rings_while_the_relay_is_awake(
     listener = await database.connect()
     writer = await database.connect(app=True)
     await relay.asleep()
-    async with writer.transaction():  # in flight, it keeps the relay awake
-        await new_event(writer, company)
-        await until_awake(database)
+    async with writer.transaction():
+
+        async def keeps_it_awake() -> object:
+            """In flight, a transaction that found the relay awake does not let it sleep."""
+            await database.execute("SELECT pg_notify('notifier_changes', '')")
+            await new_event(writer, company)
+            return await database.fetchval(
+                "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted"
+                " AND mode = 'ShareLock' AND pid = $1)",
+                writer.get_server_pid(),
+            )
+
+        await until(keeps_it_awake)
         await listener.add_listener("notifier_changes", lambda *_: rings.append(_))
         for _ in range(20):
             await new_event(app, company)
@@ -88,20 +102,6 @@ async def test_nobody_rings_while_the_relay_is_awake(
         assert len(rings) == 1
 
 
-async def until_awake(database: Database) -> None:
-    """Returns when nobody has the doorbell's lock for himself. A ring of another kind wakes it."""
-
-    async def awake() -> bool:
-        await database.execute("SELECT pg_notify('notifier_changes', '')")
-        return not await database.fetchval(
-            "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted"
-            " AND mode = 'ExclusiveLock' AND (classid::bigint << 32) + objid::bigint = 7815279001"
-            " AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))"
-        )
-
-    await until(awake)
-
-
 async def test_a_write_just_before_it_falls_asleep_is_found_before_it_does(
     database: Database,
     app: Connection,
@@ -109,8 +109,8 @@ async def test_a_write_just_before_it_falls_asleep_is_found_before_it_does(
     make_relay: Make,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("notifier.relay.LOOK_SECONDS", 600.0)  # only the doorbell wakes it
     lie_down = Log.lie_down
-    finds = metrics.FALLBACK_FINDS._value.get()
     found: list[bool] = []
 
     async def lie_down_late(log: Log) -> bool:
@@ -127,7 +127,6 @@ async def test_a_write_just_before_it_falls_asleep_is_found_before_it_does(
         return types(await heard(database, company)) == ["EventCreated"]
 
     await until(said)
-    assert metrics.FALLBACK_FINDS._value.get() == finds
 
 
 async def test_without_a_doorbell_it_looks_by_itself_and_nobody_rings(
@@ -414,6 +413,16 @@ async def test_a_large_transaction_with_a_truncate_tells_everybody_once(
         "SELECT revokes FROM notifier.messages WHERE company = $1 AND position = 2", silent
     )
     assert revokes == ["*"]
+
+
+async def test_a_truncate_is_told_also_to_companies_first_heard_of_in_the_same_batch(
+    app: Connection, company: str, make_relay: Make
+) -> None:
+    relay = make_relay()
+    await new_event(app, company)
+    await app.execute("TRUNCATE events")
+    await relay.start()
+    assert types(await relay.heard(company)) == ["EventCreated", "Resync"]
 
 
 async def test_a_row_updated_often_in_a_large_transaction_is_one_message(
