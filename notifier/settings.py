@@ -131,6 +131,15 @@ class Settings(BaseSettings):
             return tuple(word.strip() for word in value.split(",") if word.strip()) or None
         return value
 
+    @field_validator("database_url", "listen_database_url")
+    @classmethod
+    def _postgres(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().startswith(
+            ("postgresql://", "postgres://")
+        ):
+            raise ValueError("postgresql://user@host/database is wanted")
+        return value
+
     @model_validator(mode="after")
     def _agree(self) -> Self:
         if (self.ssl_certfile is None) != (self.ssl_keyfile is None):

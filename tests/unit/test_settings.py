@@ -74,6 +74,8 @@ def test_an_unknown_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         ("AUTHORIZATION", "everybody"),
         ("SSL_CERTFILE", "there-is-none.pem"),
         ("AUTH_TIMEOUT_SECONDS", "-1"),
+        ("DATABASE_URL", "localhost/calendar"),
+        ("LISTEN_DATABASE_URL", "mysql://localhost/calendar"),
     ],
 )
 def test_a_wrong_value_is_one_line_that_names_the_setting_or_its_file(
