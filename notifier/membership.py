@@ -81,8 +81,8 @@ class Membership:
         rows = await self._asker.fetch(
             """
             SELECT w.relation, quote_ident(w.company) AS company, quote_ident(w.member) AS member,
-                   format_type(c.atttypid, NULL) AS company_type,
-                   format_type(m.atttypid, NULL) AS member_type
+                   format_type(c.atttypid, -1) AS company_type,
+                   format_type(m.atttypid, -1) AS member_type
             FROM notifier.watches AS w
             JOIN pg_attribute AS c ON c.attrelid = to_regclass(w.relation) AND c.attname = w.company
             JOIN pg_attribute AS m ON m.attrelid = to_regclass(w.relation) AND m.attname = w.member
