@@ -1,0 +1,266 @@
+"""Who is a member: the row that names him to the letter, whatever the columns' types; or a query."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from uuid import UUID, uuid4
+
+import pytest
+
+from notifier.errors import DatabaseError
+from notifier.membership import Membership
+from notifier.schema import migrate
+from notifier.stream import Asker
+from notifier.tokens import Identity
+from tests.conftest import Connect, Serve
+from tests.databases import Database, with_database
+from tests.proxy import Proxy
+from tests.service.calendars import Calendar
+from tests.services import token
+
+Ask = Callable[[str, str], Awaitable[bool]]
+Asking = Callable[..., Ask]
+
+COMPANY = UUID("aaaaaaaa-0000-4000-8000-00000000000a")
+NIL = "00000000-0000-0000-0000-000000000000"
+ODD = ["", " ", "*", "%", "0", "-1", "42 ", "042", "+42", "4_2", "٤٢", "1e1", "NaN", "null", "🗝"]
+ODD += ["9" * 19, "9" * 30, "-" + "9" * 19, "' OR true --", '"', "{}", "{42}", "\\", "\x1f", NIL]
+
+
+@pytest.fixture
+async def asking() -> AsyncIterator[Asking]:
+    """Makes a function that says whether a company is a user's."""
+    askers: list[Asker] = []
+
+    def make(dsn: str, query: str | None = None) -> Ask:
+        askers.append(Asker(dsn, "test", pooled=False))
+        membership = Membership(askers[-1], "employees", query)
+
+        async def ask(company: str, user: str) -> bool:
+            return await membership.may(Identity(user, 1e12, None), company)
+
+        return ask
+
+    yield make
+    for asker in askers:
+        asker.close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "user", "others"),
+    [
+        ("text", "U1", ["u1", "U1 ", " U1", NIL]),
+        ("varchar(9)", "42", ["42.0"]),
+        ("char(9)", "u1", ["u1"]),  # its row says `u1` with seven blanks
+        ("bigint", "42", ["42.0", "0x2A"]),
+        ("integer", "-42", ["42", str(2**31), str(2**32 - 42)]),
+        ("smallint", "42", [str(2**16 + 42)]),
+        ("uuid", str(COMPANY), [str(COMPANY).upper(), COMPANY.hex, f"{{{COMPANY}}}", "42"]),
+        ("numeric", "42", ["42.0", "4.2e1"]),
+    ],
+)
+async def test_a_user_is_who_the_row_names_to_the_letter(
+    database: Database, asking: Asking, kind: str, user: str, others: list[str]
+) -> None:
+    await database.execute(
+        f"ALTER TABLE employees ALTER COLUMN user_id TYPE {kind} USING user_id::{kind}"
+    )
+    await database.execute("INSERT INTO companies (id, name) VALUES ($1, 'A')", COMPANY)
+    await database.execute(
+        f"INSERT INTO employees (company_id, user_id, name) VALUES ($1, $2::text::{kind}, 'U')",
+        COMPANY,
+        user,
+    )
+    may = asking(database.dsn)
+    named = user.ljust(9) if kind == "char(9)" else user
+    assert await may(str(COMPANY), named)
+    for other in [*others, *ODD]:
+        assert not await may(str(COMPANY), other), other
+    assert not await may(NIL, named)
+    assert not await may("no uuid", named)
+
+
+async def test_what_the_database_cannot_write_is_refused_and_harms_nobody(
+    postgres: str, asking: Asking
+) -> None:
+    database = Database(postgres, f"notifier_test_{uuid4().hex[:12]}")
+    maker = Database(postgres, "postgres")
+    await maker.execute(
+        f"CREATE DATABASE {database.name} TEMPLATE template0 ENCODING LATIN1 LOCALE 'C'"
+    )
+    try:
+        await migrate(with_database(postgres, database.name), calendar=True)
+        company = await database.fetchval(
+            "WITH c AS (INSERT INTO companies (name) VALUES ('A') RETURNING id)"
+            " INSERT INTO employees (company_id, user_id, name)"
+            " SELECT id, 'Zoë', 'Z' FROM c RETURNING company_id::text"
+        )
+        may = asking(database.dsn)
+        assert await may(company, "Zoë")
+        for user in ("🗝", "€", "Zoe"):
+            assert not await may(company, user)
+        answers = [may(company, user) for user in ("Zoë", "🗝", "Zoë")]
+        assert [await answer for answer in answers] == [True, False, True]
+    finally:
+        maker.leave()
+        await database.drop()
+
+
+async def test_without_a_table_of_members_it_is_said_and_nobody_is_let_in(
+    database: Database, asking: Asking
+) -> None:
+    await database.execute("UPDATE notifier.watches SET member = NULL")
+    may = asking(database.dsn)
+    with pytest.raises(DatabaseError, match="MEMBERSHIP_QUERY"):
+        await may(str(COMPANY), "u1")
+    await database.execute(
+        "UPDATE notifier.watches SET member = 'user_id' WHERE entity = 'Employee'"
+    )
+    assert not await may(str(COMPANY), "u1")
+    await database.execute("ALTER TABLE employees RENAME TO people")
+    with pytest.raises(DatabaseError, match="notifier migrate"):
+        await may(str(COMPANY), "u1")
+    await database.execute(
+        "UPDATE notifier.watches SET relation = 'people' WHERE member IS NOT NULL"
+    )
+    assert not await may(str(COMPANY), "u1")
+
+
+async def test_a_question_that_cannot_be_asked_is_no_answer(
+    database: Database, asking: Asking
+) -> None:
+    async with Proxy(*database.address) as proxy:
+        may = asking(database.through(proxy.port))
+        assert not await may(str(COMPANY), "u1")
+        proxy.refuse()
+        await proxy.reset()
+        with pytest.raises(DatabaseError):
+            await may(str(COMPANY), "u1")
+        await proxy.accept()
+        assert not await may(str(COMPANY), "u1")
+
+
+# --- a query of the operator's
+
+GRANTS = {
+    "uuid": (
+        str(COMPANY),
+        "42",
+        ["bbbbbbbb-0000-4000-8000-00000000000b", "42", "no uuid", "", "'"],
+    ),
+    "bigint": ("7", "42", ["8", "seven", "7.0", str(2**63), "9" * 30, "' OR true --", "7\n8"]),
+    "text": ("Acme & Söhne", "42", ["acme & söhne", "Acme", "%", "' OR true --", "$1"]),
+}
+
+
+@pytest.mark.parametrize("kind", GRANTS)
+@pytest.mark.parametrize("typed", [True, False])
+async def test_a_query_may_ask_tables_of_any_shape(
+    database: Database, asking: Asking, kind: str, typed: bool
+) -> None:
+    company, user, others = GRANTS[kind]
+    await database.execute(f"CREATE TABLE grants (tenant {kind}, account bigint)")
+    await database.execute(
+        f"INSERT INTO grants VALUES ($1::text::{kind}, $2::text::bigint)", company, user
+    )
+    one, two = (f"$1::{kind}", "$2::bigint") if typed else ("$1", "$2")
+    may = asking(
+        database.dsn, f"SELECT EXISTS (SELECT FROM grants WHERE tenant = {one} AND account = {two})"
+    )
+    assert await may(company, user)
+    for other in others:
+        assert not await may(other, user), other
+    for other in ("43", "x", "", "' OR true --", "9" * 30):
+        assert not await may(company, other), other
+    assert await may(company, user)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT NULL::boolean FROM (SELECT $1::text, $2::text) AS asked",
+        "SELECT true WHERE $1::text = $2::text",
+        "SELECT 1 FROM (SELECT $1::text, $2::text) AS asked",
+        "SELECT 'true' FROM (SELECT $1::text, $2::text) AS asked",
+        "SELECT length($1::text) / (length($2::text) - 2) > 0",
+    ],
+)
+async def test_only_true_is_yes(database: Database, asking: Asking, query: str) -> None:
+    assert not await asking(database.dsn, query)("company", "u1")
+
+
+@pytest.mark.parametrize(
+    "query", ["SELECT", "SELECT true", "SELECT $1 = $3 AND $2", "DELETE FROM x"]
+)
+async def test_a_query_that_cannot_be_asked_lets_nobody_in(
+    database: Database, asking: Asking, query: str
+) -> None:
+    with pytest.raises(DatabaseError):
+        await asking(database.dsn, query)("company", "u1")
+
+
+async def test_with_a_query_the_row_is_only_a_reason_to_ask_again(
+    database: Database, serve: Serve, connect: Connect
+) -> None:
+    await database.execute("CREATE TABLE grants (tenant uuid, account text)")
+    service = await serve(
+        database,
+        membership_query="SELECT EXISTS (SELECT FROM grants WHERE tenant = $1 AND account = $2)",
+    )
+    calendar = Calendar(database)
+    company = await calendar.company("u1", "u2")
+    await database.execute("INSERT INTO grants VALUES ($1, 'u1'), ($1, 'u2')", company)
+    client, witness = [await connect(service, user, company) for user in ("u1", "u2")]
+    other = await connect(service, "u3")
+    assert not (await other.set_company(company))["Success"]
+
+    await database.execute("DELETE FROM employees WHERE user_id = 'u1'")
+    await client.expect("EmployeeRemoved")
+    await calendar.event(company, "still his")
+    assert (await client.expect("EventCreated"))["Data"]["Title"] == "still his"
+
+    await database.execute(
+        "INSERT INTO employees (company_id, user_id, name) VALUES ($1, 'u1', 'U')", company
+    )
+    await client.expect("EmployeeAdded")
+    await database.execute("DELETE FROM grants WHERE account = 'u1'")
+    await database.execute("DELETE FROM employees WHERE user_id = 'u1'")
+    await calendar.event(company, "no longer his")
+    await client.expect("EmployeeRemoved")
+    await client.expect("CompanyRevoked")
+    await client.quiet()
+    assert (await witness.next("EventCreated"))["Data"]["Title"] == "still his"
+    assert (await witness.next("EventCreated"))["Data"]["Title"] == "no longer his"
+
+
+# --- the token's word
+
+
+async def test_where_the_token_decides_fewer_companies_take_access_away(
+    database: Database, serve: Serve, connect: Connect
+) -> None:
+    service, calendar = await serve(database, authorization="claim"), Calendar(database)
+    kept, lost = await calendar.company("u2"), await calendar.company("u2")
+    client = await connect(service, "u1", lost, companies=[kept, lost])
+    await calendar.event(lost, "before")
+    assert (await client.expect("EventCreated"))["Data"]["Title"] == "before"
+    await client.authenticate("u1", companies=[lost.upper()])
+    await client.quiet()
+    assert (await client.authenticate("u1", companies=[kept]))["Success"]
+    assert (await client.expect("CompanyRevoked"))["Data"] == {"CompanyId": lost}
+    await calendar.event(lost, "after")
+    assert (await client.set_company(lost))["Error"]["Code"] == "company_forbidden"
+    assert (await client.set_company(kept))["Success"]
+    await calendar.event(kept, "kept")
+    assert (await client.expect("EventCreated"))["Data"]["Title"] == "kept"
+    assert (await client.authenticate(token=token("u1")))["Success"]  # no such claim at all
+    await client.expect("CompanyRevoked")
+
+
+async def test_where_rows_decide_the_token_lets_nobody_in(
+    database: Database, serve: Serve, connect: Connect
+) -> None:
+    service, calendar = await serve(database), Calendar(database)
+    company = await calendar.company("u2")
+    client = await connect(service, "u1", companies=[company])
+    assert (await client.set_company(company))["Error"]["Code"] == "company_forbidden"
