@@ -165,10 +165,10 @@ class Stream:
             self._rung.set()
 
         connection.add_termination_listener(end)
-        await connection.add_listener("notifier_messages", listener(heard))
         standby = await connection.fetchval("SELECT pg_is_in_recovery()", timeout=DEADLINE_SECONDS)
         if standby:
             raise Misplaced("this is a standby: it cannot notify")
+        await connection.add_listener("notifier_messages", listener(heard))
         if self._asker.url != self._url:
             await self._compare(connection)
         await self._catch_up(connection)
