@@ -40,7 +40,9 @@ LOOK_SECONDS = 3.0
 IDLE_PAUSES = (0.001, 0.002, 0.004, 0.008)
 """Awake and without changes, the relay pauses so, then tries to sleep."""
 
-WRITER_IN_FLIGHT_PAUSE = 0.01
+WRITER_IN_FLIGHT_PAUSES = (0.01, 0.02, 0.04)
+"""While a writer's transaction stays open the relay cannot sleep; it reads less often."""
+
 DOORLESS_PAUSE = 0.1
 PAUSE_PER_CHANGE, LONGEST_PAUSE = 0.0002, 0.02
 """The more changes come at once, the longer it waits for more: a batch costs what a change costs."""
@@ -164,7 +166,11 @@ class _Lead:
                     await self._log.get_up()
                     idle = 0
                 else:
-                    await asyncio.sleep(WRITER_IN_FLIGHT_PAUSE)
+                    kept_up = idle - len(IDLE_PAUSES)
+                    await asyncio.sleep(
+                        WRITER_IN_FLIGHT_PAUSES[min(kept_up, len(WRITER_IN_FLIGHT_PAUSES) - 1)]
+                    )
+                    idle += 1
 
     async def _sleep(self) -> None:
         """Until a ring; looks every few seconds all the same."""

@@ -223,7 +223,8 @@ async def _watch(connection: AsyncConnection, watches: Sequence[Watch], tell: Te
         present[relation, name] = (
             await connection.execute(
                 text(
-                    "SELECT obj_description(oid, 'pg_trigger') FROM pg_trigger"
+                    "SELECT CASE WHEN tgenabled <> 'D' THEN obj_description(oid, 'pg_trigger') END"
+                    " FROM pg_trigger"
                     " WHERE tgrelid = to_regclass(:relation) AND tgname = :name"
                 ),
                 {"relation": relation, "name": name},
