@@ -25,7 +25,7 @@ ROW_NUMBER = '"title":"change '
 async def floor(stand: Stand, clients: int) -> AsyncIterator[Service]:
     """The C loop; it begins to send at a line on its input."""
     command = (stand.floor, str(clients), str(FLOOR_BYTES))
-    async with running(*command, log=stand.directory / "floor.log", patience=0.0) as program:
+    async with running(*command, log=stand.directory / "floor.log") as program:
         yield Service(program, await program.port())
 
 
