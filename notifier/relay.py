@@ -145,7 +145,7 @@ class _Lead:
         idle = 0
         while True:
             found = await self._take()
-            await self._chores()
+            await self._chores(CHORES_SECONDS)
             if found:
                 idle = 0
                 if found > 1:
@@ -389,7 +389,7 @@ class _Lead:
 
     # --- chores
 
-    async def _chores(self, every: float = CHORES_SECONDS) -> None:
+    async def _chores(self, every: float) -> None:
         """Every second or so: room on disk, overflow, what an overflow left to be told."""
         now = time.monotonic()
         if now < self._chores_at + every:
