@@ -1,0 +1,554 @@
+"""Losing access: on every node, by every way a row can go, whatever is under way."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from websockets.asyncio.client import connect as open_socket
+
+from notifier.app import Node
+from notifier.session import Session
+from notifier.settings import load
+from tests.clients import Client
+from tests.conftest import Connect, Serve
+from tests.databases import Database
+from tests.proxy import Proxy
+from tests.service.calendars import EVENT, Calendar, positions
+from tests.service.lines import Line
+from tests.services import SECRET, Service, token
+from tests.waiting import until
+
+
+class Pair:
+    """Two nodes on one database."""
+
+    def __init__(self, calendar: Calendar, nodes: tuple[Service, Service]) -> None:
+        self.calendar = calendar
+        self.nodes = nodes
+
+
+@pytest.fixture(scope="module")
+def running(
+    postgres: str, template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, tuple[Service, Service]]]:
+    database = Database(postgres, f"notifier_test_{uuid4().hex[:12]}")
+    place = tmp_path_factory.mktemp("pair")
+    one, two = (Service(place, database.dsn, (), {}) for _ in range(2))
+    with asyncio.Runner() as runner:
+        runner.run(database.create(template))
+        for service in (one, two):
+            runner.run(service.start())
+        for service in (one, two):
+            runner.run(service.ready())
+        yield database.name, (one, two)
+        for service in (one, two):
+            runner.run(service.stop())
+            assert "Traceback" not in service.log()
+        runner.run(database.drop())
+
+
+@pytest.fixture
+async def pair(postgres: str, running: tuple[str, tuple[Service, Service]]) -> AsyncIterator[Pair]:
+    database = Database(postgres, running[0])
+    yield Pair(Calendar(database), running[1])
+    database.leave()
+
+
+async def both(pair: Pair, connect: Connect, user: str, company: str) -> list[Client]:
+    """A client of the user's on each node."""
+    return [await connect(node, user, company) for node in pair.nodes]
+
+
+async def hears(client: Client, title: str) -> None:
+    """Until the event of this title is heard."""
+    while (await client.next("EventCreated"))["Data"]["Title"] != title:
+        pass
+
+
+LOSSES = {
+    "removed": "DELETE FROM employees WHERE company_id = $1 AND user_id = 'u1'",
+    "moved": "UPDATE employees SET company_id = $2 WHERE company_id = $1 AND user_id = 'u1'",
+    "without a user": "UPDATE employees SET user_id = NULL WHERE company_id = $1 AND user_id = 'u1'",
+    "of another user": "UPDATE employees SET user_id = 'u9' WHERE company_id = $1 AND user_id = 'u1'",
+    "of another user's letters": (
+        "UPDATE employees SET user_id = 'U1' WHERE company_id = $1 AND user_id = 'u1'"
+    ),
+    "one of many": "DELETE FROM employees WHERE company_id = $1 AND user_id <> 'witness'",
+    "swapped": (
+        "UPDATE employees SET user_id = CASE user_id WHEN 'u1' THEN 'u8' ELSE user_id END"
+        " WHERE company_id = $1"
+    ),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+async def test_who_loses_a_company_hears_nothing_of_it_afterwards_on_either_node(
+    pair: Pair, connect: Connect, loss: str
+) -> None:
+    calendar, database = pair.calendar, pair.calendar.database
+    company, other = await calendar.company("u1", "u3", "witness"), await calendar.company("boss")
+    losers = await both(pair, connect, "u1", company)
+    witnesses = await both(pair, connect, "witness", company)
+    arguments = (company, other) if "$2" in LOSSES[loss] else (company,)
+    connection = await database.connect()
+    async with connection.transaction():
+        await connection.execute(EVENT, company, "in the same transaction, before")
+        await connection.execute(LOSSES[loss], *arguments)
+        await connection.execute(EVENT, company, "in the same transaction, after")
+    await calendar.event(company, "later")
+    for client in witnesses:
+        await hears(client, "later")
+        assert "CompanyRevoked" not in {message["Type"] for message in client.messages}
+    for client in losers:
+        assert (await client.next("CompanyRevoked"))["Data"] == {"CompanyId": company}
+        await client.quiet()
+        kinds = [message["Type"] for message in client.messages]
+        assert {"EmployeeRemoved", "EmployeeUpdated"} & set(kinds)
+        assert "later" not in str(client.messages)
+        assert (await client.set_company(company))["Error"]["Code"] == "company_forbidden"
+        answer = await client.set_company(company, client.position, client.epoch)
+        assert answer["Error"]["Code"] == "company_forbidden"
+    for client in losers:
+        own = await calendar.company("u1")
+        assert (await client.set_company(own))["Success"]
+        await calendar.event(own, "his own")
+        await hears(client, "his own")
+
+
+async def test_an_employee_who_moves_is_told_of_by_halves(pair: Pair, connect: Connect) -> None:
+    calendar = pair.calendar
+    left, entered = await calendar.company("u1", "old boss"), await calendar.company("new boss")
+    here, there = [
+        await connect(node, user, company)
+        for node, user, company in zip(
+            pair.nodes, ("old boss", "new boss"), (left, entered), strict=True
+        )
+    ]
+    mover = await connect(pair.nodes[1], "u1", left)
+    await calendar.database.execute(
+        "UPDATE employees SET company_id = $2, name = 'New Name', job_title = 'New Title'"
+        " WHERE company_id = $1 AND user_id = 'u1'",
+        left,
+        entered,
+    )
+    removed, added = await here.expect("EmployeeRemoved"), await there.expect("EmployeeAdded")
+    assert removed["Data"]["CompanyId"] == left
+    assert "New" not in str(removed)
+    assert entered not in str(removed)
+    assert added["Data"]["CompanyId"] == entered
+    assert "Old" not in added
+    assert left not in str(added)
+    await mover.expect("EmployeeRemoved")
+    await mover.expect("CompanyRevoked")
+    assert (await mover.set_company(entered))["Success"]
+
+
+async def test_who_is_removed_and_added_again_in_one_transaction_stays(
+    pair: Pair, connect: Connect
+) -> None:
+    company = await pair.calendar.company("u1", "witness")
+    clients = await both(pair, connect, "u1", company)
+    connection = await pair.calendar.database.connect()
+    async with connection.transaction():
+        await connection.execute(
+            "DELETE FROM employees WHERE user_id = 'u1' AND company_id = $1", company
+        )
+        await connection.execute(
+            "INSERT INTO employees (company_id, user_id, name) VALUES ($1, 'u1', 'Again')", company
+        )
+    await pair.calendar.event(company, "heard")
+    for client in clients:
+        await hears(client, "heard")
+        assert "CompanyRevoked" not in {message["Type"] for message in client.messages}
+
+
+async def test_who_is_removed_and_added_again_in_two_transactions_must_ask_again(
+    pair: Pair, connect: Connect
+) -> None:
+    company = await pair.calendar.company("u1", "witness")
+    clients = await both(pair, connect, "u1", company)
+    database = pair.calendar.database
+    await database.execute(
+        "DELETE FROM employees WHERE user_id = 'u1' AND company_id = $1", company
+    )
+    await database.execute(
+        "INSERT INTO employees (company_id, user_id, name) VALUES ($1, 'u1', 'Again')", company
+    )
+    await pair.calendar.event(company, "heard by those who ask")
+    for client in clients:
+        await client.expect("EmployeeRemoved")
+        await client.expect("CompanyRevoked")
+        await client.quiet()
+        assert (await client.set_company(company, client.position, client.epoch))["Success"]
+        assert await client.expect("EmployeeAdded")
+        await hears(client, "heard by those who ask")
+
+
+async def test_a_deleted_company_is_lost_to_everybody_on_both_nodes(
+    pair: Pair, connect: Connect
+) -> None:
+    calendar = pair.calendar
+    company, other = await calendar.company("u1", "u2"), await calendar.company("u2")
+    clients = [*await both(pair, connect, "u1", company), *await both(pair, connect, "u2", company)]
+    await calendar.database.execute("DELETE FROM companies WHERE id = $1", company)
+    for client in clients:
+        await client.next("CompanyRevoked")
+        await client.quiet()
+        kinds = [message["Type"] for message in client.messages[2:]]
+        assert sorted(kinds) == [
+            "CompanyDeleted",
+            "CompanyRevoked",
+            "EmployeeRemoved",
+            "EmployeeRemoved",
+            "Pong",
+        ]
+        assert (await client.set_company(company))["Error"]["Code"] == "company_forbidden"
+    for client in clients[2:]:
+        assert (await client.set_company(other))["Success"]
+
+
+async def test_a_deleted_company_is_lost_to_very_many_at_once(pair: Pair, connect: Connect) -> None:
+    company = await pair.calendar.company("u1", "u2")
+    clients = await asyncio.gather(
+        *(
+            connect(pair.nodes[number % 2], f"u{1 + number % 3 // 2}", company)
+            for number in range(300)
+        )
+    )
+    await pair.calendar.database.execute("DELETE FROM companies WHERE id = $1", company)
+    for client in clients:
+        await client.next("CompanyRevoked")
+        await client.quiet()
+    for node in pair.nodes:
+        assert (await node.get("/readyz")).is_success
+
+
+async def test_a_truncated_table_of_members_is_lost_to_everybody_but_who_is_there_again(
+    database: Database, serve: Serve, connect: Connect
+) -> None:
+    calendar = Calendar(database)
+    nodes = [await serve(database), await serve(database)]
+    company = await calendar.company("u1", "u2")
+    gone = [await connect(node, "u1", company) for node in nodes]
+    kept = [await connect(node, "u2", company) for node in nodes]
+    connection = await database.connect()
+    async with connection.transaction():
+        await connection.execute("TRUNCATE employees CASCADE")
+        await connection.execute(
+            "INSERT INTO employees (company_id, user_id, name) VALUES ($1, 'u2', 'U2')", company
+        )
+    await calendar.event(company, "after")
+    for client in kept:
+        await hears(client, "after")
+        assert "CompanyRevoked" not in {message["Type"] for message in client.messages}
+    for client in gone:
+        await client.next("CompanyRevoked")
+        await client.quiet()
+        assert "after" not in str(client.messages)
+
+
+# --- what is under way
+
+
+async def test_a_replay_of_many_messages_ends_where_access_does(
+    pair: Pair, connect: Connect
+) -> None:
+    calendar = pair.calendar
+    company = await calendar.company("u1", "witness")
+    epoch = (await connect(pair.nodes[0], "witness", company)).epoch
+    for turn in range(6):
+        await calendar.events(company, 500, f"{turn} {'x' * 1000}")
+    await calendar.reaches(company, 3002)
+    for node in pair.nodes:
+        async with Proxy("127.0.0.1", node.port) as proxy:
+            await calendar.database.execute(
+                "INSERT INTO employees (company_id, user_id, name) VALUES ($1, 'u1', 'U')"
+                " ON CONFLICT DO NOTHING",
+                company,
+            )
+            slow = await connect(f"ws://127.0.0.1:{proxy.port}/", "u1")
+            proxy.throttle(300_000)
+            await slow.send(
+                {"type": "setCompany", "data": {"companyId": company, "after": 2, "epoch": epoch}}
+            )
+            await slow.heard(lambda messages: len(messages) > 300)
+            await calendar.database.execute(
+                "DELETE FROM employees WHERE company_id = $1 AND user_id = 'u1'", company
+            )
+            proxy.throttle(None)
+            await slow.next("CompanyRevoked")
+            await calendar.event(company, f"after {node.port}")
+            await slow.quiet()
+            heard = positions(slow.messages)
+            assert heard == list(range(3, 3 + len(heard)))
+            assert len(heard) < 3000
+            assert f"after {node.port}" not in str(slow.messages)
+            await slow.drop()
+
+
+async def test_whoever_loses_and_asks_at_once_is_never_left_with_the_company(
+    pair: Pair, connect: Connect
+) -> None:
+    calendar = pair.calendar
+    for turn in range(15):
+        company = await calendar.company("u1", "witness")
+        client = await connect(pair.nodes[turn % 2], "u1")
+        witness = await connect(pair.nodes[turn % 2], "witness", company)
+        setting = asyncio.create_task(client.set_company(company))
+        removing = asyncio.create_task(
+            calendar.database.execute(
+                "DELETE FROM employees WHERE company_id = $1 AND user_id = 'u1'", company
+            )
+        )
+        await asyncio.wait([setting, removing])
+        await calendar.event(company, "after")
+        await hears(witness, "after")
+        if setting.result()["Success"]:
+            await client.next("CompanyRevoked")
+        await client.quiet()
+        assert "after" not in str(client.messages)
+
+
+# --- when nobody can be asked
+
+
+async def test_what_cannot_be_checked_is_refused_and_what_was_lost_meanwhile_stays_lost(
+    database: Database, serve: Serve, connect: Connect
+) -> None:
+    calendar = Calendar(database)
+    async with Proxy(*database.address) as proxy:
+        service = await serve(database.through(proxy.port))
+        company = await calendar.company("u1", "u2")
+        lost, kept = await connect(service, "u1", company), await connect(service, "u2", company)
+        asking = await connect(service, "u2")
+        proxy.freeze()
+        await database.execute("DELETE FROM employees WHERE user_id = 'u1'")
+        await calendar.event(company, "in the dark")
+        assert (await asking.set_company(company))["Error"]["Code"] == "unavailable"
+        for client in (lost, kept, asking):
+            await client.quiet()
+        proxy.thaw()
+        await hears(kept, "in the dark")
+        await lost.next("CompanyRevoked")
+        await lost.quiet()
+        assert "in the dark" not in str(lost.messages)
+        assert "EventCreated" not in str(asking.messages)
+
+        async def allowed() -> bool:
+            return bool((await asking.set_company(company))["Success"])
+
+        assert await until(allowed)
+
+
+Running = Callable[..., Awaitable[Node]]
+
+
+@pytest.fixture
+async def node(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Running]:
+    """Runs a node in this process that checks access again and again, in no time."""
+    monkeypatch.setattr("notifier.app.RECHECK_SECONDS", 0.05)
+    monkeypatch.setattr("notifier.app.BLIND_SECONDS", 0.5)
+    tasks: list[asyncio.Task[None]] = []
+
+    async def run(database_url: str, **settings: Any) -> Node:
+        node = Node(load({}, database_url=database_url, jwt_secret=SECRET, **settings))
+        tasks.append(asyncio.create_task(node.run()))
+
+        async def reads() -> bool:
+            return bool(node.stream.hub.epoch)
+
+        await until(reads)
+        return node
+
+    yield run
+    for task in tasks:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def follow(node: Node, user: str, company: str) -> tuple[Session, Line]:
+    line = Line(quick=True)
+    session = Session(node._parts, line)
+    await session.hear(f'{{"type": "authenticate", "token": "{token(user)}"}}')
+    await session.hear(f'{{"type": "setCompany", "data": {{"companyId": "{company}"}}}}')
+    assert line.said[-1]["Success"], line.said
+    return session, line
+
+
+async def test_what_no_trigger_saw_is_found_out_when_access_is_checked_again(
+    database: Database, node: Running
+) -> None:
+    company = str(
+        await database.fetchval("INSERT INTO companies (name) VALUES ('A') RETURNING id::text")
+    )
+    await database.execute(
+        "INSERT INTO employees (company_id, user_id, name) VALUES ($1, 'u1', 'U'), ($1, 'u2', 'U')",
+        company,
+    )
+    running = await node(database.dsn)
+    (lost, line), (kept, other) = [await follow(running, user, company) for user in ("u1", "u2")]
+    await database.execute(
+        "SET session_replication_role = replica; DELETE FROM employees WHERE user_id = 'u1';"
+        "RESET session_replication_role"
+    )
+
+    async def revoked() -> bool:
+        return line.kinds[-1] == "CompanyRevoked"
+
+    await until(revoked)
+    assert lost.following is None
+    assert kept.following is not None
+    assert other.kinds[-1] == "SetCompanyResult"
+    for session in (lost, kept):
+        session.forget()
+
+
+async def test_who_cannot_be_checked_for_too_long_is_closed(
+    database: Database, node: Running
+) -> None:
+    company = str(
+        await database.fetchval("INSERT INTO companies (name) VALUES ('A') RETURNING id::text")
+    )
+    await database.execute(
+        "INSERT INTO employees (company_id, user_id, name) VALUES ($1, 'u1', 'U')", company
+    )
+    async with Proxy(*database.address) as proxy:
+        running = await node(database.through(proxy.port))
+        following, line = await follow(running, "u1", company)
+        idle = Line(quick=True)
+        other = Session(running._parts, idle)
+        proxy.refuse()
+        await proxy.reset()
+
+        async def closed() -> bool:
+            return line.ended is not None
+
+        await until(closed)
+        assert line.ended is not None
+        assert line.ended.code == 4503
+        assert idle.ended is None
+        other.forget()
+        assert following.ended
+
+
+async def test_who_was_checked_in_time_stays_through_a_short_silence(
+    database: Database, node: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("notifier.app.BLIND_SECONDS", 60.0)
+    company = str(
+        await database.fetchval("INSERT INTO companies (name) VALUES ('A') RETURNING id::text")
+    )
+    await database.execute(
+        "INSERT INTO employees (company_id, user_id, name) VALUES ($1, 'u1', 'U')", company
+    )
+    async with Proxy(*database.address) as proxy:
+        running = await node(database.through(proxy.port))
+        session, line = await follow(running, "u1", company)
+        proxy.refuse()
+        await proxy.reset()
+        queries = running._askers[1].queries
+        await proxy.accept()
+
+        async def asked_again() -> bool:
+            return running._askers[1].queries > queries + 2
+
+        await until(asked_again)
+        assert line.ended is None
+        assert session.following is not None
+        session.forget()
+
+
+async def test_a_token_that_decides_is_not_checked_against_rows(
+    database: Database, node: Running
+) -> None:
+    running = await node(database.dsn, authorization="claim")
+    await running._recheck()
+    assert running._askers[1].queries == 0
+
+
+async def test_a_node_watches_the_clock(
+    database: Database, node: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("notifier.app.CLOCK_SECONDS", 0.02)
+    running = await node(database.dsn)
+    line = Line(quick=True)
+    session = Session(running._parts, line)
+    await session.hear(f'{{"type": "authenticate", "token": "{token("u1")}"}}')
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + 3601 + 10)
+
+    async def closed() -> bool:
+        return line.ended is not None
+
+    await until(closed)
+    assert line.kinds[-1] == "TokenExpiring"
+    assert line.ended is not None
+    assert line.ended.code == 4419
+
+
+# --- the token's end
+
+
+async def test_a_token_that_ends_while_nobody_reads_closes_all_the_same(
+    database: Database, serve: Serve, connect: Connect
+) -> None:
+    service, calendar = await serve(database, jwt_leeway_seconds=0), Calendar(database)
+    company = await calendar.company("u1")
+    await calendar.events(company, 900, "x" * 1000)
+    await calendar.reaches(company, 901)
+    epoch = (await connect(service, "u1", company)).epoch
+    async with Proxy("127.0.0.1", service.port) as proxy:
+        stuck = await connect(f"ws://127.0.0.1:{proxy.port}/")
+        await stuck.authenticate("u1", ttl=2)
+        proxy.throttle(20_000)
+        await stuck.send(
+            {"type": "setCompany", "data": {"companyId": company, "after": 0, "epoch": epoch}}
+        )
+
+        async def closed() -> bool:
+            return 'notifier_closed_total{code="4419"} 1.0' in (await service.get("/metrics")).text
+
+        await until(closed)
+        await calendar.event(company, "after its end")
+        proxy.throttle(None)
+        assert await stuck.closed() in {4419, 1006}
+        assert "after its end" not in str(stuck.messages)
+
+
+# --- guessing
+
+
+async def test_bad_tokens_without_end_disturb_nobody(
+    database: Database, serve: Serve, connect: Connect
+) -> None:
+    service, calendar = await serve(database), Calendar(database)
+    company = await calendar.company("u1")
+    client = await connect(service, "u1", company)
+    codes: list[int | None] = []
+
+    async def guess() -> None:
+        for number in range(20):
+            async with open_socket(service.url, proxy=None) as socket:
+                await socket.send(
+                    f'{{"type": "authenticate", "token": "{token("u1")[:-9]}{number:09}"}}'
+                )
+                with suppress(Exception):
+                    while True:
+                        await socket.recv()
+                codes.append(socket.close_code)
+
+    async def write() -> None:
+        for _ in range(50):
+            await calendar.event(company)
+
+    await asyncio.gather(write(), *(guess() for _ in range(20)))
+    assert codes == [4401] * 400
+    heard = await client.heard(lambda messages: messages[-1].get("Position") == 51)
+    assert positions(heard) == list(range(2, 52))
