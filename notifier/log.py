@@ -27,6 +27,9 @@ DOORBELL = 7815279001
 TURNSTILE = 7815279003
 """The advisory lock under which the relay sets the sequence of changes: no overflow is unsaid."""
 
+ELECTION_SECONDS = 2.0
+"""How often a node that does not relay asks whether it may."""
+
 SLOTS = 8
 LONG_SECONDS = 60.0
 """How long a statement may take that reads a good part of the log."""
@@ -406,7 +409,7 @@ async def open_log(url: str, ring: Callable[[str], None]) -> AsyncIterator[Log]:
             row = await writer.fetchrow(read("elect"), timeout=DEADLINE_SECONDS)
             if row is not None and row["elected"]:
                 break
-            await asyncio.sleep(2)
+            await asyncio.sleep(0.1 if row is not None and row["ended"] else ELECTION_SECONDS)
         async with link(
             url,
             "relay reader",

@@ -1,4 +1,4 @@
--- Become the relay, if nobody is. A relay whose backend has said nothing for 15 s hangs: its connection
+-- Become the relay, if nobody is. A relay whose backend has said nothing for 10 s hangs: its connection
 -- is ended, so that the next one to ask gets the lock. (Only backends of the same role can be.)
 SELECT pg_try_advisory_lock(7815279000) AS elected,
        (SELECT count(pg_terminate_backend(a.pid))
@@ -7,4 +7,4 @@ SELECT pg_try_advisory_lock(7815279000) AS elected,
           AND l.objid = 7815279000 & 4294967295 AND l.objsubid = 1 AND l.granted
           AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
           AND a.pid <> pg_backend_pid() AND a.usename = current_user AND a.state LIKE 'idle%'
-          AND a.state_change < clock_timestamp() - interval '15 s') AS ended
+          AND a.state_change < clock_timestamp() - interval '10 s') AS ended

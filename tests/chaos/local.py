@@ -1,0 +1,90 @@
+"""A node in this process, and conversations without sockets: real database, real hub, real sessions."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+
+from notifier.app import Node
+from notifier.errors import Closure
+from notifier.session import Session
+from notifier.settings import load
+from tests.services import SECRET, token
+from tests.waiting import until
+
+
+class Voice:
+    """A wire that keeps what was said, and why it ended."""
+
+    fast = None
+
+    def __init__(self) -> None:
+        self.said: list[dict[str, Any]] = []
+        self.closure: Closure | None = None
+
+    def write(self, frames: bytes, bodies: Sequence[bytes]) -> None:
+        self.said += [msgspec.json.decode(body) for body in bodies]
+
+    async def drain(self) -> None:
+        pass
+
+    def end(self, closure: Closure) -> None:
+        self.closure = closure
+
+
+class LocalNode:
+    """Stops as SIGKILL would have it, and starts again with nothing in mind."""
+
+    def __init__(self, dsn: str, **settings: Any) -> None:
+        self._settings = load({}, database_url=dsn, jwt_secret=SECRET, **settings)
+        self._running: asyncio.Task[None] | None = None
+        self.node = Node(self._settings)
+
+    async def start(self) -> None:
+        """Returns when it is ready."""
+        node = self.node = Node(self._settings)
+        running = self._running = asyncio.create_task(node.run())
+
+        async def ready() -> bool:
+            if running.done():
+                running.result()
+            return node.health.reason() is None
+
+        await until(ready)
+
+    async def stop(self) -> None:
+        """Whoever listens hears nothing more."""
+        if self._running is not None:
+            for session in list(self.node.crowd.sessions):
+                session.forget()
+            self._running.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._running
+            self._running = None
+
+    async def visit(
+        self, user: str, company: str, after: int | None = None, epoch: str | None = None
+    ) -> tuple[Session, Voice]:
+        """A conversation that has asked for a company; the answers are in the voice."""
+        voice = Voice()
+        session = Session(self.node._parts, voice)
+        data: dict[str, Any] = {"companyId": company}
+        if after is not None:
+            data |= {"after": after, "epoch": epoch}
+        try:
+            await session.hear(json.dumps({"type": "authenticate", "token": token(user)}))
+            await session.hear(json.dumps({"type": "setCompany", "data": data}))
+        except Closure as closure:
+            session.forget()
+            voice.closure = closure
+        return session, voice
+
+    @property
+    def queries(self) -> int:
+        """What it has asked the database for its clients."""
+        return sum(asker.queries for asker in self.node._askers)

@@ -1,0 +1,130 @@
+"""Nodes are cut off, a part of one dies, a thousand clients come back at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from notifier import app, server
+from notifier.app import Node
+from notifier.errors import NotifierError
+from notifier.settings import load
+from tests.chaos.local import LocalNode
+from tests.clients import open_client
+from tests.conftest import Connect, Serve
+from tests.databases import Database
+from tests.proxy import Proxy
+from tests.service.calendars import Calendar, positions
+from tests.services import SECRET, free_port
+from tests.waiting import until
+
+
+async def test_e3_a_node_that_is_cut_off_says_so_and_the_other_goes_on(
+    database: Database, serve: Serve, connect: Connect
+) -> None:
+    async with Proxy(*database.address) as proxy:
+        lonely = await serve(database.through(proxy.port))  # it relays
+        other, calendar = await serve(database), Calendar(database)
+        company = await calendar.company("u1")
+        cut, well = await connect(lonely, "u1", company), await connect(other, "u1", company)
+        proxy.refuse()
+        proxy.freeze()
+        for _ in range(5):
+            await calendar.event(company)
+        await well.heard(lambda messages: positions(messages) == [2, 3, 4, 5, 6])
+        assert (await lonely.get("/readyz")).status_code == 503
+        assert positions(cut.messages) == []
+        stranger = await connect(lonely, "u1")
+        answer = await stranger.set_company(company)
+        assert answer["Error"]["Code"] == "unavailable"
+        proxy.thaw()
+        await proxy.accept()
+        await cut.heard(lambda messages: positions(messages) == [2, 3, 4, 5, 6])
+        await lonely.ready()
+
+
+async def test_e3_clients_of_a_node_that_stays_cut_off_are_sent_away(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "RECHECK_SECONDS", 0.2)
+    monkeypatch.setattr(app, "BLIND_SECONDS", 0.5)
+    async with Proxy(*database.address) as proxy:
+        node = LocalNode(database.through(proxy.port))
+        await node.start()
+        company = await Calendar(database).company("u1")
+        session, voice = await node.visit("u1", company)
+        proxy.refuse()
+        await proxy.reset()
+
+        async def ended() -> bool:
+            return session.ended
+
+        await until(ended)
+        assert voice.closure is not None
+        assert voice.closure.code == 4503
+        await node.stop()
+
+
+@pytest.mark.parametrize("part", ["stream", "relay"])
+async def test_e8_a_node_of_which_a_part_dies_ends_as_a_whole(
+    database: Database, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    port, dead = free_port(), asyncio.Event()
+    settings = load({}, database_url=database.dsn, jwt_secret=SECRET, host="127.0.0.1", port=port)
+    node = Node(settings)
+    run = getattr(node, part).run
+
+    async def die() -> None:
+        running = asyncio.create_task(run())
+        await dead.wait()
+        running.cancel()
+        await asyncio.wait([running])
+        raise ValueError("a fault of ours")
+
+    monkeypatch.setattr(getattr(node, part), "run", die)
+    listening = server.bind("127.0.0.1", port)
+    serving = asyncio.create_task(server.serve(node, settings, [listening], lambda: None))
+
+    async def ready() -> bool:
+        return node.health.reason() is None
+
+    await until(ready)
+    client = await open_client(f"ws://127.0.0.1:{port}/", "u1")
+    dead.set()
+    with pytest.raises(NotifierError, match="node ended"):
+        await serving
+    asyncio.get_running_loop().remove_reader(listening)
+    listening.close()
+    await client.drop()
+
+
+@pytest.fixture
+async def node(database: Database) -> AsyncIterator[LocalNode]:
+    """A node in this process; a test starts and stops it."""
+    node = LocalNode(database.dsn)
+    yield node
+    await node.stop()
+
+
+@pytest.mark.parametrize(("companies", "limit"), [(1, 8), (50, 50)])
+async def test_a_thousand_who_come_back_at_once_cost_a_few_queries(
+    database: Database, node: LocalNode, companies: int, limit: int
+) -> None:
+    await node.start()
+    calendar = Calendar(database)
+    names = [await calendar.company("u1") for _ in range(companies)]
+    for name in names:
+        await calendar.events(name, 100)
+        await calendar.reaches(name, 101)
+    epoch = node.node.stream.hub.epoch
+    await node.stop()
+    await node.start()
+    before = node.queries
+    visits = await asyncio.gather(
+        *(node.visit("u1", names[number % companies], 1, epoch) for number in range(1000))
+    )
+    for _, voice in visits:
+        assert positions([said for said in voice.said if "Position" in said]) == list(range(2, 102))
+    assert node.queries - before <= limit
