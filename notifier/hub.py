@@ -265,6 +265,9 @@ class Channel:
                                 subscriber.write(data, bodies)
                         await asyncio.sleep(0)
                 self._written(part)
+        except Exception:
+            self.lose()  # or they would miss the rest without a word
+            raise
         finally:
             self._pumping = None
             self._gone.clear()

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import gc
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
 
 import pytest
 
 from notifier import app, server
 from notifier.app import Node
 from notifier.errors import NotifierError
+from notifier.hub import SLICE, Budget, Channel
+from notifier.log import DOORBELL
+from notifier.messages import Message
 from notifier.settings import load
 from tests.chaos.local import LocalNode
 from tests.clients import open_client
@@ -17,6 +23,7 @@ from tests.conftest import Connect, Serve
 from tests.databases import Database
 from tests.proxy import Proxy
 from tests.service.calendars import Calendar, positions
+from tests.service.test_faults_database import found
 from tests.services import SECRET, free_port
 from tests.waiting import until
 
@@ -98,6 +105,82 @@ async def test_e8_a_node_of_which_a_part_dies_ends_as_a_whole(
     asyncio.get_running_loop().remove_reader(listening)
     listening.close()
     await client.drop()
+
+
+class Follower:
+    """A subscriber whose transport breaks, if it is told to."""
+
+    user = "u1"
+
+    def __init__(self, broken: bool = False) -> None:
+        self.is_lost = False
+        self._broken = broken
+
+    def write(self, frames: bytes, bodies: Sequence[bytes]) -> None:
+        if self._broken:
+            raise ValueError("a fault of ours")
+
+    def suspect(self, position: int, certain: bool) -> None:
+        raise AssertionError
+
+    def lost(self) -> None:
+        self.is_lost = True
+
+
+async def test_e8_when_the_fan_out_dies_everybody_comes_back() -> None:
+    channel = Channel("c", 0, Budget())
+    followers = [Follower(broken=number == 7) for number in range(SLICE + 1)]
+    for follower in followers:
+        channel.join(follower, None)
+    now = datetime.now(UTC)
+    with raised() as errors:
+        channel.publish([Message(1, "c", 1, now, now, b"{}", ())])
+
+        async def lost() -> bool:
+            return all(follower.is_lost for follower in followers)
+
+        await until(lost)
+        gc.collect()
+    assert [str(error) for error in errors] == ["a fault of ours"]
+
+
+@contextmanager
+def raised() -> Iterator[list[BaseException]]:
+    """What the event loop hears of tasks that nobody waits for."""
+    errors: list[BaseException] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: errors.append(context["exception"]))
+    yield errors
+    loop.set_exception_handler(None)
+
+
+async def test_an_idle_node_asks_a_few_questions_and_no_more(
+    database: Database, serve: Serve, connect: Connect
+) -> None:
+    company = await found(database)
+    await connect(await serve(database), "u1", company)
+
+    async def asleep() -> bool:
+        return bool(
+            await database.fetchval(
+                "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted"
+                " AND mode = 'ExclusiveLock' AND (classid::bigint << 32) + objid::bigint = $1"
+                " AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))",
+                DOORBELL,
+            )
+        )
+
+    async def transactions() -> int:
+        count: int = await database.fetchval(
+            "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
+        )
+        return count
+
+    await until(asleep)
+    await asyncio.sleep(2)  # what was before is counted late
+    before = await transactions()
+    await asyncio.sleep(6)
+    assert await transactions() - before < 100  # busy polling would be thousands
 
 
 @pytest.fixture
