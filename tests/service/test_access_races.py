@@ -9,10 +9,11 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pytest
+from msgspec import structs
 
 from notifier import session as sessions
 from notifier.errors import (
@@ -65,6 +66,7 @@ class Log:
         self.hub.epoch = "e"
         self.stored: dict[str, list[Message]] = {}
         self._heard = self._seq = 0
+        self.pages = 0
         self.open = asyncio.Event()
         self.open.set()
 
@@ -97,11 +99,21 @@ class Log:
 
     async def _heads(self, company: str) -> int:
         await self.open.wait()
-        return len(self.stored.get(company, ()))
+        log = self.stored.get(company)
+        return log[-1].position if log else 0
+
+    def age(self, company: str, position: int, hours: float) -> None:
+        """The messages up to this one were stored so long ago."""
+        then = datetime.now(UTC) - timedelta(hours=hours)
+        log = self.stored[company]
+        log[:position] = [structs.replace(message, stored=then) for message in log[:position]]
 
     async def _page(self, company: str, after: int, epoch: str) -> list[Message]:
+        self.pages += 1
         await self.open.wait()
-        return self.stored.get(company, [])[after : after + 1000] if epoch == self.hub.epoch else []
+        if epoch != self.hub.epoch:
+            return []
+        return [m for m in self.stored.get(company, []) if m.position > after][:1000]
 
 
 class World:
@@ -573,6 +585,132 @@ async def test_a_socket_that_goes_in_the_middle_of_a_replay_hears_nothing_more(
     assert world.pins(A) == 0
 
 
+# --- resume
+
+
+def recovered(line: Line) -> tuple[bool, int]:
+    """Whether the last company was recovered, and from where on."""
+    data = next(m for m in reversed(line.said) if m["Type"] == "SetCompanyResult")["Data"]
+    return data["Recovered"], data["Position"]
+
+
+@pytest.mark.parametrize("heard", [True, False])
+async def test_a_resume_is_complete_or_said_not_to_be(world: World, heard: bool) -> None:
+    world.log.store(A, 1500)
+    if heard:
+        await world.enter("v")
+        world.log.hear()
+    for after in (0, 1, 999, 1000, 1499, 1500):
+        _, line = await world.enter(after=after)
+        assert recovered(line) == (True, after)
+        assert line.heard == [(A, position) for position in range(after + 1, 1501)]
+    for after in (1501, 10**30):
+        _, line = await world.enter(after=after)
+        assert recovered(line) == (False, 1500)
+        assert line.heard == []
+
+
+async def test_a_resume_in_another_epoch_brings_nothing(world: World) -> None:
+    world.log.say(A, 3)
+    session, line = await world.enter()
+    for epoch in ({"epoch": "f"}, {"epoch": ""}, {}):
+        data = {"companyId": A, "after": 1} | epoch
+        await session.hear(json.dumps({"type": "setCompany", "data": data}))
+        assert recovered(line) == (False, 3)
+    assert line.heard == []
+
+
+@pytest.mark.parametrize("kept", [True, False])
+async def test_what_is_beyond_retention_is_not_recovered(world: World, kept: bool) -> None:
+    world.log.store(A, 10)
+    world.log.age(A, 5, 25)
+    if kept:
+        await world.enter("v")
+        world.log.hear()
+    for after in range(11):
+        _, line = await world.enter(after=after)
+        assert recovered(line) == ((True, after) if after >= 5 else (False, 10))
+
+
+async def test_what_the_log_has_no_more_is_not_recovered(world: World) -> None:
+    world.log.store(A, 10)
+    del world.log.stored[A][:4]
+    for after in range(11):
+        _, line = await world.enter(after=after)
+        assert recovered(line) == ((True, after) if after >= 4 else (False, 10))
+
+
+async def test_what_goes_from_the_log_during_a_replay_is_an_end(world: World) -> None:
+    world.log.store(A, 2500)
+    session, line = await world.enter(company=None)
+    world.door.members.add((A, "u"))
+    line.room.clear()
+    setting = asyncio.create_task(set_company(session, A, 0))
+    await settle()
+    del world.log.stored[A][:2000]
+    line.room.set()
+    with pytest.raises(NotReady):
+        await setting
+    assert line.heard == [(A, position) for position in range(1, len(line.heard) + 1)]
+
+
+async def test_who_comes_from_a_quicker_node_waits_for_this_one(world: World) -> None:
+    world.log.say(A, 2)
+    await world.enter("v")
+    world.log.store(A, 4)
+    session, line = await world.enter(company=None)
+    world.door.members.add((A, "u"))
+    setting = asyncio.create_task(set_company(session, A, 5))
+    await settle()
+    assert not setting.done()
+    world.log.hear()
+    await setting
+    assert recovered(line) == (True, 5)
+    assert line.heard == [(A, 6)]
+
+
+async def test_who_comes_from_a_quicker_node_comes_again_when_this_one_is_late(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("notifier.hub.BEHIND_SECONDS", 0.01)
+    world.log.say(A, 2)
+    await world.enter("v")
+    world.log.store(A, 4)
+    with pytest.raises(NotReady):
+        await world.enter(after=5)
+
+
+@pytest.mark.parametrize("after", [0, 5])
+async def test_another_epoch_while_a_position_is_looked_up_is_a_resume_that_failed(
+    world: World, after: int
+) -> None:
+    world.log.store(A, 2)
+    await world.enter("v")
+    session, line = await world.enter(company=None)
+    world.door.members.add((A, "u"))
+    if after:
+        world.log.store(A, 5)
+    else:
+        world.log.open.clear()
+    setting = asyncio.create_task(set_company(session, A, after))
+    await settle()
+    assert not setting.done()
+    world.log.hub.restart("f")
+    world.log.open.set()
+    await setting
+    assert recovered(line) == (False, 0)
+    assert line.said[-1]["Data"]["Epoch"] == "f"
+    assert line.heard == []
+
+
+async def test_many_who_resume_cost_one_page(world: World) -> None:
+    world.log.store(A, 900)
+    for _ in range(5):
+        _, line = await world.enter(after=0)
+        assert len(line.heard) == 900
+    assert world.log.pages == 1
+
+
 # --- switching
 
 
@@ -685,6 +823,22 @@ async def test_a_socket_counts_for_its_user_until_it_is_gone(world: World) -> No
     second.forget()
     with pytest.raises(Restart):
         world.open()
+
+
+async def test_the_sockets_of_each_user_are_counted_as_they_come_and_go(world: World) -> None:
+    world.crowd = world.parts.crowd = Crowd(100, 3)
+    mine = [await world.enter("u", None) for _ in range(3)]
+    await world.enter("v", None)
+    for session, _ in mine[:2]:
+        session.forget()
+    for _ in range(2):
+        await world.enter("u", None)
+    for _ in range(2):
+        with pytest.raises(TooMany):
+            await world.enter("u", None)
+    world.open()[0].forget()  # nobody's
+    with pytest.raises(TooMany):
+        await world.enter("u", None)
 
 
 async def test_who_goes_before_his_token_was_checked_is_not_counted(world: World) -> None:
