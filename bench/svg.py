@@ -39,10 +39,10 @@ class Chart:
         )
 
     def _top(self) -> float:
-        """A round number above every value: 1, 2 or 5 times a power of ten."""
+        """A round number above every value."""
         most = max(value for values in self.lines.values() for value in values)
         power = 10.0 ** math.floor(math.log10(most))
-        return next(step * power for step in (1, 2, 5, 10) if step * power >= most)
+        return next(step * power for step in (1, 2, 3, 4, 5, 6, 8, 10) if step * power >= most)
 
     def _x(self, index: int) -> float:
         return LEFT + index * (WIDTH - LEFT - RIGHT) / max(len(self.xs) - 1, 1)
