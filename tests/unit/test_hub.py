@@ -1,0 +1,233 @@
+"""The hub alone: frames made once, order kept, slow ones apart, nothing twice at the seams."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from itertools import count
+
+import pytest
+
+from notifier import frames, hub
+from notifier.hub import BUDGET_BYTES, PRESSED_BYTES, SLICE, Budget, Channel, Hub, Recent
+from notifier.messages import Message
+
+NOW = datetime.now(UTC)
+
+
+def message(
+    position: int, company: str = "c", size: int = 0, revokes: tuple[str, ...] = ()
+) -> Message:
+    body = json.dumps({"Position": position, "Data": "x" * size}).encode()
+    return Message(position, company, position, NOW, NOW, body, revokes)
+
+
+class Listener:
+    """A subscriber that keeps the very objects that were written to it."""
+
+    def __init__(self, user: str = "u") -> None:
+        self.user = user
+        self.written: list[bytes] = []
+        self.suspected: list[tuple[int, bool]] = []
+        self.is_lost = False
+        self.when_suspected: Callable[[], None] = lambda: None
+
+    def write(self, frames: bytes, bodies: Sequence[bytes]) -> None:
+        self.written.append(frames)
+        assert frames == b"".join(frames_of(bodies))
+
+    def suspect(self, position: int, certain: bool) -> None:
+        self.suspected.append((position, certain))
+        self.when_suspected()
+
+    def lost(self) -> None:
+        self.is_lost = True
+
+    def positions(self) -> list[int]:
+        return positions(b"".join(self.written))
+
+
+def frames_of(bodies: Sequence[bytes]) -> list[bytes]:
+    return [frames.frame(body) for body in bodies]
+
+
+def positions(data: bytes) -> list[int]:
+    found = []
+    while data:
+        extended = {126: 2, 127: 8}.get(data[1], 0)
+        head = 2 + extended
+        size = int.from_bytes(data[2:head]) if extended else data[1]
+        found.append(json.loads(data[head : head + size])["Position"])
+        data = data[head + size :]
+    return found
+
+
+def channel_of(*listeners: Listener) -> Channel:
+    channel = Channel("c", 0, Budget())
+    for listener in listeners:
+        channel.join(listener, listener.written.append)
+    return channel
+
+
+async def written(channel: Channel) -> None:
+    """Until the channel has nothing more to write."""
+    while channel._pumping is not None:
+        await channel._pumping
+
+
+async def test_a_message_is_framed_once_whoever_hears_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = count()
+    monkeypatch.setattr(hub, "frame", lambda body: (next(made), frames.frame(body))[1])
+    listeners = [Listener() for _ in range(SLICE)]
+    channel = channel_of(*listeners)
+    channel.publish([message(1)])
+    assert next(made) == 1
+    (first,) = listeners[0].written
+    assert all(listener.written[0] is first for listener in listeners)
+
+
+async def test_what_comes_together_is_one_write() -> None:
+    listener = Listener()
+    channel_of(listener).publish([message(n) for n in range(1, 101)])
+    assert len(listener.written) == 1
+    assert listener.positions() == list(range(1, 101))
+
+
+@pytest.mark.parametrize("size", [0, 10_000])
+async def test_many_subscribers_and_large_batches_are_written_in_slices_and_in_order(
+    size: int,
+) -> None:
+    listeners = [Listener() for _ in range(SLICE * 2 + 1)]
+    channel = channel_of(*listeners)
+    channel.publish([message(n, size=size) for n in range(1, 31)])
+    channel.publish([message(31)])
+    assert channel._pumping is not None
+    await written(channel)
+    assert all(listener.positions() == list(range(1, 32)) for listener in listeners)
+
+
+async def test_who_leaves_between_slices_hears_nothing_more_and_who_joins_nothing_twice() -> None:
+    listeners = [Listener() for _ in range(SLICE * 2)]
+    channel = channel_of(*listeners)
+    channel.publish([message(1)])
+    await asyncio.sleep(0)  # the first slice
+    last, late = listeners[-1], Listener()
+    channel.leave(last)
+    assert channel.position == 1
+    channel.join(late, late.written.append)
+    channel.join(last, last.written.append)
+    await written(channel)
+    assert last.positions() == late.positions() == []
+    channel.publish([message(2)])
+    await written(channel)
+    assert last.positions() == late.positions() == [2]
+
+
+async def test_a_write_that_makes_its_subscriber_slow_writes_once() -> None:
+    piled = Listener()
+    channel = Channel("c", 0, Budget())
+
+    def write(data: bytes) -> None:
+        piled.written.append(data)
+        channel.slow_down(piled)
+
+    other = Listener()
+    channel.join(piled, write)
+    channel.join(other, other.written.append)
+    channel.publish([message(1)])
+    channel.publish([message(2)])
+    assert piled.positions() == other.positions() == [1, 2]
+
+
+async def test_a_batch_is_cut_behind_the_message_that_takes_access_away() -> None:
+    leaver, stays = Listener("u1"), Listener("u2")
+    channel = channel_of(leaver, stays)
+    heard: list[list[int]] = []
+
+    def leave() -> None:
+        heard.append(leaver.positions())
+        channel.leave(leaver)
+
+    leaver.when_suspected = leave
+    channel.publish([message(1), message(2, revokes=("u1",)), message(3)])
+    assert heard == [[1, 2]]
+    assert leaver.positions() == [1, 2]
+    assert stays.positions() == [1, 2, 3]
+    assert not stays.suspected
+
+
+async def test_what_the_channel_knew_already_is_not_said_again_but_may_take_access() -> None:
+    listener = Listener("u")
+    channel = Channel("c", 5, Budget())
+    channel.join(listener, listener.written.append)
+    channel.publish([message(4), message(5, revokes=("u",)), message(6)])
+    assert listener.positions() == [6]
+    assert listener.suspected == [(5, False)]
+
+
+def test_what_is_kept_is_bounded_for_one_and_for_all() -> None:
+    budget = Budget()
+    recent = Recent(0, budget)
+    for n in range(1, 101):
+        recent.append(message(n), frames.frame(b"x" * 100_000))
+    assert recent.last == 100
+    assert budget.used <= hub.RECENT_BYTES
+    budget.used += BUDGET_BYTES
+    recent.append(message(101), frames.frame(b"x" * 1000))
+    assert budget.used - BUDGET_BYTES <= PRESSED_BYTES
+    recent.forget()
+    assert budget.used == BUDGET_BYTES
+
+
+async def test_a_channel_that_is_opened_while_messages_pass_misses_none_and_doubles_none() -> None:
+    asked = asyncio.Event()
+    answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def heads(_: str) -> int:
+        asked.set()
+        return await answer
+
+    async def pages(*_: object) -> list[Message]:
+        raise AssertionError("nothing is to be read")
+
+    node = Hub(heads, pages, 24)
+    node.restart("e")
+    opening = asyncio.create_task(node.open("c"))
+    await asked.wait()
+    node.deliver([message(1), message(2)])
+    answer.set_result(1)
+    channel = await opening
+    assert channel.position == 2
+    assert [frames.body(framed) for _, framed in channel.recent.after(1)] == [message(2).body]
+
+
+async def test_everybody_must_come_back_when_messages_are_gone() -> None:
+    async def heads(_: str) -> int:
+        return 0
+
+    async def pages(*_: object) -> list[Message]:
+        return []
+
+    node = Hub(heads, pages, 24)
+    node.restart("e")
+    channel = await node.open("c")
+    listener = Listener()
+    channel.join(listener, listener.written.append)
+    node.lose()
+    assert listener.is_lost
+    assert not node.holds(channel)
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 65535, 65536, 300_000])
+def test_a_frame_gives_its_body_back(size: int) -> None:
+    body = b"x" * size
+    assert frames.body(frames.frame(body)) == body
+
+
+def test_chunks_keep_order_and_size() -> None:
+    many = [b"x" * size for size in (10, 100_000, 50_000, 300_000, 5, 5)]
+    groups = frames.chunks(many)
+    assert [each for group in groups for each in group] == many
+    assert all(len(group) == 1 or sum(map(len, group)) <= frames.CHUNK_BYTES for group in groups)
