@@ -15,6 +15,7 @@ from bench.programs import BenchError, Program, running
 
 READY_SECONDS = 30.0
 SETTLE_SECONDS = 20.0
+LEVEL_SECONDS = 45.0
 
 T = TypeVar("T")
 
@@ -87,7 +88,7 @@ class Load:
 
     async def level(self) -> float:
         """Waits until every client has as many deliveries as `until` said: seconds since the start."""
-        return await _in_time(self._level, SETTLE_SECONDS, "level")
+        return await _in_time(self._level, LEVEL_SECONDS, "level")
 
     async def mark(self) -> Mark:
         """The counters as they are now."""
