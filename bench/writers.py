@@ -28,7 +28,8 @@ class Writing:
 async def write(
     stand: Stand, url: str, clients: int, seconds: float, listener: Program | None = None
 ) -> Writing:
-    """Single-row updates over all events, for so many seconds."""
+    """Single-row updates over all events, for so many whole seconds."""
+    seconds = round(seconds)  # pgbench knows no others
     mine = listener.cpu_seconds() if listener else 0.0
     database = stand.cluster.cpu_seconds()
     tps = await stand.cluster.pgbench(url, clients, seconds)
