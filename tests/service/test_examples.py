@@ -43,11 +43,26 @@ def java() -> str | None:
     return path if version and int(version[1]) >= 17 else None
 
 
+@cache
+def perl() -> str | None:
+    """A Perl that has its own modules: a system's smallest one is without."""
+    path, script = shutil.which("perl"), ROOT / "examples" / "listen.pl"
+    if path is None:
+        return None
+    checked = subprocess.run([path, "-c", script], capture_output=True, check=False)
+    return path if checked.returncode == 0 else None
+
+
 def program(name: str, place: Path) -> list[str]:
     if name == "python":
         script = place / "follow.py"
         script.write_text(in_fifty_lines())
         return [sys.executable, str(script)]
+    if name == "perl":
+        path = perl()
+        if path is None:
+            pytest.skip("no Perl with its modules")
+        return [path, str(ROOT / "examples" / "listen.pl")]
     path = java()
     if path is None:
         pytest.skip("no Java 17 or newer")
@@ -118,7 +133,7 @@ def test_fifty_lines_are_about_fifty() -> None:
 
 
 @pytest.mark.timeout(150)
-@pytest.mark.parametrize("name", ["python", "java"])
+@pytest.mark.parametrize("name", ["python", "java", "perl"])
 async def test_it_hears_every_message_once_whatever_happens_to_the_service(
     serve: Serve, database: Database, start: Start, name: str
 ) -> None:
@@ -149,7 +164,7 @@ async def test_it_hears_every_message_once_whatever_happens_to_the_service(
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("name", ["python", "java"])
+@pytest.mark.parametrize("name", ["python", "java", "perl"])
 async def test_a_refused_token_or_company_is_its_end(
     serve: Serve, database: Database, start: Start, name: str
 ) -> None:
