@@ -7,6 +7,7 @@ import gc
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 
 import pytest
 
@@ -17,7 +18,7 @@ from notifier.hub import SLICE, Budget, Channel
 from notifier.log import DOORBELL
 from notifier.messages import Message
 from notifier.settings import load
-from tests.chaos.local import LocalNode
+from tests.chaos.local import LocalNode, Voice
 from tests.clients import open_client
 from tests.conftest import Connect, Serve
 from tests.databases import Database
@@ -72,6 +73,42 @@ async def test_e3_clients_of_a_node_that_stays_cut_off_are_sent_away(
         assert voice.closure is not None
         assert voice.closure.code == 4503
         await node.stop()
+
+
+async def test_e4_a_node_that_is_behind_says_nothing_twice_and_waits_for_nothing_that_is_there(
+    database: Database, node: LocalNode
+) -> None:
+    async with Proxy(*database.address) as proxy:
+        behind = LocalNode(database.dsn, listen_database_url=database.through(proxy.port))
+        await node.start()  # it relays
+        await behind.start()
+        calendar = Calendar(database)
+        new, known = await calendar.company("u1"), await calendar.company("u1")
+        _, first = await behind.visit("u1", known)
+        proxy.freeze()
+        for company in (new, known):
+            await calendar.events(company, 3)
+            await calendar.reaches(company, 4)
+        epoch = node.node.stream.hub.epoch
+        _, fresh = await behind.visit("u1", new)
+        assert fresh.said[-1]["Data"]["Position"] == 4
+        quicker = asyncio.create_task(behind.visit("u1", known, 4, epoch))
+        unknown = asyncio.create_task(behind.visit("u1", known, 5, epoch))
+        assert (await unknown)[1].said[-1]["Data"]["Recovered"] is False
+        proxy.thaw()
+        _, resumed = await quicker
+        assert resumed.said[1]["Data"]["Recovered"] is True
+        for company in (new, known):
+            await calendar.event(company, "last")
+        for voice, heard in ((fresh, [5]), (resumed, [5]), (first, [2, 3, 4, 5])):
+            await until(partial(ends, voice))
+            assert positions(voice.said) == heard
+        await behind.stop()
+
+
+async def ends(voice: Voice) -> bool:
+    """Whether it has heard of the last event."""
+    return bool(voice.said[-1].get("Data", {}).get("Title") == "last")
 
 
 @pytest.mark.parametrize("part", ["stream", "relay"])
