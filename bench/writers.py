@@ -7,12 +7,17 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from bench import references, service
+from bench.fanout import OUR_NUMBER
 from bench.load import load
 from bench.postgres import SQL, connected
-from bench.programs import Program
+from bench.programs import BenchError, Program
 from bench.stand import Stand
 
 CLIENTS = 32
+COMPANIES = 100
+KEPT_UP = 0.5
+"""What a subscriber must have of his company's share when pgbench ends; the share is random."""
+
 ROWS_OF_MANY = 100_000
 
 
@@ -44,13 +49,22 @@ async def without(stand: Stand, url: str, clients: int, seconds: float) -> Writi
 
 
 async def captured(stand: Stand, url: str, clients: int, seconds: float) -> Writing:
-    """The same with our triggers, an awake relay and one subscriber."""
+    """The same with our triggers, an awake relay and one subscriber.
+
+    Raises BenchError when the relay did not keep up: then it has cost too little.
+    """
     async with (
         service.serving(stand, url) as target,
-        load(stand.load, target.port, service.subscribers(1)) as listening,
+        load(stand.load, target.port, service.subscribers(1), number=OUR_NUMBER) as listening,
     ):
         await listening.ready()
-        return await write(stand, url, clients, seconds, target.program)
+        writing = await write(stand, url, clients, seconds, target.program)
+        mark = await listening.mark()
+    mark.check()
+    expected = writing.tps * round(seconds) / COMPANIES
+    if mark.deliveries < expected * KEPT_UP:
+        raise BenchError(f"unsound: {mark.deliveries} of some {expected:.0f} changes were relayed")
+    return writing
 
 
 async def notified(stand: Stand, url: str, clients: int, seconds: float) -> Writing:
