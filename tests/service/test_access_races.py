@@ -17,9 +17,13 @@ from msgspec import structs
 
 from notifier import session as sessions
 from notifier.errors import (
+    AnotherUser,
+    BadToken,
+    Closure,
     DatabaseError,
     Expired,
     Forbidden,
+    KeysUnavailable,
     NotAuthenticated,
     NotReady,
     Restart,
@@ -860,6 +864,63 @@ async def test_who_goes_before_his_token_was_checked_is_not_counted(world: World
     await world.enter(company=None)
 
 
+# --- tokens
+
+
+async def test_a_token_that_cannot_be_checked_now_is_no_bad_one(world: World) -> None:
+    class KeylessTokens(Tokens):
+        async def verify(self, token: str) -> Identity:
+            raise KeysUnavailable("no keys")
+
+    world.parts.tokens = KeylessTokens(secret=SECRET)
+    session, line = world.open()
+    with pytest.raises(NotReady):
+        await authenticate(session)
+    assert line.said == []
+
+
+@pytest.mark.parametrize(
+    ("ttl", "code", "closure"),
+    [(-60, "token_expired", Expired), (10**20, "token_invalid", BadToken)],
+)
+async def test_a_refused_token_is_answered_and_then_it_is_over(
+    world: World, ttl: float, code: str, closure: type[Closure]
+) -> None:
+    session, line = world.open()
+    with pytest.raises(closure):
+        await authenticate(session, ttl=ttl, nbf=10**12 if ttl > 0 else 0)
+    (answer,) = line.said
+    assert answer["Success"] is False
+    assert answer["Error"]["Code"] == code
+
+
+async def test_a_bad_token_takes_its_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "REFUSED_SECONDS", 3600.0)
+    session, line = world.open()
+    guessing = asyncio.create_task(authenticate(session, ttl=-60))
+    await settle()
+    assert not guessing.done()
+    assert line.said == []
+    guessing.cancel()
+
+
+async def test_another_user_is_an_end_and_the_first_remains_who_it_was(world: World) -> None:
+    session, _ = await world.enter()
+    with pytest.raises(AnotherUser):
+        await authenticate(session, "v")
+    assert session.user == "u"
+
+
+@pytest.mark.parametrize(("life", "warned"), [(3600, 3540), (100, 40), (50, 40), (10, 8)])
+async def test_a_client_is_warned_a_minute_ahead_or_at_four_fifths(
+    world: World, life: float, warned: float
+) -> None:
+    session, _ = world.open()
+    await authenticate(session, ttl=life)
+    due = session._timer.when() - asyncio.get_running_loop().time()
+    assert warned - 5 < due <= warned
+
+
 # --- the clock
 
 
@@ -895,6 +956,15 @@ async def test_a_clock_that_is_set_back_gives_a_token_its_time(
     await settle()
     assert line.ended is None
     assert line.kinds == ["AuthenticationResult"]
+
+
+async def test_a_socket_that_is_gone_has_no_timer(world: World) -> None:
+    session, _ = await world.enter(company=None)
+    session.forget()
+    before = session._timer
+    session.look_at_the_clock()
+    assert session._timer is before
+    assert before.cancelled()
 
 
 async def test_nobody_waits_for_the_token_of_a_socket_that_is_gone(world: World) -> None:
