@@ -6,6 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from typing import Generic, TypeVar
 
+WAIT_PER_KEY, LONGEST_WAIT = 0.005, 0.25
+"""How long the next query waits for company, by how many keys the one before had."""
+
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
@@ -31,10 +34,13 @@ class Loader(Generic[K, V]):
         return await asyncio.shield(future)
 
     async def _run(self) -> None:
+        size = 1
         try:
             while self._waiting:
-                await asyncio.sleep(0)  # whoever asks in this turn of the loop comes along
+                # Whoever asks in this turn of the loop comes along; in a storm, whoever asks soon.
+                await asyncio.sleep(min(LONGEST_WAIT, (size - 1) * WAIT_PER_KEY))
                 batch = dict(list(self._waiting.items())[: self._limit])
+                size = len(batch)
                 for key in batch:
                     del self._waiting[key]
                 await self._answer(batch)

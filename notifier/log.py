@@ -37,6 +37,9 @@ LONG_SECONDS = 60.0
 PAGE = 5000
 """Changes that are held in memory at once."""
 
+PAGE_BYTES = 32 * 1024 * 1024
+"""And what their rows may weigh."""
+
 REOPENING = 1 << 62
 """For a transaction id: the log was full, and what to do about it has begun."""
 
@@ -104,8 +107,20 @@ class Log:
             upto=row["upto"] or 0,
             unsettled=row["unsettled"],
         )
-        changed = row["system"] != row["now_system"] or row["ahead"]
-        return place, "epoch" if changed else None
+        if row["ahead"]:
+            return place, "epoch"
+        if row["system"] == row["now_system"]:
+            return place, None
+        cluster, now_cluster = (row[name].rpartition("/")[0] for name in ("system", "now_system"))
+        if place.seq == 0 and cluster == now_cluster:
+            # A copy of a database whose log was never read: its changes are as good as ours.
+            copy = await self.ask(
+                "UPDATE notifier.log SET system = notifier.system(),"
+                " epoch = substr(md5(gen_random_uuid()::text), 1, 12) RETURNING epoch"
+            )
+            place.epoch = copy["epoch"] if copy is not None else place.epoch
+            return place, None
+        return place, "epoch"
 
     async def watched(self) -> dict[str, Watched]:
         """What `notifier migrate` wrote down of the watched tables."""
@@ -173,17 +188,19 @@ class Log:
 
     # --- changes
 
-    async def fresh(self, cursor: str) -> tuple[str, list[Change]]:
-        """What became visible since the snapshot `cursor`, at most PAGE + 1 changes; and the new one."""
+    async def fresh(self, cursor: str) -> tuple[str, list[Change] | None]:
+        """The present snapshot, and what became visible since `cursor`; None: more than a page."""
         rows = await self._reader.fetch(
-            read("read_changes"), cursor, PAGE + 1, timeout=DEADLINE_SECONDS * 4
+            read("read_changes"), cursor, PAGE + 1, PAGE_BYTES, timeout=DEADLINE_SECONDS * 4
         )
         if rows[0][1] is None:
             return rows[0][0], []
-        return rows[0][0], [Change(*tuple(row)[1:]) for row in rows]
+        if len(rows) > PAGE or rows[-1]["bytes"] >= PAGE_BYTES:
+            return rows[0][0], None
+        return rows[0][0], [Change(*tuple(row)[1:-1]) for row in rows]
 
-    async def transactions(self, place: Place) -> list[tuple[int, int, int]]:
-        """A backlog: (xid, last id, number of changes) of each transaction that is still to be read."""
+    async def transactions(self, place: Place) -> list[tuple[int, int, int, int]]:
+        """A backlog: xid, last id, number and bytes of changes of each transaction still to be read."""
         rows = await self._reader.fetch(
             read("transactions"), place.cursor, place.target, place.upto, timeout=600
         )

@@ -35,6 +35,7 @@ class Membership:
         self._query = query
         self._loader = Loader(self._load_each if query else self._load)
         self._default: tuple[str, str, str] | None = None
+        self._single = False
 
     @property
     def follows_rows(self) -> bool:
@@ -43,8 +44,11 @@ class Membership:
 
     @property
     def definite(self) -> bool:
-        """Whether the loss of the row is the loss of the company, without asking again."""
-        return not self._claim and self._query is None
+        """Whether the loss of a row is the loss of the company, without asking again.
+
+        So it is where nobody can have a second row: one table, unique in company and user.
+        """
+        return not self._claim and self._query is None and self._single
 
     async def may(self, identity: Identity, company: str) -> bool:
         """Whether the user may see the company now. Raises DatabaseError where it cannot be asked."""
@@ -82,7 +86,12 @@ class Membership:
             """
             SELECT w.relation, quote_ident(w.company) AS company, quote_ident(w.member) AS member,
                    format_type(c.atttypid, -1) AS company_type,
-                   format_type(m.atttypid, -1) AS member_type
+                   format_type(m.atttypid, -1) AS member_type,
+                   1 = (SELECT count(*) FROM notifier.watches WHERE member IS NOT NULL) AND EXISTS (
+                       SELECT FROM pg_index AS i
+                       WHERE i.indrelid = c.attrelid AND i.indisunique AND i.indpred IS NULL
+                         AND i.indnatts = 2 AND c.attnum = ANY (i.indkey) AND m.attnum = ANY (i.indkey)
+                   ) AS single
             FROM notifier.watches AS w
             JOIN pg_attribute AS c ON c.attrelid = to_regclass(w.relation) AND c.attname = w.company
             JOIN pg_attribute AS m ON m.attrelid = to_regclass(w.relation) AND m.attname = w.member
@@ -95,6 +104,7 @@ class Membership:
                 "no watched table names members; set member in [[watch]], or MEMBERSHIP_QUERY"
             )
         names = dict(rows[0])
+        self._single = names["single"]
         return read("membership").format(**names), names["company_type"], names["member_type"]
 
     async def _load_each(self, pairs: Sequence[Pair]) -> Mapping[Pair, bool]:

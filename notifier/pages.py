@@ -54,7 +54,11 @@ class Pages:
         )
 
     async def _client(self, _: Request) -> Response:
-        return FileResponse(STATIC / "client.js", media_type="text/javascript", headers=HEADERS)
+        headers = {
+            **HEADERS,
+            "Access-Control-Allow-Origin": "*",
+        }  # a module for pages of any origin
+        return FileResponse(STATIC / "client.js", media_type="text/javascript", headers=headers)
 
     async def _types(self, _: Request) -> Response:
         return FileResponse(STATIC / "client.d.ts", media_type="text/plain", headers=HEADERS)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import UTC, datetime
 
 import msgspec
@@ -28,7 +28,7 @@ from notifier.changes import (
 )
 from notifier.errors import DatabaseError
 from notifier.links import backoff
-from notifier.log import PAGE, REOPENING, Log, open_log
+from notifier.log import PAGE, PAGE_BYTES, REOPENING, Log, open_log
 from notifier.messages import Message
 
 Deliver = Callable[[str, Sequence[Message]], None]
@@ -50,6 +50,7 @@ PAUSE_PER_CHANGE, LONGEST_PAUSE = 0.0002, 0.02
 CHORES_SECONDS, IDLE_CHORES_SECONDS = 1.0, 6.0
 RING_SECONDS = 1.0
 CHUNK = 1000
+PORTION_BYTES = 8 * 1024 * 1024
 STEADY_SECONDS = 30.0
 TURN_BYTES = 8 * 1024 * 1024
 HEADS_LIMIT = 100_000
@@ -211,11 +212,11 @@ class _Lead:
     async def _take(self) -> int:
         """Reads what is new and begins to store it; returns the number of changes."""
         snapshot, changes = await self._log.fresh(self._read)
-        if len(changes) > PAGE:
+        if changes is None:
             await self._written()
             self._place.target, self._place.upto = snapshot, 0
             await self._backlog()
-            return len(changes)
+            return PAGE
         if not changes:
             if self._writing is None or self._writing.done():
                 await self._written()
@@ -233,6 +234,7 @@ class _Lead:
             await asyncio.sleep(0)  # the statement is on its way before the next read
         else:
             self._place.cursor = snapshot
+            await self._log.keep(self._place)  # whoever looks must not take it for unread
         return len(changes)
 
     async def _watch(self, changes: Sequence[Change]) -> None:
@@ -306,17 +308,18 @@ class _Lead:
         target = self._place.target
         assert target is not None
         page: list[int] = []
-        weight = 0
+        weight = load = 0
         upto = self._place.upto
-        for xid, last, changes in await self._log.transactions(self._place):
-            if page and weight + changes > PAGE:
+        for xid, last, changes, size in await self._log.transactions(self._place):
+            if page and (weight + changes > PAGE or load + size > PAGE_BYTES):
                 await self._store_page(page, upto)
-                page, weight = [], 0
-            if changes > PAGE:
+                page, weight, load = [], 0, 0
+            if changes > PAGE or size > PAGE_BYTES:
                 await self._store_large(xid, last)
             else:
                 page.append(xid)
                 weight += changes
+                load += size
             upto = last
         if page:
             await self._store_page(page, upto)
@@ -357,7 +360,7 @@ class _Lead:
                     continue
                 if company != current:
                     drafts += transaction.drafts(limit)
-                    if len(drafts) >= CHUNK:
+                    if len(drafts) >= CHUNK or sum(len(each.head) for each in drafts) > PAGE_BYTES:
                         yield await self._number(drafts)
                         drafts = []
                     if current is None and common:
@@ -379,8 +382,8 @@ class _Lead:
         """Stores chunk by chunk and the place with them, in one transaction."""
         after = msgspec.structs.replace(self._place, upto=upto)
         async with self._log.together():
-            async for messages in chunks:
-                if messages:
+            async for chunk in chunks:
+                for messages in _portions(chunk):
                     await self._log.store(self._place, messages, None)
                     after.seq = self._place.seq = messages[-1].seq
                     metrics.MESSAGES.inc(len(messages))
@@ -409,6 +412,7 @@ class _Lead:
             if messages:
                 await self._store(messages, self._place.cursor)
             await self._log.keep(self._place)
+        self._watched = await self._log.watched()
         used, limit = await self._log.sizes()
         metrics.LOG_BYTES.set(used)
         metrics.LOG_LIMIT_BYTES.set(limit)
@@ -421,6 +425,20 @@ class _Lead:
         self._read = self._place.cursor
         await self._log.keep(self._place)
         _log.warning("a new epoch", epoch=self._place.epoch, reason=reason)
+
+
+def _portions(messages: Sequence[Message]) -> Iterator[list[Message]]:
+    """What may go into one statement, by its bytes."""
+    portion: list[Message] = []
+    size = 0
+    for message in messages:
+        if portion and size + len(message.body) > PORTION_BYTES:
+            yield portion
+            portion, size = [], 0
+        portion.append(message)
+        size += len(message.body)
+    if portion:
+        yield portion
 
 
 async def _once(messages: list[Message]) -> AsyncIterator[list[Message]]:

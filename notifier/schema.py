@@ -30,6 +30,10 @@ OLDEST = 140000
 LOCK = 7815279002
 """Two migrations at once: the second waits."""
 
+PATIENCE = "SET LOCAL lock_timeout = '500ms'"
+"""Less than PostgreSQL's deadlock_timeout: where an app's transaction and ours wait for one another, it
+is ours that gives up; and no writer queues behind us for longer."""
+
 Tell = Callable[[str], None]
 
 
@@ -61,7 +65,7 @@ async def migrate(
     """
     async with _connection(url) as connection:
         await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
-        await connection.execute(text("SET LOCAL lock_timeout = '5s'"))
+        await connection.execute(text(PATIENCE))
         version = int((await connection.execute(text("SHOW server_version_num"))).scalar_one())
         if version < OLDEST:
             raise DatabaseError(f"PostgreSQL 14 or newer is needed, this is {version // 10000}")
@@ -93,7 +97,7 @@ async def uninstall(url: str, tell: Tell = _quiet) -> None:
     """Drops the triggers and the schema `notifier`; never a table of the app's."""
     async with _connection(url) as connection:
         await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
-        await connection.execute(text("SET LOCAL lock_timeout = '5s'"))
+        await connection.execute(text(PATIENCE))
         for relation, trigger in await _triggers(connection):
             await connection.exec_driver_sql(f"DROP TRIGGER {trigger} ON {relation}")
             tell(f"trigger {trigger} on {relation}: dropped")
@@ -365,7 +369,7 @@ async def _connection(url: str) -> Any:
             poolclass=NullPool,
             connect_args={"timeout": CONNECT_SECONDS, "command_timeout": 600},
         )
-    except ArgumentError as error:
+    except (ArgumentError, ValueError) as error:
         raise Unreachable(f"cannot understand the database's URL: {said(error)}") from error
     try:
         async with engine.connect() as connection:
@@ -377,7 +381,7 @@ async def _connection(url: str) -> Any:
         if isinstance(cause, asyncpg.InsufficientPrivilegeError):
             raise DatabaseError(f"this role may not do that: {said(cause)}") from error
         raise DatabaseError(said(cause or error)) from error
-    except FAILURES as error:
+    except (*FAILURES, UnicodeError) as error:
         raise Unreachable(f"cannot reach the database {place(url)}: {said(error)}") from error
     finally:
         await engine.dispose()

@@ -82,8 +82,9 @@ def bind(host: str, port: int) -> socket.socket:
         listening.bind(address)
         listening.listen(BACKLOG)
         listening.setblocking(False)
-    except OSError as error:
-        raise NotifierError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise NotifierError(f"cannot listen on {host}:{port}: {why}") from error
     return listening
 
 
@@ -101,6 +102,9 @@ async def serve(
 
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stop)
+    supervisor = multiprocessing.parent_process()
+    if supervisor is not None:  # when it is killed, nobody else ends its workers
+        loop.add_reader(supervisor.sentinel, asked.set)
     config = configuration(settings, node.app())
     server = _Server(config)
     tasks = [
@@ -121,6 +125,8 @@ async def serve(
     ready()
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if supervisor is not None:
+            loop.remove_reader(supervisor.sentinel)
         for task in done:
             if task.get_name() != "signal" and not task.cancelled():
                 raise NotifierError(f"{task.get_name()} ended: {task.exception()!r}")

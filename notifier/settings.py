@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
@@ -107,7 +108,7 @@ class Settings(BaseSettings):
     membership_query: str | None = None
     allowed_origins: Words | None = None
     retention_hours: Annotated[float, Field(gt=0, le=24 * 366)] = 24
-    max_log_bytes: Annotated[int, Field(ge=1024 * 1024)] = 1024**3
+    max_log_bytes: Annotated[int, Field(ge=1024 * 1024, le=2**62)] = 1024**3
     bulk_limit: Annotated[int, Field(ge=1)] = 1000
     max_buffer_bytes: Annotated[int, Field(ge=64 * 1024)] = 1024**2
     auth_timeout_seconds: Annotated[float, Field(gt=0)] = 10
@@ -134,10 +135,15 @@ class Settings(BaseSettings):
     @field_validator("database_url", "listen_database_url")
     @classmethod
     def _postgres(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not value.get_secret_value().startswith(
-            ("postgresql://", "postgres://")
-        ):
-            raise ValueError("postgresql://user@host/database is wanted")
+        if value is not None:
+            try:
+                parts = urlsplit(value.get_secret_value())
+                several = "," in parts.netloc  # hosts, which only the driver can take apart
+                sound = parts.scheme in ("postgresql", "postgres") and (several or parts.port != 0)
+            except ValueError:
+                sound = False
+            if not sound:
+                raise ValueError("postgresql://user@host:port/database is wanted")
         return value
 
     @model_validator(mode="after")
@@ -196,7 +202,7 @@ def load(environ: Mapping[str, str] | None = None, **given: Any) -> Settings:
         raise SettingsError(f"{CONFIG}: no file {config}")
     try:
         return Settings(**{name: value for name, value in given.items() if value is not None})
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"notifier.toml: {error}") from error
     except ValidationError as error:
         raise SettingsError(_first(error)) from error

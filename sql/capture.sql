@@ -15,6 +15,7 @@ DECLARE
     was json;
     became json;
     is_partial boolean := false;
+    size int;
 BEGIN
     -- The doorbell. The relay holds this lock only while it sleeps; awake, it needs no ring.
     IF NOT pg_try_advisory_xact_lock_shared(7815279001) THEN
@@ -52,8 +53,10 @@ BEGIN
         END IF;
     END IF;
 
+    size := coalesce(pg_column_size(was), 0) + coalesce(pg_column_size(became), 0);
+
     -- About every 2 MiB the size is looked at, so that the disk stays bounded when nobody drains.
-    IF change % greatest(1, 2097152 / (1024 + coalesce(pg_column_size(was), 0) + coalesce(pg_column_size(became), 0))) = 0
+    IF change % greatest(1, 2097152 / (1024 + size)) = 0
        AND notifier.is_full()
        AND pg_try_advisory_xact_lock_shared(7815279003) THEN  -- not while the relay sets the sequence
         PERFORM setval('notifier.change_ids', full_mark + change);
@@ -61,12 +64,12 @@ BEGIN
     END IF;
 
     IF (change >> 32) & 1 = 0 THEN
-        INSERT INTO notifier.changes_0 (id, entity, operation, old, new, partial, actor)
-        VALUES (change, TG_ARGV[0], left(TG_OP, 1)::"char", was, became, is_partial,
+        INSERT INTO notifier.changes_0 (id, entity, operation, old, new, partial, size, actor)
+        VALUES (change, TG_ARGV[0], left(TG_OP, 1)::"char", was, became, is_partial, size,
                 nullif(current_setting('notifier.actor', true), ''));
     ELSE
-        INSERT INTO notifier.changes_1 (id, entity, operation, old, new, partial, actor)
-        VALUES (change, TG_ARGV[0], left(TG_OP, 1)::"char", was, became, is_partial,
+        INSERT INTO notifier.changes_1 (id, entity, operation, old, new, partial, size, actor)
+        VALUES (change, TG_ARGV[0], left(TG_OP, 1)::"char", was, became, is_partial, size,
                 nullif(current_setting('notifier.actor', true), ''));
     END IF;
     RETURN NULL;

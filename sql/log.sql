@@ -35,6 +35,7 @@ CREATE TABLE notifier.changes_0 (
     old        json,                       -- the row before
     new        json,                       -- the row after
     partial    boolean NOT NULL,           -- only key and company are in them
+    size       int NOT NULL,               -- bytes of both images before compression
     actor      text,
     at         timestamptz NOT NULL DEFAULT clock_timestamp()
 ) WITH (autovacuum_enabled = false);

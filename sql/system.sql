@@ -3,5 +3,6 @@ CREATE FUNCTION notifier.system() RETURNS text
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT s.system_identifier || '/' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)
-    FROM pg_control_system() AS s
+           || '/' || d.oid
+    FROM pg_control_system() AS s, pg_database AS d WHERE d.datname = current_database()
 $$;

@@ -1,10 +1,10 @@
 -- A backlog by transactions: those visible in snapshot $2 and not in $1, in the order of their last id,
 -- from after $3 on. (A transaction that waited for another's row has the greater last id.)
-SELECT xid::text::bigint, max(id) AS last, count(*) AS changes
+SELECT xid::text::bigint, max(id) AS last, count(*) AS changes, sum(size) AS bytes
 FROM (
-    SELECT xid, id FROM notifier.changes WHERE xid >= pg_snapshot_xmax($1::text::pg_snapshot)
+    SELECT xid, id, size FROM notifier.changes WHERE xid >= pg_snapshot_xmax($1::text::pg_snapshot)
     UNION ALL
-    SELECT xid, id FROM notifier.changes
+    SELECT xid, id, size FROM notifier.changes
     WHERE xid = ANY (ARRAY(SELECT pg_snapshot_xip($1::text::pg_snapshot)))
 ) AS fresh
 WHERE pg_visible_in_snapshot(xid, $2::text::pg_snapshot)
