@@ -571,6 +571,37 @@ async def test_a_channel_that_was_lost_in_the_middle_of_a_replay_is_an_end(world
         await setting
 
 
+@pytest.mark.parametrize("end", ["the socket", "the epoch"])
+async def test_who_is_asked_about_in_the_middle_of_a_replay_may_be_gone_by_the_answer(
+    world: World, end: str
+) -> None:
+    world.log.store(A, 500, pad=1000)
+    world.log.hear()
+    session, line = await world.enter(company=None)
+    world.door.members.add((A, "u"))
+    line.room.clear()
+    setting = asyncio.create_task(set_company(session, A, 0))
+    await settle()
+    begun = len(line.heard)
+    world.door.open.clear()
+    world.log.say(A, revokes=("*",))
+    line.room.set()
+    await settle()
+    if end == "the socket":
+        session.end(Expired())
+    else:
+        world.log.hub.restart("f")
+    world.door.open.set()
+    if end == "the socket":
+        await setting
+    else:
+        with pytest.raises(NotReady):
+            await setting
+    world.log.say(A)
+    assert len(line.heard) == begun
+    assert session.following is None
+
+
 async def test_a_socket_that_goes_in_the_middle_of_a_replay_hears_nothing_more(
     world: World,
 ) -> None:
@@ -758,11 +789,32 @@ async def test_the_former_company_is_heard_until_the_acknowledgement_and_not_aft
     assert world.pins(A) == 0
 
 
+async def test_the_loss_of_a_former_company_is_no_loss_of_the_next(world: World) -> None:
+    session, line = await world.enter()
+    world.door.members.add((B, "u"))
+    await set_company(session, B)
+    world.log.say(A, revokes=("u",))
+    world.log.say(A, revokes=("*",))
+    world.log.say(B)
+    await settle()
+    assert line.heard == [(B, 1)]
+    assert line.kinds == ["AuthenticationResult", "SetCompanyResult", "SetCompanyResult"]
+
+
+async def test_nobody_follows_a_company_without_a_token(world: World) -> None:
+    session, line = world.open()
+    world.door.members.add((A, ""))
+    await set_company(session, A)
+    assert line.said[-1]["Error"]["Code"] == "not_authenticated"
+    assert world.door.asked == 0
+    assert session.following is None
+
+
 async def test_ten_refusals_are_answered_and_the_next_is_the_end(world: World) -> None:
     session, line = await world.enter(company=None)
     for _ in range(10):
         await set_company(session, A)
-    assert line.kinds.count("SetCompanyResult") == 10
+    assert [message.get("Success") for message in line.said] == [True] + [False] * 10
     with pytest.raises(Forbidden):
         await set_company(session, A)
 
@@ -783,7 +835,9 @@ async def test_a_refusal_takes_its_time(world: World, monkeypatch: pytest.Monkey
 async def test_of_many_who_hear_a_batch_in_slices_the_removed_hear_their_part_only(
     world: World,
 ) -> None:
-    many = [await world.enter(f"u{number % 3}") for number in range(SLICE + 100)]
+    many = [
+        await world.enter(f"u{number % 3}", quick=number % 2 == 0) for number in range(SLICE + 100)
+    ]
     world.log.store(A, 2)
     world.log.store(A, revokes=("u1",))
     world.log.store(A, 2)
@@ -793,6 +847,29 @@ async def test_of_many_who_hear_a_batch_in_slices_the_removed_hear_their_part_on
         last = 3 if number % 3 == 1 else 5
         assert line.heard == [(A, position) for position in range(1, last + 1)]
         assert (line.kinds[-1] == "CompanyRevoked") is (number % 3 == 1)
+
+
+async def test_of_another_epoch_nothing_is_heard_that_waited_in_the_former(world: World) -> None:
+    many = [await world.enter(f"u{number}") for number in range(SLICE + 100)]
+    for _ in range(3):
+        world.log.store(A, 2, revokes=("nobody",))
+    world.log.hear()
+    await asyncio.sleep(0)
+    world.log.hub.restart("f")
+    await settle()
+    world.log.stored.clear()
+    world.log.say(A)
+    await settle()
+    for _, line in many:
+        assert line.heard == [(A, 1), (A, 2), (A, 1)]
+
+
+async def test_what_is_delivered_twice_is_heard_once(world: World) -> None:
+    _, line = await world.enter()
+    world.log.say(A, 3)
+    world.log.hub.deliver(world.log.stored[A])
+    world.log.say(A)
+    assert line.heard == [(A, position) for position in range(1, 5)]
 
 
 async def test_who_goes_between_two_slices_hears_nothing_more(world: World) -> None:
@@ -938,10 +1015,15 @@ async def test_a_clock_that_is_set_moves_the_end_of_a_token(
     await settle()
     assert line.kinds[-1] == "TokenExpiring"
     assert line.ended is None  # the leeway
+    due = session._timer.when() - asyncio.get_running_loop().time()
+    assert 4 < due <= 5
+    session._timer.cancel()
+    session._expire()
+    due = session._timer.when() - asyncio.get_running_loop().time()
+    assert line.ended is None
+    assert 4 < due <= 5
     monkeypatch.setattr(time, "time", lambda: now() + 3600 + 11)
-    session.look_at_the_clock()
-    await asyncio.sleep(0.01)
-    await settle()
+    session._expire()
     assert isinstance(line.ended, Expired)
 
 
