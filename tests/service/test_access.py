@@ -263,7 +263,7 @@ async def test_a_replay_of_many_messages_ends_where_access_does(
     company = await calendar.company("u1", "witness")
     epoch = (await connect(pair.nodes[0], "witness", company)).epoch
     for turn in range(6):
-        await calendar.events(company, 500, f"{turn} {'x' * 1000}")
+        await calendar.events(company, 500, f"{turn} {'x' * 4000}")
     await calendar.reaches(company, 3002)
     for node in pair.nodes:
         async with Proxy("127.0.0.1", node.port) as proxy:
@@ -273,7 +273,7 @@ async def test_a_replay_of_many_messages_ends_where_access_does(
                 company,
             )
             slow = await connect(f"ws://127.0.0.1:{proxy.port}/", "u1")
-            proxy.throttle(300_000)
+            proxy.throttle(1_500_000)
             await slow.send(
                 {"type": "setCompany", "data": {"companyId": company, "after": 2, "epoch": epoch}}
             )

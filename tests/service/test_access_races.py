@@ -382,22 +382,23 @@ async def test_who_cannot_be_asked_about_is_closed(
 
 async def test_a_question_about_a_former_company_is_dropped_with_it(world: World) -> None:
     world.door.definite = False
+    world.log.store(B, 2)
+    await world.enter("v", B)
     session, line = await world.enter()
     world.door.members.add((B, "u"))
     world.log.open.clear()
-    setting = asyncio.create_task(set_company(session, B))
+    setting = asyncio.create_task(set_company(session, B, 0))
     await settle()
     world.door.open.clear()
     world.log.say(A, revokes=("u",))
     await settle()
     world.log.open.set()
-    await settle()
-    world.door.open.set()
     await setting
+    world.door.open.set()
     await settle()
     world.log.say(A)
     world.log.say(B)
-    assert line.heard == [(A, 1), (B, 1)]
+    assert line.heard == [(A, 1), (B, 1), (B, 2), (B, 3)]
     assert world.pins(A) == 0
     assert session.following is not None
 
@@ -799,6 +800,18 @@ async def test_the_loss_of_a_former_company_is_no_loss_of_the_next(world: World)
     await settle()
     assert line.heard == [(B, 1)]
     assert line.kinds == ["AuthenticationResult", "SetCompanyResult", "SetCompanyResult"]
+
+
+async def test_an_answer_about_a_former_company_takes_nothing_away(world: World) -> None:
+    session, line = await world.enter()
+    former = world.log.hub.known(A)
+    assert former is not None
+    world.door.members.add((B, "u"))
+    await set_company(session, B)
+    session.revoke(former)
+    world.log.say(B)
+    assert line.heard == [(B, 1)]
+    assert "CompanyRevoked" not in line.kinds
 
 
 async def test_nobody_follows_a_company_without_a_token(world: World) -> None:
