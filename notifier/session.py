@@ -339,7 +339,7 @@ class Session:
                 recovered=msgspec.UNSET if recovered is None else recovered,
             )
             self._say(SetCompanyResult(success=True, data=data))
-            await self._follow(channel, position, serial)
+            await self._follow(channel, position, hub.epoch, serial)
         except DatabaseError as error:
             raise NotReady from error
         finally:
@@ -373,13 +373,12 @@ class Session:
         fault = Fault(code=Code.COMPANY_FORBIDDEN, message="no such company for this user")
         self._say(SetCompanyResult(success=False, error=fault))
 
-    async def _follow(self, channel: Channel, position: int, serial: int) -> None:
-        """Replays what comes after `position`, then joins, with nothing between.
+    async def _follow(self, channel: Channel, position: int, epoch: str, serial: int) -> None:
+        """Replays what comes after `position` of the epoch, then joins, with nothing between.
 
         `serial` is the hub's at a moment before access was checked.
         """
-        hub, epoch = self._parts.hub, self._parts.hub.epoch
-        membership, identity = self._parts.membership, self._identity
+        hub, membership, identity = self._parts.hub, self._parts.membership, self._identity
         assert identity is not None
 
         def doubtful() -> bool:
@@ -437,8 +436,9 @@ class Session:
             return
         channel.pins += 1
         self._leave()
-        self._task = asyncio.create_task(self._recheck(channel, position))
-        self._task.add_done_callback(lambda _: self._parts.hub.close(channel))
+        hub = self._parts.hub
+        self._task = asyncio.create_task(self._recheck(channel, position, hub.epoch))
+        self._task.add_done_callback(lambda _: hub.close(channel))
 
     def revoke(self, channel: Channel) -> None:
         """The user may not see the company any more."""
@@ -446,14 +446,14 @@ class Session:
             self._leave()
             self._revoked(channel.company)
 
-    async def _recheck(self, channel: Channel, position: int) -> None:
+    async def _recheck(self, channel: Channel, position: int, epoch: str) -> None:
         """Asks again; goes on where the session stopped, or says that it is over."""
         hub, identity = self._parts.hub, self._identity
         assert identity is not None
         try:
             serial = hub.serial
             if await self._parts.membership.may(identity, channel.company):
-                await self._follow(channel, position, serial)
+                await self._follow(channel, position, epoch, serial)
             else:
                 self._revoked(channel.company)
         except DatabaseError:
@@ -463,9 +463,6 @@ class Session:
         except Exception:
             _log.exception("a question about access failed")
             self._end(Internal())
-        finally:
-            if self._task is asyncio.current_task():
-                self._task = None
 
     def _revoked(self, company: str) -> None:
         metrics.REVOKED.inc()
