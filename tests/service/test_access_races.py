@@ -542,6 +542,37 @@ async def test_a_removal_that_the_node_hears_late_is_one_all_the_same(world: Wor
     assert other.heard == [(A, 5)]
 
 
+async def test_the_removal_of_others_is_no_question_in_a_replay(world: World) -> None:
+    world.log.store(A, 2500, pad=1000)
+    world.log.hear()
+    session, line = await world.enter(company=None)
+    world.door.members.add((A, "u"))
+    line.room.clear()
+    setting = asyncio.create_task(set_company(session, A, 0))
+    await settle()
+    asked = world.door.asked
+    world.log.say(A, revokes=("v",))
+    world.log.say(B, revokes=("u", "*"))
+    line.room.set()
+    await setting
+    assert world.door.asked == asked
+    assert line.heard == [(A, position) for position in range(1, 2502)]
+
+
+async def test_another_epoch_while_somebody_is_asked_about_is_an_end(world: World) -> None:
+    world.door.definite = False
+    session, line = await world.enter()
+    world.door.open.clear()
+    world.log.say(A, revokes=("u",))
+    world.log.hub.restart("f")
+    world.door.open.set()
+    await settle()
+    world.log.say(A)
+    assert line.heard == [(A, 1)]
+    assert isinstance(line.ended, NotReady)
+    assert session.following is None
+
+
 async def test_another_epoch_in_the_middle_of_a_replay_is_an_end(world: World) -> None:
     world.log.store(A, 500, pad=1000)
     world.log.hear()
@@ -925,6 +956,7 @@ async def test_the_sockets_of_each_user_are_counted_as_they_come_and_go(world: W
     await world.enter("v", None)
     for session, _ in mine[:2]:
         session.forget()
+    mine[0][0].forget()
     for _ in range(2):
         await world.enter("u", None)
     for _ in range(2):
