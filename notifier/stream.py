@@ -152,7 +152,7 @@ class Stream:
         returned = asyncio.Event()
 
         def heard(payload: str) -> None:
-            if payload.isdigit() and len(payload) <= DIGITS:
+            if payload.isdecimal() and payload.isascii() and len(payload) <= DIGITS:
                 if int(payload) > self._seq:
                     self._rung.set()
             elif payload == nonce:

@@ -99,7 +99,8 @@ class Client:
 
     async def drop(self) -> None:
         """Ends the connection without a word."""
-        self.socket.transport.abort()
+        with suppress(AttributeError):  # the transport may have gone by itself
+            self.socket.transport.abort()
         await self.socket.wait_closed()
         await self._reading
 

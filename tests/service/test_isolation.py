@@ -387,7 +387,7 @@ def _lines(count: int) -> list[str]:
         lambda: chance.randbytes(chance.randrange(1, 16)).hex(),
         lambda: "x" * 7999,
         lambda: company % chance.randrange(99),
-        lambda: "٤" * chance.randrange(1, 20),
+        lambda: chance.choice("٤²") * chance.randrange(1, 20),
         lambda: "",
     ]
     return [chance.choice(makers)() for _ in range(count)]
