@@ -44,7 +44,7 @@ def configuration(settings: Settings, app: object) -> uvicorn.Config:
     """How uvicorn is set up. Raises SettingsError for a certificate that cannot be read."""
     WireProtocol.max_buffer = settings.max_buffer_bytes
     config = uvicorn.Config(
-        app,  # type: ignore[arg-type]
+        app,  # type: ignore[arg-type]  # Starlette's ASGI types are not uvicorn's
         http=GuardedHttp,
         ws=WireProtocol,
         ws_max_size=MESSAGE_BYTES,

@@ -312,7 +312,7 @@ class Session:
         hub = self._parts.hub
         try:
             if not hub.epoch:
-                raise DatabaseError("the log has not been read yet")  # noqa: TRY301
+                raise DatabaseError("the log has not been read yet")  # noqa: TRY301 - answered like a failure
             serial = hub.serial
             channel = await self._enter(identity, company)
         except DatabaseError as error:
