@@ -32,11 +32,11 @@ EVERY_COMPANY = ""
 """No company is called so, see `company_named`."""
 ANYBODY = ("*",)
 
-Row = dict[str, bytes]
-"""A row's columns and their values in JSON."""
+Row = dict[str, msgspec.Raw]
+"""A row's columns and their values in JSON, which stay where they were read."""
 
 
-class Watched(msgspec.Struct, frozen=True):
+class Watched(msgspec.Struct, frozen=True, eq=False):
     """How one entity's rows become messages. Names are None where nothing is sent."""
 
     entity: str
@@ -89,10 +89,9 @@ class Draft(NamedTuple):
 class _Entry:
     """What a transaction did to one row, as one company sees it."""
 
-    __slots__ = ("actor", "at", "first", "key", "last", "new", "old", "partial")
+    __slots__ = ("actor", "at", "first", "last", "new", "old", "partial")
 
-    def __init__(self, key: bytes, old: Row | None, change: Change) -> None:
-        self.key = key
+    def __init__(self, old: Row | None, change: Change) -> None:
         self.old = old
         self.new: Row | None = None
         self.first = self.last = change.id
@@ -187,10 +186,10 @@ class Transaction:
         row = old if old is not None else new
         if row is None or (self._only is not None and company != self._only):
             return
-        name = (company, watch.entity, row[watch.key])
+        name = (company, watch.entity, bytes(row[watch.key]))
         entry = self._entries.get(name)
         if entry is None:
-            entry = self._entries[name] = _Entry(row[watch.key], old, change)
+            entry = self._entries[name] = _Entry(old, change)
         entry.new = new
         entry.last = change.id
         entry.at = change.at
@@ -258,7 +257,7 @@ def _row(image: JSON | None) -> Row | None:
     if image is None:
         return None
     image.decode()  # the reader below does not look into strings
-    return {column: bytes(value) for column, value in _decode_row(image).items()}
+    return _decode_row(image)
 
 
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[][{},:]|[^][{},:"\s]+', re.DOTALL)
@@ -277,7 +276,7 @@ def _keys(image: JSON | None, watch: Watched) -> Row | None:
     for token in _TOKEN.finditer(image):
         mark = token[0]
         if depth == 1 and mark in (b",", b"}"):
-            row[column] = image[start : token.start()].strip()
+            row[column] = msgspec.Raw(image[start : token.start()].strip())
         if mark in (b"{", b"["):
             depth += 1
         elif mark in (b"}", b"]"):
@@ -293,7 +292,7 @@ def _company(row: Row | None, watch: Watched) -> str | None:
     """The company of a row; None where there is no row or it belongs to nobody."""
     if row is None:
         return None
-    value = row[watch.company]
+    value = bytes(row[watch.company])
     if value == b"null":
         return None
     return company_named(value)
@@ -310,8 +309,10 @@ def company_named(value: bytes) -> str | None:
 
 
 def _user(row: Row | None, watch: Watched) -> str | None:
-    value = None if row is None or watch.member is None else row.get(watch.member)
-    if value is None or value == b"null":
+    if row is None or watch.member is None:
+        return None
+    value = bytes(row.get(watch.member, b"null"))
+    if value == b"null":
         return None
     return msgspec.json.decode(value, type=str) if value[:1] == b'"' else value.decode()
 
@@ -367,25 +368,34 @@ def _draft(company: str, watch: Watched, entry: _Entry) -> tuple[int, Draft | No
 
 def _object(row: Row, columns: Iterable[str], watch: Watched) -> bytes:
     """The inside of a JSON object, in the order of `columns`."""
+    parts: list[bytes] = []
+    for column, name in _names(watch, tuple(columns)):
+        parts += (name, row[column])
+    whole = b"".join(parts)[1:]
+    if _NOT_PLAIN(whole) is None:
+        return whole
     parts = []
     for column, name in _names(watch, tuple(columns)):
-        value = row[column]
+        value = bytes(row[column])
         first = value[0]
         if _MINUS <= first <= _NINE:
             if (len(value) > SAFE_DIGITS or b"e" in value) and column not in watch.untouched:
                 value = _number(value)
         elif first in _OPENING and column not in watch.untouched:
             value = _nested(value)
-        parts.append(name + value)
-    return b",".join(parts)
+        parts += (name, value)
+    return b"".join(parts)[1:]
 
+
+_NOT_PLAIN = re.compile(rb'":[-0-9{[]').search
+"""Finds what may be a number, an array or an object as the value of a column."""
 
 _MINUS, _NINE, _OPENING = b"-"[0], b"9"[0], b"[{"
 
 
 @lru_cache(maxsize=1000)
 def _names(watch: Watched, columns: tuple[str, ...]) -> tuple[tuple[str, bytes], ...]:
-    """Each column with its property's name, quoted and with a colon.
+    """Each column with its property's name, quoted, between a comma and a colon.
 
     Where two columns share a property, key and company win.
     """
@@ -393,7 +403,7 @@ def _names(watch: Watched, columns: tuple[str, ...]) -> tuple[tuple[str, bytes],
     for column in (watch.key, watch.company):
         if column in columns:
             names[watch.property(column)] = column
-    return tuple((column, _quote(name) + b":") for name, column in names.items())
+    return tuple((column, b",%s:" % _quote(name)) for name, column in names.items())
 
 
 def _number(value: bytes) -> bytes:
@@ -427,7 +437,11 @@ def _inner(value: bytes) -> bytes:
 
 
 def _tail(at: datetime, actor: str | None) -> bytes:
-    moment = at.astimezone(UTC).isoformat(timespec="microseconds")
+    at = at.astimezone(UTC)
+    moment = b"%04d-%02d-%02dT%02d:%02d:%02d.%06d+00:00" % (  # in half the time of isoformat()
+        *(at.year, at.month, at.day),
+        *(at.hour, at.minute, at.second, at.microsecond),
+    )
     if actor is None:
-        return b',"At":"%s"}' % moment.encode()
-    return b',"At":"%s","Actor":%s}' % (moment.encode(), _quote(actor))
+        return b',"At":"%s"}' % moment
+    return b',"At":"%s","Actor":%s}' % (moment, _quote(actor))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from typing import Generic, TypeVar
 
-WAIT_PER_KEY, LONGEST_WAIT = 0.005, 0.25
-"""How long the next query waits for company, by how many keys the one before had."""
+MOMENT, LONGEST_WAIT = 0.005, 0.25
+"""In a storm a query waits for company: as long as more come with every moment, in seconds."""
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -34,18 +35,25 @@ class Loader(Generic[K, V]):
         return await asyncio.shield(future)
 
     async def _run(self) -> None:
-        size = 1
+        storm = False
         try:
             while self._waiting:
-                # Whoever asks in this turn of the loop comes along; in a storm, whoever asks soon.
-                await asyncio.sleep(min(LONGEST_WAIT, (size - 1) * WAIT_PER_KEY))
+                await asyncio.sleep(0)  # whoever asks in this turn of the loop comes along
+                if storm:
+                    await self._gather()
                 batch = dict(list(self._waiting.items())[: self._limit])
-                size = len(batch)
+                storm = len(batch) > 1
                 for key in batch:
                     del self._waiting[key]
                 await self._answer(batch)
         finally:
             self._task = None
+
+    async def _gather(self) -> None:
+        before, until = 0, time.monotonic() + LONGEST_WAIT
+        while before < len(self._waiting) < self._limit and time.monotonic() < until:
+            before = len(self._waiting)
+            await asyncio.sleep(MOMENT)
 
     async def _answer(self, batch: dict[K, asyncio.Future[V]]) -> None:
         try:

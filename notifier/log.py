@@ -34,7 +34,7 @@ SLOTS = 8
 LONG_SECONDS = 60.0
 """How long a statement may take that reads a good part of the log."""
 
-PAGE = 5000
+PAGE = 2000
 """Changes that are held in memory at once."""
 
 PAGE_BYTES = 32 * 1024 * 1024
@@ -235,7 +235,7 @@ class Log:
         await self.ask(
             read("store_messages"),
             place.slot,
-            [message.seq for message in messages],
+            messages[0].seq,
             [message.company for message in messages],
             [message.position for message in messages],
             [message.at for message in messages],
@@ -243,7 +243,9 @@ class Log:
             [message.body for message in messages],
             messages[-1].seq,
             cursor,
-            [_SEPARATOR.join(message.revokes) for message in messages],
+            [_SEPARATOR.join(message.revokes) for message in messages]
+            if any(message.revokes for message in messages)
+            else None,
         )
 
     async def keep(self, place: Place) -> None:

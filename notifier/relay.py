@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import zip_longest
+from typing import NamedTuple
 
 import msgspec
 import structlog
@@ -49,6 +51,9 @@ PAUSE_PER_CHANGE, LONGEST_PAUSE = 0.0002, 0.02
 
 CHORES_SECONDS, IDLE_CHORES_SECONDS = 1.0, 6.0
 RING_SECONDS = 1.0
+FEW = 200
+"""Changes that are translated at once: some five milliseconds."""
+
 CHUNK = 1000
 PORTION_BYTES = 8 * 1024 * 1024
 STEADY_SECONDS = 30.0
@@ -108,6 +113,7 @@ class _Lead:
         self._log = log
         self._rung = relay._rung
         self._heads: dict[str, int] = {}
+        self._reading: asyncio.Task[list[Change]] | None = None
         self._writing: asyncio.Task[None] | None = None
         self._chores_at = 0.0
 
@@ -127,7 +133,8 @@ class _Lead:
             await asyncio.wait({following, beating}, return_when=asyncio.FIRST_COMPLETED)
             await (following if following.done() else beating)
         finally:
-            tasks = [task for task in (following, beating, self._writing) if task is not None]
+            working = (following, beating, self._reading, self._writing)
+            tasks = [task for task in working if task is not None]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -225,7 +232,7 @@ class _Lead:
             return 0
         metrics.CHANGES.inc(len(changes))
         await self._watch(changes)
-        drafts = self._translate(changes)
+        drafts = await self._translate(changes)
         await self._written()
         messages = await self._number(drafts)
         self._read = snapshot
@@ -242,11 +249,18 @@ class _Lead:
         if not self._watched.keys() >= {change.entity for change in changes}:
             self._watched = await self._log.watched()
 
-    def _translate(self, changes: Sequence[Change]) -> list[Draft]:
-        """Transactions in the order of their last ids: whoever waited for another comes after it."""
+    async def _translate(self, changes: Sequence[Change]) -> list[Draft]:
+        """Transactions in the order of their last ids: whoever waited for another comes after it.
+
+        Many at once are translated beside the event loop: sockets and links have their turns.
+        """
         last = {change.xid: change.id for change in changes}
         ordered = sorted(changes, key=lambda change: (last[change.xid], change.id))
-        drafts, broken = translate(ordered, self._watched, self._relay._bulk_limit)
+        task = ordered, self._watched, self._relay._bulk_limit
+        if len(ordered) > FEW:
+            drafts, broken = await asyncio.to_thread(translate, *task)
+        else:
+            drafts, broken = translate(*task)
         if broken:
             metrics.BROKEN.inc(broken)
             _log.error("changes without key or company: every company is told", changes=broken)
@@ -304,34 +318,34 @@ class _Lead:
     # --- a backlog: more than a page at once
 
     async def _backlog(self) -> None:
-        """Reads up to the place's target in pages of whole transactions, each stored by itself."""
+        """Reads up to the place's target in pages of whole transactions, each stored by itself.
+
+        A page is read while the one before is translated, and that while its own former is stored.
+        """
         target = self._place.target
         assert target is not None
-        page: list[int] = []
-        weight = load = 0
-        upto = self._place.upto
-        for xid, last, changes, size in await self._log.transactions(self._place):
-            if page and (weight + changes > PAGE or load + size > PAGE_BYTES):
-                await self._store_page(page, upto)
-                page, weight, load = [], 0, 0
-            if changes > PAGE or size > PAGE_BYTES:
-                await self._store_large(xid, last)
-            else:
-                page.append(xid)
-                weight += changes
-                load += size
-            upto = last
-        if page:
-            await self._store_page(page, upto)
+        pages = _pages(await self._log.transactions(self._place))
+        for page, after in zip_longest(pages, pages[1:]):
+            if page.large:
+                await self._written()
+                await self._store_large(page.xids[0], page.upto)
+                continue
+            reading, self._reading = self._reading, None
+            changes = await (reading or self._log.changes_of(page.xids))
+            if after is not None and not after.large:
+                self._reading = asyncio.create_task(self._log.changes_of(after.xids))
+            metrics.CHANGES.inc(len(changes))
+            await self._watch(changes)
+            drafts = await self._translate(changes)
+            await self._written()
+            messages = await self._number(drafts)
+            self._writing = asyncio.create_task(self._store_page(messages, page.upto))
+        await self._written()
         self._place.cursor = self._read = target
         self._place.target, self._place.upto = None, 0
         await self._log.keep(self._place)
 
-    async def _store_page(self, xids: Sequence[int], upto: int) -> None:
-        changes = await self._log.changes_of(xids)
-        metrics.CHANGES.inc(len(changes))
-        await self._watch(changes)
-        messages = await self._number(self._translate(changes))
+    async def _store_page(self, messages: list[Message], upto: int) -> None:
         await self._store_all(upto, _once(messages))
         if messages:
             self._relay._deliver(self._place.epoch, messages)
@@ -364,7 +378,7 @@ class _Lead:
                         yield await self._number(drafts)
                         drafts = []
                     if current is None and common:
-                        yield await self._number(self._translate(common))
+                        yield await self._number(await self._translate(common))
                     current = company
                     name = company_named(company.encode())
                     transaction = Transaction(self._watched, only=name or "")
@@ -373,7 +387,7 @@ class _Lead:
                     transaction.barrier(waiting.pop(0))
                 transaction.add(change)
             if current is None and common:
-                yield await self._number(self._translate(common))
+                yield await self._number(await self._translate(common))
             yield await self._number(drafts + transaction.drafts(limit))
 
         await self._store_all(upto, chunks())
@@ -425,6 +439,31 @@ class _Lead:
         self._read = self._place.cursor
         await self._log.keep(self._place)
         _log.warning("a new epoch", epoch=self._place.epoch, reason=reason)
+
+
+class _Page(NamedTuple):
+    """Some transactions of a backlog; `upto` is the last id of the last one."""
+
+    xids: list[int]
+    upto: int
+    large: bool
+
+
+def _pages(transactions: Iterable[tuple[int, int, int, int]]) -> list[_Page]:
+    """Groups transactions; one that is more than a page stands alone and is large."""
+    pages: list[_Page] = []
+    weight = load = 0
+    for xid, last, changes, size in transactions:
+        weight, load = weight + changes, load + size
+        if changes > PAGE or size > PAGE_BYTES:
+            pages.append(_Page([xid], last, True))
+        elif not pages or pages[-1].large or weight > PAGE or load > PAGE_BYTES:
+            pages.append(_Page([xid], last, False))
+            weight, load = changes, size
+        else:
+            pages[-1] = pages[-1]._replace(upto=last)
+            pages[-1].xids.append(xid)
+    return pages
 
 
 def _portions(messages: Sequence[Message]) -> Iterator[list[Message]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import multiprocessing
 import os
 import resource
@@ -28,6 +29,9 @@ EXIT_SECONDS = 28.0
 CERTIFICATE_SECONDS = 10.0
 
 Socket = socket.socket
+
+GC_ALLOCATIONS = 50_000
+"""Python looks for reference cycles after 700 new objects: in a batch of thousands, again and again."""
 
 _log = structlog.get_logger("notifier")
 
@@ -240,6 +244,7 @@ def _work(settings: Settings, listening: socket.socket) -> None:
 
 
 async def _one(settings: Settings, sockets: list[socket.socket], ready: Callable[[], None]) -> None:
+    gc.set_threshold(GC_ALLOCATIONS)
     await serve(Node(settings), settings, sockets, ready)
 
 
