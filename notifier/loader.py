@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 MOMENT, LONGEST_WAIT = 0.005, 0.25
-"""In a storm a query waits for company: as long as more come with every moment, in seconds."""
+"""In a storm, which is when several were asked lately, a query waits for company: as long as more
+come with every moment. In seconds."""
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -24,6 +25,7 @@ class Loader(Generic[K, V]):
         self._limit = limit
         self._waiting: dict[K, asyncio.Future[V]] = {}
         self._task: asyncio.Task[None] | None = None
+        self._storm_until = 0.0
 
     async def get(self, key: K) -> V:
         """The answer of a query that began after this call. Raises what `load` raises."""
@@ -35,17 +37,17 @@ class Loader(Generic[K, V]):
         return await asyncio.shield(future)
 
     async def _run(self) -> None:
-        storm = False
         try:
             while self._waiting:
                 await asyncio.sleep(0)  # whoever asks in this turn of the loop comes along
-                if storm:
+                if time.monotonic() < self._storm_until:
                     await self._gather()
                 batch = dict(list(self._waiting.items())[: self._limit])
-                storm = len(batch) > 1
                 for key in batch:
                     del self._waiting[key]
                 await self._answer(batch)
+                if len(batch) > 1:
+                    self._storm_until = time.monotonic() + LONGEST_WAIT
         finally:
             self._task = None
 

@@ -1,0 +1,94 @@
+"""Many small questions, few queries."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+import pytest
+
+from notifier.loader import Loader
+
+
+class Asked:
+    """A query that notes its keys and waits until it may answer; the answer is the key's double."""
+
+    def __init__(self) -> None:
+        self.queries: list[list[int]] = []
+        self.may = asyncio.Event()
+        self.may.set()
+        self.began = asyncio.Event()
+        self.fails = False
+
+    async def __call__(self, keys: Sequence[int]) -> Mapping[int, int]:
+        self.queries.append(list(keys))
+        self.began.set()
+        await self.may.wait()
+        if self.fails:
+            raise ConnectionError("gone")
+        return {key: 2 * key for key in keys}
+
+
+async def test_what_is_asked_at_once_is_one_query_and_equal_keys_one_key() -> None:
+    asked = Asked()
+    loader = Loader(asked)
+    assert await asyncio.gather(*(loader.get(key) for key in (1, 2, 1, 3))) == [2, 4, 2, 6]
+    assert asked.queries == [[1, 2, 3]]
+
+
+async def test_an_answer_is_of_a_query_that_began_after_the_question() -> None:
+    asked = Asked()
+    asked.may.clear()
+    loader = Loader(asked)
+    first = asyncio.create_task(loader.get(1))
+    await asked.began.wait()
+    second = asyncio.create_task(loader.get(1))
+    await asyncio.sleep(0)
+    asked.may.set()
+    assert (await first, await second) == (2, 2)
+    assert asked.queries == [[1], [1]]
+
+
+async def test_in_a_storm_those_who_come_one_after_the_other_share_a_query(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("notifier.loader.LONGEST_WAIT", 60.0)
+    asked = Asked()
+    loader = Loader(asked)
+    await asyncio.gather(loader.get(1), loader.get(2))  # it has begun
+    storm = []
+    for key in range(3, 50):
+        storm.append(asyncio.create_task(loader.get(key)))
+        await asyncio.sleep(0)
+    assert await asyncio.gather(*storm) == [2 * key for key in range(3, 50)]
+    assert asked.queries == [[1, 2], list(range(3, 50))]
+
+
+async def test_no_query_has_more_keys_than_the_limit() -> None:
+    asked = Asked()
+    loader = Loader(asked, limit=10)
+    await asyncio.gather(*(loader.get(key) for key in range(25)))
+    assert [len(keys) for keys in asked.queries] == [10, 10, 5]
+
+
+async def test_a_failure_is_everybodys_who_asked_and_nobody_elses() -> None:
+    asked = Asked()
+    asked.fails = True
+    loader = Loader(asked)
+    answers = await asyncio.gather(loader.get(1), loader.get(2), return_exceptions=True)
+    assert all(isinstance(answer, ConnectionError) for answer in answers)
+    asked.fails = False
+    assert await loader.get(1) == 2
+
+
+async def test_who_stops_waiting_takes_the_answer_from_nobody() -> None:
+    asked = Asked()
+    asked.may.clear()
+    loader = Loader(asked)
+    goes, stays = asyncio.create_task(loader.get(1)), asyncio.create_task(loader.get(1))
+    await asked.began.wait()
+    goes.cancel()
+    asked.may.set()
+    assert await stays == 2
+    with pytest.raises(asyncio.CancelledError):
+        await goes
