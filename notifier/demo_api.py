@@ -169,7 +169,7 @@ def _update(table: str) -> Callable[[Connection, Request], Awaitable[Response]]:
     async def update(connection: Connection, request: Request) -> Response:
         values = await _values(table, request)
         changes = ", ".join(f"{name} = ${number}" for number, name in enumerate(values, 2))
-        sql = f"UPDATE {table} SET {changes}, updated_at = now() WHERE id = $1 RETURNING id"  # noqa: S608
+        sql = f"UPDATE {table} SET {changes}, updated_at = now() WHERE id = $1 RETURNING id"  # noqa: S608 - our names
         if not values:
             raise Refused(400, "there is nothing to change")
         return _answer(
