@@ -200,7 +200,8 @@ export class Calendar {
     );
     this.#root.replaceChildren(scroll);
     this.now();
-    const morning = Math.min(7, Math.max(0, Math.floor(((this.#zone.wall(Date.now()) % DAY) / HOUR)) - 2));
+    const starts = chosen.flatMap((day) => this.#of(day).flatMap((each) => (each.whole ? [] : [Math.max(each.starts - day, 0)])));
+    const morning = Math.min(7, ...starts.map((start) => Math.floor(start / HOUR)));
     scroll.scrollTop = (scroll.lastElementChild.offsetHeight / 24) * morning;
   }
 
