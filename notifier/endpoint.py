@@ -88,6 +88,7 @@ class AsgiWire:
     """The wire under a server that knows nothing of ours: each text goes through ASGI's `send`."""
 
     fast = None
+    deflates = False
     flow: Flow | None = None
 
     def __init__(self, send: Send, max_buffer: int) -> None:

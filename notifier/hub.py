@@ -12,11 +12,13 @@ from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
+
+import structlog
 
 from notifier import metrics
 from notifier.errors import DatabaseError
-from notifier.frames import CHUNK_BYTES, body, chunks, frame
+from notifier.frames import CHUNK_BYTES, body, chunks, deflated, frame
 from notifier.messages import Message
 
 SLICE = 500
@@ -25,6 +27,9 @@ SLICE = 500
 RECENT_MESSAGES = 2000
 RECENT_BYTES = 1024 * 1024
 """What a channel keeps for those who resume, so that many of them cost one query."""
+
+WAITING_BYTES = 32 * 1024 * 1024
+"""What may wait to be written to a company that has more news than its sockets can be told."""
 
 BUDGET_BYTES = 128 * 1024 * 1024
 PRESSED_BYTES = 16 * 1024
@@ -37,6 +42,11 @@ REVOCATION_SECONDS = 120.0
 
 BEHIND_SECONDS = 5.0
 """How long a client that has more than this node may wait until the node has it too."""
+
+
+Write: TypeAlias = Callable[[bytes], object]
+
+_log = structlog.get_logger("notifier.hub")
 
 
 class Subscriber(Protocol):
@@ -149,10 +159,12 @@ class Channel:
         self.pins = 0
         self._taken = position
         self._growing: asyncio.Future[None] | None = None
-        self._fast: dict[Subscriber, Callable[[bytes], object]] = {}
+        self._fast: dict[Subscriber, Write] = {}
+        self._deflating: dict[Subscriber, Write] = {}  # fast as well, by frames compressed for all
         self._slow: dict[Subscriber, None] = {}
         self._users: dict[str, set[Subscriber]] = {}
         self._queue: deque[Part] = deque()
+        self._waiting = 0  # bytes of the queue
         self._pumping: asyncio.Task[None] | None = None
         self._gone: set[Subscriber] = set()  # who left since the batch began
 
@@ -161,29 +173,38 @@ class Channel:
         """The last message that its subscribers have, or are being given."""
         return self.recent.last
 
+    @property
+    def overrun(self) -> bool:
+        """Whether more waits to be written than may be kept: nobody will ever be level."""
+        return self._waiting > WAITING_BYTES
+
     def __len__(self) -> int:
-        return len(self._fast) + len(self._slow)
+        return len(self._fast) + len(self._deflating) + len(self._slow)
 
     def subscribers(self) -> list[Subscriber]:
         """Everybody who follows it."""
-        return [*self._fast, *self._slow]
+        return [*self._fast, *self._deflating, *self._slow]
 
     # --- who follows
 
-    def join(self, subscriber: Subscriber, write: Callable[[bytes], object] | None) -> None:
-        """From the next message on; `write` takes frames without further ado, None: not so fast."""
+    def join(self, subscriber: Subscriber, write: Write | None, *, deflates: bool = False) -> None:
+        """From the next message on; `write` takes frames without further ado, None: not so fast.
+
+        `deflates`: it takes compressed frames too.
+        """
         if write is None:
             self._slow[subscriber] = None
         else:
-            self._fast[subscriber] = write
+            (self._deflating if deflates else self._fast)[subscriber] = write
         self._users.setdefault(subscriber.user, set()).add(subscriber)
         metrics.SUBSCRIBERS.inc()
 
     def leave(self, subscriber: Subscriber) -> None:
         """Nothing more from now on."""
-        if subscriber not in self._fast and subscriber not in self._slow:
+        if subscriber not in self._users.get(subscriber.user, ()):
             return
         self._fast.pop(subscriber, None)
+        self._deflating.pop(subscriber, None)
         self._slow.pop(subscriber, None)
         if self._pumping is not None:
             self._gone.add(subscriber)
@@ -195,14 +216,15 @@ class Channel:
 
     def slow_down(self, subscriber: Subscriber) -> None:
         """Its transport piles up: its size is looked at with every write."""
-        if self._fast.pop(subscriber, None) is not None:
-            self._slow[subscriber] = None
+        for group in (self._fast, self._deflating):
+            if group.pop(subscriber, None) is not None:
+                self._slow[subscriber] = None
 
-    def speed_up(self, subscriber: Subscriber, write: Callable[[bytes], object]) -> None:
+    def speed_up(self, subscriber: Subscriber, write: Write, *, deflates: bool = False) -> None:
         """Its transport has drained."""
         if subscriber in self._slow:
             del self._slow[subscriber]
-            self._fast[subscriber] = write
+            (self._deflating if deflates else self._fast)[subscriber] = write
 
     # --- what they hear
 
@@ -219,14 +241,21 @@ class Channel:
             messages = messages[len(known) :]
         if messages:
             self._taken = messages[-1].position
-            self._queue.extend(_parts(messages))
+            for part in _parts(messages):
+                self._queue.append(part)
+                self._waiting += part.size
         if self._pumping is not None:
             return
         while self._queue:
             if len(self) > SLICE or self._queue[0].size > CHUNK_BYTES:
                 self._pumping = asyncio.create_task(self._pump())
                 return
-            self._write_now(self._queue.popleft())
+            self._write_now(self._next())
+
+    def _next(self) -> Part:
+        part = self._queue.popleft()
+        self._waiting -= part.size
+        return part
 
     def _write_now(self, part: Part) -> None:
         """The hot path: one frame a message, one write a subscriber."""
@@ -238,6 +267,10 @@ class Channel:
         slow = list(self._slow)
         for write in list(self._fast.values()):  # a write may make its subscriber a slow one
             write(data)
+        if self._deflating:
+            packed = b"".join([deflated(message.body) for message in part.messages])
+            for write in list(self._deflating.values()):
+                write(packed)
         if slow:
             bodies = [message.body for message in part.messages]
             for subscriber in slow:
@@ -248,19 +281,21 @@ class Channel:
         """The same in slices. Who leaves meanwhile hears nothing more; who joins has it already."""
         try:
             while self._queue:
-                part = self._queue.popleft()
+                part = self._next()
                 everybody = self.subscribers()
                 self._gone.clear()
                 for chunk in chunks(self._remember(part.messages)):
                     data = b"".join(chunk)
                     bodies = [body(framed) for framed in chunk]
+                    packed = b"".join(map(deflated, bodies)) if self._deflating else b""
                     for start in range(0, len(everybody), SLICE):
                         for subscriber in everybody[start : start + SLICE]:
                             if subscriber in self._gone:
                                 continue
-                            write = self._fast.get(subscriber)
-                            if write is not None:
+                            if write := self._fast.get(subscriber):
                                 write(data)
+                            elif packed and (write := self._deflating.get(subscriber)):
+                                write(packed)
                             else:
                                 subscriber.write(data, bodies)
                         await asyncio.sleep(0)
@@ -293,6 +328,7 @@ class Channel:
     def restart(self) -> None:
         """Another epoch begins: what waits to be said belongs to the old one."""
         self._queue.clear()
+        self._waiting = 0
         self._taken = 0
         self.recent.forget()
         self.recent = Recent(0, self._budget)
@@ -311,6 +347,8 @@ class Channel:
 
     def lose(self) -> None:
         """Everybody must come back."""
+        self._queue.clear()
+        self._waiting = 0
         self.recent.forget()
         for subscriber in self.subscribers():
             subscriber.lost()
@@ -351,6 +389,10 @@ class Hub:
             channel = self._channels.get(company)
             if channel is not None:
                 channel.publish(batch)
+                if channel.overrun:
+                    _log.error("a company has more news than its sockets take", company=company)
+                    del self._channels[company]
+                    channel.lose()
             else:
                 self._early[company] += batch
 

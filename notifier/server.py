@@ -22,7 +22,7 @@ from notifier import logs
 from notifier.app import Node
 from notifier.errors import NotifierError, SettingsError
 from notifier.settings import Settings
-from notifier.wire import MESSAGE_BYTES, GuardedHttp, WireProtocol
+from notifier.wire import HANDSHAKE_SECONDS, MESSAGE_BYTES, GuardedHttp, WireProtocol
 
 BACKLOG = 4096
 EXIT_SECONDS = 28.0
@@ -39,6 +39,25 @@ _log = structlog.get_logger("notifier")
 class _Server(uvicorn.Server):
     """uvicorn's server without its signals: it closes every socket at once."""
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's, with a deadline for the TLS handshake: left to itself, it may take 60 s."""
+        config = self.config
+
+        def protocol() -> GuardedHttp:
+            return GuardedHttp(config, self.server_state, app_state={})
+
+        self.servers = [
+            await asyncio.get_running_loop().create_server(
+                protocol,
+                sock=each,
+                ssl=config.ssl,
+                ssl_handshake_timeout=HANDSHAKE_SECONDS if config.ssl else None,
+                backlog=config.backlog,
+            )
+            for each in sockets or ()
+        ]
+        self.started = True
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
@@ -47,6 +66,7 @@ class _Server(uvicorn.Server):
 def configuration(settings: Settings, app: object) -> uvicorn.Config:
     """How uvicorn is set up. Raises SettingsError for a certificate that cannot be read."""
     WireProtocol.max_buffer = settings.max_buffer_bytes
+    WireProtocol.deflate = settings.deflate
     config = uvicorn.Config(
         app,  # type: ignore[arg-type]  # Starlette's ASGI types are not uvicorn's
         http=GuardedHttp,

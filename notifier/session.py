@@ -89,6 +89,10 @@ class Wire(Protocol):
     def fast(self) -> Callable[[bytes], object] | None:
         """The transport's write, where there is one: takes whole frames."""
 
+    @property
+    def deflates(self) -> bool:
+        """Whether these may be compressed ones."""
+
     def write(self, frames: bytes, bodies: Sequence[bytes]) -> None:
         """Queues frames, or the same as texts; ends the socket when too much is queued."""
 
@@ -396,7 +400,7 @@ class Session:
             if position >= channel.position:
                 channel.pins += 1
                 self._channel = channel
-                channel.join(self, self._wire.fast)
+                channel.join(self, self._wire.fast, deflates=self._wire.deflates)
                 return
             frames = await hub.page(channel, position)
             if not frames:
@@ -479,8 +483,9 @@ class Session:
 
     def speed_up(self) -> None:
         """The wire has drained."""
-        if self._channel is not None and self._wire.fast is not None:
-            self._channel.speed_up(self, self._wire.fast)
+        fast = self._wire.fast
+        if self._channel is not None and fast is not None:
+            self._channel.speed_up(self, fast, deflates=self._wire.deflates)
 
     # --- the end
 

@@ -113,6 +113,7 @@ class Settings(BaseSettings):
     max_buffer_bytes: Annotated[int, Field(ge=64 * 1024)] = 1024**2
     auth_timeout_seconds: Annotated[float, Field(gt=0)] = 10
     ping_seconds: Annotated[float, Field(gt=0)] = 20
+    deflate: bool = False
     doorbell: bool = True
     max_connections: Annotated[int, Field(ge=1)] = 100_000
     max_connections_per_user: Annotated[int, Field(ge=1)] = 1000

@@ -17,12 +17,16 @@ from typing import Any, ClassVar, Protocol, cast
 from uvicorn._types import ASGIReceiveEvent
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.extensions.permessage_deflate import (
+    PerMessageDeflate,
+    ServerPerMessageDeflateFactory,
+)
 from websockets.frames import Frame
 from websockets.protocol import OPEN
 
 from notifier import metrics
 from notifier.errors import Closure, TooMany, TooSlow
-from notifier.frames import frame
+from notifier.frames import WINDOW_BITS, frame
 from notifier.messages import Disconnect, encode
 
 EXTENSION = "notifier.wire"
@@ -54,6 +58,14 @@ IDLE_FRAMES, IDLE_SECONDS = 1000, 10.0
 """Pings, pongs and further fragments, which make work and say nothing, that a client may send."""
 
 
+_DEFLATE = ServerPerMessageDeflateFactory(
+    server_no_context_takeover=True,
+    client_no_context_takeover=True,
+    server_max_window_bits=WINDOW_BITS,
+    client_max_window_bits=WINDOW_BITS,
+)
+
+
 class Flow(Protocol):
     """What whoever uses the wire hears of it."""
 
@@ -68,9 +80,10 @@ class Flow(Protocol):
 
 
 class WireProtocol(WebSocketsSansIOProtocol):
-    """One connection. `max_buffer` is set once for the process, before the server starts."""
+    """One connection. `max_buffer` and `deflate` are set once for the process, before it serves."""
 
     max_buffer: ClassVar[int] = 1024 * 1024
+    deflate: ClassVar[bool] = False
 
     flow: Flow | None = None
     ending: Closure | None = None
@@ -82,6 +95,8 @@ class WireProtocol(WebSocketsSansIOProtocol):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        if self.deflate:
+            self.conn.available_extensions = [_DEFLATE]
         # Four of asyncio's deques would be a tenth of what an idle socket costs.
         self.queue = cast("asyncio.Queue[ASGIReceiveEvent]", _Inbox(self.loop))
         self.writable = cast("asyncio.Event", _Gate(self.loop))
@@ -91,6 +106,14 @@ class WireProtocol(WebSocketsSansIOProtocol):
         high = min(HIGH_WATER, self.max_buffer // 2)
         cast("Transport", transport).set_write_buffer_limits(high=high, low=high // 4)
         self.fast = self.transport.write
+
+    @property
+    def deflates(self) -> bool:
+        """Whether the client takes frames that were compressed for all."""
+        return any(
+            isinstance(agreed, PerMessageDeflate) and agreed.local_max_window_bits >= WINDOW_BITS
+            for agreed in self.conn.extensions
+        )
 
     async def run_asgi(self) -> None:
         cast("dict[str, Any]", self.scope["extensions"])[EXTENSION] = self

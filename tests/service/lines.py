@@ -14,6 +14,8 @@ from notifier.frames import body
 class Line:
     """Writes down what is said. While `room` is not set, nobody reads."""
 
+    deflates = False
+
     def __init__(self, *, quick: bool) -> None:
         self.said: list[dict[str, Any]] = []
         self.ended: Closure | None = None
