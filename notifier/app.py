@@ -69,7 +69,11 @@ class Node:
             doorbell=settings.doorbell,
             deliver=self.stream.take,
         )
-        self.crowd = Crowd(settings.max_connections, settings.max_connections_per_user)
+        self.crowd = Crowd(
+            settings.max_connections,
+            settings.max_connections_per_user,
+            settings.max_connections_per_address,
+        )
         self._parts = Parts(
             self.stream.hub,
             self.tokens,

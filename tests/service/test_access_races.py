@@ -15,6 +15,7 @@ from typing import Any, cast
 import pytest
 from msgspec import structs
 
+from notifier import addresses
 from notifier import session as sessions
 from notifier.errors import (
     AnotherUser,
@@ -137,9 +138,9 @@ class World:
         )
         self.sessions: list[Session] = []
 
-    def open(self, *, quick: bool = True) -> tuple[Session, Line]:
+    def open(self, address: str = "", *, quick: bool = True) -> tuple[Session, Line]:
         line = Line(quick=quick)
-        session = Session(self.parts, line)
+        session = Session(self.parts, line, address)
         self.sessions.append(session)
         return session, line
 
@@ -1115,3 +1116,88 @@ async def test_a_life_of_years_is_waited_for_in_pieces(world: World) -> None:
     left = session._timer.when() - asyncio.get_running_loop().time()
     assert 0 < left <= sessions.LONGEST_TIMER
     assert line.kinds == ["AuthenticationResult"]
+
+
+# --- addresses
+
+
+async def guess(session: Session) -> None:
+    await session.hear('{"type": "authenticate", "token": "no token"}')
+
+
+async def test_no_address_has_more_sockets_than_allowed(world: World) -> None:
+    """C17."""
+    world.crowd = world.parts.crowd = Crowd(100, 100, 2)
+    first, _ = world.open("192.0.2.1")
+    world.open("192.0.2.1")
+    for _ in range(2):
+        with pytest.raises(TooMany):
+            world.open("192.0.2.1")
+    for _ in range(2):
+        world.open("192.0.2.2")
+    for _ in range(4):
+        world.open()  # nobody knows from where
+    first.forget()
+    first.forget()
+    world.open("192.0.2.1")
+    with pytest.raises(TooMany):
+        world.open("192.0.2.1")
+    assert len(world.crowd.sessions) == 8
+
+
+async def test_bad_tokens_of_an_address_stand_in_line_and_no_good_one_behind_them(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C17."""
+    monkeypatch.setattr(sessions, "REFUSED_SECONDS", 0.0)
+    monkeypatch.setattr(addresses, "TURN_SECONDS", 3600.0)
+    told, _ = world.open("192.0.2.1")
+    with pytest.raises(BadToken):
+        await guess(told)
+    guessing = [asyncio.create_task(guess(world.open("192.0.2.1")[0])) for _ in range(3)]
+    await settle()
+    assert [task.done() for task in guessing] == [True, False, False]
+    good, line = world.open("192.0.2.1")
+    await authenticate(good)
+    assert line.kinds == ["AuthenticationResult"]
+    with pytest.raises(Expired):  # a good one that is too late
+        await authenticate(world.open("192.0.2.1")[0], ttl=-60)
+    with pytest.raises(BadToken):
+        await guess(world.open("192.0.2.2")[0])
+    for task in guessing:
+        task.cancel()
+    await asyncio.gather(*guessing, return_exceptions=True)
+    with pytest.raises(BadToken):  # the line is gone with them
+        await guess(world.open("192.0.2.1")[0])
+
+
+async def test_with_too_long_a_line_no_token_of_the_address_is_looked_at(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C17."""
+
+    class CountingTokens(Tokens):
+        async def verify(self, token: str) -> Identity:
+            looked_at.append(token)
+            return await super().verify(token)
+
+    looked_at: list[str] = []
+    monkeypatch.setattr(sessions, "REFUSED_SECONDS", 3600.0)
+    monkeypatch.setattr(addresses, "LONGEST_LINE", 2)
+    world.parts.tokens = CountingTokens(secret=SECRET)
+    known, line = world.open("192.0.2.1")
+    await authenticate(known)
+    guessing = [asyncio.create_task(guess(world.open("192.0.2.1")[0])) for _ in range(2)]
+    await settle()
+    assert len(looked_at) == 3
+    for attempt in (guess, authenticate):
+        with pytest.raises(TooMany):
+            await attempt(world.open("192.0.2.1")[0])
+    assert len(looked_at) == 3
+    await authenticate(known)  # who is known already may extend his stay
+    await authenticate(world.open("192.0.2.2")[0])
+    assert line.kinds == ["AuthenticationResult"] * 2
+    for task in guessing:
+        task.cancel()
+    await asyncio.gather(*guessing, return_exceptions=True)
+    await authenticate(world.open("192.0.2.1")[0])
