@@ -68,6 +68,8 @@ class Membership:
                 [_castable(user, member_type) for _, user in pairs],
                 [company for company, _ in pairs],
                 [user for _, user in pairs],
+                [_castable(_capitals(company), company_type) for company, _ in pairs],
+                [_capitals(company) for company, _ in pairs],
             )
         except asyncpg.DataError:  # a letter that the database cannot write, an id of another type
             if len(pairs) == 1:
@@ -104,7 +106,8 @@ class Membership:
                 "no watched table names members; set member in [[watch]], or MEMBERSHIP_QUERY"
             )
         names = dict(rows[0])
-        self._single = names["single"]
+        # A text column may hold one uuid in two spellings, and so a second row.
+        self._single = names["single"] and names["company_type"] in ("uuid", *_BITS)
         return read("membership").format(**names), names["company_type"], names["member_type"]
 
     async def _load_each(self, pairs: Sequence[Pair]) -> Mapping[Pair, bool]:
@@ -128,6 +131,11 @@ async def as_text(connection: Connection, query: str) -> None:
             await connection.set_type_codec(
                 kind.name, schema=kind.schema, encoder=str, decoder=str, format="text"
             )
+
+
+def _capitals(company: str) -> str:
+    """A uuid's other spelling, which a column of text may hold; of anything else its only one."""
+    return company.upper() if is_uuid(company) else company
 
 
 def _castable(value: str, kind: str) -> str:
