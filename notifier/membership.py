@@ -24,6 +24,10 @@ _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
 _BITS = {"bigint": 64, "integer": 32, "smallint": 16}
 
 
+TABLE_PIECE, QUERY_PIECE = 1000, 20
+"""How many pairs are asked about in one go, where nobody waits for the answer."""
+
+
 class Membership:
     """Asks anew each time; who asks at the same time shares a query."""
 
@@ -49,6 +53,11 @@ class Membership:
         So it is where nobody can have a second row: one table, unique in company and user.
         """
         return not self._claim and self._query is None and self._single
+
+    @property
+    def piece(self) -> int:
+        """How many pairs can be asked about without keeping others waiting for long."""
+        return QUERY_PIECE if self._query else TABLE_PIECE
 
     async def may(self, identity: Identity, company: str) -> bool:
         """Whether the user may see the company now. Raises DatabaseError where it cannot be asked."""
@@ -111,7 +120,7 @@ class Membership:
         return read("membership").format(**names), names["company_type"], names["member_type"]
 
     async def _load_each(self, pairs: Sequence[Pair]) -> Mapping[Pair, bool]:
-        """The operator's query, pair by pair."""
+        """The operator's query, pair by pair: it cannot be asked for many without rewriting it."""
         assert self._query is not None
         answers: dict[Pair, bool] = {}
         for company, user in pairs:

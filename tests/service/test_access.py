@@ -412,6 +412,7 @@ async def test_what_no_trigger_saw_is_found_out_when_access_is_checked_again(
         company,
     )
     running = await node(database.dsn)
+    await Calendar(database).reaches(company, 2)
     (lost, line), (kept, other) = [await follow(running, user, company) for user in ("u1", "u2")]
     await database.execute(
         "SET session_replication_role = replica; DELETE FROM employees WHERE user_id = 'u1';"
