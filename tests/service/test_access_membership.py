@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from uuid import UUID, uuid4
 
@@ -80,9 +81,9 @@ async def test_a_user_is_who_the_row_names_to_the_letter(
     assert not await may("no uuid", named)
 
 
-async def test_what_the_database_cannot_write_is_refused_and_harms_nobody(
-    postgres: str, asking: Asking
-) -> None:
+@pytest.fixture
+async def latin(postgres: str) -> AsyncIterator[Database]:
+    """A migrated database that can write few letters."""
     database = Database(postgres, f"notifier_test_{uuid4().hex[:12]}")
     maker = Database(postgres, "postgres")
     await maker.execute(
@@ -90,20 +91,49 @@ async def test_what_the_database_cannot_write_is_refused_and_harms_nobody(
     )
     try:
         await migrate(with_database(postgres, database.name), calendar=True)
-        company = await database.fetchval(
-            "WITH c AS (INSERT INTO companies (name) VALUES ('A') RETURNING id)"
-            " INSERT INTO employees (company_id, user_id, name)"
-            " SELECT id, 'Zoë', 'Z' FROM c RETURNING company_id::text"
-        )
-        may = asking(database.dsn)
-        assert await may(company, "Zoë")
-        for user in ("🗝", "€", "Zoe"):
-            assert not await may(company, user)
-        answers = [may(company, user) for user in ("Zoë", "🗝", "Zoë")]
-        assert [await answer for answer in answers] == [True, False, True]
+        yield database
     finally:
         maker.leave()
         await database.drop()
+
+
+async def test_what_the_database_cannot_write_is_refused_and_harms_nobody(
+    latin: Database, asking: Asking
+) -> None:
+    company = await latin.fetchval(
+        "WITH c AS (INSERT INTO companies (name) VALUES ('A') RETURNING id)"
+        " INSERT INTO employees (company_id, user_id, name)"
+        " SELECT id, 'Zoë', 'Z' FROM c RETURNING company_id::text"
+    )
+    may = asking(latin.dsn)
+    assert await may(company, "Zoë")
+    for user in ("🗝", "€", "Zoe"):
+        assert not await may(company, user)
+    answers = [may(company, user) for user in ("Zoë", "🗝", "Zoë")]
+    assert [await answer for answer in answers] == [True, False, True]
+
+
+async def test_where_the_token_decides_a_name_that_cannot_be_written_is_that_of_no_company(
+    latin: Database, serve: Serve, connect: Connect
+) -> None:
+    service = await serve(latin, authorization="claim")
+    company = str(COMPANY)
+    names = ["nobody's", "🗝", "Zoë €", company]
+    clients = [await connect(service, "u1", companies=names) for _ in names]
+    answers = await asyncio.gather(
+        *(client.set_company(name) for client, name in zip(clients, names, strict=True))
+    )
+    unknown = answers[0]
+    for answer, name in zip(answers, names, strict=True):
+        assert answer == {**unknown, "Data": {**unknown["Data"], "CompanyId": name}}
+    for client, name in zip(clients[1:3], names[1:3], strict=True):
+        answer = await client.set_company(name, 5, unknown["Data"]["Epoch"])
+        assert answer["Data"]["Recovered"] is False
+        answer = await client.set_company(name, 0, unknown["Data"]["Epoch"])
+        assert answer["Data"]["Recovered"] is True
+    await latin.execute("INSERT INTO companies (id, name) VALUES ($1, 'A')", COMPANY)
+    event = await Calendar(latin).event(company)
+    assert (await clients[-1].expect("EventCreated"))["Data"]["EventId"] == event
 
 
 async def test_without_a_table_of_members_it_is_said_and_nobody_is_let_in(

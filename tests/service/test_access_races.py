@@ -543,6 +543,21 @@ async def test_a_removal_that_the_node_hears_late_is_one_all_the_same(world: Wor
     assert other.heard == [(A, 5)]
 
 
+async def test_a_removal_that_the_node_hears_after_the_return_takes_nothing_away(
+    world: World,
+) -> None:
+    world.log.store(A, 4, revokes=("u",))
+    session, line = await world.enter()  # who is a member again
+    asked = world.door.asked
+    world.log.hear()
+    await settle()
+    assert world.door.asked == asked + 1
+    assert "CompanyRevoked" not in line.kinds
+    assert session.following is not None
+    world.log.say(A)
+    assert line.heard == [(A, 5)]
+
+
 async def test_the_removal_of_others_is_no_question_in_a_replay(world: World) -> None:
     world.log.store(A, 2500, pad=1000)
     world.log.hear()
