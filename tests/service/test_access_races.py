@@ -25,9 +25,11 @@ from notifier.errors import (
     Expired,
     Forbidden,
     KeysUnavailable,
+    Malformed,
     NotAuthenticated,
     NotReady,
     Restart,
+    TooBig,
     TooMany,
     Unreachable,
 )
@@ -1216,3 +1218,70 @@ async def test_with_too_long_a_line_no_token_of_the_address_is_looked_at(
         task.cancel()
     await asyncio.gather(*guessing, return_exceptions=True)
     await authenticate(world.open("192.0.2.1")[0])
+
+
+# --- how much may be said
+
+
+@pytest.mark.parametrize("known", [False, True])
+async def test_a_message_is_as_long_as_it_may_be_and_no_longer(world: World, known: bool) -> None:
+    session, line = world.open()
+    if known:
+        await authenticate(session)
+    limit = (64 if known else 16) * 1024
+    ping = '{"type": "ping", "x": "%s"}'
+    room = limit - len(ping) + 2
+    for letter in ("x", "é", "🗝"):
+        size = len(letter.encode())
+        await session.hear(ping % (letter * (room // size) + "x" * (room % size)))
+        with pytest.raises(TooBig):
+            await session.hear(ping % (letter * (room // size) + "x" * (room % size + 1)))
+    assert line.kinds[-3:] == ["Pong"] * 3
+
+
+async def test_a_hundred_messages_in_ten_seconds_are_heard(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    session, line = world.open()
+    await session.hear('{"type": "ping"}')
+    now += 5
+    for _ in range(99):
+        await session.hear('{"type": "ping"}')
+    with pytest.raises(TooMany):
+        await session.hear('{"type": "ping"}')
+    assert line.kinds == ["Pong"] * 100
+    now += 5  # the first is forgotten, the others and the refused one are not
+    with pytest.raises(TooMany):
+        await session.hear('{"type": "ping"}')
+    now += 5
+    for _ in range(99):
+        await session.hear('{"type": "ping"}')
+    with pytest.raises(TooMany):
+        await session.hear('{"type": "ping"}')
+
+
+async def test_ten_malformed_messages_are_answered_and_the_next_is_the_end(world: World) -> None:
+    session, line = world.open()
+    for _ in range(10):
+        await session.hear("{")
+        await session.hear('{"type": "ping"}')
+    assert line.kinds == ["Error", "Pong"] * 10
+    assert line.said[0]["Error"]["Code"] == "malformed"
+    with pytest.raises(Malformed):
+        await session.hear("{")
+
+
+async def test_before_he_is_known_nobody_has_a_company(world: World) -> None:
+    session, line = world.open()
+    await set_company(session, A)
+    assert line.said[-1]["Error"]["Code"] == "not_authenticated"
+    assert world.door.asked == 0
+
+
+async def test_before_the_log_was_read_no_company_can_be_entered(world: World) -> None:
+    world.log.hub.epoch = ""
+    session, line = await world.enter()
+    assert line.said[-1]["Error"]["Code"] == "unavailable"
+    assert session.following is None

@@ -231,3 +231,41 @@ def test_chunks_keep_order_and_size() -> None:
     groups = frames.chunks(many)
     assert [each for group in groups for each in group] == many
     assert all(len(group) == 1 or sum(map(len, group)) <= frames.CHUNK_BYTES for group in groups)
+
+
+async def test_a_subscriber_is_written_to_in_one_way_at_a_time() -> None:
+    fast: list[bytes] = []
+    own = Listener()
+    channel = Channel("c", 0, Budget())
+    channel.speed_up(own, fast.append)  # who does not follow is not made to
+    channel.slow_down(own)
+    channel.leave(own)
+    assert len(channel) == 0
+    channel.join(own, None)
+    channel.publish([message(1)])
+    channel.slow_down(own)
+    channel.publish([message(2)])
+    channel.speed_up(own, fast.append)
+    channel.speed_up(own, own.written.append)
+    channel.publish([message(3)])
+    assert len(channel) == 1
+    channel.slow_down(own)
+    channel.publish([message(4)])
+    channel.leave(own)
+    channel.leave(own)
+    channel.publish([message(5)])
+    assert own.positions() == [1, 2, 4]
+    assert positions(b"".join(fast)) == [3]
+
+
+async def test_of_who_has_left_nothing_is_kept() -> None:
+    listeners = [Listener("u"), Listener("u"), Listener("v")]
+    channel = channel_of(*listeners)
+    channel.leave(listeners[0])
+    channel.publish([message(1, revokes=("u",))])
+    assert [listener.suspected for listener in listeners] == [[], [(1, True)], []]
+    for listener in listeners:
+        channel.leave(listener)
+    assert not channel._users
+    assert not channel._gone
+    assert channel.subscribers() == []
