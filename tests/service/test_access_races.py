@@ -1285,3 +1285,49 @@ async def test_before_the_log_was_read_no_company_can_be_entered(world: World) -
     session, line = await world.enter()
     assert line.said[-1]["Error"]["Code"] == "unavailable"
     assert session.following is None
+
+
+# --- the wire piles up, the log is lost
+
+
+async def test_a_session_is_written_to_with_care_while_its_wire_piles_up(world: World) -> None:
+    session, line = await world.enter()
+    channel = world.log.hub.known(A)
+    assert channel is not None
+    for pile, fast in ((session.slow_down, 0), (session.speed_up, 1)):
+        pile()
+        assert len(channel._fast) == fast
+        assert len(channel) == 1
+        world.log.say(A)
+    line.fast = None  # a wire that never is
+    session.slow_down()
+    session.speed_up()
+    assert not channel._fast
+    world.log.say(A)
+    assert line.heard == [(A, 1), (A, 2), (A, 3)]
+
+
+async def test_a_session_without_a_company_may_pile_up_as_well(world: World) -> None:
+    session, _ = world.open()
+    session.slow_down()
+    session.speed_up()
+    assert session.following is None
+
+
+async def test_when_the_log_is_lost_everybody_comes_back(world: World) -> None:
+    session, line = await world.enter()
+    world.log.say(A, 3)
+    world.log.hub.lose()
+    session.end(Restart())  # too late
+    assert isinstance(line.ended, NotReady)
+    assert session.ended
+    assert world.log.hub.known(A) is None
+    assert world.log.hub._budget.used == 0
+
+
+async def test_another_epoch_gives_back_what_the_former_has_kept(world: World) -> None:
+    await world.enter()
+    world.log.say(A, 3)
+    assert world.log.hub._budget.used > 0
+    world.log.hub.restart("f")
+    assert world.log.hub._budget.used == 0

@@ -164,6 +164,7 @@ async def test_what_the_channel_knew_already_is_not_said_again_but_may_take_acce
     channel.join(listener, listener.written.append)
     channel.publish([message(4), message(5, revokes=("u",)), message(6)])
     assert listener.positions() == [6]
+    assert len(listener.written) == 1
     assert listener.suspected == [(5, False)]
 
 
@@ -269,3 +270,33 @@ async def test_of_who_has_left_nothing_is_kept() -> None:
     assert not channel._users
     assert not channel._gone
     assert channel.subscribers() == []
+
+
+async def test_who_leaves_and_returns_while_others_are_written_to_hears_what_comes_then() -> None:
+    listeners = [Listener() for _ in range(SLICE * 2)]
+    channel = channel_of(*listeners)
+    last, fast = listeners[-1], list[bytes]()
+    channel.publish([message(1)])
+    await asyncio.sleep(0)  # the first slice
+    channel.leave(last)
+    channel.join(last, fast.append)
+    channel.publish([message(2)])
+    await written(channel)
+    assert last.positions() == []
+    assert positions(b"".join(fast)) == [2]
+
+
+async def test_when_a_write_fails_in_the_middle_everybody_must_come_back() -> None:
+    def fail(_: bytes) -> None:
+        raise RuntimeError("out of memory")
+
+    listeners = [Listener() for _ in range(SLICE * 2)]
+    channel = channel_of(*listeners)
+    channel.join(Listener(), fail)
+    channel.publish([message(1)])
+    pumping = channel._pumping
+    assert pumping is not None
+    with pytest.raises(RuntimeError):
+        await pumping
+    assert all(listener.is_lost for listener in listeners)
+    assert channel._pumping is None
