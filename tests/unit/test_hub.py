@@ -300,3 +300,70 @@ async def test_when_a_write_fails_in_the_middle_everybody_must_come_back() -> No
         await pumping
     assert all(listener.is_lost for listener in listeners)
     assert channel._pumping is None
+
+
+def quiet_hub(head: int = 0) -> Hub:
+    """A hub whose companies have so many messages, all of them gone."""
+
+    async def heads(_: str) -> int:
+        return head
+
+    async def pages(*_: object) -> list[Message]:
+        return []
+
+    node = Hub(heads, pages, 24)
+    node.restart("e")
+    return node
+
+
+async def test_another_epoch_keeps_the_channels_that_are_needed_and_no_other() -> None:
+    node = quiet_hub()
+    idle, pinned, followed = [await node.open(name) for name in ("idle", "pinned", "followed")]
+    listener = Listener()
+    followed.join(listener, listener.written.append)
+    for channel in (idle, followed):
+        node.close(channel)
+    node.deliver([message(1, name) for name in ("idle", "pinned", "followed")])
+    node.restart("f")
+    assert [node.known(name) for name in ("idle", "pinned", "followed")] == [None, pinned, followed]
+    assert node._budget.used == 0
+    assert followed.position == pinned.position == 0
+
+
+async def test_revocations_are_remembered_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("notifier.hub.time.monotonic", lambda: now)
+    node = quiet_hub()
+    node.deliver([message(1, revokes=("u",)), message(2, revokes=("v", "*"))])
+    assert node.serial == 3
+    assert node.revoked("c", "u", 0)
+    assert node.revoked("c", "w", 2)
+    assert not node.revoked("c", "w", 3)
+    assert not node.revoked("d", "u", 0)
+    now += hub.REVOCATION_SECONDS
+    node.deliver([message(3, revokes=("x",))])
+    assert node.revoked("c", "u", 0)
+    now += 1
+    node.deliver([message(4, revokes=("y",))])
+    assert [user for *_, user in node._revocations] == ["x", "y"]
+
+
+async def test_channels_that_nobody_uses_are_kept_for_a_while_the_latest_longest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(hub, "IDLE_CHANNELS", 3)
+    node = quiet_hub()
+    used = await node.open("used")
+    listener = Listener()
+    followed = await node.open("followed")
+    followed.join(listener, listener.written.append)
+    node.close(followed)
+    for name in ("a", "b", "a", "c"):
+        channel = await node.open(name)
+        node.close(channel)
+        node.deliver([message(channel.position + 1, name)])
+    names = ("used", "followed", "a", "b", "c")
+    assert [name for name in names if node.known(name) is not None] == ["used", "followed", "c"]
+    assert node._budget.used == sum(len(framed) for _, framed in channel.recent.after(0))
+    node.close(used)
+    assert node.known("used") is used
