@@ -177,6 +177,7 @@ async def world() -> AsyncIterator[World]:
         session.forget()
     await settle()
     assert not world.crowd.sessions
+    assert not world.crowd._users
     assert not any(channel.pins or len(channel) for channel in world.log.hub._channels.values())
 
 
