@@ -17,7 +17,7 @@ from notifier.endpoint import Endpoint
 from notifier.errors import DatabaseError, NotReady, Restart
 from notifier.health import Health
 from notifier.links import backoff
-from notifier.membership import Membership
+from notifier.membership import Membership, Pair
 from notifier.pages import Pages
 from notifier.relay import Relay
 from notifier.session import Crowd, Parts, Session
@@ -69,7 +69,11 @@ class Node:
             doorbell=settings.doorbell,
             deliver=self.stream.take,
         )
-        self.crowd = Crowd(settings.max_connections, settings.max_connections_per_user)
+        self.crowd = Crowd(
+            settings.max_connections,
+            settings.max_connections_per_user,
+            settings.max_connections_per_address,
+        )
         self._parts = Parts(
             self.stream.hub,
             self.tokens,
@@ -143,32 +147,55 @@ class Node:
             )
 
     async def _recheck(self) -> None:
-        """Every minute: may everybody still see what they follow?"""
+        """Every minute: may everybody still see what they follow?
+
+        Each pair of company and user is asked about once, in pieces that are spread over the
+        minute: what others ask meanwhile goes between two of them.
+        """
         if not self.membership.follows_rows:
             return
-        asked = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        asked: dict[Session, float] = {}
         while True:
-            await asyncio.sleep(RECHECK_SECONDS)
-            now = asyncio.get_running_loop().time()
-            following = [
-                (session, *pair)
-                for session in list(self.crowd.sessions)
-                if (pair := session.following) is not None
-            ]
-            try:
-                answers = await asyncio.gather(
-                    *(self.membership.may(identity, ch.company) for _, identity, ch in following)
-                )
-            except DatabaseError as error:
-                _log.warning("access could not be checked", error=str(error))
-                if now - asked > BLIND_SECONDS:
-                    for session, _, _ in following:
-                        session.end(NotReady())
-                continue
-            asked = now
-            for (session, _, channel), allowed in zip(following, answers, strict=True):
-                if not allowed:
-                    session.revoke(channel)
+            begun = loop.time()
+            following: dict[Pair, list[Session]] = {}
+            for session in self.crowd.sessions:
+                if (pair := session.following) is not None:
+                    identity, channel = pair
+                    following.setdefault((channel.company, identity.user), []).append(session)
+            asked = {
+                session: asked.get(session, begun)
+                for sessions in following.values()
+                for session in sessions
+            }
+            pairs, size = list(following), self.membership.piece
+            pieces = [pairs[start : start + size] for start in range(0, len(pairs), size)] or [[]]
+            for number, piece in enumerate(pieces, 1):
+                due = begun + RECHECK_SECONDS * number / len(pieces)
+                await asyncio.sleep(max(0.0, due - loop.time()))
+                now = loop.time()
+                sessions = [session for pair in piece for session in following[pair]]
+                try:
+                    await self._ask_about(sessions)
+                except DatabaseError as error:
+                    _log.warning("access could not be checked", error=str(error))
+                    for session, then in asked.items():
+                        if now - then > BLIND_SECONDS and session.following is not None:
+                            session.end(NotReady())
+                else:
+                    asked |= dict.fromkeys(sessions, now)
+
+    async def _ask_about(self, sessions: Sequence[Session]) -> None:
+        """Takes the company from those who may not see it any more. Raises DatabaseError."""
+        following = [
+            (session, *pair) for session in sessions if (pair := session.following) is not None
+        ]
+        answers = await asyncio.gather(
+            *(self.membership.may(identity, channel.company) for _, identity, channel in following)
+        )
+        for (session, _, channel), allowed in zip(following, answers, strict=True):
+            if not allowed:
+                session.revoke(channel)
 
     async def _watch_the_clock(self) -> None:
         """Timers do not follow a clock that is set, nor a machine that slept."""

@@ -10,6 +10,7 @@ from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
 from notifier import metrics
+from notifier.addresses import counted
 from notifier.errors import Binary, Closure, Internal, TooSlow
 from notifier.messages import Disconnect, encode
 from notifier.session import Parts, Session
@@ -32,16 +33,18 @@ class Endpoint:
             await send({"type": "websocket.close", "code": 4403})  # before accept: HTTP 403
             return
         await send({"type": "websocket.accept"})
+        peer = scope.get("client")
+        address = counted(peer[0]) if peer else ""
         wire = scope.get("extensions", {}).get(EXTENSION)
         if isinstance(wire, WireProtocol):
             wire.forget_handshake()
-            await self._talk(wire, receive)
+            await self._talk(wire, receive, address)
             return
         async with asyncio.TaskGroup() as tasks:
             slow = AsgiWire(send, self._max_buffer)
             tasks.create_task(slow.run())
             try:
-                await self._talk(slow, receive)
+                await self._talk(slow, receive, address)
             finally:
                 slow.finish()
 
@@ -54,10 +57,10 @@ class Endpoint:
             or (len(origins) == 1 and origins[0] in self._origins)
         )
 
-    async def _talk(self, wire: WireProtocol | AsgiWire, receive: Receive) -> None:
+    async def _talk(self, wire: WireProtocol | AsgiWire, receive: Receive, address: str) -> None:
         session: Session | None = None
         try:
-            session = Session(self._parts, wire)
+            session = Session(self._parts, wire, address)
             wire.flow = session
             while True:
                 event = await receive()

@@ -46,7 +46,6 @@ REOPENING = 1 << 62
 _ERA = 1 << 32
 _FULL = 1 << 62
 _MARGIN = 1 << 20
-_SEPARATOR = chr(31)
 
 
 class Place(msgspec.Struct):
@@ -243,7 +242,7 @@ class Log:
             [message.body for message in messages],
             messages[-1].seq,
             cursor,
-            [_SEPARATOR.join(message.revokes) for message in messages]
+            [_array(message.revokes) if message.revokes else "" for message in messages]
             if any(message.revokes for message in messages)
             else None,
         )
@@ -416,6 +415,11 @@ class Log:
             "SELECT notifier.log_bytes() AS bytes, max_log_bytes FROM notifier.configuration"
         )
         return (row["bytes"], row["max_log_bytes"]) if row else (0, 0)
+
+
+def _array(users: tuple[str, ...]) -> str:
+    """As a JSON array: an id may hold any character that could separate it from the next."""
+    return msgspec.json.encode(users).decode()
 
 
 @asynccontextmanager

@@ -24,6 +24,10 @@ _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
 _BITS = {"bigint": 64, "integer": 32, "smallint": 16}
 
 
+TABLE_PIECE, QUERY_PIECE = 1000, 20
+"""How many pairs are asked about in one go, where nobody waits for the answer."""
+
+
 class Membership:
     """Asks anew each time; who asks at the same time shares a query."""
 
@@ -50,6 +54,11 @@ class Membership:
         """
         return not self._claim and self._query is None and self._single
 
+    @property
+    def piece(self) -> int:
+        """How many pairs can be asked about without keeping others waiting for long."""
+        return QUERY_PIECE if self._query else TABLE_PIECE
+
     async def may(self, identity: Identity, company: str) -> bool:
         """Whether the user may see the company now. Raises DatabaseError where it cannot be asked."""
         if self._claim:
@@ -68,6 +77,8 @@ class Membership:
                 [_castable(user, member_type) for _, user in pairs],
                 [company for company, _ in pairs],
                 [user for _, user in pairs],
+                [_castable(_capitals(company), company_type) for company, _ in pairs],
+                [_capitals(company) for company, _ in pairs],
             )
         except asyncpg.DataError:  # a letter that the database cannot write, an id of another type
             if len(pairs) == 1:
@@ -104,11 +115,12 @@ class Membership:
                 "no watched table names members; set member in [[watch]], or MEMBERSHIP_QUERY"
             )
         names = dict(rows[0])
-        self._single = names["single"]
+        # A text column may hold one uuid in two spellings, and so a second row.
+        self._single = names["single"] and names["company_type"] in ("uuid", *_BITS)
         return read("membership").format(**names), names["company_type"], names["member_type"]
 
     async def _load_each(self, pairs: Sequence[Pair]) -> Mapping[Pair, bool]:
-        """The operator's query, pair by pair."""
+        """The operator's query, pair by pair: it cannot be asked for many without rewriting it."""
         assert self._query is not None
         answers: dict[Pair, bool] = {}
         for company, user in pairs:
@@ -128,6 +140,11 @@ async def as_text(connection: Connection, query: str) -> None:
             await connection.set_type_codec(
                 kind.name, schema=kind.schema, encoder=str, decoder=str, format="text"
             )
+
+
+def _capitals(company: str) -> str:
+    """A uuid's other spelling, which a column of text may hold; of anything else its only one."""
+    return company.upper() if is_uuid(company) else company
 
 
 def _castable(value: str, kind: str) -> str:

@@ -19,6 +19,7 @@ import msgspec
 import structlog
 
 from notifier import metrics
+from notifier.addresses import Addresses
 from notifier.companies import canonical
 from notifier.errors import (
     AnotherUser,
@@ -104,11 +105,12 @@ class Wire(Protocol):
 
 
 class Crowd:
-    """All sessions of this node: how many there are, and how many of each user."""
+    """All sessions of this node: how many there are, of each user, and of each address."""
 
-    def __init__(self, limit: int, user_limit: int) -> None:
+    def __init__(self, limit: int, user_limit: int, address_limit: int = 0) -> None:
         self._limit = limit
         self._user_limit = user_limit
+        self.addresses = Addresses(address_limit)
         self._users: dict[str, int] = {}
         self.sessions: set[Session] = set()
         self.closed = False
@@ -119,6 +121,7 @@ class Crowd:
             raise Restart
         if len(self.sessions) >= self._limit:
             raise TooMany
+        self.addresses.enter(session.address)
         self.sessions.add(session)
         metrics.SOCKETS.set(len(self.sessions))
 
@@ -132,6 +135,7 @@ class Crowd:
     def go(self, session: Session, user: str | None) -> None:
         """The socket is gone."""
         self.sessions.discard(session)
+        self.addresses.leave(session.address)
         metrics.SOCKETS.set(len(self.sessions))
         if user is not None:
             left = self._users.get(user, 0) - 1
@@ -165,7 +169,10 @@ class Parts:
 
 
 class Session:
-    """One conversation; also the subscriber of its company's channel."""
+    """One conversation; also the subscriber of its company's channel.
+
+    `address`: what its peer is counted by; empty where nobody knows.
+    """
 
     __slots__ = (
         "_channel",
@@ -177,11 +184,13 @@ class Session:
         "_timer",
         "_times",
         "_wire",
+        "address",
         "ended",
         "user",
     )
 
-    def __init__(self, parts: Parts, wire: Wire) -> None:
+    def __init__(self, parts: Parts, wire: Wire, address: str = "") -> None:
+        self.address = address
         self._parts = parts
         self._wire = wire
         self._identity: Identity | None = None
@@ -233,6 +242,9 @@ class Session:
             raise TooMany
 
     async def _authenticate(self, command: Authenticate) -> None:
+        addresses = self._parts.crowd.addresses
+        if self._identity is None:
+            addresses.admit(self.address)
         try:
             identity = await self._parts.tokens.verify(command.token)
         except KeysUnavailable as error:
@@ -241,7 +253,8 @@ class Session:
             expired = isinstance(error, TokenExpired)
             code = Code.TOKEN_EXPIRED if expired else Code.TOKEN_INVALID
             said = "the token has expired" if expired else "the token is not valid"
-            await asyncio.sleep(REFUSED_SECONDS)
+            # Many tokens expire in the time of an outage: only bad ones stand in line.
+            await addresses.refuse("" if expired else self.address, REFUSED_SECONDS)
             self._say(AuthenticationResult(success=False, error=Fault(code=code, message=said)))
             raise (Expired if expired else BadToken) from error
         if self.ended:  # the keys were long in coming

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -117,6 +118,8 @@ class Settings(BaseSettings):
     doorbell: bool = True
     max_connections: Annotated[int, Field(ge=1)] = 100_000
     max_connections_per_user: Annotated[int, Field(ge=1)] = 1000
+    max_connections_per_address: Annotated[int, Field(ge=0)] = 10_000  # 0: any number
+    trusted_proxies: Words | None = None  # addresses and networks whose X-Forwarded-For is believed
     status_host: str | None = None  # where /metrics and /readyz are, if not on the public port
     status_port: Annotated[int, Field(ge=0, le=65535)] | None = None
     drain_seconds: Annotated[float, Field(ge=0, le=25)] = 10
@@ -125,12 +128,24 @@ class Settings(BaseSettings):
     watch: Annotated[tuple[Watch, ...], Field(min_length=1)] = CALENDAR
 
     @field_validator(
-        "jwt_algorithms", "jwt_issuer", "jwt_audience", "allowed_origins", mode="before"
+        "jwt_algorithms",
+        "jwt_issuer",
+        "jwt_audience",
+        "allowed_origins",
+        "trusted_proxies",
+        mode="before",
     )
     @classmethod
     def _words(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(word.strip() for word in value.split(",") if word.strip()) or None
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for network in value or ():
+            ip_network(network)  # its errors are readable
         return value
 
     @field_validator("database_url", "listen_database_url")

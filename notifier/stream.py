@@ -260,7 +260,15 @@ class Stream:
     # --- questions of the hub
 
     async def _load_heads(self, companies: Sequence[str]) -> Mapping[str, int]:
-        rows = await self._asker.fetch(read("heads"), list(companies))
+        try:
+            rows = await self._asker.fetch(read("heads"), list(companies))
+        except asyncpg.DataError:  # a letter that the database cannot write: it has no such company
+            if len(companies) == 1:
+                return {companies[0]: 0}
+            heads: dict[str, int] = {}
+            for company in companies:
+                heads |= await self._load_heads([company])
+            return heads
         if unknown := [row["company"] for row in rows if not row["known"]]:
             await self._asker.fetch(read("know"), unknown)
         return {row["company"]: row["position"] for row in rows}

@@ -3,7 +3,7 @@
 WITH stored AS (
     INSERT INTO notifier.messages (slot, seq, company, position, at, stored, body, revokes, cursor)
     SELECT $1, $2 + m.n - 1, m.company, m.position, m.at, $6, m.body,
-           CASE WHEN m.revokes <> '' THEN string_to_array(m.revokes, chr(31)) END,
+           CASE WHEN m.revokes <> '' THEN ARRAY(SELECT json_array_elements_text(m.revokes::json)) END,
            CASE WHEN $2 + m.n - 1 = $8 THEN $9 END
     FROM unnest($3::text[], $4::bigint[], $5::timestamptz[], $7::json[], $10::text[])
          WITH ORDINALITY AS m (company, position, at, body, revokes, n)

@@ -22,6 +22,7 @@ class Voice:
     """A wire that keeps what was said, and why it ended."""
 
     fast = None
+    deflates = False
 
     def __init__(self) -> None:
         self.said: list[dict[str, Any]] = []

@@ -121,6 +121,25 @@ async def test_who_loses_a_company_hears_nothing_of_it_afterwards_on_either_node
         await hears(client, "his own")
 
 
+@pytest.mark.parametrize("user", ["u\x1f1", "\x1f", 'u"1\\', "u,{1}", "NULL", "Zoë 🗝 \u2028\t\x7f"])
+async def test_a_user_of_any_letters_loses_his_company_on_either_node(
+    pair: Pair, connect: Connect, user: str
+) -> None:
+    company = await pair.calendar.company(user, "u1", "u")
+    losers = await both(pair, connect, user, company)
+    witnesses = await both(pair, connect, "u1", company)
+    await pair.calendar.database.execute(
+        "DELETE FROM employees WHERE company_id = $1 AND user_id = ANY ($2)", company, [user, "u"]
+    )
+    await pair.calendar.event(company, "later")
+    for client in losers:
+        await client.next("CompanyRevoked")
+        await client.quiet()
+    for client in witnesses:
+        await hears(client, "later")
+        assert "CompanyRevoked" not in {message["Type"] for message in client.messages}
+
+
 async def test_an_employee_who_moves_is_told_of_by_halves(pair: Pair, connect: Connect) -> None:
     calendar = pair.calendar
     left, entered = await calendar.company("u1", "old boss"), await calendar.company("new boss")
@@ -393,6 +412,7 @@ async def test_what_no_trigger_saw_is_found_out_when_access_is_checked_again(
         company,
     )
     running = await node(database.dsn)
+    await Calendar(database).reaches(company, 2)
     (lost, line), (kept, other) = [await follow(running, user, company) for user in ("u1", "u2")]
     await database.execute(
         "SET session_replication_role = replica; DELETE FROM employees WHERE user_id = 'u1';"

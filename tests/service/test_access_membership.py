@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from uuid import UUID, uuid4
 
@@ -80,9 +81,9 @@ async def test_a_user_is_who_the_row_names_to_the_letter(
     assert not await may("no uuid", named)
 
 
-async def test_what_the_database_cannot_write_is_refused_and_harms_nobody(
-    postgres: str, asking: Asking
-) -> None:
+@pytest.fixture
+async def latin(postgres: str) -> AsyncIterator[Database]:
+    """A migrated database that can write few letters."""
     database = Database(postgres, f"notifier_test_{uuid4().hex[:12]}")
     maker = Database(postgres, "postgres")
     await maker.execute(
@@ -90,20 +91,49 @@ async def test_what_the_database_cannot_write_is_refused_and_harms_nobody(
     )
     try:
         await migrate(with_database(postgres, database.name), calendar=True)
-        company = await database.fetchval(
-            "WITH c AS (INSERT INTO companies (name) VALUES ('A') RETURNING id)"
-            " INSERT INTO employees (company_id, user_id, name)"
-            " SELECT id, 'Zoë', 'Z' FROM c RETURNING company_id::text"
-        )
-        may = asking(database.dsn)
-        assert await may(company, "Zoë")
-        for user in ("🗝", "€", "Zoe"):
-            assert not await may(company, user)
-        answers = [may(company, user) for user in ("Zoë", "🗝", "Zoë")]
-        assert [await answer for answer in answers] == [True, False, True]
+        yield database
     finally:
         maker.leave()
         await database.drop()
+
+
+async def test_what_the_database_cannot_write_is_refused_and_harms_nobody(
+    latin: Database, asking: Asking
+) -> None:
+    company = await latin.fetchval(
+        "WITH c AS (INSERT INTO companies (name) VALUES ('A') RETURNING id)"
+        " INSERT INTO employees (company_id, user_id, name)"
+        " SELECT id, 'Zoë', 'Z' FROM c RETURNING company_id::text"
+    )
+    may = asking(latin.dsn)
+    assert await may(company, "Zoë")
+    for user in ("🗝", "€", "Zoe"):
+        assert not await may(company, user)
+    answers = [may(company, user) for user in ("Zoë", "🗝", "Zoë")]
+    assert [await answer for answer in answers] == [True, False, True]
+
+
+async def test_where_the_token_decides_a_name_that_cannot_be_written_is_that_of_no_company(
+    latin: Database, serve: Serve, connect: Connect
+) -> None:
+    service = await serve(latin, authorization="claim")
+    company = str(COMPANY)
+    names = ["nobody's", "🗝", "Zoë €", company]
+    clients = [await connect(service, "u1", companies=names) for _ in names]
+    answers = await asyncio.gather(
+        *(client.set_company(name) for client, name in zip(clients, names, strict=True))
+    )
+    unknown = answers[0]
+    for answer, name in zip(answers, names, strict=True):
+        assert answer == {**unknown, "Data": {**unknown["Data"], "CompanyId": name}}
+    for client, name in zip(clients[1:3], names[1:3], strict=True):
+        answer = await client.set_company(name, 5, unknown["Data"]["Epoch"])
+        assert answer["Data"]["Recovered"] is False
+        answer = await client.set_company(name, 0, unknown["Data"]["Epoch"])
+        assert answer["Data"]["Recovered"] is True
+    await latin.execute("INSERT INTO companies (id, name) VALUES ($1, 'A')", COMPANY)
+    event = await Calendar(latin).event(company)
+    assert (await clients[-1].expect("EventCreated"))["Data"]["EventId"] == event
 
 
 async def test_without_a_table_of_members_it_is_said_and_nobody_is_let_in(
@@ -264,3 +294,80 @@ async def test_where_rows_decide_the_token_lets_nobody_in(
     company = await calendar.company("u2")
     client = await connect(service, "u1", companies=[company])
     assert (await client.set_company(company))["Error"]["Code"] == "company_forbidden"
+
+
+# --- uuids in columns of text
+
+TO_TEXT = """
+ALTER TABLE events DROP CONSTRAINT events_company_id_fkey;
+ALTER TABLE employees DROP CONSTRAINT employees_company_id_fkey;
+ALTER TABLE events ALTER COLUMN company_id TYPE {kind};
+ALTER TABLE employees ALTER COLUMN company_id TYPE {kind};
+"""
+ADD = "INSERT INTO employees (company_id, user_id, name) VALUES ($1, $2, 'U')"
+
+
+@pytest.mark.parametrize("kind", ["text", "varchar(40)", "char(36)"])
+async def test_a_uuid_is_one_company_in_small_and_in_capital_letters(
+    database: Database, asking: Asking, kind: str
+) -> None:
+    await database.execute(TO_TEXT.format(kind=kind))
+    company = str(COMPANY)
+    await database.execute(ADD, company.upper(), "capital")
+    await database.execute(ADD, company, "small")
+    await database.execute(ADD, company.upper()[:-1] + "B", "another")
+    if kind != "char(36)":
+        await database.execute(ADD, "ACME", "acme")
+        await database.execute(ADD, COMPANY.hex.upper(), "hex")
+    may = asking(database.dsn)
+    assert await may(company, "capital")
+    assert await may(company, "small")
+    for user in ("CAPITAL", "another", "acme", "hex", "", company):
+        assert not await may(company, user), user
+    assert not await may("acme", "acme")
+    assert not await may(COMPANY.hex, "hex")
+    assert not await may(f"{{{company}}}", "capital")
+
+
+async def test_the_index_serves_a_column_of_text(database: Database, asking: Asking) -> None:
+    await database.execute(TO_TEXT.format(kind="text"))
+    await database.execute("ALTER TABLE employees DISABLE TRIGGER USER")
+    await database.execute(
+        "INSERT INTO employees (company_id, user_id, name)"
+        " SELECT upper(gen_random_uuid()::text), 'u' || n, 'U' FROM generate_series(1, 20000) AS n"
+    )
+    await database.execute("ANALYZE employees")
+    asker = Asker(database.dsn, "test", pooled=False)
+    query, _, _ = await Membership(asker, "employees", None)._compile()
+    arguments = [[str(COMPANY)], ["u1"], [str(COMPANY)], ["u1"]]
+    arguments += [[str(COMPANY).upper()], [str(COMPANY).upper()]]
+    plan = "\n".join([row[0] for row in await asker.fetch(f"EXPLAIN {query}", *arguments)])
+    asker.close()
+    assert "Seq Scan" not in plan
+    assert "Index" in plan
+
+
+async def test_who_has_a_row_in_either_spelling_has_the_company_until_both_are_gone(
+    database: Database, serve: Serve, connect: Connect
+) -> None:
+    calendar, company = Calendar(database), str(COMPANY)
+    await database.execute(TO_TEXT.format(kind="text"))
+    for spelled, user in ((company.upper(), "u1"), (company, "u1"), (company.upper(), "u2")):
+        await database.execute(ADD, spelled, user)
+    service = await serve(database)
+    client = await connect(service, "u1", company.upper())
+    assert client.messages[-1]["Data"]["CompanyId"] == company
+    witness = await connect(service, "u2", company)
+    remove = "DELETE FROM employees WHERE user_id = 'u1' AND company_id = $1"
+    await database.execute(remove, company)
+    await client.next("EmployeeRemoved")
+    await calendar.event(company.upper(), "still his")
+    assert (await client.next("EventCreated"))["Data"]["Title"] == "still his"
+    await database.execute(remove, company.upper())
+    await client.next("EmployeeRemoved")
+    await client.expect("CompanyRevoked")
+    await calendar.event(company, "no longer his")
+    assert (await witness.next("EventCreated"))["Data"]["Title"] == "still his"
+    assert (await witness.next("EventCreated"))["Data"]["Title"] == "no longer his"
+    await client.quiet()
+    assert not (await client.set_company(company))["Success"]

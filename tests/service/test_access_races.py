@@ -15,6 +15,7 @@ from typing import Any, cast
 import pytest
 from msgspec import structs
 
+from notifier import addresses
 from notifier import session as sessions
 from notifier.errors import (
     AnotherUser,
@@ -24,9 +25,11 @@ from notifier.errors import (
     Expired,
     Forbidden,
     KeysUnavailable,
+    Malformed,
     NotAuthenticated,
     NotReady,
     Restart,
+    TooBig,
     TooMany,
     Unreachable,
 )
@@ -137,9 +140,9 @@ class World:
         )
         self.sessions: list[Session] = []
 
-    def open(self, *, quick: bool = True) -> tuple[Session, Line]:
+    def open(self, address: str = "", *, quick: bool = True) -> tuple[Session, Line]:
         line = Line(quick=quick)
-        session = Session(self.parts, line)
+        session = Session(self.parts, line, address)
         self.sessions.append(session)
         return session, line
 
@@ -174,6 +177,7 @@ async def world() -> AsyncIterator[World]:
         session.forget()
     await settle()
     assert not world.crowd.sessions
+    assert not world.crowd._users
     assert not any(channel.pins or len(channel) for channel in world.log.hub._channels.values())
 
 
@@ -540,6 +544,21 @@ async def test_a_removal_that_the_node_hears_late_is_one_all_the_same(world: Wor
     assert other.heard == []
     world.log.say(A)
     assert other.heard == [(A, 5)]
+
+
+async def test_a_removal_that_the_node_hears_after_the_return_takes_nothing_away(
+    world: World,
+) -> None:
+    world.log.store(A, 4, revokes=("u",))
+    session, line = await world.enter()  # who is a member again
+    asked = world.door.asked
+    world.log.hear()
+    await settle()
+    assert world.door.asked == asked + 1
+    assert "CompanyRevoked" not in line.kinds
+    assert session.following is not None
+    world.log.say(A)
+    assert line.heard == [(A, 5)]
 
 
 async def test_the_removal_of_others_is_no_question_in_a_replay(world: World) -> None:
@@ -1115,3 +1134,201 @@ async def test_a_life_of_years_is_waited_for_in_pieces(world: World) -> None:
     left = session._timer.when() - asyncio.get_running_loop().time()
     assert 0 < left <= sessions.LONGEST_TIMER
     assert line.kinds == ["AuthenticationResult"]
+
+
+# --- addresses
+
+
+async def guess(session: Session) -> None:
+    await session.hear('{"type": "authenticate", "token": "no token"}')
+
+
+async def test_no_address_has_more_sockets_than_allowed(world: World) -> None:
+    """C17."""
+    world.crowd = world.parts.crowd = Crowd(100, 100, 2)
+    first, _ = world.open("192.0.2.1")
+    world.open("192.0.2.1")
+    for _ in range(2):
+        with pytest.raises(TooMany):
+            world.open("192.0.2.1")
+    for _ in range(2):
+        world.open("192.0.2.2")
+    for _ in range(4):
+        world.open()  # nobody knows from where
+    first.forget()
+    first.forget()
+    world.open("192.0.2.1")
+    with pytest.raises(TooMany):
+        world.open("192.0.2.1")
+    assert len(world.crowd.sessions) == 8
+
+
+async def test_bad_tokens_of_an_address_stand_in_line_and_no_good_one_behind_them(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C17."""
+    monkeypatch.setattr(sessions, "REFUSED_SECONDS", 0.0)
+    monkeypatch.setattr(addresses, "TURN_SECONDS", 3600.0)
+    told, _ = world.open("192.0.2.1")
+    with pytest.raises(BadToken):
+        await guess(told)
+    guessing = [asyncio.create_task(guess(world.open("192.0.2.1")[0])) for _ in range(3)]
+    await settle()
+    assert [task.done() for task in guessing] == [True, False, False]
+    good, line = world.open("192.0.2.1")
+    await authenticate(good)
+    assert line.kinds == ["AuthenticationResult"]
+    with pytest.raises(Expired):  # a good one that is too late
+        await authenticate(world.open("192.0.2.1")[0], ttl=-60)
+    with pytest.raises(BadToken):
+        await guess(world.open("192.0.2.2")[0])
+    for task in guessing:
+        task.cancel()
+    await asyncio.gather(*guessing, return_exceptions=True)
+    with pytest.raises(BadToken):  # the line is gone with them
+        await guess(world.open("192.0.2.1")[0])
+
+
+async def test_with_too_long_a_line_no_token_of_the_address_is_looked_at(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C17."""
+
+    class CountingTokens(Tokens):
+        async def verify(self, token: str) -> Identity:
+            looked_at.append(token)
+            return await super().verify(token)
+
+    looked_at: list[str] = []
+    monkeypatch.setattr(sessions, "REFUSED_SECONDS", 3600.0)
+    monkeypatch.setattr(addresses, "LONGEST_LINE", 2)
+    world.parts.tokens = CountingTokens(secret=SECRET)
+    known, line = world.open("192.0.2.1")
+    await authenticate(known)
+    guessing = [asyncio.create_task(guess(world.open("192.0.2.1")[0])) for _ in range(2)]
+    await settle()
+    assert len(looked_at) == 3
+    for attempt in (guess, authenticate):
+        with pytest.raises(TooMany):
+            await attempt(world.open("192.0.2.1")[0])
+    assert len(looked_at) == 3
+    await authenticate(known)  # who is known already may extend his stay
+    await authenticate(world.open("192.0.2.2")[0])
+    assert line.kinds == ["AuthenticationResult"] * 2
+    for task in guessing:
+        task.cancel()
+    await asyncio.gather(*guessing, return_exceptions=True)
+    await authenticate(world.open("192.0.2.1")[0])
+
+
+# --- how much may be said
+
+
+@pytest.mark.parametrize("known", [False, True])
+async def test_a_message_is_as_long_as_it_may_be_and_no_longer(world: World, known: bool) -> None:
+    session, line = world.open()
+    if known:
+        await authenticate(session)
+    limit = (64 if known else 16) * 1024
+    ping = '{"type": "ping", "x": "%s"}'
+    room = limit - len(ping) + 2
+    for letter in ("x", "é", "🗝"):
+        size = len(letter.encode())
+        await session.hear(ping % (letter * (room // size) + "x" * (room % size)))
+        with pytest.raises(TooBig):
+            await session.hear(ping % (letter * (room // size) + "x" * (room % size + 1)))
+    assert line.kinds[-3:] == ["Pong"] * 3
+
+
+async def test_a_hundred_messages_in_ten_seconds_are_heard(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    session, line = world.open()
+    await session.hear('{"type": "ping"}')
+    now += 5
+    for _ in range(99):
+        await session.hear('{"type": "ping"}')
+    with pytest.raises(TooMany):
+        await session.hear('{"type": "ping"}')
+    assert line.kinds == ["Pong"] * 100
+    now += 5  # the first is forgotten, the others and the refused one are not
+    with pytest.raises(TooMany):
+        await session.hear('{"type": "ping"}')
+    now += 5
+    for _ in range(99):
+        await session.hear('{"type": "ping"}')
+    with pytest.raises(TooMany):
+        await session.hear('{"type": "ping"}')
+
+
+async def test_ten_malformed_messages_are_answered_and_the_next_is_the_end(world: World) -> None:
+    session, line = world.open()
+    for _ in range(10):
+        await session.hear("{")
+        await session.hear('{"type": "ping"}')
+    assert line.kinds == ["Error", "Pong"] * 10
+    assert line.said[0]["Error"]["Code"] == "malformed"
+    with pytest.raises(Malformed):
+        await session.hear("{")
+
+
+async def test_before_he_is_known_nobody_has_a_company(world: World) -> None:
+    session, line = world.open()
+    await set_company(session, A)
+    assert line.said[-1]["Error"]["Code"] == "not_authenticated"
+    assert world.door.asked == 0
+
+
+async def test_before_the_log_was_read_no_company_can_be_entered(world: World) -> None:
+    world.log.hub.epoch = ""
+    session, line = await world.enter()
+    assert line.said[-1]["Error"]["Code"] == "unavailable"
+    assert session.following is None
+
+
+# --- the wire piles up, the log is lost
+
+
+async def test_a_session_is_written_to_with_care_while_its_wire_piles_up(world: World) -> None:
+    session, line = await world.enter()
+    channel = world.log.hub.known(A)
+    assert channel is not None
+    for pile, fast in ((session.slow_down, 0), (session.speed_up, 1)):
+        pile()
+        assert len(channel._fast) == fast
+        assert len(channel) == 1
+        world.log.say(A)
+    line.fast = None  # a wire that never is
+    session.slow_down()
+    session.speed_up()
+    assert not channel._fast
+    world.log.say(A)
+    assert line.heard == [(A, 1), (A, 2), (A, 3)]
+
+
+async def test_a_session_without_a_company_may_pile_up_as_well(world: World) -> None:
+    session, _ = world.open()
+    session.slow_down()
+    session.speed_up()
+    assert session.following is None
+
+
+async def test_when_the_log_is_lost_everybody_comes_back(world: World) -> None:
+    session, line = await world.enter()
+    world.log.say(A, 3)
+    world.log.hub.lose()
+    session.end(Restart())  # too late
+    assert isinstance(line.ended, NotReady)
+    assert session.ended
+    assert world.log.hub.known(A) is None
+    assert world.log.hub._budget.used == 0
+
+
+async def test_another_epoch_gives_back_what_the_former_has_kept(world: World) -> None:
+    await world.enter()
+    world.log.say(A, 3)
+    assert world.log.hub._budget.used > 0
+    world.log.hub.restart("f")
+    assert world.log.hub._budget.used == 0

@@ -164,6 +164,7 @@ async def test_what_the_channel_knew_already_is_not_said_again_but_may_take_acce
     channel.join(listener, listener.written.append)
     channel.publish([message(4), message(5, revokes=("u",)), message(6)])
     assert listener.positions() == [6]
+    assert len(listener.written) == 1
     assert listener.suspected == [(5, False)]
 
 
@@ -231,3 +232,138 @@ def test_chunks_keep_order_and_size() -> None:
     groups = frames.chunks(many)
     assert [each for group in groups for each in group] == many
     assert all(len(group) == 1 or sum(map(len, group)) <= frames.CHUNK_BYTES for group in groups)
+
+
+async def test_a_subscriber_is_written_to_in_one_way_at_a_time() -> None:
+    fast: list[bytes] = []
+    own = Listener()
+    channel = Channel("c", 0, Budget())
+    channel.speed_up(own, fast.append)  # who does not follow is not made to
+    channel.slow_down(own)
+    channel.leave(own)
+    assert len(channel) == 0
+    channel.join(own, None)
+    channel.publish([message(1)])
+    channel.slow_down(own)
+    channel.publish([message(2)])
+    channel.speed_up(own, fast.append)
+    channel.speed_up(own, own.written.append)
+    channel.publish([message(3)])
+    assert len(channel) == 1
+    channel.slow_down(own)
+    channel.publish([message(4)])
+    channel.leave(own)
+    channel.leave(own)
+    channel.publish([message(5)])
+    assert own.positions() == [1, 2, 4]
+    assert positions(b"".join(fast)) == [3]
+
+
+async def test_of_who_has_left_nothing_is_kept() -> None:
+    listeners = [Listener("u"), Listener("u"), Listener("v")]
+    channel = channel_of(*listeners)
+    channel.leave(listeners[0])
+    channel.publish([message(1, revokes=("u",))])
+    assert [listener.suspected for listener in listeners] == [[], [(1, True)], []]
+    for listener in listeners:
+        channel.leave(listener)
+    assert not channel._users
+    assert not channel._gone
+    assert channel.subscribers() == []
+
+
+async def test_who_leaves_and_returns_while_others_are_written_to_hears_what_comes_then() -> None:
+    listeners = [Listener() for _ in range(SLICE * 2)]
+    channel = channel_of(*listeners)
+    last, fast = listeners[-1], list[bytes]()
+    channel.publish([message(1)])
+    await asyncio.sleep(0)  # the first slice
+    channel.leave(last)
+    channel.join(last, fast.append)
+    channel.publish([message(2)])
+    await written(channel)
+    assert last.positions() == []
+    assert positions(b"".join(fast)) == [2]
+
+
+async def test_when_a_write_fails_in_the_middle_everybody_must_come_back() -> None:
+    def fail(_: bytes) -> None:
+        raise RuntimeError("out of memory")
+
+    listeners = [Listener() for _ in range(SLICE * 2)]
+    channel = channel_of(*listeners)
+    channel.join(Listener(), fail)
+    channel.publish([message(1)])
+    pumping = channel._pumping
+    assert pumping is not None
+    with pytest.raises(RuntimeError):
+        await pumping
+    assert all(listener.is_lost for listener in listeners)
+    assert channel._pumping is None
+
+
+def quiet_hub(head: int = 0) -> Hub:
+    """A hub whose companies have so many messages, all of them gone."""
+
+    async def heads(_: str) -> int:
+        return head
+
+    async def pages(*_: object) -> list[Message]:
+        return []
+
+    node = Hub(heads, pages, 24)
+    node.restart("e")
+    return node
+
+
+async def test_another_epoch_keeps_the_channels_that_are_needed_and_no_other() -> None:
+    node = quiet_hub()
+    idle, pinned, followed = [await node.open(name) for name in ("idle", "pinned", "followed")]
+    listener = Listener()
+    followed.join(listener, listener.written.append)
+    for channel in (idle, followed):
+        node.close(channel)
+    node.deliver([message(1, name) for name in ("idle", "pinned", "followed")])
+    node.restart("f")
+    assert [node.known(name) for name in ("idle", "pinned", "followed")] == [None, pinned, followed]
+    assert node._budget.used == 0
+    assert followed.position == pinned.position == 0
+
+
+async def test_revocations_are_remembered_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("notifier.hub.time.monotonic", lambda: now)
+    node = quiet_hub()
+    node.deliver([message(1, revokes=("u",)), message(2, revokes=("v", "*"))])
+    assert node.serial == 3
+    assert node.revoked("c", "u", 0)
+    assert node.revoked("c", "w", 2)
+    assert not node.revoked("c", "w", 3)
+    assert not node.revoked("d", "u", 0)
+    now += hub.REVOCATION_SECONDS
+    node.deliver([message(3, revokes=("x",))])
+    assert node.revoked("c", "u", 0)
+    now += 1
+    node.deliver([message(4, revokes=("y",))])
+    assert [user for *_, user in node._revocations] == ["x", "y"]
+
+
+async def test_channels_that_nobody_uses_are_kept_for_a_while_the_latest_longest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(hub, "IDLE_CHANNELS", 3)
+    node = quiet_hub()
+    used = await node.open("used")
+    listener = Listener()
+    followed = await node.open("followed")
+    followed.join(listener, listener.written.append)
+    node.close(followed)
+    for name in ("a", "b", "a", "c"):
+        channel = await node.open(name)
+        node.close(channel)
+        node.deliver([message(channel.position + 1, name)])
+    names = ("used", "followed", "a", "b", "c")
+    assert [name for name in names if node.known(name) is not None] == ["used", "followed", "c"]
+    assert node._budget.used == sum(len(framed) for _, framed in channel.recent.after(0))
+    node.close(used)
+    assert node.known("used") is used

@@ -137,3 +137,11 @@ def test_a_wrong_file_is_one_line_that_says_what_is_wrong(
 
 def test_a_file_that_is_named_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "nowhere.toml" in wrong(monkeypatch, CONFIG="nowhere.toml")
+
+
+@pytest.mark.parametrize("proxy", ["nginx", "*", "10.0.0.1/8", "10.0.0.1:80"])
+def test_a_trusted_proxy_is_an_address_or_a_network(
+    monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    said = wrong(monkeypatch, TRUSTED_PROXIES=f"10.0.0.0/8, {proxy}")
+    assert said.startswith("NOTIFIER_TRUSTED_PROXIES: ")
