@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
 
@@ -23,9 +23,6 @@ from notifier.sql import read
 
 DOORBELL = 7815279001
 """The advisory lock that the sleeping relay holds; `sql/capture.sql` tries it."""
-
-TURNSTILE = 7815279003
-"""The advisory lock under which the relay sets the sequence of changes: no overflow is unsaid."""
 
 ELECTION_SECONDS = 2.0
 """How often a node that does not relay asks whether it may."""
@@ -45,7 +42,6 @@ REOPENING = 1 << 62
 
 _ERA = 1 << 32
 _FULL = 1 << 62
-_MARGIN = 1 << 20
 _SEPARATOR = chr(31)
 
 
@@ -289,22 +285,8 @@ class Log:
         What transactions in flight dropped is still to come to light: they are those before the
         returned transaction id, None where there is none in flight.
         """
-        async with self._busy:
-            for which in (0, 1):
-                with suppress(asyncpg.LockNotAvailableError):
-                    async with self._writer.transaction():
-                        await self._lock(which)
-                        await self._writer.execute(f"TRUNCATE notifier.changes_{which}")
-            await self._writer.execute(
-                f"SELECT setval('notifier.change_ids', last_value - {_FULL} + {_MARGIN})"
-                f" FROM notifier.change_ids WHERE last_value >= {_FULL}"
-            )
-            row = await self._writer.fetchrow(
-                "SELECT pg_snapshot_xmax(s)::text::bigint AS xmax, pg_snapshot_xmin(s)::text::bigint"
-                " AS xmin FROM pg_current_snapshot() AS s"
-            )
-        assert row is not None
-        return row["xmax"] if row["xmin"] < row["xmax"] else None
+        row = await self.ask("SELECT notifier.reopen() AS unsettled")
+        return row["unsettled"] if row is not None else None
 
     async def settled(self, xid: int) -> bool:
         """Whether every transaction before `xid` has ended."""
@@ -334,38 +316,13 @@ class Log:
                 return False
             if sizes[current] < bytes_limit:
                 return False
-            async with self._writer.transaction():
-                alone = await self._writer.fetchval(
-                    "SELECT pg_try_advisory_xact_lock($1)", TURNSTILE
-                )
-                if alone:
-                    await self._writer.execute(
-                        f"SELECT setval('notifier.change_ids', (last_value / {_ERA} + 1) * {_ERA})"
-                        f" FROM notifier.change_ids WHERE last_value < {_FULL}"
-                    )
-        return bool(alone)
+            return bool(await self._writer.fetchval("SELECT notifier.turn()"))
 
     async def _empty(self, which: int, place: Place) -> bool:
-        table = f"notifier.changes_{which}"
-        try:
-            async with self._writer.transaction():
-                await self._lock(which)
-                unread = await self._writer.fetchval(
-                    read("unread").replace("changes_0", f"changes_{which}"), place.cursor
-                )
-                if unread:
-                    return False
-                await self._writer.execute(
-                    "UPDATE notifier.log SET cursor = $1, seq = $2", place.cursor, place.seq
-                )
-                await self._writer.execute(f"TRUNCATE {table}")
-        except asyncpg.LockNotAvailableError:
-            return False
-        return True
-
-    async def _lock(self, which: int) -> None:
-        await self._writer.execute(
-            f"LOCK TABLE notifier.changes_{which} IN ACCESS EXCLUSIVE MODE NOWAIT"
+        return bool(
+            await self._writer.fetchval(
+                "SELECT notifier.empty($1, $2, $3)", which, place.cursor, place.seq
+            )
         )
 
     async def prune(self, place: Place, retention_hours: float, bytes_limit: int) -> bool:
@@ -385,29 +342,16 @@ class Log:
             if not due:
                 return False
             slot = (place.slot + 1) % SLOTS
-            try:
-                async with self._writer.transaction():
-                    await self._writer.execute("SET LOCAL lock_timeout = '200ms'")
-                    await self._writer.execute(
-                        "INSERT INTO notifier.positions AS p (company, position)"
-                        f" SELECT company, max(position) FROM notifier.messages_{slot}"
-                        " GROUP BY company ON CONFLICT (company)"
-                        " DO UPDATE SET position = greatest(p.position, excluded.position)",
-                        timeout=LONG_SECONDS,
-                    )
-                    await self._writer.execute(
-                        f"TRUNCATE notifier.messages_{slot}", timeout=LONG_SECONDS
-                    )
-                    place.slot_since = await self._writer.fetchval(
-                        "UPDATE notifier.log SET slot = $1, slot_since = clock_timestamp(),"
-                        " cursor = $2, seq = $3 RETURNING slot_since",
-                        slot,
-                        place.cursor,
-                        place.seq,
-                    )
-            except asyncpg.LockNotAvailableError:
+            since = await self._writer.fetchval(
+                "SELECT notifier.prune($1, $2, $3)",
+                slot,
+                place.cursor,
+                place.seq,
+                timeout=LONG_SECONDS,
+            )
+            if since is None:
                 return False
-            place.slot = slot
+            place.slot, place.slot_since = slot, since
         return True
 
     async def sizes(self) -> tuple[int, int]:
