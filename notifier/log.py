@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Any
 
@@ -16,7 +16,7 @@ import asyncpg
 import msgspec
 
 from notifier.changes import Change, Watched
-from notifier.errors import SchemaMissing
+from notifier.errors import SchemaMissing, Unreachable
 from notifier.links import DEADLINE_SECONDS, Connection, link, listener
 from notifier.messages import Message
 from notifier.sql import read
@@ -65,7 +65,17 @@ class Log:
         self._writer = writer
         self._reader = reader
         self._busy = asyncio.Lock()  # one call at a time on the writer
+        self._ended = asyncio.Event()
+        for connection in (writer, reader):
+            connection.add_termination_listener(lambda _: self._ended.set())
         self.asleep = False
+
+    async def holds(self, seconds: float) -> None:
+        """Returns after so long. Raises Unreachable as soon as one of the connections has ended."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._ended.wait()
+                raise Unreachable("the database ended the relay's connection")
 
     async def ask(self, query: str, *arguments: Any) -> asyncpg.Record | None:
         """One row from the writer, within the deadline."""
@@ -367,6 +377,9 @@ async def open_log(url: str, ring: Callable[[str], None]) -> AsyncIterator[Log]:
     """Waits until this node may be the relay; then the log is open as long as the block runs."""
     # What a client is told of must outlive a crash, whatever the database's own taste.
     async with link(url, "relay", synchronous_commit="on") as writer:
+        with suppress(asyncpg.PostgresError):  # not every system that a server runs on can
+            # Whoever waits for a lock of the app's would keep the relay's lock though nobody is there.
+            await writer.execute("SET client_connection_check_interval = '2s'")
         await writer.add_listener("notifier_changes", listener(ring))
         while True:
             row = await writer.fetchrow(read("elect"), timeout=DEADLINE_SECONDS)
