@@ -118,6 +118,7 @@ async def test_a4_a_listener_that_is_ended_again_and_again_fills_each_gap_and_wa
 # --- the network
 
 
+@pytest.mark.timeout(60 + BLACK_HOLE_SECONDS)
 async def test_a6_after_a_long_black_hole_everything_arrives_and_one_relay_leads(
     database: Database, serve: Serve, connect: Connect, proxy: Proxy
 ) -> None:
