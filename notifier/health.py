@@ -9,6 +9,9 @@ from notifier import metrics
 STALE_SECONDS = 10.0
 """A proof older than this proves nothing."""
 
+STUCK_SECONDS = 60.0
+"""A backlog that has come no further for so long is stuck."""
+
 
 class Health:
     """What the node's probes have shown. `reason` is None only while all of it is proven."""
@@ -16,17 +19,25 @@ class Health:
     def __init__(self) -> None:
         self._reason: str | None = "not connected to the database yet"
         self._proven_at = 0.0
+        self._backlog: str | None = None
+        self._moved_at = 0.0
         self.draining = False
 
-    def proven(self, *, relay: bool, uncaptured: tuple[str, ...], waiting: bool) -> None:
-        """A probe came back, and this is what it saw."""
+    def proven(
+        self, *, relay: bool, uncaptured: tuple[str, ...], waiting: bool, backlog: str | None
+    ) -> None:
+        """A probe came back, and this is what it saw; `backlog`: how far the relay is in one."""
         self._proven_at = time.monotonic()
+        if backlog is None or backlog != self._backlog:
+            self._backlog, self._moved_at = backlog, self._proven_at
         if uncaptured:
             self._reason = f"triggers are missing or disabled on {', '.join(uncaptured)}"
         elif not relay:
             self._reason = "nobody relays"
         elif waiting:
             self._reason = "changes wait and are not relayed"
+        elif self._proven_at - self._moved_at > STUCK_SECONDS:
+            self._reason = f"the relay is stuck in a backlog for more than {STUCK_SECONDS:.0f} s"
         else:
             self._reason = None
         self._show()

@@ -16,16 +16,13 @@ import asyncpg
 import msgspec
 
 from notifier.changes import Change, Watched
-from notifier.errors import SchemaMissing
+from notifier.errors import SchemaMissing, Unreachable
 from notifier.links import DEADLINE_SECONDS, Connection, link, listener
 from notifier.messages import Message
 from notifier.sql import read
 
 DOORBELL = 7815279001
 """The advisory lock that the sleeping relay holds; `sql/capture.sql` tries it."""
-
-TURNSTILE = 7815279003
-"""The advisory lock under which the relay sets the sequence of changes: no overflow is unsaid."""
 
 ELECTION_SECONDS = 2.0
 """How often a node that does not relay asks whether it may."""
@@ -45,7 +42,6 @@ REOPENING = 1 << 62
 
 _ERA = 1 << 32
 _FULL = 1 << 62
-_MARGIN = 1 << 20
 
 
 class Place(msgspec.Struct):
@@ -68,7 +64,17 @@ class Log:
         self._writer = writer
         self._reader = reader
         self._busy = asyncio.Lock()  # one call at a time on the writer
+        self._ended = asyncio.Event()
+        for connection in (writer, reader):
+            connection.add_termination_listener(lambda _: self._ended.set())
         self.asleep = False
+
+    async def holds(self, seconds: float) -> None:
+        """Returns after so long. Raises Unreachable as soon as one of the connections has ended."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._ended.wait()
+                raise Unreachable("the database ended the relay's connection")
 
     async def ask(self, query: str, *arguments: Any) -> asyncpg.Record | None:
         """One row from the writer, within the deadline."""
@@ -288,22 +294,8 @@ class Log:
         What transactions in flight dropped is still to come to light: they are those before the
         returned transaction id, None where there is none in flight.
         """
-        async with self._busy:
-            for which in (0, 1):
-                with suppress(asyncpg.LockNotAvailableError):
-                    async with self._writer.transaction():
-                        await self._lock(which)
-                        await self._writer.execute(f"TRUNCATE notifier.changes_{which}")
-            await self._writer.execute(
-                f"SELECT setval('notifier.change_ids', last_value - {_FULL} + {_MARGIN})"
-                f" FROM notifier.change_ids WHERE last_value >= {_FULL}"
-            )
-            row = await self._writer.fetchrow(
-                "SELECT pg_snapshot_xmax(s)::text::bigint AS xmax, pg_snapshot_xmin(s)::text::bigint"
-                " AS xmin FROM pg_current_snapshot() AS s"
-            )
-        assert row is not None
-        return row["xmax"] if row["xmin"] < row["xmax"] else None
+        row = await self.ask("SELECT notifier.reopen() AS unsettled")
+        return row["unsettled"] if row is not None else None
 
     async def settled(self, xid: int) -> bool:
         """Whether every transaction before `xid` has ended."""
@@ -333,38 +325,13 @@ class Log:
                 return False
             if sizes[current] < bytes_limit:
                 return False
-            async with self._writer.transaction():
-                alone = await self._writer.fetchval(
-                    "SELECT pg_try_advisory_xact_lock($1)", TURNSTILE
-                )
-                if alone:
-                    await self._writer.execute(
-                        f"SELECT setval('notifier.change_ids', (last_value / {_ERA} + 1) * {_ERA})"
-                        f" FROM notifier.change_ids WHERE last_value < {_FULL}"
-                    )
-        return bool(alone)
+            return bool(await self._writer.fetchval("SELECT notifier.turn()"))
 
     async def _empty(self, which: int, place: Place) -> bool:
-        table = f"notifier.changes_{which}"
-        try:
-            async with self._writer.transaction():
-                await self._lock(which)
-                unread = await self._writer.fetchval(
-                    read("unread").replace("changes_0", f"changes_{which}"), place.cursor
-                )
-                if unread:
-                    return False
-                await self._writer.execute(
-                    "UPDATE notifier.log SET cursor = $1, seq = $2", place.cursor, place.seq
-                )
-                await self._writer.execute(f"TRUNCATE {table}")
-        except asyncpg.LockNotAvailableError:
-            return False
-        return True
-
-    async def _lock(self, which: int) -> None:
-        await self._writer.execute(
-            f"LOCK TABLE notifier.changes_{which} IN ACCESS EXCLUSIVE MODE NOWAIT"
+        return bool(
+            await self._writer.fetchval(
+                "SELECT notifier.empty($1, $2, $3)", which, place.cursor, place.seq
+            )
         )
 
     async def prune(self, place: Place, retention_hours: float, bytes_limit: int) -> bool:
@@ -384,29 +351,16 @@ class Log:
             if not due:
                 return False
             slot = (place.slot + 1) % SLOTS
-            try:
-                async with self._writer.transaction():
-                    await self._writer.execute("SET LOCAL lock_timeout = '200ms'")
-                    await self._writer.execute(
-                        "INSERT INTO notifier.positions AS p (company, position)"
-                        f" SELECT company, max(position) FROM notifier.messages_{slot}"
-                        " GROUP BY company ON CONFLICT (company)"
-                        " DO UPDATE SET position = greatest(p.position, excluded.position)",
-                        timeout=LONG_SECONDS,
-                    )
-                    await self._writer.execute(
-                        f"TRUNCATE notifier.messages_{slot}", timeout=LONG_SECONDS
-                    )
-                    place.slot_since = await self._writer.fetchval(
-                        "UPDATE notifier.log SET slot = $1, slot_since = clock_timestamp(),"
-                        " cursor = $2, seq = $3 RETURNING slot_since",
-                        slot,
-                        place.cursor,
-                        place.seq,
-                    )
-            except asyncpg.LockNotAvailableError:
+            since = await self._writer.fetchval(
+                "SELECT notifier.prune($1, $2, $3)",
+                slot,
+                place.cursor,
+                place.seq,
+                timeout=LONG_SECONDS,
+            )
+            if since is None:
                 return False
-            place.slot = slot
+            place.slot, place.slot_since = slot, since
         return True
 
     async def sizes(self) -> tuple[int, int]:
@@ -427,6 +381,9 @@ async def open_log(url: str, ring: Callable[[str], None]) -> AsyncIterator[Log]:
     """Waits until this node may be the relay; then the log is open as long as the block runs."""
     # What a client is told of must outlive a crash, whatever the database's own taste.
     async with link(url, "relay", synchronous_commit="on") as writer:
+        with suppress(asyncpg.PostgresError):  # not every system that a server runs on can
+            # Whoever waits for a lock of the app's would keep the relay's lock though nobody is there.
+            await writer.execute("SET client_connection_check_interval = '2s'")
         await writer.add_listener("notifier_changes", listener(ring))
         while True:
             row = await writer.fetchrow(read("elect"), timeout=DEADLINE_SECONDS)

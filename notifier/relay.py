@@ -142,7 +142,7 @@ class _Lead:
     async def _beat(self) -> None:
         """Shows the others that the writer's link lives, and finds out when it does not."""
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
+            await self._log.holds(LOOK_SECONDS)
             await self._log.ask("SELECT")
 
     # --- awake and asleep

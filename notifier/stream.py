@@ -223,7 +223,10 @@ class Stream:
             raise SchemaMissing("the log is empty; run: notifier migrate")
         metrics.QUEUE.set(row["queue"])
         self._health.proven(
-            relay=row["relay"], uncaptured=tuple(row["uncaptured"]), waiting=row["waiting"]
+            relay=row["relay"],
+            uncaptured=tuple(row["uncaptured"]),
+            waiting=row["waiting"],
+            backlog=row["backlog"],
         )
 
     async def _catch_up(self, connection: Connection) -> None:

@@ -1,9 +1,11 @@
 -- Is the path sound? $1: what is to come back by NOTIFY; $2: how many seconds a change may wait.
+-- `backlog` is null where the relay reads no backlog, else how far it has come.
 WITH place AS (
     SELECT coalesce((SELECT m.cursor FROM notifier.messages AS m
                      WHERE m.seq > log.seq AND m.cursor IS NOT NULL
                      ORDER BY m.seq DESC LIMIT 1), log.cursor)::pg_snapshot AS cursor,
-           log.target IS NOT NULL AS busy
+           log.target IS NOT NULL AS busy,
+           concat_ws(' ', log.target, log.upto, log.seq) AS reached
     FROM notifier.log
 )
 SELECT pg_is_in_recovery() AS standby,
@@ -27,5 +29,11 @@ SELECT pg_is_in_recovery() AS standby,
                   OR c.xid = ANY (ARRAY(SELECT pg_snapshot_xip(place.cursor))))
              AND c.at < clock_timestamp() - $2::float8 * interval '1 s'
        ) AS waiting,
+       -- A transaction too large for memory is read and stored in one: meanwhile its reader moves.
+       CASE WHEN place.busy THEN concat(place.reached, (
+           SELECT max(a.state_change) FROM pg_stat_activity AS a
+           WHERE a.datname = current_database() AND a.application_name = 'notifier relay reader'
+             AND a.xact_start < clock_timestamp() - interval '20 s'
+       )) END AS backlog,
        pg_notify('notifier_messages', $1)
 FROM place

@@ -8,6 +8,7 @@ async with Proxy("127.0.0.1", 5432) as proxy:
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 import struct
 from asyncio.trsock import TransportSocket
@@ -41,6 +42,10 @@ class Proxy:
         self._to_server = _open()
         self._to_client = _open()
         self._rate: float | None = None
+        self._latency = 0.0
+        self._loss = 0.0
+        self._retransmission = 0.0
+        self._left: int | None = None
 
     @property
     def links(self) -> int:
@@ -72,6 +77,10 @@ class Proxy:
         self._to_server.clear()
         self._to_client.clear()
 
+    def freeze_after(self, answers: int) -> None:
+        """A black hole that opens when so many more answers have come to the clients."""
+        self._left = answers
+
     def one_way(self) -> None:
         """The server hears the client, the client does not hear the server."""
         self._to_server.set()
@@ -79,12 +88,25 @@ class Proxy:
 
     def thaw(self) -> None:
         """Everything goes through again, what was held back first."""
+        self._left = None
         self._to_server.set()
         self._to_client.set()
 
     def throttle(self, bytes_per_second: float | None) -> None:
         """No link moves more than that to its client; None: as fast as it can."""
         self._rate = bytes_per_second
+
+    def delay(self, seconds: float) -> None:
+        """What is said takes so long to arrive, each way; it does not hold up what follows it."""
+        self._latency = seconds
+
+    def lose(self, share: float, retransmission: float = 0.2) -> None:
+        """That share of the pieces is lost, and comes when it is sent again: `retransmission` seconds
+        later, twice that if it is lost again, and so on. What follows it waits, as in TCP.
+
+        A proxy has no packets to drop: this is what a lossy network looks like from above TCP.
+        """
+        self._loss, self._retransmission = share, retransmission
 
     async def __aenter__(self) -> Self:
         await self.accept()
@@ -125,20 +147,54 @@ class Proxy:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gate: asyncio.Event
     ) -> None:
         """Forwards one direction, its end included."""
+        flying: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(maxsize=1000)
+        clock = asyncio.get_running_loop().time
+        async with asyncio.TaskGroup() as both:
+            landing = both.create_task(self._land(flying, writer, gate))
+            with suppress(OSError):
+                while not landing.done() and (data := await reader.read(CHUNK)):
+                    await flying.put((clock() + self._latency, data))
+            await flying.put((clock() + self._latency, b""))
+
+    async def _land(
+        self,
+        flying: asyncio.Queue[tuple[float, bytes]],
+        writer: asyncio.StreamWriter,
+        gate: asyncio.Event,
+    ) -> None:
+        clock = asyncio.get_running_loop().time
         with suppress(OSError):
-            while data := await reader.read(CHUNK):
-                while data:
-                    rate = self._rate if gate is self._to_client else None
-                    size = CHUNK if rate is None else max(1, int(rate / SLICES))
-                    await gate.wait()
-                    writer.write(data[:size])
-                    await writer.drain()
-                    data = data[size:]
-                    if rate is not None:
-                        await asyncio.sleep(1 / SLICES)
+            while True:
+                due, data = await flying.get()
+                if due > clock():
+                    await asyncio.sleep(due - clock())
+                if not data:
+                    break
+                wait = self._retransmission
+                while random.random() < self._loss:
+                    await asyncio.sleep(wait)
+                    wait *= 2
+                await self._forward(data, writer, gate)
         await gate.wait()
         with suppress(OSError):
             writer.write_eof()
+
+    async def _forward(
+        self, data: bytes, writer: asyncio.StreamWriter, gate: asyncio.Event
+    ) -> None:
+        while data:
+            rate = self._rate if gate is self._to_client else None
+            size = CHUNK if rate is None else max(1, int(rate / SLICES))
+            await gate.wait()
+            writer.write(data[:size])
+            await writer.drain()
+            data = data[size:]
+            if rate is not None:
+                await asyncio.sleep(1 / SLICES)
+        if gate is self._to_client and self._left is not None:
+            self._left -= 1
+            if self._left <= 0:
+                self.freeze()
 
     async def _end(self, *, reset: bool) -> None:
         links = dict(self._links)

@@ -12,7 +12,10 @@ depends_on = None
 
 
 def upgrade() -> None:
-    for name in ("log", "log_bytes", "is_full", "system", "without", "keys", "readable", "capture"):
+    for name in (
+        *("log", "log_bytes", "is_full", "system", "without", "keys", "readable", "capture"),
+        *("empty", "turn", "reopen", "prune"),
+    ):
         run(read(name))
     run(
         """
@@ -29,7 +32,7 @@ def downgrade() -> None:
         """
         DROP FUNCTION notifier.capture() CASCADE;
         DROP FUNCTION notifier.readable, notifier.keys, notifier.without, notifier.system, notifier.is_full,
-                      notifier.log_bytes;
+                      notifier.log_bytes, notifier.empty, notifier.turn, notifier.reopen, notifier.prune;
         DROP VIEW notifier.changes;
         DROP TABLE notifier.messages, notifier.positions, notifier.log, notifier.changes_0,
                    notifier.changes_1, notifier.configuration, notifier.watches;

@@ -180,3 +180,36 @@ async def test_without_a_server_a_connection_ends_at_once(proxy: Proxy) -> None:
 
 async def _is(truth: bool) -> bool:
     return truth
+
+
+async def test_a_lossy_link_is_late_and_loses_nothing(proxy: Proxy) -> None:
+    async with line(proxy) as lossy:
+        proxy.lose(0.5, retransmission=0.001)
+        for number in range(50):
+            word = b"%02d" % number
+            lossy.say(word)
+            assert await lossy.hear(2) == word
+
+
+async def test_a_long_link_is_late_and_keeps_the_order(proxy: Proxy) -> None:
+    async with line(proxy) as long:
+        proxy.delay(0.05)
+        for number in range(50):
+            long.say(b"%02d" % number)
+        assert await long.hear(100) == b"".join(b"%02d" % number for number in range(50))
+        long.writer.write_eof()
+        assert await long.reader.read() == b""
+
+
+async def test_a_link_freezes_after_so_many_answers(proxy: Proxy, echo: Echo) -> None:
+    async with line(proxy) as freezing:
+        proxy.freeze_after(2)
+        for word in (b"one", b"two"):
+            freezing.say(word)
+            assert await freezing.hear(3) == word
+        freezing.say(b"three")
+        await until(lambda: _is(echo.heard.endswith(b"three")))
+        waiting = asyncio.create_task(freezing.hear(5))
+        assert not waiting.done()
+        proxy.thaw()
+        assert await waiting == b"three"

@@ -1,0 +1,171 @@
+"""A relay that freezes, wherever it is just then: the app never waits for it, and another one leads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from notifier import relay as relays
+from notifier.log import Log, Place
+from notifier.schema import migrate
+from tests.databases import Connection, Database
+from tests.postgres.relays import Relayed, new_company, new_event, types
+from tests.proxy import Proxy
+from tests.waiting import until
+
+MIB = 1024 * 1024
+TAKEOVER_SECONDS = 15.0
+"""What is promised."""
+
+
+@pytest.fixture
+async def proxy(database: Database) -> AsyncIterator[Proxy]:
+    """The way of one relay to the database."""
+    async with Proxy(*database.address) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def frail(database: Database, proxy: Proxy) -> AsyncIterator[Relayed]:
+    """A relay that goes by the proxy; it is not started."""
+    relay = Relayed(database)
+    relay.url = database.through(proxy.port)
+    yield relay
+    proxy.thaw()
+    await relay.stop()
+
+
+async def write(app: Connection, company: str) -> None:
+    """So much that capture looks at the log's size several times."""
+    event = await new_event(app, company)
+    await app.execute(
+        f"""
+        DO $$ BEGIN
+            FOR n IN 1..4000 LOOP
+                UPDATE events SET title = n || repeat('x', 500) WHERE id = '{event}';
+            END LOOP;
+        END $$
+        """
+    )
+
+
+@pytest.mark.parametrize("answers", range(6))
+async def test_writers_never_wait_for_a_relay_that_froze_while_it_emptied_a_table(
+    database: Database,
+    app: Connection,
+    frail: Relayed,
+    proxy: Proxy,
+    monkeypatch: pytest.MonkeyPatch,
+    answers: int,
+) -> None:
+    await migrate(database.dsn, max_log_bytes=64 * MIB)
+    monkeypatch.setattr(relays, "CHORES_SECONDS", 0.0)
+    monkeypatch.setattr(relays, "TURN_BYTES", 64 * 1024)
+    empty, frozen = Log._empty, []
+
+    async def empty_and_freeze(log: Log, which: int, place: Place) -> bool:
+        if answers:
+            proxy.freeze_after(answers)
+        else:
+            proxy.freeze()
+        frozen.append(which)
+        return await empty(log, which, place)
+
+    monkeypatch.setattr(Log, "_empty", empty_and_freeze)
+    company = await new_company(app)
+    await frail.start()
+
+    async def froze() -> bool:
+        await new_event(app, company, "x" * 1000)
+        return bool(frozen)
+
+    await until(froze)
+    await app.execute("SET lock_timeout = '2s'")
+    await write(app, company)
+
+
+async def test_another_relay_leads_when_one_hangs_within_a_transaction(
+    database: Database,
+    app: Connection,
+    frail: Relayed,
+    proxy: Proxy,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    company = await new_company(app)
+    other = Relayed(database)
+    await frail.start()
+    keep = Log.keep
+
+    async def freeze_and_keep(log: Log, place: Place) -> None:
+        monkeypatch.setattr(Log, "keep", keep)
+        proxy.freeze()
+        await keep(log, place)
+
+    # A backlog of one page, which is stored in a transaction that ends with the place.
+    monkeypatch.setattr(Log, "keep", freeze_and_keep)
+    monkeypatch.setattr("notifier.log.PAGE", 5)
+    async with app.transaction():
+        for number in range(10):
+            await new_event(app, company, str(number))
+
+    async def hangs() -> bool:
+        return Log.keep is keep
+
+    await until(hangs)
+    starting = asyncio.create_task(other.start())
+    async with asyncio.timeout(TAKEOVER_SECONDS):
+        await starting
+    titles = [m["Data"]["Title"] for m in await other.heard(company)]
+    assert titles == [str(number) for number in range(10)]
+    await other.stop()
+
+
+async def test_another_relay_leads_when_the_network_goes_while_one_waits_for_a_lock(
+    database: Database, app: Connection, frail: Relayed, proxy: Proxy
+) -> None:
+    company = await new_company(app)
+    operator = await database.connect()
+    other = Relayed(database)
+    await frail.start()
+    async with operator.transaction():
+        await operator.execute("LOCK TABLE notifier.messages_0 IN SHARE MODE")
+        await new_event(app, company)
+
+        async def waits() -> bool:
+            return bool(
+                await database.fetchval(
+                    "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+                    " AND application_name = 'notifier relay' AND datname = current_database())"
+                )
+            )
+
+        await until(waits)
+        proxy.refuse()
+        await proxy.reset()
+        starting = asyncio.create_task(other.start())
+        async with asyncio.timeout(TAKEOVER_SECONDS):
+            await starting
+    assert types(await other.heard(company)) == ["EventCreated"]
+    await other.stop()
+
+
+async def test_a_relay_whose_backend_is_ended_notices_at_once(
+    database: Database, relay: Relayed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relays, "LOOK_SECONDS", 600.0)  # nobody asks
+    for name in ("notifier relay", "notifier relay reader"):
+        await relay.stop()
+        await relay.start()
+        await relay.asleep()
+        assert await database.fetchval(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name = $1 AND datname = current_database()",
+            name,
+        )
+
+        async def noticed() -> bool:
+            return relay.relay is not None and not relay.relay.leading
+
+        await until(noticed, every=0.001)
