@@ -21,6 +21,7 @@ from pathlib import Path
 import asyncpg
 
 from bench import (
+    bulk,
     fanout,
     latency,
     machine,
@@ -61,6 +62,7 @@ MEASUREMENTS = (
     Measurement(("M1",), sockets.measure_memory, 75),
     Measurement(("C1",), sockets.measure_connecting, 60),
     Measurement(("R1", "R1q"), sockets.measure_return, 120),
+    Measurement(("B3", "B3m"), bulk.measure, 400),
 )
 DRIVER = (asyncpg.PostgresError, asyncpg.InterfaceError)
 FILL = (postgres.SQL / "fill.sql").read_text()
@@ -139,7 +141,7 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measures DESIGN part 3.")
     choices = (*table.ROWS, "plots")
     parser.add_argument(
-        "rows", nargs="*", metavar="ROW", help=f"of {', '.join(choices)}; none: all"
+        "rows", nargs="*", metavar="ROW", help=f"of {', '.join(choices)}; none: all but B3, B3m"
     )
     parser.add_argument("--quick", action="store_true", help="one short run of everything")
     given = parser.parse_args()
@@ -154,8 +156,9 @@ def main() -> int:
         print("The bench needs Linux (epoll and /proc).", file=sys.stderr)
         return 1
     machine.raise_limits()
+    usual = tuple(name for name, row in table.ROWS.items() if row.usual)
     try:
-        asyncio.run(run(given.rows or tuple(table.ROWS), given.quick))
+        asyncio.run(run(given.rows or usual, given.quick))
     except (KeyboardInterrupt, asyncio.CancelledError):
         return 130
     except (BenchError, NotifierError) as error:

@@ -71,6 +71,25 @@ def resident_bytes(pid: int) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+def peak_bytes(pid: int) -> int:
+    """The most that the process has ever had in memory."""
+    return _status(pid, "VmHWM")
+
+
+def own_bytes(pid: int) -> int:
+    """What it has in memory that is shared with nobody: without PostgreSQL's buffers."""
+    return _status(pid, "RssAnon")
+
+
+def _status(pid: int, name: str) -> int:
+    """A line of /proc/PID/status; 0 when the process is gone."""
+    try:
+        lines = (PROC / str(pid) / "status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), 0)
+
+
 @dataclass(frozen=True)
 class Noise:
     """Shares of the whole machine (0 to 1) that were not ours."""

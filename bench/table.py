@@ -19,6 +19,7 @@ class Row:
     target: float
     at_least: bool
     unit: str = ""
+    usual: bool = True  # measured also when no row is named
 
     def reached(self, value: float) -> bool:
         return value >= self.target if self.at_least else value <= self.target
@@ -45,6 +46,10 @@ ROWS = {
         Row("C1", "connect + authenticate + setCompany per second", 1_000, True),
         Row("R1", "5,000 reconnect, each 100 behind: until all are level", 10, False, " s"),
         Row("R1q", "the same: queries", 50, False),
+        Row(
+            "B3", "1,000,000 rows of one company by COPY: until told", 60, False, " s", usual=False
+        ),
+        Row("B3m", "the same of 1,000 companies, row by row", 60, False, " s", usual=False),
     )
 }
 

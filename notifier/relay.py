@@ -123,6 +123,7 @@ class _Lead:
         if reason is not None:
             await self._begin_epoch(reason)
         self._read = self._place.cursor
+        await self._overflowed()  # before the backlog: a new epoch makes it worthless
         self._relay.leading = True
         metrics.RELAY.set(1)
         metrics.AWAKE.set(1)
@@ -413,13 +414,9 @@ class _Lead:
             return
         await self._written()
         self._chores_at = now
-        if self._place.unsettled == REOPENING or await self._log.overflowed():
-            _log.error("the log was full, changes were dropped: a new epoch begins")
-            self._place.unsettled = REOPENING
-            await self._log.keep(self._place)  # should we end here, the next relay goes on
-            self._place.unsettled = await self._log.reopen()
-            await self._begin_epoch("overflow")
-        elif self._place.unsettled is not None and await self._log.settled(self._place.unsettled):
+        overflowed = await self._overflowed()
+        unsettled = self._place.unsettled
+        if not overflowed and unsettled is not None and await self._log.settled(unsettled):
             draft = resync(EVERY_COMPANY, "overflow", datetime.now(UTC), ("*",))
             self._place.unsettled = None
             messages = await self._number([draft])
@@ -432,6 +429,17 @@ class _Lead:
         metrics.LOG_LIMIT_BYTES.set(limit)
         await self._log.turn(self._place, min(TURN_BYTES, limit // 8))
         await self._log.prune(self._place, self._relay._retention_hours, limit // 2)
+
+    async def _overflowed(self) -> bool:
+        """Whether capture had stopped storing: then it goes on, in a new epoch."""
+        if self._place.unsettled != REOPENING and not await self._log.overflowed():
+            return False
+        _log.error("the log was full, changes were dropped: a new epoch begins")
+        self._place.unsettled = REOPENING
+        await self._log.keep(self._place)  # should we end here, the next relay goes on
+        self._place.unsettled = await self._log.reopen()
+        await self._begin_epoch("overflow")
+        return True
 
     async def _begin_epoch(self, reason: str) -> None:
         await self._log.begin_epoch(self._place, reason)

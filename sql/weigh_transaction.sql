@@ -1,13 +1,24 @@
 -- Of one large transaction: how many rows of each company it touched. Companies come as JSON: `->>`
 -- would trip over an escape anywhere in the row that text cannot hold.
-SELECT company, count(DISTINCT (entity, key)) AS rows, max(at) AS at
+SELECT company, count(*) AS rows, max(at) AS at
 FROM (
-    SELECT c.at, c.entity, (image -> w.company)::text AS company, (image -> w.key)::text AS key
-    FROM notifier.changes AS c
-    JOIN notifier.watches AS w USING (entity)
-    CROSS JOIN LATERAL (VALUES (notifier.readable(c.old)), (notifier.readable(c.new))) AS side (image)
-    WHERE c.xid = $1::bigint::text::xid8 AND image IS NOT NULL
+    SELECT side.company, entity, side.key, max(at) AS at
+    FROM (
+        SELECT entity, at, (old -> company)::text AS was, (old -> key)::text AS old_key,
+               (new -> company)::text AS became, (new -> key)::text AS new_key
+        FROM (
+            SELECT c.entity, c.at, w.company, w.key,
+                   notifier.readable(c.old) AS old, notifier.readable(c.new) AS new
+            FROM notifier.changes AS c
+            JOIN notifier.watches AS w USING (entity)
+            WHERE c.xid = $1::bigint::text::xid8
+            OFFSET 0  -- what stands before such a line is computed but once
+        ) AS change
+        OFFSET 0
+    ) AS change
+    CROSS JOIN LATERAL unnest(ARRAY[was, became], ARRAY[old_key, new_key]) AS side (company, key)
+    WHERE side.company <> 'null'
+    GROUP BY side.company, entity, side.key
 ) AS touched
-WHERE company IS NOT NULL AND company <> 'null'
 GROUP BY company
 ORDER BY company

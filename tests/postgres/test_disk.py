@@ -392,3 +392,17 @@ async def test_writers_do_not_wait_while_a_table_is_emptied(
     added = [m for _, m in decoded(relay) if m["Type"] == "EmployeeAdded"]
     assert len(added) == 2_000
     await relay.stop()
+
+
+async def test_what_waits_in_a_full_log_is_not_said_before_the_new_epoch(
+    small: Database, app: Connection
+) -> None:
+    company = await new_company(app)
+    await fill(small, app, company)
+    relay = Relayed(small)
+    before, _ = await place(small)
+    await relay.start()
+    await new_event(app, company, "heard again")
+    assert types(await relay.heard(company)) == ["EventCreated"]
+    assert before not in {epoch for epoch, _ in relay.delivered}
+    await relay.stop()

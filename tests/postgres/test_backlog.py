@@ -1,0 +1,104 @@
+"""More at once than fits into memory: told completely, in order, whatever is in it and whatever fails."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from itertools import pairwise
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from notifier import log as logs
+from notifier import relay as relays
+from notifier.changes import Change
+from notifier.log import Log
+from tests.databases import Connection, Database
+from tests.postgres.relays import Relayed, heard, new_company, place, types
+from tests.waiting import until
+
+Make = Callable[..., Relayed]
+
+MANY = 100_000
+EACH = 1_000
+"""Employees of each company, where there are many companies."""
+
+
+@pytest.fixture
+async def make_relay(database: Database) -> AsyncIterator[Make]:
+    """Relays with settings of their own; they are not started."""
+    made: list[Relayed] = []
+
+    def make(**settings: object) -> Relayed:
+        relay = Relayed(database, **settings)
+        made.append(relay)
+        return relay
+
+    yield make
+    for relay in made:
+        await relay.stop()
+
+
+async def companies_with_employees(database: Database, count: int) -> list[str]:
+    """So many companies, each with `EACH` employees, and nothing in the log of any of them."""
+    await database.execute("ALTER TABLE employees DISABLE TRIGGER USER")
+    rows = await database.fetch(
+        "INSERT INTO companies (name) SELECT '' FROM generate_series(1, $1::int) RETURNING id::text",
+        count,
+    )
+    companies = [row["id"] for row in rows]
+    await database.execute(
+        "INSERT INTO employees (company_id, user_id, name)"
+        " SELECT company::uuid, 'u' || n, 'Ann' FROM unnest($1::text[]) AS company,"
+        " generate_series(1, $2::int) AS n",
+        companies,
+        EACH,
+    )
+    await database.execute("ALTER TABLE employees ENABLE TRIGGER USER")
+    return companies
+
+
+# --- a hundred thousand rows
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("limit", [EACH - 1, EACH], ids=["more than BULK_LIMIT", "no more"])
+async def test_b3_a_hundred_thousand_rows_in_one_update_are_told_in_bounded_memory(
+    limit: int,
+    database: Database,
+    app: Connection,
+    make_relay: Make,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """B3: above BULK_LIMIT each company hears one Resync, else each row; chunk by chunk."""
+    companies = await companies_with_employees(database, MANY // EACH)
+    at_once: list[int] = []
+    store = Log.store
+
+    async def counted(log: Log, to: Any, messages: Sequence[Any], cursor: str | None) -> None:
+        at_once.append(len(messages))
+        await store(log, to, messages, cursor)
+
+    monkeypatch.setattr(Log, "store", counted)
+    relay = make_relay(bulk_limit=limit)
+    await relay.start()
+    assert await app.execute("UPDATE employees SET name = 'Bob'") == f"UPDATE {MANY}"
+
+    async def all_told() -> bool:
+        told = await database.fetchval("SELECT count(DISTINCT company) FROM notifier.messages")
+        return bool(told == len(companies))
+
+    await until(all_told, seconds=120)
+    assert max(at_once) <= relays.CHUNK + EACH
+    for company in (companies[0], companies[-1]):
+        messages = await heard(database, company)
+        if limit < EACH:
+            assert [(m["Type"], m["Data"]["Reason"]) for m in messages] == [("Resync", "bulk")]
+        else:
+            assert types(messages) == ["EmployeeUpdated"] * EACH
+            assert {m["Old"]["Name"] for m in messages} == {"Ann"}
+    told = await database.fetchval("SELECT count(*) FROM notifier.messages")
+    assert told == (len(companies) if limit < EACH else MANY)
