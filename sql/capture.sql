@@ -4,7 +4,7 @@
 -- It must never break the app's write. What cannot be serialised is stored with its keys only; what
 -- has not even keys is stored as a bare change, and the relay tells everybody to read afresh.
 -- Nobody may call it but triggers that `notifier migrate` made: EXECUTE is revoked from PUBLIC.
-CREATE FUNCTION notifier.capture() RETURNS trigger
+CREATE OR REPLACE FUNCTION notifier.capture() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'
 AS $$

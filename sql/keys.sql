@@ -1,5 +1,5 @@
 -- Of a row that cannot be serialised: its key and its company. Null for no row.
-CREATE FUNCTION notifier.keys(row_image record, key text, company text) RETURNS json
+CREATE OR REPLACE FUNCTION notifier.keys(row_image record, key text, company text) RETURNS json
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE

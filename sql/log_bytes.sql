@@ -1,5 +1,5 @@
 -- Bytes on disk of changes and messages together, indexes and TOAST included.
-CREATE FUNCTION notifier.log_bytes() RETURNS bigint
+CREATE OR REPLACE FUNCTION notifier.log_bytes() RETURNS bigint
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT sum(pg_total_relation_size(relation))::bigint

@@ -5,7 +5,7 @@
 -- It does not wait for the lock under which capture says that the log is full: whoever holds it may stay
 -- in flight for long. If one says so just now and is overwritten, its transaction is in flight, and is
 -- told of when it has ended.
-CREATE FUNCTION notifier.reopen() RETURNS bigint
+CREATE OR REPLACE FUNCTION notifier.reopen() RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE

@@ -1,5 +1,5 @@
 -- Which history of which cluster this is: a failover or a restored backup answers otherwise.
-CREATE FUNCTION notifier.system() RETURNS text
+CREATE OR REPLACE FUNCTION notifier.system() RETURNS text
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT s.system_identifier || '/' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)

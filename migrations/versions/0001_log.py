@@ -1,4 +1,4 @@
-"""The log and its capture."""
+"""The log."""
 
 from __future__ import annotations
 
@@ -12,14 +12,10 @@ depends_on = None
 
 
 def upgrade() -> None:
-    for name in (
-        *("log", "log_bytes", "is_full", "system", "without", "keys", "readable", "capture"),
-        *("empty", "turn", "reopen", "prune"),
-    ):
-        run(read(name))
+    run(read("log"))
+    run(read("system"))
     run(
         """
-        REVOKE ALL ON ALL FUNCTIONS IN SCHEMA notifier FROM PUBLIC;
         INSERT INTO notifier.configuration (max_log_bytes) VALUES (1073741824);
         INSERT INTO notifier.log (epoch, system, cursor)
         VALUES (substr(md5(gen_random_uuid()::text), 1, 12), notifier.system(), pg_current_snapshot());
@@ -30,9 +26,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     run(
         """
-        DROP FUNCTION notifier.capture() CASCADE;
-        DROP FUNCTION notifier.readable, notifier.keys, notifier.without, notifier.system, notifier.is_full,
-                      notifier.log_bytes, notifier.empty, notifier.turn, notifier.reopen, notifier.prune;
+        DROP FUNCTION notifier.system;
         DROP VIEW notifier.changes;
         DROP TABLE notifier.messages, notifier.positions, notifier.log, notifier.changes_0,
                    notifier.changes_1, notifier.configuration, notifier.watches;

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from itertools import pairwise
 from typing import Any
-from uuid import uuid4
 
-import asyncpg
 import pytest
 
-from notifier import log as logs
 from notifier import relay as relays
-from notifier.changes import Change
 from notifier.log import Log
 from tests.databases import Connection, Database
-from tests.postgres.relays import Relayed, heard, new_company, place, types
+from tests.postgres.relays import Relayed, heard, types
 from tests.waiting import until
 
 Make = Callable[..., Relayed]

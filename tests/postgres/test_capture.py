@@ -495,6 +495,7 @@ async def test_every_function_pins_its_search_path(database: Database) -> None:
         await database.fetch(
             "SELECT oid::regprocedure FROM pg_proc WHERE pronamespace = 'notifier'::regnamespace"
             " AND NOT coalesce(proconfig, '{}') @> ARRAY['search_path=pg_catalog, pg_temp']"
+            " AND prosqlbody IS NULL"  # such a body was read when it was made
         )
         == []
     )

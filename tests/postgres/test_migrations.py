@@ -184,7 +184,8 @@ async def test_an_app_goes_on_through_migrate_and_uninstall(
     sorted(
         path.stem
         for path in Path(folder("sql")).glob("*.sql")
-        if "CREATE FUNCTION" in path.read_text(encoding="utf-8")
+        if "FUNCTION" in path.read_text(encoding="utf-8")
+        and "$$" in path.read_text(encoding="utf-8")
     ),
 )
 async def test_a_function_in_the_database_is_the_one_in_the_file(
@@ -409,3 +410,15 @@ def as_role(dsn: str, role: str) -> str:
     parts = urlsplit(dsn)
     _, _, place = parts.netloc.rpartition("@")
     return parts._replace(netloc=f"{role.replace(' ', '%20')}:serve@{place}").geturl()
+
+
+async def test_who_was_granted_an_older_log_may_relay_from_the_newer(
+    database: Database, role: str
+) -> None:
+    await migrate(database.dsn, grant=role)
+    await downgrade(database.dsn, "0001")
+    await migrate(database.dsn)
+    for name in ("empty(int, text, bigint)", "turn()", "reopen()", "prune(int, text, bigint)"):
+        query = "SELECT has_function_privilege($1, 'notifier.' || $2, 'EXECUTE')"
+        assert await database.fetchval(query, role, name)
+        assert not await database.fetchval(query, "app", name)

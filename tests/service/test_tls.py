@@ -123,3 +123,10 @@ async def test_who_speaks_without_tls_is_ended(secure: Secure) -> None:
     async with asyncio.timeout(20):
         assert not (await reader.read()).startswith(b"HTTP")
     writer.close()
+
+
+async def test_d3_who_says_nothing_is_ended_before_tls_as_well(secure: Secure) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", secure.service.port)
+    async with asyncio.timeout(20):  # left to itself, asyncio waits for a minute
+        assert await reader.read() == b""
+    writer.close()

@@ -367,3 +367,72 @@ async def test_channels_that_nobody_uses_are_kept_for_a_while_the_latest_longest
     assert node._budget.used == sum(len(framed) for _, framed in channel.recent.after(0))
     node.close(used)
     assert node.known("used") is used
+
+
+async def test_a_message_is_compressed_once_whoever_takes_it_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = count()
+    monkeypatch.setattr(hub, "deflated", lambda body: (next(made), frames.deflated(body))[1])
+    plain, *packed = listeners = [Listener() for _ in range(10)]
+    channel = Channel("c", 0, Budget())
+    channel.join(plain, plain.written.append)
+    channel.publish([message(1, size=1000)])
+    assert next(made) == 0, "nobody had asked for it"
+    for listener in packed:
+        channel.join(listener, listener.written.append, deflates=True)
+    channel.publish([message(2, size=1000)])
+    assert next(made) == 2
+    assert len(plain.written[1]) > 1000
+    assert all(listener.written[0] is packed[0].written[0] for listener in packed)
+    assert len(packed[0].written[0]) < 100
+    for listener in listeners:
+        channel.slow_down(listener)
+    channel.publish([message(3, size=1000)])
+    assert [positions(listener.written[-1]) for listener in listeners] == [[3]] * 10
+    packed[0].written.clear()
+    channel.speed_up(packed[0], packed[0].written.append, deflates=True)
+    channel.leave(packed[1])
+    channel.publish([message(4, size=1000)])
+    assert len(packed[0].written[0]) < 100
+    assert len(packed[1].written) == 2
+    assert len(channel) == 9
+
+
+async def test_compressed_frames_go_out_in_slices_as_well() -> None:
+    packed = [Listener() for _ in range(SLICE + 1)]
+    channel = Channel("c", 0, Budget())
+    for listener in packed:
+        channel.join(listener, listener.written.append, deflates=True)
+    channel.publish([message(n, size=1000) for n in range(1, 4)])
+    await written(channel)
+    assert all(listener.written == packed[0].written for listener in packed)
+    assert len(b"".join(packed[0].written)) < 300
+
+
+async def test_a_company_that_outruns_its_sockets_sends_them_away_and_forgets_what_waited() -> None:
+    asked = iter([0, 1000])
+
+    async def heads(_: str) -> int:
+        return next(asked)
+
+    async def pages(*_: object) -> list[Message]:
+        return []
+
+    node = Hub(heads, pages, 24)
+    channel = await node.open("c")
+    listeners = [Listener() for _ in range(SLICE + 1)]  # so many that they are written to in slices
+    for listener in listeners:
+        channel.join(listener, listener.written.append)
+    position = 0
+    while not listeners[0].is_lost:  # the pump never has its turn
+        position += 1
+        assert position < 100
+        node.deliver([message(position, size=1024 * 1024)])
+    assert position == hub.WAITING_BYTES // 1024**2
+    assert all(listener.is_lost for listener in listeners)
+    assert not channel.overrun
+    await written(channel)
+    assert not listeners[0].written
+    assert not node.holds(channel)
+    assert (await node.open("c")).position == 1000
