@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from itertools import groupby
+from operator import attrgetter, itemgetter
 from typing import NamedTuple
 
 import msgspec
@@ -48,6 +49,11 @@ class Watched(msgspec.Struct, frozen=True, eq=False):
     deleted: str | None
     untouched: frozenset[str] = frozenset()  # json columns: their values travel as they are
 
+    @property
+    def grants(self) -> bool:
+        """Whether somebody may see a company by one of its rows."""
+        return self.member is not None or self.key == self.company
+
     def property(self, column: str) -> str:
         """The name of a column on the wire: `starts_at` → `StartsAt`, the key → `EventId`."""
         if column == self.key:
@@ -58,17 +64,25 @@ class Watched(msgspec.Struct, frozen=True, eq=False):
 
 
 class Change(NamedTuple):
-    """A row of `notifier.changes`. `operation` is I, U, D, or T for a TRUNCATE."""
+    """A row of `notifier.changes`: the images before and after it.
+
+    There is none before an insertion, none after a deletion, and neither for a TRUNCATE. `partial`:
+    they hold key and company only, or are lacking though there was a row.
+    """
 
     id: int
     xid: int
     entity: str
-    operation: str
     old: JSON | None
     new: JSON | None
     partial: bool
     actor: str | None
     at: datetime
+
+    @property
+    def is_truncate(self) -> bool:
+        """Whether it is of the whole table."""
+        return self.old is None and self.new is None and not self.partial
 
 
 class Draft(NamedTuple):
@@ -101,7 +115,7 @@ class _Entry:
 
 
 _decode_row = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_quote = msgspec.json.Encoder().encode
+_encode = msgspec.json.Encoder().encode
 
 
 class Broken(Exception):
@@ -117,7 +131,7 @@ def translate(
     """
     drafts: list[Draft] = []
     broken = 0
-    for _, group in groupby(changes, key=lambda change: change.xid):
+    for _, group in groupby(changes, key=attrgetter("xid")):
         transaction = Transaction(watched)
         for change in group:
             transaction.add(change)
@@ -141,10 +155,9 @@ class Transaction:
         watch = self._watched.get(change.entity)
         if watch is None:  # no longer watched
             return
-        if change.operation == "T":
+        if change.is_truncate:
             self.barrier(change)
-            grants = watch.member is not None or watch.key == watch.company
-            self._read_afresh(change, "truncate", grants)
+            self._read_afresh(change, "truncate", watch.grants)
             return
         try:
             old, new, poisonous = _rows(change, watch)
@@ -204,35 +217,41 @@ class Transaction:
         for (company, entity, _), entry in self._entries.items():
             watch = self._watched[entity]
             order, draft = _draft(company, watch, entry)
-            _members(watch, entry, lost.setdefault(company, set()), kept.setdefault(company, set()))
+            if watch.grants:
+                _members(
+                    watch, entry, lost.setdefault(company, set()), kept.setdefault(company, set())
+                )
             if draft is not None:
                 by_company.setdefault(company, []).append((order, draft))
         drafts: list[tuple[int, Draft]] = []
         for company, unordered in by_company.items():
-            ordered = sorted(unordered, key=lambda pair: pair[0])
+            ordered = sorted(unordered, key=_order)
             if len(ordered) > bulk_limit:
                 last, draft = ordered[-1]
                 ordered = [(last, resync(company, "bulk", draft.at))]
-            revoked = lost[company] - kept[company]
-            if revoked:
+            if company in lost and (revoked := lost[company] - kept[company]):
                 order, draft = ordered[-1]
                 ordered[-1] = (order, draft._replace(revokes=tuple(sorted(revoked))))
             drafts += ordered
         if self._resync is not None:
             drafts.append(self._resync)
-        drafts.sort(key=lambda pair: pair[0])
+        if len(drafts) > 1:
+            drafts.sort(key=_order)
         return [draft for _, draft in drafts]
+
+
+_order = itemgetter(0)
 
 
 def resync(company: str, reason: str, at: datetime, revokes: tuple[str, ...] = ()) -> Draft:
     """A Resync for one company or for every one."""
     head = b'{"Type":"Resync","Data":{"CompanyId":%%(company)s,"Reason":%s,"Epoch":%%(epoch)s}'
-    return Draft(company, head % _quote(reason), _tail(at, None), at, revokes, open=True)
+    return Draft(company, head % _encode(reason), _tail(at, None), at, revokes, open=True)
 
 
 def fill(draft: Draft, company: str, epoch: str) -> Draft:
     """Closes the gaps of an open draft."""
-    head = draft.head % {b"company": _quote(company), b"epoch": _quote(epoch)}
+    head = draft.head % {b"company": _encode(company), b"epoch": _encode(epoch)}
     return draft._replace(company=company, head=head, open=False)
 
 
@@ -339,71 +358,72 @@ def _draft(company: str, watch: Watched, entry: _Entry) -> tuple[int, Draft | No
     A creation stands where the row was first written, a deletion where it was deleted.
     """
     old, new = entry.old, entry.new
-    changed: list[str] = []
-    if old is None and new is None:
-        return entry.first, None
+    former: Row = {}
     if new is None:
+        if old is None:
+            return entry.first, None
         name, row, order = watch.deleted, old, entry.last
     elif old is None:
         name, row, order = watch.created, new, entry.first
     else:
         name, row, order = watch.updated, new, entry.first
-        changed = [column for column in old if old[column] != new.get(column)]
-        if not changed and not entry.partial and len(old) == len(new):
+        former = {column: value for column, value in old.items() if value != new.get(column)}
+        if not former and not entry.partial and len(old) == len(new):
             return order, None
-    if name is None or row is None:
+    if name is None:
         return order, None
     tail = _tail(entry.at, entry.actor)
-    head = b'{"Type":"%s","Data":{%s}' % (name.encode(), _object(row, row, watch))
+    head = b'{"Type":"%b","Data":%b' % (name.encode(), _object(row, watch))
     if old is not None and new is not None:
-        head += b',"Old":{%s}' % _object(old, changed, watch)
+        head = b'%b,"Old":%b' % (head, _object(former, watch))
     if entry.partial or len(head) + len(tail) + POSITION_BYTES > MESSAGE_LIMIT:
-        keys = dict.fromkeys((watch.key, watch.company))
-        head = b'{"Type":"%s","Data":{%s},"Partial":true' % (
-            name.encode(),
-            _object(row, keys, watch),
-        )
+        keys = {watch.key: row[watch.key], watch.company: row[watch.company]}
+        head = b'{"Type":"%b","Data":%b,"Partial":true' % (name.encode(), _object(keys, watch))
     return order, Draft(company, head, tail, entry.at)
 
 
-def _object(row: Row, columns: Iterable[str], watch: Watched) -> bytes:
-    """The inside of a JSON object, in the order of `columns`."""
-    parts: list[bytes] = []
-    for column, name in _names(watch, tuple(columns)):
-        parts += (name, row[column])
-    whole = b"".join(parts)[1:]
+def _object(row: Row, watch: Watched) -> bytes:
+    """A JSON object with the row's properties, in the order of its columns."""
+    properties = _properties(watch, tuple(row))
+    values = dict(zip(properties, row.values(), strict=True))
+    values.pop(None, None)
+    whole = _encode(values)
     if _NOT_PLAIN(whole) is None:
         return whole
-    parts = []
-    for column, name in _names(watch, tuple(columns)):
-        value = bytes(row[column])
-        first = value[0]
-        if _MINUS <= first <= _NINE:
-            if (len(value) > SAFE_DIGITS or b"e" in value) and column not in watch.untouched:
-                value = _number(value)
-        elif first in _OPENING and column not in watch.untouched:
-            value = _nested(value)
-        parts += (name, value)
-    return b"".join(parts)[1:]
+    return _encode(
+        {
+            name: value if column in watch.untouched else _safe(value)
+            for (column, value), name in zip(row.items(), properties, strict=True)
+            if name is not None
+        }
+    )
 
 
 _NOT_PLAIN = re.compile(rb'":[-0-9{[]').search
 """Finds what may be a number, an array or an object as the value of a column."""
 
-_MINUS, _NINE, _OPENING = b"-"[0], b"9"[0], b"[{"
-
 
 @lru_cache(maxsize=1000)
-def _names(watch: Watched, columns: tuple[str, ...]) -> tuple[tuple[str, bytes], ...]:
-    """Each column with its property's name, quoted, between a comma and a colon.
+def _properties(watch: Watched, columns: tuple[str, ...]) -> tuple[str | None, ...]:
+    """The name of each column on the wire. None: another column, key or company at best, has it."""
+    names = [watch.property(column) for column in columns]
+    last = {name: number for number, name in enumerate(names)}
+    last |= {
+        names[number]: number
+        for number, column in enumerate(columns)
+        if column in (watch.key, watch.company)
+    }
+    return tuple(name if last[name] == number else None for number, name in enumerate(names))
 
-    Where two columns share a property, key and company win.
-    """
-    names = {watch.property(column): column for column in columns}
-    for column in (watch.key, watch.company):
-        if column in columns:
-            names[watch.property(column)] = column
-    return tuple((column, b",%s:" % _quote(name)) for name, column in names.items())
+
+def _safe(value: msgspec.Raw) -> msgspec.Raw:
+    """A value that every reader reads alike: its large numbers are texts."""
+    text = bytes(value)
+    if text[:1] in b"[{":
+        return msgspec.Raw(_nested(text))
+    if text[:1] in b"-0123456789" and (len(text) > SAFE_DIGITS or b"e" in text):
+        return msgspec.Raw(_number(text))
+    return value
 
 
 def _number(value: bytes) -> bytes:
@@ -422,7 +442,7 @@ def _nested(value: bytes) -> bytes:
             return b"[%s]" % b",".join(_inner(bytes(item)) for item in items)
         pairs = msgspec.json.decode(value, type=dict[str, msgspec.Raw])
         return b"{%s}" % b",".join(
-            b"%s:%s" % (_quote(name), _inner(bytes(item))) for name, item in pairs.items()
+            b"%s:%s" % (_encode(name), _inner(bytes(item))) for name, item in pairs.items()
         )
     except (msgspec.DecodeError, RecursionError):
         return value
@@ -437,11 +457,12 @@ def _inner(value: bytes) -> bytes:
 
 
 def _tail(at: datetime, actor: str | None) -> bytes:
-    at = at.astimezone(UTC)
-    moment = b"%04d-%02d-%02dT%02d:%02d:%02d.%06d+00:00" % (  # in half the time of isoformat()
-        *(at.year, at.month, at.day),
-        *(at.hour, at.minute, at.second, at.microsecond),
-    )
+    moment = _encode(at.astimezone(UTC))  # in a fifth of the time of isoformat(), but with a Z
+    if len(moment) == len(_WHOLE_SECOND):
+        moment = moment.replace(b"Z", b".000000Z")
     if actor is None:
-        return b',"At":"%s"}' % moment
-    return b',"At":"%s","Actor":%s}' % (moment, _quote(actor))
+        return b',"At":%b+00:00"}' % moment[:-2]
+    return b',"At":%b+00:00","Actor":%b}' % (moment[:-2], _encode(actor))
+
+
+_WHOLE_SECOND = b'"2026-11-22T18:00:00Z"'

@@ -135,7 +135,7 @@ async def _watches(connection: Connection, settings: Settings) -> AsyncIterator[
             row["relation"],
         )
         enabled = {name for name, state in triggers if state in "OA"}
-        wanted = {"notifier_capture", "notifier_capture_update", "notifier_capture_truncate"}
+        wanted = {"notifier_capture", "notifier_capture_truncate"}
         if lacking := sorted(wanted - enabled):
             disabled = {name for name, _ in triggers}
             how = "disabled" if set(lacking) <= disabled else "missing; run: notifier migrate"

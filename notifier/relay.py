@@ -383,7 +383,7 @@ class _Lead:
                     current = company
                     name = company_named(company.encode())
                     transaction = Transaction(self._watched, only=name or "")
-                    waiting = [each for each in common if each.operation == "T"]
+                    waiting = [each for each in common if each.is_truncate]
                 while waiting and waiting[0].id < change.id:
                     transaction.barrier(waiting.pop(0))
                 transaction.add(change)

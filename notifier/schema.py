@@ -214,8 +214,7 @@ async def _watch(connection: AsyncConnection, watches: Sequence[Watch], tell: Te
         relation = await _relation(connection, watch.table)
         await _columns(connection, relation, watch)
         for name, when in (
-            ("notifier_capture", "INSERT OR DELETE"),
-            ("notifier_capture_update", "UPDATE"),
+            ("notifier_capture", "INSERT OR UPDATE OR DELETE"),
             ("notifier_capture_truncate", "TRUNCATE"),
         ):
             wanted[relation, name] = _definition(name, when, relation, watch)
@@ -257,10 +256,8 @@ def _definition(name: str, when: str, relation: str, watch: Watch) -> str:
         quoted = ('"' + c.replace("\\", "\\\\").replace('"', '\\"') + '"' for c in watch.exclude)
         arguments.append("{" + ",".join(quoted) + "}")
     level = "STATEMENT" if when == "TRUNCATE" else "ROW"
-    # `*<>` compares images: unlike IS DISTINCT FROM it takes json columns too.
-    condition = " WHEN (OLD *<> NEW)" if when == "UPDATE" else ""
     return (
-        f"CREATE TRIGGER {name} AFTER {when} ON {relation} FOR EACH {level}{condition}"
+        f"CREATE TRIGGER {name} AFTER {when} ON {relation} FOR EACH {level}"
         f" EXECUTE FUNCTION notifier.capture({', '.join(map(literal, arguments))})"
     )
 

@@ -1,6 +1,6 @@
 -- Of one large transaction: first what concerns every company, then the changes company by company but
 -- for the companies $2. A row that moved comes once for each of its two.
-SELECT company, id, xid::text::bigint AS xid, entity, operation::text, old, new, partial, actor, at
+SELECT company, id, xid::text::bigint AS xid, entity, old, new, partial, actor, at
 FROM (
     SELECT c.*, (notifier.readable(c.old) -> w.company)::text AS was,
            (notifier.readable(c.new) -> w.company)::text AS became
@@ -10,7 +10,7 @@ FROM (
     OFFSET 0  -- each row is parsed but once
 ) AS change
 CROSS JOIN LATERAL unnest(
-    CASE WHEN operation = 'T' OR (was IS NULL AND became IS NULL) THEN ARRAY[NULL::text]
+    CASE WHEN was IS NULL AND became IS NULL THEN ARRAY[NULL::text]
          WHEN was = became THEN ARRAY[was]
          ELSE array_remove(ARRAY[was, became], NULL) END
 ) AS company

@@ -31,20 +31,15 @@ CREATE TABLE notifier.changes_0 (
     id         bigint NOT NULL,
     xid        xid8 NOT NULL DEFAULT pg_current_xact_id(),
     entity     text NOT NULL,
-    operation  "char" NOT NULL,            -- I, U, D, T (a TRUNCATE)
-    old        json,                       -- the row before
-    new        json,                       -- the row after
-    partial    boolean NOT NULL,           -- only key and company are in them
-    size       int NOT NULL,               -- bytes of both images before compression
+    old        json,                       -- the row before; null: there was none
+    new        json,                       -- the row after; null: there is none; neither: a TRUNCATE
+    partial    boolean NOT NULL,           -- only key and company are in them, or even they are lacking
     actor      text,
     at         timestamptz NOT NULL DEFAULT clock_timestamp()
 ) WITH (autovacuum_enabled = false);
 CREATE TABLE notifier.changes_1 (LIKE notifier.changes_0 INCLUDING DEFAULTS) WITH (autovacuum_enabled = false);
 CREATE INDEX ON notifier.changes_0 (xid);
 CREATE INDEX ON notifier.changes_1 (xid);
-
-CREATE VIEW notifier.changes AS
-    SELECT * FROM notifier.changes_0 UNION ALL SELECT * FROM notifier.changes_1;
 
 -- What was said, numbered per company. A ring of eight slots; the oldest is emptied by TRUNCATE.
 CREATE TABLE notifier.messages (

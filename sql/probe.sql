@@ -19,7 +19,7 @@ SELECT pg_is_in_recovery() AS standby,
        ) AS relay,
        ARRAY(
            SELECT w.relation FROM notifier.watches AS w
-           WHERE 3 > (SELECT count(*) FROM pg_trigger AS t
+           WHERE 2 > (SELECT count(*) FROM pg_trigger AS t
                       WHERE t.tgrelid = to_regclass(w.relation) AND t.tgenabled IN ('O', 'A')
                         AND t.tgfoid = 'notifier.capture'::regproc AND t.tgparentid = 0)
        ) AS uncaptured,

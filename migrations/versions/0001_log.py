@@ -27,7 +27,6 @@ def downgrade() -> None:
     run(
         """
         DROP FUNCTION notifier.system;
-        DROP VIEW notifier.changes;
         DROP TABLE notifier.messages, notifier.positions, notifier.log, notifier.changes_0,
                    notifier.changes_1, notifier.configuration, notifier.watches;
         DROP SEQUENCE notifier.change_ids;

@@ -1,4 +1,4 @@
-"""All functions, as they are now, also where an older version of the log has others."""
+"""Functions and the view of changes, as they are now, also where an older log has others."""
 
 from __future__ import annotations
 
@@ -22,7 +22,14 @@ SERVING = (
 
 
 def upgrade() -> None:
-    for name in FUNCTIONS:
+    run(
+        """
+        DROP VIEW IF EXISTS notifier.changes;
+        ALTER TABLE notifier.changes_0 DROP COLUMN IF EXISTS operation, DROP COLUMN IF EXISTS size;
+        ALTER TABLE notifier.changes_1 DROP COLUMN IF EXISTS operation, DROP COLUMN IF EXISTS size;
+        """
+    )
+    for name in ("changes", *FUNCTIONS):
         run(read(name))
     run("REVOKE ALL ON ALL FUNCTIONS IN SCHEMA notifier FROM PUBLIC")
     # Whoever was granted to may relay: with these functions from now on.
@@ -38,6 +45,7 @@ def upgrade() -> None:
                 WHERE c.oid = 'notifier.change_ids'::regclass AND granted.grantee <> c.relowner
                   AND granted.privilege_type = 'UPDATE'
             LOOP
+                EXECUTE format('GRANT SELECT ON notifier.changes TO %s', grantee);
                 EXECUTE format('GRANT EXECUTE ON FUNCTION {SERVING} TO %s', grantee);
             END LOOP;
         END
@@ -47,5 +55,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    run("DROP VIEW notifier.changes")
     for name in reversed(FUNCTIONS):
         run(f"DROP FUNCTION notifier.{name} CASCADE")  # with `capture` go its triggers

@@ -50,17 +50,14 @@ def change(
     *,
     entity: str = "Event",
     xid: int = 1,
-    operation: str | None = None,
     partial: bool = False,
     actor: str | None = None,
 ) -> Change:
-    """A change as capture stores it; `operation` follows from the rows."""
-    meant = "I" if old is None else "D" if new is None else "U"
+    """A change as capture stores it."""
     return Change(
         number,
         xid,
         entity,
-        operation or meant,
         _image(old),
         _image(new),
         partial,
@@ -322,7 +319,7 @@ def test_one_transaction_says_at_most_one_thing_of_each_row(steps: list[tuple[in
 def test_a_truncate_is_a_resync_for_everybody_and_forgets_what_was_before_it() -> None:
     resync, created = drafts_of(
         change(1, None, row(key=1)),
-        change(2, None, None, operation="T"),
+        change(2, None, None),
         change(3, None, row(key=2)),
     )
     assert resync.company == EVERY_COMPANY
@@ -332,17 +329,17 @@ def test_a_truncate_is_a_resync_for_everybody_and_forgets_what_was_before_it() -
 
 
 def test_a_truncate_of_members_revokes_whoever_it_concerns() -> None:
-    (events,) = drafts_of(change(1, None, None, operation="T"))
+    (events,) = drafts_of(change(1, None, None))
     assert events.revokes == ()
     (both,) = drafts_of(
-        change(1, None, None, operation="T", entity="Employee"),
-        change(2, None, None, operation="T"),
+        change(1, None, None, entity="Employee"),
+        change(2, None, None),
     )
     assert both.revokes == ("*",)
 
 
 def test_many_truncates_in_one_transaction_are_one_resync() -> None:
-    assert len(drafts_of(*(change(n, None, None, operation="T") for n in range(5)))) == 1
+    assert len(drafts_of(*(change(n, None, None) for n in range(5)))) == 1
 
 
 # --- bulk
@@ -558,9 +555,9 @@ def test_the_keys_of_poison_are_found_wherever_they_are(before: Any, after: Any,
 def test_what_cannot_be_ascribed_to_a_company_is_told_to_everybody(
     old: Values | None, new: Values | bytes | None
 ) -> None:
-    drafts, broken = translate(
-        [change(1, old, new, operation="U"), change(2, old, new, operation="U")], WATCHED, 1000
-    )
+    bare = old is None and new is None
+    changes = [change(number, old, new, partial=bare) for number in (1, 2)]
+    drafts, broken = translate(changes, WATCHED, 1000)
     (draft,) = drafts
     assert broken == 2
     assert draft.company == EVERY_COMPANY

@@ -1,0 +1,4 @@
+-- Both tables of changes; `size`: the bytes of both images before compression.
+CREATE VIEW notifier.changes AS
+SELECT *, coalesce(octet_length(old::text), 0) + coalesce(octet_length(new::text), 0) AS size
+FROM (SELECT * FROM notifier.changes_0 UNION ALL SELECT * FROM notifier.changes_1) AS change
