@@ -55,8 +55,10 @@ class Node:
             leeway_seconds=settings.jwt_leeway_seconds,
         )
         self.health = Health()
+        own = settings.membership_query is None
         self._askers = [
-            Asker(settings.database, name, pooled=pooled) for name in ("stream", "membership")
+            Asker(settings.database, "stream", pooled=pooled),
+            Asker(settings.database, "membership", pooled=pooled, pinned=own),
         ]
         self.stream = Stream(listen, self._askers[0], self.health, settings.retention_hours)
         self.membership = Membership(

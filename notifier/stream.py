@@ -48,12 +48,16 @@ _log = structlog.get_logger("notifier.stream")
 
 
 class Asker:
-    """Short queries on a connection of its own, one at a time, with a deadline."""
+    """Short queries on a connection of its own, one at a time, with a deadline.
 
-    def __init__(self, url: str, name: str, *, pooled: bool) -> None:
+    `pinned`: they are ours, and name nothing without its schema but what is PostgreSQL's own.
+    """
+
+    def __init__(self, url: str, name: str, *, pooled: bool, pinned: bool = True) -> None:
         self.url = url
         self._name = name
         self._pooled = pooled
+        self._pinned = pinned
         self._busy = asyncio.Lock()
         self._connection: Connection | None = None
         self.queries = 0
@@ -92,7 +96,9 @@ class Asker:
     ) -> list[asyncpg.Record]:
         connection = self._connection
         if connection is None or connection.is_closed():
-            connection = await connect(self.url, self._name, pooled=self._pooled)
+            connection = await connect(
+                self.url, self._name, pooled=self._pooled, pinned=self._pinned
+            )
             self._connection = connection
             if prepare is not None:
                 await prepare(connection, query)
