@@ -33,6 +33,14 @@ FAILURES = (
     asyncpg.InternalClientError,  # what the driver says of a link that ended in mid-word
 )
 
+REFUSALS = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,  # a domain's check
+    asyncpg.CardinalityViolationError,
+    asyncpg.PLPGSQLError,  # RAISE, and INTO STRICT
+)
+"""What the server says of the very values that it was asked with: the link is sound."""
+
 _SERVER_SETTINGS = {
     "tcp_keepalives_idle": "3",
     "tcp_keepalives_interval": "2",
@@ -95,7 +103,7 @@ async def link(
     url: str, name: str, *, pinned: bool = True, **settings: str
 ) -> AsyncIterator[Connection]:
     """A connection for as long as the block runs; a failure in it becomes a DatabaseError."""
-    connection = await connect(url, name, pinned=pinned, **settings)
+    connection = await connect(url, name, pooled=False, pinned=pinned, **settings)
     try:
         with translated(url):
             yield connection

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import asyncpg
+import structlog
 
 from notifier.companies import is_uuid
 from notifier.errors import SchemaMissing
-from notifier.links import Connection
+from notifier.links import REFUSALS, Connection
 from notifier.loader import Loader
 from notifier.sql import read
 from notifier.stream import Asker
@@ -26,6 +27,9 @@ _BITS = {"bigint": 64, "integer": 32, "smallint": 16}
 
 TABLE_PIECE, QUERY_PIECE = 1000, 20
 """How many pairs are asked about in one go, where nobody waits for the answer."""
+
+
+_log = structlog.get_logger("notifier.membership")
 
 
 class Membership:
@@ -80,7 +84,7 @@ class Membership:
                 [_castable(_capitals(company), company_type) for company, _ in pairs],
                 [_capitals(company) for company, _ in pairs],
             )
-        except asyncpg.DataError:  # a letter that the database cannot write, an id of another type
+        except REFUSALS:  # a letter that the database cannot write, an id of another type
             if len(pairs) == 1:
                 return {pairs[0]: False}
             answers: dict[Pair, bool] = {}
@@ -129,6 +133,9 @@ class Membership:
                 answers[company, user] = bool(rows and rows[0][0] is True)
             except asyncpg.DataError:  # not an id of that type
                 answers[company, user] = False
+            except REFUSALS as error:  # nor is this a yes; others must not wait for it
+                answers[company, user] = False
+                _log.warning("MEMBERSHIP_QUERY raised: no access", sqlstate=error.sqlstate)
         return answers
 
 

@@ -22,6 +22,7 @@ from notifier.hub import Hub
 from notifier.links import (
     DEADLINE_SECONDS,
     FAILURES,
+    REFUSALS,
     Connection,
     backoff,
     connect,
@@ -67,13 +68,13 @@ class Asker:
     ) -> list[asyncpg.Record]:
         """All rows. `prepare` is called once on each new connection.
 
-        Raises DatabaseError, after which the next call connects anew, or the driver's DataError.
+        Raises DatabaseError, after which the next call connects anew, or one of REFUSALS.
         """
         async with self._busy:
             reused = self._connection is not None and not self._connection.is_closed()
             try:
                 return await self._fetch(query, arguments, prepare)
-            except asyncpg.DataError:
+            except REFUSALS:
                 raise
             except FAILURES as error:
                 self.close()
@@ -85,7 +86,7 @@ class Asker:
             # The connection may have been dead for long: one more try, on a new one.
             try:
                 return await self._fetch(query, arguments, prepare)
-            except asyncpg.DataError:
+            except REFUSALS:
                 raise
             except FAILURES as error:
                 self.close()

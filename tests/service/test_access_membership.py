@@ -34,7 +34,7 @@ async def asking() -> AsyncIterator[Asking]:
     askers: list[Asker] = []
 
     def make(dsn: str, query: str | None = None) -> Ask:
-        askers.append(Asker(dsn, "test", pooled=False))
+        askers.append(Asker(dsn, "test", pooled=False, pinned=query is None))
         membership = Membership(askers[-1], "employees", query)
 
         async def ask(company: str, user: str) -> bool:
@@ -151,7 +151,7 @@ async def test_without_a_table_of_members_it_is_said_and_nobody_is_let_in(
     with pytest.raises(DatabaseError, match="notifier migrate"):
         await may(str(COMPANY), "u1")
     await database.execute(
-        "UPDATE notifier.watches SET relation = 'people' WHERE member IS NOT NULL"
+        "UPDATE notifier.watches SET relation = 'public.people' WHERE member IS NOT NULL"
     )
     assert not await may(str(COMPANY), "u1")
 
@@ -168,6 +168,24 @@ async def test_a_question_that_cannot_be_asked_is_no_answer(
             await may(str(COMPANY), "u1")
         await proxy.accept()
         assert not await may(str(COMPANY), "u1")
+
+
+async def test_what_a_domain_does_not_hold_is_refused_and_harms_nobody(
+    database: Database, asking: Asking
+) -> None:
+    await database.execute("CREATE DOMAIN account AS text CHECK (VALUE ~ '^[a-z0-9]+$')")
+    await database.execute("ALTER TABLE employees ALTER COLUMN user_id TYPE account")
+    await database.execute("INSERT INTO companies (id, name) VALUES ($1, 'A')", COMPANY)
+    await database.execute(
+        "INSERT INTO employees (company_id, user_id, name) VALUES ($1, 'u1', 'U')", COMPANY
+    )
+    may, company = asking(database.dsn), str(COMPANY)
+    for odd in ("U1", "u 1", *ODD):
+        assert await asyncio.gather(*(may(company, user) for user in ("u1", odd, "u2"))) == [
+            True,
+            False,
+            False,
+        ]
 
 
 # --- a query of the operator's
@@ -227,6 +245,41 @@ async def test_a_query_that_cannot_be_asked_lets_nobody_in(
 ) -> None:
     with pytest.raises(DatabaseError):
         await asking(database.dsn, query)("company", "u1")
+
+
+RAISING = {
+    "a function that finds no row, or two": "SELECT is_granted($1, $2)",
+    "a query that finds two rows": (
+        "SELECT (SELECT true FROM grants WHERE tenant = $1::bigint AND account = $2)"
+    ),
+    "a domain": (
+        "SELECT EXISTS (SELECT FROM grants WHERE tenant = $1::text::positive AND account = $2::text)"
+    ),
+}
+
+
+@pytest.mark.parametrize("query", RAISING.values(), ids=RAISING)
+async def test_a_query_that_raises_is_no_yes_and_harms_nobody(
+    database: Database, asking: Asking, query: str
+) -> None:
+    await database.execute(
+        """
+        CREATE TABLE grants (tenant bigint, account text);
+        INSERT INTO grants VALUES (7, 'u1'), (8, 'twice'), (8, 'twice');
+        CREATE DOMAIN positive AS bigint CHECK (VALUE > 0 AND VALUE <> 8);
+        CREATE FUNCTION is_granted(bigint, text) RETURNS boolean LANGUAGE plpgsql AS $$
+        DECLARE
+            found text;
+        BEGIN
+            SELECT account INTO STRICT found FROM grants WHERE tenant = $1 AND account = $2;
+            RETURN true;
+        END $$;
+        """
+    )
+    may = asking(database.dsn, query)
+    asked = [("7", "u1"), ("7", "u2"), ("-1", "u1"), ("8", "twice"), ("x", "u1"), ("7", "u1")]
+    answers = await asyncio.gather(*(may(company, user) for company, user in asked))
+    assert answers == [True, False, False, False, False, True]
 
 
 async def test_with_a_query_the_row_is_only_a_reason_to_ask_again(
