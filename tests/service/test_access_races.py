@@ -483,6 +483,32 @@ async def test_a_replay_goes_on_where_it_was_when_access_was_only_in_doubt(world
     assert "CompanyRevoked" not in line.kinds
 
 
+@pytest.mark.parametrize("member", [True, False])
+async def test_who_reads_so_slowly_that_he_is_never_level_is_asked_about_every_minute(
+    world: World, monkeypatch: pytest.MonkeyPatch, member: bool
+) -> None:
+    """No message tells of a loss that no trigger saw, and only who is level is in the round."""
+    later, monotonic = 0.0, time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: monotonic() + later)
+    world.log.store(A, 2500, pad=1000)
+    world.log.hear()
+    session, line = await world.enter(company=None)
+    world.door.members.add((A, "u"))
+    line.room.clear()
+    setting = asyncio.create_task(set_company(session, A, 0))
+    await settle()
+    begun, asked = len(line.heard), world.door.asked
+    if not member:
+        world.door.members.clear()
+    later = sessions.REPLAY_SECONDS + 1
+    line.room.set()
+    await setting
+    assert world.door.asked == asked + 1
+    assert len(line.heard) == (2500 if member else begun)
+    assert (session.following is not None) is member
+    assert (line.kinds[-1] == "CompanyRevoked") is not member
+
+
 async def test_nothing_is_replayed_that_the_node_has_not_heard(world: World) -> None:
     world.log.store(A, 5)
     await world.enter("v")
