@@ -94,7 +94,7 @@ LOSSES = {
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-async def test_who_loses_a_company_hears_nothing_of_it_afterwards_on_either_node(
+async def test_c12_who_loses_a_company_hears_nothing_of_it_afterwards_on_either_node(
     pair: Pair, connect: Connect, loss: str
 ) -> None:
     calendar, database = pair.calendar, pair.calendar.database
@@ -215,7 +215,7 @@ async def test_who_is_removed_and_added_again_in_two_transactions_must_ask_again
         await hears(client, "heard by those who ask")
 
 
-async def test_a_deleted_company_is_lost_to_everybody_on_both_nodes(
+async def test_c12_a_deleted_company_is_lost_to_everybody_on_both_nodes(
     pair: Pair, connect: Connect
 ) -> None:
     calendar = pair.calendar
@@ -461,7 +461,7 @@ async def test_whoever_loses_and_asks_at_once_is_never_left_with_the_company(
 # --- when nobody can be asked
 
 
-async def test_what_cannot_be_checked_is_refused_and_what_was_lost_meanwhile_stays_lost(
+async def test_c10_what_cannot_be_checked_is_refused_and_what_was_lost_meanwhile_stays_lost(
     database: Database, serve: Serve, connect: Connect
 ) -> None:
     calendar = Calendar(database)
@@ -554,7 +554,7 @@ async def test_what_no_trigger_saw_is_found_out_when_access_is_checked_again(
         session.forget()
 
 
-async def test_who_cannot_be_checked_for_too_long_is_closed(
+async def test_c10_who_cannot_be_checked_for_too_long_is_closed(
     database: Database, node: Running
 ) -> None:
     company = str(
@@ -582,7 +582,7 @@ async def test_who_cannot_be_checked_for_too_long_is_closed(
         assert following.ended
 
 
-async def test_who_was_checked_in_time_stays_through_a_short_silence(
+async def test_c10_who_was_checked_in_time_stays_through_a_short_silence(
     database: Database, node: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("notifier.app.BLIND_SECONDS", 60.0)
@@ -617,7 +617,7 @@ async def test_a_token_that_decides_is_not_checked_against_rows(
     assert running._askers[1].queries == 0
 
 
-async def test_a_node_watches_the_clock(
+async def test_c15_a_node_watches_the_clock(
     database: Database, node: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("notifier.app.CLOCK_SECONDS", 0.02)
@@ -681,7 +681,7 @@ async def test_c6_a_token_that_ends_while_nobody_reads_closes_all_the_same(
 # --- guessing
 
 
-async def test_bad_tokens_without_end_disturb_nobody(
+async def test_c17_bad_tokens_without_end_disturb_nobody(
     database: Database, serve: Serve, connect: Connect
 ) -> None:
     service, calendar = await serve(database), Calendar(database)

@@ -319,7 +319,7 @@ async def test_with_a_query_the_row_is_only_a_reason_to_ask_again(
 # --- the token's word
 
 
-async def test_where_the_token_decides_fewer_companies_take_access_away(
+async def test_c7_where_the_token_decides_fewer_companies_take_access_away(
     database: Database, serve: Serve, connect: Connect
 ) -> None:
     service, calendar = await serve(database, authorization="claim"), Calendar(database)

@@ -1091,7 +1091,7 @@ async def test_a_client_is_warned_a_minute_ahead_or_at_four_fifths(
 # --- the clock
 
 
-async def test_a_clock_that_is_set_moves_the_end_of_a_token(
+async def test_c15_a_clock_that_is_set_moves_the_end_of_a_token(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = time.time
@@ -1117,7 +1117,7 @@ async def test_a_clock_that_is_set_moves_the_end_of_a_token(
     assert isinstance(line.ended, Expired)
 
 
-async def test_a_clock_that_is_set_back_gives_a_token_its_time(
+async def test_c15_a_clock_that_is_set_back_gives_a_token_its_time(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = time.time
@@ -1169,8 +1169,7 @@ async def guess(session: Session) -> None:
     await session.hear('{"type": "authenticate", "token": "no token"}')
 
 
-async def test_no_address_has_more_sockets_than_allowed(world: World) -> None:
-    """C17."""
+async def test_c17_no_address_has_more_sockets_than_allowed(world: World) -> None:
     world.crowd = world.parts.crowd = Crowd(100, 100, 2)
     first, _ = world.open("192.0.2.1")
     world.open("192.0.2.1")
@@ -1189,10 +1188,9 @@ async def test_no_address_has_more_sockets_than_allowed(world: World) -> None:
     assert len(world.crowd.sessions) == 8
 
 
-async def test_bad_tokens_of_an_address_stand_in_line_and_no_good_one_behind_them(
+async def test_c17_bad_tokens_of_an_address_stand_in_line_and_no_good_one_behind_them(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """C17."""
     monkeypatch.setattr(sessions, "REFUSED_SECONDS", 0.0)
     monkeypatch.setattr(addresses, "TURN_SECONDS", 3600.0)
     told, _ = world.open("192.0.2.1")
@@ -1215,10 +1213,9 @@ async def test_bad_tokens_of_an_address_stand_in_line_and_no_good_one_behind_the
         await guess(world.open("192.0.2.1")[0])
 
 
-async def test_with_too_long_a_line_no_token_of_the_address_is_looked_at(
+async def test_c17_with_too_long_a_line_no_token_of_the_address_is_looked_at(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """C17."""
 
     class CountingTokens(Tokens):
         async def verify(self, token: str) -> Identity:
