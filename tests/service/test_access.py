@@ -174,6 +174,65 @@ async def test_an_employee_who_moves_is_told_of_by_halves(pair: Pair, connect: C
     assert (await mover.set_company(entered))["Success"]
 
 
+@pytest.mark.parametrize("count", [50, 1100], ids=["each by itself", "in one Resync"])
+async def test_b8_many_who_move_at_once_all_lose_the_one_company_and_may_enter_the_other(
+    pair: Pair, connect: Connect, count: int
+) -> None:
+    calendar, database = pair.calendar, pair.calendar.database
+    left, entered = await calendar.company("old boss"), await calendar.company("new boss")
+    await database.execute(
+        "INSERT INTO employees (company_id, user_id, name)"
+        " SELECT $1, 'm' || n, 'Old Name' FROM generate_series(1, $2::int) AS n",
+        left,
+        count,
+    )
+    movers = [
+        await connect(node, user, left)
+        for node, user in zip(pair.nodes * 2, ("m1", "m1", "m7", f"m{count}"), strict=True)
+    ]
+    here, there = [
+        await connect(pair.nodes[0], user, company)
+        for user, company in (("old boss", left), ("new boss", entered))
+    ]
+    await database.execute(
+        "UPDATE employees SET company_id = $2, name = 'New Name' WHERE company_id = $1"
+        " AND user_id LIKE 'm%'",
+        left,
+        entered,
+    )
+    await calendar.event(left, "after the move")
+    await calendar.event(entered, "after the move")
+    for client in (here, there):
+        await hears(client, "after the move")
+    kinds = [[message["Type"] for message in client.messages[2:-1]] for client in (here, there)]
+    if count > 1000:
+        assert kinds == [["Resync"]] * 2
+    else:
+        assert kinds == [["EmployeeRemoved"] * count, ["EmployeeAdded"] * count]
+    assert "New Name" not in str(here.messages)
+    assert entered not in str(here.messages)
+    assert "Old" not in str(there.messages[2:-1])
+    assert left not in str(there.messages)
+    for mover in movers:
+        await mover.next("CompanyRevoked")
+        await mover.quiet()
+        assert "after the move" not in str(mover.messages)
+        assert not (await mover.set_company(left))["Success"]
+        assert (await mover.set_company(entered))["Success"]
+
+
+async def test_b10_a_truncated_table_without_members_takes_nothing_away(
+    pair: Pair, connect: Connect
+) -> None:
+    company = await pair.calendar.company("u1")
+    clients = await both(pair, connect, "u1", company)
+    await pair.calendar.database.execute("TRUNCATE events")
+    await pair.calendar.event(company, "after")
+    for client in clients:
+        assert (await client.expect("Resync"))["Data"]["Reason"] == "truncate"
+        assert (await client.expect("EventCreated"))["Data"]["Title"] == "after"
+
+
 async def test_who_is_removed_and_added_again_in_one_transaction_stays(
     pair: Pair, connect: Connect
 ) -> None:
@@ -635,6 +694,71 @@ async def test_c15_a_node_watches_the_clock(
     assert line.kinds[-1] == "TokenExpiring"
     assert line.ended is not None
     assert line.ended.code == 4419
+
+
+async def test_c15_a_clock_that_runs_too_fast_is_noticed_as_well(
+    database: Database, node: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No step is large, and the timer alone would wait for a minute and more."""
+    monkeypatch.setattr("notifier.app.CLOCK_SECONDS", 0.02)
+    running = await node(database.dsn)
+    line = Line(quick=True)
+    session = Session(running._parts, line)
+    await session.hear(f'{{"type": "authenticate", "token": "{token("u1", ttl=60)}"}}')
+    began, monotonic = time.time(), time.monotonic()
+    monkeypatch.setattr(time, "time", lambda: began + (time.monotonic() - monotonic) * 30)
+
+    async def closed() -> bool:
+        return line.ended is not None
+
+    await until(closed)
+    assert line.ended is not None
+    assert line.ended.code == 4419
+
+
+@pytest.mark.parametrize("step", [3600, -3600, 1])
+async def test_c15_a_clock_that_is_set_ends_nothing_but_tokens(
+    database: Database, node: Running, monkeypatch: pytest.MonkeyPatch, step: float
+) -> None:
+    """Links, leases and looks go by a clock that only grows; so do the sockets' pings."""
+    monkeypatch.setattr("notifier.app.CLOCK_SECONDS", 0.02)
+    monkeypatch.setattr("notifier.app.BLIND_SECONDS", 60.0)
+    company = str(
+        await database.fetchval("INSERT INTO companies (name) VALUES ('A') RETURNING id::text")
+    )
+    await database.execute(HIRE, company, "u1")
+    running = await node(database.dsn)
+    await Calendar(database).reaches(company, 1)
+    line = Line(quick=True)
+    session = Session(running._parts, line)
+    long_lived = token("u1", ttl=36_000)
+    await session.hear(f'{{"type": "authenticate", "token": "{long_lived}"}}')
+    await session.hear(f'{{"type": "setCompany", "data": {{"companyId": "{company}"}}}}')
+    looks = session._timer
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + step)
+
+    async def looked() -> bool:
+        return session._timer is not looks or step == 1
+
+    await until(looked)
+    queries = running._askers[1].queries
+
+    async def asked_again() -> bool:
+        return running._askers[1].queries > queries
+
+    await until(asked_again)
+    await Calendar(database).event(company, "heard")
+
+    async def heard_it() -> bool:
+        return line.said[-1]["Type"] == "EventCreated"
+
+    await until(heard_it)
+    assert line.ended is None
+    assert running.relay.leading
+    due = session._timer.when() - asyncio.get_running_loop().time()
+    assert abs(due - (36_000 - 60 - (step if abs(step) > 1 else 0))) < 30
+    session.forget()
 
 
 # --- the token's end

@@ -398,7 +398,8 @@ async def test_c2_bad_tokens_of_every_kind_are_refused_with_the_same_bytes(
     (answer,) = set(await asyncio.gather(*map(said, bad)))
     assert b"token_invalid" in answer
     assert b"4401" in answer
-    old = [signed({**good, "exp": exp}, key=secret) for exp in (0, -1.5, -(10**400), 1000.0)]
+    ends: list[float] = [0, -1.5, -(10**400), 1000.0]
+    old = [signed({**good, "exp": exp}, key=secret) for exp in ends]
     (answer,) = set(await asyncio.gather(*map(said, old)))
     assert b"4419" in answer
 
