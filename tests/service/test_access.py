@@ -751,7 +751,7 @@ async def test_c15_a_clock_that_is_set_ends_nothing_but_tokens(
     await Calendar(database).event(company, "heard")
 
     async def heard_it() -> bool:
-        return line.said[-1]["Type"] == "EventCreated"
+        return "EventCreated" in line.kinds
 
     await until(heard_it)
     assert line.ended is None

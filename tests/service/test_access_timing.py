@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
+from notifier.endpoint import AsgiWire
 from notifier.errors import BadToken, Expired, NotAuthenticated
 from notifier.session import REFUSED_SECONDS
 from notifier.tokens import Tokens
+from notifier.wire import CLOSE_SECONDS, DRAIN_SECONDS
 from tests.service.test_access_races import A, B, World, authenticate, set_company
 from tests.services import token
 from tests.timeless import timeless
@@ -190,6 +192,28 @@ async def test_c6_nothing_is_said_after_the_end_of_a_token_and_its_leeway() -> N
         for (_, line), before in zip((live, replaying, doubted), said, strict=True):
             assert isinstance(line.ended, Expired)
             assert len(line.said) == before
+
+
+@timeless
+async def test_c6_a_reader_who_takes_little_by_little_has_no_more_than_a_closing_takes() -> None:
+    """Under another server, where what was queued goes out text by text."""
+    loop, sent = asyncio.get_running_loop(), 0
+
+    async def send(_message: Any) -> None:
+        nonlocal sent
+        await asyncio.sleep(3)
+        sent += 1
+
+    wire = AsgiWire(send, 1_000_000)
+    for _ in range(1000):
+        wire.write(b"", [b"{}"])
+    running = asyncio.create_task(wire.run())
+    await asyncio.sleep(4)
+    assert sent == 1
+    wire.end(Expired())
+    await running
+    assert sent <= 3
+    assert loop.time() <= 4 + CLOSE_SECONDS + DRAIN_SECONDS
 
 
 @timeless
