@@ -116,8 +116,16 @@ class Asker:
 class Stream:
     """This node's place in the stream. `run` for ever; the relay of this node calls `take`."""
 
-    def __init__(self, url: str, asker: Asker, health: Health, retention_hours: float) -> None:
+    def __init__(
+        self,
+        url: str,
+        asker: Asker,
+        health: Health,
+        retention_hours: float,
+        doubted: Callable[[Message], Message] | None = None,
+    ) -> None:
         self._url = url
+        self._doubted = doubted
         self._asker = asker
         self._health = health
         self.hub = Hub(Loader(self._load_heads).get, self._page, retention_hours)
@@ -134,10 +142,14 @@ class Stream:
         self._fed = True
         if epoch == self.hub.epoch and messages[0].seq == self._seq + 1:
             self._seq = messages[-1].seq
-            self.hub.deliver(messages)
+            self._deliver(messages)
         elif messages[-1].seq > self._seq or epoch != self.hub.epoch:
             self._fed = False
             self._rung.set()
+
+    def _deliver(self, messages: Sequence[Message]) -> None:
+        doubted = self._doubted
+        self.hub.deliver(messages if doubted is None else [doubted(each) for each in messages])
 
     async def run(self) -> None:
         """Listens; comes back after every failure of the database."""
@@ -262,7 +274,7 @@ class Stream:
                 _log.error("missed messages that are gone from the log", after=self._seq)
                 self.hub.lose()
             self._seq = messages[-1].seq
-            self.hub.deliver(messages)
+            self._deliver(messages)
             if len(messages) < PAGE:
                 return
             await asyncio.sleep(0)

@@ -316,6 +316,43 @@ async def test_with_a_query_the_row_is_only_a_reason_to_ask_again(
     assert (await witness.next("EventCreated"))["Data"]["Title"] == "no longer his"
 
 
+async def test_c9_who_is_deactivated_in_his_row_loses_the_company_with_the_message_of_it(
+    database: Database, serve: Serve, connect: Connect
+) -> None:
+    """On both nodes, by himself or among very many, and the others stay."""
+    await database.execute("ALTER TABLE employees ADD COLUMN active boolean NOT NULL DEFAULT true")
+    query = "SELECT active FROM employees WHERE company_id = $1::text::uuid AND user_id = $2::text"
+    nodes = [await serve(database, membership_query=query, bulk_limit=5) for _ in range(2)]
+    calendar = Calendar(database)
+    company = await calendar.company("u1", "u2", "u3")
+    one, two, three = [
+        [await connect(node, user, company) for node in nodes] for user in ("u1", "u2", "u3")
+    ]
+    await database.execute("UPDATE employees SET job_title = 'Chief' WHERE user_id = 'u1'")
+    await database.execute("UPDATE employees SET active = false WHERE user_id = 'u2'")
+    await calendar.event(company, "without the second")
+    for client in two:
+        await client.next("CompanyRevoked")
+    await database.execute(
+        "INSERT INTO employees (company_id, user_id, name)"
+        " SELECT $1, 'm' || n, 'M' FROM generate_series(1, 10) AS n",
+        company,
+    )
+    await database.execute("UPDATE employees SET active = user_id = 'u1'")
+    await calendar.event(company, "with the first alone")
+    for client in one:
+        titles = [(await client.next("EventCreated"))["Data"]["Title"] for _ in range(2)]
+        assert titles == ["without the second", "with the first alone"]
+        assert "CompanyRevoked" not in {message["Type"] for message in client.messages}
+    for client in three:
+        await client.next("CompanyRevoked")
+        await client.quiet()
+        assert "without the second" in str(client.messages)
+    for client in (*two, *three):
+        assert "with the first alone" not in str(client.messages)
+        assert not (await client.set_company(company))["Success"]
+
+
 # --- the token's word
 
 
