@@ -720,7 +720,7 @@ async def test_c15_a_clock_that_runs_too_fast_is_noticed_as_well(
 async def test_c15_a_clock_that_is_set_ends_nothing_but_tokens(
     database: Database, node: Running, monkeypatch: pytest.MonkeyPatch, step: float
 ) -> None:
-    """Links, leases and looks go by a clock that only grows; so do the sockets' pings."""
+    """It is no reason to end a socket, to stop asking who may hear what, or to stop relaying."""
     monkeypatch.setattr("notifier.app.CLOCK_SECONDS", 0.02)
     monkeypatch.setattr("notifier.app.BLIND_SECONDS", 60.0)
     company = str(
