@@ -387,7 +387,7 @@ async def test_c3_an_expiry_beyond_all_calendars_is_the_last_moment(exp: float) 
 @pytest.mark.parametrize(
     "other",
     [{"sub": ""}, {"sub": DELETE}, {"iss": "another"}, {"aud": "another"}, {"companies": 1}],
-    ids=str,
+    ids=["an empty sub", "no sub", "another iss", "another aud", "companies that are none"],
 )
 async def test_c3_a_token_with_more_wrong_than_its_age_is_not_called_expired(
     other: dict[str, Any],
