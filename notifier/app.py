@@ -13,15 +13,16 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from notifier.changes import Watched
 from notifier.endpoint import Endpoint
 from notifier.errors import DatabaseError, NotReady, Restart
 from notifier.health import Health
 from notifier.links import backoff
-from notifier.membership import Membership, Pair
+from notifier.membership import Doubts, Membership, Pair
 from notifier.pages import Pages
 from notifier.relay import Relay
 from notifier.session import Crowd, Parts, Session
-from notifier.settings import Settings
+from notifier.settings import Settings, Watch
 from notifier.stream import Asker, Stream
 from notifier.tokens import Tokens
 
@@ -55,12 +56,20 @@ class Node:
             leeway_seconds=settings.jwt_leeway_seconds,
         )
         self.health = Health()
+        own = settings.membership_query is None
         self._askers = [
-            Asker(settings.database, name, pooled=pooled) for name in ("stream", "membership")
+            Asker(settings.database, "stream", pooled=pooled),
+            Asker(settings.database, "membership", pooled=pooled, pinned=own),
         ]
-        self.stream = Stream(listen, self._askers[0], self.health, settings.retention_hours)
         self.membership = Membership(
             self._askers[1], settings.authorization, settings.membership_query
+        )
+        self.stream = Stream(
+            listen,
+            self._askers[0],
+            self.health,
+            settings.retention_hours,
+            None if own else Doubts(_members(settings.watch)).doubted,
         )
         self.relay = Relay(
             listen,
@@ -222,6 +231,16 @@ class Node:
             due = begun + seconds * number / max(1, len(sessions))
             await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
             _go(session)
+
+
+def _members(watches: Sequence[Watch]) -> dict[str, str]:
+    """What an update of a row that gives a user access is called, and the property that names him."""
+    members: dict[str, str] = {}
+    for watch in watches:
+        if watch.member is not None:
+            watched = Watched(watch.entity, watch.key, watch.company, watch.member, *watch.names)
+            members[watched.updated or ""] = watched.property(watch.member)
+    return members
 
 
 def _go(session: Session) -> None:

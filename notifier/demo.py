@@ -115,7 +115,7 @@ def _routes(url: str, token: Callable[[str], str]) -> list[BaseRoute]:
 
 async def _samples(url: str) -> str:
     """Two companies with people and events, where there is none yet; returns the first one's id."""
-    connection = await connect(url, "demo")
+    connection = await connect(url, "demo", pinned=False)
     try:
         async with connection.transaction():
             if not await connection.fetchval("SELECT EXISTS (SELECT FROM companies)"):

@@ -101,7 +101,7 @@ def routes(database_url: str, token: Callable[[str], str]) -> list[BaseRoute]:
     ) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
             try:
-                async with link(database_url, "demo app") as connection:
+                async with link(database_url, "demo app", pinned=False) as connection:
                     return await answer(connection, request)
             except Refused as error:
                 return _failed(error.status, str(error))

@@ -14,7 +14,7 @@ from notifier.addresses import counted
 from notifier.errors import Binary, Closure, Internal, TooSlow
 from notifier.messages import Disconnect, encode
 from notifier.session import Parts, Session
-from notifier.wire import DRAIN_SECONDS, EXTENSION, Flow, WireProtocol
+from notifier.wire import CLOSE_SECONDS, DRAIN_SECONDS, EXTENSION, Flow, WireProtocol
 
 _log = structlog.get_logger("notifier.endpoint")
 
@@ -102,6 +102,7 @@ class AsgiWire:
         self._room = asyncio.Event()
         self._room.set()
         self._over = False
+        self._until: float | None = None
 
     def write(self, _frames: bytes, bodies: Sequence[bytes]) -> None:
         """Queues texts; a reader that lets too much pile up is cut."""
@@ -125,9 +126,10 @@ class AsgiWire:
             raise TooSlow from None
 
     def end(self, closure: Closure) -> None:
-        """Says Disconnect and closes, after what was said before."""
+        """Says Disconnect and closes, after what was said before; a slow reader is not waited for."""
         if not self._over:
             self._over = True
+            self._until = asyncio.get_running_loop().time() + CLOSE_SECONDS
             metrics.CLOSED.labels(str(closure.code)).inc()
             self._queue.put_nowait(encode(Disconnect.of(closure)))
             self._queue.put_nowait(closure)
@@ -141,7 +143,7 @@ class AsgiWire:
         """The one that writes."""
         try:
             while (item := await self._queue.get()) is not None:
-                async with asyncio.timeout(DRAIN_SECONDS):
+                async with asyncio.timeout(DRAIN_SECONDS), asyncio.timeout_at(self._until):
                     if isinstance(item, Closure):
                         await self._send(
                             {"type": "websocket.close", "code": item.code, "reason": item.reason}

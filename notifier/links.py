@@ -33,6 +33,14 @@ FAILURES = (
     asyncpg.InternalClientError,  # what the driver says of a link that ended in mid-word
 )
 
+REFUSALS = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,  # a domain's check
+    asyncpg.CardinalityViolationError,
+    asyncpg.PLPGSQLError,  # RAISE, and INTO STRICT
+)
+"""What the server says of the very values that it was asked with: the link is sound."""
+
 _SERVER_SETTINGS = {
     "tcp_keepalives_idle": "3",
     "tcp_keepalives_interval": "2",
@@ -46,15 +54,21 @@ _SERVER_SETTINGS = {
     "timezone": "UTC",
 }
 
+_PINNED = {"search_path": "pg_catalog, pg_temp"}
+"""Whoever may create a function in `public` could run it as us, under the name of one that we call."""
 
-async def connect(url: str, name: str, *, pooled: bool = False, **settings: str) -> Connection:
+
+async def connect(
+    url: str, name: str, *, pooled: bool = False, pinned: bool = True, **settings: str
+) -> Connection:
     """Opens a connection that appears as `notifier NAME`.
 
     `pooled`: through a transaction pooler, which takes neither prepared statements nor settings.
+    `pinned`: names without a schema are PostgreSQL's own; else they are found by the role's path.
     Raises Unreachable, in one line without the password.
     """
     if not pooled:
-        settings = {**_SERVER_SETTINGS, **settings}
+        settings = {**_SERVER_SETTINGS, **(_PINNED if pinned else {}), **settings}
     try:
         connection: Connection = await asyncpg.connect(
             url,
@@ -85,9 +99,11 @@ async def connect(url: str, name: str, *, pooled: bool = False, **settings: str)
 
 
 @asynccontextmanager
-async def link(url: str, name: str, **settings: str) -> AsyncIterator[Connection]:
+async def link(
+    url: str, name: str, *, pinned: bool = True, **settings: str
+) -> AsyncIterator[Connection]:
     """A connection for as long as the block runs; a failure in it becomes a DatabaseError."""
-    connection = await connect(url, name, pooled=False, **settings)
+    connection = await connect(url, name, pooled=False, pinned=pinned, **settings)
     try:
         with translated(url):
             yield connection

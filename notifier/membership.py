@@ -7,11 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import asyncpg
+import msgspec
+import structlog
+from msgspec import structs
 
 from notifier.companies import is_uuid
 from notifier.errors import SchemaMissing
-from notifier.links import Connection
+from notifier.links import REFUSALS, Connection
 from notifier.loader import Loader
+from notifier.messages import Message
 from notifier.sql import read
 from notifier.stream import Asker
 from notifier.tokens import Identity
@@ -26,6 +30,9 @@ _BITS = {"bigint": 64, "integer": 32, "smallint": 16}
 
 TABLE_PIECE, QUERY_PIECE = 1000, 20
 """How many pairs are asked about in one go, where nobody waits for the answer."""
+
+
+_log = structlog.get_logger("notifier.membership")
 
 
 class Membership:
@@ -80,7 +87,7 @@ class Membership:
                 [_castable(_capitals(company), company_type) for company, _ in pairs],
                 [_capitals(company) for company, _ in pairs],
             )
-        except asyncpg.DataError:  # a letter that the database cannot write, an id of another type
+        except REFUSALS:  # a letter that the database cannot write, an id of another type
             if len(pairs) == 1:
                 return {pairs[0]: False}
             answers: dict[Pair, bool] = {}
@@ -129,7 +136,35 @@ class Membership:
                 answers[company, user] = bool(rows and rows[0][0] is True)
             except asyncpg.DataError:  # not an id of that type
                 answers[company, user] = False
+            except REFUSALS as error:  # nor is this a yes; others must not wait for it
+                answers[company, user] = False
+                _log.warning("MEMBERSHIP_QUERY raised: no access", sqlstate=error.sqlstate)
         return answers
+
+
+class Doubts:
+    """Which messages are a reason to ask an operator's query again, and about whom.
+
+    It may look at any column of a member's row, so any update of that row will do. What takes access
+    away elsewhere is found within the minute. `members`: types of messages, and the property that
+    names the user in each.
+    """
+
+    def __init__(self, members: Mapping[str, str]) -> None:
+        self._members = {b'{"Type":"%s"' % kind.encode(): name for kind, name in members.items()}
+
+    def doubted(self, message: Message) -> Message:
+        """The message, with all those who may lose the company by it; "*" stands for everybody."""
+        kind = message.body.partition(b",")[0]
+        if kind == b'{"Type":"Resync"':  # of many changes
+            return structs.replace(message, revokes=("*",))
+        member = self._members.get(kind)
+        if member is None:
+            return message
+        user = msgspec.json.decode(message.body)["Data"].get(member, "*")  # it may be partial
+        if user is None:
+            return message
+        return structs.replace(message, revokes=(*message.revokes, str(user)))
 
 
 async def as_text(connection: Connection, query: str) -> None:

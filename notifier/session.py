@@ -80,6 +80,9 @@ WARNING_SECONDS, SHORT_LIFE_SHARE = 60.0, 0.8
 
 LONGEST_TIMER = 24 * 3600.0
 
+REPLAY_SECONDS = 60.0
+"""After so long access is asked about anew in a replay: who reads slowly would never be level."""
+
 _log = structlog.get_logger("notifier.session")
 
 
@@ -397,15 +400,19 @@ class Session:
         """
         hub, membership, identity = self._parts.hub, self._parts.membership, self._identity
         assert identity is not None
+        asked = time.monotonic()
 
         def doubtful() -> bool:
-            return membership.follows_rows and hub.revoked(channel.company, self.user, serial)
+            return membership.follows_rows and (
+                hub.revoked(channel.company, self.user, serial)
+                or time.monotonic() > asked + REPLAY_SECONDS
+            )
 
         while not self.ended:
             if epoch != hub.epoch or not hub.holds(channel):
                 raise NotReady
             if doubtful():
-                serial = hub.serial
+                serial, asked = hub.serial, time.monotonic()
                 if not await membership.may(identity, channel.company):
                     self._revoked(channel.company)
                     return

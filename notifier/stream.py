@@ -22,6 +22,7 @@ from notifier.hub import Hub
 from notifier.links import (
     DEADLINE_SECONDS,
     FAILURES,
+    REFUSALS,
     Connection,
     backoff,
     connect,
@@ -48,12 +49,16 @@ _log = structlog.get_logger("notifier.stream")
 
 
 class Asker:
-    """Short queries on a connection of its own, one at a time, with a deadline."""
+    """Short queries on a connection of its own, one at a time, with a deadline.
 
-    def __init__(self, url: str, name: str, *, pooled: bool) -> None:
+    `pinned`: they are ours, and name nothing without its schema but what is PostgreSQL's own.
+    """
+
+    def __init__(self, url: str, name: str, *, pooled: bool, pinned: bool = True) -> None:
         self.url = url
         self._name = name
         self._pooled = pooled
+        self._pinned = pinned
         self._busy = asyncio.Lock()
         self._connection: Connection | None = None
         self.queries = 0
@@ -63,13 +68,13 @@ class Asker:
     ) -> list[asyncpg.Record]:
         """All rows. `prepare` is called once on each new connection.
 
-        Raises DatabaseError, after which the next call connects anew, or the driver's DataError.
+        Raises DatabaseError, after which the next call connects anew, or one of REFUSALS.
         """
         async with self._busy:
             reused = self._connection is not None and not self._connection.is_closed()
             try:
                 return await self._fetch(query, arguments, prepare)
-            except asyncpg.DataError:
+            except REFUSALS:
                 raise
             except FAILURES as error:
                 self.close()
@@ -81,7 +86,7 @@ class Asker:
             # The connection may have been dead for long: one more try, on a new one.
             try:
                 return await self._fetch(query, arguments, prepare)
-            except asyncpg.DataError:
+            except REFUSALS:
                 raise
             except FAILURES as error:
                 self.close()
@@ -92,7 +97,9 @@ class Asker:
     ) -> list[asyncpg.Record]:
         connection = self._connection
         if connection is None or connection.is_closed():
-            connection = await connect(self.url, self._name, pooled=self._pooled)
+            connection = await connect(
+                self.url, self._name, pooled=self._pooled, pinned=self._pinned
+            )
             self._connection = connection
             if prepare is not None:
                 await prepare(connection, query)
@@ -109,8 +116,16 @@ class Asker:
 class Stream:
     """This node's place in the stream. `run` for ever; the relay of this node calls `take`."""
 
-    def __init__(self, url: str, asker: Asker, health: Health, retention_hours: float) -> None:
+    def __init__(
+        self,
+        url: str,
+        asker: Asker,
+        health: Health,
+        retention_hours: float,
+        doubted: Callable[[Message], Message] | None = None,
+    ) -> None:
         self._url = url
+        self._doubted = doubted
         self._asker = asker
         self._health = health
         self.hub = Hub(Loader(self._load_heads).get, self._page, retention_hours)
@@ -127,10 +142,14 @@ class Stream:
         self._fed = True
         if epoch == self.hub.epoch and messages[0].seq == self._seq + 1:
             self._seq = messages[-1].seq
-            self.hub.deliver(messages)
+            self._deliver(messages)
         elif messages[-1].seq > self._seq or epoch != self.hub.epoch:
             self._fed = False
             self._rung.set()
+
+    def _deliver(self, messages: Sequence[Message]) -> None:
+        doubted = self._doubted
+        self.hub.deliver(messages if doubted is None else [doubted(each) for each in messages])
 
     async def run(self) -> None:
         """Listens; comes back after every failure of the database."""
@@ -255,7 +274,7 @@ class Stream:
                 _log.error("missed messages that are gone from the log", after=self._seq)
                 self.hub.lose()
             self._seq = messages[-1].seq
-            self.hub.deliver(messages)
+            self._deliver(messages)
             if len(messages) < PAGE:
                 return
             await asyncio.sleep(0)

@@ -34,7 +34,7 @@ async def asking() -> AsyncIterator[Asking]:
     askers: list[Asker] = []
 
     def make(dsn: str, query: str | None = None) -> Ask:
-        askers.append(Asker(dsn, "test", pooled=False))
+        askers.append(Asker(dsn, "test", pooled=False, pinned=query is None))
         membership = Membership(askers[-1], "employees", query)
 
         async def ask(company: str, user: str) -> bool:
@@ -151,7 +151,7 @@ async def test_without_a_table_of_members_it_is_said_and_nobody_is_let_in(
     with pytest.raises(DatabaseError, match="notifier migrate"):
         await may(str(COMPANY), "u1")
     await database.execute(
-        "UPDATE notifier.watches SET relation = 'people' WHERE member IS NOT NULL"
+        "UPDATE notifier.watches SET relation = 'public.people' WHERE member IS NOT NULL"
     )
     assert not await may(str(COMPANY), "u1")
 
@@ -168,6 +168,24 @@ async def test_a_question_that_cannot_be_asked_is_no_answer(
             await may(str(COMPANY), "u1")
         await proxy.accept()
         assert not await may(str(COMPANY), "u1")
+
+
+async def test_what_a_domain_does_not_hold_is_refused_and_harms_nobody(
+    database: Database, asking: Asking
+) -> None:
+    await database.execute("CREATE DOMAIN account AS text CHECK (VALUE ~ '^[a-z0-9]+$')")
+    await database.execute("ALTER TABLE employees ALTER COLUMN user_id TYPE account")
+    await database.execute("INSERT INTO companies (id, name) VALUES ($1, 'A')", COMPANY)
+    await database.execute(
+        "INSERT INTO employees (company_id, user_id, name) VALUES ($1, 'u1', 'U')", COMPANY
+    )
+    may, company = asking(database.dsn), str(COMPANY)
+    for odd in ("U1", "u 1", *ODD):
+        assert await asyncio.gather(*(may(company, user) for user in ("u1", odd, "u2"))) == [
+            True,
+            False,
+            False,
+        ]
 
 
 # --- a query of the operator's
@@ -229,6 +247,41 @@ async def test_a_query_that_cannot_be_asked_lets_nobody_in(
         await asking(database.dsn, query)("company", "u1")
 
 
+RAISING = {
+    "a function that finds no row, or two": "SELECT is_granted($1, $2)",
+    "a query that finds two rows": (
+        "SELECT (SELECT true FROM grants WHERE tenant = $1::bigint AND account = $2)"
+    ),
+    "a domain": (
+        "SELECT EXISTS (SELECT FROM grants WHERE tenant = $1::text::positive AND account = $2::text)"
+    ),
+}
+
+
+@pytest.mark.parametrize("query", RAISING.values(), ids=RAISING)
+async def test_a_query_that_raises_is_no_yes_and_harms_nobody(
+    database: Database, asking: Asking, query: str
+) -> None:
+    await database.execute(
+        """
+        CREATE TABLE grants (tenant bigint, account text);
+        INSERT INTO grants VALUES (7, 'u1'), (8, 'twice'), (8, 'twice');
+        CREATE DOMAIN positive AS bigint CHECK (VALUE > 0 AND VALUE <> 8);
+        CREATE FUNCTION is_granted(bigint, text) RETURNS boolean LANGUAGE plpgsql AS $$
+        DECLARE
+            found text;
+        BEGIN
+            SELECT account INTO STRICT found FROM grants WHERE tenant = $1 AND account = $2;
+            RETURN true;
+        END $$;
+        """
+    )
+    may = asking(database.dsn, query)
+    asked = [("7", "u1"), ("7", "u2"), ("-1", "u1"), ("8", "twice"), ("x", "u1"), ("7", "u1")]
+    answers = await asyncio.gather(*(may(company, user) for company, user in asked))
+    assert answers == [True, False, False, False, False, True]
+
+
 async def test_with_a_query_the_row_is_only_a_reason_to_ask_again(
     database: Database, serve: Serve, connect: Connect
 ) -> None:
@@ -263,10 +316,47 @@ async def test_with_a_query_the_row_is_only_a_reason_to_ask_again(
     assert (await witness.next("EventCreated"))["Data"]["Title"] == "no longer his"
 
 
+async def test_c9_who_is_deactivated_in_his_row_loses_the_company_with_the_message_of_it(
+    database: Database, serve: Serve, connect: Connect
+) -> None:
+    """On both nodes, by himself or among very many, and the others stay."""
+    await database.execute("ALTER TABLE employees ADD COLUMN active boolean NOT NULL DEFAULT true")
+    query = "SELECT active FROM employees WHERE company_id = $1::text::uuid AND user_id = $2::text"
+    nodes = [await serve(database, membership_query=query, bulk_limit=5) for _ in range(2)]
+    calendar = Calendar(database)
+    company = await calendar.company("u1", "u2", "u3")
+    one, two, three = [
+        [await connect(node, user, company) for node in nodes] for user in ("u1", "u2", "u3")
+    ]
+    await database.execute("UPDATE employees SET job_title = 'Chief' WHERE user_id = 'u1'")
+    await database.execute("UPDATE employees SET active = false WHERE user_id = 'u2'")
+    await calendar.event(company, "without the second")
+    for client in two:
+        await client.next("CompanyRevoked")
+    await database.execute(
+        "INSERT INTO employees (company_id, user_id, name)"
+        " SELECT $1, 'm' || n, 'M' FROM generate_series(1, 10) AS n",
+        company,
+    )
+    await database.execute("UPDATE employees SET active = user_id = 'u1'")
+    await calendar.event(company, "with the first alone")
+    for client in one:
+        titles = [(await client.next("EventCreated"))["Data"]["Title"] for _ in range(2)]
+        assert titles == ["without the second", "with the first alone"]
+        assert "CompanyRevoked" not in {message["Type"] for message in client.messages}
+    for client in three:
+        await client.next("CompanyRevoked")
+        await client.quiet()
+        assert "without the second" in str(client.messages)
+    for client in (*two, *three):
+        assert "with the first alone" not in str(client.messages)
+        assert not (await client.set_company(company))["Success"]
+
+
 # --- the token's word
 
 
-async def test_where_the_token_decides_fewer_companies_take_access_away(
+async def test_c7_where_the_token_decides_fewer_companies_take_access_away(
     database: Database, serve: Serve, connect: Connect
 ) -> None:
     service, calendar = await serve(database, authorization="claim"), Calendar(database)

@@ -483,6 +483,32 @@ async def test_a_replay_goes_on_where_it_was_when_access_was_only_in_doubt(world
     assert "CompanyRevoked" not in line.kinds
 
 
+@pytest.mark.parametrize("member", [True, False])
+async def test_who_reads_so_slowly_that_he_is_never_level_is_asked_about_every_minute(
+    world: World, monkeypatch: pytest.MonkeyPatch, member: bool
+) -> None:
+    """No message tells of a loss that no trigger saw, and only who is level is in the round."""
+    later, monotonic = 0.0, time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: monotonic() + later)
+    world.log.store(A, 2500, pad=1000)
+    world.log.hear()
+    session, line = await world.enter(company=None)
+    world.door.members.add((A, "u"))
+    line.room.clear()
+    setting = asyncio.create_task(set_company(session, A, 0))
+    await settle()
+    begun, asked = len(line.heard), world.door.asked
+    if not member:
+        world.door.members.clear()
+    later = sessions.REPLAY_SECONDS + 1
+    line.room.set()
+    await setting
+    assert world.door.asked == asked + 1
+    assert len(line.heard) == (2500 if member else begun)
+    assert (session.following is not None) is member
+    assert (line.kinds[-1] == "CompanyRevoked") is not member
+
+
 async def test_nothing_is_replayed_that_the_node_has_not_heard(world: World) -> None:
     world.log.store(A, 5)
     await world.enter("v")
@@ -1065,7 +1091,7 @@ async def test_a_client_is_warned_a_minute_ahead_or_at_four_fifths(
 # --- the clock
 
 
-async def test_a_clock_that_is_set_moves_the_end_of_a_token(
+async def test_c15_a_clock_that_is_set_moves_the_end_of_a_token(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = time.time
@@ -1091,7 +1117,7 @@ async def test_a_clock_that_is_set_moves_the_end_of_a_token(
     assert isinstance(line.ended, Expired)
 
 
-async def test_a_clock_that_is_set_back_gives_a_token_its_time(
+async def test_c15_a_clock_that_is_set_back_gives_a_token_its_time(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = time.time
@@ -1143,8 +1169,7 @@ async def guess(session: Session) -> None:
     await session.hear('{"type": "authenticate", "token": "no token"}')
 
 
-async def test_no_address_has_more_sockets_than_allowed(world: World) -> None:
-    """C17."""
+async def test_c17_no_address_has_more_sockets_than_allowed(world: World) -> None:
     world.crowd = world.parts.crowd = Crowd(100, 100, 2)
     first, _ = world.open("192.0.2.1")
     world.open("192.0.2.1")
@@ -1163,10 +1188,9 @@ async def test_no_address_has_more_sockets_than_allowed(world: World) -> None:
     assert len(world.crowd.sessions) == 8
 
 
-async def test_bad_tokens_of_an_address_stand_in_line_and_no_good_one_behind_them(
+async def test_c17_bad_tokens_of_an_address_stand_in_line_and_no_good_one_behind_them(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """C17."""
     monkeypatch.setattr(sessions, "REFUSED_SECONDS", 0.0)
     monkeypatch.setattr(addresses, "TURN_SECONDS", 3600.0)
     told, _ = world.open("192.0.2.1")
@@ -1189,10 +1213,9 @@ async def test_bad_tokens_of_an_address_stand_in_line_and_no_good_one_behind_the
         await guess(world.open("192.0.2.1")[0])
 
 
-async def test_with_too_long_a_line_no_token_of_the_address_is_looked_at(
+async def test_c17_with_too_long_a_line_no_token_of_the_address_is_looked_at(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """C17."""
 
     class CountingTokens(Tokens):
         async def verify(self, token: str) -> Identity:

@@ -27,10 +27,10 @@ async def welcome(client: RawSocket) -> bool:
     return b"Pong" in (await client.frame()).payload
 
 
-async def test_an_address_has_no_more_sockets_than_allowed(
+async def test_c17_an_address_has_no_more_sockets_than_allowed(
     database: Database, serve: Serve, connect: Connect, raw: Raw
 ) -> None:
-    """C17. Nobody trusts what a client says of itself."""
+    """Nobody trusts what a client says of itself."""
     service = await serve(database, max_connections_per_address=2)
     company = await Calendar(database).company("u1")
     client = await connect(service, "u1", company)
@@ -44,10 +44,10 @@ async def test_an_address_has_no_more_sockets_than_allowed(
     await client.expect("EventCreated")
 
 
-async def test_what_a_trusted_proxy_says_is_counted(
+async def test_c17_what_a_trusted_proxy_says_is_counted(
     database: Database, serve: Serve, raw: Raw
 ) -> None:
-    """C17: the last address that no proxy has, whatever the client put before it; IPv6 by /64."""
+    """The last address that no proxy has, whatever the client put before it; IPv6 by /64."""
     service = await serve(
         database, max_connections_per_address=2, trusted_proxies="127.0.0.0/8, 10.0.0.1"
     )

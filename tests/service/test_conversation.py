@@ -85,7 +85,7 @@ async def test_the_same_user_may_authenticate_again_for_longer(
     assert (await client.expect("EventCreated"))["Data"]["EventId"] == event
 
 
-async def test_another_user_on_the_same_socket_is_closed_with_4409(
+async def test_c7_another_user_on_the_same_socket_is_closed_with_4409(
     service: Service, connect: Connect
 ) -> None:
     client = await connect(service, "u1")
@@ -93,7 +93,7 @@ async def test_another_user_on_the_same_socket_is_closed_with_4409(
     assert await last_words(client) == {"Code": 4409, "Reconnect": False}
 
 
-async def test_who_does_not_authenticate_in_time_is_closed_with_4408(
+async def test_c1_who_does_not_authenticate_in_time_is_closed_with_4408(
     database: Database, serve: Serve, connect: Connect
 ) -> None:
     service = await serve(database, auth_timeout_seconds=0.3)
@@ -113,7 +113,7 @@ async def test_who_is_authenticated_is_not_closed_for_being_late(
     await early.quiet()
 
 
-async def test_a_token_is_said_to_expire_and_then_it_has(
+async def test_c6_a_token_is_said_to_expire_and_then_it_has(
     database: Database, serve: Serve, connect: Connect
 ) -> None:
     service = await serve(database, jwt_leeway_seconds=0)
@@ -126,7 +126,7 @@ async def test_a_token_is_said_to_expire_and_then_it_has(
     assert await last_words(client) == {"Code": 4419, "Reconnect": True, "RetryAfterMs": 0}
 
 
-async def test_a_new_token_after_the_warning_keeps_the_socket(
+async def test_c7_a_new_token_after_the_warning_keeps_the_socket(
     database: Database, serve: Serve, connect: Connect
 ) -> None:
     service = await serve(database, jwt_leeway_seconds=0)
@@ -175,7 +175,7 @@ async def test_a_company_is_matched_without_regard_to_the_case_of_a_uuid(
     await client.expect("EventCreated")
 
 
-async def test_before_authentication_there_is_no_company(
+async def test_c8_before_authentication_there_is_no_company(
     service: Service, calendar: Calendar, connect: Connect
 ) -> None:
     company = await calendar.company("u1")
@@ -189,7 +189,7 @@ async def test_before_authentication_there_is_no_company(
     await client.quiet()
 
 
-async def test_a_foreign_company_and_one_that_does_not_exist_are_refused_alike(
+async def test_c8_a_foreign_company_and_one_that_does_not_exist_are_refused_alike(
     service: Service, calendar: Calendar, connect: Connect
 ) -> None:
     foreign = await calendar.company("u2")
@@ -214,7 +214,7 @@ async def test_a_refusal_leaves_the_company_that_was_followed(
     assert (await client.expect("EventCreated"))["Data"]["Title"] == "his"
 
 
-async def test_ten_refused_companies_are_tolerated_and_no_more(
+async def test_c8_ten_refused_companies_are_tolerated_and_no_more(
     service: Service, connect: Connect
 ) -> None:
     client = await connect(service, "u1")
@@ -238,30 +238,51 @@ async def test_another_company_takes_the_place_of_the_first(
     assert (message["Data"]["CompanyId"], message["Data"]["Title"]) == (second, "three")
 
 
-async def test_going_to_and_fro_ends_at_the_last_company(
+async def test_c8_going_to_and_fro_a_thousand_times_ends_at_the_last_company(
     service: Service, calendar: Calendar, connect: Connect
 ) -> None:
+    """Ninety times a socket, for more is too much for one; every third time from the beginning."""
     companies = [await calendar.company("u1") for _ in range(2)]
-    client = await connect(service, "u1")
-    for turn in range(60):
-        said = {"type": "setCompany", "data": {"companyId": companies[turn % 2]}}
-        await client.send(said)
-        if turn % 3 == 0:
+    epoch = (await connect(service, "u1", companies[0])).epoch
+    writing = True
+
+    async def write() -> None:
+        turn = 0
+        while writing:
             await calendar.event(companies[turn % 2])
-    for _ in range(60):
-        await client.next("SetCompanyResult")
-    current = ""
+            turn += 1
+
+    async def roam() -> None:
+        client = await connect(service, "u1")
+        for turn in range(90):
+            data: dict[str, Any] = {"companyId": companies[turn % 2]}
+            if turn % 3 == 0:
+                data |= {"after": 0, "epoch": epoch}
+            await client.send({"type": "setCompany", "data": data})
+        for _ in range(90):
+            await client.next("SetCompanyResult")
+        clients.append(client)
+
+    clients: list[Client] = []
+    writer = asyncio.create_task(write())
+    await asyncio.gather(*(roam() for _ in range(12)))
+    writing = False
+    await writer
     await calendar.event(companies[0], "left")
     await calendar.event(companies[1], "followed")
-    heard = await client.heard(
-        lambda messages: messages[-1].get("Data", {}).get("Title") == "followed"
-    )
-    for message in heard:
-        if message["Type"] == "SetCompanyResult":
-            current = message["Data"]["CompanyId"]
-        elif message["Type"] == "EventCreated":
-            assert message["Data"]["CompanyId"] == current
-            assert message["Data"]["Title"] != "left"
+    for client in clients:
+        heard = await client.heard(
+            lambda messages: messages[-1].get("Data", {}).get("Title") == "followed"
+        )
+        current, position = "", 0
+        for message in heard:
+            if message["Type"] == "SetCompanyResult":
+                current, position = message["Data"]["CompanyId"], message["Data"]["Position"]
+            elif "Position" in message:
+                assert message["Data"]["CompanyId"] == current
+                assert message["Position"] == position + 1
+                position += 1
+                assert message["Data"].get("Title") != "left"
 
 
 # --- ping, and what is not understood
@@ -507,7 +528,7 @@ async def test_nothing_comes_after_the_answer_to_a_close(
 
 
 @pytest.mark.parametrize("origin", ["https://app.example", "http://localhost:3000"])
-async def test_a_browser_from_an_allowed_origin_is_let_in(
+async def test_c13_a_browser_from_an_allowed_origin_is_let_in(
     database: Database, serve: Serve, connect: Connect, origin: str
 ) -> None:
     service = await serve(database, allowed_origins="https://app.example, http://localhost:3000")
@@ -515,27 +536,38 @@ async def test_a_browser_from_an_allowed_origin_is_let_in(
     await client.quiet()
 
 
-async def test_another_origin_is_refused_in_the_handshake(
+LOOK_ALIKES = [
+    *("null", "*", "https://evil.example", "https://app.example.evil.example"),
+    *("https://evil-app.example", "https://sub.app.example", "https://app.example.", "app.example"),
+    *("https://APP.example", "HTTPS://app.example", "http://app.example", "wss://app.example"),
+    *("https://app.example:8443", "https://app.example:443", "https://app.example:"),
+    *("https://app.example/", "https://app.example?", "https://app.example#", "https:app.example"),
+    *(
+        "https://u@app.example",
+        "https://app.example@evil.example",
+        "https://app.example%2eevil.example",
+    ),
+    *("https://xn--pp-9ia.example", "https://xn--app-0ra.example"),  # letters that look like ours
+    *("https://app.example, https://app.example", "https://evil.example https://app.example"),
+]
+
+
+async def test_c13_another_origin_is_refused_in_the_handshake(
     database: Database, serve: Serve, connect: Connect, raw: Raw
 ) -> None:
     service = await serve(database, allowed_origins="https://app.example")
-    for origin in (
-        "null",
-        "https://evil.example",
-        "https://app.example.evil.example",
-        "https://evil-app.example",
-        "https://APP.example",
-        "http://app.example",
-        "https://app.example:8443",
-        "https://app.example/",
-        "https://app.example, https://app.example",
-    ):
+    for origin in LOOK_ALIKES:
         with pytest.raises(InvalidStatus) as refused:
             await connect(service, origin=origin)
-        assert refused.value.response.status_code == 403
-    twice = await raw.connect(service)
-    await twice.send(handshake("Origin: https://app.example\r\nOrigin: https://evil.example\r\n"))
-    assert (await twice.head()).startswith("HTTP/1.1 400 ")
+        assert refused.value.response.status_code == 403, origin
+    for origin in ("https://\xe4pp.example", "", "\xa0https://app.example"):
+        odd = await raw.connect(service)
+        await odd.send(handshake(f"Origin: {origin}\r\n"))
+        assert (await odd.head())[:12] in {"HTTP/1.1 403", "HTTP/1.1 400"}, origin
+    for other in ("https://evil.example", "https://app.example"):
+        twice = await raw.connect(service)
+        await twice.send(handshake(f"Origin: https://app.example\r\nOrigin: {other}\r\n"))
+        assert (await twice.head()).startswith("HTTP/1.1 400 ")
     native = await connect(service, "u1")
     await native.quiet()
 

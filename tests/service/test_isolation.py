@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import random
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -18,7 +19,8 @@ from tests.conftest import Connect, Serve
 from tests.databases import Connection, Database
 from tests.service.calendars import EVENT, Calendar, positions
 from tests.service.raw import Raw
-from tests.services import Service, token
+from tests.services import SECRET, Service, token
+from tests.unit.test_tokens import FORGED, signed
 
 SEED = int(os.environ.get("NOTIFIER_ISOLATION_SEED", "0")) or random.randrange(1, 1 << 31)
 """Printed where the test fails; give it again to see the same."""
@@ -265,7 +267,7 @@ def _told(messages: list[Message]) -> bool:
 MARKER = "canary-7f3a"
 
 
-async def test_nothing_of_a_company_reaches_anybody_else(
+async def test_c14_nothing_of_a_company_reaches_anybody_else(
     database: Database, serve: Serve, connect: Connect
 ) -> None:
     service, calendar = await serve(database, log_level="debug"), Calendar(database)
@@ -346,7 +348,7 @@ async def test_nothing_of_a_company_reaches_anybody_else(
 # --- an answer's bytes
 
 
-async def test_a_foreign_company_and_one_that_is_none_are_the_same_bytes(
+async def test_c8_a_foreign_company_and_one_that_is_none_are_the_same_bytes(
     service: Service, calendar: Calendar, raw: Raw
 ) -> None:
     foreign = await calendar.company("u2")
@@ -372,6 +374,35 @@ async def test_a_foreign_company_and_one_that_is_none_are_the_same_bytes(
         answers.add(await client.frame())
     (answer,) = answers
     assert json.loads(answer.payload)["Error"]["Code"] == "company_forbidden"
+
+
+async def test_c2_bad_tokens_of_every_kind_are_refused_with_the_same_bytes(
+    service: Service, raw: Raw
+) -> None:
+    """C3 as well: what is wrong with it, nobody is told."""
+    good, secret = {"sub": "u1", "exp": time.time() + 3600}, SECRET
+    bad = [text for text in FORGED.values() if text.isprintable() and len(text) < 16_000]
+    bad += [signed({**good, "sub": sub}, key=secret) for sub in ("", None, 1, ["u1"])]
+    odd_ends: list[object] = [None, "soon", True, [1], {}]
+    bad += [signed({**good, "exp": end}, key=secret) for end in odd_ends]
+    bad += [signed({**good, **odd}, key=secret) for odd in ({"aud": "x"}, {"nbf": 10**400})]
+    bad += [signed(good, {"alg": "HS256", "typ": "logout+jwt"}, key=secret)]
+    bad += [signed(good, {"alg": "HS256", "crit": ["exp"]}, key=secret)]
+    bad += [signed(good, {"alg": "none"}, key=secret), signed(good, key=secret[::-1])]
+    bad += [signed({**good, "companies": "x"}, key=secret), signed(b"[" * 9000, key=secret)]
+
+    async def said(text: str) -> bytes:
+        client = await raw.upgrade(service)
+        await client.say(json.dumps({"type": "authenticate", "token": text}))
+        return await client.ended()
+
+    (answer,) = set(await asyncio.gather(*map(said, bad)))
+    assert b"token_invalid" in answer
+    assert b"4401" in answer
+    ends: list[float] = [0, -1.5, -(10**400), 1000.0]
+    old = [signed({**good, "exp": exp}, key=secret) for exp in ends]
+    (answer,) = set(await asyncio.gather(*map(said, old)))
+    assert b"4419" in answer
 
 
 # --- forgeries

@@ -43,7 +43,7 @@ async def test_the_browser_client_is_served(service: Service, path: str, kind: s
     assert "connect" in answer.text
 
 
-async def test_the_metrics_are_for_prometheus_and_tell_nobodys_name(
+async def test_c14_the_metrics_are_for_prometheus_and_tell_nobodys_name(
     service: Service, calendar: Calendar, connect: Connect
 ) -> None:
     company = await calendar.company("somebody-secret")
@@ -58,7 +58,7 @@ async def test_the_metrics_are_for_prometheus_and_tell_nobodys_name(
         assert secret not in answer.text
 
 
-async def test_neither_token_nor_row_is_in_the_log(
+async def test_c14_neither_token_nor_row_is_in_the_log(
     service: Service, calendar: Calendar, connect: Connect
 ) -> None:
     company = await calendar.company("u1")

@@ -66,7 +66,7 @@ async def test_who_missed_nothing_has_recovered(
     ("after", "epoch"),
     [(1, None), (0, None), (1, ""), (1, "another"), (1, "x" * 1000), (4, "own"), (1 << 62, "own")],
 )
-async def test_what_cannot_be_resumed_is_said_not_to_be(
+async def test_c16_what_cannot_be_resumed_is_said_not_to_be(
     service: Service, calendar: Calendar, connect: Connect, after: int, epoch: str | None
 ) -> None:
     company = await calendar.company("u1", "u2", "u3")
@@ -79,7 +79,7 @@ async def test_what_cannot_be_resumed_is_said_not_to_be(
 
 
 @pytest.mark.parametrize("after", [1 << 63, 1 << 64, 10**30])
-async def test_a_position_that_no_log_has_is_refused_or_not_recovered(
+async def test_c16_a_position_that_no_log_has_is_refused_or_not_recovered(
     service: Service, calendar: Calendar, connect: Connect, after: int
 ) -> None:
     company = await calendar.company("u1")
@@ -97,7 +97,7 @@ async def test_an_epoch_without_a_position_is_no_resume(
     assert "Recovered" not in answer["Data"]
 
 
-async def test_a_position_of_another_company_brings_only_ones_own_messages(
+async def test_c16_a_position_of_another_company_brings_only_ones_own_messages(
     service: Service, calendar: Calendar, connect: Connect
 ) -> None:
     rich, poor = await calendar.company("u1", "u2", "u3"), await calendar.company("u1", "u4")

@@ -280,7 +280,7 @@ KIDS: list[str] = [
 ]
 
 
-async def test_an_unknown_key_is_looked_for_once_and_never_elsewhere(
+async def test_c4_an_unknown_key_is_looked_for_once_and_never_elsewhere(
     provider: Provider, tokens: Tokens
 ) -> None:
     await tokens.warm_up()
@@ -292,7 +292,7 @@ async def test_an_unknown_key_is_looked_for_once_and_never_elsewhere(
     assert provider.asked == ["/jwks"]
 
 
-async def test_a_flood_of_unknown_keys_is_one_fetch_in_a_cool_down(
+async def test_c4_a_flood_of_unknown_keys_is_one_fetch_in_a_cool_down(
     provider: Provider, tokens: Tokens, stopwatch: Stopwatch
 ) -> None:
     flood = [token(RSA, kid=f"kid {number}") for number in range(100)]
@@ -306,7 +306,7 @@ async def test_a_flood_of_unknown_keys_is_one_fetch_in_a_cool_down(
         stopwatch.advance(1)
 
 
-async def test_keys_that_a_token_brings_or_points_to_are_not_looked_at(
+async def test_c4_keys_that_a_token_brings_or_points_to_are_not_looked_at(
     provider: Provider, tokens: Tokens
 ) -> None:
     with Provider() as other:
@@ -333,7 +333,7 @@ async def test_keys_that_a_token_brings_or_points_to_are_not_looked_at(
 @pytest.mark.parametrize(
     "text", ["", ".", "..", "...", "a.b.c", "\ud800", "e30.e30.", "W10.e30.AA"]
 )
-async def test_what_is_no_token_causes_no_fetch(
+async def test_c4_what_is_no_token_causes_no_fetch(
     provider: Provider, tokens: Tokens, text: str
 ) -> None:
     await tokens.warm_up()
@@ -382,7 +382,7 @@ async def test_who_gives_up_waiting_does_not_end_the_fetch_of_the_others(
     assert provider.asked == ["/jwks"]
 
 
-async def test_a_new_key_is_found_when_a_token_names_it(
+async def test_c5_a_new_key_is_found_when_a_token_names_it(
     provider: Provider, tokens: Tokens, stopwatch: Stopwatch
 ) -> None:
     assert await good(tokens, token(RSA, kid="one"))
@@ -394,7 +394,7 @@ async def test_a_new_key_is_found_when_a_token_names_it(
     assert len(provider.asked) == 2
 
 
-async def test_a_withdrawn_key_is_refused_after_the_next_refresh(
+async def test_c5_a_withdrawn_key_is_refused_after_the_next_refresh(
     provider: Provider, tokens: Tokens, stopwatch: Stopwatch
 ) -> None:
     assert await good(tokens, token(RSA, kid="one"))
@@ -407,7 +407,7 @@ async def test_a_withdrawn_key_is_refused_after_the_next_refresh(
     assert len(provider.asked) == 2
 
 
-async def test_a_key_that_is_replaced_under_its_name_is_refused_after_the_next_refresh(
+async def test_c5_a_key_that_is_replaced_under_its_name_is_refused_after_the_next_refresh(
     provider: Provider, tokens: Tokens, stopwatch: Stopwatch
 ) -> None:
     assert await good(tokens, token(RSA, kid="one"))
@@ -441,7 +441,7 @@ ANSWERS: dict[str, tuple[int, bytes]] = {
 
 
 @pytest.mark.parametrize(("status", "body"), ANSWERS.values(), ids=ANSWERS)
-async def test_the_keys_at_hand_go_on_when_the_provider_answers_oddly_and_fail_closed_at_last(
+async def test_c5_the_keys_at_hand_go_on_when_the_provider_answers_oddly_and_fail_closed_at_last(
     provider: Provider, tokens: Tokens, stopwatch: Stopwatch, status: int, body: bytes
 ) -> None:
     assert await good(tokens, token(RSA, kid="one"))
@@ -465,7 +465,7 @@ async def test_the_keys_at_hand_go_on_when_the_provider_answers_oddly_and_fail_c
     assert set(provider.asked) == {"/jwks"}
 
 
-async def test_a_provider_that_is_down_at_the_start_lets_nobody_in_until_it_is_back(
+async def test_c5_a_provider_that_is_down_at_the_start_lets_nobody_in_until_it_is_back(
     provider: Provider, tokens: Tokens, stopwatch: Stopwatch
 ) -> None:
     provider.status = 503
@@ -479,7 +479,7 @@ async def test_a_provider_that_is_down_at_the_start_lets_nobody_in_until_it_is_b
     assert await good(tokens, token(RSA, kid="one"))
 
 
-async def test_nobody_at_the_address_is_a_provider_that_is_down(stopwatch: Stopwatch) -> None:
+async def test_c5_nobody_at_the_address_is_a_provider_that_is_down(stopwatch: Stopwatch) -> None:
     with Provider() as gone:
         url = gone.url
     tokens = Tokens(jwks_url=url, stopwatch=stopwatch)
@@ -499,7 +499,7 @@ def hasty(provider: Provider, stopwatch: Stopwatch) -> Tokens:
     )
 
 
-async def test_the_keys_at_hand_go_on_while_the_provider_hangs(
+async def test_c5_the_keys_at_hand_go_on_while_the_provider_hangs(
     provider: Provider, hasty: Tokens, stopwatch: Stopwatch
 ) -> None:
     assert await good(hasty, token(RSA, kid="one"))
@@ -510,7 +510,7 @@ async def test_the_keys_at_hand_go_on_while_the_provider_hangs(
     assert len(provider.asked) == 2
 
 
-async def test_an_answer_that_never_begins_keeps_nobody_waiting_and_is_one_thread(
+async def test_c5_an_answer_that_never_begins_keeps_nobody_waiting_and_is_one_thread(
     provider: Provider, hasty: Tokens, stopwatch: Stopwatch
 ) -> None:
     assert await good(hasty, token(RSA, kid="one"))
@@ -522,7 +522,7 @@ async def test_an_answer_that_never_begins_keeps_nobody_waiting_and_is_one_threa
     provider.close()
 
 
-async def test_an_answer_that_never_ends_is_left_and_the_provider_asked_again(
+async def test_c5_an_answer_that_never_ends_is_left_and_the_provider_asked_again(
     provider: Provider, hasty: Tokens, stopwatch: Stopwatch
 ) -> None:
     provider.drips = "body"

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 LINES = [
     line
     for line in (ROOT / "docs" / "threats.md").read_text().splitlines()
-    if line.startswith("| ") and not line.startswith("| threat ")
+    if line.startswith("| ") and not line.startswith(("| threat ", "| fault "))
 ]
 
 
@@ -32,3 +32,11 @@ def test_every_threat_names_tests_that_exist(line: str) -> None:
     assert named
     for path, name in named:
         assert name in named_in(path), f"{path}::{name}"
+
+
+def test_each_fault_of_access_has_its_line_and_tests_of_its_number() -> None:
+    faults = [line for line in LINES if re.match(r"\| C\d+ ", line)]
+    assert [line.split()[1] for line in faults] == [f"C{number}" for number in range(1, 18)]
+    for line in faults:
+        number = line.split()[1].lower()
+        assert all(name.startswith(f"test_{number}_") for name in re.findall(r"::(\w+)`", line))

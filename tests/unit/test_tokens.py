@@ -216,7 +216,7 @@ FORGED = {
 
 
 @pytest.mark.parametrize("forged", FORGED.values(), ids=FORGED)
-async def test_a_token_that_is_not_ours_is_refused_always_in_the_same_words(
+async def test_c2_a_token_that_is_not_ours_is_refused_always_in_the_same_words(
     forged: str,
 ) -> None:
     assert await refusal(tokens(), forged) == INVALID
@@ -224,7 +224,7 @@ async def test_a_token_that_is_not_ours_is_refused_always_in_the_same_words(
 
 @pytest.mark.parametrize("digest", ["sha256", "sha384", "sha512"])
 @pytest.mark.parametrize("key", [RSA, ES256, ED25519], ids=["rsa", "ec", "ed"])
-async def test_a_public_key_is_never_an_hmac_secret(key: Any, digest: str) -> None:
+async def test_c2_a_public_key_is_never_an_hmac_secret(key: Any, digest: str) -> None:
     header = {"alg": f"HS{digest[3:]}"}
     for text in (pem(key), pem(key).strip(), pem(key).replace("\n", "")):
         token = signed(claims(), header, key=text, digest=digest)
@@ -233,7 +233,7 @@ async def test_a_public_key_is_never_an_hmac_secret(key: Any, digest: str) -> No
 
 @pytest.mark.parametrize(("algorithm", "key"), FAMILIES)
 @pytest.mark.parametrize("other", [RSA, ES256, ES384, ED25519], ids=["rsa", "p256", "p384", "ed"])
-async def test_a_token_of_another_family_or_key_is_refused(
+async def test_c2_a_token_of_another_family_or_key_is_refused(
     algorithm: str, key: Any, other: Any
 ) -> None:
     if key is not other:
@@ -242,7 +242,7 @@ async def test_a_token_of_another_family_or_key_is_refused(
         assert await refusal(tokens(), token) == INVALID
 
 
-async def test_a_signature_does_not_pass_under_another_algorithm_of_its_key() -> None:
+async def test_c2_a_signature_does_not_pass_under_another_algorithm_of_its_key() -> None:
     _, payload, signature = jwt.encode(claims(), RSA, "RS256").split(".")
     for algorithm in ("PS256", "RS384", "HS256", "none"):
         header = b64(json.dumps({"alg": algorithm}).encode())
@@ -261,7 +261,7 @@ LETTERS = st.sampled_from('abcXYZ0189-_.=+/ \n\0\x7fé\uff0e\ud800\udfff😀"\\{
 
 
 @given(place=st.integers(0, len(GOOD) - 1), letter=LETTERS)
-async def test_no_character_of_a_token_can_be_changed(place: int, letter: str) -> None:
+async def test_c2_no_character_of_a_token_can_be_changed(place: int, letter: str) -> None:
     if letter != GOOD[place]:
         assert await refusal(tokens(), GOOD[:place] + letter + GOOD[place + 1 :]) == INVALID
 
@@ -350,7 +350,7 @@ REFUSED: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("other", REFUSED.values(), ids=REFUSED)
-async def test_a_claim_that_is_wrong_is_a_refusal(other: dict[str, Any]) -> None:
+async def test_c3_a_claim_that_is_wrong_is_a_refusal(other: dict[str, Any]) -> None:
     assert await refusal(tokens(), signed(claims(**other))) == INVALID
 
 
@@ -368,17 +368,17 @@ LET_IN: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("other", LET_IN.values(), ids=LET_IN)
-async def test_a_claim_that_is_good_is_let_in(other: dict[str, Any]) -> None:
+async def test_c3_a_claim_that_is_good_is_let_in(other: dict[str, Any]) -> None:
     assert (await tokens().verify(signed(claims(**other)))).user == "u1"
 
 
 @pytest.mark.parametrize("exp", [NOW - 10, NOW - 10.0, NOW - 11, 0, -1, -1.5, -(10**400), -1e308])
-async def test_a_token_that_is_merely_too_old_is_expired(exp: float) -> None:
+async def test_c3_a_token_that_is_merely_too_old_is_expired(exp: float) -> None:
     assert await refusal(tokens(), signed(claims(exp=exp))) == EXPIRED
 
 
 @pytest.mark.parametrize("exp", [10**15, 10**30, 10**400, 1e15, 1e308])
-async def test_an_expiry_beyond_all_calendars_is_the_last_moment(exp: float) -> None:
+async def test_c3_an_expiry_beyond_all_calendars_is_the_last_moment(exp: float) -> None:
     identity = await tokens().verify(signed(claims(exp=exp)))
     assert identity.expires_at == LAST_MOMENT
     assert datetime.fromtimestamp(identity.expires_at, UTC).year == 9999
@@ -387,9 +387,9 @@ async def test_an_expiry_beyond_all_calendars_is_the_last_moment(exp: float) -> 
 @pytest.mark.parametrize(
     "other",
     [{"sub": ""}, {"sub": DELETE}, {"iss": "another"}, {"aud": "another"}, {"companies": 1}],
-    ids=str,
+    ids=["an empty sub", "no sub", "another iss", "another aud", "companies that are none"],
 )
-async def test_a_token_with_more_wrong_than_its_age_is_not_called_expired(
+async def test_c3_a_token_with_more_wrong_than_its_age_is_not_called_expired(
     other: dict[str, Any],
 ) -> None:
     verifier = tokens(issuer="me", audience="notifier")
@@ -400,7 +400,7 @@ async def test_a_token_with_more_wrong_than_its_age_is_not_called_expired(
     assert await refusal(verifier, signed(old, key=SECRET[::-1])) == INVALID
 
 
-async def test_a_token_follows_the_clock_when_that_is_set_anew() -> None:
+async def test_c15_a_token_follows_the_clock_when_that_is_set_anew() -> None:
     now = float(NOW)
     verifier = tokens(clock=lambda: now)
     token = signed(claims())
@@ -413,7 +413,7 @@ async def test_a_token_follows_the_clock_when_that_is_set_anew() -> None:
     assert await refusal(verifier, token) == INVALID  # issued in the future
 
 
-async def test_no_leeway_is_none() -> None:
+async def test_c3_no_leeway_is_none() -> None:
     verifier = tokens(leeway_seconds=0)
     await verifier.verify(signed(claims(exp=NOW + 1, nbf=NOW)))
     assert await refusal(verifier, signed(claims(exp=NOW))) == EXPIRED
@@ -421,7 +421,7 @@ async def test_no_leeway_is_none() -> None:
 
 
 @pytest.mark.parametrize("issuer", ["https://me.example", ["https://other", "https://me.example"]])
-async def test_an_issuer_must_be_an_accepted_one_to_the_letter(issuer: str | list[str]) -> None:
+async def test_c3_an_issuer_must_be_an_accepted_one_to_the_letter(issuer: str | list[str]) -> None:
     verifier = tokens(issuer=issuer)
     await verifier.verify(signed(claims(iss="https://me.example")))
     for iss in (DELETE, None, "", "https://me.example/", "https://me.exampl", "HTTPS://me.example"):
@@ -430,7 +430,7 @@ async def test_an_issuer_must_be_an_accepted_one_to_the_letter(issuer: str | lis
 
 
 @pytest.mark.parametrize("audience", ["notifier", ["other", "notifier"]])
-async def test_an_audience_must_be_an_accepted_one_or_one_of_several(
+async def test_c3_an_audience_must_be_an_accepted_one_or_one_of_several(
     audience: str | list[str],
 ) -> None:
     verifier = tokens(audience=audience)
@@ -448,7 +448,7 @@ async def test_an_identity_comes_in_a_plain_or_an_access_token(typ: str) -> None
 
 
 @pytest.mark.parametrize("typ", ["logout+jwt", "dpop+jwt", "secevent+jwt", "", "JOSE", None, 1, []])
-async def test_a_token_made_for_something_else_is_no_identity(typ: object) -> None:
+async def test_c3_a_token_made_for_something_else_is_no_identity(typ: object) -> None:
     assert await refusal(tokens(), signed(claims(), {"alg": "HS256", "typ": typ})) == INVALID
 
 
@@ -487,7 +487,7 @@ async def test_a_list_of_companies_that_is_none_is_a_refusal(claim: object) -> N
         json.dumps(claims()).encode("utf-16"),
     ],
 )
-async def test_a_payload_that_is_odd_is_a_refusal(payload: bytes) -> None:
+async def test_c3_a_payload_that_is_odd_is_a_refusal(payload: bytes) -> None:
     assert await refusal(tokens(), signed(payload)) == INVALID
 
 
@@ -520,7 +520,7 @@ async def test_a_token_may_be_long_to_a_limit() -> None:
         "canary\ud800",
     ],
 )
-async def test_no_text_and_no_log_has_anything_of_a_token(token: str) -> None:
+async def test_c14_no_text_and_no_log_has_anything_of_a_token(token: str) -> None:
     with capture_logs() as logs, pytest.raises(TokenInvalid) as refused:
         await tokens().verify(token)
     said = "".join(traceback.format_exception(refused.value)) + repr(refused.value) + repr(logs)

@@ -1,0 +1,53 @@
+"""What a fault of ours leaves in the log: where it was, and nothing of what a client said."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+FAULT = """
+import asyncio, json, sys
+from notifier import logs
+from notifier.endpoint import Endpoint
+from notifier.hub import Hub
+from notifier.session import Crowd, Parts
+from notifier.tokens import Tokens
+
+class Broken(Tokens):
+    async def verify(self, token):
+        spelled = token.upper()
+        raise RuntimeError(f"a fault of ours, {len(spelled)} characters long")
+
+async def main():
+    logs.set_up("debug", sys.argv[1])
+    said = json.dumps({"type": "authenticate", "token": "canary-token", "company": "canary-row"})
+    parts = Parts(Hub(None, None, 1), Broken(secret="s" * 32), None, Crowd(9, 9), auth_timeout=9, leeway=9)
+    heard = iter([{"type": "websocket.connect"}, {"type": "websocket.receive", "text": said}])
+    sent = []
+
+    async def receive():
+        return next(heard)
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "websocket", "path": "/", "headers": [(b"authorization", b"canary-token")]}
+    await Endpoint(parts, None, 1 << 20)(scope, receive, send)
+    print(sent)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_c14_a_fault_of_ours_tells_nobody_what_was_said(form: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FAULT, form], capture_output=True, text=True, check=True
+    )
+    assert "a fault of ours, 12 characters long" in done.stderr
+    assert "Traceback" in done.stderr
+    assert "4500" in done.stdout
+    assert "a fault of ours" not in done.stdout
+    assert "canary" not in done.stderr + done.stdout
