@@ -8,11 +8,13 @@ SELECT ARRAY(
         SELECT FROM {relation} AS member
         WHERE member.{company} IN (asked.company, asked.capital)
           AND member.{member} = asked.user_id
-          AND to_json(member.{company}) #>> '{{}}' IN (asked.said_company, asked.said_capital)
-          AND to_json(member.{member}) #>> '{{}}' = asked.said_user
+          AND pg_catalog.to_json(member.{company}) #>> '{{}}' IN (asked.said_company, asked.said_capital)
+          AND pg_catalog.to_json(member.{member}) #>> '{{}}' = asked.said_user
     )
-    FROM unnest($1::text[]::{company_type}[], $2::text[]::{member_type}[], $3::text[], $4::text[],
-                $5::text[]::{company_type}[], $6::text[])
+    FROM ROWS FROM (pg_catalog.unnest($1::text[]::{company_type}[]),
+                    pg_catalog.unnest($2::text[]::{member_type}[]),
+                    pg_catalog.unnest($3::text[]), pg_catalog.unnest($4::text[]),
+                    pg_catalog.unnest($5::text[]::{company_type}[]), pg_catalog.unnest($6::text[]))
          WITH ORDINALITY AS asked (company, user_id, said_company, said_user, capital, said_capital, n)
     ORDER BY asked.n
 )

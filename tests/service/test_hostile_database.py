@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.conftest import Connect, Serve
 from tests.databases import Database
 from tests.service.calendars import Calendar
@@ -20,11 +22,15 @@ TRAP = (
 )
 
 
+@pytest.mark.parametrize("pooled", [False, True], ids=["directly", "through a pooler"])
 async def test_a_function_in_public_is_never_run_by_the_service(
-    database: Database, serve: Serve, connect: Connect
+    pooled: bool, database: Database, serve: Serve, connect: Connect
 ) -> None:
     """Many databases let everybody create there; an exact type would be preferred to `anyelement`."""
-    service, calendar = await serve(database), Calendar(database)
+    # Two spellings of one address: what is asked by the first one might go through a pooler.
+    direct = {"listen_database_url": database.dsn.replace("127.0.0.1", "localhost")}
+    service = await serve(database, **(direct if pooled else {}))
+    calendar = Calendar(database)
     company = await calendar.company("u1", "u2")
     await service.stop()
     await database.execute("GRANT CREATE ON SCHEMA public TO app")
