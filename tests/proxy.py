@@ -152,8 +152,11 @@ class Proxy:
         async with asyncio.TaskGroup() as both:
             landing = both.create_task(self._land(flying, writer, gate))
             with suppress(OSError):
-                while not landing.done() and (data := await reader.read(CHUNK)):
+                while (data := await reader.read(CHUNK)) and not landing.done():
                     await flying.put((clock() + self._latency, data))
+                    if not self._latency:
+                        # A short link holds nothing: who does not read is felt by who writes.
+                        await flying.join()
             await flying.put((clock() + self._latency, b""))
 
     async def _land(
@@ -166,18 +169,24 @@ class Proxy:
         with suppress(OSError):
             while True:
                 due, data = await flying.get()
-                if due > clock():
-                    await asyncio.sleep(due - clock())
-                if not data:
-                    break
-                wait = self._retransmission
-                while random.random() < self._loss:
-                    await asyncio.sleep(wait)
-                    wait *= 2
-                await self._forward(data, writer, gate)
+                try:
+                    if due > clock():
+                        await asyncio.sleep(due - clock())
+                    if not data:
+                        break
+                    wait = self._retransmission
+                    while random.random() < self._loss:
+                        await asyncio.sleep(wait)
+                        wait *= 2
+                    await self._forward(data, writer, gate)
+                finally:
+                    flying.task_done()
         await gate.wait()
         with suppress(OSError):
             writer.write_eof()
+        while not flying.empty():  # nobody waits for what went down with the link
+            flying.get_nowait()
+            flying.task_done()
 
     async def _forward(
         self, data: bytes, writer: asyncio.StreamWriter, gate: asyncio.Event
