@@ -16,6 +16,8 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
+from tests.ports import free_port
+
 CHUNK = 65536
 BUFFER = 65536
 """What the kernel holds for a link and side: small, so that a frozen link is felt soon."""
@@ -55,8 +57,8 @@ class Proxy:
     async def accept(self) -> None:
         """Takes connections, as at the beginning."""
         if self._server is None:
+            self.port = self.port or free_port()
             self._server = await asyncio.start_server(self._join, "127.0.0.1", self.port)
-            self.port = self._server.sockets[0].getsockname()[1]
 
     def refuse(self) -> None:
         """New connections are refused; those that are there stay."""

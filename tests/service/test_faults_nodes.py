@@ -22,10 +22,11 @@ from tests.chaos.local import LocalNode, Voice
 from tests.clients import open_client
 from tests.conftest import Connect, Serve
 from tests.databases import Database
+from tests.ports import free_port
 from tests.proxy import Proxy
 from tests.service.calendars import Calendar, positions
 from tests.service.test_faults_database import found
-from tests.services import SECRET, free_port
+from tests.services import SECRET
 from tests.waiting import until
 
 
