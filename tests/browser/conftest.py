@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
-from playwright.async_api import Browser, async_playwright
+from playwright.async_api import Browser, async_playwright, expect
 
 from tests.browser.live import ARGUMENTS, CHROMIUM, Demo, Sql, Window
+from tests.waiting import DEADLINE_SECONDS
 
 Open: TypeAlias = Callable[..., Awaitable[Window]]
+
+expect.set_options(timeout=1000 * DEADLINE_SECONDS)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
