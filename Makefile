@@ -50,8 +50,10 @@ demo: $(RUNS) ## PostgreSQL, sample company, server and live page  [PORT=8181] [
 	@$(BIN)/notifier demo --port $(PORT) $(if $(DATA),--data "$(DATA)")
 
 test: $(READY) ## the whole test suite, three at a time, on PostgreSQLs that it brings itself  [ARGS="-k word"]
-	@if [ -z "$(ARGS)" ] && [ -d tests/client ]; then $(NODE) --test 'tests/client/**/*.test.mjs'; fi
-	@$(BIN)/python -m pytest $(if $(ARGS),$(ARGS),$(PARALLEL))
+	@status=0; \
+	$(if $(ARGS),,$(NODE) --test 'tests/client/**/*.test.mjs' || status=$$?;) \
+	$(BIN)/python -m pytest $(if $(ARGS),$(ARGS),$(PARALLEL)) || status=$$?; \
+	exit $$status
 
 check: $(READY) ## format, lint, types, layers
 	$(BIN)/ruff format --check .
