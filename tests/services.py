@@ -16,11 +16,11 @@ import httpx
 import jwt
 
 from tests.ports import free_port
-from tests.waiting import until
+from tests.waiting import DEADLINE_SECONDS, until
 
 SECRET = "a secret of the tests that is long enough"
 ROOT = Path(__file__).parents[1]
-READY_SECONDS = 30.0
+READY_SECONDS = 60.0
 GONE_SECONDS = 35.0
 """A little more than the service promises."""
 
@@ -89,7 +89,7 @@ class Service:
 
     async def get(self, path: str) -> httpx.Response:
         """What a page says."""
-        async with httpx.AsyncClient(trust_env=False, timeout=5) as client:
+        async with httpx.AsyncClient(trust_env=False, timeout=DEADLINE_SECONDS) as client:
             return await client.get(self.http + path)
 
     @property

@@ -48,7 +48,7 @@ async def browser() -> AsyncIterator[Browser]:
         pytest.skip(f"there is no {CHROMIUM}; CHROMIUM= may name another")
     async with async_playwright() as playwright:
         running = await playwright.chromium.launch(
-            executable_path=CHROMIUM, args=ARGUMENTS, timeout=30_000
+            executable_path=CHROMIUM, args=ARGUMENTS, timeout=1000 * DEADLINE_SECONDS
         )
         yield running
         await running.close()

@@ -30,8 +30,8 @@ ARGUMENTS = (
     "--disable-component-update",
     "--disable-sync",
 )
-START_SECONDS = 40.0
-END_SECONDS = 40.0
+START_SECONDS = 60.0
+END_SECONDS = 60.0
 
 NORTHWIND, HARBOR = "Northwind Studio", "Harbor & Sons"
 

@@ -83,12 +83,10 @@ async def test_a_network_that_goes_and_returns_is_recovered(window: Open, sql: S
     ann = await window()
     await ann.page.context.set_offline(True)
     await ann.page.evaluate("() => dispatchEvent(new Event('offline'))")
-    await expect(ann.page.locator("#link")).to_have_attribute(
-        "data-state", "waiting", timeout=30_000
-    )
+    await expect(ann.page.locator("#link")).to_have_attribute("data-state", "waiting")
     await sql.event("Without a net")
     await ann.page.context.set_offline(False)
-    await expect(ann.event("Without a net")).to_be_visible(timeout=30_000)
+    await expect(ann.event("Without a net")).to_be_visible()
     await expect(ann.entry("One change was missed")).to_be_visible()
     await ann.is_live()
 
@@ -128,12 +126,10 @@ async def test_an_expired_token_is_replaced_and_nothing_is_lost(
     await ann.page.route("**/demo/token*", answer)
     await ann.page.goto(demo.page)
     await ann.is_live()
-    await expect(ann.page.locator("#link")).to_have_attribute(
-        "data-state", "waiting", timeout=20_000
-    )
+    await expect(ann.page.locator("#link")).to_have_attribute("data-state", "waiting")
     await sql.event("While expired")
     fresh = True
-    await expect(ann.event("While expired")).to_be_visible(timeout=30_000)
+    await expect(ann.event("While expired")).to_be_visible()
     await expect(ann.entry("One change was missed")).to_be_visible()
     assert len(ann.sockets) == 2
 
@@ -188,7 +184,7 @@ async def test_a_restart_of_the_notifier_is_bridged(window: Open, demo: Demo, sq
     await expect(ann.page.locator("#link")).to_have_attribute("data-state", "waiting")
     demo.start()
     await sql.event("After the restart")
-    await expect(ann.event("After the restart")).to_be_visible(timeout=30_000)
+    await expect(ann.event("After the restart")).to_be_visible()
     await ann.is_live()
     await ann.reaches(position + 1)
     assert len(ann.reads) == reads, "nothing was read afresh: it was recovered"

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from tests.proxy import Proxy
-from tests.waiting import until
+from tests.waiting import DEADLINE_SECONDS, until
 
 
 class Line:
@@ -23,7 +23,7 @@ class Line:
         self.writer.write(word)
 
     async def hear(self, count: int) -> bytes:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             return await self.reader.readexactly(count)
 
 
