@@ -370,11 +370,18 @@ class GuardedHttp(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self._head is not None:
-            self._head += len(data)
-            if self._head > HEAD_BYTES:
-                self.transport.write(HEAD_TOO_LARGE)
-                self.transport.close()
-                return
+            room = HEAD_BYTES - self._head
+            if len(data) > room:
+                super().data_received(data[:room])
+                data = data[room:]  # of the body, if this was the whole head
+                if self.transport.is_closing() or self.transport.get_protocol() is not self:
+                    return
+                if self._head is not None:
+                    self.transport.write(HEAD_TOO_LARGE)
+                    self.transport.close()
+                    return
+            else:
+                self._head += len(data)
         super().data_received(data)
 
     def on_message_begin(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +16,9 @@ from tests import databases
 from tests.clients import Client, open_client
 from tests.databases import Database
 from tests.services import Service
+
+# A shell has its jobs in the background ignore Ctrl-C, and all that they start; the tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Serve(Protocol):

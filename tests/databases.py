@@ -22,6 +22,7 @@ import asyncpg
 
 from notifier.embedded import EmbeddedPostgres
 from notifier.schema import migrate
+from tests.ports import free_port
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -93,7 +94,7 @@ def embedded() -> Iterator[EmbeddedPostgres]:
         # Run by root, the server belongs to somebody else, who must be able to pass.
         Path(name).chmod(0o755)
         data = Path(name) / "data"
-        with EmbeddedPostgres(data, programs(), options=OPTIONS, durable=False) as server:
+        with EmbeddedPostgres(data, programs(), free_port(), OPTIONS, durable=False) as server:
             yield server
 
 

@@ -16,6 +16,8 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
+from tests.ports import free_port
+
 CHUNK = 65536
 BUFFER = 65536
 """What the kernel holds for a link and side: small, so that a frozen link is felt soon."""
@@ -55,8 +57,8 @@ class Proxy:
     async def accept(self) -> None:
         """Takes connections, as at the beginning."""
         if self._server is None:
+            self.port = self.port or free_port()
             self._server = await asyncio.start_server(self._join, "127.0.0.1", self.port)
-            self.port = self._server.sockets[0].getsockname()[1]
 
     def refuse(self) -> None:
         """New connections are refused; those that are there stay."""
@@ -152,8 +154,11 @@ class Proxy:
         async with asyncio.TaskGroup() as both:
             landing = both.create_task(self._land(flying, writer, gate))
             with suppress(OSError):
-                while not landing.done() and (data := await reader.read(CHUNK)):
+                while (data := await reader.read(CHUNK)) and not landing.done():
                     await flying.put((clock() + self._latency, data))
+                    if not self._latency:
+                        # A short link holds nothing: who does not read is felt by who writes.
+                        await flying.join()
             await flying.put((clock() + self._latency, b""))
 
     async def _land(
@@ -166,18 +171,24 @@ class Proxy:
         with suppress(OSError):
             while True:
                 due, data = await flying.get()
-                if due > clock():
-                    await asyncio.sleep(due - clock())
-                if not data:
-                    break
-                wait = self._retransmission
-                while random.random() < self._loss:
-                    await asyncio.sleep(wait)
-                    wait *= 2
-                await self._forward(data, writer, gate)
+                try:
+                    if due > clock():
+                        await asyncio.sleep(due - clock())
+                    if not data:
+                        break
+                    wait = self._retransmission
+                    while random.random() < self._loss:
+                        await asyncio.sleep(wait)
+                        wait *= 2
+                    await self._forward(data, writer, gate)
+                finally:
+                    flying.task_done()
         await gate.wait()
         with suppress(OSError):
             writer.write_eof()
+        while not flying.empty():  # nobody waits for what went down with the link
+            flying.get_nowait()
+            flying.task_done()
 
     async def _forward(
         self, data: bytes, writer: asyncio.StreamWriter, gate: asyncio.Event

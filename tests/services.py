@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Sequence
@@ -16,11 +15,12 @@ from typing import Any
 import httpx
 import jwt
 
-from tests.waiting import until
+from tests.ports import free_port
+from tests.waiting import DEADLINE_SECONDS, until
 
 SECRET = "a secret of the tests that is long enough"
 ROOT = Path(__file__).parents[1]
-READY_SECONDS = 30.0
+READY_SECONDS = 60.0
 GONE_SECONDS = 35.0
 """A little more than the service promises."""
 
@@ -89,7 +89,7 @@ class Service:
 
     async def get(self, path: str) -> httpx.Response:
         """What a page says."""
-        async with httpx.AsyncClient(trust_env=False, timeout=5) as client:
+        async with httpx.AsyncClient(trust_env=False, timeout=DEADLINE_SECONDS) as client:
             return await client.get(self.http + path)
 
     @property
@@ -137,9 +137,3 @@ class Service:
     def _signal_all(self, number: signal.Signals) -> None:
         with suppress(ProcessLookupError):
             os.killpg(self.pid, number)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-        return port

@@ -8,8 +8,8 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-DEADLINE_SECONDS = 20.0
-"""Long enough for a slow machine: nothing that works ever waits for it."""
+DEADLINE_SECONDS = 45.0
+"""Long enough for a machine that has ten other things to do: nothing that works ever waits for it."""
 
 
 async def until(

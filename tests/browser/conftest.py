@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
-from playwright.async_api import Browser, async_playwright
+from playwright.async_api import Browser, async_playwright, expect
 
 from tests.browser.live import ARGUMENTS, CHROMIUM, Demo, Sql, Window
+from tests.waiting import DEADLINE_SECONDS
 
 Open: TypeAlias = Callable[..., Awaitable[Window]]
+
+expect.set_options(timeout=1000 * DEADLINE_SECONDS)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -45,7 +48,7 @@ async def browser() -> AsyncIterator[Browser]:
         pytest.skip(f"there is no {CHROMIUM}; CHROMIUM= may name another")
     async with async_playwright() as playwright:
         running = await playwright.chromium.launch(
-            executable_path=CHROMIUM, args=ARGUMENTS, timeout=30_000
+            executable_path=CHROMIUM, args=ARGUMENTS, timeout=1000 * DEADLINE_SECONDS
         )
         yield running
         await running.close()

@@ -16,7 +16,8 @@ import asyncpg
 import jwt
 from playwright.async_api import Browser, ConsoleMessage, Locator, Page, Request, WebSocket, expect
 
-from tests.services import ROOT, free_port
+from tests.ports import free_port
+from tests.services import ROOT
 from tests.waiting import until
 
 CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
@@ -29,8 +30,8 @@ ARGUMENTS = (
     "--disable-component-update",
     "--disable-sync",
 )
-START_SECONDS = 40.0
-END_SECONDS = 40.0
+START_SECONDS = 60.0
+END_SECONDS = 60.0
 
 NORTHWIND, HARBOR = "Northwind Studio", "Harbor & Sons"
 
@@ -146,6 +147,7 @@ class Window:
         self.sent: list[str] = []
         self.received: list[str] = []
         self.reads: list[str] = []
+        self.writes: list[Request] = []
         self.faults: list[str] = []
         page.on("websocket", self._opened)
         page.on("pageerror", lambda error: self.faults.append(str(error)))
@@ -175,6 +177,15 @@ class Window:
     async def position(self) -> int:
         text = await self.page.locator("#position").inner_text()
         return int(text.removeprefix("№ "))
+
+    async def reaches(self, position: int) -> None:
+        """Returns when it shows this position: a line of the feed is there a moment before."""
+        await expect(self.page.locator("#position")).to_have_text(f"№ {position}")
+
+    async def has_written(self) -> int:
+        """How many rows it has written, when the last answer has come."""
+        answers = [await write.response() for write in self.writes]
+        return sum(answer is not None and answer.ok for answer in answers)
 
     def event(self, title: str) -> Locator:
         return self.page.locator("#grid .event:not(.gone)").filter(has_text=title)
@@ -212,6 +223,8 @@ class Window:
     def _requested(self, request: Request) -> None:
         if "/demo/state" in request.url:
             self.reads.append(request.url)
+        elif request.method != "GET":
+            self.writes.append(request)
 
     def _console(self, message: ConsoleMessage) -> None:
         # A lost connection is an error to Chromium and what some tests are about.

@@ -19,6 +19,7 @@ import pytest
 
 from notifier import embedded
 from notifier.embedded import EmbeddedPostgres, EmbeddedPostgresError, binaries
+from tests.ports import free_port
 
 DEBIAN = Path("/usr/lib/postgresql/15/bin")
 NOBODY = 65534
@@ -270,7 +271,7 @@ def test_a_server_that_was_started_by_hand_is_left_alone(place: Path) -> None:
             assert by_hand.stderr is not None
             assert any("ready to accept connections" in line for line in by_hand.stderr)
             with pytest.raises(EmbeddedPostgresError, match="in use"):
-                EmbeddedPostgres(data, port=_free_port(), durable=False).start()
+                EmbeddedPostgres(data, port=free_port(), durable=False).start()
             assert ask(server.dsn(), "SELECT 1") == 1
         finally:
             by_hand.terminate()
@@ -315,7 +316,7 @@ def test_a_port_that_somebody_took_meanwhile_is_replaced(place: Path) -> None:
 
 
 def test_a_port_may_be_asked_for(place: Path) -> None:
-    port = _free_port()
+    port = free_port()
     with EmbeddedPostgres(place / "data", port=port, durable=False) as server:
         assert f":{port}/" in server.dsn()
         assert ask(server.dsn(), "SELECT 1") == 1
@@ -385,12 +386,6 @@ def test_without_the_wheel_those_of_the_system_serve(
     (place / "pg_config").chmod(0o755)
     monkeypatch.setenv("PATH", str(place))
     assert binaries() == found
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-        return port
 
 
 def _status(process: psutil.Process) -> str:

@@ -22,10 +22,11 @@ from tests.chaos.local import LocalNode, Voice
 from tests.clients import open_client
 from tests.conftest import Connect, Serve
 from tests.databases import Database
+from tests.ports import free_port
 from tests.proxy import Proxy
 from tests.service.calendars import Calendar, positions
-from tests.service.test_faults_database import found
-from tests.services import SECRET, free_port
+from tests.service.test_faults_database import found, not_ready
+from tests.services import SECRET
 from tests.waiting import until
 
 
@@ -42,7 +43,7 @@ async def test_e3_a_node_that_is_cut_off_says_so_and_the_other_goes_on(
         for _ in range(5):
             await calendar.event(company)
         await well.heard(lambda messages: positions(messages) == [2, 3, 4, 5, 6])
-        assert (await lonely.get("/readyz")).status_code == 503
+        await not_ready(lonely)
         assert positions(cut.messages) == []
         stranger = await connect(lonely, "u1")
         answer = await stranger.set_company(company)

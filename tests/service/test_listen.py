@@ -113,7 +113,7 @@ async def test_in_a_pipe_a_message_is_a_plain_line_with_what_changed_and_by_whom
     assert (await listener.line()).startswith("listening after position 1 of epoch ")
     event = await calendar.event(company, "Stand-up")
     assert (await listener.line()).split() == [
-        *await clock(calendar),
+        await clock(calendar, company, 2),
         "2",
         "EventCreated",
         "Stand-up",
@@ -131,13 +131,16 @@ async def test_in_a_pipe_a_message_is_a_plain_line_with_what_changed_and_by_whom
     assert await listener.stop() == (130, "", "live\n")
 
 
-async def clock(calendar: Calendar) -> list[str]:
-    """The time of day of the last event, as one word."""
-    return [
+async def clock(calendar: Calendar, company: str, position: int) -> str:
+    """The time of day of a message."""
+    return str(
         await calendar.database.fetchval(
-            "SELECT to_char(max(created_at) AT TIME ZONE 'UTC', 'HH24:MI:SS') FROM events"
+            "SELECT to_char(at AT TIME ZONE 'UTC', 'HH24:MI:SS') FROM notifier.messages"
+            " WHERE company = $1 AND position = $2",
+            company,
+            position,
         )
-    ]
+    )
 
 
 async def test_on_a_terminal_it_has_colours(service: Service, calendar: Calendar) -> None:

@@ -10,8 +10,9 @@ import pytest
 
 from tests.conftest import Connect, Serve
 from tests.databases import Database
+from tests.ports import free_port
 from tests.service.calendars import Calendar
-from tests.services import Service, free_port, token
+from tests.services import Service, token
 from tests.waiting import until
 
 

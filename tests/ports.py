@@ -1,0 +1,36 @@
+"""Ports to listen on that nobody else takes meanwhile: none that the kernel lends to a connection.
+
+Such a one may be taken between its choice and its use, or while its owner restarts; and whoever
+knocks at one that is free may be put through to himself.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+
+FIRST, EACH, WORKERS = 10_000, 2_000, 11
+"""Each worker of pytest-xdist has ports of its own."""
+
+
+def _ports() -> Iterator[int]:
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    first = FIRST + worker % WORKERS * EACH
+    start = random.randrange(EACH)  # another run of the tests may be under way
+    for step in itertools.count(start):
+        yield first + step % EACH
+
+
+_offered = _ports()
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 where nobody listens; not the same one again soon."""
+    for port in _offered:
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError("there is always another port")
