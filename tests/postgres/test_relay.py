@@ -158,7 +158,7 @@ async def test_a_forged_ring_is_only_a_hint(app: Connection, company: str, relay
 # --- order
 
 
-async def test_a_late_commit_is_no_hole(
+async def test_b2_a_late_commit_is_no_hole(
     database: Database, app: Connection, company: str, relay: Relayed
 ) -> None:
     late = await database.connect(app=True)
@@ -174,7 +174,7 @@ async def test_a_late_commit_is_no_hole(
     ]
 
 
-async def test_a_long_transaction_is_nobodys_delay(
+async def test_a26_a_long_transaction_is_nobodys_delay(
     database: Database, app: Connection, company: str, relay: Relayed
 ) -> None:
     long = await database.connect()
@@ -336,7 +336,7 @@ async def test_a_relay_killed_in_the_middle_of_a_backlog_is_continued_exactly(
 
 
 @pytest.mark.parametrize("rows", [1_500, 20_000], ids=["in memory", "too large for memory"])
-async def test_more_than_the_limit_for_one_company_is_one_resync(
+async def test_b3_more_than_the_limit_for_one_company_is_one_resync(
     rows: int, app: Connection, company: str, relay: Relayed
 ) -> None:
     other = await new_company(app, "Bolt")
@@ -381,7 +381,7 @@ async def test_a_large_transaction_of_many_companies_is_heard_message_by_message
         assert Counter(types(after)) == {"EmployeeRemoved": 500, "CompanyDeleted": 1}
 
 
-async def test_a_large_move_tells_each_company_its_side(
+async def test_b8_a_large_move_tells_each_company_its_side(
     app: Connection, company: str, make_relay: Make
 ) -> None:
     relay = make_relay(bulk_limit=10_000)
@@ -429,7 +429,7 @@ async def test_a_truncate_is_told_also_to_companies_first_heard_of_in_the_same_b
     assert types(await relay.heard(company)) == ["EventCreated", "Resync"]
 
 
-async def test_a_row_updated_often_in_a_large_transaction_is_one_message(
+async def test_b6_a_row_updated_often_in_a_large_transaction_is_one_message(
     app: Connection, company: str, relay: Relayed
 ) -> None:
     event = await new_event(app, company)
@@ -451,7 +451,7 @@ async def test_a_row_updated_often_in_a_large_transaction_is_one_message(
 # --- epochs
 
 
-async def test_another_system_is_another_epoch(
+async def test_a15_another_system_is_another_epoch(
     database: Database, app: Connection, company: str, make_relay: Make
 ) -> None:
     relay = make_relay()
@@ -474,7 +474,7 @@ async def test_another_system_is_another_epoch(
     assert event["Data"]["Title"] == "after it"
 
 
-async def test_a_cursor_of_the_future_is_another_epoch(
+async def test_a27_a_cursor_of_the_future_is_another_epoch(
     database: Database, app: Connection, company: str, make_relay: Make
 ) -> None:
     relay = make_relay()

@@ -219,7 +219,7 @@ async def test_one_transaction_is_one_net_change_for_each_row(
     assert (await client.expect("EventCreated"))["Data"]["Title"] == "the end"
 
 
-async def test_what_was_rolled_back_is_never_heard(
+async def test_b1_what_was_rolled_back_is_never_heard(
     app: Connection, client: Client, company: str
 ) -> None:
     transaction = app.transaction()
@@ -261,7 +261,7 @@ async def test_a_truncated_table_is_a_resync(app: Connection, client: Client, co
     assert message["Data"]["Reason"] == "truncate"
 
 
-async def test_a_row_too_big_to_send_is_its_keys(
+async def test_b13_a_row_too_big_to_send_is_its_keys(
     app: Connection, client: Client, company: str
 ) -> None:
     event = await add_event(app, company, description="x" * 300_000)
@@ -271,7 +271,7 @@ async def test_a_row_too_big_to_send_is_its_keys(
 
 
 @pytest.mark.parametrize("title", ["\u2028", "🗓 \x01 \\ \" '", "א" * 1000, "</script>", ""])
-async def test_any_text_arrives_as_it_was_written(
+async def test_b14_any_text_arrives_as_it_was_written(
     app: Connection, client: Client, company: str, title: str
 ) -> None:
     await add_event(app, company, title=title)

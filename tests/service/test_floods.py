@@ -86,7 +86,7 @@ async def test_frames_without_end_are_closed_with_4429(
     await disturbed(calendar, witness)
 
 
-async def test_pings_whose_answers_nobody_reads_take_no_memory(
+async def test_d10_pings_whose_answers_nobody_reads_take_no_memory(
     service: Service, calendar: Calendar, witness: tuple[Client, str], raw: Raw
 ) -> None:
     before = psutil.Process(service.pid).memory_info().rss
@@ -98,7 +98,7 @@ async def test_pings_whose_answers_nobody_reads_take_no_memory(
     await disturbed(calendar, witness)
 
 
-async def test_messages_without_end_are_closed_with_4429(
+async def test_d11_messages_without_end_are_closed_with_4429(
     service: Service, calendar: Calendar, witness: tuple[Client, str], raw: Raw
 ) -> None:
     client = await raw.upgrade(service)
@@ -109,7 +109,9 @@ async def test_messages_without_end_are_closed_with_4429(
     await disturbed(calendar, witness)
 
 
-async def test_empty_messages_without_end_are_closed_with_4400(service: Service, raw: Raw) -> None:
+async def test_d11_empty_messages_without_end_are_closed_with_4400(
+    service: Service, raw: Raw
+) -> None:
     client = await raw.upgrade(service)
     sending = asyncio.create_task(client.send(frame(TEXT) * 50_000))
     assert await client.code() == 4400
@@ -117,7 +119,7 @@ async def test_empty_messages_without_end_are_closed_with_4400(service: Service,
     await sending
 
 
-async def test_deep_and_long_json_is_heard_without_harm(
+async def test_d11_deep_and_long_json_is_heard_without_harm(
     service: Service, calendar: Calendar, witness: tuple[Client, str], connect: Connect
 ) -> None:
     client = await connect(service, "u1")
@@ -137,7 +139,7 @@ async def test_deep_and_long_json_is_heard_without_harm(
 
 
 @pytest.mark.slow
-async def test_a_connection_that_says_nothing_is_ended(
+async def test_d3_a_connection_that_says_nothing_is_ended(
     service: Service, calendar: Calendar, witness: tuple[Client, str], raw: Raw
 ) -> None:
     """The deadline is ten seconds: one test for all that it is for."""
@@ -155,7 +157,7 @@ async def test_a_connection_that_says_nothing_is_ended(
         await client.ended()
 
 
-async def test_a_head_without_end_is_refused(service: Service, raw: Raw) -> None:
+async def test_d3_a_head_without_end_is_refused(service: Service, raw: Raw) -> None:
     for beginning in (
         b"GET /",
         b"GET / HTTP/1.1\r\nHost: a\r\nX: ",
@@ -171,7 +173,7 @@ async def test_a_head_without_end_is_refused(service: Service, raw: Raw) -> None
 @pytest.mark.parametrize(
     "headers", ["X: y\r\n" * 200, f"X: {'y' * 9000}\r\n"], ids=["too many", "too long"]
 )
-async def test_a_handshake_with_too_much_in_it_is_refused(
+async def test_d3_a_handshake_with_too_much_in_it_is_refused(
     service: Service, raw: Raw, headers: str
 ) -> None:
     client = await raw.connect(service)
@@ -199,7 +201,7 @@ async def test_who_goes_during_the_handshake_leaves_nothing(service: Service, ra
 # --- many
 
 
-async def test_three_hundred_that_die_at_once_leave_nothing(
+async def test_d4_three_hundred_that_die_at_once_leave_nothing(
     service: Service, calendar: Calendar, witness: tuple[Client, str], raw: Raw
 ) -> None:
     company = await calendar.company("u1")
@@ -234,7 +236,7 @@ async def test_no_user_has_more_sockets_than_allowed(
     assert await fifth.closed() == 4429
 
 
-async def test_without_a_file_to_spare_the_old_stay_and_the_new_come_later(
+async def test_d16_without_a_file_to_spare_the_old_stay_and_the_new_come_later(
     database: Database, serve: Serve, connect: Connect, raw: Raw
 ) -> None:
     service = await serve(database)

@@ -25,7 +25,7 @@ async def reach(client: Client, position: int) -> None:
     await client.heard(lambda messages: messages[-1].get("Position") == position)
 
 
-async def test_two_nodes_say_the_same_in_the_same_order(
+async def test_e4_two_nodes_say_the_same_in_the_same_order(
     database: Database, serve: Serve, connect: Connect
 ) -> None:
     services, calendar = [await serve(database), await serve(database)], Calendar(database)
@@ -49,7 +49,7 @@ async def test_two_nodes_say_the_same_in_the_same_order(
     assert positions(one.messages) == list(range(2, 102))
 
 
-async def test_a_killed_relay_is_followed_by_the_other_node(
+async def test_e1_a_killed_relay_is_followed_by_the_other_node(
     database: Database, serve: Serve, connect: Connect
 ) -> None:
     relay, other, calendar = await serve(database), await serve(database), Calendar(database)
@@ -73,7 +73,7 @@ async def test_a_killed_relay_is_followed_by_the_other_node(
     assert changes(back) == changes(living)
 
 
-async def test_a_node_that_goes_away_tells_its_clients_and_says_so_meanwhile(
+async def test_e1_a_node_that_goes_away_tells_its_clients_and_says_so_meanwhile(
     database: Database, serve: Serve, connect: Connect
 ) -> None:
     service, calendar = await serve(database, drain_seconds=2), Calendar(database)
@@ -104,7 +104,7 @@ async def test_a_node_that_goes_away_tells_its_clients_and_says_so_meanwhile(
     assert await service.ended() == 0
 
 
-async def test_nothing_is_lost_when_one_node_after_the_other_restarts(
+async def test_e2_nothing_is_lost_when_one_node_after_the_other_restarts(
     database: Database, serve: Serve, connect: Connect
 ) -> None:
     services, calendar = [await serve(database), await serve(database)], Calendar(database)
@@ -126,7 +126,7 @@ async def test_nothing_is_lost_when_one_node_after_the_other_restarts(
     assert heard + positions(client.messages) == list(range(2, 8))
 
 
-async def test_a_second_signal_ends_it_at_once(
+async def test_e1_a_second_signal_ends_it_at_once(
     database: Database, serve: Serve, connect: Connect
 ) -> None:
     service = await serve(database, drain_seconds=25)

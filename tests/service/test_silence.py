@@ -11,7 +11,7 @@ from tests.service.raw import PING, PONG, Raw, frame
 from tests.service.test_floods import follow, metric
 
 
-async def test_a_client_that_answers_no_ping_is_gone_with_its_session(
+async def test_d2_a_client_that_answers_no_ping_is_gone_with_its_session(
     database: Database, serve: Serve, connect: Connect, raw: Raw
 ) -> None:
     service, calendar = await serve(database, ping_seconds=0.3), Calendar(database)
@@ -27,7 +27,7 @@ async def test_a_client_that_answers_no_ping_is_gone_with_its_session(
     await alive.quiet()
 
 
-async def test_only_the_pong_that_was_asked_for_proves_life(
+async def test_d2_only_the_pong_that_was_asked_for_proves_life(
     database: Database, serve: Serve, raw: Raw
 ) -> None:
     service = await serve(database, ping_seconds=0.3)
@@ -37,7 +37,7 @@ async def test_only_the_pong_that_was_asked_for_proves_life(
     assert await client.code() is None
 
 
-async def test_a_process_that_stood_still_does_not_blame_its_clients(
+async def test_d17_a_process_that_stood_still_does_not_blame_its_clients(
     database: Database, serve: Serve, connect: Connect
 ) -> None:
     service, calendar = await serve(database, ping_seconds=0.4), Calendar(database)

@@ -35,7 +35,7 @@ async def write_until(
     return written
 
 
-async def test_a_reader_that_stops_reading_is_told_and_closed_with_4508(
+async def test_d1_a_reader_that_stops_reading_is_told_and_closed_with_4508(
     database: Database, serve: Serve, raw: Raw
 ) -> None:
     service, calendar = await serve(database), Calendar(database)
@@ -51,7 +51,7 @@ async def test_a_reader_that_stops_reading_is_told_and_closed_with_4508(
     assert await slow.ended() == b""
 
 
-async def test_a_reader_that_never_reads_again_is_gone_and_its_neighbours_hear_everything(
+async def test_d1_a_reader_that_never_reads_again_is_gone_and_its_neighbours_hear_everything(
     database: Database, serve: Serve, connect: Connect, raw: Raw
 ) -> None:
     service, calendar = await serve(database), Calendar(database)
