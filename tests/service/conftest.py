@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from uuid import uuid4
 
 import pytest
 
 from tests.databases import Database
 from tests.service.calendars import Calendar
-from tests.service.crowd import Member
+from tests.service.crowd import Crowd, Member
 from tests.service.raw import Raw
 from tests.services import Service
 
@@ -59,8 +59,8 @@ async def raw() -> AsyncIterator[Raw]:
 
 
 @pytest.fixture
-def crowd() -> Iterator[Callable[[int, str, str], list[Member]]]:
-    """Makes so many members for a user and a company; those that are connected at the end are dropped."""
+def crowd() -> Iterator[Crowd]:
+    """Makes members; those that are connected at the end are dropped."""
     made: list[Member] = []
 
     def make(count: int, user: str, company: str) -> list[Member]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias, cast
 
 from tests.service.raw import CLOSE, PING, PONG, TEXT, frame, handshake
 from tests.services import Service, token
@@ -130,6 +130,10 @@ class Member:
     def drop(self) -> None:
         if self.link is not None:
             self.link.drop()
+
+
+Crowd: TypeAlias = Callable[[int, str, str], list[Member]]
+"""Makes so many members for a user and a company."""
 
 
 async def visit_all(members: Sequence[Member], service: Service) -> None:

@@ -8,11 +8,13 @@ import signal
 from typing import Any
 
 import psutil
+import pytest
 
 from tests.clients import Client
 from tests.conftest import Connect, Serve
 from tests.databases import Database
 from tests.service.calendars import Calendar, positions
+from tests.service.crowd import Crowd, Member, visit_all
 from tests.service.test_floods import metric
 from tests.waiting import until
 
@@ -124,6 +126,66 @@ async def test_e2_nothing_is_lost_when_one_node_after_the_other_restarts(
         await services[old].ready()
     await reach(client, 7)
     assert heard + positions(client.messages) == list(range(2, 8))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+async def test_e2_a_thousand_clients_miss_nothing_while_both_nodes_restart_and_apps_write(
+    database: Database, serve: Serve, crowd: Crowd
+) -> None:
+    """They come back by turns, as they were told to, and are level with a stranger in the end."""
+    services, calendar = [await serve(database), await serve(database)], Calendar(database)
+    company = await calendar.company("u1")
+    members = crowd(1000, "u1", company)
+    for number, service in enumerate(services):
+        await visit_all(members[number::2], service)
+    enough, written, told = asyncio.Event(), 1, []
+
+    async def write() -> None:
+        nonlocal written
+        while not enough.is_set():
+            await calendar.event(company)
+            written += 1
+
+    async def stay(member: Member, at: int) -> None:
+        """What a client does: comes back after the wait that it was told, to the other node."""
+        while True:
+            assert member.link is not None
+            await member.link.ended
+            told.append((member.link.code, written, member.link.farewell["RetryAfterMs"]))
+            at = 1 - at
+            await asyncio.sleep(member.link.farewell["RetryAfterMs"] / 1000)
+            await member.visit(services[at])
+
+    writing = asyncio.create_task(write())
+    staying = [asyncio.create_task(stay(each, n % 2)) for n, each in enumerate(members)]
+    for count, service in zip((500, 1500), services, strict=True):
+
+        async def all_over(count: int = count) -> bool:
+            return sum(len(each.recovered) for each in members) == count
+
+        service.terminate()
+        assert await service.ended() == 0
+        await until(all_over)
+        await service.start()
+        await service.ready()
+    enough.set()
+    await writing
+
+    async def level() -> bool:
+        return all(each.positions[-1:] == [written] for each in members)
+
+    await until(level)
+    for each in staying:
+        each.cancel()
+    await asyncio.gather(*staying, return_exceptions=True)
+    for each in members:
+        assert each.positions == list(range(2, written + 1))
+        assert all(each.recovered)
+    assert {code for code, _, _ in told} == {1012}
+    # Neither all at once, nor all to come back at once.
+    assert len({position for _, position, _ in told}) > 20
+    assert len({wait for _, _, wait in told}) > 500
 
 
 async def test_e1_a_second_signal_ends_it_at_once(

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
 
 import psutil
 import pytest
@@ -14,7 +12,7 @@ import pytest
 from tests.conftest import Serve
 from tests.databases import Database
 from tests.service.calendars import Calendar
-from tests.service.crowd import Member, visit_all
+from tests.service.crowd import Crowd, visit_all
 from tests.service.raw import Raw, RawSocket
 from tests.service.test_floods import follow, metric
 from tests.services import Service
@@ -22,8 +20,6 @@ from tests.waiting import until
 
 CAP = 24 * 1024 * 1024
 PIECE = "x" * 100_000
-
-Crowd: TypeAlias = Callable[[int, str, str], list[Member]]
 
 
 async def write_until(
