@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import pytest
 
+from notifier.server import raise_file_limit
 from tests.databases import Database
 from tests.service.calendars import Calendar
 from tests.service.crowd import Crowd, Member
@@ -48,6 +49,12 @@ async def calendar(postgres: str, node: tuple[Service, str]) -> AsyncIterator[Ca
     database = Database(postgres, node[1])
     yield Calendar(database)
     database.leave()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def files() -> None:
+    """Thousands of clients in one process need as many files as they may have."""
+    raise_file_limit()
 
 
 @pytest.fixture

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import struct
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias, cast
 
@@ -60,9 +62,12 @@ class Link(asyncio.Protocol):
             self.joined.exception()  # whoever waits hears it all the same
         self.ended.set_result(None)
 
-    def drop(self) -> None:
-        """Ends it without a word."""
+    def drop(self, *, reset: bool = False) -> None:
+        """Ends it without a word, or with a reset."""
         if self._transport is not None:
+            own: socket.socket = self._transport.get_extra_info("socket")
+            if reset and own.fileno() >= 0:
+                own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self._transport.abort()
 
     def _ask(self) -> None:
@@ -117,7 +122,7 @@ class Member:
         _, self.link = await asyncio.get_running_loop().create_connection(
             lambda: Link(self), "127.0.0.1", service.port
         )
-        async with asyncio.timeout(DEADLINE_SECONDS):
+        async with asyncio.timeout(3 * DEADLINE_SECONDS):
             answer = await self.link.joined
         assert answer["Success"], answer
         if self._epoch is None:
@@ -127,9 +132,10 @@ class Member:
         self._epoch = answer["Data"]["Epoch"]
         return self.link
 
-    def drop(self) -> None:
+    def drop(self, *, reset: bool = False) -> None:
+        """Is gone, if it was here."""
         if self.link is not None:
-            self.link.drop()
+            self.link.drop(reset=reset)
 
 
 Crowd: TypeAlias = Callable[[int, str, str], list[Member]]

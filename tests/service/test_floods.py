@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 from contextlib import suppress
+from itertools import product
 
 import psutil
 import pytest
@@ -14,6 +16,7 @@ from tests.clients import Client
 from tests.conftest import Connect, Serve
 from tests.databases import Database
 from tests.service.calendars import Calendar
+from tests.service.crowd import Crowd
 from tests.service.raw import (
     CONT,
     PING,
@@ -26,6 +29,10 @@ from tests.service.raw import (
 )
 from tests.services import Service, token
 from tests.waiting import until
+
+SILENT = 2000
+MANY = min(10_000, resource.getrlimit(resource.RLIMIT_NOFILE)[1] // 2)
+"""As many as there may be files: those of the clients are in this process."""
 
 
 async def metric(service: Service, name: str) -> float:
@@ -59,31 +66,54 @@ async def disturbed(calendar: Calendar, witness: tuple[Client, str]) -> None:
 # --- frames that say nothing
 
 
-@pytest.mark.parametrize(
-    ("opening", "repeated"),
-    [
-        (b"", frame(PING)),
-        (b"", frame(PING, b"x" * 125)),
-        (b"", frame(PONG, b"x" * 125)),
-        (frame(TEXT, fin=False), frame(CONT, fin=False)),
-        (frame(TEXT, fin=False), frame(CONT, b"x", fin=False) + frame(PING)),
-    ],
-    ids=["pings", "long pings", "pongs", "empty fragments", "fragments and pings"],
-)
-async def test_frames_without_end_are_closed_with_4429(
-    service: Service,
-    calendar: Calendar,
-    witness: tuple[Client, str],
-    raw: Raw,
-    opening: bytes,
-    repeated: bytes,
-) -> None:
-    client = await raw.upgrade(service)
+async def flood(client: RawSocket, opening: bytes, repeated: bytes) -> int | None:
+    """Sends it 50,000 times; the code that it was closed with."""
     sending = asyncio.create_task(client.send(opening + repeated * 50_000))
-    assert await client.code() == 4429
+    code = await client.code()
     await client.drop()
     await sending
+    return code
+
+
+@pytest.mark.parametrize(
+    "repeated",
+    [frame(PING), frame(PING, b"x" * 125), frame(PONG, b"x" * 125)],
+    ids=["pings", "long pings", "pongs"],
+)
+async def test_d10_pings_and_pongs_without_end_are_closed_with_4429(
+    service: Service, calendar: Calendar, witness: tuple[Client, str], raw: Raw, repeated: bytes
+) -> None:
+    assert await flood(await raw.upgrade(service), b"", repeated) == 4429
     await disturbed(calendar, witness)
+
+
+@pytest.mark.parametrize(
+    "repeated",
+    [
+        frame(CONT, fin=False),
+        frame(CONT, b"x", fin=False),
+        frame(CONT, b"x", fin=False) + frame(PING),
+    ],
+    ids=["empty", "of a byte", "with pings between"],
+)
+async def test_d5_fragments_without_end_are_closed_with_4429(
+    service: Service, calendar: Calendar, witness: tuple[Client, str], raw: Raw, repeated: bytes
+) -> None:
+    client = await raw.upgrade(service)
+    assert await flood(client, frame(TEXT, fin=False), repeated) == 4429
+    await disturbed(calendar, witness)
+
+
+async def test_d5_fragments_that_never_end_are_no_message(
+    database: Database, serve: Serve, raw: Raw
+) -> None:
+    """Whoever says nothing but pieces has said nothing, and is not authenticated in time."""
+    service = await serve(database, auth_timeout_seconds=0.5)
+    client = await raw.upgrade(service)
+    await client.send(frame(TEXT, b'{"type": "ping"', fin=False) + frame(CONT, b"}", fin=False))
+    said = json.loads((await client.frame()).payload)
+    assert (said["Type"], said["Data"]["Code"]) == ("Disconnect", 4408)
+    assert await client.code() == 4408
 
 
 async def test_d10_pings_whose_answers_nobody_reads_take_no_memory(
@@ -143,7 +173,7 @@ async def test_d3_a_connection_that_says_nothing_is_ended(
     service: Service, calendar: Calendar, witness: tuple[Client, str], raw: Raw
 ) -> None:
     """The deadline is ten seconds: one test for all that it is for."""
-    silent = [await raw.connect(service) for _ in range(200)]
+    silent = [await raw.connect(service) for _ in range(SILENT)]
     half = [await raw.connect(service) for _ in range(3)]
     await half[0].send(handshake()[:-2])
     await half[1].send(b"P")
@@ -152,19 +182,31 @@ async def test_d3_a_connection_that_says_nothing_is_ended(
     later = await raw.connect(service)
     await later.send(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\nGET /livez HTTP/1.1\r\nHost: ")
     assert " 200 " in await later.head()
+    slow = await raw.connect(service)
+    dripping = asyncio.create_task(drip(slow))
     await disturbed(calendar, witness)
-    for client in (*silent, *half, later):
+    for client in (*silent, *half, later, slow):
         await client.ended()
+    await disturbed(calendar, witness)
+    dripping.cancel()
+
+
+async def drip(client: RawSocket) -> None:
+    """A head of a byte a second, that takes minutes."""
+    for byte in handshake():
+        await client.send(bytes([byte]))
+        await asyncio.sleep(1)  # the fault's own rhythm
 
 
 async def test_d3_a_head_without_end_is_refused(service: Service, raw: Raw) -> None:
-    for beginning in (
+    beginnings = (
         b"GET /",
         b"GET / HTTP/1.1\r\nHost: a\r\nX: ",
         b"GET / HTTP/1.1\r\nHost: a\r\n",
-    ):
+    )
+    for beginning, size in product(beginnings, (100_000, 10_000_000)):
         client = await raw.connect(service)
-        sending = asyncio.create_task(client.send(beginning + b"x" * 10_000_000))
+        sending = asyncio.create_task(client.send(beginning + b"x" * size))
         assert (await client.head())[:12] in {"HTTP/1.1 431", "HTTP/1.1 400", ""}
         await client.ended()
         await sending
@@ -219,6 +261,42 @@ async def test_d4_three_hundred_that_die_at_once_leave_nothing(
     await until(only_the_witness)
     assert process.num_fds() < files - 290
     await disturbed(calendar, witness)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+async def test_d4_ten_thousand_come_at_once_stay_and_die_at_once(
+    database: Database, serve: Serve, connect: Connect, crowd: Crowd
+) -> None:
+    service = await serve(
+        database, max_connections_per_user=MANY, max_connections_per_address=0, ping_seconds=60
+    )
+    calendar = Calendar(database)
+    company, own = await calendar.company("u1"), await calendar.company("witness")
+    witness = await connect(service, "witness", own)
+    process = psutil.Process(service.pid)
+    files = process.num_fds()
+    members = crowd(MANY, "u1", company)
+    await asyncio.gather(*(each.visit(service) for each in members))
+    assert await metric(service, "notifier_subscribers ") == MANY + 1
+    await calendar.event(company)
+
+    async def heard() -> bool:
+        return all(each.positions == [2] for each in members)
+
+    await until(heard)
+    for each in members:
+        each.drop(reset=True)
+
+    async def nobody() -> bool:
+        return (
+            await metric(service, "notifier_subscribers ") == 1 and process.num_fds() <= files + 1
+        )
+
+    await until(nobody)
+    await disturbed(calendar, (witness, own))
+    later = await connect(service, "u1", company)
+    await later.quiet()
 
 
 async def test_no_user_has_more_sockets_than_allowed(

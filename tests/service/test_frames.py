@@ -103,6 +103,16 @@ async def test_d5_a_fragmented_message_is_heard_and_a_ping_inside_it_answered(
     assert await client.frame() == (TEXT, b'{"Type":"Pong"}')
 
 
+async def test_d7_a_letter_that_is_cut_in_two_is_heard_whole(service: Service, raw: Raw) -> None:
+    client = await raw.upgrade(service)
+    said = json.dumps(
+        {"type": "ping", "pad": "\u00fc\u20ac\U0001f5dd"}, ensure_ascii=False
+    ).encode()
+    for cut in range(1, len(said)):
+        await client.send(frame(TEXT, said[:cut], fin=False) + frame(CONT, said[cut:]))
+        assert await client.frame() == (TEXT, b'{"Type":"Pong"}')
+
+
 async def test_bytes_may_come_one_by_one(service: Service, raw: Raw) -> None:
     client = await raw.upgrade(service)
     for byte in frame(TEXT, PING_TEXT):
