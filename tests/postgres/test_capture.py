@@ -398,6 +398,37 @@ async def test_b9_a_reference_set_to_null_is_an_update(
     assert updated["Data"]["OrganizerId"] is None
 
 
+async def test_b9_a_reference_set_to_its_default_is_an_update(
+    database: Database, app: Connection, company: str, relay: Relayed
+) -> None:
+    first, second = [
+        str(
+            await app.fetchval(
+                "INSERT INTO employees (company_id, user_id, name) VALUES ($1, $2, 'Ann')"
+                " RETURNING id",
+                company,
+                user,
+            )
+        )
+        for user in ("u1", "u2")
+    ]
+    await database.execute(
+        f"""
+        ALTER TABLE events
+            DROP CONSTRAINT events_organizer_id_fkey,
+            ALTER organizer_id SET DEFAULT '{first}',
+            ADD FOREIGN KEY (organizer_id) REFERENCES employees ON DELETE SET DEFAULT
+        """
+    )
+    event = await new_event(app, company)
+    await app.execute("UPDATE events SET organizer_id = $2 WHERE id = $1", event, second)
+    await app.execute("DELETE FROM employees WHERE id = $1", second)
+    heard = (await relay.heard(company))[4:]
+    (updated,) = (message for message in heard if message["Type"] == "EventUpdated")
+    assert updated["Old"] == {"OrganizerId": second}
+    assert updated["Data"]["OrganizerId"] == first
+
+
 async def test_a_truncated_table_is_a_resync_for_every_company(
     app: Connection, company: str, relay: Relayed
 ) -> None:

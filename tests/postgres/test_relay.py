@@ -499,6 +499,20 @@ async def test_a27_a_cursor_of_the_future_is_another_epoch(
     assert newest > seq, "no node may take the new epoch's messages for old ones"
 
 
+async def test_a27_a_sequence_that_begins_anew_costs_nothing(
+    database: Database, app: Connection, company: str, relay: Relayed
+) -> None:
+    event = await new_event(app, company)
+    await relay.settled()
+    before, _ = await place(database)
+    for number in range(3):
+        await database.execute("ALTER SEQUENCE notifier.change_ids RESTART")
+        await app.execute("UPDATE events SET title = $2 WHERE id = $1", event, str(number))
+        await relay.settled()
+    assert [m["Data"]["Title"] for m in await relay.heard(company)] == ["Tea", "0", "1", "2"]
+    assert (await place(database))[0] == before
+
+
 async def test_the_same_system_goes_on_in_its_epoch(
     database: Database, app: Connection, company: str, make_relay: Make
 ) -> None:

@@ -212,6 +212,17 @@ async def test_d3_a_head_without_end_is_refused(service: Service, raw: Raw) -> N
         await sending
 
 
+async def test_d3_a_head_of_64_kib_is_waited_for_and_a_byte_more_is_refused(
+    service: Service, raw: Raw
+) -> None:
+    client = await raw.connect(service)
+    beginning = b"GET /livez HTTP/1.1\r\nHost: a\r\nX: "
+    await client.send(beginning + b"x" * (64 * 1024 - len(beginning)))
+    await client.send(b"x")
+    assert (await client.head()).startswith("HTTP/1.1 431 ")
+    assert await client.ended() == b""
+
+
 @pytest.mark.parametrize(
     "headers", ["X: y\r\n" * 200, f"X: {'y' * 9000}\r\n"], ids=["too many", "too long"]
 )
