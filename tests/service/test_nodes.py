@@ -189,20 +189,24 @@ async def test_e2_a_thousand_clients_miss_nothing_while_both_nodes_restart_and_a
     assert len({wait for _, _, wait in told}) > 500
 
 
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
 async def test_e1_a_second_signal_ends_it_at_once(
-    database: Database, serve: Serve, connect: Connect
+    database: Database, serve: Serve, crowd: Crowd, second: signal.Signals
 ) -> None:
-    service = await serve(database, drain_seconds=25)
-    for _ in range(30):
-        await connect(service)
+    """In the middle of a drain of some seconds: not everybody is told any more."""
+    service, calendar = await serve(database, drain_seconds=25), Calendar(database)
+    company = await calendar.company("u1")
+    members = crowd(1000, "u1", company)
+    await visit_all(members, service)
     service.terminate()
 
-    async def draining() -> bool:
-        return "going away" in service.log()
+    async def told() -> int:
+        return sum(each.link is not None and bool(each.link.farewell) for each in members)
 
-    await until(draining)
-    service.send(signal.SIGINT)
-    await service.ended()
+    await until(told)
+    service.send(second)
+    assert await service.ended() == 0
+    assert 0 < await told() < 1000
 
 
 async def test_workers_are_nodes_of_their_own(

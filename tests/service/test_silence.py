@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 
 from tests.conftest import Connect, Serve
@@ -46,6 +47,7 @@ async def test_d17_a_process_that_stood_still_does_not_blame_its_clients(
     service.send(signal.SIGSTOP)
     for _ in range(300):
         await calendar.event(company)
+    await asyncio.sleep(5)  # the fault's own length: several times what a pong may take
     service.send(signal.SIGCONT)
     for client in clients:
         heard = await client.heard(lambda messages: messages[-1].get("Position") == 301)
@@ -53,3 +55,5 @@ async def test_d17_a_process_that_stood_still_does_not_blame_its_clients(
         await client.send({"type": "ping"})
         await client.next("Pong")
     assert await metric(service, "notifier_closed_total") == 0
+    assert await metric(service, "notifier_loop_delay_seconds_sum") > 3
+    assert "the event loop was blocked" in service.log()
