@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tests.clients import Client
-from tests.conftest import Connect
-from tests.databases import Connection
+from tests.conftest import Connect, Serve
+from tests.databases import Connection, Database
 from tests.service.calendars import Calendar
 from tests.services import Service
 
@@ -268,6 +268,35 @@ async def test_b13_a_row_too_big_to_send_is_its_keys(
     message = await client.expect("EventCreated")
     assert message["Data"] == {"EventId": event, "CompanyId": company}
     assert message["Partial"] is True
+
+
+POISON = (r'"\u0000"', r'"\ud800"', r'{"a": 1, "a": 2}', "[" * 3000 + "]" * 3000)
+
+
+async def test_b14_poison_reaches_every_socket_and_ends_none(
+    database: Database, serve: Serve, connect: Connect
+) -> None:
+    """Each value is heard as it is, or by its keys only; what comes after it is heard whole."""
+    await database.execute("ALTER TABLE events ADD COLUMN body json")
+    service, calendar = await serve(database), Calendar(database)
+    company = await calendar.company("u1")
+    clients = [await connect(service, "u1", company) for _ in range(3)]
+    for poison in POISON:
+        event = await calendar.event(company, "poisoned")
+        await database.execute(f"UPDATE events SET body = '{poison}' WHERE id = '{event}'")
+    last = await calendar.event(company, "the last")
+    for client in clients:
+        heard = await client.heard(
+            lambda messages: messages[-1].get("Data", {}).get("EventId") == last
+        )
+        assert [message["Type"] for message in heard[2:]] == [
+            *["EventCreated", "EventUpdated"] * len(POISON),
+            "EventCreated",
+        ]
+        updates = [message for message in heard if message["Type"] == "EventUpdated"]
+        assert [message.get("Partial", False) for message in updates] == [False, True, False, True]
+        await client.send({"type": "ping"})
+        await client.next("Pong")
 
 
 @pytest.mark.parametrize("title", ["\u2028", "🗓 \x01 \\ \" '", "א" * 1000, "</script>", ""])

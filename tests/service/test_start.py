@@ -83,6 +83,7 @@ async def test_e10_a_database_that_cannot_be_reached_is_waited_for(
     service = await serve(mortal_database, ready=False)
     await until(partial(says, service, "cannot reach the database"))
     assert (await service.get("/livez")).is_success
+    assert "cannot reach the database 127.0.0.1" in service.log()
     mortal.start()
     await service.ready()
 
@@ -93,6 +94,8 @@ async def test_e10_a_database_without_our_schema_is_waited_for_and_the_remedy_na
     await database.execute("DROP SCHEMA notifier CASCADE")
     service = await serve(database, ready=False)
     await until(partial(says, service, "notifier migrate"))
+    assert (await service.get("/livez")).is_success
+    assert "run: notifier migrate" in service.log()
     await migrate(database.dsn, calendar=True)
     await service.ready()
 
