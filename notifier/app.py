@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import count
 
 import structlog
@@ -13,11 +14,12 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from notifier import metrics
 from notifier.changes import Watched
 from notifier.endpoint import Endpoint
 from notifier.errors import DatabaseError, NotReady, Restart
 from notifier.health import Health
-from notifier.links import backoff
+from notifier.links import backoff, waits_for_us
 from notifier.membership import Doubts, Membership, Pair
 from notifier.pages import Pages
 from notifier.relay import Relay
@@ -32,6 +34,18 @@ BLIND_SECONDS = 120.0
 
 CLOCK_SECONDS = 4.0
 """How often the clock is looked at."""
+
+DOOR_SECONDS = 30.0
+"""How often somebody looks whether the server waits for us to go."""
+
+LEAVE = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE application_name LIKE 'notifier %' AND usename = current_user AND datname = current_database()
+    AND pid <> pg_backend_pid()
+"""
+
+LOOP_SECONDS = 1.0
+"""How often the event loop is looked at."""
 
 CLOSES_PER_SECOND = 200
 
@@ -124,6 +138,8 @@ class Node:
                 tasks.create_task(self.relay.run(), name="relay")
                 tasks.create_task(self._recheck(), name="recheck")
                 tasks.create_task(self._watch_the_clock(), name="clock")
+                tasks.create_task(self._watch_the_door(), name="door")
+                tasks.create_task(_watch_the_loop(), name="loop")
                 tasks.create_task(self._compare(), name="compare")
         finally:
             for asker in self._askers:
@@ -218,6 +234,16 @@ class Node:
                 for session in list(self.crowd.sessions):
                     session.look_at_the_clock()
 
+    async def _watch_the_door(self) -> None:
+        """A server that is told to shut down smartly waits until nobody is connected: we go."""
+        while True:
+            await asyncio.sleep(DOOR_SECONDS)
+            if await waits_for_us(self._settings.listen_database):
+                with suppress(DatabaseError):  # it may be on its way up instead
+                    await self._askers[0].fetch(LEAVE)
+                    self._askers[0].close()
+                    _log.warning("the database shuts down, and is left")
+
     async def drain(self) -> None:
         """Not ready from now on; every client is told, the closes are spread out."""
         self.health.draining = True
@@ -241,6 +267,18 @@ def _members(watches: Sequence[Watch]) -> dict[str, str]:
             watched = Watched(watch.entity, watch.key, watch.company, watch.member, *watch.names)
             members[watched.updated or ""] = watched.property(watch.member)
     return members
+
+
+async def _watch_the_loop() -> None:
+    """While the event loop is blocked, or the process stands still, nobody is served."""
+    clock = asyncio.get_running_loop().time
+    while True:
+        due = clock() + LOOP_SECONDS
+        await asyncio.sleep(LOOP_SECONDS)
+        late = max(0.0, clock() - due)
+        metrics.LOOP.observe(late)
+        if late > LOOP_SECONDS:
+            _log.warning("the event loop was blocked", seconds=round(late, 1))
 
 
 def _go(session: Session) -> None:

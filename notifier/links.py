@@ -98,6 +98,16 @@ async def connect(
     return connection
 
 
+async def waits_for_us(url: str) -> bool:
+    """Whether the server takes nobody any more, and waits for those it has to go: a smart shutdown."""
+    try:
+        connection = await connect(url, "door")
+    except Unreachable as error:
+        return isinstance(error.__cause__, asyncpg.CannotConnectNowError)
+    connection.terminate()
+    return False
+
+
 @asynccontextmanager
 async def link(
     url: str, name: str, *, pinned: bool = True, **settings: str

@@ -26,6 +26,11 @@ LAG = Histogram(
     "From the change to its being written to sockets",
     buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60),
 )
+LOOP = Histogram(
+    "notifier_loop_delay_seconds",
+    "How long the event loop kept a timer waiting, looked at every second",
+    buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
+)
 RELAY = Gauge("notifier_relay", "1 on the node that relays")
 AWAKE = Gauge("notifier_relay_awake", "1 while the relay reads without waiting for the doorbell")
 RINGS = Counter("notifier_doorbell_rings_total", "Times that the doorbell woke the relay")

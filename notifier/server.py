@@ -156,7 +156,9 @@ async def serve(
             if task.get_name() != "signal" and not task.cancelled():
                 raise NotifierError(f"{task.get_name()} ended: {task.exception()!r}")
         async with asyncio.timeout(EXIT_SECONDS):
-            await node.drain()
+            tasks.append(asyncio.create_task(node.drain(), name="drain"))
+            # A second signal ends the server in the middle of it.
+            await asyncio.wait({tasks[1], tasks[-1]}, return_when=asyncio.FIRST_COMPLETED)
             server.should_exit = True
             await tasks[1]
     except TimeoutError:
@@ -164,7 +166,7 @@ async def serve(
     finally:
         if status is not None:
             status.should_exit = True
-            await asyncio.wait([tasks[-1]], timeout=1)
+            await asyncio.wait([task for task in tasks if task.get_name() == "status"], timeout=1)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -91,7 +91,7 @@ class Wire(Protocol):
 
     @property
     def fast(self) -> Callable[[bytes], object] | None:
-        """The transport's write, where there is one: takes whole frames."""
+        """The transport's write, where there is one and it does not pile up: takes whole frames."""
 
     @property
     def deflates(self) -> bool:

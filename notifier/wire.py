@@ -222,11 +222,13 @@ class WireProtocol(WebSocketsSansIOProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
+        self.fast = None
         if self.flow is not None:
             self.flow.slow_down()
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        self.fast = self.transport.write
         if self.flow is not None:
             self.flow.speed_up()
 

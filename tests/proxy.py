@@ -79,6 +79,11 @@ class Proxy:
         self._to_server.clear()
         self._to_client.clear()
 
+    @property
+    def frozen(self) -> bool:
+        """Whether it is a black hole now."""
+        return not self._to_client.is_set()
+
     def freeze_after(self, answers: int) -> None:
         """A black hole that opens when so many more answers have come to the clients."""
         self._left = answers

@@ -80,7 +80,7 @@ async def test_companies_hear_only_their_own(app: Connection, company: str, rela
 # --- committed only
 
 
-async def test_what_was_rolled_back_is_never_heard(
+async def test_b1_what_was_rolled_back_is_never_heard(
     app: Connection, company: str, relay: Relayed
 ) -> None:
     transaction = app.transaction()
@@ -101,7 +101,7 @@ async def test_what_was_rolled_back_is_never_heard(
     assert message["Position"] == 1
 
 
-async def test_a_savepoint_that_was_rolled_back_is_never_heard(
+async def test_b1_a_savepoint_that_was_rolled_back_is_never_heard(
     app: Connection, company: str, relay: Relayed
 ) -> None:
     await app.execute(
@@ -124,7 +124,7 @@ async def test_a_savepoint_that_was_rolled_back_is_never_heard(
     assert [m["Data"]["Title"] for m in await relay.heard(company)] == ["before", "kept"]
 
 
-async def test_a_write_that_fails_its_deferred_constraint_is_never_heard(
+async def test_b1_a_write_that_fails_its_deferred_constraint_is_never_heard(
     database: Database, app: Connection, company: str, relay: Relayed
 ) -> None:
     await database.execute(
@@ -137,7 +137,7 @@ async def test_a_write_that_fails_its_deferred_constraint_is_never_heard(
     assert len(await relay.heard(company)) == 1
 
 
-async def test_a_cascade_at_commit_is_heard(
+async def test_b9_a_cascade_at_commit_is_heard(
     database: Database, app: Connection, company: str, relay: Relayed
 ) -> None:
     await database.execute(
@@ -170,7 +170,7 @@ async def test_insert_and_delete_are_nothing(app: Connection, company: str, rela
     assert await relay.heard(company) == []
 
 
-async def test_an_update_that_changes_nothing_is_nothing(
+async def test_b5_an_update_that_changes_nothing_is_nothing(
     database: Database, app: Connection, company: str, relay: Relayed
 ) -> None:
     event = await new_event(app, company)
@@ -201,7 +201,7 @@ async def test_delete_and_insert_of_one_key_are_an_update(
     assert message["Old"]["Title"] == "Tea"
 
 
-async def test_a_changed_key_is_a_deletion_and_a_creation(
+async def test_b7_a_changed_key_is_a_deletion_and_a_creation(
     app: Connection, company: str, relay: Relayed
 ) -> None:
     event = await new_event(app, company)
@@ -216,7 +216,7 @@ async def test_a_changed_key_is_a_deletion_and_a_creation(
     assert created["Data"]["EventId"] == changed
 
 
-async def test_a_row_updated_a_thousand_times_is_heard_once_or_in_order(
+async def test_b6_a_row_updated_a_thousand_times_is_heard_once_or_in_order(
     app: Connection, company: str, relay: Relayed
 ) -> None:
     event = await new_event(app, company)
@@ -238,7 +238,7 @@ async def test_a_row_updated_a_thousand_times_is_heard_once_or_in_order(
 # --- rows that move, rows of nobody
 
 
-async def test_a_moved_row_leaves_one_company_and_comes_to_the_other(
+async def test_b8_a_moved_row_leaves_one_company_and_comes_to_the_other(
     app: Connection, company: str, relay: Relayed
 ) -> None:
     other = await new_company(app, "Bolt")
@@ -259,7 +259,7 @@ async def test_a_moved_row_leaves_one_company_and_comes_to_the_other(
     assert "secret of Acme" not in str(added)
 
 
-async def test_many_rows_move_at_once(app: Connection, company: str, relay: Relayed) -> None:
+async def test_b8_many_rows_move_at_once(app: Connection, company: str, relay: Relayed) -> None:
     other = await new_company(app, "Bolt")
     await app.execute(
         "INSERT INTO employees (company_id, user_id, name)"
@@ -291,7 +291,7 @@ async def test_a_row_of_no_company_is_heard_by_nobody_until_it_has_one(
 # --- ways to write
 
 
-async def test_an_upsert_is_what_it_does(app: Connection, company: str, relay: Relayed) -> None:
+async def test_b7_an_upsert_is_what_it_does(app: Connection, company: str, relay: Relayed) -> None:
     for name in ("Ann", "Anna"):
         await app.execute(
             "INSERT INTO employees (company_id, user_id, name) VALUES ($1, 'u1', $2)"
@@ -309,7 +309,7 @@ async def test_an_upsert_is_what_it_does(app: Connection, company: str, relay: R
     assert updated["Old"] == {"Name": "Ann"}
 
 
-async def test_a_merge_is_what_it_does(
+async def test_b7_a_merge_is_what_it_does(
     database: Database, app: Connection, company: str, relay: Relayed
 ) -> None:
     if await database.fetchval("SELECT current_setting('server_version_num')::int < 150000"):
@@ -339,7 +339,9 @@ async def test_a_merge_is_what_it_does(
     }
 
 
-async def test_a_writable_cte_is_heard_whole(app: Connection, company: str, relay: Relayed) -> None:
+async def test_b7_a_writable_cte_is_heard_whole(
+    app: Connection, company: str, relay: Relayed
+) -> None:
     event = await new_event(app, company)
     await app.execute(
         """
@@ -353,7 +355,7 @@ async def test_a_writable_cte_is_heard_whole(app: Connection, company: str, rela
     assert sorted(types(heard[1:])) == ["EventCreated", "EventDeleted"]
 
 
-async def test_a_copy_is_heard_row_by_row(app: Connection, company: str, relay: Relayed) -> None:
+async def test_b7_a_copy_is_heard_row_by_row(app: Connection, company: str, relay: Relayed) -> None:
     await app.copy_records_to_table(
         "employees",
         columns=["company_id", "user_id", "name"],
@@ -363,7 +365,7 @@ async def test_a_copy_is_heard_row_by_row(app: Connection, company: str, relay: 
     assert [message["Data"]["UserId"] for message in heard] == [f"u{n}" for n in range(300)]
 
 
-async def test_a_deleted_company_takes_its_rows_along(
+async def test_b9_a_deleted_company_takes_its_rows_along(
     app: Connection, company: str, relay: Relayed
 ) -> None:
     employee = await app.fetchval(
@@ -380,7 +382,7 @@ async def test_a_deleted_company_takes_its_rows_along(
     assert deleted["Data"]["OrganizerId"] == str(employee)
 
 
-async def test_a_reference_set_to_null_is_an_update(
+async def test_b9_a_reference_set_to_null_is_an_update(
     app: Connection, company: str, relay: Relayed
 ) -> None:
     employee = await app.fetchval(
@@ -396,7 +398,38 @@ async def test_a_reference_set_to_null_is_an_update(
     assert updated["Data"]["OrganizerId"] is None
 
 
-async def test_a_truncated_table_is_a_resync_for_every_company(
+async def test_b9_a_reference_set_to_its_default_is_an_update(
+    database: Database, app: Connection, company: str, relay: Relayed
+) -> None:
+    first, second = [
+        str(
+            await app.fetchval(
+                "INSERT INTO employees (company_id, user_id, name) VALUES ($1, $2, 'Ann')"
+                " RETURNING id",
+                company,
+                user,
+            )
+        )
+        for user in ("u1", "u2")
+    ]
+    await database.execute(
+        f"""
+        ALTER TABLE events
+            DROP CONSTRAINT events_organizer_id_fkey,
+            ALTER organizer_id SET DEFAULT '{first}',
+            ADD FOREIGN KEY (organizer_id) REFERENCES employees ON DELETE SET DEFAULT
+        """
+    )
+    event = await new_event(app, company)
+    await app.execute("UPDATE events SET organizer_id = $2 WHERE id = $1", event, second)
+    await app.execute("DELETE FROM employees WHERE id = $1", second)
+    heard = (await relay.heard(company))[4:]
+    (updated,) = (message for message in heard if message["Type"] == "EventUpdated")
+    assert updated["Old"] == {"OrganizerId": second}
+    assert updated["Data"]["OrganizerId"] == first
+
+
+async def test_b10_a_truncated_table_is_a_resync_for_every_company(
     app: Connection, company: str, relay: Relayed
 ) -> None:
     other = await new_company(app, "Bolt")
@@ -417,7 +450,7 @@ async def test_a_truncated_table_is_a_resync_for_every_company(
     assert (await relay.heard(company))[2]["Data"]["Title"] == "stays"
 
 
-async def test_a_truncate_that_cascades_is_heard(
+async def test_b10_a_truncate_that_cascades_is_heard(
     app: Connection, company: str, relay: Relayed
 ) -> None:
     await new_event(app, company)
@@ -469,7 +502,7 @@ async def test_another_search_path_changes_nothing(
     assert message["Data"]["Title"] == "Tea"
 
 
-async def test_nobody_can_borrow_the_trigger_function(app: Connection) -> None:
+async def test_b17_nobody_can_borrow_the_trigger_function(app: Connection) -> None:
     await app.execute("CREATE TEMP TABLE bait (id int, company_id text)")
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await app.execute(

@@ -147,7 +147,9 @@ async def test_without_a_doorbell_it_looks_by_itself_and_nobody_rings(
     assert rings == []
 
 
-async def test_a_forged_ring_is_only_a_hint(app: Connection, company: str, relay: Relayed) -> None:
+async def test_b16_a_forged_ring_is_only_a_hint(
+    app: Connection, company: str, relay: Relayed
+) -> None:
     for payload in ("", "x" * 7999, '{"company": 1}', "9223372036854775808"):
         await app.execute("SELECT pg_notify('notifier_changes', $1)", payload)
         await app.execute("SELECT pg_notify('notifier_messages', $1)", payload)
@@ -158,7 +160,7 @@ async def test_a_forged_ring_is_only_a_hint(app: Connection, company: str, relay
 # --- order
 
 
-async def test_a_late_commit_is_no_hole(
+async def test_b2_a_late_commit_is_no_hole(
     database: Database, app: Connection, company: str, relay: Relayed
 ) -> None:
     late = await database.connect(app=True)
@@ -174,7 +176,7 @@ async def test_a_late_commit_is_no_hole(
     ]
 
 
-async def test_a_long_transaction_is_nobodys_delay(
+async def test_a26_a_long_transaction_is_nobodys_delay(
     database: Database, app: Connection, company: str, relay: Relayed
 ) -> None:
     long = await database.connect()
@@ -336,7 +338,7 @@ async def test_a_relay_killed_in_the_middle_of_a_backlog_is_continued_exactly(
 
 
 @pytest.mark.parametrize("rows", [1_500, 20_000], ids=["in memory", "too large for memory"])
-async def test_more_than_the_limit_for_one_company_is_one_resync(
+async def test_b3_more_than_the_limit_for_one_company_is_one_resync(
     rows: int, app: Connection, company: str, relay: Relayed
 ) -> None:
     other = await new_company(app, "Bolt")
@@ -381,7 +383,7 @@ async def test_a_large_transaction_of_many_companies_is_heard_message_by_message
         assert Counter(types(after)) == {"EmployeeRemoved": 500, "CompanyDeleted": 1}
 
 
-async def test_a_large_move_tells_each_company_its_side(
+async def test_b8_a_large_move_tells_each_company_its_side(
     app: Connection, company: str, make_relay: Make
 ) -> None:
     relay = make_relay(bulk_limit=10_000)
@@ -429,7 +431,7 @@ async def test_a_truncate_is_told_also_to_companies_first_heard_of_in_the_same_b
     assert types(await relay.heard(company)) == ["EventCreated", "Resync"]
 
 
-async def test_a_row_updated_often_in_a_large_transaction_is_one_message(
+async def test_b6_a_row_updated_often_in_a_large_transaction_is_one_message(
     app: Connection, company: str, relay: Relayed
 ) -> None:
     event = await new_event(app, company)
@@ -451,7 +453,7 @@ async def test_a_row_updated_often_in_a_large_transaction_is_one_message(
 # --- epochs
 
 
-async def test_another_system_is_another_epoch(
+async def test_a15_another_system_is_another_epoch(
     database: Database, app: Connection, company: str, make_relay: Make
 ) -> None:
     relay = make_relay()
@@ -474,7 +476,7 @@ async def test_another_system_is_another_epoch(
     assert event["Data"]["Title"] == "after it"
 
 
-async def test_a_cursor_of_the_future_is_another_epoch(
+async def test_a27_a_cursor_of_the_future_is_another_epoch(
     database: Database, app: Connection, company: str, make_relay: Make
 ) -> None:
     relay = make_relay()
@@ -497,6 +499,20 @@ async def test_a_cursor_of_the_future_is_another_epoch(
     after, newest = await place(database)
     assert after != before
     assert newest > seq, "no node may take the new epoch's messages for old ones"
+
+
+async def test_a27_a_sequence_that_begins_anew_costs_nothing(
+    database: Database, app: Connection, company: str, relay: Relayed
+) -> None:
+    event = await new_event(app, company)
+    await relay.settled()
+    before, _ = await place(database)
+    for number in range(3):
+        await database.execute("ALTER SEQUENCE notifier.change_ids RESTART")
+        await app.execute("UPDATE events SET title = $2 WHERE id = $1", event, str(number))
+        await relay.settled()
+    assert [m["Data"]["Title"] for m in await relay.heard(company)] == ["Tea", "0", "1", "2"]
+    assert (await place(database))[0] == before
 
 
 async def test_the_same_system_goes_on_in_its_epoch(

@@ -117,7 +117,7 @@ async def test_a_stranger_may_knock_and_listen_and_learns_no_row(
     assert all(payload == "" or payload.isdigit() for payload in heard)
 
 
-async def test_objects_of_the_apps_own_stand_in_for_none_of_ours(
+async def test_b17_objects_of_the_apps_own_stand_in_for_none_of_ours(
     database: Database, app: Connection, company: str, relay: Relayed
 ) -> None:
     """Temporary tables, operators and casts that its search path finds first."""

@@ -17,6 +17,7 @@ from tests.waiting import until
 
 WRITERS = 8
 TRANSACTIONS = 120
+SINGLE = 100_000
 ROWS = 12
 
 Ledger = dict[str, list[int]]
@@ -106,6 +107,52 @@ async def test_what_was_committed_is_what_is_heard_once_each(
                 assert int(message["Old"]["JobTitle"]) < version
     await relay.stop()
     assert versions_heard == {row: sorted(versions) for row, versions in ledger.items()}
+    assert len(relay.delivered) == await database.fetchval("SELECT count(*) FROM notifier.messages")
+    assert metrics.FALLBACK_FINDS._value.get() == finds
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+async def test_b4_a_hundred_thousand_transactions_of_a_row_by_eight_writers_are_heard_one_by_one(
+    database: Database,
+) -> None:
+    relay = Relayed(database)
+    await relay.start()
+    finds = metrics.FALLBACK_FINDS._value.get()
+    companies = [await new_company(database, str(number)) for number in range(WRITERS)]
+    writers = [await database.connect(app=True) for _ in companies]
+    each = SINGLE // WRITERS
+    await asyncio.gather(
+        *(
+            connection.execute(
+                f"""
+                DO $$ BEGIN
+                    FOR n IN 1..{each} LOOP
+                        INSERT INTO employees (company_id, name)
+                        VALUES ('{companies[number // 2]}', '{number}:' || n);
+                        COMMIT;
+                    END LOOP;
+                END $$
+                """
+            )
+            for number, connection in enumerate(writers)
+        )
+    )
+
+    async def stored() -> bool:
+        count = await database.fetchval("SELECT count(*) FROM notifier.messages")
+        return bool(count == each * WRITERS)
+
+    await until(stored, seconds=120, every=0.5)
+    for company in companies[: WRITERS // 2]:
+        names: dict[str, list[int]] = defaultdict(list)
+        for message in await relay.heard(company):
+            assert message["Type"] == "EmployeeAdded"
+            writer, _, n = message["Data"]["Name"].partition(":")
+            names[writer].append(int(n))
+        assert list(map(len, names.values())) == [each, each]
+        assert all(told == list(range(1, each + 1)) for told in names.values())
+    await relay.stop()
     assert len(relay.delivered) == await database.fetchval("SELECT count(*) FROM notifier.messages")
     assert metrics.FALLBACK_FINDS._value.get() == finds
 

@@ -38,6 +38,11 @@ class Calendar:
         await self.reaches(company, len(users))
         return company
 
+    async def epoch(self) -> str:
+        """The log's."""
+        epoch: str = await self.database.fetchval("SELECT epoch FROM notifier.log")
+        return epoch
+
     async def reaches(self, company: str, position: int) -> None:
         """Until the relay has so many messages of the company in the log."""
 

@@ -8,8 +8,10 @@ from uuid import uuid4
 
 import pytest
 
+from notifier.server import raise_file_limit
 from tests.databases import Database
 from tests.service.calendars import Calendar
+from tests.service.crowd import Crowd, Member
 from tests.service.raw import Raw
 from tests.services import Service
 
@@ -49,9 +51,30 @@ async def calendar(postgres: str, node: tuple[Service, str]) -> AsyncIterator[Ca
     database.leave()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def files() -> None:
+    """Thousands of clients in one process need as many files as they may have."""
+    raise_file_limit()
+
+
 @pytest.fixture
 async def raw() -> AsyncIterator[Raw]:
     """Opens sockets that send what they like."""
     raw = Raw()
     yield raw
     await raw.drop()
+
+
+@pytest.fixture
+def crowd() -> Iterator[Crowd]:
+    """Makes members; those that are connected at the end are dropped."""
+    made: list[Member] = []
+
+    def make(count: int, user: str, company: str) -> list[Member]:
+        members = [Member(user, company) for _ in range(count)]
+        made.extend(members)
+        return members
+
+    yield make
+    for member in made:
+        member.drop()

@@ -89,6 +89,13 @@ class RawSocket:
                 size = int.from_bytes(await self._reader.readexactly(8))
             return Frame(first & 0x0F, await self._reader.readexactly(size))
 
+    async def read(self, size: int) -> bytes:
+        """So many bytes at most, as soon as there are some; none at the end."""
+        with suppress(ConnectionError):
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                return await self._reader.read(size)
+        return b""
+
     async def code(self) -> int | None:
         """The close code that comes, whatever comes before; None: the connection just ended."""
         with suppress(EOFError, ConnectionError):
@@ -106,6 +113,12 @@ class RawSocket:
                 while data := await self._reader.read(1 << 16):
                     rest += data
         return rest
+
+    @property
+    def port(self) -> int:
+        """Its own, on this side."""
+        port: int = self._writer.get_extra_info("sockname")[1]
+        return port
 
     def finish(self) -> None:
         """Sends nothing more, and says so."""

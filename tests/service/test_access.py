@@ -146,7 +146,7 @@ async def test_a_user_of_any_letters_loses_his_company_on_either_node(
         assert "CompanyRevoked" not in {message["Type"] for message in client.messages}
 
 
-async def test_an_employee_who_moves_is_told_of_by_halves(pair: Pair, connect: Connect) -> None:
+async def test_b8_an_employee_who_moves_is_told_of_by_halves(pair: Pair, connect: Connect) -> None:
     calendar = pair.calendar
     left, entered = await calendar.company("u1", "old boss"), await calendar.company("new boss")
     here, there = [

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tests.clients import Client
-from tests.conftest import Connect
-from tests.databases import Connection
+from tests.conftest import Connect, Serve
+from tests.databases import Connection, Database
 from tests.service.calendars import Calendar
 from tests.services import Service
 
@@ -219,7 +219,7 @@ async def test_one_transaction_is_one_net_change_for_each_row(
     assert (await client.expect("EventCreated"))["Data"]["Title"] == "the end"
 
 
-async def test_what_was_rolled_back_is_never_heard(
+async def test_b1_what_was_rolled_back_is_never_heard(
     app: Connection, client: Client, company: str
 ) -> None:
     transaction = app.transaction()
@@ -261,7 +261,7 @@ async def test_a_truncated_table_is_a_resync(app: Connection, client: Client, co
     assert message["Data"]["Reason"] == "truncate"
 
 
-async def test_a_row_too_big_to_send_is_its_keys(
+async def test_b13_a_row_too_big_to_send_is_its_keys(
     app: Connection, client: Client, company: str
 ) -> None:
     event = await add_event(app, company, description="x" * 300_000)
@@ -270,8 +270,37 @@ async def test_a_row_too_big_to_send_is_its_keys(
     assert message["Partial"] is True
 
 
+POISON = (r'"\u0000"', r'"\ud800"', r'{"a": 1, "a": 2}', "[" * 3000 + "]" * 3000)
+
+
+async def test_b14_poison_reaches_every_socket_and_ends_none(
+    database: Database, serve: Serve, connect: Connect
+) -> None:
+    """Each value is heard as it is, or by its keys only; what comes after it is heard whole."""
+    await database.execute("ALTER TABLE events ADD COLUMN body json")
+    service, calendar = await serve(database), Calendar(database)
+    company = await calendar.company("u1")
+    clients = [await connect(service, "u1", company) for _ in range(3)]
+    for poison in POISON:
+        event = await calendar.event(company, "poisoned")
+        await database.execute(f"UPDATE events SET body = '{poison}' WHERE id = '{event}'")
+    last = await calendar.event(company, "the last")
+    for client in clients:
+        heard = await client.heard(
+            lambda messages: messages[-1].get("Data", {}).get("EventId") == last
+        )
+        assert [message["Type"] for message in heard[2:]] == [
+            *["EventCreated", "EventUpdated"] * len(POISON),
+            "EventCreated",
+        ]
+        updates = [message for message in heard if message["Type"] == "EventUpdated"]
+        assert [message.get("Partial", False) for message in updates] == [False, True, False, True]
+        await client.send({"type": "ping"})
+        await client.next("Pong")
+
+
 @pytest.mark.parametrize("title", ["\u2028", "🗓 \x01 \\ \" '", "א" * 1000, "</script>", ""])
-async def test_any_text_arrives_as_it_was_written(
+async def test_b14_any_text_arrives_as_it_was_written(
     app: Connection, client: Client, company: str, title: str
 ) -> None:
     await add_event(app, company, title=title)

@@ -294,7 +294,7 @@ async def test_a_ping_is_answered(service: Service, connect: Connect) -> None:
     assert await client.expect("Pong") == {"Type": "Pong"}
 
 
-async def test_keys_are_matched_without_regard_to_case(
+async def test_d11_keys_are_matched_without_regard_to_case(
     service: Service, calendar: Calendar, connect: Connect
 ) -> None:
     company = await calendar.company("u1")
@@ -308,7 +308,7 @@ async def test_keys_are_matched_without_regard_to_case(
 
 
 @pytest.mark.parametrize("kind", ["Ping", "AUTHENTICATE", "setcompany", "", "__proto__", "a" * 999])
-async def test_types_are_matched_exactly(service: Service, connect: Connect, kind: str) -> None:
+async def test_d11_types_are_matched_exactly(service: Service, connect: Connect, kind: str) -> None:
     client = await connect(service)
     await client.send({"type": kind})
     answer = await client.expect("Error")
@@ -363,7 +363,7 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize("text", MALFORMED, ids=range(len(MALFORMED)))
-async def test_what_is_malformed_is_answered_with_an_error(
+async def test_d11_what_is_malformed_is_answered_with_an_error(
     service: Service, connect: Connect, text: str
 ) -> None:
     client = await connect(service, "u1")
@@ -387,7 +387,7 @@ async def test_any_other_text_may_be_a_company(
 
 
 @pytest.mark.parametrize("escape", ["\\ud800", "\\udfff x", "\\ud83d\\u0041"])
-async def test_a_lone_surrogate_is_malformed_wherever_it_stands(
+async def test_d11_a_lone_surrogate_is_malformed_wherever_it_stands(
     service: Service, connect: Connect, escape: str
 ) -> None:
     client = await connect(service, "u1")
@@ -402,13 +402,13 @@ async def test_a_lone_surrogate_is_malformed_wherever_it_stands(
     await client.quiet()
 
 
-async def test_of_a_repeated_key_the_last_counts(service: Service, connect: Connect) -> None:
+async def test_d11_of_a_repeated_key_the_last_counts(service: Service, connect: Connect) -> None:
     client = await connect(service)
     await client.send('{"type": "nonsense", "type": "ping"}')
     await client.expect("Pong")
 
 
-async def test_ten_malformed_messages_are_tolerated_and_no_more(
+async def test_d11_ten_malformed_messages_are_tolerated_and_no_more(
     service: Service, connect: Connect
 ) -> None:
     client = await connect(service)
@@ -420,7 +420,7 @@ async def test_ten_malformed_messages_are_tolerated_and_no_more(
     assert await last_words(client) == {"Code": 4400, "Reconnect": False}
 
 
-async def test_a_hundred_messages_in_ten_seconds_are_heard_and_no_more(
+async def test_d11_a_hundred_messages_in_ten_seconds_are_heard_and_no_more(
     service: Service, connect: Connect
 ) -> None:
     client = await connect(service)
@@ -435,7 +435,7 @@ async def test_a_hundred_messages_in_ten_seconds_are_heard_and_no_more(
 # --- frames that cannot be messages
 
 
-async def test_a_binary_message_is_closed_with_1003(service: Service, connect: Connect) -> None:
+async def test_d9_a_binary_message_is_closed_with_1003(service: Service, connect: Connect) -> None:
     client = await connect(service, "u1")
     await client.send(b'{"type": "ping"}')
     assert await last_words(client) == {"Code": 1003, "Reconnect": False}
@@ -444,7 +444,7 @@ async def test_a_binary_message_is_closed_with_1003(service: Service, connect: C
 @pytest.mark.parametrize(
     "data", [b"\xff", b"\xc0\xaf", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b'{"type": "\xc3"}']
 )
-async def test_invalid_utf8_is_closed_with_1007(
+async def test_d7_invalid_utf8_is_closed_with_1007(
     service: Service, connect: Connect, data: bytes
 ) -> None:
     client = await connect(service, "u1")
@@ -458,7 +458,7 @@ def padded(size: int) -> str:
     return json.dumps({"type": "ping", "pad": "x" * (size - len(empty))})
 
 
-async def test_before_authentication_a_message_has_at_most_16_kib(
+async def test_d6_before_authentication_a_message_has_at_most_16_kib(
     service: Service, connect: Connect
 ) -> None:
     client = await connect(service)
@@ -468,7 +468,7 @@ async def test_before_authentication_a_message_has_at_most_16_kib(
     assert await last_words(client) == {"Code": 1009, "Reconnect": False}
 
 
-async def test_after_authentication_a_message_has_at_most_64_kib(
+async def test_d6_after_authentication_a_message_has_at_most_64_kib(
     service: Service, connect: Connect
 ) -> None:
     client = await connect(service, "u1")
@@ -478,7 +478,7 @@ async def test_after_authentication_a_message_has_at_most_64_kib(
     assert await client.closed() == 1009
 
 
-async def test_the_limits_are_counted_in_bytes_not_characters(
+async def test_d6_the_limits_are_counted_in_bytes_not_characters(
     service: Service, connect: Connect
 ) -> None:
     client = await connect(service)
@@ -489,7 +489,7 @@ async def test_the_limits_are_counted_in_bytes_not_characters(
 
 
 @pytest.mark.parametrize("size", [100_000, 5_000_000])
-async def test_a_client_that_sends_far_too_much_reads_why(
+async def test_d6_a_client_that_sends_far_too_much_reads_why(
     service: Service, connect: Connect, size: int
 ) -> None:
     client = await connect(service)

@@ -300,8 +300,13 @@ async def test_a11_what_is_told_while_the_listener_is_set_up_is_heard(
 
 
 @contextmanager
-def standby(primary: EmbeddedPostgres, address: tuple[str, int]) -> Iterator[tuple[str, int]]:
-    """A copy of the primary that follows it by that address: its own URL, its postmaster's id."""
+def standby(
+    primary: EmbeddedPostgres, address: tuple[str, int], *, hot: bool = True
+) -> Iterator[tuple[str, int]]:
+    """A copy of the primary that follows it by that address: its own URL, and its port.
+
+    One that is not `hot` tells everybody that it is not there yet: 57P03.
+    """
     with tempfile.TemporaryDirectory(prefix="notifier-") as name:
         place = Path(name)
         place.chmod(0o755)
@@ -323,6 +328,7 @@ def standby(primary: EmbeddedPostgres, address: tuple[str, int]) -> Iterator[tup
                 os.chown(path, owner.st_uid, owner.st_gid)
         own = free_port()
         options = {**OPTIONS, "port": str(own), "unix_socket_directories": "", "fsync": "off"}
+        options["hot_standby"] = "on" if hot else "off"
         words = [word for option, value in options.items() for word in ("-c", f"{option}={value}")]
         with (place / "log").open("wb") as log:
             server = subprocess.Popen(
@@ -373,6 +379,33 @@ async def test_a12_on_a_standby_nobody_listens_until_it_is_promoted(
         await Calendar(copy).event(company)
         await client.expect("EventCreated")
         copy.leave()
+
+
+async def test_a12_a_server_that_is_still_starting_is_waited_for(
+    mortal: EmbeddedPostgres, mortal_database: Database, serve: Serve
+) -> None:
+    with standby(mortal, mortal_database.address, hot=False) as (url, _):
+        copy = Database(url, mortal_database.name)
+
+        async def not_there_yet() -> bool:
+            try:
+                await asyncpg.connect(copy.dsn)
+            except asyncpg.CannotConnectNowError as error:
+                return error.sqlstate == "57P03"
+            except OSError:
+                return False
+            raise AssertionError
+
+        await until(not_there_yet)
+        service = await serve(copy, ready=False)
+
+        async def said() -> bool:
+            with suppress(httpx.TransportError):
+                return "cannot reach the database" in str(await reason(service))
+            return False
+
+        await until(said)
+        assert (await service.get("/livez")).is_success
 
 
 async def test_a15_a_failover_that_lost_commits_is_another_epoch(

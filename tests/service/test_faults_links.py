@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from typing import Any
 
+import psutil
 import pytest
 
-from notifier import health, stream
+from notifier import app, health, stream
 from notifier.changes import Change
 from notifier.embedded import EmbeddedPostgres
 from notifier.log import Log
@@ -27,6 +29,7 @@ from tests.service.test_faults_database import (
     reason,
     terminate,
 )
+from tests.service.test_floods import metric
 from tests.waiting import until
 
 BLACK_HOLE_SECONDS = float(os.environ.get("NOTIFIER_TEST_BLACK_HOLE_SECONDS", "5"))
@@ -81,6 +84,37 @@ async def test_a_relay_that_makes_no_progress_in_a_backlog_is_found_out(
     await node.stop()
 
 
+# --- a server that waits for everybody to go
+
+
+async def test_a3_a_smart_shutdown_does_not_wait_for_us(
+    mortal: EmbeddedPostgres, mortal_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "DOOR_SECONDS", 0.2)
+    company, calendar = await found(mortal_database), Calendar(mortal_database)
+    node = LocalNode(mortal_database.dsn)
+    await node.start()
+    _, voice = await node.visit("u1", company)
+    mortal_database.leave()
+    server = psutil.Process(mortal.pid)
+    server.terminate()
+
+    async def ended() -> bool:
+        return not server.is_running() or server.status() == psutil.STATUS_ZOMBIE
+
+    await until(ended)
+    assert node.node.health.reason() is not None
+    await asyncio.to_thread(mortal.stop)
+    await asyncio.to_thread(mortal.start)
+    await calendar.event(company)
+
+    async def heard() -> bool:
+        return bool(voice.said[-1]["Type"] == "EventCreated")
+
+    await until(heard)
+    await node.stop()
+
+
 # --- the listener, again and again
 
 
@@ -113,6 +147,43 @@ async def test_a4_a_listener_that_is_ended_again_and_again_fills_each_gap_and_wa
     assert attempts == list(range(1, len(attempts) + 1))
     assert positions(voice.said[2:]) == [2, 3, 4, 5, 6]
     await node.stop()
+
+
+@pytest.mark.parametrize("answers", range(1, 9))
+async def test_a10_wherever_setting_up_and_catching_up_is_cut_there_is_no_gap(
+    database: Database, monkeypatch: pytest.MonkeyPatch, answers: int
+) -> None:
+    """Behind so many answers of the database: before LISTEN, behind it, between two pages."""
+    monkeypatch.setattr(stream, "PAGE", 10)
+    async with Proxy(*database.address) as proxy:
+        relay = LocalNode(database.dsn)
+        node = LocalNode(database.dsn, listen_database_url=database.through(proxy.port))
+        calendar = Calendar(database)
+        await relay.start()
+        await node.start()
+        company = await calendar.company("u1")
+        _, voice = await node.visit("u1", company)
+        proxy.refuse()
+        await proxy.cut()
+        await calendar.events(company, 45)
+        await calendar.reaches(company, 46)
+        proxy.freeze_after(answers)
+        await proxy.accept()
+        await until(partial(frozen, proxy))
+        proxy.thaw()
+        await proxy.reset()
+
+        async def level() -> bool:
+            return positions(voice.said)[-1:] == [46]
+
+        await until(level)
+        assert positions(voice.said[2:]) == list(range(2, 47))
+        await node.stop()
+        await relay.stop()
+
+
+async def frozen(proxy: Proxy) -> bool:
+    return proxy.frozen
 
 
 # --- the network
@@ -159,6 +230,8 @@ async def test_a8_on_a_long_and_narrow_link_the_heartbeat_does_not_flap(
         await flow.write(20)
         await flow.level()
         assert await reason(service) is None
+    # Each was a way there and a way back late, and the metric says so.
+    assert await metric(service, "notifier_lag_seconds_sum") > 0.15 * 3
     assert RECONNECTS not in (await service.get("/metrics")).text
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import signal
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from functools import partial
 
@@ -17,6 +19,7 @@ from notifier.errors import NotifierError
 from notifier.hub import SLICE, Budget, Channel
 from notifier.log import DOORBELL
 from notifier.messages import Message
+from notifier.session import Session
 from notifier.settings import load
 from tests.chaos.local import LocalNode, Voice
 from tests.clients import open_client
@@ -27,7 +30,7 @@ from tests.proxy import Proxy
 from tests.service.calendars import Calendar, positions
 from tests.service.test_faults_database import found, not_ready
 from tests.services import SECRET
-from tests.waiting import until
+from tests.waiting import DEADLINE_SECONDS, until
 
 
 async def test_e3_a_node_that_is_cut_off_says_so_and_the_other_goes_on(
@@ -112,37 +115,97 @@ async def ends(voice: Voice) -> bool:
     return bool(voice.said[-1].get("Data", {}).get("Title") == "last")
 
 
-@pytest.mark.parametrize("part", ["stream", "relay"])
+PARTS = ("stream.run", "relay.run", "_recheck", "_watch_the_clock")
+
+
+@pytest.mark.parametrize("part", PARTS)
 async def test_e8_a_node_of_which_a_part_dies_ends_as_a_whole(
     database: Database, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
-    port, dead = free_port(), asyncio.Event()
+    dead = asyncio.Event()
+    async with served(database) as (node, url, serving):
+        *path, name = part.split(".")
+        owner = getattr(node, path[0]) if path else node
+        run = getattr(owner, name)
+
+        async def die() -> None:
+            running = asyncio.create_task(run())
+            await dead.wait()
+            running.cancel()
+            await asyncio.wait([running])
+            raise ValueError("a fault of ours")
+
+        monkeypatch.setattr(owner, name, die)
+        await until(partial(ready, node))
+        client = await open_client(url, "u1")
+        dead.set()
+        with pytest.raises(NotifierError, match="node ended"):
+            await serving
+        await client.drop()
+
+
+async def test_e8_a_session_that_fails_is_closed_with_4500_and_no_other(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hear = Session.hear
+
+    async def fail(session: Session, text: str) -> None:
+        if "fail" in text:
+            raise ValueError("a fault of ours")
+        await hear(session, text)
+
+    monkeypatch.setattr(Session, "hear", fail)
+    async with served(database) as (node, url, _):
+        await until(partial(ready, node))
+        failing, other = await open_client(url, "u1"), await open_client(url, "u1")
+        await failing.send({"type": "fail"})
+        assert await failing.closed() == 4500
+        assert failing.messages[-1]["Data"]["Reconnect"] is True
+        await other.quiet()
+        await other.drop()
+
+
+async def test_e1_a_second_signal_does_not_wait_for_the_end_of_a_drain(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "EXIT_SECONDS", 600.0)
+    draining = asyncio.Event()
+
+    async def drain() -> None:
+        draining.set()
+        await asyncio.Event().wait()
+
+    async with served(database) as (node, _, serving):
+        monkeypatch.setattr(node, "drain", drain)
+        await until(partial(ready, node))
+        os.kill(os.getpid(), signal.SIGTERM)
+        await draining.wait()
+        os.kill(os.getpid(), signal.SIGTERM)
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            await serving
+
+
+async def ready(node: Node) -> bool:
+    """Whether it says so."""
+    return node.health.reason() is None
+
+
+@asynccontextmanager
+async def served(database: Database) -> AsyncIterator[tuple[Node, str, asyncio.Task[None]]]:
+    """A node in this process, its address, and what serves it: as `notifier serve` does."""
+    port = free_port()
     settings = load({}, database_url=database.dsn, jwt_secret=SECRET, host="127.0.0.1", port=port)
     node = Node(settings)
-    run = getattr(node, part).run
-
-    async def die() -> None:
-        running = asyncio.create_task(run())
-        await dead.wait()
-        running.cancel()
-        await asyncio.wait([running])
-        raise ValueError("a fault of ours")
-
-    monkeypatch.setattr(getattr(node, part), "run", die)
     listening = server.bind("127.0.0.1", port)
     serving = asyncio.create_task(server.serve(node, settings, [listening], lambda: None))
-
-    async def ready() -> bool:
-        return node.health.reason() is None
-
-    await until(ready)
-    client = await open_client(f"ws://127.0.0.1:{port}/", "u1")
-    dead.set()
-    with pytest.raises(NotifierError, match="node ended"):
-        await serving
-    asyncio.get_running_loop().remove_reader(listening)
-    listening.close()
-    await client.drop()
+    try:
+        yield node, f"ws://127.0.0.1:{port}/", serving
+    finally:
+        serving.cancel()
+        await asyncio.wait([serving])
+        if listening.fileno() >= 0:
+            asyncio.get_running_loop().remove_reader(listening)
+            listening.close()
 
 
 class Follower:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 from contextlib import suppress
+from itertools import product
 
 import psutil
 import pytest
@@ -14,6 +16,7 @@ from tests.clients import Client
 from tests.conftest import Connect, Serve
 from tests.databases import Database
 from tests.service.calendars import Calendar
+from tests.service.crowd import Crowd
 from tests.service.raw import (
     CONT,
     PING,
@@ -26,6 +29,10 @@ from tests.service.raw import (
 )
 from tests.services import Service, token
 from tests.waiting import until
+
+SILENT = 2000
+MANY = min(10_000, resource.getrlimit(resource.RLIMIT_NOFILE)[1] // 2)
+"""As many as there may be files: those of the clients are in this process."""
 
 
 async def metric(service: Service, name: str) -> float:
@@ -59,34 +66,57 @@ async def disturbed(calendar: Calendar, witness: tuple[Client, str]) -> None:
 # --- frames that say nothing
 
 
-@pytest.mark.parametrize(
-    ("opening", "repeated"),
-    [
-        (b"", frame(PING)),
-        (b"", frame(PING, b"x" * 125)),
-        (b"", frame(PONG, b"x" * 125)),
-        (frame(TEXT, fin=False), frame(CONT, fin=False)),
-        (frame(TEXT, fin=False), frame(CONT, b"x", fin=False) + frame(PING)),
-    ],
-    ids=["pings", "long pings", "pongs", "empty fragments", "fragments and pings"],
-)
-async def test_frames_without_end_are_closed_with_4429(
-    service: Service,
-    calendar: Calendar,
-    witness: tuple[Client, str],
-    raw: Raw,
-    opening: bytes,
-    repeated: bytes,
-) -> None:
-    client = await raw.upgrade(service)
+async def flood(client: RawSocket, opening: bytes, repeated: bytes) -> int | None:
+    """Sends it 50,000 times; the code that it was closed with."""
     sending = asyncio.create_task(client.send(opening + repeated * 50_000))
-    assert await client.code() == 4429
+    code = await client.code()
     await client.drop()
     await sending
+    return code
+
+
+@pytest.mark.parametrize(
+    "repeated",
+    [frame(PING), frame(PING, b"x" * 125), frame(PONG, b"x" * 125)],
+    ids=["pings", "long pings", "pongs"],
+)
+async def test_d10_pings_and_pongs_without_end_are_closed_with_4429(
+    service: Service, calendar: Calendar, witness: tuple[Client, str], raw: Raw, repeated: bytes
+) -> None:
+    assert await flood(await raw.upgrade(service), b"", repeated) == 4429
     await disturbed(calendar, witness)
 
 
-async def test_pings_whose_answers_nobody_reads_take_no_memory(
+@pytest.mark.parametrize(
+    "repeated",
+    [
+        frame(CONT, fin=False),
+        frame(CONT, b"x", fin=False),
+        frame(CONT, b"x", fin=False) + frame(PING),
+    ],
+    ids=["empty", "of a byte", "with pings between"],
+)
+async def test_d5_fragments_without_end_are_closed_with_4429(
+    service: Service, calendar: Calendar, witness: tuple[Client, str], raw: Raw, repeated: bytes
+) -> None:
+    client = await raw.upgrade(service)
+    assert await flood(client, frame(TEXT, fin=False), repeated) == 4429
+    await disturbed(calendar, witness)
+
+
+async def test_d5_fragments_that_never_end_are_no_message(
+    database: Database, serve: Serve, raw: Raw
+) -> None:
+    """Whoever says nothing but pieces has said nothing, and is not authenticated in time."""
+    service = await serve(database, auth_timeout_seconds=0.5)
+    client = await raw.upgrade(service)
+    await client.send(frame(TEXT, b'{"type": "ping"', fin=False) + frame(CONT, b"}", fin=False))
+    said = json.loads((await client.frame()).payload)
+    assert (said["Type"], said["Data"]["Code"]) == ("Disconnect", 4408)
+    assert await client.code() == 4408
+
+
+async def test_d10_pings_whose_answers_nobody_reads_take_no_memory(
     service: Service, calendar: Calendar, witness: tuple[Client, str], raw: Raw
 ) -> None:
     before = psutil.Process(service.pid).memory_info().rss
@@ -98,7 +128,7 @@ async def test_pings_whose_answers_nobody_reads_take_no_memory(
     await disturbed(calendar, witness)
 
 
-async def test_messages_without_end_are_closed_with_4429(
+async def test_d11_messages_without_end_are_closed_with_4429(
     service: Service, calendar: Calendar, witness: tuple[Client, str], raw: Raw
 ) -> None:
     client = await raw.upgrade(service)
@@ -109,7 +139,9 @@ async def test_messages_without_end_are_closed_with_4429(
     await disturbed(calendar, witness)
 
 
-async def test_empty_messages_without_end_are_closed_with_4400(service: Service, raw: Raw) -> None:
+async def test_d11_empty_messages_without_end_are_closed_with_4400(
+    service: Service, raw: Raw
+) -> None:
     client = await raw.upgrade(service)
     sending = asyncio.create_task(client.send(frame(TEXT) * 50_000))
     assert await client.code() == 4400
@@ -117,7 +149,7 @@ async def test_empty_messages_without_end_are_closed_with_4400(service: Service,
     await sending
 
 
-async def test_deep_and_long_json_is_heard_without_harm(
+async def test_d11_deep_and_long_json_is_heard_without_harm(
     service: Service, calendar: Calendar, witness: tuple[Client, str], connect: Connect
 ) -> None:
     client = await connect(service, "u1")
@@ -137,11 +169,11 @@ async def test_deep_and_long_json_is_heard_without_harm(
 
 
 @pytest.mark.slow
-async def test_a_connection_that_says_nothing_is_ended(
+async def test_d3_a_connection_that_says_nothing_is_ended(
     service: Service, calendar: Calendar, witness: tuple[Client, str], raw: Raw
 ) -> None:
     """The deadline is ten seconds: one test for all that it is for."""
-    silent = [await raw.connect(service) for _ in range(200)]
+    silent = [await raw.connect(service) for _ in range(SILENT)]
     half = [await raw.connect(service) for _ in range(3)]
     await half[0].send(handshake()[:-2])
     await half[1].send(b"P")
@@ -150,28 +182,51 @@ async def test_a_connection_that_says_nothing_is_ended(
     later = await raw.connect(service)
     await later.send(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\nGET /livez HTTP/1.1\r\nHost: ")
     assert " 200 " in await later.head()
+    slow = await raw.connect(service)
+    dripping = asyncio.create_task(drip(slow))
     await disturbed(calendar, witness)
-    for client in (*silent, *half, later):
+    for client in (*silent, *half, later, slow):
         await client.ended()
+    await disturbed(calendar, witness)
+    dripping.cancel()
 
 
-async def test_a_head_without_end_is_refused(service: Service, raw: Raw) -> None:
-    for beginning in (
+async def drip(client: RawSocket) -> None:
+    """A head of a byte a second, that takes minutes."""
+    for byte in handshake():
+        await client.send(bytes([byte]))
+        await asyncio.sleep(1)  # the fault's own rhythm
+
+
+async def test_d3_a_head_without_end_is_refused(service: Service, raw: Raw) -> None:
+    beginnings = (
         b"GET /",
         b"GET / HTTP/1.1\r\nHost: a\r\nX: ",
         b"GET / HTTP/1.1\r\nHost: a\r\n",
-    ):
+    )
+    for beginning, size in product(beginnings, (100_000, 10_000_000)):
         client = await raw.connect(service)
-        sending = asyncio.create_task(client.send(beginning + b"x" * 10_000_000))
+        sending = asyncio.create_task(client.send(beginning + b"x" * size))
         assert (await client.head())[:12] in {"HTTP/1.1 431", "HTTP/1.1 400", ""}
         await client.ended()
         await sending
 
 
+async def test_d3_a_head_of_64_kib_is_waited_for_and_a_byte_more_is_refused(
+    service: Service, raw: Raw
+) -> None:
+    client = await raw.connect(service)
+    beginning = b"GET /livez HTTP/1.1\r\nHost: a\r\nX: "
+    await client.send(beginning + b"x" * (64 * 1024 - len(beginning)))
+    await client.send(b"x")
+    assert (await client.head()).startswith("HTTP/1.1 431 ")
+    assert await client.ended() == b""
+
+
 @pytest.mark.parametrize(
     "headers", ["X: y\r\n" * 200, f"X: {'y' * 9000}\r\n"], ids=["too many", "too long"]
 )
-async def test_a_handshake_with_too_much_in_it_is_refused(
+async def test_d3_a_handshake_with_too_much_in_it_is_refused(
     service: Service, raw: Raw, headers: str
 ) -> None:
     client = await raw.connect(service)
@@ -199,7 +254,7 @@ async def test_who_goes_during_the_handshake_leaves_nothing(service: Service, ra
 # --- many
 
 
-async def test_three_hundred_that_die_at_once_leave_nothing(
+async def test_d4_three_hundred_that_die_at_once_leave_nothing(
     service: Service, calendar: Calendar, witness: tuple[Client, str], raw: Raw
 ) -> None:
     company = await calendar.company("u1")
@@ -219,6 +274,42 @@ async def test_three_hundred_that_die_at_once_leave_nothing(
     await disturbed(calendar, witness)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+async def test_d4_ten_thousand_come_at_once_stay_and_die_at_once(
+    database: Database, serve: Serve, connect: Connect, crowd: Crowd
+) -> None:
+    service = await serve(
+        database, max_connections_per_user=MANY, max_connections_per_address=0, ping_seconds=60
+    )
+    calendar = Calendar(database)
+    company, own = await calendar.company("u1"), await calendar.company("witness")
+    witness = await connect(service, "witness", own)
+    process = psutil.Process(service.pid)
+    files = process.num_fds()
+    members = crowd(MANY, "u1", company)
+    await asyncio.gather(*(each.visit(service) for each in members))
+    assert await metric(service, "notifier_subscribers ") == MANY + 1
+    await calendar.event(company)
+
+    async def heard() -> bool:
+        return all(each.positions == [2] for each in members)
+
+    await until(heard)
+    for each in members:
+        each.drop(reset=True)
+
+    async def nobody() -> bool:
+        return (
+            await metric(service, "notifier_subscribers ") == 1 and process.num_fds() <= files + 1
+        )
+
+    await until(nobody)
+    await disturbed(calendar, (witness, own))
+    later = await connect(service, "u1", company)
+    await later.quiet()
+
+
 async def test_no_user_has_more_sockets_than_allowed(
     database: Database, serve: Serve, connect: Connect
 ) -> None:
@@ -234,7 +325,7 @@ async def test_no_user_has_more_sockets_than_allowed(
     assert await fifth.closed() == 4429
 
 
-async def test_without_a_file_to_spare_the_old_stay_and_the_new_come_later(
+async def test_d16_without_a_file_to_spare_the_old_stay_and_the_new_come_later(
     database: Database, serve: Serve, connect: Connect, raw: Raw
 ) -> None:
     service = await serve(database)

@@ -47,7 +47,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("data", WRONG.values(), ids=WRONG)
-async def test_a_frame_that_breaks_the_protocol_is_closed_with_1002(
+async def test_d8_a_frame_that_breaks_the_protocol_is_closed_with_1002(
     service: Service, raw: Raw, data: bytes
 ) -> None:
     client = await raw.upgrade(service)
@@ -65,7 +65,7 @@ async def test_a_frame_that_breaks_the_protocol_is_closed_with_1002(
     ],
     ids=["in a close", "split", "split around a ping"],
 )
-async def test_bytes_that_are_no_text_are_closed_with_1007(
+async def test_d7_bytes_that_are_no_text_are_closed_with_1007(
     service: Service, raw: Raw, data: bytes
 ) -> None:
     client = await raw.upgrade(service)
@@ -75,7 +75,7 @@ async def test_bytes_that_are_no_text_are_closed_with_1007(
 
 
 @pytest.mark.parametrize("length", [64 * 1024 + 1, 1 << 31, (1 << 64) - 1])
-async def test_a_header_that_promises_too_much_is_enough_for_1009(
+async def test_d6_a_header_that_promises_too_much_is_enough_for_1009(
     service: Service, raw: Raw, length: int
 ) -> None:
     client = await raw.upgrade(service)
@@ -83,7 +83,7 @@ async def test_a_header_that_promises_too_much_is_enough_for_1009(
     assert await client.code() == 1009
 
 
-async def test_fragments_that_are_too_big_together_are_closed_with_1009(
+async def test_d5_fragments_that_are_too_big_together_are_closed_with_1009(
     service: Service, raw: Raw
 ) -> None:
     client = await raw.upgrade(service)
@@ -91,7 +91,7 @@ async def test_fragments_that_are_too_big_together_are_closed_with_1009(
     assert await client.code() == 1009
 
 
-async def test_a_fragmented_message_is_heard_and_a_ping_inside_it_answered(
+async def test_d5_a_fragmented_message_is_heard_and_a_ping_inside_it_answered(
     service: Service, raw: Raw
 ) -> None:
     client = await raw.upgrade(service)
@@ -101,6 +101,16 @@ async def test_a_fragmented_message_is_heard_and_a_ping_inside_it_answered(
     await client.send(data + frame(PING, b"still there?") + frame(CONT))
     assert await client.frame() == (PONG, b"still there?")
     assert await client.frame() == (TEXT, b'{"Type":"Pong"}')
+
+
+async def test_d7_a_letter_that_is_cut_in_two_is_heard_whole(service: Service, raw: Raw) -> None:
+    client = await raw.upgrade(service)
+    said = json.dumps(
+        {"type": "ping", "pad": "\u00fc\u20ac\U0001f5dd"}, ensure_ascii=False
+    ).encode()
+    for cut in range(1, len(said)):
+        await client.send(frame(TEXT, said[:cut], fin=False) + frame(CONT, said[cut:]))
+        assert await client.frame() == (TEXT, b'{"Type":"Pong"}')
 
 
 async def test_bytes_may_come_one_by_one(service: Service, raw: Raw) -> None:
@@ -135,7 +145,7 @@ async def test_what_was_said_before_a_mistake_is_answered_no_more(
 
 
 @pytest.mark.parametrize("payload", [b"", b"x" * 125, bytes(range(125))])
-async def test_a_ping_is_echoed(service: Service, raw: Raw, payload: bytes) -> None:
+async def test_d10_a_ping_is_echoed(service: Service, raw: Raw, payload: bytes) -> None:
     client = await raw.upgrade(service)
     await client.send(frame(PING, payload))
     assert await client.frame() == (PONG, payload)
@@ -172,7 +182,7 @@ async def test_a_client_that_closes_its_half_is_gone(service: Service, raw: Raw)
     assert await client.ended() == b""
 
 
-async def test_a_mistake_of_one_disturbs_no_other(
+async def test_d8_a_mistake_of_one_disturbs_no_other(
     service: Service, calendar: Calendar, connect: Connect, raw: Raw
 ) -> None:
     company = await calendar.company("u1")

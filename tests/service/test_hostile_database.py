@@ -23,13 +23,13 @@ TRAP = (
 
 
 @pytest.mark.parametrize("pooled", [False, True], ids=["directly", "through a pooler"])
-async def test_a_function_in_public_is_never_run_by_the_service(
+async def test_b17_a_function_in_public_is_never_run_by_the_service(
     pooled: bool, database: Database, serve: Serve, connect: Connect
 ) -> None:
     """Many databases let everybody create there; an exact type would be preferred to `anyelement`."""
     # Two spellings of one address: what is asked by the first one might go through a pooler.
-    direct = {"listen_database_url": database.dsn.replace("127.0.0.1", "localhost")}
-    service = await serve(database, **(direct if pooled else {}))
+    direct = database.dsn.replace("127.0.0.1", "localhost") if pooled else database.dsn
+    service = await serve(database, listen_database_url=direct)
     calendar = Calendar(database)
     company = await calendar.company("u1", "u2")
     await service.stop()

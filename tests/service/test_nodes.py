@@ -8,11 +8,13 @@ import signal
 from typing import Any
 
 import psutil
+import pytest
 
 from tests.clients import Client
 from tests.conftest import Connect, Serve
 from tests.databases import Database
 from tests.service.calendars import Calendar, positions
+from tests.service.crowd import Crowd, Member, visit_all
 from tests.service.test_floods import metric
 from tests.waiting import until
 
@@ -25,7 +27,7 @@ async def reach(client: Client, position: int) -> None:
     await client.heard(lambda messages: messages[-1].get("Position") == position)
 
 
-async def test_two_nodes_say_the_same_in_the_same_order(
+async def test_e4_two_nodes_say_the_same_in_the_same_order(
     database: Database, serve: Serve, connect: Connect
 ) -> None:
     services, calendar = [await serve(database), await serve(database)], Calendar(database)
@@ -49,7 +51,7 @@ async def test_two_nodes_say_the_same_in_the_same_order(
     assert positions(one.messages) == list(range(2, 102))
 
 
-async def test_a_killed_relay_is_followed_by_the_other_node(
+async def test_e1_a_killed_relay_is_followed_by_the_other_node(
     database: Database, serve: Serve, connect: Connect
 ) -> None:
     relay, other, calendar = await serve(database), await serve(database), Calendar(database)
@@ -73,7 +75,7 @@ async def test_a_killed_relay_is_followed_by_the_other_node(
     assert changes(back) == changes(living)
 
 
-async def test_a_node_that_goes_away_tells_its_clients_and_says_so_meanwhile(
+async def test_e1_a_node_that_goes_away_tells_its_clients_and_says_so_meanwhile(
     database: Database, serve: Serve, connect: Connect
 ) -> None:
     service, calendar = await serve(database, drain_seconds=2), Calendar(database)
@@ -104,7 +106,7 @@ async def test_a_node_that_goes_away_tells_its_clients_and_says_so_meanwhile(
     assert await service.ended() == 0
 
 
-async def test_nothing_is_lost_when_one_node_after_the_other_restarts(
+async def test_e2_nothing_is_lost_when_one_node_after_the_other_restarts(
     database: Database, serve: Serve, connect: Connect
 ) -> None:
     services, calendar = [await serve(database), await serve(database)], Calendar(database)
@@ -126,20 +128,85 @@ async def test_nothing_is_lost_when_one_node_after_the_other_restarts(
     assert heard + positions(client.messages) == list(range(2, 8))
 
 
-async def test_a_second_signal_ends_it_at_once(
-    database: Database, serve: Serve, connect: Connect
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+async def test_e2_a_thousand_clients_miss_nothing_while_both_nodes_restart_and_apps_write(
+    database: Database, serve: Serve, crowd: Crowd
 ) -> None:
-    service = await serve(database, drain_seconds=25)
-    for _ in range(30):
-        await connect(service)
+    """They come back by turns, as they were told to, and are level with a stranger in the end."""
+    services, calendar = [await serve(database), await serve(database)], Calendar(database)
+    company = await calendar.company("u1")
+    members = crowd(1000, "u1", company)
+    for number, service in enumerate(services):
+        await visit_all(members[number::2], service)
+    enough, written, told = asyncio.Event(), 1, []
+
+    async def write() -> None:
+        nonlocal written
+        while not enough.is_set():
+            await calendar.event(company)
+            written += 1
+            await asyncio.sleep(0.05)  # the app's own rhythm: a thousand hear each
+
+    async def stay(member: Member, at: int) -> None:
+        """What a client does: comes back after the wait that it was told, to the other node."""
+        while True:
+            assert member.link is not None
+            await member.link.ended
+            told.append((member.link.code, written, member.link.farewell["RetryAfterMs"]))
+            at = 1 - at
+            await asyncio.sleep(member.link.farewell["RetryAfterMs"] / 1000)
+            await member.visit(services[at])
+
+    writing = asyncio.create_task(write())
+    staying = [asyncio.create_task(stay(each, n % 2)) for n, each in enumerate(members)]
+    for count, service in zip((500, 1500), services, strict=True):
+
+        async def all_over(count: int = count) -> bool:
+            return sum(len(each.recovered) for each in members) == count
+
+        service.terminate()
+        assert await service.ended() == 0
+        await until(all_over)
+        await service.start()
+        await service.ready()
+    enough.set()
+    await writing
+
+    async def level() -> bool:
+        return all(each.positions[-1:] == [written] for each in members)
+
+    await until(level)
+    for task in staying:
+        task.cancel()
+    await asyncio.gather(*staying, return_exceptions=True)
+    for each in members:
+        assert each.positions == list(range(2, written + 1))
+        assert all(each.recovered)
+    assert {code for code, _, _ in told} == {1012}
+    # Neither all at once, nor all to come back at once.
+    assert len({position for _, position, _ in told}) > 20
+    assert len({wait for _, _, wait in told}) > 500
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+async def test_e1_a_second_signal_ends_it_at_once(
+    database: Database, serve: Serve, crowd: Crowd, second: signal.Signals
+) -> None:
+    """In the middle of a drain of some seconds: not everybody is told any more."""
+    service, calendar = await serve(database, drain_seconds=25), Calendar(database)
+    company = await calendar.company("u1")
+    members = crowd(1000, "u1", company)
+    await visit_all(members, service)
     service.terminate()
 
-    async def draining() -> bool:
-        return "going away" in service.log()
+    async def told() -> int:
+        return sum(each.link is not None and bool(each.link.farewell) for each in members)
 
-    await until(draining)
-    service.send(signal.SIGINT)
-    await service.ended()
+    await until(told)
+    service.send(second)
+    assert await service.ended() == 0
+    assert 0 < await told() < 1000
 
 
 async def test_workers_are_nodes_of_their_own(

@@ -98,7 +98,7 @@ async def test_a_foreign_origin_is_refused_in_the_handshake(url: str, connect: C
     assert refused.value.response.status_code == 403
 
 
-async def test_a_slow_reader_is_cut_and_its_neighbour_goes_on(
+async def test_d1_a_slow_reader_is_cut_and_its_neighbour_goes_on(
     database: Database, url: str, connect: Connect
 ) -> None:
     calendar = Calendar(database)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 
 from tests.conftest import Connect, Serve
@@ -11,7 +12,7 @@ from tests.service.raw import PING, PONG, Raw, frame
 from tests.service.test_floods import follow, metric
 
 
-async def test_a_client_that_answers_no_ping_is_gone_with_its_session(
+async def test_d2_a_client_that_answers_no_ping_is_gone_with_its_session(
     database: Database, serve: Serve, connect: Connect, raw: Raw
 ) -> None:
     service, calendar = await serve(database, ping_seconds=0.3), Calendar(database)
@@ -27,7 +28,7 @@ async def test_a_client_that_answers_no_ping_is_gone_with_its_session(
     await alive.quiet()
 
 
-async def test_only_the_pong_that_was_asked_for_proves_life(
+async def test_d2_only_the_pong_that_was_asked_for_proves_life(
     database: Database, serve: Serve, raw: Raw
 ) -> None:
     service = await serve(database, ping_seconds=0.3)
@@ -37,7 +38,7 @@ async def test_only_the_pong_that_was_asked_for_proves_life(
     assert await client.code() is None
 
 
-async def test_a_process_that_stood_still_does_not_blame_its_clients(
+async def test_d17_a_process_that_stood_still_does_not_blame_its_clients(
     database: Database, serve: Serve, connect: Connect
 ) -> None:
     service, calendar = await serve(database, ping_seconds=0.4), Calendar(database)
@@ -46,6 +47,7 @@ async def test_a_process_that_stood_still_does_not_blame_its_clients(
     service.send(signal.SIGSTOP)
     for _ in range(300):
         await calendar.event(company)
+    await asyncio.sleep(5)  # the fault's own length: several times what a pong may take
     service.send(signal.SIGCONT)
     for client in clients:
         heard = await client.heard(lambda messages: messages[-1].get("Position") == 301)
@@ -53,3 +55,5 @@ async def test_a_process_that_stood_still_does_not_blame_its_clients(
         await client.send({"type": "ping"})
         await client.next("Pong")
     assert await metric(service, "notifier_closed_total") == 0
+    assert await metric(service, "notifier_loop_delay_seconds_sum") > 3
+    assert "the event loop was blocked" in service.log()

@@ -75,7 +75,7 @@ async def says(service: Service, words: str) -> bool:
     return False
 
 
-async def test_a_database_that_cannot_be_reached_is_waited_for(
+async def test_e10_a_database_that_cannot_be_reached_is_waited_for(
     mortal: EmbeddedPostgres, mortal_database: Database, serve: Serve
 ) -> None:
     """It may start later than we do: alive and not ready, and why, until it is there."""
@@ -83,21 +83,24 @@ async def test_a_database_that_cannot_be_reached_is_waited_for(
     service = await serve(mortal_database, ready=False)
     await until(partial(says, service, "cannot reach the database"))
     assert (await service.get("/livez")).is_success
+    assert "cannot reach the database 127.0.0.1" in service.log()
     mortal.start()
     await service.ready()
 
 
-async def test_a_database_without_our_schema_is_waited_for_and_the_remedy_named(
+async def test_e10_a_database_without_our_schema_is_waited_for_and_the_remedy_named(
     database: Database, serve: Serve
 ) -> None:
     await database.execute("DROP SCHEMA notifier CASCADE")
     service = await serve(database, ready=False)
     await until(partial(says, service, "notifier migrate"))
+    assert (await service.get("/livez")).is_success
+    assert "run: notifier migrate" in service.log()
     await migrate(database.dsn, calendar=True)
     await service.ready()
 
 
-async def test_a_service_that_waits_for_its_database_can_be_ended(serve: Serve) -> None:
+async def test_e10_a_service_that_waits_for_its_database_can_be_ended(serve: Serve) -> None:
     service = await serve("postgresql://nobody@127.0.0.1:1/none", ready=False)
     await until(partial(says, service, "cannot reach the database"))
     service.terminate()

@@ -1,4 +1,4 @@
-"""docs/threats.md names tests: all of them exist."""
+"""docs/threats.md and docs/faults.md name tests: all of them exist."""
 
 from __future__ import annotations
 
@@ -10,11 +10,27 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LINES = [
-    line
-    for line in (ROOT / "docs" / "threats.md").read_text().splitlines()
-    if line.startswith("| ") and not line.startswith(("| threat ", "| fault "))
-]
+
+NUMBERS = {
+    "A": {*range(1, 13), 15, 18, 19, 23, *range(25, 29)},
+    "B": {*range(1, 11), 13, 14, 16, 17, 18},
+    "C": {*range(1, 18)},
+    "D": {*range(1, 12), 16, 17},
+    "E": {*range(1, 5), 8, 10},
+}
+"""The faults that are made."""
+
+
+def rows(document: str) -> list[str]:
+    """The lines of its tables, without their heads."""
+    return [
+        line
+        for line in (ROOT / "docs" / document).read_text().splitlines()
+        if line.startswith("| ") and not line.startswith(("| threat ", "| | "))
+    ]
+
+
+THREATS, FAULTS = rows("threats.md"), rows("faults.md")
 
 
 @cache
@@ -26,17 +42,35 @@ def named_in(path: str) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("line", LINES, ids=[line[2:40] for line in LINES])
-def test_every_threat_names_tests_that_exist(line: str) -> None:
-    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", line)
-    assert named
-    for path, name in named:
+def cited(line: str) -> list[tuple[str, str]]:
+    """Files and names of the tests in a line."""
+    return re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", line)
+
+
+@pytest.mark.parametrize("line", [*THREATS, *FAULTS], ids=lambda line: line[2:40])
+def test_every_line_names_tests_that_exist(line: str) -> None:
+    assert cited(line)
+    for path, name in cited(line):
         assert name in named_in(path), f"{path}::{name}"
 
 
-def test_each_fault_of_access_has_its_line_and_tests_of_its_number() -> None:
-    faults = [line for line in LINES if re.match(r"\| C\d+ ", line)]
-    assert [line.split()[1] for line in faults] == [f"C{number}" for number in range(1, 18)]
-    for line in faults:
-        number = line.split()[1].lower()
-        assert all(name.startswith(f"test_{number}_") for name in re.findall(r"::(\w+)`", line))
+@pytest.mark.parametrize("line", FAULTS, ids=lambda line: line[2:40])
+def test_a_fault_is_shown_by_tests_of_its_number(line: str) -> None:
+    number = line.split()[1].lower()
+    assert all(name.startswith(f"test_{number}_") for _, name in cited(line))
+
+
+def test_every_fault_is_in_the_table_once() -> None:
+    assert [line.split()[1] for line in FAULTS] == [
+        f"{letter}{number}" for letter, numbers in NUMBERS.items() for number in sorted(numbers)
+    ]
+
+
+def test_every_test_that_is_named_after_a_fault_is_in_the_table() -> None:
+    named = {
+        (str(path.relative_to(ROOT)), name)
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for name in named_in(str(path.relative_to(ROOT)))
+        if re.match(r"test_[abde]\d+_", name)  # of each C, many hold one part
+    }
+    assert named == {each for line in FAULTS if line[2] != "C" for each in cited(line)}
