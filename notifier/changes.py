@@ -88,8 +88,8 @@ class Change(NamedTuple):
 class Draft(NamedTuple):
     """A message that has no number yet: `head`, then the position, then `tail`.
 
-    Company "" is for every company that the log knows. A Resync is `open`: its head has gaps for
-    company and epoch, which `fill` closes.
+    Company "" is for every company that the log knows. A Resync has a `reason`, and its head has gaps
+    for company and epoch, which `fill` closes. `partial`: of the row it says key and company only.
     """
 
     company: str
@@ -97,7 +97,8 @@ class Draft(NamedTuple):
     tail: bytes
     at: datetime
     revokes: tuple[str, ...] = ()
-    open: bool = False
+    reason: str = ""
+    partial: bool = False
 
 
 class _Entry:
@@ -246,13 +247,13 @@ _order = itemgetter(0)
 def resync(company: str, reason: str, at: datetime, revokes: tuple[str, ...] = ()) -> Draft:
     """A Resync for one company or for every one."""
     head = b'{"Type":"Resync","Data":{"CompanyId":%%(company)s,"Reason":%s,"Epoch":%%(epoch)s}'
-    return Draft(company, head % _encode(reason), _tail(at, None), at, revokes, open=True)
+    return Draft(company, head % _encode(reason), _tail(at, None), at, revokes, reason)
 
 
 def fill(draft: Draft, company: str, epoch: str) -> Draft:
     """Closes the gaps of an open draft."""
     head = draft.head % {b"company": _encode(company), b"epoch": _encode(epoch)}
-    return draft._replace(company=company, head=head, open=False)
+    return draft._replace(company=company, head=head)
 
 
 def _rows(change: Change, watch: Watched) -> tuple[Row | None, Row | None, bool]:
@@ -376,10 +377,11 @@ def _draft(company: str, watch: Watched, entry: _Entry) -> tuple[int, Draft | No
     head = b'{"Type":"%b","Data":%b' % (name.encode(), _object(row, watch))
     if old is not None and new is not None:
         head = b'%b,"Old":%b' % (head, _object(former, watch))
-    if entry.partial or len(head) + len(tail) + POSITION_BYTES > MESSAGE_LIMIT:
+    partial = entry.partial or len(head) + len(tail) + POSITION_BYTES > MESSAGE_LIMIT
+    if partial:
         keys = {watch.key: row[watch.key], watch.company: row[watch.company]}
         head = b'{"Type":"%b","Data":%b,"Partial":true' % (name.encode(), _object(keys, watch))
-    return order, Draft(company, head, tail, entry.at)
+    return order, Draft(company, head, tail, entry.at, partial=partial)
 
 
 def _object(row: Row, watch: Watched) -> bytes:

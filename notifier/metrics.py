@@ -11,6 +11,9 @@ CHANGES = Counter("notifier_changes_total", "Changes that the relay has read")
 MESSAGES = Counter("notifier_messages_total", "Messages that the relay has stored")
 BATCHES = Counter("notifier_batches_total", "Batches that the relay has stored")
 BROKEN = Counter("notifier_broken_changes_total", "Changes that no company could be found for")
+PARTIAL = Counter(
+    "notifier_partial_messages_total", "Messages with keys only: too large, or no text for JSON"
+)
 RECEIVED = Counter(
     "notifier_received_messages_total", "Messages that this node took from the stream"
 )

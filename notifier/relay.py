@@ -285,9 +285,11 @@ class _Lead:
         seq = self._place.seq
         for draft in drafts:
             for company in everyone if draft.company == EVERY_COMPANY else (draft.company,):
-                ready = fill(draft, company, self._place.epoch) if draft.open else draft
-                if draft.open:
-                    metrics.RESYNCS.labels("written").inc()
+                ready = fill(draft, company, self._place.epoch) if draft.reason else draft
+                if draft.reason:
+                    metrics.RESYNCS.labels(draft.reason).inc()
+                elif draft.partial:
+                    metrics.PARTIAL.inc()
                 seq += 1
                 position = self._heads[company] = self._heads[company] + 1
                 messages.append(
@@ -442,7 +444,9 @@ class _Lead:
         return True
 
     async def _begin_epoch(self, reason: str) -> None:
+        before = self._place.seq
         await self._log.begin_epoch(self._place, reason)
+        metrics.RESYNCS.labels(reason).inc(self._place.seq - before)
         self._heads.clear()
         self._read = self._place.cursor
         await self._log.keep(self._place)

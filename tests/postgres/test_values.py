@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+from prometheus_client import REGISTRY
 
 from notifier.schema import migrate
 from notifier.settings import Watch
@@ -242,6 +243,22 @@ async def test_b18_a_large_transaction_with_poison_in_it_is_heard_all_the_same(
     assert types(heard) == ["DocCreated"] * 505
     assert [_body(message) for message in heard[-5:]] == [_said(number) for number in range(5)]
     assert [m["Data"]["Body"] for m in await relay.heard("c2")] == ["\0"] * 500
+
+
+async def test_b18_what_is_heard_by_its_keys_is_counted_and_so_is_who_must_read_afresh(
+    watching: Watching, app: Connection
+) -> None:
+    def counted(name: str, **labels: str) -> float:
+        return REGISTRY.get_sample_value(f"notifier_{name}_total", labels) or 0
+
+    relay = await watching("body json")
+    partial, afresh = counted("partial_messages"), counted("resyncs", reason="truncate")
+    for number, poison in enumerate(POISON):
+        await app.execute(f"INSERT INTO docs VALUES ({number}, 'c', '{poison}')")
+    await app.execute("TRUNCATE docs")
+    assert types(await relay.heard("c")) == ["DocCreated"] * len(POISON) + ["Resync"]
+    assert counted("partial_messages") == partial + len(UNREADABLE)
+    assert counted("resyncs", reason="truncate") == afresh + 1
 
 
 async def test_b18_a_type_that_cannot_become_json_is_heard_by_its_keys(

@@ -76,7 +76,7 @@ def row(company: str | None = "c", key: Any = 1, **values: Any) -> Values:
 
 def said(draft: Draft) -> Said:
     """The message that becomes of a draft, as number 7 of its company."""
-    if draft.open:
+    if draft.reason:
         draft = fill(draft, draft.company or "c", "e")
     message: Said = json.loads(b'%s,"Position":7%s' % (draft.head, draft.tail))
     assert message.pop("Position") == 7
