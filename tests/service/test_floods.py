@@ -280,7 +280,11 @@ async def test_d4_ten_thousand_come_at_once_stay_and_die_at_once(
     database: Database, serve: Serve, connect: Connect, crowd: Crowd
 ) -> None:
     service = await serve(
-        database, max_connections_per_user=MANY, max_connections_per_address=0, ping_seconds=60
+        database,
+        max_connections_per_user=MANY,
+        max_connections_per_address=0,
+        auth_timeout_seconds=120,
+        ping_seconds=60,
     )
     calendar = Calendar(database)
     company, own = await calendar.company("u1"), await calendar.company("witness")
