@@ -25,6 +25,7 @@ from notifier.pages import Pages
 from notifier.relay import Relay
 from notifier.session import Crowd, Parts, Session
 from notifier.settings import Settings, Watch
+from notifier.sql import read
 from notifier.stream import Asker, Stream
 from notifier.tokens import Tokens
 
@@ -37,12 +38,6 @@ CLOCK_SECONDS = 4.0
 
 DOOR_SECONDS = 30.0
 """How often somebody looks whether the server waits for us to go."""
-
-LEAVE = """
-SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-WHERE application_name LIKE 'notifier %' AND usename = current_user AND datname = current_database()
-    AND pid <> pg_backend_pid()
-"""
 
 LOOP_SECONDS = 1.0
 """How often the event loop is looked at."""
@@ -240,7 +235,7 @@ class Node:
             await asyncio.sleep(DOOR_SECONDS)
             if await waits_for_us(self._settings.listen_database):
                 with suppress(DatabaseError):  # it may be on its way up instead
-                    await self._askers[0].fetch(LEAVE)
+                    await self._askers[0].fetch(read("leave"))
                     self._askers[0].close()
                     _log.warning("the database shuts down, and is left")
 

@@ -130,17 +130,7 @@ class Log:
     async def watched(self) -> dict[str, Watched]:
         """What `notifier migrate` wrote down of the watched tables."""
         async with self._busy:
-            rows = await self._writer.fetch(
-                """
-                SELECT w.*, ARRAY(
-                    SELECT a.attname::text FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid
-                    WHERE a.attrelid = to_regclass(w.relation) AND a.attnum > 0
-                      -- a domain is printed by its base type
-                      AND t.typoutput IN ('json_out'::regproc, 'jsonb_out'::regproc)) AS untouched
-                FROM notifier.watches AS w
-                """,
-                timeout=DEADLINE_SECONDS,
-            )
+            rows = await self._writer.fetch(read("watched"), timeout=DEADLINE_SECONDS)
         return {
             row["entity"]: Watched(
                 entity=row["entity"],
