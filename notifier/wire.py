@@ -371,23 +371,19 @@ class GuardedHttp(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._head is not None:
-            room = HEAD_BYTES - self._head
-            if len(data) > room:
-                super().data_received(data[:room])
-                data = data[room:]  # of the body, if this was the whole head
-                if self.transport.is_closing() or self.transport.get_protocol() is not self:
-                    return
-                if self._head is not None:
-                    self.transport.write(HEAD_TOO_LARGE)
-                    self.transport.close()
-                    return
-            else:
-                self._head += len(data)
-        super().data_received(data)
+        """Takes as much as a head may still say; what is left is of the body, or one byte too many."""
+        while data and not self.transport.is_closing() and self.transport.get_protocol() is self:
+            room = len(data) if self._head is None else HEAD_BYTES - self._head
+            if not room:
+                self.transport.write(HEAD_TOO_LARGE)
+                self.transport.close()
+                return
+            piece, data = data[:room], data[room:]
+            if self._head is not None:
+                self._head += len(piece)
+            super().data_received(piece)
 
     def on_message_begin(self) -> None:
-        self._head = 0
         self._watch()
         super().on_message_begin()
 
@@ -396,6 +392,7 @@ class GuardedHttp(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
+        self._head = 0  # of the next request
         self._relax()
         super().on_message_complete()
 

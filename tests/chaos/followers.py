@@ -81,7 +81,7 @@ class Follower:
     def stay(self) -> None:
         """From now on it leaves only when it is thrown out."""
         self._staying = True
-        if self._visiting is not None:
+        if self._visiting is not None and not self._visiting.expired():  # or it leaves once more
             self._visiting.reschedule(None)
 
     async def run(self) -> None:

@@ -57,6 +57,14 @@ async def test_a_head_in_one_piece_may_not_be_larger_than_in_many() -> None:
     assert (await answer(*pieces[:-1])).startswith(b"HTTP/1.1 431 ")
 
 
+async def test_a_head_may_be_as_large_as_that_and_not_a_byte_larger() -> None:
+    beginning, end = b"GET / HTTP/1.1\r\nConnection: close\r\nX: ", b"\r\n\r\n"
+    head = beginning.ljust(HEAD_BYTES - len(end), b"x")
+    assert (await answer(head, end)).startswith(b"HTTP/1.1 200 ")
+    assert (await answer(head, b"x", end)).startswith(b"HTTP/1.1 431 ")
+    assert (await answer(head + b"x" * len(end), b"x")).startswith(b"HTTP/1.1 431 ")
+
+
 async def test_what_is_no_request_is_refused_once() -> None:
     said = await answer(b"\0" * SIZE)
     assert said.count(b"HTTP/1.1 ") == 1
