@@ -104,7 +104,7 @@ class Recent:
             self._count(-len(self._items.popleft()[1]))
 
     def prepend(self, messages: Sequence[Message]) -> None:
-        """Takes older messages; some of them may have come meanwhile."""
+        """Takes older messages, unless a hole is left; some of them may have come meanwhile."""
         allowance = self._budget.allowance
         for message in reversed(messages):
             if message.position >= self.first:
@@ -509,8 +509,7 @@ class Hub:
                 return False
             if not older or older[0].position != after + 1:
                 return False
-            if older[-1].position + 1 >= channel.recent.first:
-                channel.recent.prepend(older)
+            channel.recent.prepend(older)
             return self._kept(older[0].stored)
         if after == channel.position:
             return True

@@ -725,6 +725,16 @@ async def test_what_is_beyond_retention_is_not_recovered(world: World, kept: boo
         assert recovered(line) == ((True, after) if after >= 5 else (False, 10))
 
 
+@pytest.mark.parametrize("after", [3, 4, 5])
+async def test_the_oldest_message_that_is_wanted_decides_about_retention(
+    world: World, after: int
+) -> None:
+    world.log.store(A, 10)
+    world.log.age(A, 5, 25)
+    _, line = await world.enter(after=after)
+    assert recovered(line) == ((True, after) if after == 5 else (False, 10))
+
+
 async def test_what_the_log_has_no_more_is_not_recovered(world: World) -> None:
     world.log.store(A, 10)
     del world.log.stored[A][:4]
@@ -747,19 +757,47 @@ async def test_what_goes_from_the_log_during_a_replay_is_an_end(world: World) ->
     assert line.heard == [(A, position) for position in range(1, len(line.heard) + 1)]
 
 
-async def test_who_comes_from_a_quicker_node_waits_for_this_one(world: World) -> None:
+@pytest.mark.parametrize("after", [5, 6])
+async def test_who_comes_from_a_quicker_node_waits_for_this_one(world: World, after: int) -> None:
     world.log.say(A, 2)
     await world.enter("v")
     world.log.store(A, 4)
     session, line = await world.enter(company=None)
     world.door.members.add((A, "u"))
-    setting = asyncio.create_task(set_company(session, A, 5))
+    setting = asyncio.create_task(set_company(session, A, after))
     await settle()
     assert not setting.done()
     world.log.hear()
-    await setting
-    assert recovered(line) == (True, 5)
-    assert line.heard == [(A, 6)]
+    await settle()
+    assert setting.done()
+    assert recovered(line) == (True, after)
+    assert line.heard == [(A, position) for position in range(after + 1, 7)]
+
+
+async def test_who_has_as_much_as_this_node_costs_the_log_nothing(world: World) -> None:
+    world.log.say(A, 2)
+    await world.enter("v")
+    world.log.open.clear()
+    _, line = await world.enter(after=2)
+    assert recovered(line) == (True, 2)
+    assert world.log.pages == 0
+
+
+@pytest.mark.parametrize("room", [0, 1_000_000])
+@pytest.mark.parametrize("after", range(11))
+async def test_a_resume_is_complete_whatever_the_node_has_kept_of_it(
+    world: World, monkeypatch: pytest.MonkeyPatch, after: int, room: int
+) -> None:
+    monkeypatch.setattr("notifier.hub.RECENT_BYTES", room)
+    world.log.store(A, 10)
+    if not room:
+        await world.enter("v")
+        world.log.store(A, 1)
+        world.log.hear()
+    last = world.log.stored[A][-1].position
+    _, line = await world.enter(after=after)
+    assert recovered(line) == (True, after)
+    assert line.heard == [(A, position) for position in range(after + 1, last + 1)]
 
 
 async def test_who_comes_from_a_quicker_node_comes_again_when_this_one_is_late(
