@@ -339,7 +339,11 @@ REFUSED: dict[str, dict[str, Any]] = {
     "no sub": {"sub": DELETE},
     "no exp": {"exp": DELETE},
     "neither": {"sub": DELETE, "exp": DELETE},
-    **{f"{name} is {value!r}": {name: value} for name, values in ODD.items() for value in values},
+    **{
+        f"{name} is {value!r}".replace("\\", ""): {name: value}  # pytest finds no name with a \
+        for name, values in ODD.items()
+        for value in values
+    },
     "nbf is to come": {"nbf": NOW + 11},
     "nbf is far to come": {"nbf": 10**400},
     "iat is to come": {"iat": NOW + 11},
