@@ -247,6 +247,31 @@ async def test_an_integer_names_a_user_to_its_last_bit(
         assert not await may(str(COMPANY), str(other)), other
 
 
+@pytest.mark.parametrize("kind", ["uuid", "bigint"])
+async def test_an_id_of_another_type_costs_those_who_ask_at_the_same_time_no_query(
+    database: Database, kind: str
+) -> None:
+    user = {"uuid": NIL[:-1] + "1", "bigint": "1"}[kind]
+    await database.execute(f"ALTER TABLE employees ALTER COLUMN user_id TYPE {kind} USING NULL")
+    await database.execute("INSERT INTO companies (id, name) VALUES ($1, 'A')", COMPANY)
+    await database.execute(
+        f"INSERT INTO employees (company_id, user_id, name) VALUES ($1, $2::text::{kind}, 'U')",
+        COMPANY,
+        user,
+    )
+    asker = Asker(database.dsn, "test", pooled=False)
+    membership = Membership(asker, "employees", None)
+    odd = ["", "x", "1.0", user + " ", f"{{{user}}}", str(2**63), str(-(2**63)), "9" * 19]
+    pairs = [(str(COMPANY), user), *((company, user) for company in odd)]
+    pairs += [(str(COMPANY), other) for other in odd]
+    answers = await asyncio.gather(
+        *(membership.may(Identity(user, 1e12, None), company) for company, user in pairs)
+    )
+    asker.close()
+    assert answers == [True] + [False] * 16
+    assert asker.queries == 2
+
+
 async def test_a_question_that_cannot_be_asked_is_no_answer(
     database: Database, asking: Asking
 ) -> None:

@@ -108,6 +108,8 @@ async def test_a_token_for_development_is_good() -> None:
     assert identity.user == "u1"
     assert identity.companies == frozenset(["7", UUID.lower()])
     assert identity.expires_at == pytest.approx(time.time() + 60, abs=5)
+    said = jwt.decode(token, options={"verify_signature": False})
+    assert said["exp"] - said["iat"] == 60
 
 
 async def test_a_token_for_development_can_satisfy_every_setting() -> None:
