@@ -118,7 +118,6 @@ class Stream:
         self._seq = 0
         self._fed = False
         self._rung = asyncio.Event()
-        self._known: set[str] = set()
 
     # --- the stream
 

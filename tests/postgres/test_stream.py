@@ -16,6 +16,7 @@ import pytest
 
 from notifier import stream as streams
 from notifier.errors import DatabaseError, Misplaced, SchemaMissing, Unreachable
+from notifier.frames import body
 from notifier.health import Health
 from notifier.hub import Channel
 from notifier.links import Connection, connect
@@ -582,7 +583,7 @@ async def test_a_log_that_was_emptied_is_said(log: Log, node: Node, database: Da
     await log.database.execute("DELETE FROM notifier.log")
     link, returned = await connect(database.dsn, "test"), asyncio.Event()
     returned.set()
-    with pytest.raises(SchemaMissing):
+    with pytest.raises(SchemaMissing, match="run: notifier migrate"):
         await node.stream._probe(link, "nonce", returned)
     link.terminate()
 
@@ -602,6 +603,28 @@ async def test_a_probe_shows_what_it_has_seen(log: Log, node: Node) -> None:
     await log.database.execute("ALTER TABLE events DISABLE TRIGGER USER")
     node.begin()
     await node.says("triggers are missing or disabled on public.events")
+
+
+async def test_a_probe_sees_the_relay_and_what_waits_for_it(
+    database: Database, make_node: Callable[..., Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "PROBE_SECONDS", 0.05)
+    await database.execute("INSERT INTO companies (name) VALUES ('A')")
+    await database.execute("UPDATE notifier.changes_0 SET at = at - interval '1 minute'")
+    leader = await database.connect()
+    await leader.execute("SELECT pg_advisory_lock(7815279000)")  # as a relay does that leads
+    node = make_node()
+    node.begin()
+    await node.says("changes wait")
+    await database.execute("TRUNCATE notifier.changes_0")
+
+    async def ready() -> bool:
+        await leader.execute("SELECT")  # it is alive
+        return node.health.reason() is None
+
+    await until(ready)
+    await leader.close()
+    await node.says("nobody relays")
 
 
 async def test_a_standby_cannot_be_listened_to(database: Database, node: Node) -> None:
@@ -678,6 +701,15 @@ async def test_pages_are_each_companys_from_where_it_was_asked_in_its_epoch(
     ]
     assert pages[0] == (await log.stored())[5:]
     assert node.asker.queries == 2  # one for each epoch
+
+
+async def test_the_hub_resumes_from_the_log(log: Log, node: Node) -> None:
+    await log.store("a", 3)
+    await node.start()
+    channel = await node.hub.open("a")
+    assert [await node.hub.reaches(channel, after) for after in range(5)] == [True] * 4 + [False]
+    bodies = [body(framed) for framed in await node.hub.page(channel, 1)]
+    assert bodies == [message.body for message in await log.stored()][1:]
 
 
 async def test_pages_are_asked_for_a_hundred_at_once(log: Log, node: Node) -> None:
