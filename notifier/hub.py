@@ -405,8 +405,6 @@ class Hub:
             else:
                 channel.recent.forget()
                 del self._channels[company]
-        for early in self._early.values():
-            early.clear()
 
     def lose(self) -> None:
         """Messages were missed that are not in the log any more: everybody must resume, or cannot."""
