@@ -281,9 +281,13 @@ async def test_what_nobody_rang_for_is_heard_with_the_next_probe(
     node = make_node()
     await node.start()
     ear = await node.listen()
-    for count in (1, 2):
+    link = "SELECT pid FROM pg_stat_activity WHERE application_name = 'notifier node'"
+    link += " AND datname = current_database()"
+    pid = await log.database.fetchval(link)
+    for count in (1, 2, 3):
         await log.store()
         await ear.hears(count)
+    assert await log.database.fetchval(link) == pid
 
 
 @pytest.mark.parametrize("count", [1, 3, 6, 7])
@@ -412,6 +416,20 @@ async def test_a_forged_notification_is_at_most_a_reason_to_look(log: Log, node:
     assert not faults
 
 
+async def test_many_forged_notifications_cost_few_looks(
+    log: Log, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "GRACE_SECONDS", 1.0)
+    await node.start()
+    ear = await node.listen()
+    looks = node.stream.looks
+    for _ in range(200):
+        await log.ring("9" * 19)
+    await log.say()
+    await ear.hears(1)
+    assert node.stream.looks < looks + 10
+
+
 # --- a relay on this node
 
 
@@ -430,11 +448,18 @@ async def test_what_the_relay_of_this_node_hands_over_is_heard_at_once_and_not_r
     await node.rung()  # and now a moment is left to the relay
     node.stream.take(epoch, messages[3:5])
     assert len(ear.bodies) == 5
+
+    async def over() -> bool:
+        return not node.stream._rung.is_set()
+
+    await until(over)
+    assert node.stream.looks == looks
+    await log.ring(6)
+    await node.rung()
     node.stream.take(epoch, messages[5:])
-    await log.ring(6)  # too late to be news
     assert len(ear.bodies) == 6
     assert node.stream.looks == looks
-    await log.say("b")  # the relay is another node's from now on
+    await log.say("b")  # the relay is another node's from now on, and has rung in that moment
     await other.hears(1)
     assert node.stream.looks == looks + 1
     assert len(ear.bodies) == 6
