@@ -297,9 +297,16 @@ async def test_much_is_read_in_pages_and_heard_in_order(
     monkeypatch.setattr(streams, "PAGE", 3)
     await node.start()
     ear = await node.listen()
-    looks = node.stream.looks
+    looks, sizes, deliver = node.stream.looks, list[int](), node.hub.deliver
+
+    def delivered(messages: Sequence[Message]) -> None:
+        sizes.append(len(messages))
+        deliver(messages)
+
+    monkeypatch.setattr(node.hub, "deliver", delivered)
     await log.say("a", count)
     await ear.hears(count)
+    assert max(sizes) <= 3
     assert ear.bodies == [message.body for message in await log.stored()]
     await log.say("a")
     await ear.hears(count + 1)
@@ -855,10 +862,11 @@ async def test_a_question_that_nobody_waits_for_ends_with_its_link(
     assert await pid(asker) != first
 
 
-async def test_what_the_schema_lacks_is_said(asker: Asker) -> None:
+async def test_what_the_schema_lacks_is_said_and_where(database: Database, asker: Asker) -> None:
     for _ in range(2):
-        with pytest.raises(SchemaMissing):
+        with pytest.raises(SchemaMissing, match=database.name):
             await asker.fetch("SELECT FROM nothing")
+        await pid(asker)  # the second time on a link that was there
     with pytest.raises(DatabaseError, match="syntax error"):
         await asker.fetch("SELECT FROM")
 
