@@ -65,7 +65,7 @@ class Addresses:
 def counted(host: str) -> str:
     """The address that a peer is counted by: of IPv6 the /64, which is one customer's."""
     try:
-        address = ip_address(host.partition("%")[0])
+        address = ip_address(host)
     except ValueError:
         return host
     if not isinstance(address, IPv6Address):
@@ -78,8 +78,6 @@ def counted(host: str) -> str:
 def _count(counts: dict[str, int], address: str, change: int) -> None:
     if not address:
         return
-    count = counts.get(address, 0) + change
-    if count > 0:
-        counts[address] = count
-    else:
-        counts.pop(address, None)
+    counts[address] = counts.get(address, 0) + change
+    if not counts[address]:
+        del counts[address]

@@ -104,7 +104,7 @@ class Recent:
             self._count(-len(self._items.popleft()[1]))
 
     def prepend(self, messages: Sequence[Message]) -> None:
-        """Takes older messages; some of them may have come meanwhile."""
+        """Takes older messages, unless a hole is left; some of them may have come meanwhile."""
         allowance = self._budget.allowance
         for message in reversed(messages):
             if message.position >= self.first:
@@ -405,8 +405,6 @@ class Hub:
             else:
                 channel.recent.forget()
                 del self._channels[company]
-        for early in self._early.values():
-            early.clear()
 
     def lose(self) -> None:
         """Messages were missed that are not in the log any more: everybody must resume, or cannot."""
@@ -509,8 +507,7 @@ class Hub:
                 return False
             if not older or older[0].position != after + 1:
                 return False
-            if older[-1].position + 1 >= channel.recent.first:
-                channel.recent.prepend(older)
+            channel.recent.prepend(older)
             return self._kept(older[0].stored)
         if after == channel.position:
             return True

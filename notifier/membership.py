@@ -155,7 +155,7 @@ async def as_text(connection: Connection, query: str) -> None:
     """Lets the query's parameters be given as text, whatever their types are."""
     statement = await connection.prepare(query)
     for kind in statement.get_parameters():
-        if kind.schema == "pg_catalog" and kind.name not in ("text", "varchar"):
+        if kind.schema == "pg_catalog":
             await connection.set_type_codec(
                 kind.name, schema=kind.schema, encoder=str, decoder=str, format="text"
             )

@@ -141,11 +141,9 @@ class Crowd:
         self.addresses.leave(session.address)
         metrics.SOCKETS.set(len(self.sessions))
         if user is not None:
-            left = self._users.get(user, 0) - 1
-            if left > 0:
-                self._users[user] = left
-            else:
-                self._users.pop(user, None)
+            self._users[user] -= 1
+            if not self._users[user]:
+                del self._users[user]
 
 
 class Parts:

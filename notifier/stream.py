@@ -133,7 +133,6 @@ class Stream:
         self._seq = 0
         self._fed = False
         self._rung = asyncio.Event()
-        self._known: set[str] = set()
 
     # --- the stream
 
@@ -169,10 +168,13 @@ class Stream:
     async def _listen(self, connection: Connection) -> None:
         nonce = secrets.token_hex(8)
         returned = asyncio.Event()
+        told = 0  # the last seq that was rung for
 
         def heard(payload: str) -> None:
+            nonlocal told
             if payload.isdecimal() and payload.isascii() and len(payload) <= DIGITS:
                 if int(payload) > self._seq:
+                    told = int(payload)
                     self._rung.set()
             elif payload == nonce:
                 returned.set()
@@ -207,7 +209,8 @@ class Stream:
                 before = self._seq
                 await asyncio.sleep(GRACE_SECONDS)
                 if self._seq > before:
-                    self._rung.clear()
+                    if self._seq >= told and self._fed:
+                        self._rung.clear()
                     continue
                 self._fed = False
             self._rung.clear()

@@ -21,30 +21,50 @@ from tests.services import token
 
 Ask = Callable[[str, str], Awaitable[bool]]
 Asking = Callable[..., Ask]
+Memberships = Callable[..., Membership]
 
 COMPANY = UUID("aaaaaaaa-0000-4000-8000-00000000000a")
 NIL = "00000000-0000-0000-0000-000000000000"
 ODD = ["", " ", "*", "%", "0", "-1", "42 ", "042", "+42", "4_2", "٤٢", "1e1", "NaN", "null", "🗝"]
 ODD += ["9" * 19, "9" * 30, "-" + "9" * 19, "' OR true --", '"', "{}", "{42}", "\\", "\x1f", NIL]
 
+TO_TEXT = """
+ALTER TABLE events DROP CONSTRAINT events_company_id_fkey;
+ALTER TABLE employees DROP CONSTRAINT employees_company_id_fkey;
+ALTER TABLE events ALTER COLUMN company_id TYPE {kind};
+ALTER TABLE employees ALTER COLUMN company_id TYPE {kind};
+"""
+UNRULED = "ALTER TABLE employees DROP CONSTRAINT employees_company_id_user_id_key;"
+ADD = "INSERT INTO employees (company_id, user_id, name) VALUES ($1, $2, 'U')"
+
 
 @pytest.fixture
-async def asking() -> AsyncIterator[Asking]:
-    """Makes a function that says whether a company is a user's."""
+async def memberships() -> AsyncIterator[Memberships]:
+    """Makes memberships that ask a database."""
     askers: list[Asker] = []
 
-    def make(dsn: str, query: str | None = None) -> Ask:
+    def make(dsn: str, query: str | None = None) -> Membership:
         askers.append(Asker(dsn, "test", pooled=False, pinned=query is None))
-        membership = Membership(askers[-1], "employees", query)
+        return Membership(askers[-1], "employees", query)
+
+    yield make
+    for asker in askers:
+        asker.close()
+
+
+@pytest.fixture
+def asking(memberships: Memberships) -> Asking:
+    """Makes a function that says whether a company is a user's."""
+
+    def make(dsn: str, query: str | None = None) -> Ask:
+        membership = memberships(dsn, query)
 
         async def ask(company: str, user: str) -> bool:
             return await membership.may(Identity(user, 1e12, None), company)
 
         return ask
 
-    yield make
-    for asker in askers:
-        asker.close()
+    return make
 
 
 @pytest.mark.parametrize(
@@ -156,6 +176,102 @@ async def test_without_a_table_of_members_it_is_said_and_nobody_is_let_in(
     assert not await may(str(COMPANY), "u1")
 
 
+@pytest.mark.parametrize(
+    ("change", "definite"),
+    [
+        ("SELECT", True),
+        ("ALTER TABLE employees ALTER COLUMN user_id TYPE bigint USING 1", True),
+        (TO_TEXT.format(kind="text"), False),  # a uuid may have a row in either spelling
+        (UNRULED, False),
+        (UNRULED + "CREATE UNIQUE INDEX ON employees (company_id, user_id)", True),
+        (UNRULED + "CREATE UNIQUE INDEX ON employees (company_id, user_id, name)", False),
+        (UNRULED + "CREATE UNIQUE INDEX ON employees (company_id, user_id) WHERE name > ''", False),
+        ("UPDATE notifier.watches SET member = 'title' WHERE entity = 'Event'", False),
+    ],
+)
+async def test_the_loss_of_a_row_is_that_of_the_company_where_nobody_can_have_two(
+    database: Database, memberships: Memberships, change: str, definite: bool
+) -> None:
+    await database.execute(change)
+    membership = memberships(database.dsn)
+    assert membership.definite is False, "nobody has looked yet"
+    assert not await membership.may(Identity("1", 1e12, None), str(COMPANY))
+    assert membership.definite is definite
+    assert membership.follows_rows
+
+
+async def test_with_a_query_the_loss_of_a_row_is_only_a_reason_to_ask(
+    database: Database, memberships: Memberships
+) -> None:
+    membership = memberships(database.dsn, "SELECT $1 = $2")
+    for user, may in (("a", True), ("b", False)):
+        assert await membership.may(Identity(user, 1e12, None), "a") is may
+    assert membership.definite is False
+    assert membership.follows_rows
+    assert membership.piece < memberships(database.dsn).piece
+
+
+async def test_who_are_asked_about_at_once_are_each_answered_for_themselves(
+    latin: Database, memberships: Memberships
+) -> None:
+    """One cannot be written, so the others are asked about one by one."""
+    await latin.execute("INSERT INTO companies (id, name) VALUES ($1, 'A')", COMPANY)
+    await latin.execute(ADD, str(COMPANY), "u1")
+    asker = Asker(latin.dsn, "test", pooled=False)
+    membership = Membership(asker, "employees", None)
+    for users in (["u1", "u2", "u1", "u3"], ["u2", "u1", "\N{KEY}", "u3"]):
+        answers = await asyncio.gather(
+            *(membership.may(Identity(user, 1e12, None), str(COMPANY)) for user in users)
+        )
+        assert answers == [user == "u1" for user in users]
+    asker.close()
+    assert asker.queries == 1 + 1 + 5
+
+
+@pytest.mark.parametrize(("kind", "bits"), [("smallint", 16), ("integer", 32), ("bigint", 64)])
+async def test_an_integer_names_a_user_to_its_last_bit(
+    database: Database, asking: Asking, kind: str, bits: int
+) -> None:
+    largest = 2 ** (bits - 1) - 1
+    await database.execute(f"ALTER TABLE employees ALTER COLUMN user_id TYPE {kind} USING 1")
+    await database.execute("INSERT INTO companies (id, name) VALUES ($1, 'A')", COMPANY)
+    users = [largest, -largest, 0, 10]
+    for user in users:
+        await database.execute(
+            "INSERT INTO employees (company_id, user_id, name) VALUES ($1, $2, 'U')", COMPANY, user
+        )
+    may = asking(database.dsn)
+    answers = [await may(str(COMPANY), str(user)) for user in users]
+    assert answers == [True] * 4
+    for other in (largest + 1, -largest - 2, 2**bits, 2**bits + 10, 1, "-0", "00", "010"):
+        assert not await may(str(COMPANY), str(other)), other
+
+
+@pytest.mark.parametrize("kind", ["uuid", "bigint"])
+async def test_an_id_of_another_type_costs_those_who_ask_at_the_same_time_no_query(
+    database: Database, kind: str
+) -> None:
+    user = {"uuid": NIL[:-1] + "1", "bigint": "1"}[kind]
+    await database.execute(f"ALTER TABLE employees ALTER COLUMN user_id TYPE {kind} USING NULL")
+    await database.execute("INSERT INTO companies (id, name) VALUES ($1, 'A')", COMPANY)
+    await database.execute(
+        f"INSERT INTO employees (company_id, user_id, name) VALUES ($1, $2::text::{kind}, 'U')",
+        COMPANY,
+        user,
+    )
+    asker = Asker(database.dsn, "test", pooled=False)
+    membership = Membership(asker, "employees", None)
+    odd = ["", "x", "1.0", user + " ", f"{{{user}}}", str(2**63), str(-(2**63)), "9" * 19]
+    pairs = [(str(COMPANY), user), *((company, user) for company in odd)]
+    pairs += [(str(COMPANY), other) for other in odd]
+    answers = await asyncio.gather(
+        *(membership.may(Identity(user, 1e12, None), company) for company, user in pairs)
+    )
+    asker.close()
+    assert answers == [True] + [False] * 16
+    assert asker.queries == 2
+
+
 async def test_a_question_that_cannot_be_asked_is_no_answer(
     database: Database, asking: Asking
 ) -> None:
@@ -217,7 +333,7 @@ async def test_a_query_may_ask_tables_of_any_shape(
     )
     assert await may(company, user)
     for other in others:
-        assert not await may(other, user), other
+        assert await may(other, user) is False, other
     for other in ("43", "x", "", "' OR true --", "9" * 30):
         assert not await may(company, other), other
     assert await may(company, user)
@@ -387,14 +503,6 @@ async def test_where_rows_decide_the_token_lets_nobody_in(
 
 
 # --- uuids in columns of text
-
-TO_TEXT = """
-ALTER TABLE events DROP CONSTRAINT events_company_id_fkey;
-ALTER TABLE employees DROP CONSTRAINT employees_company_id_fkey;
-ALTER TABLE events ALTER COLUMN company_id TYPE {kind};
-ALTER TABLE employees ALTER COLUMN company_id TYPE {kind};
-"""
-ADD = "INSERT INTO employees (company_id, user_id, name) VALUES ($1, $2, 'U')"
 
 
 @pytest.mark.parametrize("kind", ["text", "varchar(40)", "char(36)"])

@@ -35,11 +35,12 @@ from notifier.errors import (
 )
 from notifier.hub import SLICE, Hub
 from notifier.membership import Membership
-from notifier.messages import Message
+from notifier.messages import Message, timestamp
 from notifier.session import Crowd, Parts, Session
 from notifier.tokens import Identity, Tokens
 from tests.service.lines import Line
 from tests.services import SECRET, token
+from tests.timeless import timeless
 
 A, B = "company a", "company b"
 NOW = datetime.now(UTC)
@@ -269,6 +270,11 @@ async def test_the_removal_of_somebody_else_is_nobodys_question(
 
 async def test_his_own_removal_is_heard_and_nothing_after_it(world: World) -> None:
     session, line = await world.enter()
+    assert line.said[-1] == {
+        "Type": "SetCompanyResult",
+        "Success": True,
+        "Data": {"CompanyId": A, "Position": 0, "Epoch": "e"},
+    }
     _, other = await world.enter("v")
     asked = world.door.asked
     world.log.store(A, 3, revokes=("u",))
@@ -334,7 +340,7 @@ async def test_who_has_lost_a_company_is_told_and_hears_nothing_more(world: Worl
     await settle()
     world.log.say(A)
     assert line.heard == [(A, 1)]
-    assert line.kinds[-1] == "CompanyRevoked"
+    assert line.said[-1] == {"Type": "CompanyRevoked", "Data": {"CompanyId": A}}
 
 
 async def test_anybody_may_be_meant_although_rows_decide(world: World) -> None:
@@ -462,7 +468,7 @@ async def test_a_replay_ends_with_the_access(world: World, quick: bool) -> None:
     line.room.set()
     await setting
     assert len(line.heard) == begun
-    assert line.kinds[-1] == "CompanyRevoked"
+    assert line.said[-1] == {"Type": "CompanyRevoked", "Data": {"CompanyId": A}}
     assert session.following is None
 
 
@@ -691,6 +697,7 @@ async def test_a_socket_that_goes_in_the_middle_of_a_replay_hears_nothing_more(
     await settle()
     begun = len(line.heard)
     session.end(Expired())
+    assert isinstance(line.ended, Expired)
     line.room.set()
     await setting
     assert len(line.heard) == begun
@@ -744,6 +751,16 @@ async def test_what_is_beyond_retention_is_not_recovered(world: World, kept: boo
         assert recovered(line) == ((True, after) if after >= 5 else (False, 10))
 
 
+@pytest.mark.parametrize("after", [3, 4, 5])
+async def test_the_oldest_message_that_is_wanted_decides_about_retention(
+    world: World, after: int
+) -> None:
+    world.log.store(A, 10)
+    world.log.age(A, 5, 25)
+    _, line = await world.enter(after=after)
+    assert recovered(line) == ((True, after) if after == 5 else (False, 10))
+
+
 async def test_what_the_log_has_no_more_is_not_recovered(world: World) -> None:
     world.log.store(A, 10)
     del world.log.stored[A][:4]
@@ -766,19 +783,47 @@ async def test_what_goes_from_the_log_during_a_replay_is_an_end(world: World) ->
     assert line.heard == [(A, position) for position in range(1, len(line.heard) + 1)]
 
 
-async def test_who_comes_from_a_quicker_node_waits_for_this_one(world: World) -> None:
+@pytest.mark.parametrize("after", [5, 6])
+async def test_who_comes_from_a_quicker_node_waits_for_this_one(world: World, after: int) -> None:
     world.log.say(A, 2)
     await world.enter("v")
     world.log.store(A, 4)
     session, line = await world.enter(company=None)
     world.door.members.add((A, "u"))
-    setting = asyncio.create_task(set_company(session, A, 5))
+    setting = asyncio.create_task(set_company(session, A, after))
     await settle()
     assert not setting.done()
     world.log.hear()
-    await setting
-    assert recovered(line) == (True, 5)
-    assert line.heard == [(A, 6)]
+    await settle()
+    assert setting.done()
+    assert recovered(line) == (True, after)
+    assert line.heard == [(A, position) for position in range(after + 1, 7)]
+
+
+async def test_who_has_as_much_as_this_node_costs_the_log_nothing(world: World) -> None:
+    world.log.say(A, 2)
+    await world.enter("v")
+    world.log.open.clear()
+    _, line = await world.enter(after=2)
+    assert recovered(line) == (True, 2)
+    assert world.log.pages == 0
+
+
+@pytest.mark.parametrize("room", [0, 1_000_000])
+@pytest.mark.parametrize("after", range(11))
+async def test_a_resume_is_complete_whatever_the_node_has_kept_of_it(
+    world: World, monkeypatch: pytest.MonkeyPatch, after: int, room: int
+) -> None:
+    monkeypatch.setattr("notifier.hub.RECENT_BYTES", room)
+    world.log.store(A, 10)
+    if not room:
+        await world.enter("v")
+        world.log.store(A, 1)
+        world.log.hear()
+    last = world.log.stored[A][-1].position
+    _, line = await world.enter(after=after)
+    assert recovered(line) == (True, after)
+    assert line.heard == [(A, position) for position in range(after + 1, last + 1)]
 
 
 async def test_who_comes_from_a_quicker_node_comes_again_when_this_one_is_late(
@@ -1162,6 +1207,82 @@ async def test_a_life_of_years_is_waited_for_in_pieces(world: World) -> None:
     assert line.kinds == ["AuthenticationResult"]
 
 
+@pytest.fixture
+def shifted(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """On a timeless loop the clock goes with it, and goes wrong by the sum of these seconds."""
+    began, wrong = float(int(time.time())), list[float]()
+    monkeypatch.setattr(
+        time, "time", lambda: began + asyncio.get_running_loop().time() + sum(wrong)
+    )
+    return wrong
+
+
+@timeless
+async def test_who_does_not_say_who_he_is_goes_in_the_end() -> None:
+    world = World()
+    session, line = world.open()
+    await asyncio.sleep(world.parts.auth_timeout - 0.1)
+    assert line.ended is None
+    await asyncio.sleep(0.2)
+    assert isinstance(line.ended, NotAuthenticated)
+    assert session.ended
+
+
+@pytest.mark.parametrize(
+    ("life", "warned"), [(3 * 24 * 3600.0, 3 * 24 * 3600.0 - 60), (61, 1), (60, 48), (5, 4)]
+)
+@timeless
+async def test_a_token_is_good_until_it_ends_and_its_end_is_announced(
+    shifted: list[float], life: float, warned: float
+) -> None:
+    world, ends = World(), timestamp(time.time() + life)
+    session, line = world.open()
+    await authenticate(session, ttl=life)
+    await asyncio.sleep(warned - 0.1)
+    assert line.kinds == ["AuthenticationResult"]
+    await asyncio.sleep(0.2)
+    assert line.said[1:] == [{"Type": "TokenExpiring", "Data": {"ExpiresAt": ends}}]
+    await asyncio.sleep(life - warned + world.parts.leeway - 0.2)
+    assert line.ended is None
+    await asyncio.sleep(0.2)
+    assert isinstance(line.ended, Expired)
+    assert len(line.said) == 2
+
+
+@timeless
+async def test_a_token_that_has_ended_already_but_for_the_leeway_is_warned_of_and_ends(
+    shifted: list[float],
+) -> None:
+    world = World()
+    world.parts.tokens = Tokens(secret=SECRET, clock=time.time)
+    session, line = world.open()
+    await authenticate(session, ttl=-9.5)
+    await asyncio.sleep(0.4)
+    assert line.kinds == ["AuthenticationResult", "TokenExpiring"]
+    assert line.ended is None
+    await asyncio.sleep(0.2)
+    assert isinstance(line.ended, Expired)
+
+
+@timeless
+async def test_a_clock_that_goes_wrong_at_the_end_is_looked_at_once_a_minute(
+    shifted: list[float],
+) -> None:
+    world = World()
+    session, line = world.open()
+    await authenticate(session, ttl=100)
+    await asyncio.sleep(50)
+    shifted.append(-0.5)
+    await asyncio.sleep(60.1)
+    assert line.ended is None  # half a second is left
+    shifted.append(-1000)
+    await asyncio.sleep(1)
+    assert line.ended is None
+    shifted.append(1000)
+    await asyncio.sleep(59.6)
+    assert isinstance(line.ended, Expired)
+
+
 # --- addresses
 
 
@@ -1178,14 +1299,15 @@ async def test_c17_no_address_has_more_sockets_than_allowed(world: World) -> Non
             world.open("192.0.2.1")
     for _ in range(2):
         world.open("192.0.2.2")
-    for _ in range(4):
+    for _ in range(3):
         world.open()  # nobody knows from where
+        world.sessions.append(Session(world.parts, Line(quick=True)))
     first.forget()
     first.forget()
     world.open("192.0.2.1")
     with pytest.raises(TooMany):
         world.open("192.0.2.1")
-    assert len(world.crowd.sessions) == 8
+    assert len(world.crowd.sessions) == 10
 
 
 async def test_c17_bad_tokens_of_an_address_stand_in_line_and_no_good_one_behind_them(
@@ -1202,8 +1324,9 @@ async def test_c17_bad_tokens_of_an_address_stand_in_line_and_no_good_one_behind
     good, line = world.open("192.0.2.1")
     await authenticate(good)
     assert line.kinds == ["AuthenticationResult"]
-    with pytest.raises(Expired):  # a good one that is too late
-        await authenticate(world.open("192.0.2.1")[0], ttl=-60)
+    late = [authenticate(world.open("192.0.2.1")[0], ttl=-60) for _ in range(3)]
+    for end in await asyncio.gather(*late, return_exceptions=True):
+        assert isinstance(end, Expired)  # a good one that is too late
     with pytest.raises(BadToken):
         await guess(world.open("192.0.2.2")[0])
     for task in guessing:
@@ -1329,6 +1452,26 @@ async def test_a_session_is_written_to_with_care_while_its_wire_piles_up(world: 
     assert not channel._fast
     world.log.say(A)
     assert line.heard == [(A, 1), (A, 2), (A, 3)]
+
+
+async def test_a_session_is_written_to_as_its_wire_takes_it(world: World) -> None:
+    ways = []
+    for quick, deflates in ((False, False), (True, False), (True, True)):
+        session, line = world.open(quick=quick)
+        line.deflates = deflates
+        await authenticate(session)
+        world.door.members.add((A, "u"))
+        await set_company(session, A)
+        channel = world.log.hub.known(A)
+        assert channel is not None
+        groups: list[dict[Any, Any]] = [channel._slow, channel._fast, channel._deflating]
+        ways.append([session in group for group in groups])
+        session.slow_down()
+        assert session in channel._slow
+        session.speed_up()
+        ways.append([session in group for group in groups])
+    slow, fast, deflating = [[n == way for n in range(3)] for way in range(3)]
+    assert ways == [slow, slow, fast, fast, deflating, deflating]
 
 
 async def test_a_session_without_a_company_may_pile_up_as_well(world: World) -> None:

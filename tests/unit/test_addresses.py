@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import pytest
+from structlog.testing import capture_logs
 
-from notifier.addresses import Addresses, counted
+from notifier.addresses import TURN_SECONDS, Addresses, counted
 from notifier.errors import TooMany
+from tests.timeless import timeless
 
 
 @pytest.mark.parametrize(
@@ -44,6 +47,42 @@ async def test_a_refusal_that_is_given_up_leaves_the_line() -> None:
     with pytest.raises(asyncio.CancelledError):
         await waiting
     assert not addresses._lines
+
+
+@timeless
+async def test_who_is_refused_waits_for_his_turn_and_then_leaves_the_line() -> None:
+    addresses, now = Addresses(0), asyncio.get_running_loop().time
+    ends: list[float] = []
+
+    async def refuse(address: str) -> None:
+        await addresses.refuse(address, 1.0)
+        ends.append(now())
+
+    refusals = [asyncio.create_task(refuse(address)) for address in ("a", "a", "b", "a")]
+    await asyncio.sleep(1.001)
+    assert addresses._lines == {"a": 2}
+    await asyncio.gather(*refusals)
+    assert ends == pytest.approx([1.0, 1.0, 1.0 + TURN_SECONDS, 1.0 + 2 * TURN_SECONDS])
+    assert not addresses._lines
+
+
+def test_one_may_be_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("notifier.addresses.LONGEST_LINE", 1)
+    addresses = Addresses(1)
+    addresses.admit("a")
+    addresses.enter("a")
+    with pytest.raises(TooMany):
+        addresses.enter("a")
+
+
+def test_that_an_address_has_too_many_is_logged_once() -> None:
+    addresses = Addresses(1)
+    with capture_logs() as logs:
+        for address in ("a", "a", "a", "b", "b"):
+            with suppress(TooMany):
+                addresses.enter(address)
+    assert [line["sockets"] for line in logs] == [1]
+    assert "TRUSTED_PROXIES" in logs[0]["event"]
 
 
 def test_no_limit_is_none_and_one_is_to_the_socket() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import zlib
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from itertools import count
@@ -59,7 +60,10 @@ def positions(data: bytes) -> list[int]:
         extended = {126: 2, 127: 8}.get(data[1], 0)
         head = 2 + extended
         size = int.from_bytes(data[2:head]) if extended else data[1]
-        found.append(json.loads(data[head : head + size])["Position"])
+        text = data[head : head + size]
+        if data[0] & 0x40:
+            text = zlib.decompress(text + b"\0\0\xff\xff\x03\0", -15)
+        found.append(json.loads(text)["Position"])
         data = data[head + size :]
     return found
 
@@ -113,16 +117,17 @@ async def test_who_leaves_between_slices_hears_nothing_more_and_who_joins_nothin
     channel = channel_of(*listeners)
     channel.publish([message(1)])
     await asyncio.sleep(0)  # the first slice
-    last, late = listeners[-1], Listener()
-    channel.leave(last)
+    gone, late = listeners[SLICE], Listener()
+    channel.leave(gone)
     assert channel.position == 1
     channel.join(late, late.written.append)
-    channel.join(last, last.written.append)
+    channel.join(gone, gone.written.append)
     await written(channel)
-    assert last.positions() == late.positions() == []
+    assert gone.positions() == late.positions() == []
+    assert all(other.positions() == [1] for other in listeners if other is not gone)
     channel.publish([message(2)])
     await written(channel)
-    assert last.positions() == late.positions() == [2]
+    assert gone.positions() == late.positions() == [2]
 
 
 async def test_a_write_that_makes_its_subscriber_slow_writes_once() -> None:
@@ -248,7 +253,7 @@ async def test_a_subscriber_is_written_to_in_one_way_at_a_time() -> None:
     channel.publish([message(2)])
     channel.speed_up(own, fast.append)
     channel.speed_up(own, own.written.append)
-    channel.publish([message(3)])
+    channel.publish([message(3, size=1000)])
     assert len(channel) == 1
     channel.slow_down(own)
     channel.publish([message(4)])
@@ -257,6 +262,7 @@ async def test_a_subscriber_is_written_to_in_one_way_at_a_time() -> None:
     channel.publish([message(5)])
     assert own.positions() == [1, 2, 4]
     assert positions(b"".join(fast)) == [3]
+    assert len(fast[0]) > 1000  # nobody has asked for it to be compressed
 
 
 async def test_of_who_has_left_nothing_is_kept() -> None:
@@ -407,7 +413,52 @@ async def test_compressed_frames_go_out_in_slices_as_well() -> None:
     channel.publish([message(n, size=1000) for n in range(1, 4)])
     await written(channel)
     assert all(listener.written == packed[0].written for listener in packed)
+    assert packed[0].positions() == [1, 2, 3]
     assert len(b"".join(packed[0].written)) < 300
+
+
+async def test_who_takes_compressed_frames_and_leaves_hears_nothing_more() -> None:
+    leaver, stays = Listener(), Listener()
+    channel = Channel("c", 0, Budget())
+    for listener in (leaver, stays):
+        channel.join(listener, listener.written.append, deflates=True)
+    channel.publish([message(1, size=1000)])
+    channel.leave(leaver)
+    channel.publish([message(2, size=1000)])
+    assert leaver.positions() == [1]
+    assert stays.positions() == [1, 2]
+
+
+async def test_between_slices_each_is_written_to_as_he_takes_it_by_then() -> None:
+    """None of them is written to before the first slice was, and by then all take it otherwise."""
+    first = [Listener() for _ in range(SLICE)]
+    channel = channel_of(*first)
+    others = [Listener() for _ in range(3)]
+    slow, quick, packing = others
+    channel.join(slow, slow.written.append)
+    channel.join(quick, None)
+    channel.join(packing, None)
+    channel.publish([message(1, size=1000)])
+    await asyncio.sleep(0)  # the first slice
+    channel.slow_down(slow)
+    channel.speed_up(quick, quick.written.append)
+    channel.speed_up(packing, packing.written.append, deflates=True)
+    await written(channel)
+    channel.publish([message(2, size=1000)])
+    await written(channel)
+    assert [other.positions() for other in others] == [[1, 2]] * 3
+    assert len(packing.written[0]) > 1000  # nobody had asked for it when the slices began
+    assert len(packing.written[1]) < 100
+
+
+async def test_what_waits_is_forgotten_with_its_epoch_or_its_log() -> None:
+    for forget in (Channel.restart, Channel.lose):
+        channel = channel_of(*(Listener() for _ in range(SLICE + 1)))
+        channel.publish([message(1), message(2, revokes=("v",)), message(3)])
+        forget(channel)
+        assert channel._waiting == 0
+        await written(channel)
+        assert channel._waiting == 0
 
 
 async def test_a_company_that_outruns_its_sockets_sends_them_away_and_forgets_what_waited() -> None:

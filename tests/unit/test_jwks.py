@@ -70,6 +70,7 @@ class Provider(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         self.asked: list[str] = []
+        self.heard: dict[str, str] = {}
         self.status = 200
         self.body = b""
         self.location: str | None = None
@@ -99,6 +100,7 @@ class _Answer(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         provider = self.server
         provider.asked.append(self.path)
+        provider.heard = dict(self.headers)
         provider.was_asked.set()
         provider.gate.wait()
         drips, provider.drips = provider.drips, None
@@ -520,6 +522,28 @@ async def test_c5_an_answer_that_never_begins_keeps_nobody_waiting_and_is_one_th
         assert await good(hasty, token(RSA, kid="one"))
     assert len(provider.asked) == 2
     provider.close()
+
+
+async def test_a_provider_that_says_nothing_is_left_and_asked_again(
+    provider: Provider, hasty: Tokens, stopwatch: Stopwatch
+) -> None:
+    provider.gate.clear()
+    async with asyncio.timeout(10):
+        while len(provider.asked) < 2:
+            with pytest.raises(KeysUnavailable):
+                await hasty.verify(token(RSA, kid="one"))
+            stopwatch.advance(10)
+
+
+async def test_a_provider_hears_who_asks_and_for_what(provider: Provider) -> None:
+    await Tokens(jwks_url=provider.url).warm_up()
+    assert provider.heard["Accept"] == "application/json"
+    assert provider.heard["User-Agent"] == "notifier"
+
+
+@pytest.mark.parametrize("scheme", ["http", "https", "HTTPS"])
+def test_a_provider_may_be_asked_in_secret(scheme: str) -> None:
+    Tokens(jwks_url=f"{scheme}://issuer.example/jwks")  # or SettingsError
 
 
 async def test_c5_an_answer_that_never_ends_is_left_and_the_provider_asked_again(

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from notifier.loader import Loader
+from tests.timeless import timeless
 
 
 class Asked:
@@ -79,6 +80,36 @@ async def test_a_failure_is_everybodys_who_asked_and_nobody_elses() -> None:
     assert all(isinstance(answer, ConnectionError) for answer in answers)
     asked.fails = False
     assert await loader.get(1) == 2
+
+
+async def test_after_a_failure_those_are_asked_about_who_came_meanwhile() -> None:
+    began, may = asyncio.Event(), asyncio.Event()
+
+    async def load(keys: Sequence[int]) -> Mapping[int, int]:
+        began.set()
+        await may.wait()
+        if 1 in keys:
+            raise ConnectionError("gone")
+        return {key: 2 * key for key in keys}
+
+    loader = Loader(load)
+    fails = asyncio.create_task(loader.get(1))
+    await began.wait()
+    waits = asyncio.create_task(loader.get(2))
+    await asyncio.sleep(0)
+    may.set()
+    with pytest.raises(ConnectionError):
+        await fails
+    async with asyncio.timeout(10):
+        assert await waits == 4
+
+
+@timeless
+async def test_who_asks_alone_waits_for_nobody() -> None:
+    loader = Loader(Asked())
+    for key in (1, 2, 1):
+        assert await loader.get(key) == 2 * key
+    assert asyncio.get_running_loop().time() == 0
 
 
 async def test_who_stops_waiting_takes_the_answer_from_nobody() -> None:
