@@ -483,8 +483,8 @@ class Session:
         except Closure as closure:
             self._end(closure)
         except Exception:
-            _log.exception("a question about access failed")
             self._end(Internal())
+            _log.exception("a question about access failed")
 
     def _revoked(self, company: str) -> None:
         metrics.REVOKED.inc()

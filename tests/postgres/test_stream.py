@@ -659,16 +659,6 @@ async def test_a_probe_sees_the_relay_and_what_waits_for_it(
     await node.says("nobody relays")
 
 
-async def test_a_standby_cannot_be_listened_to(database: Database, node: Node) -> None:
-    await database.execute(
-        "CREATE FUNCTION public.pg_is_in_recovery() RETURNS boolean LANGUAGE sql RETURN true"
-    )
-    await database.execute(f"ALTER DATABASE {database.name} SET search_path = public, pg_catalog")
-    node.begin()
-    await node.says("standby")
-    assert node.hub.epoch == ""
-
-
 async def test_questions_and_the_stream_are_of_one_database(
     database: Database,
     make_database: Callable[[], Awaitable[Database]],
@@ -756,7 +746,7 @@ async def test_pages_are_asked_for_a_hundred_at_once(log: Log, node: Node) -> No
 
 PID = "SELECT pg_backend_pid(), $1::text"
 DIES = """
-SELECT CASE WHEN nextval('tries') <= $1 THEN
+SELECT CASE WHEN nextval('public.tries') <= $1 THEN
     (SELECT pg_sleep(60)::text FROM pg_terminate_backend(pg_backend_pid())) ELSE 'lives' END
 """
 
@@ -829,7 +819,7 @@ async def test_a_word_that_cannot_be_written_is_no_fault_of_the_link(
 ) -> None:
     if dead:
         await pid(asker)
-        await database.execute("SELECT setval('tries', 1, false)")
+        await database.execute("SELECT setval('public.tries', 1, false)")
         query = f"SELECT $2::text FROM ({DIES}) AS asked"
     else:
         query = "SELECT $2::text FROM (SELECT $1::int) AS asked"
