@@ -51,6 +51,7 @@ _SERVER_SETTINGS = {
     "statement_timeout": "60000",
     "default_transaction_isolation": "read committed",
     "jit": "off",
+    "max_parallel_workers_per_gather": "0",  # a worker's start costs more than most of what we ask
     "timezone": "UTC",
 }
 
