@@ -18,6 +18,7 @@ from notifier.settings import CALENDAR, Watch
 from notifier.sql import folder, read
 from tests.databases import Connection, Database, with_database
 from tests.postgres.relays import Relayed, new_company, new_event, types
+from tests.waiting import until
 
 CATALOG = """
 SELECT kind, name FROM (
@@ -174,6 +175,62 @@ async def test_an_app_goes_on_through_migrate_and_uninstall(
     await uninstall(database.dsn)
     done.set()
     assert await writing == await database.fetchval("SELECT count(*) FROM events")
+
+
+OLDER = """
+ALTER TABLE notifier.changes_0 ADD operation "char" NOT NULL, ADD size int NOT NULL;
+ALTER TABLE notifier.changes_1 ADD operation "char" NOT NULL, ADD size int NOT NULL;
+CREATE VIEW notifier.changes AS SELECT * FROM notifier.changes_0 UNION ALL SELECT * FROM notifier.changes_1;
+CREATE FUNCTION notifier.capture() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+BEGIN
+    INSERT INTO notifier.changes_0 (id, entity, operation, new, partial, size)
+    VALUES (nextval('notifier.change_ids'), tg_argv[0], left(tg_op, 1)::"char", row_to_json(new), false, 9);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER notifier_capture AFTER INSERT ON events FOR EACH ROW
+EXECUTE FUNCTION notifier.capture('Event', 'id', 'company_id')
+"""
+"""The log as it was when its changes had two columns more."""
+
+
+async def test_an_app_goes_on_while_an_older_log_is_migrated_and_nothing_is_lost(
+    database: Database, app: Connection
+) -> None:
+    company = await new_company(app)
+    await downgrade(database.dsn, "0001")
+    await database.execute("TRUNCATE notifier.changes_0")
+    await database.execute(OLDER)
+    other, watcher = await database.connect(app=True), await database.connect()
+
+    async def waits(many: int) -> bool:
+        query = "SELECT count(DISTINCT pid) FROM pg_locks WHERE NOT granted"
+        return bool(await watcher.fetchval(query) >= many) or migrating.done()
+
+    async def migrated() -> bool:
+        """With one who has written, and another who writes just then."""
+        nonlocal migrating
+        transaction = app.transaction()
+        await transaction.start()
+        await new_event(app, company)
+        migrating = asyncio.create_task(migrate(database.dsn))
+        await until(lambda: waits(1))
+        writing = asyncio.create_task(new_event(other, company))
+        await until(lambda: waits(2))
+        await transaction.commit()
+        await writing
+        try:
+            await migrating
+        except DatabaseError:  # it has less patience than this machine takes
+            return False
+        return True
+
+    migrating: asyncio.Task[None]
+    await until(migrated)
+    relay = Relayed(database)
+    await relay.start()
+    heard = await relay.heard(company)
+    await relay.stop()
+    assert types(heard) == ["EventCreated"] * await database.fetchval("SELECT count(*) FROM events")
 
 
 # --- what is in the database is what is in the files
