@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal, DecimalException
 from functools import lru_cache
 from itertools import groupby
 from operator import attrgetter, itemgetter
@@ -353,7 +353,7 @@ def company_named(value: bytes) -> str | None:
         name = msgspec.json.decode(value, type=str) if value[:1] == b'"' else value.decode()
     except msgspec.DecodeError:
         return None
-    return canonical(name) if 0 < len(name) <= COMPANY_LIMIT else None
+    return canonical(name) if 0 < len(name) <= COMPANY_LIMIT and "\0" not in name else None
 
 
 def _user(row: Row | None, watch: Watched) -> str | None:
@@ -362,7 +362,8 @@ def _user(row: Row | None, watch: Watched) -> str | None:
     value = bytes(row.get(watch.member, b"null"))
     if value == b"null":
         return None
-    return msgspec.json.decode(value, type=str) if value[:1] == b'"' else value.decode()
+    name = msgspec.json.decode(value, type=str) if value[:1] == b'"' else value.decode()
+    return None if "\0" in name else name  # of a json column, and no text of the database's
 
 
 def _members(watch: Watched, partial: bool, ends: Ends, lost: set[str], kept: set[str]) -> None:
@@ -459,7 +460,7 @@ def _safe(value: msgspec.Raw) -> msgspec.Raw:
 def _number(value: bytes) -> bytes:
     try:
         large = abs(Decimal(value.decode())) > SAFE_INTEGER
-    except InvalidOperation:
+    except DecimalException:  # json in an array has numbers of any size
         large = True
     return b'"%s"' % value if large else value
 

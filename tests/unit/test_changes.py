@@ -448,6 +448,11 @@ def test_whoever_has_another_row_keeps_the_company() -> None:
     assert last.revokes == ()
 
 
+def test_a_user_whom_no_text_can_name_loses_nothing() -> None:
+    (draft,) = drafts_of(change(1, row(user_id="\0"), None, entity="Employee"))
+    assert draft.revokes == ()
+
+
 def test_a_deleted_company_is_lost_to_everybody_with_its_last_message() -> None:
     drafts = drafts_of(
         change(1, row(key=1, user_id="u"), None, entity="Employee"),
@@ -470,6 +475,9 @@ def test_a_deleted_company_is_lost_to_everybody_with_its_last_message() -> None:
         ("0.1000000000000000055511151231257827", 0.1),
         ("1e+300", "1e+300"),
         ("1e-300", 1e-300),
+        ("1e9999999", "1e9999999"),
+        ("1e-9999999", 0),
+        ("1e" + "9" * 30, "1e" + "9" * 30),
         ("0", 0),
         ("-0.5", -0.5),
     ],
@@ -623,6 +631,7 @@ def test_what_cannot_be_ascribed_to_a_company_is_told_to_everybody(
         (b'"%s"' % (b"c" * 201), None),
         (b'"%s"' % (b"c" * 200), "c" * 200),
         (rb'"\ud800"', None),
+        (rb'"a\u0000"', None),
     ],
 )
 def test_a_company_is_any_text_that_a_client_can_ask_for(value: bytes, name: str | None) -> None:
