@@ -195,6 +195,18 @@ async def test_b5_an_excluded_column_is_never_stored(
     assert deleted["Data"] == updated["Data"]
 
 
+async def test_a_row_is_heard_whole_whatever_its_excluded_columns_weigh(
+    watching: Watching, app: Connection
+) -> None:
+    relay = await watching("attachment text, title text", "attachment")
+    await app.execute("INSERT INTO docs VALUES (1, 'c', repeat('x', 3000000), 'one')")
+    await app.execute("UPDATE docs SET title = 'two'")
+    await app.execute("UPDATE docs SET attachment = repeat('y', 3000000)")
+    created, updated = await relay.heard("c")
+    assert created["Data"] == {"DocId": 1, "CompanyId": "c", "Title": "one"}
+    assert updated["Old"] == {"Title": "one"}
+
+
 # --- poison
 
 
