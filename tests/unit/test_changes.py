@@ -251,7 +251,7 @@ def test_the_steps_of_a_row_may_come_in_any_order(
 def test_images_that_do_not_fit_one_another_count_by_the_first_and_the_last() -> None:
     """A column that is added again and again, in one transaction."""
     changes = [
-        change(number, row(n=number, **{f"v{number}": 0}), row(n=number + 1, **{f"v{number}": 0}))
+        change(number, *({**row(n=n), f"v{number}": 0} for n in (number, number + 1)))
         for number in range(1000)
     ]
     (message,) = messages_of(*changes)
