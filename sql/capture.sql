@@ -5,11 +5,14 @@
 -- has not even keys is stored as a bare change, and the relay tells everybody to read afresh.
 -- Nobody may call it but triggers that `notifier migrate` made: EXECUTE is revoked from PUBLIC.
 --
+-- A value looks the same whoever writes it; with fewer digits of floats two of them could be one.
+--
 -- In a transaction of one row most of its time goes into the making of expressions, not into what they
 -- do. So there are few, and one of them tells whether anything but the INSERT is to be done.
 CREATE OR REPLACE FUNCTION notifier.capture() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'
+SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET extra_float_digits = 1
+SET datestyle = 'ISO' SET intervalstyle = 'postgres' SET bytea_output = 'hex'
 AS $$
 DECLARE
     full_mark CONSTANT bigint := 4611686018427387904;  -- 2^62: from here on nothing is stored

@@ -219,6 +219,17 @@ async def test_a_writer_who_was_slow_to_find_the_log_full_puts_no_id_back(
     assert last >= FULL + 2**32
 
 
+async def test_a_writer_with_no_time_to_wait_for_a_lock_writes_while_a_table_is_emptied(
+    database: Database, app: Connection, company: str, relay: Relayed
+) -> None:
+    await app.execute("SET lock_timeout = 1")
+    holder = await database.connect()
+    async with holder.transaction():
+        await holder.execute("LOCK TABLE notifier.changes_1")
+        await new_event(app, company, "x" * 3_000_000)
+    assert types(await relay.heard(company)) == ["EventCreated"]
+
+
 async def test_an_epoch_begins_although_somebody_reads_the_old_messages(
     small: Database, app: Connection
 ) -> None:

@@ -109,6 +109,38 @@ async def test_a_value_arrives_as_it_is(
     assert message["Data"] == {"DocId": 1, "CompanyId": "c", "Value": said}
 
 
+@pytest.mark.parametrize(
+    ("kind", "setting", "before", "after", "said"),
+    [
+        ("float8", "extra_float_digits = -15", "1.4", "1.3", 1.3),
+        (
+            "daterange",
+            "datestyle = 'German'",
+            "NULL",
+            "'[2026-11-22,2026-11-23)'",
+            "[2026-11-22,2026-11-23)",
+        ),
+        ("interval", "intervalstyle = 'sql_standard'", "NULL", "'1 day 02:03'", "1 day 02:03:00"),
+        ("bytea", "bytea_output = 'escape'", "NULL", r"'\x00ff'", r"\x00ff"),
+    ],
+)
+async def test_a_value_is_the_same_whatever_its_writer_has_set(
+    kind: str,
+    setting: str,
+    before: str,
+    after: str,
+    said: object,
+    watching: Watching,
+    app: Connection,
+) -> None:
+    relay = await watching(f"value {kind}")
+    await app.execute(f"SET {setting}")
+    await app.execute(f"INSERT INTO docs VALUES (1, 'c', {before})")
+    await app.execute(f"UPDATE docs SET value = {after}")
+    _, updated = await relay.heard("c")
+    assert updated["Data"]["Value"] == said
+
+
 async def test_composites_domains_enums_and_generated_columns_arrive(
     database: Database, watching: Watching, app: Connection
 ) -> None:
