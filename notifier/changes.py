@@ -54,6 +54,7 @@ class Watched(msgspec.Struct, frozen=True, eq=False):
     updated: str | None
     deleted: str | None
     untouched: frozenset[str] = frozenset()  # json columns: their values travel as they are
+    virtual: frozenset[str] = frozenset()  # generated when they are read: a trigger sees nulls
 
     @property
     def grants(self) -> bool:
@@ -436,7 +437,10 @@ _NOT_PLAIN = re.compile(rb'":[-0-9{[]').search
 
 @lru_cache(maxsize=1000)
 def _properties(watch: Watched, columns: tuple[str, ...]) -> tuple[str | None, ...]:
-    """The name of each column on the wire. None: another column, key or company at best, has it."""
+    """The name of each column on the wire; None where it is virtual.
+
+    None as well: another column, key or company at best, has it.
+    """
     names = [watch.property(column) for column in columns]
     last = {name: number for number, name in enumerate(names)}
     last |= {
@@ -444,7 +448,10 @@ def _properties(watch: Watched, columns: tuple[str, ...]) -> tuple[str | None, .
         for number, column in enumerate(columns)
         if column in (watch.key, watch.company)
     }
-    return tuple(name if last[name] == number else None for number, name in enumerate(names))
+    return tuple(
+        name if last[name] == number and column not in watch.virtual else None
+        for number, (name, column) in enumerate(zip(names, columns, strict=True))
+    )
 
 
 def _safe(value: msgspec.Raw) -> msgspec.Raw:

@@ -136,7 +136,10 @@ class Log:
                     SELECT a.attname::text FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid
                     WHERE a.attrelid = to_regclass(w.relation) AND a.attnum > 0
                       -- a domain is printed by its base type
-                      AND t.typoutput IN ('json_out'::regproc, 'jsonb_out'::regproc)) AS untouched
+                      AND t.typoutput IN ('json_out'::regproc, 'jsonb_out'::regproc)) AS untouched,
+                  ARRAY(
+                    SELECT a.attname::text FROM pg_attribute AS a
+                    WHERE a.attrelid = to_regclass(w.relation) AND a.attgenerated = 'v') AS virtual
                 FROM notifier.watches AS w
                 """,
                 timeout=DEADLINE_SECONDS,
@@ -151,6 +154,7 @@ class Log:
                 updated=row["updated"],
                 deleted=row["deleted"],
                 untouched=frozenset(row["untouched"]),
+                virtual=frozenset(row["virtual"]),
             )
             for row in rows
         }

@@ -265,14 +265,19 @@ def _definition(name: str, when: str, relation: str, watch: Watch) -> str:
 async def _columns(connection: AsyncConnection, relation: str, watch: Watch) -> None:
     rows = await connection.execute(
         text(
-            "SELECT attname::text FROM pg_attribute WHERE attrelid = to_regclass(:relation)"
-            " AND attnum > 0 AND NOT attisdropped"
+            "SELECT attname::text, attgenerated = 'v' FROM pg_attribute"
+            " WHERE attrelid = to_regclass(:relation) AND attnum > 0 AND NOT attisdropped"
         ),
         {"relation": relation},
     )
-    there = set(rows.scalars())
-    needed = {watch.key, watch.company, *watch.exclude} | ({watch.member} - {None})
-    if missing := sorted(str(column) for column in needed - there):
+    there: dict[str, bool] = {row[0]: row[1] for row in rows}
+    names = {name for name in (watch.key, watch.company, watch.member) if name is not None}
+    if unseen := sorted(name for name in names if there.get(name)):
+        raise SettingsError(
+            f"table {watch.table}: no trigger sees the virtual column {', '.join(unseen)}"
+        )
+    needed = names | {*watch.exclude}
+    if missing := sorted(needed - there.keys()):
         raise SettingsError(f"table {watch.table} has no column {', '.join(missing)}")
 
 

@@ -202,20 +202,19 @@ async def test_an_app_goes_on_while_an_older_log_is_migrated_and_nothing_is_lost
     await database.execute(OLDER)
     other, watcher = await database.connect(app=True), await database.connect()
 
-    async def waits(many: int) -> bool:
+    async def waits(many: int, migrating: asyncio.Task[None]) -> bool:
         query = "SELECT count(DISTINCT pid) FROM pg_locks WHERE NOT granted"
         return bool(await watcher.fetchval(query) >= many) or migrating.done()
 
     async def migrated() -> bool:
         """With one who has written, and another who writes just then."""
-        nonlocal migrating
         transaction = app.transaction()
         await transaction.start()
         await new_event(app, company)
         migrating = asyncio.create_task(migrate(database.dsn))
-        await until(lambda: waits(1))
+        await until(lambda: waits(1, migrating))
         writing = asyncio.create_task(new_event(other, company))
-        await until(lambda: waits(2))
+        await until(lambda: waits(2, migrating))
         await transaction.commit()
         await writing
         try:
@@ -224,7 +223,6 @@ async def test_an_app_goes_on_while_an_older_log_is_migrated_and_nothing_is_lost
             return False
         return True
 
-    migrating: asyncio.Task[None]
     await until(migrated)
     relay = Relayed(database)
     await relay.start()

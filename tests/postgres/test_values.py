@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import TypeAlias
 from uuid import uuid4
 
 import asyncpg
 import pytest
 
+from notifier.errors import SettingsError
 from notifier.schema import migrate
 from notifier.settings import Watch
 from tests.databases import Connection, Database
@@ -171,6 +172,35 @@ async def test_composites_domains_enums_and_generated_columns_arrive(
         "Mood": "glad",
         "Twice": "18014398509481986",
     }
+
+
+async def test_what_no_trigger_sees_is_not_said_to_be_null(
+    database: Database, watching: Watching, app: Connection
+) -> None:
+    """A virtual column; servers that know none store it."""
+    kind = "VIRTUAL" if database_version(app) >= 18 else "STORED"
+    relay = await watching(f"number int, twice int GENERATED ALWAYS AS (number * 2) {kind}")
+    await app.execute("INSERT INTO docs VALUES (1, 'c', 1)")
+    await app.execute("UPDATE docs SET number = 2")
+    seen = [{}, {}] if kind == "VIRTUAL" else [{"Twice": 2}, {"Twice": 4}]
+    created, updated = await relay.heard("c")
+    assert created["Data"] == {"DocId": 1, "CompanyId": "c", "Number": 1, **seen[0]}
+    assert updated["Data"] == {"DocId": 1, "CompanyId": "c", "Number": 2, **seen[1]}
+
+
+async def test_a_company_that_no_trigger_sees_is_refused(
+    database: Database, app: Connection
+) -> None:
+    if_known = " GENERATED ALWAYS AS ('c') VIRTUAL" if database_version(app) >= 18 else ""
+    await database.execute(f"CREATE TABLE docs (id int PRIMARY KEY, company text{if_known})")
+    refused = pytest.raises(SettingsError, match="no trigger sees the virtual column company")
+    with refused if if_known else nullcontext():
+        await migrate(database.dsn, watches=[_doc(company="company")])
+
+
+def database_version(connection: Connection) -> int:
+    """The server's major version."""
+    return connection.get_server_version().major
 
 
 @pytest.mark.parametrize("company", ["bigint", "uuid", "text", "numeric"])
