@@ -371,7 +371,7 @@ class Hub:
         self._channels: dict[str, Channel] = {}
         # Those that nobody uses, the longest unused first.
         self._idle: OrderedDict[str, None] = OrderedDict()
-        self._opening: dict[str, asyncio.Task[Channel]] = {}
+        self._opening: dict[str, asyncio.Task[None]] = {}
         self._early: dict[str, list[Message]] = {}
         self._revocations: deque[tuple[float, int, str, str]] = deque()
         self.serial = 0
@@ -440,18 +440,17 @@ class Hub:
 
     async def open(self, company: str) -> Channel:
         """The company's channel, pinned: call `close` when done with it."""
-        channel = self._channels.get(company)
-        if channel is None:
+        while (channel := self._channels.get(company)) is None:  # forgotten before it was pinned
             opening = self._opening.get(company)
             if opening is None:
                 opening = asyncio.create_task(self._open(company))
                 self._opening[company] = opening
-            channel = await asyncio.shield(opening)
+            await asyncio.shield(opening)
         channel.pins += 1
         self._idle.pop(company, None)
         return channel
 
-    async def _open(self, company: str) -> Channel:
+    async def _open(self, company: str) -> None:
         """Asks for the position while the stream's messages wait: none falls between."""
         try:
             while True:
@@ -469,7 +468,6 @@ class Hub:
             self._early.pop(company, None)
             self._opening.pop(company, None)
         metrics.CHANNELS.set(len(self._channels))
-        return channel
 
     def close(self, channel: Channel) -> None:
         """Gives a pinned channel back; the longest unused ones are forgotten."""

@@ -397,6 +397,21 @@ async def test_a_channel_that_nobody_uses_any_more_is_forgotten_without_a_look_a
     assert [number for number in range(100) if node.known(str(number)) is not None] == [97, 98, 99]
 
 
+async def test_a_channel_that_is_forgotten_before_it_is_used_is_opened_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(hub, "IDLE_CHANNELS", 1)
+    node = quiet_hub()
+    await node.open("used")
+    other = await node.open("other")
+    opening = asyncio.create_task(node.open("c"))
+    await asyncio.sleep(0)
+    await node._opening["c"]
+    node.close(other)
+    assert node.known("c") is None
+    assert node.holds(await opening)
+
+
 async def test_a_message_is_compressed_once_whoever_takes_it_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
