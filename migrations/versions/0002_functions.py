@@ -31,8 +31,10 @@ def upgrade() -> None:
             captured regclass;
         BEGIN
             FOR captured IN
-                SELECT DISTINCT tgrelid FROM pg_trigger
-                WHERE tgfoid = to_regproc('notifier.capture') ORDER BY tgrelid
+                SELECT tgrelid FROM pg_trigger
+                WHERE tgfoid = to_regproc('notifier.capture')
+                GROUP BY tgrelid
+                ORDER BY (SELECT count(*) FROM pg_constraint WHERE contype = 'f' AND confrelid = tgrelid)
             LOOP
                 EXECUTE format('LOCK TABLE %s', captured);
             END LOOP;
