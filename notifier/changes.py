@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal, DecimalException
 from functools import lru_cache
 from itertools import groupby
 from operator import attrgetter, itemgetter
@@ -25,6 +25,9 @@ MESSAGE_LIMIT = 256 * 1024
 """Bytes of a message; a larger one is sent with keys only."""
 
 POSITION_BYTES = len(',"Position":') + len(str(2**63))
+RUNS = 32
+"""Triggers in triggers leave fewer steps open. Images that do not fit one another may be any number."""
+
 SAFE_INTEGER = 2**53
 SAFE_DIGITS = 15
 """A number of so many digits is below 2^53."""
@@ -35,6 +38,9 @@ ANYBODY = ("*",)
 
 Row = dict[str, msgspec.Raw]
 """A row's columns and their values in JSON, which stay where they were read."""
+
+Ends = tuple[Row | None, Row | None]
+"""A row before and after; None where there was none, or is none."""
 
 
 class Watched(msgspec.Struct, frozen=True, eq=False):
@@ -48,6 +54,7 @@ class Watched(msgspec.Struct, frozen=True, eq=False):
     updated: str | None
     deleted: str | None
     untouched: frozenset[str] = frozenset()  # json columns: their values travel as they are
+    virtual: frozenset[str] = frozenset()  # generated when they are read: a trigger sees nulls
 
     @property
     def grants(self) -> bool:
@@ -102,17 +109,40 @@ class Draft(NamedTuple):
 
 
 class _Entry:
-    """What a transaction did to one row, as one company sees it."""
+    """What a transaction did to one row, as one company sees it.
 
-    __slots__ = ("actor", "at", "first", "last", "new", "old", "partial")
+    What a trigger of the app's writes is captured before the write that fired it, if its name comes
+    first or its row had yet to be captured. So the steps are no queue: each is put where it fits.
+    """
 
-    def __init__(self, old: Row | None, change: Change) -> None:
-        self.old = old
-        self.new: Row | None = None
+    __slots__ = ("_runs", "actor", "at", "first", "last", "partial")
+
+    def __init__(self, change: Change) -> None:
+        self._runs: list[Ends] = []
         self.first = self.last = change.id
         self.at = change.at
         self.actor = change.actor
         self.partial = False
+
+    def step(self, old: Row | None, new: Row | None) -> None:
+        """From one image to the next: goes on from the run that ends so, into the one that begins so."""
+        runs = self._runs
+        for number in reversed(range(len(runs))):
+            if runs[number][1] == old:
+                old = runs.pop(number)[0]
+                break
+        for number in range(len(runs)):
+            if runs[number][0] == new:
+                new = runs.pop(number)[1]
+                break
+        runs.append((old, new))
+        if len(runs) > RUNS:
+            runs[:] = [(runs[0][0], new)]
+
+    def ends(self) -> Ends:
+        """The row before and after; a run that came back to where it began was somewhere in between."""
+        runs = [(old, new) for old, new in self._runs if old != new] or self._runs[-1:]
+        return runs[0][0], runs[-1][1]
 
 
 _decode_row = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -203,8 +233,8 @@ class Transaction:
         name = (company, watch.entity, bytes(row[watch.key]))
         entry = self._entries.get(name)
         if entry is None:
-            entry = self._entries[name] = _Entry(old, change)
-        entry.new = new
+            entry = self._entries[name] = _Entry(change)
+        entry.step(old, new)
         entry.last = change.id
         entry.at = change.at
         entry.actor = change.actor
@@ -217,11 +247,11 @@ class Transaction:
         kept: dict[str, set[str]] = {}
         for (company, entity, _), entry in self._entries.items():
             watch = self._watched[entity]
-            order, draft = _draft(company, watch, entry)
+            ends = entry.ends()
+            order, draft = _draft(company, watch, entry, ends)
             if watch.grants:
-                _members(
-                    watch, entry, lost.setdefault(company, set()), kept.setdefault(company, set())
-                )
+                losers, keepers = lost.setdefault(company, set()), kept.setdefault(company, set())
+                _members(watch, entry.partial, ends, losers, keepers)
             if draft is not None:
                 by_company.setdefault(company, []).append((order, draft))
         drafts: list[tuple[int, Draft]] = []
@@ -325,7 +355,7 @@ def company_named(value: bytes) -> str | None:
         name = msgspec.json.decode(value, type=str) if value[:1] == b'"' else value.decode()
     except msgspec.DecodeError:
         return None
-    return canonical(name) if 0 < len(name) <= COMPANY_LIMIT else None
+    return canonical(name) if 0 < len(name) <= COMPANY_LIMIT and "\0" not in name else None
 
 
 def _user(row: Row | None, watch: Watched) -> str | None:
@@ -334,31 +364,33 @@ def _user(row: Row | None, watch: Watched) -> str | None:
     value = bytes(row.get(watch.member, b"null"))
     if value == b"null":
         return None
-    return msgspec.json.decode(value, type=str) if value[:1] == b'"' else value.decode()
+    name = msgspec.json.decode(value, type=str) if value[:1] == b'"' else value.decode()
+    return None if "\0" in name else name  # of a json column, and no text of the database's
 
 
-def _members(watch: Watched, entry: _Entry, lost: set[str], kept: set[str]) -> None:
+def _members(watch: Watched, partial: bool, ends: Ends, lost: set[str], kept: set[str]) -> None:
     """Who loses the company by this row, and who has it by this row afterwards."""
+    old, new = ends
     if watch.key == watch.company:
-        if entry.old is not None and entry.new is None:
+        if old is not None and new is None:
             lost.add("*")
     elif watch.member is not None:
-        if entry.partial and entry.old is not None:
+        if partial and old is not None:
             lost.add("*")
             return
-        before, after = _user(entry.old, watch), _user(entry.new, watch)
+        before, after = _user(old, watch), _user(new, watch)
         if before is not None and before != after:
             lost.add(before)
         if after is not None:
             kept.add(after)
 
 
-def _draft(company: str, watch: Watched, entry: _Entry) -> tuple[int, Draft | None]:
+def _draft(company: str, watch: Watched, entry: _Entry, ends: Ends) -> tuple[int, Draft | None]:
     """The net message of a row and the id by which it is ordered; None where nothing changed.
 
     A creation stands where the row was first written, a deletion where it was deleted.
     """
-    old, new = entry.old, entry.new
+    old, new = ends
     former: Row = {}
     if new is None:
         if old is None:
@@ -407,7 +439,10 @@ _NOT_PLAIN = re.compile(rb'":[-0-9{[]').search
 
 @lru_cache(maxsize=1000)
 def _properties(watch: Watched, columns: tuple[str, ...]) -> tuple[str | None, ...]:
-    """The name of each column on the wire. None: another column, key or company at best, has it."""
+    """The name of each column on the wire; None where it is virtual.
+
+    None as well: another column, key or company at best, has it.
+    """
     names = [watch.property(column) for column in columns]
     last = {name: number for number, name in enumerate(names)}
     last |= {
@@ -415,7 +450,10 @@ def _properties(watch: Watched, columns: tuple[str, ...]) -> tuple[str | None, .
         for number, column in enumerate(columns)
         if column in (watch.key, watch.company)
     }
-    return tuple(name if last[name] == number else None for number, name in enumerate(names))
+    return tuple(
+        name if last[name] == number and column not in watch.virtual else None
+        for number, (name, column) in enumerate(zip(names, columns, strict=True))
+    )
 
 
 def _safe(value: msgspec.Raw) -> msgspec.Raw:
@@ -431,7 +469,7 @@ def _safe(value: msgspec.Raw) -> msgspec.Raw:
 def _number(value: bytes) -> bytes:
     try:
         large = abs(Decimal(value.decode())) > SAFE_INTEGER
-    except InvalidOperation:
+    except DecimalException:  # json in an array has numbers of any size
         large = True
     return b'"%s"' % value if large else value
 

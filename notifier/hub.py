@@ -368,8 +368,10 @@ class Hub:
         self._retention = timedelta(hours=retention_hours)
         self.epoch = ""
         self._budget = Budget()
-        self._channels: OrderedDict[str, Channel] = OrderedDict()
-        self._opening: dict[str, asyncio.Task[Channel]] = {}
+        self._channels: dict[str, Channel] = {}
+        # Those that nobody uses, the longest unused first.
+        self._idle: OrderedDict[str, None] = OrderedDict()
+        self._opening: dict[str, asyncio.Task[None]] = {}
         self._early: dict[str, list[Message]] = {}
         self._revocations: deque[tuple[float, int, str, str]] = deque()
         self.serial = 0
@@ -391,7 +393,7 @@ class Hub:
                 channel.publish(batch)
                 if channel.overrun:
                     _log.error("a company has more news than its sockets take", company=company)
-                    del self._channels[company]
+                    self._forget(company)
                     channel.lose()
             else:
                 self._early[company] += batch
@@ -404,12 +406,13 @@ class Hub:
                 channel.restart()
             else:
                 channel.recent.forget()
-                del self._channels[company]
+                self._forget(company)
 
     def lose(self) -> None:
         """Messages were missed that are not in the log any more: everybody must resume, or cannot."""
         channels = list(self._channels.values())
         self._channels.clear()
+        self._idle.clear()
         for channel in channels:
             channel.lose()
 
@@ -435,17 +438,17 @@ class Hub:
 
     async def open(self, company: str) -> Channel:
         """The company's channel, pinned: call `close` when done with it."""
-        channel = self._channels.get(company)
-        if channel is None:
+        while (channel := self._channels.get(company)) is None:  # forgotten before it was pinned
             opening = self._opening.get(company)
             if opening is None:
                 opening = asyncio.create_task(self._open(company))
                 self._opening[company] = opening
-            channel = await asyncio.shield(opening)
+            await asyncio.shield(opening)
         channel.pins += 1
+        self._idle.pop(company, None)
         return channel
 
-    async def _open(self, company: str) -> Channel:
+    async def _open(self, company: str) -> None:
         """Asks for the position while the stream's messages wait: none falls between."""
         try:
             while True:
@@ -455,6 +458,7 @@ class Hub:
                 if epoch == self.epoch:
                     break
             channel = self._channels[company] = Channel(company, position, self._budget)
+            self._idle[company] = None  # until whoever opens it pins it, if he still does
             later = [message for message in early if message.position > position]
             if later:
                 channel.publish(later)
@@ -462,22 +466,22 @@ class Hub:
             self._early.pop(company, None)
             self._opening.pop(company, None)
         metrics.CHANNELS.set(len(self._channels))
-        return channel
 
     def close(self, channel: Channel) -> None:
         """Gives a pinned channel back; the longest unused ones are forgotten."""
         channel.pins -= 1
-        if channel.pins or self._channels.get(channel.company) is not channel:
+        if channel.pins or len(channel) or not self.holds(channel):
             return
-        self._channels.move_to_end(channel.company)
-        if len(self._channels) > IDLE_CHANNELS:
-            for company, oldest in list(self._channels.items()):
-                if len(self._channels) <= IDLE_CHANNELS:
-                    break
-                if not oldest.pins and not len(oldest):
-                    oldest.recent.forget()
-                    del self._channels[company]
-            metrics.CHANNELS.set(len(self._channels))
+        self._idle[channel.company] = None
+        while self._idle and len(self._channels) > IDLE_CHANNELS:
+            company = next(iter(self._idle))
+            self._channels[company].recent.forget()
+            self._forget(company)
+        metrics.CHANNELS.set(len(self._channels))
+
+    def _forget(self, company: str) -> None:
+        del self._channels[company]
+        self._idle.pop(company, None)
 
     def known(self, company: str) -> Channel | None:
         """The company's channel, if there is one."""

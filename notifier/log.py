@@ -141,6 +141,7 @@ class Log:
                 updated=row["updated"],
                 deleted=row["deleted"],
                 untouched=frozenset(row["untouched"]),
+                virtual=frozenset(row["virtual"]),
             )
             for row in rows
         }

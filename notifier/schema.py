@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import asyncpg
@@ -98,7 +98,9 @@ async def uninstall(url: str, tell: Tell = _quiet) -> None:
     async with _connection(url) as connection:
         await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
         await connection.execute(text(PATIENCE))
-        for relation, trigger in await _triggers(connection):
+        triggers = await _triggers(connection)
+        await _lock(connection, {relation for relation, _ in triggers})
+        for relation, trigger in triggers:
             await connection.exec_driver_sql(f"DROP TRIGGER {trigger} ON {relation}")
             tell(f"trigger {trigger} on {relation}: dropped")
         await _revoke(connection)
@@ -233,6 +235,8 @@ async def _watch(connection: AsyncConnection, watches: Sequence[Watch], tell: Te
                 {"relation": relation, "name": name},
             )
         ).scalar_one()
+    dropped = {key for key, definition in present.items() if wanted.get(key) != definition}
+    await _lock(connection, {relation for relation, _ in dropped})
     for relation, name in present.keys() - wanted.keys():
         await connection.exec_driver_sql(f"DROP TRIGGER {name} ON {relation}")
         tell(f"trigger {name} on {relation}: dropped")
@@ -245,6 +249,22 @@ async def _watch(connection: AsyncConnection, watches: Sequence[Watch], tell: Te
         quoted = definition.replace("'", "''")
         await connection.exec_driver_sql(f"COMMENT ON TRIGGER {name} ON {relation} IS '{quoted}'")
         tell(f"trigger {name} on {relation}: created")
+
+
+async def _lock(connection: AsyncConnection, relations: Collection[str]) -> None:
+    """Locks tables at once, and first those that nobody refers to, as a writer does.
+
+    One by one, a writer who is in the middle of one table would wait for another, and we for him.
+    """
+    rows = await connection.execute(
+        text(
+            "SELECT relation FROM unnest(CAST(:relations AS text[])) AS relation ORDER BY (SELECT count(*)"
+            " FROM pg_constraint WHERE contype = 'f' AND confrelid = to_regclass(relation)), relation"
+        ),
+        {"relations": list(relations)},
+    )
+    if ordered := rows.scalars().all():
+        await connection.exec_driver_sql(f"LOCK TABLE {', '.join(ordered)}")
 
 
 def _definition(name: str, when: str, relation: str, watch: Watch) -> str:
@@ -265,14 +285,19 @@ def _definition(name: str, when: str, relation: str, watch: Watch) -> str:
 async def _columns(connection: AsyncConnection, relation: str, watch: Watch) -> None:
     rows = await connection.execute(
         text(
-            "SELECT attname::text FROM pg_attribute WHERE attrelid = to_regclass(:relation)"
-            " AND attnum > 0 AND NOT attisdropped"
+            "SELECT attname::text, attgenerated = 'v' FROM pg_attribute"
+            " WHERE attrelid = to_regclass(:relation) AND attnum > 0 AND NOT attisdropped"
         ),
         {"relation": relation},
     )
-    there = set(rows.scalars())
-    needed = {watch.key, watch.company, *watch.exclude} | ({watch.member} - {None})
-    if missing := sorted(str(column) for column in needed - there):
+    there: dict[str, bool] = {row[0]: row[1] for row in rows}
+    names = {name for name in (watch.key, watch.company, watch.member) if name is not None}
+    if unseen := sorted(name for name in names if there.get(name)):
+        raise SettingsError(
+            f"table {watch.table}: no trigger sees the virtual column {', '.join(unseen)}"
+        )
+    needed = names | {*watch.exclude}
+    if missing := sorted(needed - there.keys()):
         raise SettingsError(f"table {watch.table} has no column {', '.join(missing)}")
 
 

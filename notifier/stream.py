@@ -18,7 +18,7 @@ import structlog
 from notifier import metrics
 from notifier.errors import DatabaseError, Misplaced, SchemaMissing
 from notifier.health import Health
-from notifier.hub import Hub
+from notifier.hub import RECENT_BYTES, Hub
 from notifier.links import (
     DEADLINE_SECONDS,
     FAILURES,
@@ -37,7 +37,12 @@ from notifier.sql import read
 PROBE_SECONDS = 4.0
 """How often the path is proven; it finds a dead link as well."""
 
-PAGE = 1000
+PAGE, PAGE_BYTES = 1000, 8 * 1024 * 1024
+"""Messages that are read at once by a node that catches up, and what they may weigh."""
+
+COMPANIES = 100
+"""As many companies are read of at once for those who resume, a page of RECENT_BYTES each."""
+
 DIGITS = 19
 STEADY_SECONDS = 30.0
 GRACE_SECONDS = 0.02
@@ -129,7 +134,7 @@ class Stream:
         self._asker = asker
         self._health = health
         self.hub = Hub(Loader(self._load_heads).get, self._page, retention_hours)
-        self._pages = Loader(self._load_pages, limit=100)
+        self._pages = Loader(self._load_pages, limit=COMPANIES)
         self._seq = 0
         self._fed = False
         self._rung = asyncio.Event()
@@ -263,7 +268,7 @@ class Stream:
         while True:
             after, epoch = self._seq, self.hub.epoch
             rows = await connection.fetch(
-                read("catch_up"), after, epoch, PAGE, timeout=DEADLINE_SECONDS * 4
+                read("catch_up"), after, epoch, PAGE, PAGE_BYTES, timeout=DEADLINE_SECONDS * 4
             )
             if self._seq != after or self.hub.epoch != epoch:
                 continue  # this node's relay was quicker
@@ -278,7 +283,7 @@ class Stream:
                 self.hub.lose()
             self._seq = messages[-1].seq
             self._deliver(messages)
-            if len(messages) < PAGE:
+            if len(messages) < PAGE and sum(len(each.body) for each in messages) < PAGE_BYTES:
                 return
             await asyncio.sleep(0)
 
@@ -313,6 +318,7 @@ class Stream:
                 [after for _, after, _ in asked],
                 PAGE,
                 epoch,
+                RECENT_BYTES,
             )
             for row in rows:
                 pages[asked[row["n"] - 1]].append(_message(row))

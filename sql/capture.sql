@@ -5,11 +5,14 @@
 -- has not even keys is stored as a bare change, and the relay tells everybody to read afresh.
 -- Nobody may call it but triggers that `notifier migrate` made: EXECUTE is revoked from PUBLIC.
 --
+-- A value looks the same whoever writes it; with fewer digits of floats two of them could be one.
+--
 -- In a transaction of one row most of its time goes into the making of expressions, not into what they
 -- do. So there are few, and one of them tells whether anything but the INSERT is to be done.
 CREATE OR REPLACE FUNCTION notifier.capture() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'
+SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET extra_float_digits = 1
+SET datestyle = 'ISO' SET intervalstyle = 'postgres' SET bytea_output = 'hex'
 AS $$
 DECLARE
     full_mark CONSTANT bigint := 4611686018427387904;  -- 2^62: from here on nothing is stored
@@ -17,6 +20,7 @@ DECLARE
     was json;
     became json;
     is_partial boolean := false;
+    unreadable CONSTANT int := 2147482623;             -- for a size: 2^31 - 1025
     size int;
 BEGIN
     BEGIN
@@ -24,7 +28,7 @@ BEGIN
         became := row_to_json(NEW);
         size := octet_length(concat(was, became));
     EXCEPTION WHEN OTHERS THEN
-        size := 2147482623;
+        size := unreadable;
     END;
 
     -- The relay holds this lock only while it sleeps; awake, it needs no ring.
@@ -34,12 +38,13 @@ BEGIN
     -- About every 2 MiB, and with every image of that size, there is more to do.
     IF change >= full_mark OR change % greatest(1, 2097152 / (1024 + size)) = 0
        OR was::text = became::text OR TG_NARGS > 3 THEN
-        IF TG_NARGS > 3 THEN
+        IF TG_NARGS > 3 AND size < unreadable THEN
             BEGIN
                 was := notifier.without(was, TG_ARGV[3]::text[]);
                 became := notifier.without(became, TG_ARGV[3]::text[]);
+                size := octet_length(concat(was, became));
             EXCEPTION WHEN OTHERS THEN
-                size := 2147482623;
+                size := unreadable;
             END;
         END IF;
         IF was::text = became::text THEN
@@ -66,7 +71,8 @@ BEGIN
         IF change % greatest(1, 2097152 / (1024 + size)) = 0
            AND notifier.is_full()
            AND pg_try_advisory_xact_lock_shared(7815279003) THEN  -- not while the relay sets the sequence
-            PERFORM setval('notifier.change_ids', full_mark + change);
+            PERFORM setval('notifier.change_ids', full_mark + last_value)  -- `change` may be an older one
+            FROM notifier.change_ids WHERE last_value < full_mark;
             RETURN NULL;
         END IF;
     END IF;
@@ -74,11 +80,11 @@ BEGIN
     IF (change >> 32) & 1 = 0 THEN
         INSERT INTO notifier.changes_0 (id, entity, old, new, partial, actor)
         VALUES (change, TG_ARGV[0], was, became, is_partial,
-                nullif(current_setting('notifier.actor', true), ''));
+                nullif(left(current_setting('notifier.actor', true), 10000), ''));
     ELSE
         INSERT INTO notifier.changes_1 (id, entity, old, new, partial, actor)
         VALUES (change, TG_ARGV[0], was, became, is_partial,
-                nullif(current_setting('notifier.actor', true), ''));
+                nullif(left(current_setting('notifier.actor', true), 10000), ''));
     END IF;
     RETURN NULL;
 END

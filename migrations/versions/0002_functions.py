@@ -22,6 +22,26 @@ SERVING = (
 
 
 def upgrade() -> None:
+    # First the tables that are captured: whoever writes to one of them is in the middle of an older
+    # `capture` that knows its columns, and holds what is to be altered.
+    run(
+        """
+        DO $$
+        DECLARE
+            captured regclass;
+        BEGIN
+            FOR captured IN
+                SELECT tgrelid FROM pg_trigger
+                WHERE tgfoid = to_regproc('notifier.capture')
+                GROUP BY tgrelid
+                ORDER BY (SELECT count(*) FROM pg_constraint WHERE contype = 'f' AND confrelid = tgrelid)
+            LOOP
+                EXECUTE format('LOCK TABLE %s', captured);
+            END LOOP;
+        END
+        $$
+        """
+    )
     run(
         """
         DROP VIEW IF EXISTS notifier.changes;

@@ -77,6 +77,44 @@ async def test_companies_hear_only_their_own(app: Connection, company: str, rela
     assert [m["Data"]["EventId"] for m in await relay.heard(other)] == [theirs]
 
 
+# --- triggers of the app's own
+
+
+@pytest.mark.parametrize("name", ["a_trigger", "z_trigger"])
+async def test_what_a_trigger_of_the_apps_writes_is_heard(
+    name: str, database: Database, app: Connection, company: str, relay: Relayed
+) -> None:
+    """It may be captured before what fired it: its name comes first, or another row's turn does."""
+    await database.execute(
+        f"""
+        CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF pg_trigger_depth() = 1 THEN
+                UPDATE events SET location = coalesce(location, '') || '.';
+            END IF;
+            RETURN NULL;
+        END $$;
+        CREATE TRIGGER {name} AFTER INSERT OR UPDATE ON events
+        FOR EACH ROW EXECUTE FUNCTION touch();
+        """
+    )
+    first, second = await new_event(app, company), await new_event(app, company)
+    await app.execute("UPDATE events SET title = 'Coffee'")
+    said = [
+        (m["Type"], m["Data"]["EventId"], m["Data"]["Title"], m["Data"]["Location"])
+        for m in await relay.heard(company)
+    ]
+    assert said[0] == ("EventCreated", first, "Tea", ".")
+    assert set(said[1:3]) == {
+        ("EventCreated", second, "Tea", "."),
+        ("EventUpdated", first, "Tea", ".."),
+    }
+    assert set(said[3:]) == {
+        ("EventUpdated", first, "Coffee", "...."),
+        ("EventUpdated", second, "Coffee", "..."),
+    }
+
+
 # --- committed only
 
 

@@ -199,6 +199,37 @@ async def test_ids_go_on_growing_after_an_overflow(small: Database, app: Connect
     await relay.stop()
 
 
+async def test_a_writer_who_was_slow_to_find_the_log_full_puts_no_id_back(
+    database: Database, app: Connection, company: str
+) -> None:
+    """Meanwhile others took ids, and the relay turned to the other table."""
+    await database.execute("UPDATE notifier.configuration SET max_log_bytes = 0")
+    watcher, holder = await database.connect(), await database.connect()
+    async with holder.transaction():
+        await holder.execute("LOCK TABLE notifier.changes_1")
+        writing = asyncio.create_task(new_event(app, company, "x" * 3_000_000))
+
+        async def looks() -> bool:
+            return bool(await watcher.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"))
+
+        await until(looks)
+        assert await database.fetchval("SELECT notifier.turn()")
+    await writing
+    last = await database.fetchval("SELECT last_value FROM notifier.change_ids")
+    assert last >= FULL + 2**32
+
+
+async def test_a_writer_with_no_time_to_wait_for_a_lock_writes_while_a_table_is_emptied(
+    database: Database, app: Connection, company: str, relay: Relayed
+) -> None:
+    await app.execute("SET lock_timeout = 1")
+    holder = await database.connect()
+    async with holder.transaction():
+        await holder.execute("LOCK TABLE notifier.changes_1")
+        await new_event(app, company, "x" * 3_000_000)
+    assert types(await relay.heard(company)) == ["EventCreated"]
+
+
 async def test_an_epoch_begins_although_somebody_reads_the_old_messages(
     small: Database, app: Connection
 ) -> None:

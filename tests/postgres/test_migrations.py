@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -18,6 +18,7 @@ from notifier.settings import CALENDAR, Watch
 from notifier.sql import folder, read
 from tests.databases import Connection, Database, with_database
 from tests.postgres.relays import Relayed, new_company, new_event, types
+from tests.waiting import until
 
 CATALOG = """
 SELECT kind, name FROM (
@@ -174,6 +175,79 @@ async def test_an_app_goes_on_through_migrate_and_uninstall(
     await uninstall(database.dsn)
     done.set()
     assert await writing == await database.fetchval("SELECT count(*) FROM events")
+
+
+async def amid_writers(
+    database: Database, company: str, command: Callable[[], Coroutine[None, None, None]]
+) -> None:
+    """Does it with one who has written, and another who writes just then; both go on."""
+    one, other = await database.connect(app=True), await database.connect(app=True)
+    watcher = await database.connect()
+
+    async def waits(many: int, doing: asyncio.Task[None]) -> bool:
+        query = "SELECT count(DISTINCT pid) FROM pg_locks WHERE NOT granted"
+        return bool(await watcher.fetchval(query) >= many) or doing.done()
+
+    async def done() -> bool:
+        transaction = one.transaction()
+        await transaction.start()
+        await new_event(one, company)
+        doing = asyncio.create_task(command())
+        await until(lambda: waits(1, doing))
+        writing = asyncio.create_task(new_event(other, company))
+        await until(lambda: waits(2, doing))
+        await transaction.commit()
+        await writing
+        try:
+            await doing
+        except DatabaseError:  # it has less patience than this machine takes
+            return False
+        return True
+
+    await until(done)
+
+
+async def test_an_app_goes_on_while_its_triggers_are_made_anew_or_dropped(
+    database: Database, app: Connection
+) -> None:
+    company = await new_company(app)
+    watches = [
+        watch.model_copy(update={"exclude": ("created_at",)})
+        for watch in sorted(CALENDAR, key=lambda watch: watch.table)
+    ]
+    await amid_writers(database, company, lambda: migrate(database.dsn, watches=watches))
+    await amid_writers(database, company, lambda: uninstall(database.dsn))
+
+
+OLDER = """
+ALTER TABLE notifier.changes_0 ADD operation "char" NOT NULL, ADD size int NOT NULL;
+ALTER TABLE notifier.changes_1 ADD operation "char" NOT NULL, ADD size int NOT NULL;
+CREATE VIEW notifier.changes AS SELECT * FROM notifier.changes_0 UNION ALL SELECT * FROM notifier.changes_1;
+CREATE FUNCTION notifier.capture() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+BEGIN
+    INSERT INTO notifier.changes_0 (id, entity, operation, new, partial, size)
+    VALUES (nextval('notifier.change_ids'), tg_argv[0], left(tg_op, 1)::"char", row_to_json(new), false, 9);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER notifier_capture AFTER INSERT ON events FOR EACH ROW
+EXECUTE FUNCTION notifier.capture('Event', 'id', 'company_id')
+"""
+"""The log as it was when its changes had two columns more."""
+
+
+async def test_an_app_goes_on_while_an_older_log_is_migrated_and_nothing_is_lost(
+    database: Database, app: Connection
+) -> None:
+    company = await new_company(app)
+    await downgrade(database.dsn, "0001")
+    await database.execute("TRUNCATE notifier.changes_0")
+    await database.execute(OLDER)
+    await amid_writers(database, company, lambda: migrate(database.dsn))
+    relay = Relayed(database)
+    await relay.start()
+    heard = await relay.heard(company)
+    await relay.stop()
+    assert types(heard) == ["EventCreated"] * await database.fetchval("SELECT count(*) FROM events")
 
 
 # --- what is in the database is what is in the files

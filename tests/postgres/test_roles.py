@@ -160,6 +160,17 @@ async def test_what_an_app_says_of_its_actor_is_text_and_no_more(
         assert message["Data"]["CompanyId"] == company
 
 
+async def test_an_actor_takes_no_more_than_its_share(
+    app: Connection, company: str, relay: Relayed
+) -> None:
+    async with app.transaction():
+        await app.execute("SELECT set_config('notifier.actor', repeat('x', 1000000), true)")
+        await new_event(app, company)
+    (message,) = await relay.heard(company)
+    assert message["Actor"] == "x" * 10_000
+    assert message["Data"]["Title"] == "Tea"
+
+
 async def test_the_trigger_function_belongs_to_who_migrated_and_runs_for_everybody(
     database: Database,
 ) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import defaultdict
+from contextlib import suppress
 from uuid import uuid4
 
 import asyncpg
 import pytest
 
 from notifier import metrics
+from notifier.schema import migrate
+from notifier.settings import Watch
 from tests.databases import Connection, Database
 from tests.postgres.relays import Relayed, heard, new_company
 from tests.waiting import until
@@ -185,3 +188,66 @@ async def test_the_doorbell_is_rung_whenever_the_relay_sleeps(
 
     await until(all_heard)  # without another write: that would ring as well
     await relay.stop()
+
+
+MEDDLE = """
+CREATE TABLE things (id int PRIMARY KEY, company text, value int);
+CREATE FUNCTION meddle() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    what CONSTANT int := floor(random() * 9);
+    which CONSTANT int := 1 + floor(random() * 6);
+BEGIN
+    IF pg_trigger_depth() > 3 THEN
+        RETURN NULL;
+    END IF;
+    CASE what
+        WHEN 0 THEN UPDATE things SET value = value + 1 WHERE id <> which;
+        WHEN 1 THEN UPDATE things SET value = value - 1 WHERE id = which;
+        WHEN 2 THEN DELETE FROM things WHERE id = which;
+        WHEN 3 THEN INSERT INTO things VALUES (which, 'a', 0)
+                    ON CONFLICT (id) DO UPDATE SET value = things.value / 2;
+        WHEN 4 THEN UPDATE things SET company = CASE company WHEN 'a' THEN 'b' ELSE 'a' END
+                    WHERE id = which;
+        WHEN 5 THEN UPDATE things SET id = which + 10 WHERE id = which;
+        ELSE NULL;
+    END CASE;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER a_trigger AFTER INSERT OR UPDATE OR DELETE ON things
+FOR EACH ROW EXECUTE FUNCTION meddle();
+CREATE TRIGGER z_trigger AFTER INSERT OR UPDATE OR DELETE ON things
+FOR EACH ROW EXECUTE FUNCTION meddle();
+"""
+
+MEDDLED = (
+    "INSERT INTO things SELECT n, 'b', n FROM generate_series(1, 4) AS n ON CONFLICT DO NOTHING",
+    "INSERT INTO things VALUES (5, 'a', 0) ON CONFLICT (id) DO UPDATE SET value = 1",
+    "UPDATE things SET value = value + 1 WHERE value % 2 = 0",
+    "DELETE FROM things WHERE id IN (1, 15)",
+)
+
+
+async def test_whatever_triggers_in_triggers_do_the_last_word_of_each_row_is_heard(
+    database: Database, relay: Relayed
+) -> None:
+    await database.execute(MEDDLE)
+    companies = Watch(table="companies", entity="Company", company="id", created="")
+    things = Watch(table="things", entity="Thing", company="company")
+    await migrate(database.dsn, watches=[companies, things])
+    await database.execute("SELECT setseed(0.5)")
+    for number in range(200):
+        with suppress(asyncpg.UniqueViolationError):  # a row that was moved onto another
+            await database.execute(MEDDLED[number % len(MEDDLED)])
+    for company in ("a", "b"):
+        rows: dict[int, int] = {}
+        for message in await relay.heard(company):
+            row = message["Data"]["ThingId"]
+            assert (row in rows) is (message["Type"] != "ThingCreated")
+            if message["Type"] == "ThingDeleted":
+                assert rows.pop(row) == message["Data"]["Value"]
+            else:
+                assert message.get("Old", {}).get("Value", rows.get(row)) == rows.get(row)
+                rows[row] = message["Data"]["Value"]
+        query = "SELECT id, value FROM things WHERE company = $1"
+        assert rows == {row["id"]: row["value"] for row in await database.fetch(query, company)}
+    assert await database.fetchval("SELECT count(*) FROM notifier.messages") > 200

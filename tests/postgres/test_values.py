@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import TypeAlias
 from uuid import uuid4
 
@@ -13,6 +13,7 @@ import asyncpg
 import pytest
 from prometheus_client import REGISTRY
 
+from notifier.errors import SettingsError
 from notifier.schema import migrate
 from notifier.settings import Watch
 from tests.databases import Connection, Database
@@ -110,6 +111,38 @@ async def test_a_value_arrives_as_it_is(
     assert message["Data"] == {"DocId": 1, "CompanyId": "c", "Value": said}
 
 
+@pytest.mark.parametrize(
+    ("kind", "setting", "before", "after", "said"),
+    [
+        ("float8", "extra_float_digits = -15", "1.4", "1.3", 1.3),
+        (
+            "daterange",
+            "datestyle = 'German'",
+            "NULL",
+            "'[2026-11-22,2026-11-23)'",
+            "[2026-11-22,2026-11-23)",
+        ),
+        ("interval", "intervalstyle = 'sql_standard'", "NULL", "'1 day 02:03'", "1 day 02:03:00"),
+        ("bytea", "bytea_output = 'escape'", "NULL", r"'\x00ff'", r"\x00ff"),
+    ],
+)
+async def test_a_value_is_the_same_whatever_its_writer_has_set(
+    kind: str,
+    setting: str,
+    before: str,
+    after: str,
+    said: object,
+    watching: Watching,
+    app: Connection,
+) -> None:
+    relay = await watching(f"value {kind}")
+    await app.execute(f"SET {setting}")
+    await app.execute(f"INSERT INTO docs VALUES (1, 'c', {before})")
+    await app.execute(f"UPDATE docs SET value = {after}")
+    _, updated = await relay.heard("c")
+    assert updated["Data"]["Value"] == said
+
+
 async def test_composites_domains_enums_and_generated_columns_arrive(
     database: Database, watching: Watching, app: Connection
 ) -> None:
@@ -140,6 +173,35 @@ async def test_composites_domains_enums_and_generated_columns_arrive(
         "Mood": "glad",
         "Twice": "18014398509481986",
     }
+
+
+async def test_what_no_trigger_sees_is_not_said_to_be_null(
+    database: Database, watching: Watching, app: Connection
+) -> None:
+    """A virtual column; servers that know none store it."""
+    kind = "VIRTUAL" if database_version(app) >= 18 else "STORED"
+    relay = await watching(f"number int, twice int GENERATED ALWAYS AS (number * 2) {kind}")
+    await app.execute("INSERT INTO docs VALUES (1, 'c', 1)")
+    await app.execute("UPDATE docs SET number = 2")
+    seen = [{}, {}] if kind == "VIRTUAL" else [{"Twice": 2}, {"Twice": 4}]
+    created, updated = await relay.heard("c")
+    assert created["Data"] == {"DocId": 1, "CompanyId": "c", "Number": 1, **seen[0]}
+    assert updated["Data"] == {"DocId": 1, "CompanyId": "c", "Number": 2, **seen[1]}
+
+
+async def test_a_company_that_no_trigger_sees_is_refused(
+    database: Database, app: Connection
+) -> None:
+    if_known = " GENERATED ALWAYS AS ('c') VIRTUAL" if database_version(app) >= 18 else ""
+    await database.execute(f"CREATE TABLE docs (id int PRIMARY KEY, company text{if_known})")
+    refused = pytest.raises(SettingsError, match="no trigger sees the virtual column company")
+    with refused if if_known else nullcontext():
+        await migrate(database.dsn, watches=[_doc(company="company")])
+
+
+def database_version(connection: Connection) -> int:
+    """The server's major version."""
+    return connection.get_server_version().major
 
 
 @pytest.mark.parametrize("company", ["bigint", "uuid", "text", "numeric"])
@@ -196,6 +258,18 @@ async def test_b5_an_excluded_column_is_never_stored(
     assert deleted["Data"] == updated["Data"]
 
 
+async def test_a_row_is_heard_whole_whatever_its_excluded_columns_weigh(
+    watching: Watching, app: Connection
+) -> None:
+    relay = await watching("attachment text, title text", "attachment")
+    await app.execute("INSERT INTO docs VALUES (1, 'c', repeat('x', 3000000), 'one')")
+    await app.execute("UPDATE docs SET title = 'two'")
+    await app.execute("UPDATE docs SET attachment = repeat('y', 3000000)")
+    created, updated = await relay.heard("c")
+    assert created["Data"] == {"DocId": 1, "CompanyId": "c", "Title": "one"}
+    assert updated["Old"] == {"Title": "one"}
+
+
 # --- poison
 
 
@@ -246,7 +320,7 @@ async def test_b18_a_large_transaction_with_poison_in_it_is_heard_all_the_same(
 
 
 async def test_b18_what_is_heard_by_its_keys_is_counted_and_so_is_who_must_read_afresh(
-    watching: Watching, app: Connection
+    database: Database, watching: Watching, app: Connection
 ) -> None:
     def counted(name: str, **labels: str) -> float:
         return REGISTRY.get_sample_value(f"notifier_{name}_total", labels) or 0
@@ -258,7 +332,8 @@ async def test_b18_what_is_heard_by_its_keys_is_counted_and_so_is_who_must_read_
     await app.execute("TRUNCATE docs")
     assert types(await relay.heard("c")) == ["DocCreated"] * len(POISON) + ["Resync"]
     assert counted("partial_messages") == partial + len(UNREADABLE)
-    assert counted("resyncs", reason="truncate") == afresh + 1
+    told = "SELECT count(*) FROM notifier.messages WHERE body ->> 'Type' = 'Resync'"
+    assert counted("resyncs", reason="truncate") == afresh + await database.fetchval(told)
 
 
 async def test_b18_a_type_that_cannot_become_json_is_heard_by_its_keys(

@@ -217,6 +217,48 @@ def test_a_creation_stands_where_it_was_first_written_a_deletion_where_it_happen
     ]
 
 
+@given(
+    st.lists(st.integers(0, 3), max_size=8).flatmap(
+        lambda way: st.tuples(st.just(way), st.permutations(list(pairwise(way))))
+    )
+)
+def test_the_steps_of_a_row_may_come_in_any_order(
+    way_and_steps: tuple[list[int], list[tuple[int, int]]],
+) -> None:
+    """What a trigger writes may be captured before what fired it. 0: there is no such row."""
+    way, steps = way_and_steps
+
+    def image(state: int) -> Values | None:
+        return row(n=state) if state else None
+
+    changes = [
+        change(number, image(old), image(new))
+        for number, (old, new) in enumerate(steps)
+        if old != new
+    ]
+    old, new = (way[0], way[-1]) if way else (0, 0)
+    assert [(m["Type"], m["Data"]["N"], m.get("Old")) for m in messages_of(*changes)] == (
+        []
+        if old == new
+        else [("EventCreated", new, None)]
+        if not old
+        else [("EventDeleted", old, None)]
+        if not new
+        else [("EventUpdated", new, {"N": old})]
+    )
+
+
+def test_images_that_do_not_fit_one_another_count_by_the_first_and_the_last() -> None:
+    """A column that is added again and again, in one transaction."""
+    changes = [
+        change(number, *({**row(n=n), f"v{number}": 0} for n in (number, number + 1)))
+        for number in range(1000)
+    ]
+    (message,) = messages_of(*changes)
+    assert message["Data"]["N"] == 1000
+    assert message["Old"]["N"] == 0
+
+
 def test_transactions_are_netted_one_by_one() -> None:
     messages = messages_of(
         change(1, None, row(), xid=1), change(2, row(), None, xid=2), change(3, None, row(), xid=3)
@@ -406,6 +448,11 @@ def test_whoever_has_another_row_keeps_the_company() -> None:
     assert last.revokes == ()
 
 
+def test_a_user_whom_no_text_can_name_loses_nothing() -> None:
+    (draft,) = drafts_of(change(1, row(user_id="\0"), None, entity="Employee"))
+    assert draft.revokes == ()
+
+
 def test_a_deleted_company_is_lost_to_everybody_with_its_last_message() -> None:
     drafts = drafts_of(
         change(1, row(key=1, user_id="u"), None, entity="Employee"),
@@ -428,6 +475,9 @@ def test_a_deleted_company_is_lost_to_everybody_with_its_last_message() -> None:
         ("0.1000000000000000055511151231257827", 0.1),
         ("1e+300", "1e+300"),
         ("1e-300", 1e-300),
+        ("1e9999999", "1e9999999"),
+        ("1e-9999999", 0),
+        ("1e" + "9" * 30, "1e" + "9" * 30),
         ("0", 0),
         ("-0.5", -0.5),
     ],
@@ -581,6 +631,7 @@ def test_what_cannot_be_ascribed_to_a_company_is_told_to_everybody(
         (b'"%s"' % (b"c" * 201), None),
         (b'"%s"' % (b"c" * 200), "c" * 200),
         (rb'"\ud800"', None),
+        (rb'"a\u0000"', None),
     ],
 )
 def test_a_company_is_any_text_that_a_client_can_ask_for(value: bytes, name: str | None) -> None:

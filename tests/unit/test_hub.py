@@ -375,6 +375,49 @@ async def test_channels_that_nobody_uses_are_kept_for_a_while_the_latest_longest
     assert node.known("used") is used
 
 
+async def test_a_channel_that_nobody_uses_any_more_is_forgotten_without_a_look_at_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of many thousand companies that all go at once, each would be looked at for each."""
+    looks = 0
+
+    class Watched(Channel):
+        @property
+        def pins(self) -> int:
+            nonlocal looks
+            looks += 1
+            return self._pins
+
+        @pins.setter
+        def pins(self, pins: int) -> None:
+            self._pins = pins
+
+    monkeypatch.setattr(hub, "Channel", Watched)
+    monkeypatch.setattr(hub, "IDLE_CHANNELS", 3)
+    node = quiet_hub()
+    channels = [await node.open(str(number)) for number in range(100)]
+    looks = 0
+    for channel in channels:
+        node.close(channel)
+    assert looks <= 2 * len(channels)
+    assert [number for number in range(100) if node.known(str(number)) is not None] == [97, 98, 99]
+
+
+async def test_a_channel_that_is_forgotten_before_it_is_used_is_opened_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(hub, "IDLE_CHANNELS", 1)
+    node = quiet_hub()
+    await node.open("used")
+    other = await node.open("other")
+    opening = asyncio.create_task(node.open("c"))
+    await asyncio.sleep(0)
+    await node._opening["c"]
+    node.close(other)
+    assert node.known("c") is None
+    assert node.holds(await opening)
+
+
 async def test_a_message_is_compressed_once_whoever_takes_it_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

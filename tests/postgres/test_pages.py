@@ -1,0 +1,81 @@
+"""What a node reads of the log at once is bounded by its bytes, and nothing is left out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from notifier import stream as streams
+from notifier.health import Health
+from notifier.links import connect
+from notifier.messages import Message
+from notifier.stream import Asker, Stream
+from tests.databases import Connection, Database
+from tests.postgres.relays import place
+
+MIB = 1024 * 1024
+
+STORE = """
+INSERT INTO notifier.messages (slot, seq, company, position, at, body)
+SELECT 0, n, 'c', n, now(), json_build_object('Title', repeat('x', 200000))
+FROM generate_series(1, 50) AS n
+"""
+"""Fifty messages of 200 kB: ten million bytes, which compress to nearly nothing."""
+
+
+@pytest.fixture
+async def stream(database: Database) -> AsyncIterator[Stream]:
+    asker = Asker(database.dsn, "stream", pooled=False)
+    yield Stream(database.dsn, asker, Health(), 24)
+    asker.close()
+
+
+@pytest.fixture
+async def connection(database: Database) -> AsyncIterator[Connection]:
+    connection = await connect(database.dsn, "node")
+    yield connection
+    connection.terminate()
+
+
+async def test_whoever_resumes_is_read_a_page_of_bounded_weight_at_a_time(
+    database: Database, stream: Stream
+) -> None:
+    await database.execute(STORE)
+    epoch, _ = await place(database)
+    positions: list[int] = []
+    while page := await stream._page("c", len(positions), epoch):
+        assert sum(len(message.body) for message in page) < 1.25 * MIB
+        positions += [message.position for message in page]
+    assert positions == list(range(1, 51))
+
+
+async def test_a_node_that_catches_up_reads_pages_of_bounded_weight(
+    database: Database,
+    stream: Stream,
+    connection: Connection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(streams, "PAGE_BYTES", MIB)
+    await stream._catch_up(connection)
+    await database.execute(STORE)
+    pages: list[list[Message]] = []
+    monkeypatch.setattr(stream.hub, "deliver", pages.append)
+    await stream._catch_up(connection)
+    assert [message.seq for page in pages for message in page] == list(range(1, 51))
+    assert all(sum(len(message.body) for message in page) < 1.25 * MIB for page in pages)
+
+
+async def test_a_message_heavier_than_a_page_is_a_page(
+    database: Database, stream: Stream, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "PAGE_BYTES", 1000)
+    monkeypatch.setattr(streams, "RECENT_BYTES", 1000)
+    await stream._catch_up(connection)
+    await database.execute(STORE)
+    epoch, _ = await place(database)
+    assert [message.position for message in await stream._page("c", 3, epoch)] == [4]
+    delivered: list[list[Message]] = []
+    monkeypatch.setattr(stream.hub, "deliver", delivered.append)
+    await stream._catch_up(connection)
+    assert len(delivered) == 50
