@@ -9,6 +9,7 @@ from html import escape
 
 WIDTH, HEIGHT = 720, 400
 LEFT, RIGHT, TOP, BOTTOM = 70, 150, 50, 50
+MARGIN = 20  # for numbers of seven digits
 COLOURS = ("#d1495b", "#00798c", "#7a7a7a", "#edae49")
 GRID, INK, PAPER = "#dddddd", "#333333", "#ffffff"
 
@@ -26,10 +27,10 @@ class Chart:
     def svg(self) -> str:
         return "\n".join(
             (
-                f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}"',
+                f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{-MARGIN} 0 {WIDTH + MARGIN} {HEIGHT}"',
                 f'role="img" font-family="sans-serif" font-size="13" fill="{INK}">',
                 f"<title>{escape(self.title)}</title>",
-                f'<rect width="{WIDTH}" height="{HEIGHT}" fill="{PAPER}"/>',
+                f'<rect x="{-MARGIN}" width="{WIDTH + MARGIN}" height="{HEIGHT}" fill="{PAPER}"/>',
                 _text(LEFT, 22, self.title, "start", 'font-weight="bold"'),
                 _text(LEFT, 40, self.y_label, "start"),
                 *self._grid(),
