@@ -79,6 +79,11 @@ class Proxy:
         self._to_server.clear()
         self._to_client.clear()
 
+    def forget(self) -> None:
+        """A black hole for the links that are there, for good; new ones go through."""
+        self.freeze()
+        self._to_server, self._to_client = _open(), _open()
+
     @property
     def frozen(self) -> bool:
         """Whether it is a black hole now."""

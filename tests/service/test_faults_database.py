@@ -218,6 +218,19 @@ async def test_a6_a_black_hole_is_found_and_leaves_no_stale_backend(
     await until(backends)
 
 
+async def test_a6_links_that_nobody_heals_are_given_up_for_new_ones(
+    database: Database, serve: Serve, connect: Connect, proxy: Proxy
+) -> None:
+    """As behind a router that has forgotten them: neither end is told, and TCP sees nothing."""
+    service = await serve(database.through(proxy.port))
+    flow = await begin(database, connect, service)
+    proxy.forget()
+    await flow.write(5)
+    await not_ready(service)
+    await flow.level()
+    await service.ready()
+
+
 async def test_a7_a_link_on_which_no_answer_comes_is_found(
     database: Database, serve: Serve, connect: Connect, proxy: Proxy
 ) -> None:
