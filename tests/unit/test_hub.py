@@ -209,6 +209,33 @@ async def test_a_channel_that_is_opened_while_messages_pass_misses_none_and_doub
     assert [frames.body(framed) for _, framed in channel.recent.after(1)] == [message(2).body]
 
 
+async def test_who_asks_for_a_company_at_the_same_time_gets_one_channel_for_one_question() -> None:
+    asked: list[str] = []
+
+    async def heads(company: str) -> int:
+        asked.append(company)
+        return 0
+
+    async def pages(*_: object) -> list[Message]:
+        return []
+
+    node = Hub(heads, pages, 24)
+    node.restart("e")
+    one, other = await asyncio.gather(node.open("c"), node.open("c"))
+    assert one is other
+    assert one.pins == 2
+    assert asked == ["c"]
+
+
+async def test_for_a_company_that_is_open_or_forgotten_nothing_waits() -> None:
+    node = quiet_hub()
+    node.close(await node.open("c"))
+    assert not node._early
+    node.lose()
+    node.deliver([message(1)])
+    assert not node._early
+
+
 async def test_everybody_must_come_back_when_messages_are_gone() -> None:
     async def heads(_: str) -> int:
         return 0
