@@ -14,7 +14,7 @@ import asyncpg
 
 from bench import machine
 from bench.programs import BenchError, output
-from notifier.embedded import EmbeddedPostgres, binaries
+from notifier.demo.postgres import EmbeddedPostgres, binaries
 
 Connection: TypeAlias = "asyncpg.Connection[Any]"
 

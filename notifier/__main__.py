@@ -1,6 +1,6 @@
 """`python -m notifier`."""
 
-from notifier.commands import main
+from notifier.cli import main
 
 if __name__ == "__main__":
     main()

@@ -9,12 +9,19 @@ from typing import NamedTuple
 
 import asyncpg
 
-from notifier import schema
+from notifier.access.membership import as_text
+from notifier.database import schema
+from notifier.database.connections import (
+    DEADLINE_SECONDS,
+    Connection,
+    connect,
+    link,
+    listener,
+    said,
+)
+from notifier.database.sql import read
 from notifier.errors import DatabaseError, NotifierError
-from notifier.links import DEADLINE_SECONDS, Connection, connect, link, listener, said
-from notifier.membership import as_text
 from notifier.settings import Settings
-from notifier.sql import read
 
 OLDEST = 14
 QUEUE_LIMIT = 0.5

@@ -19,10 +19,10 @@ import structlog
 import uvicorn
 
 from notifier import logs
-from notifier.app import Node
 from notifier.errors import NotifierError, SettingsError
+from notifier.node import Node
 from notifier.settings import Settings
-from notifier.wire import HANDSHAKE_SECONDS, MESSAGE_BYTES, GuardedHttp, WireProtocol
+from notifier.transport.websocket import HANDSHAKE_SECONDS, MESSAGE_BYTES, GuardedHttp, WireProtocol
 
 BACKLOG = 4096
 EXIT_SECONDS = 28.0

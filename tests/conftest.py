@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 
-from notifier.embedded import EmbeddedPostgres
+from notifier.demo.postgres import EmbeddedPostgres
 from tests import databases
 from tests.clients import Client, open_client
 from tests.databases import Database

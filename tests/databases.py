@@ -20,8 +20,8 @@ from uuid import uuid4
 
 import asyncpg
 
-from notifier.embedded import EmbeddedPostgres
-from notifier.schema import migrate
+from notifier.database.schema import migrate
+from notifier.demo.postgres import EmbeddedPostgres
 from tests.ports import free_port
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from notifier.schema import run
-from notifier.sql import read
+from notifier.database.schema import run
+from notifier.database.sql import read
 
 revision = "0002"
 down_revision = "0001"

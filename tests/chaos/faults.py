@@ -11,8 +11,8 @@ from contextlib import suppress
 
 import httpx
 
-from notifier.embedded import EmbeddedPostgres
-from notifier.links import FAILURES
+from notifier.database.connections import FAILURES
+from notifier.demo.postgres import EmbeddedPostgres
 from tests.chaos.history import History
 from tests.chaos.ledger import Ledger
 from tests.databases import Database

@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 
-from notifier.app import Node
+from notifier.delivery.session import Session
 from notifier.errors import Closure
-from notifier.session import Session
+from notifier.node import Node
 from notifier.settings import load
 from tests.services import SECRET, token
 from tests.waiting import until

@@ -17,8 +17,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from notifier.embedded import EmbeddedPostgres
-from notifier.links import FAILURES
+from notifier.database.connections import FAILURES
+from notifier.demo.postgres import EmbeddedPostgres
 from tests.chaos.faults import Faults
 from tests.chaos.followers import Canon, Follower
 from tests.chaos.history import History

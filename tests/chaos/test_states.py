@@ -21,7 +21,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from notifier.session import Session
+from notifier.delivery.session import Session
 from tests.chaos.ledger import TABLE, Ledger, State, apply, collect, expected, state
 from tests.chaos.local import LocalNode, Voice
 from tests.databases import Database

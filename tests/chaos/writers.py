@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import asyncpg
 
-from notifier.links import FAILURES
+from notifier.database.connections import FAILURES
 from tests.chaos.history import History
 from tests.chaos.ledger import Ledger
 

@@ -8,7 +8,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { connect } from "../../notifier/static/client.js";
+import { connect } from "../../notifier/client/js/client.js";
 import { pass, settle, stopTheClock } from "./world.mjs";
 
 const RUNS = Number(process.env.FUZZ_RUNS ?? 150);

@@ -3,7 +3,7 @@
 
 import { mock } from "node:test";
 
-import { connect } from "../../notifier/static/client.js";
+import { connect } from "../../notifier/client/js/client.js";
 
 export const EPOCH = "e1";
 

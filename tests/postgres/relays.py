@@ -9,9 +9,9 @@ from contextlib import suppress
 from typing import Any, TypeAlias
 from uuid import uuid4
 
+from notifier.database.sql import read
 from notifier.messages import Message
-from notifier.relay import Relay
-from notifier.sql import read
+from notifier.relay.relay import Relay
 from tests.databases import Connection, Database
 from tests.waiting import until
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from notifier import relay as relays
-from notifier.log import Log
+from notifier.relay import relay as relays
+from notifier.relay.store import Log
 from tests.databases import Connection, Database
 from tests.postgres.relays import Relayed, heard, types
 from tests.waiting import until

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import asyncpg
 import pytest
 
-from notifier.embedded import EmbeddedPostgres
+from notifier.demo.postgres import EmbeddedPostgres
 from tests.databases import Database
 
 

@@ -7,9 +7,9 @@ import json
 
 import pytest
 
-from notifier import relay as relays
-from notifier.log import REOPENING
-from notifier.schema import migrate
+from notifier.database.schema import migrate
+from notifier.relay import relay as relays
+from notifier.relay.store import REOPENING
 from tests.databases import Connection, Database
 from tests.postgres.relays import Relayed, Said, heard, new_company, new_event, place, types
 from tests.waiting import until

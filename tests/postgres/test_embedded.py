@@ -17,8 +17,8 @@ import asyncpg
 import psutil
 import pytest
 
-from notifier import embedded
-from notifier.embedded import EmbeddedPostgres, EmbeddedPostgresError, binaries
+from notifier.demo import postgres as embedded
+from notifier.demo.postgres import EmbeddedPostgres, EmbeddedPostgresError, binaries
 from tests.ports import free_port
 
 DEBIAN = Path("/usr/lib/postgresql/15/bin")
@@ -27,7 +27,7 @@ NOBODY = 65534
 PARENT = """
 import os, sys
 from pathlib import Path
-from notifier.embedded import EmbeddedPostgres
+from notifier.demo.postgres import EmbeddedPostgres
 
 data, programs, uid = sys.argv[1:]
 if uid != str(os.geteuid()):

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from notifier import relay as relays
-from notifier.log import Log, Place
-from notifier.schema import migrate
+from notifier.database.schema import migrate
+from notifier.relay import relay as relays
+from notifier.relay.store import Log, Place
 from tests.databases import Connection, Database
 from tests.postgres.relays import Relayed, new_company, new_event, types
 from tests.proxy import Proxy
@@ -105,7 +105,7 @@ async def test_another_relay_leads_when_one_hangs_within_a_transaction(
 
     # A backlog of one page, which is stored in a transaction that ends with the place.
     monkeypatch.setattr(Log, "keep", freeze_and_keep)
-    monkeypatch.setattr("notifier.log.PAGE", 5)
+    monkeypatch.setattr("notifier.relay.store.PAGE", 5)
     async with app.transaction():
         for number in range(10):
             await new_event(app, company, str(number))

@@ -12,10 +12,10 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
+from notifier.database.schema import downgrade, migrate, newest, uninstall
+from notifier.database.sql import folder, read
 from notifier.errors import DatabaseError, SettingsError, Unreachable
-from notifier.schema import downgrade, migrate, newest, uninstall
 from notifier.settings import CALENDAR, Watch
-from notifier.sql import folder, read
 from tests.databases import Connection, Database, with_database
 from tests.postgres.relays import Relayed, new_company, new_event, types
 from tests.waiting import until
@@ -397,7 +397,7 @@ async def test_a_granted_role_can_relay_and_nothing_more(
 async def test_a_granted_role_can_do_every_chore(
     database: Database, app: Connection, role: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("notifier.relay.CHORES_SECONDS", 0.0)
+    monkeypatch.setattr("notifier.relay.relay.CHORES_SECONDS", 0.0)
     await migrate(database.dsn, grant=role, max_log_bytes=2 * 1024 * 1024)
     relay = Relayed(database, retention_hours=1e-7)
     relay.url = as_role(database.dsn, role)

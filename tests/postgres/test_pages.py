@@ -6,11 +6,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from notifier import stream as streams
+from notifier.database.connections import connect
+from notifier.database.query import Query
+from notifier.delivery import stream as streams
+from notifier.delivery.stream import Stream
 from notifier.health import Health
-from notifier.links import connect
 from notifier.messages import Message
-from notifier.stream import Asker, Stream
 from tests.databases import Connection, Database
 from tests.postgres.relays import place
 
@@ -26,7 +27,7 @@ FROM generate_series(1, 50) AS n
 
 @pytest.fixture
 async def stream(database: Database) -> AsyncIterator[Stream]:
-    asker = Asker(database.dsn, "stream", pooled=False)
+    asker = Query(database.dsn, "stream", pooled=False)
     yield Stream(database.dsn, asker, Health(), 24)
     asker.close()
 

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from notifier.log import Log
-from notifier.schema import migrate
+from notifier.database.schema import migrate
+from notifier.relay.store import Log
 from notifier.settings import CALENDAR, Watch
 from tests.databases import Connection, Database
 from tests.postgres.relays import Relayed, heard, new_company, new_event, place, types
@@ -53,7 +53,7 @@ async def test_a_sleeping_relay_is_woken_by_the_first_write(
     make_relay: Make,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("notifier.relay.LOOK_SECONDS", 600.0)  # only the doorbell wakes it
+    monkeypatch.setattr("notifier.relay.relay.LOOK_SECONDS", 600.0)  # only the doorbell wakes it
     relay = make_relay()
     await relay.start()
     rung = asyncio.Event()
@@ -113,7 +113,7 @@ async def test_a_write_just_before_it_falls_asleep_is_found_before_it_does(
     make_relay: Make,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("notifier.relay.LOOK_SECONDS", 600.0)  # only the doorbell wakes it
+    monkeypatch.setattr("notifier.relay.relay.LOOK_SECONDS", 600.0)  # only the doorbell wakes it
     lie_down = Log.lie_down
     found: list[bool] = []
 

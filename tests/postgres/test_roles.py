@@ -8,7 +8,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from notifier.schema import migrate
+from notifier.database.schema import migrate
 from tests.databases import Connection, Database, as_app
 from tests.postgres.relays import Relayed, new_event, types
 

@@ -14,14 +14,15 @@ from typing import Any, cast
 import asyncpg
 import pytest
 
-from notifier import stream as streams
+from notifier.database.connections import Connection, connect
+from notifier.database.query import Query
+from notifier.delivery import stream as streams
+from notifier.delivery.hub import Channel
+from notifier.delivery.stream import Stream
 from notifier.errors import DatabaseError, Misplaced, SchemaMissing, Unreachable
 from notifier.frames import body
 from notifier.health import Health
-from notifier.hub import Channel
-from notifier.links import Connection, connect
 from notifier.messages import Message
-from notifier.stream import Asker, Stream
 from tests.databases import Database
 from tests.waiting import until
 
@@ -126,7 +127,7 @@ class Node:
     """A stream with what it needs, and the task it runs in."""
 
     def __init__(self, url: str, questions: str) -> None:
-        self.asker = Asker(questions, "questions", pooled=False)
+        self.asker = Query(questions, "questions", pooled=False)
         self.health = Health()
         self.stream = Looking(url, self.asker, self.health, 24)
         self.hub = self.stream.hub
@@ -752,19 +753,19 @@ SELECT CASE WHEN nextval('public.tries') <= $1 THEN
 
 
 @pytest.fixture
-async def asker(database: Database) -> AsyncIterator[Asker]:
+async def asker(database: Database) -> AsyncIterator[Query]:
     await database.execute("CREATE SEQUENCE tries")
-    asker = Asker(database.dsn, "questions", pooled=False)
+    asker = Query(database.dsn, "questions", pooled=False)
     yield asker
     asker.close()
 
 
-async def pid(asker: Asker) -> int:
+async def pid(asker: Query) -> int:
     return int((await asker.fetch(PID, ""))[0][0])
 
 
 async def test_questions_share_a_connection_that_is_prepared_once(
-    database: Database, asker: Asker
+    database: Database, asker: Query
 ) -> None:
     prepared: list[tuple[Connection, str]] = []
 
@@ -782,7 +783,7 @@ async def test_questions_share_a_connection_that_is_prepared_once(
     assert asker.queries >= 4
 
 
-async def test_a_link_that_was_dead_is_tried_once_more(database: Database, asker: Asker) -> None:
+async def test_a_link_that_was_dead_is_tried_once_more(database: Database, asker: Query) -> None:
     first = await pid(asker)
     assert [tuple(row) for row in await asker.fetch(DIES, 1)] == [("lives",)]
     assert asker.queries == 3
@@ -794,7 +795,7 @@ async def test_a_link_that_was_dead_is_tried_once_more(database: Database, asker
     assert await pid(asker)
 
 
-async def test_a_link_that_is_new_is_not_tried_once_more(database: Database, asker: Asker) -> None:
+async def test_a_link_that_is_new_is_not_tried_once_more(database: Database, asker: Query) -> None:
     with pytest.raises(Unreachable):
         await asker.fetch(DIES, 1)
     assert asker.queries == 1
@@ -802,7 +803,7 @@ async def test_a_link_that_is_new_is_not_tried_once_more(database: Database, ask
 
 
 async def test_a_question_without_an_answer_in_time_is_not_asked_again(
-    asker: Asker, monkeypatch: pytest.MonkeyPatch
+    asker: Query, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = await pid(asker)
     with monkeypatch.context() as patch:
@@ -815,7 +816,7 @@ async def test_a_question_without_an_answer_in_time_is_not_asked_again(
 
 @pytest.mark.parametrize("dead", [False, True])
 async def test_a_word_that_cannot_be_written_is_no_fault_of_the_link(
-    database: Database, asker: Asker, dead: bool
+    database: Database, asker: Query, dead: bool
 ) -> None:
     if dead:
         await pid(asker)
@@ -832,7 +833,7 @@ async def test_a_word_that_cannot_be_written_is_no_fault_of_the_link(
 
 
 async def test_a_question_that_nobody_waits_for_ends_with_its_link(
-    database: Database, asker: Asker
+    database: Database, asker: Query
 ) -> None:
     first = await pid(asker)
     asking = asyncio.create_task(asker.fetch("SELECT pg_sleep(60)"))
@@ -852,7 +853,7 @@ async def test_a_question_that_nobody_waits_for_ends_with_its_link(
     assert await pid(asker) != first
 
 
-async def test_what_the_schema_lacks_is_said_and_where(database: Database, asker: Asker) -> None:
+async def test_what_the_schema_lacks_is_said_and_where(database: Database, asker: Query) -> None:
     for _ in range(2):
         with pytest.raises(SchemaMissing, match=database.name):
             await asker.fetch("SELECT FROM nothing")
@@ -863,7 +864,7 @@ async def test_what_the_schema_lacks_is_said_and_where(database: Database, asker
 
 @pytest.mark.parametrize("pooled", [False, True])
 async def test_through_a_pooler_no_statement_is_prepared(database: Database, pooled: bool) -> None:
-    asker = Asker(database.dsn, "questions", pooled=pooled)
+    asker = Query(database.dsn, "questions", pooled=pooled)
     for _ in range(2):
         rows = await asker.fetch(
             "SELECT application_name, (SELECT count(*) FROM pg_prepared_statements)"

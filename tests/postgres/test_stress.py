@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 
 from notifier import metrics
-from notifier.schema import migrate
+from notifier.database.schema import migrate
 from notifier.settings import Watch
 from tests.databases import Connection, Database
 from tests.postgres.relays import Relayed, heard, new_company
@@ -165,7 +165,7 @@ async def test_the_doorbell_is_rung_whenever_the_relay_sleeps(
     database: Database, app: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Again and again it falls asleep just when somebody writes."""
-    monkeypatch.setattr("notifier.relay.LOOK_SECONDS", 600.0)  # nothing else wakes it
+    monkeypatch.setattr("notifier.relay.relay.LOOK_SECONDS", 600.0)  # nothing else wakes it
     relay = Relayed(database)
     await relay.start()
     company = await new_company(app)

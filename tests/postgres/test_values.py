@@ -13,8 +13,8 @@ import asyncpg
 import pytest
 from prometheus_client import REGISTRY
 
+from notifier.database.schema import migrate
 from notifier.errors import SettingsError
-from notifier.schema import migrate
 from notifier.settings import Watch
 from tests.databases import Connection, Database
 from tests.postgres.relays import Relayed, Said, types

@@ -14,8 +14,8 @@ import psutil
 import pytest
 from websockets.asyncio.client import connect as open_socket
 
-from notifier.app import Node
-from notifier.session import Session
+from notifier.delivery.session import Session
+from notifier.node import Node
 from notifier.settings import load
 from tests.clients import Client, Message
 from tests.conftest import Connect, Serve
@@ -554,8 +554,8 @@ Running = Callable[..., Awaitable[Node]]
 @pytest.fixture
 async def node(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Running]:
     """Runs a node in this process that checks access again and again, in no time."""
-    monkeypatch.setattr("notifier.app.RECHECK_SECONDS", 0.05)
-    monkeypatch.setattr("notifier.app.BLIND_SECONDS", 0.5)
+    monkeypatch.setattr("notifier.node.RECHECK_SECONDS", 0.05)
+    monkeypatch.setattr("notifier.node.BLIND_SECONDS", 0.5)
     tasks: list[asyncio.Task[None]] = []
 
     async def run(database_url: str, **settings: Any) -> Node:
@@ -644,7 +644,7 @@ async def test_c10_who_cannot_be_checked_for_too_long_is_closed(
 async def test_c10_who_was_checked_in_time_stays_through_a_short_silence(
     database: Database, node: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("notifier.app.BLIND_SECONDS", 60.0)
+    monkeypatch.setattr("notifier.node.BLIND_SECONDS", 60.0)
     company = str(
         await database.fetchval("INSERT INTO companies (name) VALUES ('A') RETURNING id::text")
     )
@@ -679,7 +679,7 @@ async def test_a_token_that_decides_is_not_checked_against_rows(
 async def test_c15_a_node_watches_the_clock(
     database: Database, node: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("notifier.app.CLOCK_SECONDS", 0.02)
+    monkeypatch.setattr("notifier.node.CLOCK_SECONDS", 0.02)
     running = await node(database.dsn)
     line = Line(quick=True)
     session = Session(running._parts, line)
@@ -700,7 +700,7 @@ async def test_c15_a_clock_that_runs_too_fast_is_noticed_as_well(
     database: Database, node: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No step is large, and the timer alone would wait for a minute and more."""
-    monkeypatch.setattr("notifier.app.CLOCK_SECONDS", 0.02)
+    monkeypatch.setattr("notifier.node.CLOCK_SECONDS", 0.02)
     running = await node(database.dsn)
     line = Line(quick=True)
     session = Session(running._parts, line)
@@ -721,8 +721,8 @@ async def test_c15_a_clock_that_is_set_ends_nothing_but_tokens(
     database: Database, node: Running, monkeypatch: pytest.MonkeyPatch, step: float
 ) -> None:
     """It is no reason to end a socket, to stop asking who may hear what, or to stop relaying."""
-    monkeypatch.setattr("notifier.app.CLOCK_SECONDS", 0.02)
-    monkeypatch.setattr("notifier.app.BLIND_SECONDS", 60.0)
+    monkeypatch.setattr("notifier.node.CLOCK_SECONDS", 0.02)
+    monkeypatch.setattr("notifier.node.BLIND_SECONDS", 60.0)
     company = str(
         await database.fetchval("INSERT INTO companies (name) VALUES ('A') RETURNING id::text")
     )

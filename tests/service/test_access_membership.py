@@ -8,11 +8,11 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from notifier.access.membership import Membership
+from notifier.access.tokens import Identity
+from notifier.database.query import Query
+from notifier.database.schema import migrate
 from notifier.errors import DatabaseError
-from notifier.membership import Membership
-from notifier.schema import migrate
-from notifier.stream import Asker
-from notifier.tokens import Identity
 from tests.conftest import Connect, Serve
 from tests.databases import Database, with_database
 from tests.proxy import Proxy
@@ -41,10 +41,10 @@ ADD = "INSERT INTO employees (company_id, user_id, name) VALUES ($1, $2, 'U')"
 @pytest.fixture
 async def memberships() -> AsyncIterator[Memberships]:
     """Makes memberships that ask a database."""
-    askers: list[Asker] = []
+    askers: list[Query] = []
 
     def make(dsn: str, query: str | None = None) -> Membership:
-        askers.append(Asker(dsn, "test", pooled=False, pinned=query is None))
+        askers.append(Query(dsn, "test", pooled=False, pinned=query is None))
         return Membership(askers[-1], "employees", query)
 
     yield make
@@ -217,7 +217,7 @@ async def test_who_are_asked_about_at_once_are_each_answered_for_themselves(
     """One cannot be written, so the others are asked about one by one."""
     await latin.execute("INSERT INTO companies (id, name) VALUES ($1, 'A')", COMPANY)
     await latin.execute(ADD, str(COMPANY), "u1")
-    asker = Asker(latin.dsn, "test", pooled=False)
+    asker = Query(latin.dsn, "test", pooled=False)
     membership = Membership(asker, "employees", None)
     for users in (["u1", "u2", "u1", "u3"], ["u2", "u1", "\N{KEY}", "u3"]):
         answers = await asyncio.gather(
@@ -259,7 +259,7 @@ async def test_an_id_of_another_type_costs_those_who_ask_at_the_same_time_no_que
         COMPANY,
         user,
     )
-    asker = Asker(database.dsn, "test", pooled=False)
+    asker = Query(database.dsn, "test", pooled=False)
     membership = Membership(asker, "employees", None)
     odd = ["", "x", "1.0", user + " ", f"{{{user}}}", str(2**63), str(-(2**63)), "9" * 19]
     pairs = [(str(COMPANY), user), *((company, user) for company in odd)]
@@ -535,7 +535,7 @@ async def test_the_index_serves_a_column_of_text(database: Database, asking: Ask
         " SELECT upper(gen_random_uuid()::text), 'u' || n, 'U' FROM generate_series(1, 20000) AS n"
     )
     await database.execute("ANALYZE employees")
-    asker = Asker(database.dsn, "test", pooled=False)
+    asker = Query(database.dsn, "test", pooled=False)
     query, _, _ = await Membership(asker, "employees", None)._compile()
     arguments = [[str(COMPANY)], ["u1"], [str(COMPANY)], ["u1"]]
     arguments += [[str(COMPANY).upper()], [str(COMPANY).upper()]]

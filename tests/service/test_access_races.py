@@ -15,8 +15,12 @@ from typing import Any, cast
 import pytest
 from msgspec import structs
 
-from notifier import addresses
-from notifier import session as sessions
+from notifier.access import addresses
+from notifier.access.membership import Membership
+from notifier.access.tokens import Identity, Tokens
+from notifier.delivery import session as sessions
+from notifier.delivery.hub import SLICE, Hub
+from notifier.delivery.session import Crowd, Parts, Session
 from notifier.errors import (
     AnotherUser,
     BadToken,
@@ -33,11 +37,7 @@ from notifier.errors import (
     TooMany,
     Unreachable,
 )
-from notifier.hub import SLICE, Hub
-from notifier.membership import Membership
 from notifier.messages import Message, timestamp
-from notifier.session import Crowd, Parts, Session
-from notifier.tokens import Identity, Tokens
 from tests.service.lines import Line
 from tests.services import SECRET, token
 from tests.timeless import timeless
@@ -814,7 +814,7 @@ async def test_who_has_as_much_as_this_node_costs_the_log_nothing(world: World) 
 async def test_a_resume_is_complete_whatever_the_node_has_kept_of_it(
     world: World, monkeypatch: pytest.MonkeyPatch, after: int, room: int
 ) -> None:
-    monkeypatch.setattr("notifier.hub.RECENT_BYTES", room)
+    monkeypatch.setattr("notifier.delivery.hub.RECENT_BYTES", room)
     world.log.store(A, 10)
     if not room:
         await world.enter("v")
@@ -829,7 +829,7 @@ async def test_a_resume_is_complete_whatever_the_node_has_kept_of_it(
 async def test_who_comes_from_a_quicker_node_comes_again_when_this_one_is_late(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("notifier.hub.BEHIND_SECONDS", 0.01)
+    monkeypatch.setattr("notifier.delivery.hub.BEHIND_SECONDS", 0.01)
     world.log.say(A, 2)
     await world.enter("v")
     world.log.store(A, 4)

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from notifier.endpoint import AsgiWire
+from notifier.access.tokens import Tokens
+from notifier.delivery.session import REFUSED_SECONDS
 from notifier.errors import BadToken, Expired, NotAuthenticated
-from notifier.session import REFUSED_SECONDS
-from notifier.tokens import Tokens
-from notifier.wire import CLOSE_SECONDS, DRAIN_SECONDS
+from notifier.transport.endpoint import AsgiWire
+from notifier.transport.websocket import CLOSE_SECONDS, DRAIN_SECONDS
 from tests.service.test_access_races import A, B, World, authenticate, set_company
 from tests.services import token
 from tests.timeless import timeless

@@ -11,7 +11,7 @@ from kosoku import FailureError, run_fuzzingclient
 from starlette.types import Receive, Scope, Send
 
 from notifier.server import bind
-from notifier.wire import MESSAGE_BYTES, GuardedHttp, WireProtocol
+from notifier.transport.websocket import MESSAGE_BYTES, GuardedHttp, WireProtocol
 
 TOO_BIG = ["9.*"]
 """Messages of more than 64 KiB, or in more fragments than a client may send: both are refused."""

@@ -16,8 +16,8 @@ import httpx
 import psutil
 import pytest
 
-from notifier.embedded import EmbeddedPostgres
-from notifier.links import FAILURES
+from notifier.database.connections import FAILURES
+from notifier.demo.postgres import EmbeddedPostgres
 from tests.clients import Client
 from tests.conftest import Connect, Serve
 from tests.databases import OPTIONS, Database, make_template

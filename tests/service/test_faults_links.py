@@ -11,11 +11,13 @@ from typing import Any
 import psutil
 import pytest
 
-from notifier import app, health, stream
-from notifier.changes import Change
-from notifier.embedded import EmbeddedPostgres
-from notifier.log import Log
-from notifier.stream import Stream
+from notifier import health
+from notifier import node as app
+from notifier.delivery import stream
+from notifier.delivery.stream import Stream
+from notifier.demo.postgres import EmbeddedPostgres
+from notifier.relay.changes import Change
+from notifier.relay.store import Log
 from tests.chaos.local import LocalNode
 from tests.conftest import Connect, Serve
 from tests.databases import Database

@@ -13,13 +13,14 @@ from functools import partial
 
 import pytest
 
-from notifier import app, server
-from notifier.app import Node
+from notifier import node as app
+from notifier import server
+from notifier.delivery.hub import SLICE, Budget, Channel
+from notifier.delivery.session import Session
 from notifier.errors import NotifierError
-from notifier.hub import SLICE, Budget, Channel
-from notifier.log import DOORBELL
 from notifier.messages import Message
-from notifier.session import Session
+from notifier.node import Node
+from notifier.relay.store import DOORBELL
 from notifier.settings import load
 from tests.chaos.local import LocalNode, Voice
 from tests.clients import open_client

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from notifier.schema import migrate
+from notifier.database.schema import migrate
 from tests.clients import Message
 from tests.conftest import Connect, Serve
 from tests.databases import Database

@@ -10,7 +10,7 @@ import uvicorn
 from prometheus_client import REGISTRY
 from websockets.exceptions import InvalidStatus
 
-from notifier.app import Node
+from notifier.node import Node
 from notifier.server import bind
 from notifier.settings import load
 from tests.conftest import Connect

@@ -10,8 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from notifier.embedded import EmbeddedPostgres
-from notifier.schema import migrate
+from notifier.database.schema import migrate
+from notifier.demo.postgres import EmbeddedPostgres
 from tests.conftest import Serve
 from tests.databases import Database
 from tests.services import SECRET, Service

@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 from structlog.testing import capture_logs
 
-from notifier.addresses import TURN_SECONDS, Addresses, counted
+from notifier.access.addresses import TURN_SECONDS, Addresses, counted
 from notifier.errors import TooMany
 from tests.timeless import timeless
 
@@ -67,7 +67,7 @@ async def test_who_is_refused_waits_for_his_turn_and_then_leaves_the_line() -> N
 
 
 def test_one_may_be_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("notifier.addresses.LONGEST_LINE", 1)
+    monkeypatch.setattr("notifier.access.addresses.LONGEST_LINE", 1)
     addresses = Addresses(1)
     addresses.admit("a")
     addresses.enter("a")

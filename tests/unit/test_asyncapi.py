@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from jsonschema import Draft7Validator
 
-from notifier import asyncapi, messages
+from notifier import messages
 from notifier.errors import Closure, Code
 from notifier.messages import Authenticate, Command, Ping, SetCompany, decode
 from notifier.settings import Watch
+from notifier.web import asyncapi
 from tests.conformance import conforms
 
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifier.changes import (
+from notifier.relay.changes import (
     EVERY_COMPANY,
     MESSAGE_LIMIT,
     Change,

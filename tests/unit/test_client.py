@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosedError
 
-from notifier import client as module
-from notifier.client import (
+from notifier.client import client as module
+from notifier.client.client import (
     MOST_HELD,
     Client,
     Message,
@@ -1078,7 +1078,7 @@ def test_on_any_line_what_it_says_is_dense_and_in_the_end_complete() -> None:
 
 def test_the_words_are_those_of_the_browser_client() -> None:
     """Every state and constant that JavaScript has, Python has."""
-    text = Path(module.__file__ or "").with_name("static").joinpath("client.js").read_text("utf-8")
+    text = Path(module.__file__ or "").with_name("js").joinpath("client.js").read_text("utf-8")
     for state in ("connecting", "live", "waiting", "idle", "stopped", "closed"):
         assert f'"{state}"' in text
     for reason in ("silent link", "no answer", "no token", "token refused", "unreadable message"):

@@ -11,8 +11,9 @@ from itertools import count
 
 import pytest
 
-from notifier import frames, hub
-from notifier.hub import BUDGET_BYTES, PRESSED_BYTES, SLICE, Budget, Channel, Hub, Recent
+from notifier import frames
+from notifier.delivery import hub
+from notifier.delivery.hub import BUDGET_BYTES, PRESSED_BYTES, SLICE, Budget, Channel, Hub, Recent
 from notifier.messages import Message
 
 NOW = datetime.now(UTC)
@@ -365,7 +366,7 @@ async def test_another_epoch_keeps_the_channels_that_are_needed_and_no_other() -
 
 async def test_revocations_are_remembered_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
-    monkeypatch.setattr("notifier.hub.time.monotonic", lambda: now)
+    monkeypatch.setattr("notifier.delivery.hub.time.monotonic", lambda: now)
     node = quiet_hub()
     node.deliver([message(1, revokes=("u",)), message(2, revokes=("v", "*"))])
     assert node.serial == 3

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from notifier.client import Position
-from notifier.listen import StateFile
+from notifier.client.client import Position
+from notifier.client.listen import StateFile
 
 
 def test_a_state_file_holds_the_last_position_whatever_its_length(tmp_path: Path) -> None:

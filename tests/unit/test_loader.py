@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from notifier.loader import Loader
+from notifier.database.batching import Loader
 from tests.timeless import timeless
 
 
@@ -53,7 +53,7 @@ async def test_an_answer_is_of_a_query_that_began_after_the_question() -> None:
 async def test_in_a_storm_those_who_come_one_after_the_other_share_a_query(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("notifier.loader.LONGEST_WAIT", 60.0)
+    monkeypatch.setattr("notifier.database.batching.LONGEST_WAIT", 60.0)
     asked = Asked()
     loader = Loader(asked)
     await asyncio.gather(loader.get(1), loader.get(2))  # it has begun

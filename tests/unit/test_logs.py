@@ -10,10 +10,10 @@ import pytest
 FAULT = """
 import asyncio, json, sys
 from notifier import logs
-from notifier.endpoint import Endpoint
-from notifier.hub import Hub
-from notifier.session import Crowd, Parts
-from notifier.tokens import Tokens
+from notifier.transport.endpoint import Endpoint
+from notifier.delivery.hub import Hub
+from notifier.delivery.session import Crowd, Parts
+from notifier.access.tokens import Tokens
 
 class Broken(Tokens):
     async def verify(self, token):

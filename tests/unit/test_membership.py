@@ -6,18 +6,18 @@ from datetime import UTC, datetime
 
 import pytest
 
+from notifier.access.membership import Doubts, Membership
+from notifier.access.tokens import Identity
 from notifier.companies import canonical, is_uuid
-from notifier.membership import Doubts, Membership
+from notifier.database.query import Query
 from notifier.messages import Message
-from notifier.stream import Asker
-from notifier.tokens import Identity
 
 UUID = "aaaaaaaa-0000-4000-8000-00000000000a"
 
 
 @pytest.mark.parametrize("query", [None, "SELECT true"])
 async def test_a_token_gives_the_companies_that_it_names_and_no_other(query: str | None) -> None:
-    asker = Asker("postgresql://nowhere", "test", pooled=False)
+    asker = Query("postgresql://nowhere", "test", pooled=False)
     membership = Membership(asker, "claim", query)
     named = Identity("u1", 1e12, frozenset({"a", "b"}))
     assert [await membership.may(named, company) for company in ("a", "b", "c", "")] == [

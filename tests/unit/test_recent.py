@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from notifier import hub
+from notifier.delivery import hub
+from notifier.delivery.hub import Budget, Recent
 from notifier.frames import frame
-from notifier.hub import Budget, Recent
 from notifier.messages import Message
 
 NOW = datetime.now(UTC)

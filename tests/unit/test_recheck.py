@@ -9,12 +9,12 @@ from typing import Any, cast
 
 import pytest
 
-from notifier.app import BLIND_SECONDS, RECHECK_SECONDS, Node
+from notifier.access.membership import Membership
+from notifier.access.tokens import Identity
+from notifier.delivery.session import Session
 from notifier.errors import Closure, DatabaseError
-from notifier.membership import Membership
-from notifier.session import Session
+from notifier.node import BLIND_SECONDS, RECHECK_SECONDS, Node
 from notifier.settings import load
-from notifier.tokens import Identity
 from tests.services import SECRET
 from tests.timeless import timeless
 

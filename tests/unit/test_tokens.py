@@ -25,8 +25,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from notifier.access.tokens import LAST_MOMENT, MAX_TOKEN_CHARACTERS, Identity, Tokens, sign
 from notifier.errors import SettingsError, TokenInvalid
-from notifier.tokens import LAST_MOMENT, MAX_TOKEN_CHARACTERS, Identity, Tokens, sign
 
 NOW = 1_800_000_000
 SECRET = "a secret that is long enough: thirty-two bytes"

@@ -18,7 +18,10 @@ import msgspec
 import structlog
 
 from notifier import metrics
-from notifier.changes import (
+from notifier.database.connections import backoff
+from notifier.errors import DatabaseError
+from notifier.messages import Message
+from notifier.relay.changes import (
     EVERY_COMPANY,
     Change,
     Draft,
@@ -28,10 +31,7 @@ from notifier.changes import (
     resync,
     translate,
 )
-from notifier.errors import DatabaseError
-from notifier.links import backoff
-from notifier.log import PAGE, PAGE_BYTES, REOPENING, Log, open_log
-from notifier.messages import Message
+from notifier.relay.store import PAGE, PAGE_BYTES, REOPENING, Log, open_log
 
 Deliver = Callable[[str, Sequence[Message]], None]
 """Takes the epoch and messages that were stored just now, in the order of seq."""

@@ -17,9 +17,9 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.json import schema_components
 
 from notifier import messages
-from notifier.changes import Watched
 from notifier.errors import Closure
 from notifier.messages import COMPANY_LIMIT
+from notifier.relay.changes import Watched
 from notifier.settings import CALENDAR, Watch
 
 VERSION = "1.0.0"
@@ -219,7 +219,7 @@ def _changes(watch: Watch) -> Iterator[tuple[str, str, Schema]]:
 
 def _row(watch: Watch) -> Schema:
     """The columns of a table's rows; the calendar's are known, of others the keys."""
-    from notifier.models import Calendar  # noqa: PLC0415 - SQLAlchemy is large, and seldom asked for
+    from notifier.database.calendar import Calendar  # noqa: PLC0415 - SQLAlchemy is large, and seldom asked for
 
     created, updated, deleted = watch.names
     watched = Watched(

@@ -15,11 +15,11 @@ from typing import Any
 import asyncpg
 import msgspec
 
-from notifier.changes import Change, Watched
+from notifier.database.connections import DEADLINE_SECONDS, Connection, link, listener
+from notifier.database.sql import read
 from notifier.errors import SchemaMissing, Unreachable
-from notifier.links import DEADLINE_SECONDS, Connection, link, listener
 from notifier.messages import Message
-from notifier.sql import read
+from notifier.relay.changes import Change, Watched
 
 DOORBELL = 7815279001
 """The advisory lock that the sleeping relay holds; `sql/capture.sql` tries it."""

@@ -11,14 +11,14 @@ import msgspec
 import structlog
 from msgspec import structs
 
+from notifier.access.tokens import Identity
 from notifier.companies import is_uuid
+from notifier.database.batching import Loader
+from notifier.database.connections import REFUSALS, Connection
+from notifier.database.query import Query
+from notifier.database.sql import read
 from notifier.errors import SchemaMissing
-from notifier.links import REFUSALS, Connection
-from notifier.loader import Loader
 from notifier.messages import Message
-from notifier.sql import read
-from notifier.stream import Asker
-from notifier.tokens import Identity
 
 Pair = tuple[str, str]
 """A company and a user."""
@@ -39,7 +39,7 @@ class Membership:
     """Asks anew each time; who asks at the same time shares a query."""
 
     def __init__(
-        self, asker: Asker, authorization: Literal["employees", "claim"], query: str | None
+        self, asker: Query, authorization: Literal["employees", "claim"], query: str | None
     ) -> None:
         self._asker = asker
         self._claim = authorization == "claim"

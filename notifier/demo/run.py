@@ -14,14 +14,17 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from notifier import demo_api, schema, server
-from notifier.app import Node
-from notifier.embedded import EmbeddedPostgres, default_directory
-from notifier.links import connect
-from notifier.pages import STATIC
+from notifier import server
+from notifier.access.tokens import sign
+from notifier.database import schema
+from notifier.database.connections import connect
+from notifier.demo import api as demo_api
+from notifier.demo.postgres import EmbeddedPostgres, default_directory
+from notifier.node import Node
 from notifier.settings import CALENDAR, Settings
-from notifier.sql import read
-from notifier.tokens import sign
+
+STATIC = Path(__file__).parent / "static"
+SAMPLES = Path(__file__).with_name("samples.sql")
 
 USER = "ann"
 """The user whose token is printed: an employee of both sample companies."""
@@ -119,7 +122,7 @@ async def _samples(url: str) -> str:
     try:
         async with connection.transaction():
             if not await connection.fetchval("SELECT EXISTS (SELECT FROM companies)"):
-                await connection.execute(read("samples"))
+                await connection.execute(SAMPLES.read_text(encoding="utf-8"))
             first = await connection.fetchval(
                 "SELECT id FROM companies ORDER BY created_at, name LIMIT 1"
             )

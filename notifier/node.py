@@ -15,19 +15,20 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from notifier import metrics
-from notifier.changes import Watched
-from notifier.endpoint import Endpoint
+from notifier.access.membership import Doubts, Membership, Pair
+from notifier.access.tokens import Tokens
+from notifier.database.connections import backoff, waits_for_us
+from notifier.database.query import Query
+from notifier.database.sql import read
+from notifier.delivery.session import Crowd, Parts, Session
+from notifier.delivery.stream import Stream
 from notifier.errors import DatabaseError, NotReady, Restart
 from notifier.health import Health
-from notifier.links import backoff, waits_for_us
-from notifier.membership import Doubts, Membership, Pair
-from notifier.pages import Pages
-from notifier.relay import Relay
-from notifier.session import Crowd, Parts, Session
+from notifier.relay.changes import Watched
+from notifier.relay.relay import Relay
 from notifier.settings import Settings, Watch
-from notifier.sql import read
-from notifier.stream import Asker, Stream
-from notifier.tokens import Tokens
+from notifier.transport.endpoint import Endpoint
+from notifier.web.pages import Pages
 
 RECHECK_SECONDS = 60.0
 BLIND_SECONDS = 120.0
@@ -67,8 +68,8 @@ class Node:
         self.health = Health()
         own = settings.membership_query is None
         self._askers = [
-            Asker(settings.database, "stream", pooled=pooled),
-            Asker(settings.database, "membership", pooled=pooled, pinned=own),
+            Query(settings.database, "stream", pooled=pooled),
+            Query(settings.database, "membership", pooled=pooled, pinned=own),
         ]
         self.membership = Membership(
             self._askers[1], settings.authorization, settings.membership_query

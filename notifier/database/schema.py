@@ -19,11 +19,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 from sqlalchemy.util import await_only
 
+from notifier.database.calendar import Calendar
+from notifier.database.connections import CONNECT_SECONDS, FAILURES, place, said
+from notifier.database.sql import folder, read
 from notifier.errors import DatabaseError, SettingsError, Unreachable
-from notifier.links import CONNECT_SECONDS, FAILURES, place, said
-from notifier.models import Calendar
 from notifier.settings import CALENDAR, Watch
-from notifier.sql import folder, read
 
 OLDEST = 140000
 

@@ -9,30 +9,26 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import asyncpg
 import structlog
 
 from notifier import metrics
-from notifier.errors import DatabaseError, Misplaced, SchemaMissing
-from notifier.health import Health
-from notifier.hub import RECENT_BYTES, Hub
-from notifier.links import (
+from notifier.database.batching import Loader
+from notifier.database.connections import (
     DEADLINE_SECONDS,
-    FAILURES,
-    REFUSALS,
     Connection,
     backoff,
-    connect,
     link,
     listener,
-    ours,
 )
-from notifier.loader import Loader
+from notifier.database.query import Query
+from notifier.database.sql import read
+from notifier.delivery.hub import RECENT_BYTES, Hub
+from notifier.errors import DatabaseError, Misplaced, SchemaMissing
+from notifier.health import Health
 from notifier.messages import Message
-from notifier.sql import read
 
 PROBE_SECONDS = 4.0
 """How often the path is proven; it finds a dead link as well."""
@@ -48,74 +44,7 @@ STEADY_SECONDS = 30.0
 GRACE_SECONDS = 0.02
 """Where the relay is on this node it hands its batches over itself; a moment is left to it."""
 
-Prepare = Callable[[Connection, str], Awaitable[None]]
-
 _log = structlog.get_logger("notifier.stream")
-
-
-class Asker:
-    """Short queries on a connection of its own, one at a time, with a deadline.
-
-    `pinned`: they are ours, and name nothing without its schema but what is PostgreSQL's own.
-    """
-
-    def __init__(self, url: str, name: str, *, pooled: bool, pinned: bool = True) -> None:
-        self.url = url
-        self._name = name
-        self._pooled = pooled
-        self._pinned = pinned
-        self._busy = asyncio.Lock()
-        self._connection: Connection | None = None
-        self.queries = 0
-
-    async def fetch(
-        self, query: str, *arguments: Any, prepare: Prepare | None = None
-    ) -> list[asyncpg.Record]:
-        """All rows. `prepare` is called once on each new connection.
-
-        Raises DatabaseError, after which the next call connects anew, or one of REFUSALS.
-        """
-        async with self._busy:
-            reused = self._connection is not None and not self._connection.is_closed()
-            try:
-                return await self._fetch(query, arguments, prepare)
-            except REFUSALS:
-                raise
-            except FAILURES as error:
-                self.close()
-                if not reused or isinstance(error, TimeoutError):
-                    raise ours(error, self.url) from error
-            except BaseException:
-                self.close()
-                raise
-            # The connection may have been dead for long: one more try, on a new one.
-            try:
-                return await self._fetch(query, arguments, prepare)
-            except REFUSALS:
-                raise
-            except FAILURES as error:
-                self.close()
-                raise ours(error, self.url) from error
-
-    async def _fetch(
-        self, query: str, arguments: tuple[Any, ...], prepare: Prepare | None
-    ) -> list[asyncpg.Record]:
-        connection = self._connection
-        if connection is None or connection.is_closed():
-            connection = await connect(
-                self.url, self._name, pooled=self._pooled, pinned=self._pinned
-            )
-            self._connection = connection
-            if prepare is not None:
-                await prepare(connection, query)
-        self.queries += 1
-        return await connection.fetch(query, *arguments, timeout=DEADLINE_SECONDS)
-
-    def close(self) -> None:
-        """Ends the connection, if there is one."""
-        if self._connection is not None:
-            self._connection.terminate()
-            self._connection = None
 
 
 class Stream:
@@ -124,7 +53,7 @@ class Stream:
     def __init__(
         self,
         url: str,
-        asker: Asker,
+        asker: Query,
         health: Health,
         retention_hours: float,
         doubted: Callable[[Message], Message] | None = None,

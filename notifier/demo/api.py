@@ -17,8 +17,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from notifier.database.connections import Connection, link
 from notifier.errors import DatabaseError
-from notifier.links import Connection, link
 
 BODY_LIMIT = 64 * 1024
 INTEGRITY = "23"

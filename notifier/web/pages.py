@@ -10,11 +10,12 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from notifier import __version__, asyncapi
+from notifier import __version__
 from notifier.health import Health
 from notifier.settings import CALENDAR, Watch
+from notifier.web import asyncapi
 
-STATIC = Path(__file__).parent / "static"
+CLIENT = Path(__file__).parents[1] / "client" / "js"
 
 HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
 
@@ -58,10 +59,10 @@ class Pages:
             **HEADERS,
             "Access-Control-Allow-Origin": "*",
         }  # a module for pages of any origin
-        return FileResponse(STATIC / "client.js", media_type="text/javascript", headers=headers)
+        return FileResponse(CLIENT / "client.js", media_type="text/javascript", headers=headers)
 
     async def _types(self, _: Request) -> Response:
-        return FileResponse(STATIC / "client.d.ts", media_type="text/plain", headers=HEADERS)
+        return FileResponse(CLIENT / "client.d.ts", media_type="text/plain", headers=HEADERS)
 
     async def _protocol(self, _: Request) -> Response:
         text = await asyncio.to_thread(asyncapi.text, self._watches)

@@ -12,11 +12,11 @@ import typer
 from rich.console import Console
 
 from notifier import __version__, logs
-from notifier import listen as listening
-from notifier.client import Position
+from notifier.access.tokens import sign
+from notifier.client import listen as listening
+from notifier.client.client import Position
 from notifier.errors import NotifierError, SettingsError
 from notifier.settings import load
-from notifier.tokens import sign
 
 app = typer.Typer(
     name="notifier",
@@ -95,7 +95,7 @@ def migrate(
     ] = None,
 ) -> None:
     """Bring the database to what this version needs: schema `notifier` and the triggers."""
-    from notifier import schema
+    from notifier.database import schema
 
     settings = load()
     asyncio.run(
@@ -133,7 +133,7 @@ def demo(
     data: Annotated[Path | None, typer.Option(help="Where PostgreSQL keeps its files.")] = None,
 ) -> None:
     """Everything at once: an embedded PostgreSQL, a sample company, the server, a live page."""
-    from notifier import demo as everything
+    from notifier.demo import run as everything
 
     logs.set_up("warning", "auto")
     everything.run(port, data, _say)
@@ -144,7 +144,7 @@ def uninstall(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Take the triggers and the schema `notifier` out of the database; never a table of yours."""
-    from notifier import schema
+    from notifier.database import schema
 
     settings = load()
     if not yes:

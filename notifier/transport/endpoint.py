@@ -10,11 +10,11 @@ from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
 from notifier import metrics
-from notifier.addresses import counted
+from notifier.access.addresses import counted
+from notifier.delivery.session import Parts, Session
 from notifier.errors import Binary, Closure, Internal, TooSlow
 from notifier.messages import Disconnect, encode
-from notifier.session import Parts, Session
-from notifier.wire import CLOSE_SECONDS, DRAIN_SECONDS, EXTENSION, Flow, WireProtocol
+from notifier.transport.websocket import CLOSE_SECONDS, DRAIN_SECONDS, EXTENSION, Flow, WireProtocol
 
 _log = structlog.get_logger("notifier.endpoint")
 

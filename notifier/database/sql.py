@@ -8,7 +8,7 @@ from pathlib import Path
 
 def folder(name: str) -> Path:
     """Where `sql/` or `migrations/` is."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     shipped = package / name
     return shipped if shipped.is_dir() else package.parent / name
 

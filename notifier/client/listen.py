@@ -18,7 +18,16 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from notifier.client import GetToken, Message, Position, Recovered, Resync, Said, Status, connect
+from notifier.client.client import (
+    GetToken,
+    Message,
+    Position,
+    Recovered,
+    Resync,
+    Said,
+    Status,
+    connect,
+)
 from notifier.companies import canonical
 from notifier.errors import NotifierError, SettingsError
 

@@ -19,8 +19,11 @@ import msgspec
 import structlog
 
 from notifier import metrics
-from notifier.addresses import Addresses
+from notifier.access.addresses import Addresses
+from notifier.access.membership import Membership
+from notifier.access.tokens import Identity, Tokens
 from notifier.companies import canonical
+from notifier.delivery.hub import Channel, Hub
 from notifier.errors import (
     AnotherUser,
     BadToken,
@@ -41,8 +44,6 @@ from notifier.errors import (
     TooMany,
 )
 from notifier.frames import body, chunks, frame
-from notifier.hub import Channel, Hub
-from notifier.membership import Membership
 from notifier.messages import (
     Authenticate,
     Authenticated,
@@ -64,7 +65,6 @@ from notifier.messages import (
     encode,
     timestamp,
 )
-from notifier.tokens import Identity, Tokens
 
 MALFORMED_LIMIT = 10
 REFUSED_LIMIT = 10

@@ -1,0 +1,1 @@
+"""Access: who a token identifies, and which companies that user may see now."""

@@ -1,0 +1,1 @@
+"""PostgreSQL: connections, queries, and the schema that `migrate` manages."""

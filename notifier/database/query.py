@@ -1,0 +1,85 @@
+"""Short queries on a connection of their own, with a deadline and one retry."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import asyncpg
+
+from notifier.database.connections import (
+    DEADLINE_SECONDS,
+    FAILURES,
+    REFUSALS,
+    Connection,
+    connect,
+    ours,
+)
+
+Prepare = Callable[[Connection, str], Awaitable[None]]
+
+
+class Query:
+    """Short queries on a connection of its own, one at a time, with a deadline.
+
+    `pinned`: they are ours, and name nothing without its schema but what is PostgreSQL's own.
+    """
+
+    def __init__(self, url: str, name: str, *, pooled: bool, pinned: bool = True) -> None:
+        self.url = url
+        self._name = name
+        self._pooled = pooled
+        self._pinned = pinned
+        self._busy = asyncio.Lock()
+        self._connection: Connection | None = None
+        self.queries = 0
+
+    async def fetch(
+        self, query: str, *arguments: Any, prepare: Prepare | None = None
+    ) -> list[asyncpg.Record]:
+        """All rows. `prepare` is called once on each new connection.
+
+        Raises DatabaseError, after which the next call connects anew, or one of REFUSALS.
+        """
+        async with self._busy:
+            reused = self._connection is not None and not self._connection.is_closed()
+            try:
+                return await self._fetch(query, arguments, prepare)
+            except REFUSALS:
+                raise
+            except FAILURES as error:
+                self.close()
+                if not reused or isinstance(error, TimeoutError):
+                    raise ours(error, self.url) from error
+            except BaseException:
+                self.close()
+                raise
+            # The connection may have been dead for long: one more try, on a new one.
+            try:
+                return await self._fetch(query, arguments, prepare)
+            except REFUSALS:
+                raise
+            except FAILURES as error:
+                self.close()
+                raise ours(error, self.url) from error
+
+    async def _fetch(
+        self, query: str, arguments: tuple[Any, ...], prepare: Prepare | None
+    ) -> list[asyncpg.Record]:
+        connection = self._connection
+        if connection is None or connection.is_closed():
+            connection = await connect(
+                self.url, self._name, pooled=self._pooled, pinned=self._pinned
+            )
+            self._connection = connection
+            if prepare is not None:
+                await prepare(connection, query)
+        self.queries += 1
+        return await connection.fetch(query, *arguments, timeout=DEADLINE_SECONDS)
+
+    def close(self) -> None:
+        """Ends the connection, if there is one."""
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None

@@ -1,0 +1,1 @@
+"""`notifier demo`: an embedded PostgreSQL, a sample company, a live page."""

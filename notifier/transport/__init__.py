@@ -1,0 +1,1 @@
+"""Transports: where a connection's bytes meet a session."""

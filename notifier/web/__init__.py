@@ -1,0 +1,1 @@
+"""HTTP pages beside the WebSocket: status, health, metrics, the protocol's description."""
