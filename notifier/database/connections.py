@@ -10,13 +10,16 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 from urllib.parse import urlsplit
 
 import asyncpg
+import structlog
 
+from notifier import metrics
 from notifier.errors import DatabaseError, Misplaced, SchemaMissing, Unreachable
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -24,6 +27,9 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 CONNECT_SECONDS = 5.0
 DEADLINE_SECONDS = 5.0
 """How long an answer may take before the link counts as dead."""
+
+STEADY_SECONDS = 30.0
+"""A link that lived this long was sound: the next attempt is made without a long wait."""
 
 FAILURES = (
     OSError,
@@ -57,6 +63,8 @@ _SERVER_SETTINGS = {
 
 _PINNED = {"search_path": "pg_catalog, pg_temp"}
 """Whoever may create a function in `public` could run it as us, under the name of one that we call."""
+
+_log = structlog.get_logger("notifier.database")
 
 
 async def connect(
@@ -170,6 +178,24 @@ def said(error: BaseException) -> str:
         return "no answer in time"
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+async def reconnecting(name: str, once: Callable[[], Awaitable[object]]) -> NoReturn:
+    """Runs `once`, which opens a link and works on it, again after every DatabaseError.
+
+    The waits between attempts grow (`backoff`); after STEADY_SECONDS of work they start over. `name`
+    is the link's in logs and metrics.
+    """
+    attempt = 0
+    while True:
+        started = time.monotonic()
+        try:
+            await once()
+        except DatabaseError as error:
+            _log.warning("database connection lost", link=name, error=str(error))
+            metrics.RECONNECTS.labels(name).inc()
+        attempt = 0 if time.monotonic() - started > STEADY_SECONDS else attempt + 1
+        await backoff(attempt)
 
 
 async def backoff(attempt: int) -> None:

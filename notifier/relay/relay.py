@@ -18,8 +18,7 @@ import msgspec
 import structlog
 
 from notifier import metrics
-from notifier.database.connections import backoff
-from notifier.errors import DatabaseError
+from notifier.database.connections import reconnecting
 from notifier.messages import Message
 from notifier.relay.changes import (
     EVERY_COMPANY,
@@ -56,7 +55,6 @@ FEW = 200
 
 CHUNK = 1000
 PORTION_BYTES = 8 * 1024 * 1024
-STEADY_SECONDS = 30.0
 TURN_BYTES = 8 * 1024 * 1024
 HEADS_LIMIT = 100_000
 
@@ -85,21 +83,16 @@ class Relay:
 
     async def run(self) -> None:
         """Leads whenever it may; comes back after every failure of the database."""
-        attempt = 0
-        while True:
-            started = time.monotonic()
-            try:
-                async with open_log(self._url, self._ring) as log:
-                    await _Lead(self, log).run()
-            except DatabaseError as error:
-                _log.warning("relay lost the database", error=str(error))
-                metrics.RECONNECTS.labels("relay").inc()
-            finally:
-                self.leading = False
-                metrics.RELAY.set(0)
-                metrics.AWAKE.set(0)
-            attempt = 0 if time.monotonic() - started > STEADY_SECONDS else attempt + 1
-            await backoff(attempt)
+        await reconnecting("relay", self._lead)
+
+    async def _lead(self) -> None:
+        try:
+            async with open_log(self._url, self._ring) as log:
+                await _Lead(self, log).run()
+        finally:
+            self.leading = False
+            metrics.RELAY.set(0)
+            metrics.AWAKE.set(0)
 
     def _ring(self, _payload: str) -> None:
         self._rung.set()
