@@ -15,12 +15,13 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from notifier import metrics
+from notifier.access.admission import Admission
 from notifier.access.membership import Doubts, Membership, Pair
 from notifier.access.tokens import Tokens
 from notifier.database.connections import backoff, waits_for_us
 from notifier.database.query import Query
 from notifier.database.sql import read
-from notifier.delivery.session import Crowd, Parts, Session
+from notifier.delivery.session import Parts, Session
 from notifier.delivery.stream import Stream
 from notifier.errors import DatabaseError, NotReady, Restart
 from notifier.health import Health
@@ -88,7 +89,7 @@ class Node:
             doorbell=settings.doorbell,
             deliver=self.stream.take,
         )
-        self.crowd = Crowd(
+        self.admission: Admission[Session] = Admission(
             settings.max_connections,
             settings.max_connections_per_user,
             settings.max_connections_per_address,
@@ -97,7 +98,7 @@ class Node:
             self.stream.hub,
             self.tokens,
             self.membership,
-            self.crowd,
+            self.admission,
             auth_timeout=settings.auth_timeout_seconds,
             leeway=settings.jwt_leeway_seconds,
         )
@@ -180,7 +181,7 @@ class Node:
         while True:
             begun = loop.time()
             following: dict[Pair, list[Session]] = {}
-            for session in self.crowd.sessions:
+            for session in self.admission.connections:
                 if (pair := session.following) is not None:
                     identity, channel = pair
                     following.setdefault((channel.company, identity.user), []).append(session)
@@ -227,7 +228,7 @@ class Node:
             if abs(now - offset) > 1:
                 offset = now
                 _log.warning("the clock was set")
-                for session in list(self.crowd.sessions):
+                for session in list(self.admission.connections):
                     session.look_at_the_clock()
 
     async def _watch_the_door(self) -> None:
@@ -243,8 +244,8 @@ class Node:
     async def drain(self) -> None:
         """Not ready from now on; every client is told, the closes are spread out."""
         self.health.draining = True
-        self.crowd.closed = True
-        sessions = list(self.crowd.sessions)
+        self.admission.closed = True
+        sessions = list(self.admission.connections)
         random.shuffle(sessions)
         seconds = min(self._settings.drain_seconds, len(sessions) / CLOSES_PER_SECOND)
         _log.info("going away", sockets=len(sessions), seconds=round(seconds, 1))

@@ -19,7 +19,7 @@ import msgspec
 import structlog
 
 from notifier import metrics
-from notifier.access.addresses import Addresses
+from notifier.access.admission import Admission
 from notifier.access.membership import Membership
 from notifier.access.tokens import Identity, Tokens
 from notifier.companies import canonical
@@ -37,7 +37,6 @@ from notifier.errors import (
     Malformed,
     NotAuthenticated,
     NotReady,
-    Restart,
     TokenExpired,
     TokenInvalid,
     TooBig,
@@ -107,56 +106,17 @@ class Wire(Protocol):
         """Says Disconnect, closes, and aborts if that is not heard."""
 
 
-class Crowd:
-    """All sessions of this node: how many there are, of each user, and of each address."""
-
-    def __init__(self, limit: int, user_limit: int, address_limit: int = 0) -> None:
-        self._limit = limit
-        self._user_limit = user_limit
-        self.addresses = Addresses(address_limit)
-        self._users: dict[str, int] = {}
-        self.sessions: set[Session] = set()
-        self.closed = False
-
-    def enter(self, session: Session) -> None:
-        """A socket was opened. Raises TooMany, or Restart while the node goes away."""
-        if self.closed:
-            raise Restart
-        if len(self.sessions) >= self._limit:
-            raise TooMany
-        self.addresses.enter(session.address)
-        self.sessions.add(session)
-        metrics.SOCKETS.set(len(self.sessions))
-
-    def know(self, user: str) -> None:
-        """A socket is this user's. Raises TooMany."""
-        count = self._users.get(user, 0)
-        if count >= self._user_limit:
-            raise TooMany
-        self._users[user] = count + 1
-
-    def go(self, session: Session, user: str | None) -> None:
-        """The socket is gone."""
-        self.sessions.discard(session)
-        self.addresses.leave(session.address)
-        metrics.SOCKETS.set(len(self.sessions))
-        if user is not None:
-            self._users[user] -= 1
-            if not self._users[user]:
-                del self._users[user]
-
-
 class Parts:
     """What all sessions share."""
 
-    __slots__ = ("auth_timeout", "crowd", "hub", "leeway", "membership", "tokens")
+    __slots__ = ("admission", "auth_timeout", "hub", "leeway", "membership", "tokens")
 
     def __init__(
         self,
         hub: Hub,
         tokens: Tokens,
         membership: Membership,
-        crowd: Crowd,
+        admission: Admission[Session],
         *,
         auth_timeout: float,
         leeway: float,
@@ -164,7 +124,7 @@ class Parts:
         self.hub = hub
         self.tokens = tokens
         self.membership = membership
-        self.crowd = crowd
+        self.admission = admission
         self.auth_timeout = auth_timeout
         self.leeway = leeway
 
@@ -201,7 +161,7 @@ class Session:
         self._task: asyncio.Task[None] | None = None
         self.ended = False
         self.user = ""
-        parts.crowd.enter(self)
+        parts.admission.enter(self)
         self._timer = asyncio.get_running_loop().call_later(
             parts.auth_timeout, self._end, NotAuthenticated()
         )
@@ -243,9 +203,9 @@ class Session:
             raise TooMany
 
     async def _authenticate(self, command: Authenticate) -> None:
-        addresses = self._parts.crowd.addresses
+        admission = self._parts.admission
         if self._identity is None:
-            addresses.admit(self.address)
+            admission.check_token_queue(self.address)
         try:
             identity = await self._parts.tokens.verify(command.token)
         except KeysUnavailable as error:
@@ -255,13 +215,13 @@ class Session:
             code = Code.TOKEN_EXPIRED if expired else Code.TOKEN_INVALID
             said = "the token has expired" if expired else "the token is not valid"
             # Many tokens expire in the time of an outage: only bad ones stand in line.
-            await addresses.refuse("" if expired else self.address, REFUSED_SECONDS)
+            await admission.delay_rejection("" if expired else self.address, REFUSED_SECONDS)
             self._say(AuthenticationResult(success=False, error=Fault(code=code, message=said)))
             raise (Expired if expired else BadToken) from error
         if self.ended:  # the keys were long in coming
             return
         if self._identity is None:
-            self._parts.crowd.know(identity.user)
+            admission.identify(identity.user)
             self.user = identity.user
         elif identity.user != self.user:
             raise AnotherUser
@@ -521,7 +481,7 @@ class Session:
         self.ended = True
         self._timer.cancel()
         self._leave()
-        self._parts.crowd.go(self, self.user or None)
+        self._parts.admission.leave(self)
 
     def end(self, closure: Closure) -> None:
         """Ends the conversation for a reason that the client is told."""

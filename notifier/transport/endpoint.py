@@ -10,7 +10,7 @@ from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
 from notifier import metrics
-from notifier.access.addresses import counted
+from notifier.access.admission import address_group
 from notifier.delivery.session import Parts, Session
 from notifier.errors import Binary, Closure, Internal, TooSlow
 from notifier.messages import Disconnect, encode
@@ -34,7 +34,7 @@ class Endpoint:
             return
         await send({"type": "websocket.accept"})
         peer = scope.get("client")
-        address = counted(peer[0]) if peer else ""
+        address = address_group(peer[0]) if peer else ""
         wire = scope.get("extensions", {}).get(EXTENSION)
         if isinstance(wire, WireProtocol):
             wire.forget_handshake()

@@ -61,7 +61,7 @@ class LocalNode:
     async def stop(self) -> None:
         """Whoever listens hears nothing more."""
         if self._running is not None:
-            for session in list(self.node.crowd.sessions):
+            for session in list(self.node.admission.connections):
                 session.forget()
             self._running.cancel()
             with suppress(asyncio.CancelledError):

@@ -15,12 +15,13 @@ from typing import Any, cast
 import pytest
 from msgspec import structs
 
-from notifier.access import addresses
+from notifier.access import admission
+from notifier.access.admission import Admission
 from notifier.access.membership import Membership
 from notifier.access.tokens import Identity, Tokens
 from notifier.delivery import session as sessions
 from notifier.delivery.hub import SLICE, Hub
-from notifier.delivery.session import Crowd, Parts, Session
+from notifier.delivery.session import Parts, Session
 from notifier.errors import (
     AnotherUser,
     BadToken,
@@ -130,12 +131,12 @@ class World:
     def __init__(self) -> None:
         self.door = Door()
         self.log = Log()
-        self.crowd = Crowd(1000, 600)
+        self.admission: Admission[Session] = Admission(1000, 600)
         self.parts = Parts(
             self.log.hub,
             Tokens(secret=SECRET),
             cast("Membership", self.door),
-            self.crowd,
+            self.admission,
             auth_timeout=60,
             leeway=10,
         )
@@ -177,8 +178,8 @@ async def world() -> AsyncIterator[World]:
     for session in world.sessions:
         session.forget()
     await settle()
-    assert not world.crowd.sessions
-    assert not world.crowd._users
+    assert not world.admission.connections
+    assert not world.admission._users
     assert not any(channel.pins or len(channel) for channel in world.log.hub._channels.values())
 
 
@@ -1018,11 +1019,11 @@ async def test_who_goes_between_two_slices_hears_nothing_more(world: World) -> N
     assert last.heard == [(A, 1)]
 
 
-# --- the crowd
+# --- admission
 
 
 async def test_a_socket_counts_for_its_user_until_it_is_gone(world: World) -> None:
-    world.crowd = world.parts.crowd = Crowd(3, 1)
+    world.admission = world.parts.admission = Admission(3, 1)
     session, _ = await world.enter(company=None)
     second, _ = world.open()
     with pytest.raises(TooMany):
@@ -1034,14 +1035,14 @@ async def test_a_socket_counts_for_its_user_until_it_is_gone(world: World) -> No
     session.forget()
     session.forget()
     await authenticate(third)
-    world.crowd.closed = True
+    world.admission.closed = True
     second.forget()
     with pytest.raises(Restart):
         world.open()
 
 
 async def test_the_sockets_of_each_user_are_counted_as_they_come_and_go(world: World) -> None:
-    world.crowd = world.parts.crowd = Crowd(100, 3)
+    world.admission = world.parts.admission = Admission(100, 3)
     mine = [await world.enter("u", None) for _ in range(3)]
     await world.enter("v", None)
     for session, _ in mine[:2]:
@@ -1064,7 +1065,7 @@ async def test_who_goes_before_his_token_was_checked_is_not_counted(world: World
             return await super().verify(token)
 
     late = asyncio.Event()
-    world.crowd = world.parts.crowd = Crowd(3, 1)
+    world.admission = world.parts.admission = Admission(3, 1)
     world.parts.tokens = LateTokens(secret=SECRET)
     session, line = world.open()
     authenticating = asyncio.create_task(authenticate(session))
@@ -1291,7 +1292,7 @@ async def guess(session: Session) -> None:
 
 
 async def test_c17_no_address_has_more_sockets_than_allowed(world: World) -> None:
-    world.crowd = world.parts.crowd = Crowd(100, 100, 2)
+    world.admission = world.parts.admission = Admission(100, 100, 2)
     first, _ = world.open("192.0.2.1")
     world.open("192.0.2.1")
     for _ in range(2):
@@ -1307,14 +1308,14 @@ async def test_c17_no_address_has_more_sockets_than_allowed(world: World) -> Non
     world.open("192.0.2.1")
     with pytest.raises(TooMany):
         world.open("192.0.2.1")
-    assert len(world.crowd.sessions) == 10
+    assert len(world.admission.connections) == 10
 
 
 async def test_c17_bad_tokens_of_an_address_stand_in_line_and_no_good_one_behind_them(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sessions, "REFUSED_SECONDS", 0.0)
-    monkeypatch.setattr(addresses, "TURN_SECONDS", 3600.0)
+    monkeypatch.setattr(admission, "QUEUE_STEP_SECONDS", 3600.0)
     told, _ = world.open("192.0.2.1")
     with pytest.raises(BadToken):
         await guess(told)
@@ -1347,7 +1348,7 @@ async def test_c17_with_too_long_a_line_no_token_of_the_address_is_looked_at(
 
     looked_at: list[str] = []
     monkeypatch.setattr(sessions, "REFUSED_SECONDS", 3600.0)
-    monkeypatch.setattr(addresses, "LONGEST_LINE", 2)
+    monkeypatch.setattr(admission, "QUEUE_LIMIT", 2)
     world.parts.tokens = CountingTokens(secret=SECRET)
     known, line = world.open("192.0.2.1")
     await authenticate(known)

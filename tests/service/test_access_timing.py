@@ -90,7 +90,7 @@ async def test_c1_a_token_a_moment_after_the_deadline_is_not_heard() -> None:
         assert isinstance(line.ended, NotAuthenticated)
         assert line.heard == []
         assert session.following is None
-        assert not world.crowd._users
+        assert not world.admission._users
 
 
 @timeless

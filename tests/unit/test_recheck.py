@@ -69,7 +69,7 @@ def node() -> tuple[Node, Rows]:
 
 def visit(node: Node, *users: str) -> list[Visitor]:
     visitors = [Visitor(user) for user in users]
-    node.crowd.sessions |= {cast("Session", visitor) for visitor in visitors}
+    node.admission.connections |= {cast("Session", visitor) for visitor in visitors}
     return visitors
 
 
@@ -94,7 +94,7 @@ async def test_everybody_is_asked_about_once_a_minute_a_few_at_a_time(
     for time in times:  # sockets of one user share a question
         assert len({user for then, user in rows.asked if then == time}) <= 2
     rows.asked.clear()
-    running.crowd.sessions.clear()
+    running.admission.connections.clear()
     (late,) = visit(running, "late")
     rows.lost = {"late"}
     await during(RECHECK_SECONDS + 1, running._recheck)
