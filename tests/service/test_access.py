@@ -22,10 +22,10 @@ from tests.conftest import Connect, Serve
 from tests.databases import Database
 from tests.proxy import Proxy
 from tests.service.calendars import EVENT, Calendar, positions
-from tests.service.lines import Line
 from tests.service.raw import Raw, RawSocket
 from tests.service.test_floods import follow as follow_raw
 from tests.services import SECRET, Service, token
+from tests.unit.lines import Line
 from tests.waiting import until
 
 HIRE = "INSERT INTO employees (company_id, user_id, name) VALUES ($1, $2, 'U')"

@@ -16,9 +16,9 @@ from notifier.delivery.session import REFUSED_SECONDS
 from notifier.errors import BadToken, Expired, NotAuthenticated
 from notifier.transport.endpoint import AsgiWire
 from notifier.transport.websocket import CLOSE_SECONDS, DRAIN_SECONDS
-from tests.service.test_access_races import A, B, World, authenticate, set_company
 from tests.services import token
 from tests.timeless import timeless
+from tests.unit.test_session_races import A, B, World, authenticate, set_company
 from tests.unit.test_tokens import FORGED, NOW, REFUSED, claims, pem, signed, tokens
 from tests.unit.test_tokens import RSA as KEY
 

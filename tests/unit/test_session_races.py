@@ -39,9 +39,9 @@ from notifier.errors import (
     Unreachable,
 )
 from notifier.messages import Message, timestamp
-from tests.service.lines import Line
 from tests.services import SECRET, token
 from tests.timeless import timeless
+from tests.unit.lines import Line
 
 A, B = "company a", "company b"
 NOW = datetime.now(UTC)
