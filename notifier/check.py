@@ -10,7 +10,7 @@ from typing import NamedTuple
 import asyncpg
 
 from notifier.access.membership import as_text
-from notifier.database import schema
+from notifier.database import schema, sql
 from notifier.database.connections import (
     DEADLINE_SECONDS,
     Connection,
@@ -19,7 +19,6 @@ from notifier.database.connections import (
     listener,
     said,
 )
-from notifier.database.sql import read
 from notifier.errors import DatabaseError, NotifierError
 from notifier.settings import Settings
 
@@ -72,7 +71,7 @@ async def _inside(connection: Connection, settings: Settings) -> AsyncIterator[F
         yield finding
     yield await _round_trip(connection)
     yield await _membership(connection, settings)
-    probe = await connection.fetchrow(read("probe"), "check", 10.0)
+    probe = await connection.fetchrow(sql.query("probe"), "check", 10.0)
     assert probe is not None
     if probe["relay"]:
         yield Finding(True, "a node relays")

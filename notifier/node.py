@@ -18,9 +18,9 @@ from notifier import metrics
 from notifier.access.admission import Admission
 from notifier.access.membership import Doubts, Membership, Pair
 from notifier.access.tokens import Tokens
+from notifier.database import sql
 from notifier.database.connections import backoff, waits_for_us
 from notifier.database.query import Query
-from notifier.database.sql import read
 from notifier.delivery.session import Parts, Session
 from notifier.delivery.stream import Stream
 from notifier.errors import DatabaseError, NotReady, Restart
@@ -237,7 +237,7 @@ class Node:
             await asyncio.sleep(DOOR_SECONDS)
             if await waits_for_us(self._settings.listen_database):
                 with suppress(DatabaseError):  # it may be on its way up instead
-                    await self._askers[0].fetch(read("leave"))
+                    await self._askers[0].fetch(sql.query("terminate_own_backends"))
                     self._askers[0].close()
                     _log.warning("the database shuts down, and is left")
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from notifier.database import sql
 from notifier.database.schema import run
-from notifier.database.sql import read
 
 revision = "0001"
 down_revision = None
@@ -12,8 +12,8 @@ depends_on = None
 
 
 def upgrade() -> None:
-    run(read("log"))
-    run(read("system"))
+    run(sql.tables("log"))
+    run(sql.function("system"))
     run(
         """
         INSERT INTO notifier.configuration (max_log_bytes) VALUES (1073741824);

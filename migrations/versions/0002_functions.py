@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from notifier.database import sql
 from notifier.database.schema import run
-from notifier.database.sql import read
 
 revision = "0002"
 down_revision = "0001"
@@ -11,12 +11,12 @@ branch_labels = None
 depends_on = None
 
 FUNCTIONS = (
-    *("log_bytes", "is_full", "without", "keys", "mended", "readable", "capture"),
-    *("empty", "turn", "reopen", "prune"),
+    *("log_bytes", "is_full", "strip_columns", "keys", "sanitize_json", "readable_json", "capture"),
+    *("truncate_changes", "rotate_changes", "reopen", "prune"),
 )
 SERVING = (
-    "notifier.log_bytes(), notifier.system(), notifier.readable(json), notifier.mended(json),"
-    " notifier.empty(int, text, bigint), notifier.turn(), notifier.reopen(),"
+    "notifier.log_bytes(), notifier.system(), notifier.readable_json(json), notifier.sanitize_json(json),"
+    " notifier.truncate_changes(int, text, bigint), notifier.rotate_changes(), notifier.reopen(),"
     " notifier.prune(int, text, bigint)"
 )
 
@@ -49,8 +49,9 @@ def upgrade() -> None:
         ALTER TABLE notifier.changes_1 DROP COLUMN IF EXISTS operation, DROP COLUMN IF EXISTS size;
         """
     )
-    for name in ("changes", *FUNCTIONS):
-        run(read(name))
+    run(sql.view("changes"))
+    for name in FUNCTIONS:
+        run(sql.function(name))
     run("REVOKE ALL ON ALL FUNCTIONS IN SCHEMA notifier FROM PUBLIC")
     # Whoever was granted to may relay: with these functions from now on.
     run(

@@ -13,10 +13,10 @@ from msgspec import structs
 
 from notifier.access.tokens import Identity
 from notifier.companies import is_uuid
+from notifier.database import sql
 from notifier.database.batching import Loader
 from notifier.database.connections import REFUSALS, Connection
 from notifier.database.query import Query
-from notifier.database.sql import read
 from notifier.errors import SchemaMissing
 from notifier.messages import Message
 
@@ -100,7 +100,7 @@ class Membership:
         return dict(zip(pairs, rows[0][0], strict=True))
 
     async def _compile(self) -> tuple[str, str, str]:
-        rows = await self._asker.fetch(read("members"))
+        rows = await self._asker.fetch(sql.query("membership_table"))
         if not rows:
             raise SchemaMissing(
                 "no watched table names members; set member in [[watch]], or MEMBERSHIP_QUERY"
@@ -108,7 +108,11 @@ class Membership:
         names = dict(rows[0])
         # A text column may hold one uuid in two spellings, and so a second row.
         self._single = names["single"] and names["company_type"] in ("uuid", *_BITS)
-        return read("membership").format(**names), names["company_type"], names["member_type"]
+        return (
+            sql.query("membership_check").format(**names),
+            names["company_type"],
+            names["member_type"],
+        )
 
     async def _load_each(self, pairs: Sequence[Pair]) -> Mapping[Pair, bool]:
         """The operator's query, pair by pair: it cannot be asked for many without rewriting it."""

@@ -19,9 +19,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 from sqlalchemy.util import await_only
 
+from notifier.database import sql
 from notifier.database.calendar import Calendar
 from notifier.database.connections import CONNECT_SECONDS, FAILURES, place, said
-from notifier.database.sql import folder, read
 from notifier.errors import DatabaseError, SettingsError, Unreachable
 from notifier.settings import CALENDAR, Watch
 
@@ -135,7 +135,7 @@ async def downgrade(url: str, revision: str) -> None:
 
 def _config() -> Config:
     config = Config()
-    config.set_main_option("script_location", str(folder("migrations")))
+    config.set_main_option("script_location", str(sql.folder("migrations")))
     config.set_main_option("path_separator", "os")
     return config
 
@@ -346,7 +346,7 @@ async def _grant(connection: AsyncConnection, role: str, tell: Tell) -> None:
     ).scalar_one_or_none()
     if quoted is None:
         raise DatabaseError(f"there is no role {role}")
-    for statement in read("grant").replace(":role", quoted).split(";"):
+    for statement in sql.grants().replace(":role", quoted).split(";"):
         if statement.strip():
             await connection.exec_driver_sql(statement)
     await _members(connection, "GRANT", "TO", quoted)

@@ -1,4 +1,9 @@
-"""Reads the files of `sql/`: in the wheel they lie beside the package, in a checkout above it."""
+"""Loads the files of `sql/`: in the wheel they lie beside the package, in a checkout above it.
+
+`sql/tables/` creates tables, once, from a migration. `sql/functions/` and `sql/views/` hold what
+`migrate` replaces whenever the database has another definition. `sql/queries/` are the statements of
+the running program.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +12,40 @@ from pathlib import Path
 
 
 def folder(name: str) -> Path:
-    """Where `sql/` or `migrations/` is."""
+    """The directory `sql/` or `migrations/`."""
     package = Path(__file__).parents[1]
     shipped = package / name
     return shipped if shipped.is_dir() else package.parent / name
 
 
+def query(name: str) -> str:
+    """A statement of the running program: `sql/queries/NAME.sql`."""
+    return _text(f"queries/{name}")
+
+
+def function(name: str) -> str:
+    """The definition of the function `notifier.NAME`: `sql/functions/NAME.sql`."""
+    return _text(f"functions/{name}")
+
+
+def view(name: str) -> str:
+    """The definition of the view `notifier.NAME`: `sql/views/NAME.sql`."""
+    return _text(f"views/{name}")
+
+
+def tables(name: str) -> str:
+    """A script that creates tables: `sql/tables/NAME.sql`."""
+    return _text(f"tables/{name}")
+
+
+def grants() -> str:
+    """The rights of a role that runs `notifier serve`, with `:role` in place of its name."""
+    return _text("grant")
+
+
 @cache
-def read(name: str) -> str:
-    """The text of `sql/NAME.sql`."""
-    path = folder("sql") / f"{name}.sql"
-    if not path.is_file():  # not the OSError that a lost connection is
-        raise LookupError(f"this installation lacks {path}")
-    return path.read_text(encoding="utf-8")
+def _text(path: str) -> str:
+    file = folder("sql") / f"{path}.sql"
+    if not file.is_file():  # not the OSError that a lost connection is
+        raise LookupError(f"this installation lacks {file}")
+    return file.read_text(encoding="utf-8")

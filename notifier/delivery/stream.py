@@ -15,6 +15,7 @@ import asyncpg
 import structlog
 
 from notifier import metrics
+from notifier.database import sql
 from notifier.database.batching import Loader
 from notifier.database.connections import (
     DEADLINE_SECONDS,
@@ -24,7 +25,6 @@ from notifier.database.connections import (
     listener,
 )
 from notifier.database.query import Query
-from notifier.database.sql import read
 from notifier.delivery.hub import RECENT_BYTES, Hub
 from notifier.errors import DatabaseError, Misplaced, SchemaMissing
 from notifier.health import Health
@@ -166,7 +166,7 @@ class Stream:
             )
 
     async def _probe(self, connection: Connection, nonce: str, returned: asyncio.Event) -> None:
-        row = await connection.fetchrow(read("probe"), nonce, 10.0, timeout=DEADLINE_SECONDS)
+        row = await connection.fetchrow(sql.query("probe"), nonce, 10.0, timeout=DEADLINE_SECONDS)
         try:
             async with asyncio.timeout(DEADLINE_SECONDS):
                 await returned.wait()
@@ -188,7 +188,7 @@ class Stream:
     async def _catch_up(self, connection: Connection) -> None:
         """Reads what this node lacks, page by page."""
         if not self.hub.epoch:
-            row = await connection.fetchrow(read("head"), timeout=DEADLINE_SECONDS)
+            row = await connection.fetchrow(sql.query("log_head"), timeout=DEADLINE_SECONDS)
             if row is None:
                 raise SchemaMissing("the log is empty; run: notifier migrate")
             self._seq = row["seq"]
@@ -197,7 +197,7 @@ class Stream:
         while True:
             after, epoch = self._seq, self.hub.epoch
             rows = await connection.fetch(
-                read("catch_up"), after, epoch, PAGE, PAGE_BYTES, timeout=DEADLINE_SECONDS * 4
+                sql.query("catch_up"), after, epoch, PAGE, PAGE_BYTES, timeout=DEADLINE_SECONDS * 4
             )
             if self._seq != after or self.hub.epoch != epoch:
                 continue  # this node's relay was quicker
@@ -220,7 +220,7 @@ class Stream:
 
     async def _load_heads(self, companies: Sequence[str]) -> Mapping[str, int]:
         try:
-            rows = await self._asker.fetch(read("heads"), list(companies))
+            rows = await self._asker.fetch(sql.query("company_heads"), list(companies))
         except asyncpg.DataError:  # a letter that the database cannot write: it has no such company
             if len(companies) == 1:
                 return {companies[0]: 0}
@@ -229,7 +229,7 @@ class Stream:
                 heads |= await self._load_heads([company])
             return heads
         if unknown := [row["company"] for row in rows if not row["known"]]:
-            await self._asker.fetch(read("know"), unknown)
+            await self._asker.fetch(sql.query("register_companies"), unknown)
         return {row["company"]: row["position"] for row in rows}
 
     async def _page(self, company: str, after: int, epoch: str) -> list[Message]:
@@ -242,7 +242,7 @@ class Stream:
         for epoch in {key[2] for key in wanted}:
             asked = [key for key in wanted if key[2] == epoch]
             rows = await self._asker.fetch(
-                read("pages"),
+                sql.query("pages"),
                 [company for company, _, _ in asked],
                 [after for _, after, _ in asked],
                 PAGE,

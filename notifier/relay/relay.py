@@ -1,8 +1,8 @@
 """The relay: reads changes as they become visible, makes messages of them, numbers and stores them.
 
-There is one in the cluster, elected by a lock. It reads by snapshots (`sql/read_changes.sql`), so a
+There is one in the cluster, elected by a lock. It reads by snapshots (`sql/queries/read_changes.sql`), so a
 late commit is no hole and a long transaction nobody's delay. While changes come it reads again and
-again; when none come it sleeps until a writer rings (`sql/capture.sql` has the other half).
+again; when none come it sleeps until a writer rings (`sql/functions/capture.sql` has the other half).
 """
 
 from __future__ import annotations

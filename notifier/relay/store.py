@@ -1,7 +1,7 @@
 """The relay's side of the database: election, changes, messages, epochs, and the log's room on disk.
 
 Two connections: the writer holds the relay's lock and stores, so that a relay that has lost its lock
-cannot write; the reader reads the next changes meanwhile. `sql/log.sql` explains the tables.
+cannot write; the reader reads the next changes meanwhile. `sql/tables/log.sql` explains the tables.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Any
 import asyncpg
 import msgspec
 
+from notifier.database import sql
 from notifier.database.connections import DEADLINE_SECONDS, Connection, link, listener
-from notifier.database.sql import read
 from notifier.errors import SchemaMissing, Unreachable
 from notifier.messages import Message
 from notifier.relay.changes import Change, Watched
 
 DOORBELL = 7815279001
-"""The advisory lock that the sleeping relay holds; `sql/capture.sql` tries it."""
+"""The advisory lock that the sleeping relay holds; `sql/functions/capture.sql` tries it."""
 
 ELECTION_SECONDS = 2.0
 """How often a node that does not relay asks whether it may."""
@@ -99,7 +99,7 @@ class Log:
 
     async def recall(self) -> tuple[Place, str | None]:
         """The place where the relay before stopped, and why an epoch must begin, if it must."""
-        row = await self.ask(read("recall"))
+        row = await self.ask(sql.query("load_checkpoint"))
         if row is None:
             raise SchemaMissing("the log is empty; run: notifier migrate")
         place = Place(
@@ -130,7 +130,7 @@ class Log:
     async def watched(self) -> dict[str, Watched]:
         """What `notifier migrate` wrote down of the watched tables."""
         async with self._busy:
-            rows = await self._writer.fetch(read("watched"), timeout=DEADLINE_SECONDS)
+            rows = await self._writer.fetch(sql.query("watches"), timeout=DEADLINE_SECONDS)
         return {
             row["entity"]: Watched(
                 entity=row["entity"],
@@ -161,7 +161,7 @@ class Log:
             except asyncpg.LockNotAvailableError:  # somebody reads, a backup maybe
                 await self._writer.execute("DELETE FROM notifier.messages", timeout=LONG_SECONDS)
             row = await self._writer.fetchrow(
-                read("begin_epoch"), reason, place.seq, timeout=LONG_SECONDS
+                sql.query("begin_epoch"), reason, place.seq, timeout=LONG_SECONDS
             )
         assert row is not None
         place.epoch, place.seq, place.cursor = row["epoch"], row["seq"], row["cursor"]
@@ -179,7 +179,7 @@ class Log:
     async def heads(self, companies: Iterable[str]) -> dict[str, int]:
         """The present positions of companies."""
         async with self._busy:
-            rows = await self._writer.fetch(read("heads"), list(companies))
+            rows = await self._writer.fetch(sql.query("company_heads"), list(companies))
         return {row["company"]: row["position"] for row in rows}
 
     # --- changes
@@ -187,7 +187,7 @@ class Log:
     async def fresh(self, cursor: str) -> tuple[str, list[Change] | None]:
         """The present snapshot, and what became visible since `cursor`; None: more than a page."""
         rows = await self._reader.fetch(
-            read("read_changes"), cursor, PAGE + 1, PAGE_BYTES, timeout=DEADLINE_SECONDS * 4
+            sql.query("read_changes"), cursor, PAGE + 1, PAGE_BYTES, timeout=DEADLINE_SECONDS * 4
         )
         if rows[0][1] is None:
             return rows[0][0], []
@@ -198,18 +198,18 @@ class Log:
     async def transactions(self, place: Place) -> list[tuple[int, int, int, int]]:
         """A backlog: xid, last id, number and bytes of changes of each transaction still to be read."""
         rows = await self._reader.fetch(
-            read("transactions"), place.cursor, place.target, place.upto, timeout=600
+            sql.query("transactions"), place.cursor, place.target, place.upto, timeout=600
         )
         return [tuple(row) for row in rows]
 
     async def changes_of(self, xids: Sequence[int]) -> list[Change]:
         """All changes of some transactions, by id."""
-        rows = await self._reader.fetch(read("transaction_changes"), list(xids), timeout=60)
+        rows = await self._reader.fetch(sql.query("transaction_changes"), list(xids), timeout=60)
         return [Change(*tuple(row)) for row in rows]
 
     async def weigh(self, xid: int) -> list[tuple[str, int, datetime]]:
         """Of a large transaction: each company (in JSON), how many rows, the time of the last."""
-        rows = await self._reader.fetch(read("weigh_transaction"), xid, timeout=600)
+        rows = await self._reader.fetch(sql.query("weigh_transaction"), xid, timeout=600)
         return [tuple(row) for row in rows]
 
     async def by_company(
@@ -218,7 +218,7 @@ class Log:
         """The changes of a large transaction, company by company, a few hundred in memory at once."""
         async with self._reader.transaction():
             cursor = self._reader.cursor(
-                read("company_changes"), xid, list(without), prefetch=500, timeout=600
+                sql.query("company_changes"), xid, list(without), prefetch=500, timeout=600
             )
             async for row in cursor:
                 company, *change = tuple(row)
@@ -229,7 +229,7 @@ class Log:
     async def store(self, place: Place, messages: Sequence[Message], cursor: str | None) -> None:
         """Appends messages and, with the last of them, the cursor; in one statement."""
         await self.ask(
-            read("store_messages"),
+            sql.query("store_messages"),
             place.slot,
             messages[0].seq,
             [message.company for message in messages],
@@ -316,12 +316,12 @@ class Log:
                 return False
             if sizes[current] < bytes_limit:
                 return False
-            return bool(await self._writer.fetchval("SELECT notifier.turn()"))
+            return bool(await self._writer.fetchval("SELECT notifier.rotate_changes()"))
 
     async def _empty(self, which: int, place: Place) -> bool:
         return bool(
             await self._writer.fetchval(
-                "SELECT notifier.empty($1, $2, $3)", which, place.cursor, place.seq
+                "SELECT notifier.truncate_changes($1, $2, $3)", which, place.cursor, place.seq
             )
         )
 
@@ -377,7 +377,7 @@ async def open_log(url: str, ring: Callable[[str], None]) -> AsyncIterator[Log]:
             await writer.execute("SET client_connection_check_interval = '2s'")
         await writer.add_listener("notifier_changes", listener(ring))
         while True:
-            row = await writer.fetchrow(read("elect"), timeout=DEADLINE_SECONDS)
+            row = await writer.fetchrow(sql.query("elect"), timeout=DEADLINE_SECONDS)
             if row is not None and row["elected"]:
                 break
             await asyncio.sleep(0.1 if row is not None and row["ended"] else ELECTION_SECONDS)

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any, TypeAlias
 from uuid import uuid4
 
-from notifier.database.sql import read
+from notifier.database import sql
 from notifier.messages import Message
 from notifier.relay.relay import Relay
 from tests.databases import Connection, Database
@@ -127,7 +127,7 @@ async def heard(database: Database, company: object) -> list[Said]:
 
 async def place(database: Database) -> tuple[str, int]:
     """The log's epoch and its last seq."""
-    rows = await database.fetch(read("head"))
+    rows = await database.fetch(sql.query("log_head"))
     return rows[0]["epoch"], rows[0]["seq"]
 
 

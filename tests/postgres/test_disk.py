@@ -213,7 +213,7 @@ async def test_a_writer_who_was_slow_to_find_the_log_full_puts_no_id_back(
             return bool(await watcher.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"))
 
         await until(looks)
-        assert await database.fetchval("SELECT notifier.turn()")
+        assert await database.fetchval("SELECT notifier.rotate_changes()")
     await writing
     last = await database.fetchval("SELECT last_value FROM notifier.change_ids")
     assert last >= FULL + 2**32

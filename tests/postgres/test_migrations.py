@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine
-from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import uuid4
 
 import asyncpg
 import pytest
 
+from notifier.database import sql
 from notifier.database.schema import downgrade, migrate, newest, uninstall
-from notifier.database.sql import folder, read
 from notifier.errors import DatabaseError, SettingsError, Unreachable
 from notifier.settings import CALENDAR, Watch
 from tests.databases import Connection, Database, with_database
@@ -257,15 +256,14 @@ async def test_an_app_goes_on_while_an_older_log_is_migrated_and_nothing_is_lost
     "name",
     sorted(
         path.stem
-        for path in Path(folder("sql")).glob("*.sql")
-        if "FUNCTION" in path.read_text(encoding="utf-8")
-        and "$$" in path.read_text(encoding="utf-8")
+        for path in (sql.folder("sql") / "functions").glob("*.sql")
+        if "$$" in path.read_text(encoding="utf-8")
     ),
 )
 async def test_a_function_in_the_database_is_the_one_in_the_file(
     name: str, database: Database
 ) -> None:
-    body = re.split(r"\$\$", read(name))[1]
+    body = re.split(r"\$\$", sql.function(name))[1]
     assert body == await database.fetchval(
         "SELECT prosrc FROM pg_proc WHERE proname = $1 AND pronamespace = 'notifier'::regnamespace",
         name,
@@ -273,9 +271,8 @@ async def test_a_function_in_the_database_is_the_one_in_the_file(
 
 
 def test_sql_is_ascii_so_that_every_database_can_read_it() -> None:
-    for path in Path(folder("sql")).glob("*.sql"):
-        if path.stem != "samples":
-            assert path.read_text(encoding="utf-8").isascii(), path.name
+    for path in sql.folder("sql").rglob("*.sql"):
+        assert path.read_text(encoding="utf-8").isascii(), path.name
 
 
 # --- watches
@@ -502,7 +499,12 @@ async def test_who_was_granted_an_older_log_may_relay_from_the_newer(
     await migrate(database.dsn, grant=role)
     await downgrade(database.dsn, "0001")
     await migrate(database.dsn)
-    for name in ("empty(int, text, bigint)", "turn()", "reopen()", "prune(int, text, bigint)"):
+    for name in (
+        "truncate_changes(int, text, bigint)",
+        "rotate_changes()",
+        "reopen()",
+        "prune(int, text, bigint)",
+    ):
         query = "SELECT has_function_privilege($1, 'notifier.' || $2, 'EXECUTE')"
         assert await database.fetchval(query, role, name)
         assert not await database.fetchval(query, "app", name)

@@ -40,8 +40,8 @@ BEGIN
        OR was::text = became::text OR TG_NARGS > 3 THEN
         IF TG_NARGS > 3 AND size < unreadable THEN
             BEGIN
-                was := notifier.without(was, TG_ARGV[3]::text[]);
-                became := notifier.without(became, TG_ARGV[3]::text[]);
+                was := notifier.strip_columns(was, TG_ARGV[3]::text[]);
+                became := notifier.strip_columns(became, TG_ARGV[3]::text[]);
                 size := octet_length(concat(was, became));
             EXCEPTION WHEN OTHERS THEN
                 size := unreadable;

@@ -1,6 +1,6 @@
 -- From now on changes go to the other table. Says whether it turned: not while capture says that the
 -- log is full, or an overflow would go unsaid. One call: no relay freezes in the middle of it.
-CREATE OR REPLACE FUNCTION notifier.turn() RETURNS boolean
+CREATE OR REPLACE FUNCTION notifier.rotate_changes() RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN

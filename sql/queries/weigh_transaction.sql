@@ -8,7 +8,7 @@ FROM (
                (new -> company)::text AS became, (new -> key)::text AS new_key
         FROM (
             SELECT c.entity, c.at, w.company, w.key,
-                   notifier.readable(c.old) AS old, notifier.readable(c.new) AS new
+                   notifier.readable_json(c.old) AS old, notifier.readable_json(c.new) AS new
             FROM notifier.changes AS c
             JOIN notifier.watches AS w USING (entity)
             WHERE c.xid = $1::bigint::text::xid8

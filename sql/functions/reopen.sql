@@ -1,6 +1,6 @@
 -- After an overflow: empties the tables of changes that nobody writes to, read or not, and lets capture
 -- store again. Returns the transaction id before which all must have ended until everything that was
--- dropped has come to light; null where none is in flight. One call: see sql/empty.sql.
+-- dropped has come to light; null where none is in flight. One call: see sql/functions/truncate_changes.sql.
 --
 -- It does not wait for the lock under which capture says that the log is full: whoever holds it may stay
 -- in flight for long. If one says so just now and is overwritten, its transaction is in flight, and is

@@ -1,6 +1,6 @@
 -- A row's image in which `->` has found, or may find, what it refuses: escapes of NUL and of halves of a
 -- surrogate are left out. Null where its brackets in brackets are beyond max_stack_depth.
-CREATE OR REPLACE FUNCTION notifier.mended(image json) RETURNS json
+CREATE OR REPLACE FUNCTION notifier.sanitize_json(image json) RETURNS json
 LANGUAGE plpgsql IMMUTABLE STRICT SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN

@@ -2,8 +2,8 @@
 -- for the companies $2. A row that moved comes once for each of its two.
 SELECT company, id, xid::text::bigint AS xid, entity, old, new, partial, actor, at
 FROM (
-    SELECT c.*, (notifier.readable(c.old) -> w.company)::text AS was,
-           (notifier.readable(c.new) -> w.company)::text AS became
+    SELECT c.*, (notifier.readable_json(c.old) -> w.company)::text AS was,
+           (notifier.readable_json(c.new) -> w.company)::text AS became
     FROM notifier.changes AS c
     LEFT JOIN notifier.watches AS w USING (entity)
     WHERE c.xid = $1::bigint::text::xid8

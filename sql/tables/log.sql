@@ -24,7 +24,7 @@ CREATE TABLE notifier.configuration (
 );
 
 -- Changes wait in one of two tables, by turns, so that the consumed one is emptied by TRUNCATE: no
--- dead rows, whatever snapshot somebody holds. Bit 32 of the id chooses; `sql/capture.sql` writes.
+-- dead rows, whatever snapshot somebody holds. Bit 32 of the id chooses; `sql/functions/capture.sql` writes.
 CREATE SEQUENCE notifier.change_ids AS bigint CACHE 1;
 
 CREATE TABLE notifier.changes_0 (
