@@ -13,8 +13,8 @@ from rich.console import Console
 
 from notifier import __version__, logs
 from notifier.access.tokens import sign
+from notifier.client import Position
 from notifier.client import listen as listening
-from notifier.client.client import Position
 from notifier.errors import NotifierError, SettingsError
 from notifier.settings import load
 

@@ -1,14 +1,30 @@
 """The Python client: connects, resumes, renews its token and proves that it has every message."""
 
-from notifier.client.client import (
-    Client,
+from notifier.client.client import Client, connect
+from notifier.client.pace import Pace
+from notifier.client.reports import (
     Message,
-    Pace,
     Position,
     Recovered,
+    Report,
     Resync,
+    Row,
+    State,
     Status,
-    connect,
 )
+from notifier.client.tokens import GetToken
 
-__all__ = ["Client", "Message", "Pace", "Position", "Recovered", "Resync", "Status", "connect"]
+__all__ = [
+    "Client",
+    "GetToken",
+    "Message",
+    "Pace",
+    "Position",
+    "Recovered",
+    "Report",
+    "Resync",
+    "Row",
+    "State",
+    "Status",
+    "connect",
+]

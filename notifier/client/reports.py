@@ -1,0 +1,87 @@
+"""What a client reports to the application: messages, where they continue, and the connection's state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+Row: TypeAlias = dict[str, Any]
+"""A changed row: its properties in PascalCase."""
+
+State: TypeAlias = Literal["connecting", "live", "waiting", "idle", "stopped", "closed"]
+"""
+- `connecting`: fetching a token, opening a socket, or waiting for the answer to `setCompany`
+- `live`: messages arrive as they are committed
+- `waiting`: not connected; the next attempt is in `retry_in` seconds
+- `idle`: connected without a company: none was set, it was refused, or access to it was revoked
+- `stopped`: the client does not reconnect by itself: the token was refused or the client is at fault
+- `closed`: the `async with` block has ended
+"""
+
+
+class Position(NamedTuple):
+    """How far a client has got in a company's messages: the last one it has, and the log's name."""
+
+    after: int
+    epoch: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One committed change of one row.
+
+    `data` is the whole row, for a deletion as it last was; only its keys if `partial` is true.
+    `old` has the former values of exactly the properties that changed. `at` is the time at which
+    the change was captured, in ISO 8601. `text` is the message as it was received.
+    """
+
+    type: str
+    company: str
+    data: Row
+    old: Row | None
+    position: int
+    epoch: str
+    at: str
+    actor: str | None
+    partial: bool
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovered:
+    """Every message after `position` follows: nothing was lost."""
+
+    company: str
+    position: int
+    epoch: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resync:
+    """Messages after `position` are complete, earlier ones may not be: reload your state.
+
+    `reason` is `start` (there was no position to resume from), `expired` (the position is beyond
+    the retention), `epoch` (the log was replaced), `gap` (a missing message could not be
+    obtained), or the server's reason: `bulk`, `truncate`, `overflow`, `epoch`.
+    """
+
+    company: str
+    reason: str
+    position: int
+    epoch: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """The state of the connection. `code` is the close code, 1006 if the link broke."""
+
+    state: State
+    company: str | None
+    reason: str | None = None
+    code: int | None = None
+    error: object = None
+    """The exception that `get_token` raised, or the `Error` that the server sent."""
+    retry_in: float | None = None
+
+
+Report: TypeAlias = Message | Recovered | Resync | Status

@@ -1,0 +1,67 @@
+"""The WebSocket under a client, from the package `websockets`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol, TypeAlias
+
+from websockets.asyncio.client import connect as open_websocket
+from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, WebSocketException
+from websockets.uri import parse_uri
+
+from notifier.client.closes import BROKEN_LINK, Disconnected
+
+__all__ = ["ConnectionClosed", "OpenSocket", "Socket", "check_url", "open_in_time", "opener"]
+
+
+class Socket(Protocol):
+    """The part of a `websockets` connection that a client uses."""
+
+    @property
+    def close_code(self) -> int | None: ...
+    @property
+    def close_reason(self) -> str | None: ...
+    @property
+    def transport(self) -> asyncio.Transport: ...
+    async def send(self, message: str) -> None: ...
+    async def recv(self) -> str | bytes: ...
+    async def close(self) -> None: ...
+
+
+OpenSocket: TypeAlias = Callable[[str], Awaitable[Socket]]
+
+
+def check_url(url: str) -> None:
+    """Raises ValueError for what is not a ws:// or wss:// URL."""
+    try:
+        parse_uri(url)
+    except InvalidURI as error:
+        raise ValueError(f"{url} is not a ws:// or wss:// URL") from error
+
+
+def opener(options: dict[str, Any]) -> OpenSocket:
+    """Opens sockets with these options of `websockets`.
+
+    The client sends its own pings, and limits the time for opening by itself.
+    """
+    chosen = {"compression": None, "ping_interval": None, "close_timeout": 1.0, **options}
+
+    async def open_socket(url: str) -> Socket:
+        return await open_websocket(url, open_timeout=None, **chosen)
+
+    return open_socket
+
+
+async def open_in_time(open_socket: OpenSocket, url: str, seconds: float) -> Socket:
+    """An open socket. Raises Disconnected, at the latest after so many seconds."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await open_socket(url)
+    except TimeoutError as error:
+        raise Disconnected("no answer", code=BROKEN_LINK) from error
+    except InvalidStatus as error:
+        reason = f"HTTP {error.response.status_code}"
+        raise Disconnected(reason, code=BROKEN_LINK) from error
+    except (OSError, WebSocketException) as error:
+        raise Disconnected("cannot connect", code=BROKEN_LINK, error=error) from error
