@@ -1,4 +1,4 @@
-"""`notifier listen`: on a terminal, in a pipe, as JSON, and when it is started again."""
+"""`notifier listen`: on a terminal, in a pipe, as JSON, and after a restart."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.waiting import DEADLINE_SECONDS, until
 
 
 class Listener:
-    """One `notifier listen`, with its two streams."""
+    """One process of `notifier listen`."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
@@ -34,8 +34,8 @@ class Listener:
         assert self.process.stdout is not None
         return await self._line(self.process.stdout)
 
-    async def told(self, word: str) -> str:
-        """The next line of stderr that has the word."""
+    async def error_line(self, word: str) -> str:
+        """The next line of stderr that contains the word."""
         assert self.process.stderr is not None
         while True:
             line = await self._line(self.process.stderr)
@@ -43,21 +43,21 @@ class Listener:
                 return line
 
     async def ended(self) -> tuple[int, str, str]:
-        """Its exit status, and what was left of stdout and stderr."""
+        """Its exit status, and the rest of stdout and stderr."""
         async with asyncio.timeout(DEADLINE_SECONDS):
             out, err = await self.process.communicate()
         assert self.process.returncode is not None
         return self.process.returncode, (out or b"").decode(), err.decode()
 
     async def stop(self) -> tuple[int, str, str]:
-        """Ctrl-C."""
+        """Sends SIGINT, as Ctrl-C does."""
         self.process.send_signal(signal.SIGINT)
         return await self.ended()
 
     async def _line(self, stream: asyncio.StreamReader) -> str:
         async with asyncio.timeout(DEADLINE_SECONDS):
             line = await stream.readline()
-        assert line.endswith(b"\n"), f"it ended after {line!r}"
+        assert line.endswith(b"\n"), f"stdout ended after {line!r}"
         return line.decode().removesuffix("\n")
 
 
@@ -81,7 +81,7 @@ def environment(**more: str) -> dict[str, str]:
 
 @pytest.fixture
 async def listen(tmp_path: Path) -> AsyncIterator[Listen]:
-    """Starts `notifier listen`; `user` is u1 unless the arguments say who."""
+    """Starts `notifier listen`; The user is u1 unless the arguments name another."""
     started: list[Listener] = []
 
     async def start(service: Service | str, company: str, *arguments: object) -> Listener:
@@ -105,7 +105,7 @@ async def listen(tmp_path: Path) -> AsyncIterator[Listen]:
         await listener.process.communicate()
 
 
-async def test_in_a_pipe_a_message_is_a_plain_line_with_what_changed_and_by_whom(
+async def test_in_a_pipe_a_message_is_a_plain_line_with_the_change_and_its_actor(
     service: Service, calendar: Calendar, listen: Listen
 ) -> None:
     company = await calendar.company("u1")
@@ -176,7 +176,7 @@ async def test_json_is_each_message_as_it_was_received_on_one_line(
     calendar = Calendar(database)
     company = await calendar.company("u1")
     listener = await listen(service, company, "--json")
-    await listener.told("live")
+    await listener.error_line("live")
     await database.execute(
         """
         INSERT INTO events (company_id, title, starts_at, ends_at, notes)
@@ -192,7 +192,7 @@ async def test_json_is_each_message_as_it_was_received_on_one_line(
     assert await listener.stop() == (130, "", "")
 
 
-async def test_it_resumes_where_it_is_told(
+async def test_it_resumes_after_the_given_position(
     service: Service, calendar: Calendar, listen: Listen
 ) -> None:
     company = await calendar.company("u1")
@@ -214,11 +214,11 @@ async def test_with_a_state_file_it_prints_each_message_once_across_restarts(
     seen: list[int] = []
     for life in range(3):
         listener = await listen(service, company.upper(), "--json", "--state", tmp_path / "state")
-        await listener.told("live")
+        await listener.error_line("live")
         await calendar.events(company, 2)
         seen += [json.loads(await listener.line())["Position"] for _ in range(4 if life else 2)]
-        # What was printed is remembered before anything else is printed, or waited for.
-        await remembered(tmp_path / "state", seen[-1])
+        # A position is saved before the next report is printed.
+        await saved(tmp_path / "state", seen[-1])
         listener.process.send_signal(end)
         _, out, _ = await listener.ended()
         assert out == ""
@@ -226,37 +226,37 @@ async def test_with_a_state_file_it_prints_each_message_once_across_restarts(
     assert seen == list(range(2, 12))
 
 
-def kept(state: Path) -> int:
+def saved_position(state: Path) -> int:
     return int(json.loads(state.read_text())["after"])
 
 
-async def remembered(state: Path, position: int) -> None:
-    async def is_kept() -> bool:
-        return kept(state) == position
+async def saved(state: Path, position: int) -> None:
+    async def is_saved() -> bool:
+        return saved_position(state) == position
 
-    await until(is_kept)
+    await until(is_saved)
 
 
-async def test_what_cannot_be_recovered_is_said_and_its_place_kept(
+async def test_a_resync_is_printed_and_its_position_saved(
     service: Service, calendar: Calendar, listen: Listen, tmp_path: Path
 ) -> None:
     company = await calendar.company("u1")
     state = tmp_path / "state"
     state.write_text(json.dumps({"companyId": company, "after": 1, "epoch": "another"}))
     plain = await listen(service, company, "--state", state)
-    assert (await plain.line()).startswith("resync (epoch): what came before position 1 of epoch ")
+    assert (await plain.line()).startswith("resync (epoch): messages before position 1 of epoch ")
     await plain.stop()
-    saved = json.loads(state.read_text())
-    state.write_text(json.dumps(saved | {"after": 99}))
+    content = json.loads(state.read_text())
+    state.write_text(json.dumps(content | {"after": 99}))
     program = await listen(service, company, "--state", state, "--json")
     assert json.loads(await program.line()) == {
         "Type": "Resync",
-        "Data": {"CompanyId": company, "Reason": "expired", "Epoch": saved["epoch"]},
+        "Data": {"CompanyId": company, "Reason": "expired", "Epoch": content["epoch"]},
         "Position": 1,
     }
 
 
-async def test_it_comes_back_by_itself_when_the_service_does(
+async def test_it_reconnects_when_the_service_is_back(
     serve: Serve, database: Database, listen: Listen
 ) -> None:
     service = await serve(database)
@@ -266,7 +266,7 @@ async def test_it_comes_back_by_itself_when_the_service_does(
     await listener.line()
     service.kill()
     await service.ended()
-    await listener.told("waiting")
+    await listener.error_line("waiting")
     await calendar.event(company, "Meanwhile")
     await service.start()
     await service.ready()
@@ -282,8 +282,12 @@ REFUSED = [
     (["--user", "u1", "--after", "1"], 2, "notifier: --after and --epoch go together"),
     (["--user", "u1", "--state", "no/such"], 2, "notifier: no/such: No such file or directory"),
     (["--user", "u1", "--state", "."], 2, "notifier: .: Is a directory"),
-    (["--user", "u1", "--state", "broken"], 2, "notifier: broken is no state of `notifier listen`"),
-    (["--user", "u1", "--state", "other"], 2, "notifier: other is of another company, b"),
+    (
+        ["--user", "u1", "--state", "broken"],
+        2,
+        "notifier: broken is not a state file of `notifier listen`",
+    ),
+    (["--user", "u1", "--state", "other"], 2, "notifier: other belongs to another company, b"),
 ]
 
 
@@ -306,12 +310,14 @@ async def test_a_refusal_is_one_readable_line_and_a_status(
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1/", "not a url"])
-async def test_an_address_that_is_none_is_one_line(listen: Listen, url: str) -> None:
+async def test_a_wrong_url_is_one_line(listen: Listen, url: str) -> None:
     status, _, err = await (await listen(url, "a")).ended()
-    assert (status, err) == (2, f"notifier: {url} is no WebSocket address\n")
+    assert (status, err) == (2, f"notifier: {url} is not a ws:// or wss:// URL\n")
 
 
-async def test_lost_access_ends_it(service: Service, calendar: Calendar, listen: Listen) -> None:
+async def test_revoked_access_stops_it(
+    service: Service, calendar: Calendar, listen: Listen
+) -> None:
     company = await calendar.company("u1")
     listener = await listen(service, company)
     await listener.line()
@@ -319,10 +325,10 @@ async def test_lost_access_ends_it(service: Service, calendar: Calendar, listen:
     assert "EmployeeRemoved" in await listener.line()
     status, _, err = await listener.ended()
     assert status == 1
-    assert err.endswith(f"notifier: access to the company was lost: {company}\n")
+    assert err.endswith(f"notifier: access to the company was revoked: {company}\n")
 
 
-async def test_nobody_reading_any_more_is_a_quiet_end(
+async def test_a_closed_pipe_stops_it_quietly(
     service: Service, calendar: Calendar, tmp_path: Path
 ) -> None:
     company = await calendar.company("u1")
@@ -336,14 +342,14 @@ async def test_nobody_reading_any_more_is_a_quiet_end(
     )
     os.close(writing)
     listener = Listener(process)
-    await listener.told("live")
+    await listener.error_line("live")
     os.close(reading)
     await calendar.events(company, 2)
     status, _, err = await listener.ended()
     assert (status, err) == (141, "")
 
 
-async def test_an_unknown_company_is_as_forbidden_as_a_strange_one(
+async def test_an_unknown_company_is_refused_like_a_foreign_one(
     service: Service, listen: Listen
 ) -> None:
     company = str(uuid4())
