@@ -4,7 +4,7 @@ import { afterEach, beforeEach, describe, mock, test } from "node:test";
 import { connect } from "../../notifier/client/js/client.js";
 import {
   EPOCH,
-  admitted,
+  authenticated,
   change,
   follow,
   pass,
@@ -21,49 +21,49 @@ beforeEach(stopTheClock);
 afterEach(() => mock.timers.reset());
 
 describe("the conversation", () => {
-  test("it authenticates, asks for the company, and has the state read once", async () => {
-    const { peer, client, news } = await follow();
+  test("it authenticates, subscribes, and reports one resync", async () => {
+    const { peer, client, newReports } = await follow();
     equal(peer.url, "ws://notifier.test/");
     await peer.open();
-    deepEqual(peer.said, [{ type: "authenticate", token: "token-1" }]);
-    await peer.say(admitted());
+    deepEqual(peer.received, [{ type: "authenticate", token: "token-1" }]);
+    await peer.send(authenticated());
     deepEqual(peer.last, { type: "setCompany", data: { companyId: "a" } });
     equal(client.status.state, "connecting");
-    await peer.say(subscribed("a", 10));
+    await peer.send(subscribed("a", 10));
     equal(client.status.state, "live");
-    deepEqual(news(), [["resync", "start", 10]]);
+    deepEqual(newReports(), [["resync", "start", 10]]);
     deepEqual(client.position, { after: 10, epoch: EPOCH });
-    await peer.say(change(11), change(12));
-    deepEqual(news(), [["message", 11], ["message", 12]]);
+    await peer.send(change(11), change(12));
+    deepEqual(newReports(), [["message", 11], ["message", 12]]);
     deepEqual(client.position, { after: 12, epoch: EPOCH });
   });
 
   test("without a company it waits for one", async () => {
-    const { peer, client, news } = await follow({ companyId: null });
+    const { peer, client, newReports } = await follow({ companyId: null });
     await peer.open();
-    await peer.say(admitted());
+    await peer.send(authenticated());
     equal(client.status.state, "idle");
     client.setCompany(7);
     deepEqual(peer.last, { type: "setCompany", data: { companyId: "7" } });
-    await peer.say(subscribed("7", 0));
-    deepEqual(news(), [["resync", "start", 0]]);
+    await peer.send(subscribed("7", 0));
+    deepEqual(newReports(), [["resync", "start", 0]]);
   });
 
-  test("a uuid may come back in another spelling", async () => {
+  test("the server may spell a uuid differently", async () => {
     const { peer, client } = await follow({ companyId: "A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11" });
     await peer.open();
-    await peer.say(admitted(), subscribed("a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", 3));
+    await peer.send(authenticated(), subscribed("a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", 3));
     equal(client.status.state, "live");
   });
 
-  test("a message of a later protocol is passed over, one that nobody can read ends the connection", async () => {
-    const { peer, client, news } = await follow();
-    await peer.welcome();
-    news();
-    await peer.say({ Type: "SomethingNew", Data: {} }, { Type: "Pong" });
+  test("a message of a later protocol is ignored, an unreadable one ends the connection", async () => {
+    const { peer, client, newReports } = await follow();
+    await peer.acknowledge();
+    newReports();
+    await peer.send({ Type: "SomethingNew", Data: {} }, { Type: "Pong" });
     equal(client.status.state, "live");
-    deepEqual(news(), []);
-    await peer.say("{");
+    deepEqual(newReports(), []);
+    await peer.send("{");
     equal(client.status.state, "waiting");
     ok(peer.closed);
   });
@@ -76,55 +76,55 @@ describe("the conversation", () => {
     if (!globalThis.WebSocket) throws(() => connect({ url: "ws://x/", getToken }), /WebSocket/);
   });
 
-  test("closed is closed", async () => {
-    const { peer, client, asked, news } = await follow();
-    await peer.welcome();
-    news();
+  test("a closed client stays closed", async () => {
+    const { peer, client, tokensFetched, newReports } = await follow();
+    await peer.acknowledge();
+    newReports();
     client.close();
     client.close();
     ok(peer.closed);
     equal(client.status.state, "closed");
-    await peer.say(change(11));
+    await peer.send(change(11));
     await pass(60_000);
-    deepEqual(news(), []);
-    equal(asked.length, 1);
+    deepEqual(newReports(), []);
+    equal(tokensFetched.length, 1);
     throws(() => client.setCompany("b"), /closed/);
     throws(() => client.reconnect(), /closed/);
   });
 
-  test("an error in the application's callback surfaces and stops nothing", async () => {
-    const surfaced = [];
+  test("an error in a callback is thrown and stops nothing", async () => {
+    const thrown = [];
     const queue = mock.method(globalThis, "queueMicrotask", (task) => {
       try {
         task();
       } catch (error) {
-        surfaced.push(error.message);
+        thrown.push(error.message);
       }
     });
     const onMessage = ({ Position }) => {
-      if (Position === 11) throw new Error("the application's own");
+      if (Position === 11) throw new Error("an error of the application");
     };
-    const { peer, news } = await follow({ onMessage });
-    await peer.welcome();
-    news();
-    await peer.say(change(11), change(12));
+    const { peer, newReports } = await follow({ onMessage });
+    await peer.acknowledge();
+    newReports();
+    await peer.send(change(11), change(12));
     queue.mock.restore();
-    deepEqual(news(), [["message", 11], ["message", 12]]);
-    deepEqual(surfaced, ["the application's own"]);
+    deepEqual(newReports(), [["message", 11], ["message", 12]]);
+    deepEqual(thrown, ["an error of the application"]);
   });
 });
 
 describe("the close codes", () => {
   const RETURNS = [1000, 1001, 1005, 1006, 1011, 1012, 1013, 4408, 4419, 4429, 4500, 4503, 4508, 4999];
-  const BROKEN = [1002, 1003, 1007, 1009, 4400, 4403, 4409];
+  const FINAL = [1002, 1003, 1007, 1009, 4400, 4403, 4409];
 
   for (const code of RETURNS) {
-    test(`${code}: it returns after a wait, with a token asked anew, and resumes`, async () => {
+    test(`${code}: it reconnects with a new token and resumes`, async () => {
       const world = await follow();
-      await world.peer.welcome();
-      await world.peer.say(change(11));
-      world.news();
-      await world.peer.end(code, "for a reason");
+      await world.peer.acknowledge();
+      await world.peer.send(change(11));
+      world.newReports();
+      await world.peer.close(code, "for a reason");
       const { state, retryInMs, reason } = world.client.status;
       equal(state, "waiting");
       equal(world.client.status.code, code);
@@ -135,21 +135,21 @@ describe("the close codes", () => {
       await pass(1);
       equal(world.peers.length, 2);
       await world.peer.open();
-      await world.peer.say(admitted());
-      deepEqual(world.peer.said, [
+      await world.peer.send(authenticated());
+      deepEqual(world.peer.received, [
         { type: "authenticate", token: "token-2" },
         { type: "setCompany", data: { companyId: "a", after: 11, epoch: EPOCH } },
       ]);
-      await world.peer.say(subscribed("a", 11, { recovered: true }), change(12));
-      deepEqual(world.news(), [["recovered", 11], ["message", 12]]);
+      await world.peer.send(subscribed("a", 11, { recovered: true }), change(12));
+      deepEqual(world.newReports(), [["recovered", 11], ["message", 12]]);
     });
   }
 
-  for (const code of BROKEN) {
-    test(`${code}: it stops, and says so`, async () => {
+  for (const code of FINAL) {
+    test(`${code}: it stops`, async () => {
       const world = await follow();
-      await world.peer.welcome();
-      await world.peer.end(code);
+      await world.peer.acknowledge();
+      await world.peer.close(code);
       equal(world.client.status.state, "stopped");
       equal(world.client.status.code, code);
       await pass(120_000);
@@ -160,60 +160,60 @@ describe("the close codes", () => {
     });
   }
 
-  test("4401: it does not return with that token", async () => {
+  test("4401: it does not reconnect with that token", async () => {
     const world = await follow({ getToken: () => "the same" });
     await world.peer.open();
-    await world.peer.end(4401);
+    await world.peer.close(4401);
     await pass(120_000);
     equal(world.peers.length, 1);
-    equal(world.asked.length, 2);
+    equal(world.tokensFetched.length, 2);
     equal(world.client.status.state, "stopped");
     equal(world.client.status.code, 4401);
   });
 
-  test("4401: it returns with another one", async () => {
+  test("4401: it reconnects with another one", async () => {
     const world = await follow();
     await world.peer.open();
-    await world.peer.end(4401);
+    await world.peer.close(4401);
     await pass(1_000);
     await world.peer.open();
-    deepEqual(world.peer.said, [{ type: "authenticate", token: "token-2" }]);
+    deepEqual(world.peer.received, [{ type: "authenticate", token: "token-2" }]);
   });
 
-  test("4419: an expired token is not shown again, a fresh one is waited for", async () => {
+  test("4419: an expired token is not presented again", async () => {
     const world = await follow({ getToken: (time) => (time < 4 ? "old" : "fresh") });
-    await world.peer.welcome();
-    await world.peer.end(4419);
+    await world.peer.acknowledge();
+    await world.peer.close(4419);
     await pass(500);
     equal(world.client.status.state, "waiting");
     equal(world.peers.length, 1);
     await pass(3_000);
     equal(world.peers.length, 2);
     await world.peer.open();
-    deepEqual(world.peer.said, [{ type: "authenticate", token: "fresh" }]);
+    deepEqual(world.peer.received, [{ type: "authenticate", token: "fresh" }]);
   });
 
-  test("4403: it stops for this company and goes on with another", async () => {
+  test("4403: it stops for this company and starts for another", async () => {
     const world = await follow();
     await world.peer.open();
-    await world.peer.say(admitted());
-    await world.peer.end(4403);
+    await world.peer.send(authenticated());
+    await world.peer.close(4403);
     equal(world.client.status.state, "stopped");
     world.client.setCompany("b");
     await settle();
     await world.peer.open();
-    await world.peer.say(admitted());
+    await world.peer.send(authenticated());
     deepEqual(world.peer.last, { type: "setCompany", data: { companyId: "b" } });
   });
 
-  test("a time that the server names is kept, however the page may hurry", async () => {
+  test("it waits as long as the server requests", async () => {
     const world = await follow();
-    await world.peer.welcome();
-    await world.peer.say({
+    await world.peer.acknowledge();
+    await world.peer.send({
       Type: "Disconnect",
       Data: { Code: 4429, Reason: "too many", Reconnect: true, RetryAfterMs: 20_000 },
     });
-    await world.peer.end(4429);
+    await world.peer.close(4429);
     equal(world.client.status.retryInMs, 20_500);
     await pass(20_499);
     equal(world.peers.length, 1);
@@ -221,28 +221,28 @@ describe("the close codes", () => {
     equal(world.peers.length, 2);
   });
 
-  test("what Disconnect said counts where the close has no code of its own", async () => {
+  test("the code of Disconnect counts if the close has no specific code", async () => {
     const world = await follow();
-    await world.peer.welcome();
-    await world.peer.say({ Type: "Disconnect", Data: { Code: 4409, Reason: "other user", Reconnect: false } });
-    await world.peer.end(1006);
+    await world.peer.acknowledge();
+    await world.peer.send({ Type: "Disconnect", Data: { Code: 4409, Reason: "other user", Reconnect: false } });
+    await world.peer.close(1006);
     equal(world.client.status.state, "stopped");
     equal(world.client.status.code, 4409);
     equal(world.client.status.reason, "other user");
   });
 
-  test("a code of a later protocol obeys the word Reconnect", async () => {
+  test("Reconnect: false is obeyed for unknown close codes", async () => {
     const world = await follow();
-    await world.peer.welcome();
-    await world.peer.say({ Type: "Disconnect", Data: { Code: 4777, Reason: "no more", Reconnect: false } });
-    await world.peer.end(4777);
+    await world.peer.acknowledge();
+    await world.peer.send({ Type: "Disconnect", Data: { Code: 4777, Reason: "no more", Reconnect: false } });
+    await world.peer.close(4777);
     equal(world.client.status.state, "stopped");
   });
 
-  test("a Disconnect whose close never comes is one all the same", async () => {
+  test("a Disconnect counts even if the close is lost", async () => {
     const world = await follow();
-    await world.peer.welcome();
-    await world.peer.say({
+    await world.peer.acknowledge();
+    await world.peer.send({
       Type: "Disconnect",
       Data: { Code: 4508, Reason: "too slow", Reconnect: true, RetryAfterMs: 100 },
     });
@@ -253,8 +253,8 @@ describe("the close codes", () => {
   });
 });
 
-describe("coming back", () => {
-  test("the waits grow with the failures, are random in full, and have an upper end", async () => {
+describe("reconnecting", () => {
+  test("the delays grow with full jitter up to a bound", async () => {
     for (const [random, waits] of [
       [0.999999, [999, 1999, 3999, 7999, 15999, 29999, 29999]],
       [0.5, [500, 1000, 2000, 4000, 8000, 15000, 15000]],
@@ -262,7 +262,7 @@ describe("coming back", () => {
     ]) {
       const world = await follow({ random: () => random });
       for (const wait of waits) {
-        await world.peer.end(1006);
+        await world.peer.close(1006);
         equal(world.client.status.retryInMs, wait);
         await pass(wait + 1);
       }
@@ -270,23 +270,23 @@ describe("coming back", () => {
     }
   });
 
-  test("a connection that broke right after the greeting does not count as a success", async () => {
+  test("a connection that breaks at once does not reset the backoff", async () => {
     const world = await follow();
     for (const wait of [500, 1000, 2000]) {
-      await world.peer.welcome();
-      await world.peer.end(1012);
+      await world.peer.acknowledge();
+      await world.peer.close(1012);
       equal(world.client.status.retryInMs, wait);
       await pass(wait);
     }
-    await world.peer.welcome();
+    await world.peer.acknowledge();
     await pass(14_000);
-    await world.peer.say({ Type: "Pong" });
+    await world.peer.send({ Type: "Pong" });
     await pass(1_000);
-    await world.peer.end(1012);
+    await world.peer.close(1012);
     equal(world.client.status.retryInMs, 500);
   });
 
-  test("a server that does not open, admit or answer is left after a while", async () => {
+  test("a server that does not open, authenticate or answer is left after the timeout", async () => {
     const world = await follow();
     await pass(9_999);
     equal(world.client.status.state, "connecting");
@@ -298,10 +298,10 @@ describe("coming back", () => {
     equal(world.client.status.state, "waiting");
     await pass(1_000);
     await world.peer.open();
-    await world.peer.say(admitted());
+    await world.peer.send(authenticated());
     for (let i = 0; i < 2; i++) {
       await pass(10_000);
-      await world.peer.say({ Type: "Pong" });
+      await world.peer.send({ Type: "Pong" });
     }
     equal(world.client.status.state, "connecting");
     await pass(10_000);
@@ -309,20 +309,20 @@ describe("coming back", () => {
     ok(world.peers.every((peer) => peer.closed));
   });
 
-  test("a saved position is resumed by another client", async () => {
+  test("another client resumes a saved position", async () => {
     const first = await follow();
-    await first.peer.welcome();
-    await first.peer.say(change(11));
+    await first.peer.acknowledge();
+    await first.peer.send(change(11));
     const position = JSON.parse(JSON.stringify(first.client.position));
     first.client.close();
     const second = await follow({ position });
-    await second.peer.welcome({ position: 11, recovered: true });
+    await second.peer.acknowledge({ position: 11, recovered: true });
     deepEqual(second.peer.last.data, { companyId: "a", after: 11, epoch: EPOCH });
-    await second.peer.say(change(12));
-    deepEqual(second.news(), [["recovered", 11], ["message", 12]]);
+    await second.peer.send(change(12));
+    deepEqual(second.newReports(), [["recovered", 11], ["message", 12]]);
   });
 
-  test("what was not recovered has to be read: too old, another epoch, or an answer that does not fit", async () => {
+  test("what cannot be recovered is a resync: expired, another epoch, or another position than requested", async () => {
     for (const [answer, reason] of [
       [{ position: 50, recovered: false }, "expired"],
       [{ position: 50 }, "expired"],
@@ -331,26 +331,26 @@ describe("coming back", () => {
       [{ position: 11, epoch: "e2", recovered: true }, "epoch"],
     ]) {
       const world = await follow({ position: { after: 11, epoch: EPOCH } });
-      await world.peer.welcome(answer);
-      deepEqual(world.news(), [["resync", reason, answer.position]]);
-      await world.peer.say(change(answer.position + 1));
+      await world.peer.acknowledge(answer);
+      deepEqual(world.newReports(), [["resync", reason, answer.position]]);
+      await world.peer.send(change(answer.position + 1));
       deepEqual(world.client.position, { after: answer.position + 1, epoch: answer.epoch ?? EPOCH });
       world.client.close();
     }
   });
 
-  test("position 0 is one to resume from", async () => {
+  test("position 0 can be resumed", async () => {
     const world = await follow({ position: { after: 0, epoch: EPOCH } });
-    await world.peer.welcome({ position: 0, recovered: true });
-    deepEqual(world.news(), [["recovered", 0]]);
+    await world.peer.acknowledge({ position: 0, recovered: true });
+    deepEqual(world.newReports(), [["recovered", 0]]);
   });
 
-  test("an answer without position or epoch is no answer", async () => {
+  test("an answer without position or epoch is unreadable", async () => {
     for (const broken of [{ position: "10" }, { epoch: null }]) {
       const world = await follow();
-      await world.peer.welcome(broken);
+      await world.peer.acknowledge(broken);
       equal(world.client.status.state, "waiting");
-      deepEqual(world.news(), []);
+      deepEqual(world.newReports(), []);
       world.client.close();
     }
   });
@@ -359,19 +359,19 @@ describe("coming back", () => {
 describe("the token", () => {
   const EXPIRING = { Type: "TokenExpiring", Data: { ExpiresAt: "2026-11-22T18:00:00Z" } };
 
-  test("it is renewed on the live socket, and nothing else happens", async () => {
-    const { peer, client, news } = await follow();
-    await peer.welcome();
-    news();
-    await peer.say(EXPIRING);
+  test("it is renewed on the live socket", async () => {
+    const { peer, client, newReports } = await follow();
+    await peer.acknowledge();
+    newReports();
+    await peer.send(EXPIRING);
     deepEqual(peer.last, { type: "authenticate", token: "token-2" });
-    await peer.say(admitted(), change(11));
-    deepEqual(news(), [["message", 11]]);
+    await peer.send(authenticated(), change(11));
+    deepEqual(newReports(), [["message", 11]]);
     equal(client.status.state, "live");
-    equal(peer.said.length, 3);
+    equal(peer.received.length, 3);
   });
 
-  test("a provider that fails, hangs or has nothing newer is asked again", async () => {
+  test("a renewal that fails, hangs or returns the old token is tried again", async () => {
     const answers = [
       () => "first",
       () => Promise.reject(new Error("provider down")),
@@ -380,21 +380,21 @@ describe("the token", () => {
       () => "second",
     ];
     const errors = [];
-    const { peer, asked } = await follow({
+    const { peer, tokensFetched } = await follow({
       getToken: (time) => answers[time - 1](),
       onStatus: ({ error }) => error && errors.push(error.message),
     });
-    await peer.welcome();
-    await peer.say(EXPIRING, EXPIRING);
-    equal(asked.length, 2);
+    await peer.acknowledge();
+    await peer.send(EXPIRING, EXPIRING);
+    equal(tokensFetched.length, 2);
     for (let i = 0; i < 5; i++) {
       await pass(10_000);
-      await peer.say({ Type: "Pong" });
+      await peer.send({ Type: "Pong" });
     }
-    equal(asked.length, 5);
+    equal(tokensFetched.length, 5);
     deepEqual(errors, ["provider down", "getToken() did not answer."]);
     deepEqual(
-      peer.said.filter(({ type }) => type === "authenticate"),
+      peer.received.filter(({ type }) => type === "authenticate"),
       [
         { type: "authenticate", token: "first" },
         { type: "authenticate", token: "second" },
@@ -402,23 +402,23 @@ describe("the token", () => {
     );
   });
 
-  test("a renewal that comes too late is not shown on the next socket", async () => {
+  test("a renewal that comes too late is not sent on the next socket", async () => {
     let renew;
     const world = await follow({
       getToken: (time) => (time === 2 ? new Promise((resolve) => (renew = resolve)) : `token-${time}`),
     });
-    await world.peer.welcome();
-    await world.peer.say(EXPIRING);
-    await world.peer.end(4419);
+    await world.peer.acknowledge();
+    await world.peer.send(EXPIRING);
+    await world.peer.close(4419);
     await pass(500);
     await world.peer.open();
     renew("late");
     await settle();
-    deepEqual(world.peer.said, [{ type: "authenticate", token: "token-3" }]);
-    equal(world.peers[0].said.length, 2);
+    deepEqual(world.peer.received, [{ type: "authenticate", token: "token-3" }]);
+    equal(world.peers[0].received.length, 2);
   });
 
-  test("without a token there is no socket, and the wait grows", async () => {
+  test("without a token no socket is opened, and the delay grows", async () => {
     const world = await follow({
       getToken: (time) => {
         if (time === 1) throw new Error("offline");
@@ -434,13 +434,13 @@ describe("the token", () => {
     equal(world.peers.length, 1);
   });
 
-  test("a refusal whose close never comes is one all the same", async () => {
+  test("a refused token counts even if the close is lost", async () => {
     const refusal = { Type: "AuthenticationResult", Success: false };
     for (const [code, close] of [["token_invalid", 4401], ["token_expired", 4419]]) {
       const world = await follow({ getToken: () => "the same" });
       await world.peer.open();
-      await world.peer.say({ ...refusal, Error: { Code: code, Message: "No." } });
-      equal(world.peer.said.length, 1);
+      await world.peer.send({ ...refusal, Error: { Code: code, Message: "No." } });
+      equal(world.peer.received.length, 1);
       await pass(10_000);
       equal(world.client.status.state, "waiting");
       equal(world.client.status.code, close);
@@ -449,95 +449,95 @@ describe("the token", () => {
   });
 });
 
-describe("holes and doubles", () => {
-  test("a double is dropped", async () => {
-    const { peer, news } = await follow();
-    await peer.welcome();
-    news();
-    await peer.say(change(11), change(11), change(10), change(12), change(3));
-    deepEqual(news(), [["message", 11], ["message", 12]]);
-    equal(peer.said.length, 2);
+describe("gaps and duplicates", () => {
+  test("a duplicate is dropped", async () => {
+    const { peer, newReports } = await follow();
+    await peer.acknowledge();
+    newReports();
+    await peer.send(change(11), change(11), change(10), change(12), change(3));
+    deepEqual(newReports(), [["message", 11], ["message", 12]]);
+    equal(peer.received.length, 2);
   });
 
-  test("a hole is asked for, and nothing behind it is reported before it is filled", async () => {
-    const { peer, client, news } = await follow();
-    await peer.welcome();
-    await peer.say(change(11));
-    news();
-    await peer.say(change(13), change(14));
-    deepEqual(news(), []);
+  test("a gap is requested again, and nothing after it is reported before", async () => {
+    const { peer, client, newReports } = await follow();
+    await peer.acknowledge();
+    await peer.send(change(11));
+    newReports();
+    await peer.send(change(13), change(14));
+    deepEqual(newReports(), []);
     deepEqual(client.position, { after: 11, epoch: EPOCH });
     equal(client.status.state, "connecting");
-    equal(peer.said.length, 3);
+    equal(peer.received.length, 3);
     deepEqual(peer.last.data, { companyId: "a", after: 11, epoch: EPOCH });
-    await peer.say(subscribed("a", 11, { recovered: true }), change(12), change(13), change(14));
-    deepEqual(news(), [["recovered", 11], ["message", 12], ["message", 13], ["message", 14]]);
+    await peer.send(subscribed("a", 11, { recovered: true }), change(12), change(13), change(14));
+    deepEqual(newReports(), [["recovered", 11], ["message", 12], ["message", 13], ["message", 14]]);
     equal(client.status.state, "live");
   });
 
-  test("a hole that cannot be filled has the state read", async () => {
-    const { peer, news } = await follow();
-    await peer.welcome();
-    news();
-    await peer.say(change(13));
-    await peer.say(subscribed("a", 20, { recovered: false }), change(21));
-    deepEqual(news(), [["resync", "expired", 20], ["message", 21]]);
+  test("a gap that cannot be filled is a resync", async () => {
+    const { peer, newReports } = await follow();
+    await peer.acknowledge();
+    newReports();
+    await peer.send(change(13));
+    await peer.send(subscribed("a", 20, { recovered: false }), change(21));
+    deepEqual(newReports(), [["resync", "expired", 20], ["message", 21]]);
   });
 
-  test("a server that promises what is missing and never sends it is not believed for ever", async () => {
-    const { peer, news } = await follow();
-    await peer.welcome();
-    news();
+  test("a gap that is never filled is a resync after three retries", async () => {
+    const { peer, newReports } = await follow();
+    await peer.acknowledge();
+    newReports();
     for (let i = 0; i < 3; i++) {
-      await peer.say(change(13));
+      await peer.send(change(13));
       deepEqual(peer.last.data, { companyId: "a", after: 10, epoch: EPOCH });
-      await peer.say(subscribed("a", 10, { recovered: true }));
-      deepEqual(news(), [["recovered", 10]]);
+      await peer.send(subscribed("a", 10, { recovered: true }));
+      deepEqual(newReports(), [["recovered", 10]]);
     }
-    await peer.say(change(13));
+    await peer.send(change(13));
     deepEqual(peer.last.data, { companyId: "a" });
-    await peer.say(subscribed("a", 13), change(14));
-    deepEqual(news(), [["resync", "gap", 13], ["message", 14]]);
+    await peer.send(subscribed("a", 13), change(14));
+    deepEqual(newReports(), [["resync", "gap", 13], ["message", 14]]);
   });
 
-  test("a position that is no number ends the connection", async () => {
+  test("a position that is not a number ends the connection", async () => {
     for (const position of ["11", 11.5, null, -1e300]) {
       const world = await follow();
-      await world.peer.welcome();
-      world.news();
-      await world.peer.say(change(position));
-      deepEqual(world.news(), []);
+      await world.peer.acknowledge();
+      world.newReports();
+      await world.peer.send(change(position));
+      deepEqual(world.newReports(), []);
       equal(world.client.status.state, "waiting");
       world.client.close();
     }
   });
 
-  test("messages before the acknowledgement, and acknowledgements that nobody asked for, count for nothing", async () => {
-    const { peer, news } = await follow();
+  test("messages and answers that were not requested are ignored", async () => {
+    const { peer, newReports } = await follow();
     await peer.open();
-    await peer.say(change(11), admitted(), change(11), subscribed("b", 99));
-    deepEqual(news(), []);
-    await peer.say(subscribed("a", 10), subscribed("a", 4), change(11));
-    deepEqual(news(), [["resync", "start", 10], ["message", 11]]);
+    await peer.send(change(11), authenticated(), change(11), subscribed("b", 99));
+    deepEqual(newReports(), []);
+    await peer.send(subscribed("a", 10), subscribed("a", 4), change(11));
+    deepEqual(newReports(), [["resync", "start", 10], ["message", 11]]);
   });
 });
 
 describe("resync", () => {
-  test("the server's own counts as one message and covers what came before", async () => {
-    const { peer, client, news } = await follow();
-    await peer.welcome();
-    news();
-    await peer.say(change(11), resync(12), change(13));
-    deepEqual(news(), [["message", 11], ["resync", "bulk", 12], ["message", 13]]);
-    await peer.say(resync(12), resync(20, { reason: "truncate" }), change(15), change(21));
-    deepEqual(news(), [["resync", "truncate", 20], ["message", 21]]);
-    await peer.say(resync(1, { reason: "epoch", epoch: "e2" }), change(2));
-    deepEqual(news(), [["resync", "epoch", 1], ["message", 2]]);
+  test("a Resync of the server has a position and replaces earlier messages", async () => {
+    const { peer, client, newReports } = await follow();
+    await peer.acknowledge();
+    newReports();
+    await peer.send(change(11), resync(12), change(13));
+    deepEqual(newReports(), [["message", 11], ["resync", "bulk", 12], ["message", 13]]);
+    await peer.send(resync(12), resync(20, { reason: "truncate" }), change(15), change(21));
+    deepEqual(newReports(), [["resync", "truncate", 20], ["message", 21]]);
+    await peer.send(resync(1, { reason: "epoch", epoch: "e2" }), change(2));
+    deepEqual(newReports(), [["resync", "epoch", 1], ["message", 2]]);
     deepEqual(client.position, { after: 2, epoch: "e2" });
   });
 
-  /** An onResync whose readings end when the test says so. */
-  function readings() {
+  /** An onResync whose reloads the test ends. */
+  function reloads() {
     const open = [];
     return {
       open,
@@ -546,39 +546,39 @@ describe("resync", () => {
     };
   }
 
-  test("messages wait until the state has been read, and until then nothing is known", async () => {
-    const { open, onResync } = readings();
-    const { peer, client, news } = await follow({ onResync });
-    await peer.welcome();
-    await peer.say(change(11), change(12));
-    deepEqual(news(), [["resync", "start", 10]]);
+  test("messages wait until the state is reloaded, and until then there is no position", async () => {
+    const { open, onResync } = reloads();
+    const { peer, client, newReports } = await follow({ onResync });
+    await peer.acknowledge();
+    await peer.send(change(11), change(12));
+    deepEqual(newReports(), [["resync", "start", 10]]);
     equal(client.position, null);
     open[0].resolve();
     await settle();
-    deepEqual(news(), [["message", 11], ["message", 12]]);
+    deepEqual(newReports(), [["message", 11], ["message", 12]]);
     deepEqual(client.position, { after: 12, epoch: EPOCH });
   });
 
-  test("a connection that breaks meanwhile is resumed where it stood, in order", async () => {
-    const { open, onResync } = readings();
+  test("a connection that breaks during a reload is resumed in order", async () => {
+    const { open, onResync } = reloads();
     const world = await follow({ onResync });
-    await world.peer.welcome();
-    await world.peer.say(change(11));
-    await world.peer.end(1006);
+    await world.peer.acknowledge();
+    await world.peer.send(change(11));
+    await world.peer.close(1006);
     await pass(500);
-    await world.peer.welcome({ position: 11, recovered: true });
+    await world.peer.acknowledge({ position: 11, recovered: true });
     deepEqual(world.peer.last.data, { companyId: "a", after: 11, epoch: EPOCH });
-    await world.peer.say(change(12));
+    await world.peer.send(change(12));
     open[0].resolve();
     await settle();
-    deepEqual(world.news(), [["resync", "start", 10], ["message", 11], ["recovered", 11], ["message", 12]]);
+    deepEqual(world.newReports(), [["resync", "start", 10], ["message", 11], ["recovered", 11], ["message", 12]]);
   });
 
-  test("a second one lets the first reading end and then reads again", async () => {
-    const { open, onResync } = readings();
-    const { peer, client, news } = await follow({ onResync });
-    await peer.welcome();
-    await peer.say(change(11), resync(12), change(13));
+  test("a second one waits for the first reload to end and then reloads again", async () => {
+    const { open, onResync } = reloads();
+    const { peer, client, newReports } = await follow({ onResync });
+    await peer.acknowledge();
+    await peer.send(change(11), resync(12), change(13));
     equal(open.length, 1);
     open[0].resolve();
     await settle();
@@ -586,18 +586,18 @@ describe("resync", () => {
     equal(client.position, null);
     open[1].resolve();
     await settle();
-    deepEqual(news(), [["resync", "start", 10], ["resync", "bulk", 12], ["message", 13]]);
+    deepEqual(newReports(), [["resync", "start", 10], ["resync", "bulk", 12], ["message", 13]]);
   });
 
-  test("a reading that fails is tried again, and nothing is reported before it succeeds", async () => {
-    const { open, onResync } = readings();
+  test("a reload that fails is tried again, and nothing is reported before it succeeds", async () => {
+    const { open, onResync } = reloads();
     const errors = [];
-    const { peer, client, news } = await follow({
+    const { peer, client, newReports } = await follow({
       onResync,
       onStatus: ({ error }) => error && errors.push(error.message),
     });
-    await peer.welcome();
-    await peer.say(change(11));
+    await peer.acknowledge();
+    await peer.send(change(11));
     open[0].reject(new Error("HTTP 502"));
     await pass(500);
     open[1].reject(new Error("HTTP 503"));
@@ -609,183 +609,183 @@ describe("resync", () => {
     equal(client.position, null);
     open[2].resolve();
     await settle();
-    deepEqual(news().slice(-2), [["resync", "start", 10], ["message", 11]]);
+    deepEqual(newReports().slice(-2), [["resync", "start", 10], ["message", 11]]);
   });
 
-  test("more than may wait has the state read again instead", async () => {
-    const { open, onResync } = readings();
-    const { peer, news } = await follow({ onResync });
-    await peer.welcome();
+  test("too many waiting messages are replaced by another reload", async () => {
+    const { open, onResync } = reloads();
+    const { peer, newReports } = await follow({ onResync });
+    await peer.acknowledge();
     for (let position = 11; position <= 10_020; position++) await peer.socket.onmessage({ data: JSON.stringify(change(position)) });
     open[0].resolve();
     await settle();
     open[1].resolve();
     await settle();
-    const reported = news();
+    const reported = newReports();
     deepEqual(reported.slice(0, 3), [["resync", "start", 10], ["resync", "overflow", 10_011], ["message", 10_012]]);
     deepEqual(reported.at(-1), ["message", 10_020]);
   });
 
-  test("to leave the company aborts its reading, and nothing of it is reported any more", async () => {
-    const { open, onResync } = readings();
-    const { peer, client, news } = await follow({ onResync });
-    await peer.welcome();
-    await peer.say(change(11));
-    news();
+  test("leaving the company aborts its reload, and nothing more of it is reported", async () => {
+    const { open, onResync } = reloads();
+    const { peer, client, newReports } = await follow({ onResync });
+    await peer.acknowledge();
+    await peer.send(change(11));
+    newReports();
     client.setCompany("b");
     ok(open[0].signal.aborted);
-    await peer.say(change(12), subscribed("b", 5), change(6));
-    equal(open.length, 1, "two readings at a time would overwrite each other");
+    await peer.send(change(12), subscribed("b", 5), change(6));
+    equal(open.length, 1, "two reloads at a time would overwrite each other");
     open[0].reject(new Error("aborted"));
     await settle();
     open[1].resolve();
     await settle();
-    deepEqual(news(), [["resync", "start", 5], ["message", 6]]);
+    deepEqual(newReports(), [["resync", "start", 5], ["message", 6]]);
     equal(client.companyId, "b");
   });
 
-  test("to leave while the held messages are reported ends them", async () => {
-    const { open, onResync } = readings();
+  test("leaving while waiting messages are reported drops the rest", async () => {
+    const { open, onResync } = reloads();
     const world = await follow({
       onResync,
       onMessage: ({ Position }) => Position === 12 && world.client.setCompany("b"),
     });
-    await world.peer.welcome();
-    await world.peer.say(change(11), change(12), change(13));
+    await world.peer.acknowledge();
+    await world.peer.send(change(11), change(12), change(13));
     open[0].resolve();
     await settle();
-    deepEqual(world.news(), [["resync", "start", 10], ["message", 11], ["message", 12]]);
+    deepEqual(world.newReports(), [["resync", "start", 10], ["message", 11], ["message", 12]]);
   });
 });
 
 describe("companies", () => {
   test("nothing of the former one is reported after the switch", async () => {
-    const { peer, client, news } = await follow();
-    await peer.welcome();
-    news();
+    const { peer, client, newReports } = await follow();
+    await peer.acknowledge();
+    newReports();
     client.setCompany("b");
     equal(client.position, null);
-    await peer.say(change(11), subscribed("b", 11), change(12));
-    deepEqual(news(), [["resync", "start", 11], ["message", 12]]);
+    await peer.send(change(11), subscribed("b", 11), change(12));
+    deepEqual(newReports(), [["resync", "start", 11], ["message", 12]]);
   });
 
-  test("a position that the application kept is resumed", async () => {
-    const { peer, client, news } = await follow();
-    await peer.welcome();
+  test("a company is resumed from a saved position", async () => {
+    const { peer, client, newReports } = await follow();
+    await peer.acknowledge();
     const position = client.position;
     client.setCompany("b");
-    await peer.say(subscribed("b", 3));
+    await peer.send(subscribed("b", 3));
     client.setCompany("a", position);
     deepEqual(peer.last.data, { companyId: "a", after: 10, epoch: EPOCH });
-    news();
-    await peer.say(subscribed("a", 10, { recovered: true }), change(11));
-    deepEqual(news(), [["recovered", 10], ["message", 11]]);
+    newReports();
+    await peer.send(subscribed("a", 10, { recovered: true }), change(11));
+    deepEqual(newReports(), [["recovered", 10], ["message", 11]]);
   });
 
-  test("of many switches in a row only the last one counts", async () => {
-    const { peer, client, news } = await follow();
-    await peer.welcome();
-    news();
+  test("of several switches in a row only the last one counts", async () => {
+    const { peer, client, newReports } = await follow();
+    await peer.acknowledge();
+    newReports();
     for (const company of ["b", "c", "a", "d"]) client.setCompany(company);
-    await peer.say(subscribed("b", 1), change(2));
+    await peer.send(subscribed("b", 1), change(2));
     deepEqual(peer.last.data, { companyId: "d" });
-    equal(peer.said.length, 4);
-    await peer.say(subscribed("d", 7));
-    deepEqual(news(), [["resync", "start", 7]]);
+    equal(peer.received.length, 4);
+    await peer.send(subscribed("d", 7));
+    deepEqual(newReports(), [["resync", "start", 7]]);
   });
 
-  test("a switch while there is no connection is asked for on return", async () => {
+  test("a switch without a connection is requested on reconnect", async () => {
     const world = await follow();
-    await world.peer.welcome();
-    await world.peer.end(1006);
+    await world.peer.acknowledge();
+    await world.peer.close(1006);
     world.client.setCompany("b");
     await pass(500);
     await world.peer.open();
-    await world.peer.say(admitted());
+    await world.peer.send(authenticated());
     deepEqual(world.peer.last.data, { companyId: "b" });
   });
 
-  test("a refused company is not asked for again, not even on another socket", async () => {
+  test("a refused company is not requested again, even on another socket", async () => {
     const world = await follow();
     await world.peer.open();
-    await world.peer.say(admitted(), refused());
+    await world.peer.send(authenticated(), refused());
     equal(world.client.status.state, "idle");
     equal(world.client.status.reason, "company_forbidden");
-    await world.peer.end(1012);
+    await world.peer.close(1012);
     await pass(500);
     await world.peer.open();
-    await world.peer.say(admitted());
+    await world.peer.send(authenticated());
     equal(world.client.status.state, "idle");
-    equal(world.peer.said.length, 1);
+    equal(world.peer.received.length, 1);
     world.client.setCompany("a");
     deepEqual(world.peer.last.data, { companyId: "a" });
   });
 
-  test("an answer that failed for another reason is asked for again", async () => {
+  test("a request that failed for another reason is repeated", async () => {
     const world = await follow();
     await world.peer.open();
-    await world.peer.say(admitted(), refused("unavailable"));
+    await world.peer.send(authenticated(), refused("unavailable"));
     equal(world.client.status.state, "waiting");
     await pass(500);
     equal(world.peers.length, 2);
   });
 
-  test("lost access ends the messages and is told", async () => {
-    const { peer, client, news } = await follow();
-    await peer.welcome();
-    news();
-    await peer.say({ Type: "CompanyRevoked", Data: { CompanyId: "b" } }, change(11));
-    deepEqual(news(), [["message", 11]]);
-    await peer.say({ Type: "CompanyRevoked", Data: { CompanyId: "a" } }, change(12));
-    deepEqual(news(), []);
+  test("revoked access ends the messages and is reported", async () => {
+    const { peer, client, newReports } = await follow();
+    await peer.acknowledge();
+    newReports();
+    await peer.send({ Type: "CompanyRevoked", Data: { CompanyId: "b" } }, change(11));
+    deepEqual(newReports(), [["message", 11]]);
+    await peer.send({ Type: "CompanyRevoked", Data: { CompanyId: "a" } }, change(12));
+    deepEqual(newReports(), []);
     equal(client.status.state, "idle");
     equal(client.status.reason, "revoked");
     client.setCompany("b");
-    await peer.say(subscribed("b", 2));
+    await peer.send(subscribed("b", 2));
     equal(client.status.state, "live");
   });
 
-  test("a callback may switch: what it left is not reported", async () => {
+  test("a callback may switch; nothing of the company that it left is reported", async () => {
     const world = await follow({
       onStatus: ({ state, companyId }) => state === "live" && companyId === "a" && world.client.setCompany("b"),
     });
-    await world.peer.welcome();
-    deepEqual(world.news(), []);
+    await world.peer.acknowledge();
+    deepEqual(world.newReports(), []);
     deepEqual(world.peer.last.data, { companyId: "b" });
   });
 });
 
-describe("a link that is silent", () => {
-  test("is asked for a sign of life, and any message is one", async () => {
+describe("a silent link", () => {
+  test("gets a ping, and any message is a sign of life", async () => {
     const { peer, client } = await follow();
-    await peer.welcome();
+    await peer.acknowledge();
     await pass(15_000);
     await pass(15_000);
     deepEqual(peer.last, { type: "ping" });
-    await peer.say({ Type: "Pong" });
+    await peer.send({ Type: "Pong" });
     await pass(10_000);
     equal(client.status.state, "live");
     for (let i = 11; i < 20; i++) {
       await pass(10_000);
-      await peer.say(change(i));
+      await peer.send(change(i));
     }
     equal(client.status.state, "live");
-    equal(peer.said.filter(({ type }) => type === "ping").length, 1);
+    equal(peer.received.filter(({ type }) => type === "ping").length, 1);
   });
 
-  test("is dead when it gives none, whatever the socket says", async () => {
+  test("is dropped without a sign of life", async () => {
     const world = await follow();
-    await world.peer.welcome();
+    await world.peer.acknowledge();
     await pass(40_000);
     equal(world.client.status.state, "waiting");
     equal(world.client.status.reason, "silent link");
     ok(world.peer.closed);
-    world.news();
-    await world.peer.say(change(11));
-    deepEqual(world.news(), [], "what the dead socket still brings is not reported");
+    world.newReports();
+    await world.peer.send(change(11));
+    deepEqual(world.newReports(), [], "messages from the dead socket are not reported");
     await pass(500);
-    await world.peer.welcome({ recovered: true });
-    deepEqual(world.news(), [["recovered", 10]]);
+    await world.peer.acknowledge({ recovered: true });
+    deepEqual(world.newReports(), [["recovered", 10]]);
   });
 });
 
@@ -803,63 +803,63 @@ describe("in a window", () => {
     delete globalThis.document;
   });
 
-  const SIGNS = {
+  const EVENTS = {
     online: () => page.dispatchEvent(new Event("online")),
     offline: () => page.dispatchEvent(new Event("offline")),
     pageshow: () => page.dispatchEvent(new Event("pageshow")),
     visibilitychange: () => globalThis.document.dispatchEvent(new Event("visibilitychange")),
   };
 
-  for (const [name, happens] of Object.entries(SIGNS)) {
-    test(`${name}: the link is asked at once, and repeating it does not put the verdict off`, async () => {
+  for (const [name, dispatch] of Object.entries(EVENTS)) {
+    test(`${name}: a ping is sent at once, and repeating the event does not extend its deadline`, async () => {
       const { peer, client } = await follow();
-      await peer.welcome();
+      await peer.acknowledge();
       for (let i = 0; i < 5; i++) {
-        happens();
+        dispatch();
         await pass(2_000);
       }
-      equal(peer.said.filter(({ type }) => type === "ping").length, 1);
+      equal(peer.received.filter(({ type }) => type === "ping").length, 1);
       equal(client.status.state, "waiting");
     });
   }
 
-  test("a page that is hidden asks nothing", async () => {
+  test("a hidden page sends no ping", async () => {
     const { peer } = await follow();
-    await peer.welcome();
+    await peer.acknowledge();
     globalThis.document.visibilityState = "hidden";
-    SIGNS.visibilitychange();
-    equal(peer.said.length, 2);
+    EVENTS.visibilitychange();
+    equal(peer.received.length, 2);
   });
 
-  test("a long wait is cut short when the network returns, once, and not where the server named the time", async () => {
+  test("a long wait is shortened once when the network is back, unless the server requested it", async () => {
     const world = await follow();
     for (let i = 0; i < 8; i++) {
-      await world.peer.end(1006);
+      await world.peer.close(1006);
       await pass(i < 7 ? world.client.status.retryInMs : 0);
     }
     equal(world.client.status.retryInMs, 15_000);
-    SIGNS.offline();
+    EVENTS.offline();
     await pass(1_000);
     equal(world.peers.length, 8);
-    SIGNS.online();
+    EVENTS.online();
     await pass(400);
-    SIGNS.online();
+    EVENTS.online();
     await pass(100);
     equal(world.peers.length, 9);
 
     await world.peer.open();
-    await world.peer.say({ Type: "Disconnect", Data: { Code: 4503, Reconnect: true, RetryAfterMs: 9_000 } });
-    await world.peer.end(4503);
-    SIGNS.online();
+    await world.peer.send({ Type: "Disconnect", Data: { Code: 4503, Reconnect: true, RetryAfterMs: 9_000 } });
+    await world.peer.close(4503);
+    EVENTS.online();
     await pass(8_000);
     equal(world.peers.length, 9);
   });
 
-  test("closed, it listens to nothing", async () => {
+  test("a closed client ignores all events", async () => {
     const { peer, client } = await follow();
-    await peer.welcome();
+    await peer.acknowledge();
     client.close();
-    for (const happens of Object.values(SIGNS)) happens();
-    equal(peer.said.length, 2);
+    for (const dispatch of Object.values(EVENTS)) dispatch();
+    equal(peer.received.length, 2);
   });
 });

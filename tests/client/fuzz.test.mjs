@@ -1,7 +1,6 @@
-// A server behind a line that drops, repeats, delays and reorders, that closes with any code, freezes,
-// forgets, and begins new epochs; and an application that believes every word of the client. Whatever
-// happens, what the application holds is never behind the position that the client claims; and once the
-// line is good again, both are level.
+// A server behind a link that loses, repeats, delays and reorders messages; it closes with any code,
+// freezes, prunes its log and begins new epochs. The application knows only the client's reports. Its
+// rows are never older than the client's position, and once the link is good again, they are complete.
 //
 // FUZZ_SEED=n runs one seed, FUZZ_RUNS=n more of them.
 
@@ -26,27 +25,27 @@ function dice(seed) {
   };
 }
 
-/** A company's log: message n of it set `key` to `value`; values grow, so the older is the smaller. */
+/** A company's log: each message sets `key` to `value`. Values grow, so an older one is smaller. */
 class Company {
   epoch = 1;
   head = 0;
-  kept = 0; // messages up to here are beyond the retention
+  kept = 0; // messages up to this position are beyond the retention
   log = new Map();
   rows = Array(KEYS).fill(0);
-  /** "epoch/position" → the rows at that moment. */
+  /** "epoch/position" → the rows at that position. */
   history = new Map();
   #value = 0;
 
   constructor(id) {
     this.id = id;
-    this.remember();
+    this.record();
   }
 
   get position() {
     return { Position: this.head, Epoch: `e${this.epoch}` };
   }
 
-  remember() {
+  record() {
     this.history.set(`e${this.epoch}/${this.head}`, [...this.rows]);
   }
 
@@ -55,14 +54,14 @@ class Company {
     this.append({ Type: "EventUpdated", Data: { key, value: this.#value } });
   }
 
-  /** More than can be told: the rows have changed, and a Resync stands for all of it. */
+  /** A bulk change: several rows have changed, and one Resync stands for all of it. */
   writeMany(key) {
     for (let i = 0; i < 3; i++) this.rows[(key + i) % KEYS] = ++this.#value;
     this.append({ Type: "Resync", Data: { Reason: "bulk", Epoch: `e${this.epoch}` } });
   }
 
-  /** A log that is gone, and whatever was written meanwhile with it. */
-  begin(key, position) {
+  /** The log is lost, together with a change that was written meanwhile. */
+  beginEpoch(key, position) {
     this.epoch++;
     this.rows[key] = ++this.#value;
     this.head = this.kept = position;
@@ -72,13 +71,13 @@ class Company {
 
   append(message) {
     this.log.set(++this.head, { ...message, Position: this.head });
-    this.remember();
+    this.record();
   }
 }
 
 class World {
   bad = true;
-  lines = new Set();
+  links = new Set();
   counts = {};
 
   constructor(random) {
@@ -102,21 +101,21 @@ class World {
     const world = this;
     return class {
       constructor() {
-        this.line = new Line(world, this);
-        world.lines.add(this.line);
+        this.link = new Link(world, this);
+        world.links.add(this.link);
       }
       send(text) {
-        this.line.hear(JSON.parse(text));
+        this.link.receive(JSON.parse(text));
       }
       close() {
-        world.lines.delete(this.line);
+        world.links.delete(this.link);
       }
     };
   }
 
-  /** What is under way arrives, and lines open. */
+  /** Queued messages arrive, and links open. */
   async carry() {
-    for (const line of [...this.lines]) line.carry();
+    for (const link of [...this.links]) link.carry();
     await settle();
   }
 
@@ -124,41 +123,41 @@ class World {
     const company = this.pick(Object.values(this.companies));
     const key = Math.floor(this.random() * KEYS);
     if (this.chance(0.04)) {
-      // What a message does not say itself, its epoch and its company, only the order of the stream
-      // says: across these two the line keeps that order, as TCP does.
-      for (const line of this.lines) if (line.company === company) line.flush();
-      company.begin(key, Math.floor(this.random() * (company.head + 2)));
-      this.tell(company, true);
+      // A message does not name its epoch and company; only its place in the stream does. So the link
+      // keeps the order across a change of these two, as TCP does.
+      for (const link of this.links) if (link.company === company) link.flush();
+      company.beginEpoch(key, Math.floor(this.random() * (company.head + 2)));
+      this.deliver(company, true);
     } else {
       if (this.chance(0.05)) company.writeMany(key);
       else company.write(key);
-      // Some cannot be had at all, however often the client asks.
+      // Some are never delivered, however often the client requests them.
       company.log.get(company.head).lost = this.chance(0.02);
-      this.tell(company);
+      this.deliver(company);
     }
     if (this.chance(0.05)) company.kept = Math.max(company.kept, company.head - 3);
   }
 
-  tell(company, surely = false) {
-    for (const line of this.lines) if (line.company === company) line.say(company.log.get(company.head), surely);
+  deliver(company, reliably = false) {
+    for (const link of this.links) if (link.company === company) link.transmit(company.log.get(company.head), reliably);
   }
 }
 
-/** The server's end of a socket, and the bad line before it. */
-class Line {
+/** The server's end of a socket, behind a bad link. */
+class Link {
   opened = false;
   frozen = false;
-  admitted = false;
+  authenticated = false;
   company = null;
   queue = [];
 
   constructor(world, socket) {
     this.world = world;
     this.socket = socket;
-    this.deaf = world.chance(0.1);
+    this.blocked = world.chance(0.1);
   }
 
-  hear(message) {
+  receive(message) {
     if (this.frozen || this.world.chance(0.03)) return;
     this.answer(message);
     if (this.world.chance(0.03)) this.answer(message);
@@ -166,10 +165,10 @@ class Line {
 
   answer({ type, data }) {
     if (type === "authenticate") {
-      this.admitted = true;
-      this.say({ Type: "AuthenticationResult", Success: true, Data: {} });
-    } else if (type === "ping") this.say({ Type: "Pong" });
-    else if (!this.admitted) this.say({ Type: "Error", Error: { Code: "not_authenticated" } });
+      this.authenticated = true;
+      this.transmit({ Type: "AuthenticationResult", Success: true, Data: {} });
+    } else if (type === "ping") this.transmit({ Type: "Pong" });
+    else if (!this.authenticated) this.transmit({ Type: "Error", Error: { Code: "not_authenticated" } });
     else this.subscribe(this.world.companies[data.companyId], data);
   }
 
@@ -181,25 +180,25 @@ class Line {
       epoch === company.position.Epoch && after >= company.kept && after <= company.head && !this.world.chance(0.1);
     if (after !== undefined) Data.Recovered = resumes;
     if (resumes) Data.Position = after;
-    this.say({ Type: "SetCompanyResult", Success: true, Data });
-    for (let position = Data.Position + 1; position <= company.head; position++) this.say(company.log.get(position));
+    this.transmit({ Type: "SetCompanyResult", Success: true, Data });
+    for (let position = Data.Position + 1; position <= company.head; position++) this.transmit(company.log.get(position));
   }
 
-  say(message, surely = false) {
-    if (this.frozen || message.lost || (!surely && this.world.chance(0.05))) return;
+  transmit(message, reliably = false) {
+    if (this.frozen || message.lost || (!reliably && this.world.chance(0.05))) return;
     const text = JSON.stringify(message);
     this.queue.push(text);
     if (this.world.chance(0.05)) this.queue.push(text);
-    if (surely) this.flush();
+    if (reliably) this.flush();
   }
 
-  /** Hands over everything, in order. */
+  /** Delivers everything, in order. */
   flush() {
     for (const text of this.queue.splice(0)) this.socket.onmessage?.({ data: text });
   }
 
   carry() {
-    if (this.deaf || this.frozen) return;
+    if (this.blocked || this.frozen) return;
     if (!this.opened) {
       this.opened = true;
       return this.socket.onopen({});
@@ -211,8 +210,8 @@ class Line {
     }
   }
 
-  end(code) {
-    this.world.lines.delete(this);
+  close(code) {
+    this.world.links.delete(this);
     if (this.world.random() < 0.5) {
       const Data = { Code: code, Reason: "", Reconnect: true, RetryAfterMs: Math.floor(this.world.random() * 900) };
       this.socket.onmessage({ data: JSON.stringify({ Type: "Disconnect", Data }) });
@@ -221,11 +220,11 @@ class Line {
   }
 }
 
-/** Keeps the rows of the company that it shows, by nothing but what the client reports. */
+/** Keeps a company's rows from nothing but the client's reports. */
 class Application {
   rows = null;
   last = null;
-  disappointment = null;
+  failure = null;
 
   constructor(world, random) {
     this.world = world;
@@ -233,32 +232,32 @@ class Application {
     this.options = {
       url: "ws://notifier.test/",
       getToken: () => {
-        if (world.chance(0.05)) throw new Error("no token today");
+        if (world.chance(0.05)) throw new Error("no token");
         return `token-${++tokens}`;
       },
       WebSocket: world.WebSocket(),
       random,
-      onMessage: this.believing((message) => {
+      onMessage: this.checking((message) => {
         world.count("message");
-        assert.notEqual(this.last, null, "a message came before anything was known");
+        assert.notEqual(this.last, null, "a message was reported before any state");
         assert.equal(message.Position, this.last + 1, "positions are dense");
         this.last = message.Position;
         this.rows[message.Data.key] = message.Data.value;
         this.check();
       }),
-      onRecovered: this.believing(({ position }) => {
+      onRecovered: this.checking(({ position }) => {
         world.count("recovered");
-        assert.equal(position, this.last, "a recovery goes on where the last message ended");
+        assert.equal(position, this.last, "a recovery continues after the last message");
         this.check();
       }),
       onResync: async ({ companyId, position, reason, signal }) => {
         world.count(`resync ${reason}`);
         this.last = null;
         const company = world.companies[companyId];
-        let rows = [...company.rows]; // sooner
+        let rows = [...company.rows]; // read early
         if (world.chance(0.5)) await settle();
-        if (world.chance(0.2)) throw new Error("no state today");
-        if (world.chance(0.5)) rows = [...company.rows]; // or later
+        if (world.chance(0.2)) throw new Error("no state");
+        if (world.chance(0.5)) rows = [...company.rows]; // or late
         if (signal.aborted) return;
         this.rows = rows;
         this.last = position;
@@ -267,30 +266,30 @@ class Application {
     this.client = connect({ ...this.options, companyId: "a" });
   }
 
-  /** An assertion that fails in a callback is thrown where the seed is known. */
-  believing(callback) {
+  /** Keeps an assertion that fails in a callback, to be thrown where the seed is known. */
+  checking(callback) {
     return (report) => {
       try {
         callback(report);
       } catch (error) {
-        this.disappointment ??= error;
+        this.failure ??= error;
       }
     };
   }
 
-  /** What is held is nowhere older than the position claims. */
+  /** No row is older than the position claims. */
   check() {
-    if (this.disappointment) throw this.disappointment;
+    if (this.failure) throw this.failure;
     const { position, companyId } = this.client;
     if (!position) return;
-    const due = this.world.companies[companyId].history.get(`${position.epoch}/${position.after}`);
-    assert.ok(due, `position ${position.epoch}/${position.after} never was`);
-    for (const [key, value] of due.entries()) {
+    const expected = this.world.companies[companyId].history.get(`${position.epoch}/${position.after}`);
+    assert.ok(expected, `position ${position.epoch}/${position.after} never existed`);
+    for (const [key, value] of expected.entries()) {
       assert.ok(this.rows[key] >= value, `row ${key} is behind position ${position.after}`);
     }
   }
 
-  /** The process dies and starts again with the state and the position that it had saved. */
+  /** The process is killed and starts again with its saved state and position. */
   restart() {
     const { companyId, position } = this.client;
     this.client.close();
@@ -311,9 +310,9 @@ async function run(seed) {
   const application = new Application(world, random);
   for (let step = 0; step < STEPS; step++) {
     if (random() < 0.6) world.commit();
-    for (const line of [...world.lines]) {
-      if (line.opened && random() < 0.01) line.end(world.pick(CLOSES));
-      else if (random() < 0.005) line.frozen = true;
+    for (const link of [...world.links]) {
+      if (link.opened && random() < 0.01) link.close(world.pick(CLOSES));
+      else if (random() < 0.005) link.frozen = true;
     }
     if (random() < 0.01) application.restart();
     if (random() < 0.01) application.switch();
@@ -324,13 +323,13 @@ async function run(seed) {
     application.check();
   }
   world.bad = false;
-  for (const line of world.lines) line.deaf = false;
+  for (const link of world.links) link.blocked = false;
   for (let quiet = 0; quiet < 1_000; quiet++) {
     await world.carry();
     await pass(100);
     const { client, rows } = application;
     const company = world.companies[client.companyId];
-    // The last frame of all may be the one that was dropped: the next change brings it to light.
+    // The very last frame may have been lost: the next change makes that visible.
     if (quiet % 100 === 0) world.commit();
     if (quiet % 100 > 50 && client.status.state === "live" && client.position?.after === company.head) {
       assert.equal(client.position.epoch, company.position.Epoch);
@@ -339,10 +338,10 @@ async function run(seed) {
       return world.counts;
     }
   }
-  throw new Error(`not level in time: ${JSON.stringify(application.client.status)}`);
+  throw new Error(`not complete in time: ${JSON.stringify(application.client.status)}`);
 }
 
-test("what the client claims is true on any line", async (t) => {
+test("on any link the state is never older than the position, and finally complete", async (t) => {
   const only = process.env.FUZZ_SEED;
   const total = {};
   for (let seed = only ? Number(only) : 1; seed <= (only ? Number(only) : RUNS); seed++) {

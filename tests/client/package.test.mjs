@@ -4,7 +4,7 @@ import { test } from "node:test";
 
 const read = (path) => readFile(new URL(`../../notifier/${path}`, import.meta.url), "utf8");
 
-test("the package has the notifier's version and all that it names", async () => {
+test("the package has Notifier's version and every file that it names", async () => {
   const { version, files, exports } = JSON.parse(await read("client/js/package.json"));
   assert.equal(version, /__version__ = "(.+)"/.exec(await read("__init__.py"))[1]);
   assert.deepEqual(Object.values(exports).map((path) => path.slice(2)).sort(), files.sort());

@@ -1,5 +1,4 @@
-// What the client's tests stand on: sockets that the test holds the other end of, and time that
-// passes only when the test says so.
+// The server's end of a client's sockets, and a clock that the tests advance.
 
 import { mock } from "node:test";
 
@@ -10,7 +9,7 @@ export const EPOCH = "e1";
 /** Lets everything happen that is due now. */
 export const settle = () => new Promise((resolve) => setImmediate(resolve));
 
-/** Lets `ms` pass, timer by timer. */
+/** Lets `ms` pass, so that timers fire one after another. */
 export async function pass(ms) {
   await settle();
   for (let rest = ms; rest > 0; rest -= 50) {
@@ -26,8 +25,8 @@ export function stopTheClock() {
 
 /** The server's end of one socket. */
 export class Peer {
-  /** What the client said. */
-  said = [];
+  /** The messages that the client sent. */
+  received = [];
   closed = false;
 
   constructor(socket, url) {
@@ -36,7 +35,7 @@ export class Peer {
   }
 
   get last() {
-    return this.said.at(-1);
+    return this.received.at(-1);
   }
 
   async open() {
@@ -44,28 +43,28 @@ export class Peer {
     await settle();
   }
 
-  async say(...messages) {
+  async send(...messages) {
     for (const message of messages) {
       this.socket.onmessage({ data: typeof message === "string" ? message : JSON.stringify(message) });
     }
     await settle();
   }
 
-  async end(code, reason = "") {
+  async close(code, reason = "") {
     this.closed = true;
     this.socket.onclose({ code, reason });
     await settle();
   }
 
-  /** From the handshake to the acknowledgement. */
-  async welcome({ position = 10, epoch = EPOCH, recovered } = {}) {
+  /** Answers both commands, from the handshake to the acknowledgement. */
+  async acknowledge({ position = 10, epoch = EPOCH, recovered } = {}) {
     await this.open();
-    await this.say(admitted());
-    await this.say(subscribed(this.last.data.companyId, position, { epoch, recovered }));
+    await this.send(authenticated());
+    await this.send(subscribed(this.last.data.companyId, position, { epoch, recovered }));
   }
 }
 
-export const admitted = () => ({ Type: "AuthenticationResult", Success: true, Data: { UserId: "u1" } });
+export const authenticated = () => ({ Type: "AuthenticationResult", Success: true, Data: { UserId: "u1" } });
 
 export const subscribed = (companyId, position, { epoch = EPOCH, recovered } = {}) => ({
   Type: "SetCompanyResult",
@@ -91,11 +90,11 @@ export const resync = (position, { reason = "bulk", epoch = EPOCH } = {}) => ({
   Position: position,
 });
 
-/** A client, the sockets that it opened, and a list of what it reported. */
+/** A client, the sockets that it opened, and its reports. */
 export async function follow(options = {}) {
   const peers = [];
   const reports = [];
-  const asked = [];
+  const tokensFetched = [];
 
   class WebSocket {
     constructor(url) {
@@ -103,7 +102,7 @@ export async function follow(options = {}) {
       peers.push(this.peer);
     }
     send(text) {
-      this.peer.said.push(JSON.parse(text));
+      this.peer.received.push(JSON.parse(text));
     }
     close() {
       this.peer.closed = true;
@@ -117,8 +116,8 @@ export async function follow(options = {}) {
     random: () => 0.5,
     ...options,
     getToken: () => {
-      asked.push(null);
-      return options.getToken ? options.getToken(asked.length) : `token-${asked.length}`;
+      tokensFetched.push(null);
+      return options.getToken ? options.getToken(tokensFetched.length) : `token-${tokensFetched.length}`;
     },
     onMessage: (message) => {
       reports.push(["message", message.Position]);
@@ -139,11 +138,11 @@ export async function follow(options = {}) {
     client,
     peers,
     reports,
-    asked,
+    tokensFetched,
     get peer() {
       return peers.at(-1);
     },
-    /** What was reported since the last time that one asked. */
-    news: () => reports.splice(0),
+    /** The reports since the last call. */
+    newReports: () => reports.splice(0),
   };
 }

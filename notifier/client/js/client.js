@@ -11,32 +11,34 @@
  *       onMessage: (message) => apply(message),
  *     });
  *
- * Each subscription is reported as exactly one of `recovered` (what was missed follows, nothing is
- * lost) and `resync` (read your state afresh). While a promise that `onResync` returned is pending,
- * later messages are held back, so that an old reading can never overwrite a newer message.
+ * Each subscription is reported through either `onRecovered` (every missed message follows) or
+ * `onResync` (reload your state). While the promise that `onResync` returned is pending, later messages
+ * wait, so a state that was read earlier can never overwrite a newer message.
  *
- * No dependencies. Browsers, and Node 20 or newer (pass a `WebSocket` class where there is no global one).
- * The types are in client.d.ts, the protocol in docs/protocol.md.
+ * No dependencies. Browsers, and Node 20 or newer (pass a `WebSocket` class where there is no global
+ * one). The types are in client.d.ts, the protocol in docs/protocol.md.
  */
 
-/** @import { Client, Options, Position, Resync, State, Status, WebSocketClass, Why } from "./client.js" */
+/** @import { Client, Options, Position, Resync, State, Status, WebSocketClass, Details } from "./client.js" */
 
-/** Our own fault, or one that trying again cannot mend: the application has to act. */
+/** The client is at fault, or another attempt cannot help: the application has to act. */
 const FINAL = new Set([1002, 1003, 1007, 1009, 4400, 4403, 4409]);
 const TOKEN_INVALID = 4401;
 const TOKEN_EXPIRED = 4419;
 const COMPANY_FORBIDDEN = 4403;
 const TOO_MANY = 4429;
 
-/** Closes that carry no meaning of their own: what Disconnect said before counts. */
-const SPEECHLESS = new Set([1000, 1005, 1006]);
+/** Close codes without a meaning of their own: the code in `Disconnect` counts instead. */
+const UNSPECIFIC = new Set([1000, 1005, 1006]);
 
-const TOO_MANY_WAIT_MS = 5_000;
-const LONGEST_WAIT_MS = 3_600_000;
-/** So many messages may wait for one reading of the state; with more it is read again instead. */
-const MOST_HELD = 10_000;
-/** So often is one hole mended by asking for what is missing; then the state has to be read. */
-const MOST_MENDS = 3;
+/** The shortest wait after 4429 when the server did not name one. */
+const TOO_MANY_MS = 5_000;
+/** The longest wait before a reconnect, whatever the server requests. */
+const MAX_WAIT_MS = 3_600_000;
+/** So many reports may wait while the state is reloaded; with more it is reloaded again instead. */
+const MAX_WAITING = 10_000;
+/** How often one gap is requested again before the state has to be reloaded. */
+const MAX_GAP_RETRIES = 3;
 
 /**
  * @param {Options} options
@@ -55,47 +57,47 @@ class Connection {
 
   /** @type {InstanceType<WebSocketClass> | null} */
   #socket = null;
-  /** @type {AbortController | null} Aborted when its socket is given up: what that still brings is ignored. */
+  /** @type {AbortController | null} Aborted when its socket is dropped: later events of it are ignored. */
   #attempt = null;
   /** Failures in a row, for the backoff. */
   #failures = 0;
-  /** The server named the time to return: then nothing makes us return sooner. */
-  #told = false;
-  /** @type {any} What the last `Disconnect` of this socket said. */
+  /** The wait must not be shortened: the server requested it, or it was shortened already. */
+  #waitIsFixed = false;
+  /** @type {any} The `Data` of this socket's `Disconnect`. */
   #farewell = null;
   #authenticated = false;
   #renewing = false;
   /** @type {string | null} */
   #token = null;
-  /** @type {{ token: string | null, code: number } | null} The token that the server would not have. */
-  #spent = null;
+  /** @type {{ token: string | null, code: number } | null} The token that the server refused. */
+  #refused = null;
 
   /** @type {string | null} */
   #companyId;
-  /** @type {string | null} Why the company is not to be asked for again. */
-  #barred = null;
-  /** @type {{ companyId: string, after?: number, epoch?: string, outdated?: boolean } | null} */
-  #asked = null;
+  /** @type {string | null} Why the company must not be requested: `company_forbidden` or `revoked`. */
+  #blocked = null;
+  /** @type {{ companyId: string, after?: number, epoch?: string, outdated?: boolean } | null} Not answered yet. */
+  #request = null;
   #subscribed = false;
   /** @type {Position | null} The last message received. */
   #head;
-  /** @type {Position | null} The last message reported, with all before it. */
+  /** @type {Position | null} The last message reported, together with all before it. */
   #position;
-  #mends = 0;
+  #gapRetries = 0;
 
-  /** @type {AbortController | null} The reading of the state that is under way. */
-  #reading = null;
-  /** @type {Omit<Resync, "signal"> | null} The state has to be read (again). */
-  #stale = null;
-  /** @type {(() => void)[]} Reports that wait for the reading. */
-  #held = [];
+  /** @type {AbortController | null} The application is reloading its state. */
+  #reload = null;
+  /** @type {Omit<Resync, "signal"> | null} The state has to be reloaded (again). */
+  #due = null;
+  /** @type {(() => void)[]} Reports that wait for the reload. */
+  #waiting = [];
 
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #deadline;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
-  #pulse;
-  #heard = false;
-  #probing = false;
+  #heartbeat;
+  #received = false;
+  #pinging = false;
 
   /** @param {Options} options */
   constructor(options) {
@@ -116,14 +118,14 @@ class Connection {
     }
     new URL(options.url); // throws now, rather than at every attempt
     this.#companyId = options.companyId == null ? null : String(options.companyId);
-    this.#head = this.#position = copied(options.position);
+    this.#head = this.#position = copyOf(options.position);
     this.#status = { state: "connecting", companyId: this.#companyId };
 
     globalThis.addEventListener?.("online", this.#wake);
     globalThis.addEventListener?.("offline", this.#wake);
     globalThis.addEventListener?.("pageshow", this.#wake);
     globalThis.document?.addEventListener("visibilitychange", this.#wake);
-    // Not before the caller holds the client: its callbacks may use it.
+    // Only when the caller has the client: its callbacks may use it.
     queueMicrotask(() => {
       if (!this.#attempt && this.#status.state !== "closed") this.#open();
     });
@@ -134,7 +136,7 @@ class Connection {
   }
 
   get position() {
-    return copied(this.#position);
+    return copyOf(this.#position);
   }
 
   get status() {
@@ -148,18 +150,18 @@ class Connection {
   setCompany(companyId, position = null) {
     if (this.#status.state === "closed") throw new Error("This client is closed.");
     this.#companyId = String(companyId);
-    this.#head = this.#position = copied(position);
-    this.#barred = null;
-    this.#mends = 0;
-    this.#forget();
-    if (this.#asked) this.#asked.outdated = true; // asked again when the answer is there
-    else if (this.#authenticated) this.#ask();
+    this.#head = this.#position = copyOf(position);
+    this.#blocked = null;
+    this.#gapRetries = 0;
+    this.#discard();
+    if (this.#request) this.#request.outdated = true; // repeated when the answer is there
+    else if (this.#authenticated) this.#subscribe();
     else if (this.#status.code === COMPANY_FORBIDDEN) this.#open();
   }
 
   reconnect() {
     if (this.#status.state === "closed") throw new Error("This client is closed.");
-    this.#barred = this.#spent = null;
+    this.#blocked = this.#refused = null;
     this.#failures = 0;
     this.#drop();
     this.#open();
@@ -172,27 +174,27 @@ class Connection {
     globalThis.removeEventListener?.("pageshow", this.#wake);
     globalThis.document?.removeEventListener("visibilitychange", this.#wake);
     this.#drop();
-    this.#forget();
-    this.#tell("closed");
+    this.#discard();
+    this.#setStatus("closed");
   }
 
   // ------------------------------------------------------------------ the connection
 
   async #open() {
     const { signal } = (this.#attempt = new AbortController());
-    this.#tell("connecting");
+    this.#setStatus("connecting");
     let token;
     try {
       token = await this.#fetchToken();
     } catch (error) {
-      if (!signal.aborted) this.#retry({ reason: "no token", error });
+      if (!signal.aborted) this.#reconnectLater({ reason: "no token", error });
       return;
     }
     if (signal.aborted) return;
-    if (token === this.#spent?.token) {
-      const { code } = this.#spent;
-      if (code === TOKEN_INVALID) this.#tell("stopped", { code, reason: "token refused" });
-      else this.#retry({ code, reason: "token expired" });
+    if (token === this.#refused?.token) {
+      const { code } = this.#refused;
+      if (code === TOKEN_INVALID) this.#setStatus("stopped", { code, reason: "token refused" });
+      else this.#reconnectLater({ code, reason: "token expired" });
       return;
     }
     this.#token = token;
@@ -201,25 +203,26 @@ class Connection {
     try {
       socket = new this.#WebSocket(this.#options.url);
     } catch (error) {
-      this.#tell("stopped", { reason: "cannot connect", error }); // the page's policy forbids it, for one
+      // The page's Content-Security-Policy forbids it, for example.
+      this.#setStatus("stopped", { reason: "cannot connect", error });
       return;
     }
     this.#socket = socket;
     socket.onopen = () => {
       this.#send({ type: "authenticate", token });
-      this.#expect(this.#options.timeoutMs);
+      this.#expectAnswer(this.#options.timeoutMs);
     };
     socket.onmessage = (/** @type {MessageEvent} */ event) => {
-      this.#heard = true;
-      this.#receive(event.data);
+      this.#received = true;
+      this.#onMessage(event.data);
     };
-    socket.onclose = (/** @type {CloseEvent} */ event) => this.#ended(event.code, event.reason);
-    socket.onerror = () => {}; // a close follows, or the deadline
-    this.#expect(this.#options.timeoutMs);
+    socket.onclose = (/** @type {CloseEvent} */ event) => this.#onClose(event.code, event.reason);
+    socket.onerror = () => {}; // a close follows, or the deadline passes
+    this.#expectAnswer(this.#options.timeoutMs);
   }
 
   /**
-   * The token must come in time: a `getToken` that hangs would be the end of us.
+   * A token, or an error after a timeout: a `getToken` that hangs must not stop the client.
    * @returns {Promise<string>}
    */
   async #fetchToken() {
@@ -243,21 +246,21 @@ class Connection {
   }
 
   /**
-   * An answer is due within `ms`, else the link counts as dead.
+   * Drops the link unless the server answers within `ms`.
    * @param {number} ms
    */
-  #expect(ms) {
+  #expectAnswer(ms) {
     clearTimeout(this.#deadline);
-    this.#deadline = setTimeout(() => this.#lose("no answer"), ms);
+    this.#deadline = setTimeout(() => this.#fail("no answer"), ms);
   }
 
-  /** The socket is of no use any more; a close that would wait for a dead peer is not waited for. */
+  /** Drops the socket without waiting for its close: the peer may be dead. */
   #drop() {
     this.#attempt?.abort();
     clearTimeout(this.#deadline);
-    clearTimeout(this.#pulse);
-    this.#authenticated = this.#subscribed = this.#renewing = this.#probing = this.#told = false;
-    this.#asked = this.#farewell = null;
+    clearTimeout(this.#heartbeat);
+    this.#authenticated = this.#subscribed = this.#renewing = this.#pinging = this.#waitIsFixed = false;
+    this.#request = this.#farewell = null;
     const socket = this.#socket;
     this.#socket = null;
     if (!socket) return;
@@ -269,38 +272,38 @@ class Connection {
    * @param {string} reason
    * @param {unknown} [error]
    */
-  #lose(reason, error) {
+  #fail(reason, error) {
     this.#drop();
-    this.#retry({ reason, error });
+    this.#reconnectLater({ reason, error });
   }
 
   /**
-   * The server closed, or the link broke: what the code means is in docs/protocol.md.
+   * The server closed the socket, or the link broke. docs/protocol.md lists the codes.
    * @param {number} code
    * @param {string} reason
    */
-  #ended(code, reason) {
+  #onClose(code, reason) {
     const farewell = this.#farewell;
-    if (farewell && SPEECHLESS.has(code)) code = farewell.Code;
+    if (farewell && UNSPECIFIC.has(code)) code = farewell.Code;
     const why = { code, reason: reason || farewell?.Reason || "connection lost" };
     this.#drop();
-    if (code === TOKEN_INVALID || code === TOKEN_EXPIRED) this.#spent = { token: this.#token, code };
-    else if (FINAL.has(code) || farewell?.Reconnect === false) return this.#tell("stopped", why);
+    if (code === TOKEN_INVALID || code === TOKEN_EXPIRED) this.#refused = { token: this.#token, code };
+    else if (FINAL.has(code) || farewell?.Reconnect === false) return this.#setStatus("stopped", why);
     let floor = farewell?.RetryAfterMs;
-    if (!(floor >= 0)) floor = code === TOO_MANY ? TOO_MANY_WAIT_MS : 0;
-    this.#retry(why, floor);
+    if (!(floor >= 0)) floor = code === TOO_MANY ? TOO_MANY_MS : 0;
+    this.#reconnectLater(why, floor);
   }
 
   /**
-   * Returns after a random wait (full jitter), never sooner than `floor` milliseconds.
-   * @param {Why} why
+   * Reconnects after a random wait (full jitter), not sooner than `floor` milliseconds.
+   * @param {Details} why
    * @param {number} [floor]
    */
-  #retry(why, floor = 0) {
-    this.#told = floor > 0;
-    const retryInMs = Math.min(floor + this.#backoff(this.#failures++), LONGEST_WAIT_MS);
+  #reconnectLater(why, floor = 0) {
+    this.#waitIsFixed = floor > 0;
+    const retryInMs = Math.min(floor + this.#backoff(this.#failures++), MAX_WAIT_MS);
     this.#deadline = setTimeout(() => this.#open(), retryInMs);
-    this.#tell("waiting", { ...why, retryInMs });
+    this.#setStatus("waiting", { ...why, retryInMs });
   }
 
   /** @param {number} failures */
@@ -309,40 +312,40 @@ class Connection {
     return Math.floor(random() * Math.min(maxDelayMs, minDelayMs * 2 ** failures));
   }
 
-  /** A silent link is asked; one that does not answer is dead, whatever the socket says. */
-  #beat() {
-    clearTimeout(this.#pulse);
-    this.#heard = this.#probing = false;
-    this.#pulse = setTimeout(() => {
-      if (!this.#heard) return this.#probe();
-      this.#failures = 0; // it has lived through a heartbeat: the next failure is a first one
-      this.#beat();
+  /** Checks after each interval whether anything was received; if not, sends a ping. */
+  #startHeartbeat() {
+    clearTimeout(this.#heartbeat);
+    this.#received = this.#pinging = false;
+    this.#heartbeat = setTimeout(() => {
+      if (!this.#received) return this.#ping();
+      this.#failures = 0; // the connection was a success
+      this.#startHeartbeat();
     }, this.#options.heartbeatMs);
   }
 
-  #probe() {
-    if (this.#probing) return; // asking again must not put the verdict off
-    this.#probing = true;
-    clearTimeout(this.#pulse);
-    this.#heard = false;
+  #ping() {
+    if (this.#pinging) return; // a further ping must not extend the deadline
+    this.#pinging = true;
+    clearTimeout(this.#heartbeat);
+    this.#received = false;
     this.#send({ type: "ping" });
-    this.#pulse = setTimeout(() => {
-      if (!this.#heard) return this.#lose("silent link");
+    this.#heartbeat = setTimeout(() => {
+      if (!this.#received) return this.#fail("silent link");
       this.#failures = 0;
-      this.#beat();
+      this.#startHeartbeat();
     }, this.#options.timeoutMs);
   }
 
   /**
-   * The machine woke up, the page is seen again, the network changed.
+   * The machine woke up, the page became visible, or the network changed.
    * @param {Event} event
    */
   #wake = (event) => {
     if (globalThis.document?.visibilityState === "hidden") return;
-    if (this.#authenticated) this.#probe();
+    if (this.#authenticated) this.#ping();
     else if (event.type === "offline") return;
-    else if (this.#status.state === "waiting" && !this.#told) {
-      this.#told = true; // once per wait, or flickering would put it off for ever
+    else if (this.#status.state === "waiting" && !this.#waitIsFixed) {
+      this.#waitIsFixed = true; // once per wait: a flickering network must not postpone it for ever
       clearTimeout(this.#deadline);
       this.#deadline = setTimeout(() => this.#open(), this.#backoff(0));
     }
@@ -351,58 +354,58 @@ class Connection {
   // ------------------------------------------------------------------ the conversation
 
   /** @param {unknown} frame */
-  #receive(frame) {
+  #onMessage(frame) {
     /** @type {any} */
     let message;
     try {
       message = JSON.parse(/** @type {string} */ (frame));
     } catch {
-      return this.#lose("unreadable message");
+      return this.#fail("unreadable message");
     }
     switch (message?.Type) {
       case "AuthenticationResult":
-        return this.#admitted(message);
+        return this.#onAuthenticated(message);
       case "SetCompanyResult":
-        return this.#answered(message);
+        return this.#onAcknowledged(message);
       case "TokenExpiring":
-        return void this.#renew();
+        return void this.#renewToken();
       case "CompanyRevoked":
-        return this.#revoked(message);
+        return this.#onRevoked(message);
       case "Disconnect":
         this.#farewell = message.Data;
-        clearTimeout(this.#deadline); // the close itself may be lost
-        this.#deadline = setTimeout(() => this.#ended(1006, ""), this.#options.timeoutMs);
+        clearTimeout(this.#deadline); // in case the close itself is lost
+        this.#deadline = setTimeout(() => this.#onClose(1006, ""), this.#options.timeoutMs);
         return;
       case "Error":
-        return this.#tell(this.#status.state, { reason: message.Error?.Code, error: message.Error });
+        return this.#setStatus(this.#status.state, { reason: message.Error?.Code, error: message.Error });
       case "Pong":
         return;
       default:
-        // A type that we do not know and that has no position is of a later protocol.
-        if (message?.Position !== undefined) this.#change(message);
+        // An unknown type without a position belongs to a later protocol and may be ignored.
+        if (message?.Position !== undefined) this.#onChange(message);
     }
   }
 
   /** @param {any} message */
-  #admitted(message) {
+  #onAuthenticated(message) {
     if (!message.Success) {
-      // The close says what to do; should it get lost, this is it.
+      // The close that follows decides what to do; this is used if the close is lost.
       const code = message.Error?.Code === "token_expired" ? TOKEN_EXPIRED : TOKEN_INVALID;
       this.#farewell ??= { Code: code, Reason: message.Error?.Message };
       clearTimeout(this.#deadline);
-      this.#deadline = setTimeout(() => this.#ended(1006, ""), this.#options.timeoutMs);
+      this.#deadline = setTimeout(() => this.#onClose(1006, ""), this.#options.timeoutMs);
       return;
     }
-    this.#spent = null;
-    if (this.#authenticated) return; // a renewal
+    this.#refused = null;
+    if (this.#authenticated) return; // the token was renewed
     this.#authenticated = true;
     clearTimeout(this.#deadline);
-    this.#beat();
-    this.#ask();
+    this.#startHeartbeat();
+    this.#subscribe();
   }
 
-  /** Shows a fresh token on the live socket; until it has one, the server's close is the last resort. */
-  async #renew() {
+  /** Sends a new token on the live socket, as soon as `getToken` returns one. */
+  async #renewToken() {
     if (this.#renewing) return;
     this.#renewing = true;
     const { signal } = /** @type {AbortController} */ (this.#attempt);
@@ -417,85 +420,87 @@ class Connection {
         }
       } catch (error) {
         if (signal.aborted) return;
-        this.#tell(this.#status.state, { reason: "no token", error });
+        this.#setStatus(this.#status.state, { reason: "no token", error });
       }
       await sleep(this.#options.minDelayMs + this.#backoff(failures), signal);
     }
   }
 
-  #ask() {
-    if (this.#companyId === null || this.#barred) {
-      return this.#tell("idle", { reason: this.#barred ?? "no company" });
+  #subscribe() {
+    if (this.#companyId === null || this.#blocked) {
+      return this.#setStatus("idle", { reason: this.#blocked ?? "no company" });
     }
     this.#subscribed = false;
-    this.#asked = { companyId: this.#companyId, ...this.#head };
+    this.#request = { companyId: this.#companyId, ...this.#head };
     this.#send({ type: "setCompany", data: { companyId: this.#companyId, ...this.#head } });
-    this.#expect(3 * this.#options.timeoutMs); // after a restart many ask at once
-    if (this.#status.state !== "connecting") this.#tell("connecting");
+    // Many clients subscribe at the same time after a restart of the server.
+    this.#expectAnswer(3 * this.#options.timeoutMs);
+    if (this.#status.state !== "connecting") this.#setStatus("connecting");
   }
 
   /** @param {any} message */
-  #answered(message) {
-    const asked = this.#asked;
+  #onAcknowledged(message) {
+    const request = this.#request;
     const data = message.Data;
-    if (!asked || (message.Success && !same(data?.CompanyId, asked.companyId))) return;
+    if (!request || (message.Success && !sameCompany(data?.CompanyId, request.companyId))) return;
     clearTimeout(this.#deadline);
-    this.#asked = null;
-    if (asked.outdated) return this.#ask();
+    this.#request = null;
+    if (request.outdated) return this.#subscribe();
     if (!message.Success) {
       const { Code: reason, Message } = message.Error ?? {};
-      if (reason !== "company_forbidden") return this.#lose(reason ?? "unreadable message", Message);
-      this.#barred = reason;
-      return this.#tell("idle", { reason, error: message.Error });
+      if (reason !== "company_forbidden") return this.#fail(reason ?? "unreadable message", Message);
+      this.#blocked = reason;
+      return this.#setStatus("idle", { reason, error: message.Error });
     }
     if (!Number.isSafeInteger(data.Position) || typeof data.Epoch !== "string") {
-      return this.#lose("unreadable message");
+      return this.#fail("unreadable message");
     }
     this.#subscribed = true;
     const { Position: position, Epoch: epoch } = data;
-    if (data.Recovered === true && position === asked.after && epoch === asked.epoch) {
-      this.#tell("live");
-      if (!this.#subscribed) return; // that callback has left the company
-      const { companyId } = asked;
+    if (data.Recovered === true && position === request.after && epoch === request.epoch) {
+      this.#setStatus("live");
+      if (!this.#subscribed) return; // the callback left the company
+      const { companyId } = request;
       return this.#report(() => this.#options.onRecovered?.({ companyId, position, epoch }));
     }
     let reason = "expired";
-    if (this.#mends > MOST_MENDS) reason = "gap";
-    else if (asked.after === undefined) reason = "start";
-    else if (epoch !== asked.epoch) reason = "epoch";
+    if (this.#gapRetries > MAX_GAP_RETRIES) reason = "gap";
+    else if (request.after === undefined) reason = "start";
+    else if (epoch !== request.epoch) reason = "epoch";
     this.#head = { after: position, epoch };
-    this.#mends = 0;
-    this.#tell("live");
+    this.#gapRetries = 0;
+    this.#setStatus("live");
     if (this.#subscribed) this.#resync(reason);
   }
 
   /** @param {any} message */
-  #revoked(message) {
-    if (this.#asked || !same(message.Data?.CompanyId, this.#companyId)) return;
+  #onRevoked(message) {
+    if (this.#request || !sameCompany(message.Data?.CompanyId, this.#companyId)) return;
     this.#subscribed = false;
-    this.#barred = "revoked";
-    this.#tell("idle", { reason: "revoked" });
+    this.#blocked = "revoked";
+    this.#setStatus("idle", { reason: "revoked" });
   }
 
   /**
-   * A message with a position: a change, or a `Resync` of the server's.
+   * A message with a position: a change, or a `Resync` of the server.
    * @param {any} message
    */
-  #change(message) {
+  #onChange(message) {
     const head = this.#head;
-    if (!this.#subscribed || !head) return; // of the company we leave, or after the hole we mend
+    // Without a subscription it is of the company that was left, or follows a gap that was requested again.
+    if (!this.#subscribed || !head) return;
     const { Position: position } = message;
-    if (!Number.isSafeInteger(position)) return this.#lose("unreadable message");
+    if (!Number.isSafeInteger(position)) return this.#fail("unreadable message");
     if (message.Type === "Resync") {
       const epoch = message.Data?.Epoch ?? head.epoch;
       if (epoch === head.epoch && position <= head.after) return;
       this.#head = { after: position, epoch };
-      this.#mends = 0;
+      this.#gapRetries = 0;
       return this.#resync(message.Data?.Reason ?? "");
     }
-    if (position <= head.after) return; // a double
-    if (position > head.after + 1) return this.#mend();
-    this.#mends = 0;
+    if (position <= head.after) return; // a duplicate
+    if (position > head.after + 1) return this.#onGap();
+    this.#gapRetries = 0;
     const now = (this.#head = { after: position, epoch: head.epoch });
     this.#report(() => {
       this.#position = now;
@@ -503,76 +508,75 @@ class Connection {
     });
   }
 
-  /** Something is missing: it is asked for again, and nothing is reported before it is there. */
-  #mend() {
-    if (++this.#mends > MOST_MENDS) this.#head = null; // it cannot be had: the state must be read
-    this.#ask();
+  /** Messages are missing: requests them again, and reports nothing before they arrive. */
+  #onGap() {
+    if (++this.#gapRetries > MAX_GAP_RETRIES) this.#head = null; // the state has to be reloaded instead
+    this.#subscribe();
   }
 
   // ------------------------------------------------------------------ the reports
 
   /** @param {() => void} report */
   #report(report) {
-    if (!this.#reading) return guarded(report);
-    this.#held.push(report);
-    if (this.#held.length > MOST_HELD) this.#resync("overflow");
+    if (!this.#reload) return callSafely(report);
+    this.#waiting.push(report);
+    if (this.#waiting.length > MAX_WAITING) this.#resync("overflow");
   }
 
   /** @param {string} reason */
   #resync(reason) {
     const { after: position, epoch } = /** @type {Position} */ (this.#head);
-    this.#position = null; // until the state has been read, nothing is known
-    this.#held = [];
-    this.#stale = { companyId: /** @type {string} */ (this.#companyId), reason, position, epoch };
-    if (!this.#reading) this.#read();
+    this.#position = null; // there is none until the state has been reloaded
+    this.#waiting = [];
+    this.#due = { companyId: /** @type {string} */ (this.#companyId), reason, position, epoch };
+    if (!this.#reload) this.#runReload();
   }
 
-  /** Has the application read its state, again where it failed or where it came too early. */
-  async #read() {
-    for (let failures = 0; this.#stale; ) {
-      const stale = this.#stale;
-      const reading = (this.#reading = new AbortController());
-      const { signal } = reading;
-      this.#stale = null;
+  /** Has the application reload its state, again if that failed or if another resync came meanwhile. */
+  async #runReload() {
+    for (let failures = 0; this.#due; ) {
+      const resync = this.#due;
+      const { signal } = (this.#reload = new AbortController());
+      this.#due = null;
       try {
-        await this.#options.onResync?.({ ...stale, signal });
+        await this.#options.onResync?.({ ...resync, signal });
         failures = 0;
-        if (!signal.aborted && !this.#stale) this.#position = { after: stale.position, epoch: stale.epoch };
+        if (!signal.aborted && !this.#due) this.#position = { after: resync.position, epoch: resync.epoch };
       } catch (error) {
         if (signal.aborted) continue;
-        this.#tell(this.#status.state, { reason: "resync failed", error });
+        this.#setStatus(this.#status.state, { reason: "resync failed", error });
         await sleep(this.#backoff(failures++), signal);
-        if (!signal.aborted) this.#stale ??= stale;
+        if (!signal.aborted) this.#due ??= resync;
       }
     }
-    this.#reading = null;
-    // A report may call us: to leave the company is to empty what is held.
-    for (let report; !this.#reading && (report = this.#held.shift()); ) guarded(report);
+    this.#reload = null;
+    // A callback may leave the company, which empties the list.
+    for (let report; !this.#reload && (report = this.#waiting.shift()); ) callSafely(report);
   }
 
-  /** Another company, or none: what was not reported yet is not reported any more. */
-  #forget() {
+  /** The company was left: drops the reports that were not made yet. */
+  #discard() {
     this.#subscribed = false;
-    this.#stale = null;
-    this.#held = [];
-    this.#reading?.abort();
+    this.#due = null;
+    this.#waiting = [];
+    this.#reload?.abort();
   }
 
   /**
    * @param {State} state
-   * @param {Why & { retryInMs?: number }} [why]
+   * @param {Details & { retryInMs?: number }} [why]
    */
-  #tell(state, why) {
+  #setStatus(state, why) {
     const status = (this.#status = Object.freeze({ state, companyId: this.#companyId, ...why }));
-    guarded(() => this.#options.onStatus?.(status));
+    callSafely(() => this.#options.onStatus?.(status));
   }
 }
 
 /**
- * An error in the application's callback is the application's: it surfaces, and we go on.
+ * Calls back. An error of the application is thrown where it can be seen, and does not stop the client.
  * @param {() => void} callback
  */
-function guarded(callback) {
+function callSafely(callback) {
   try {
     callback();
   } catch (error) {
@@ -583,7 +587,7 @@ function guarded(callback) {
 }
 
 /**
- * Ends after `ms`, or when `signal` is aborted.
+ * Resolves after `ms`, or when `signal` is aborted.
  * @param {number} ms
  * @param {AbortSignal} signal
  */
@@ -600,16 +604,16 @@ function sleep(ms, signal) {
 }
 
 /** @param {Position | null | undefined} position */
-function copied(position) {
+function copyOf(position) {
   return position ? { after: position.after, epoch: position.epoch } : null;
 }
 
 /**
- * A uuid may come back in another spelling than it was sent in.
+ * Whether two ids are equal; the server may spell a uuid differently than the client did.
  * @param {unknown} one
  * @param {unknown} other
  */
-function same(one, other) {
+function sameCompany(one, other) {
   const plain = (/** @type {unknown} */ id) => String(id).toLowerCase().replace(/[-{}\s]/g, "");
   return plain(one) === plain(other);
 }
