@@ -15,9 +15,9 @@ from notifier.database.connections import (
     DEADLINE_SECONDS,
     Connection,
     connect,
-    link,
+    connected,
+    first_line,
     listener,
-    said,
 )
 from notifier.errors import DatabaseError, NotifierError
 from notifier.settings import Settings
@@ -36,7 +36,7 @@ class Finding(NamedTuple):
 async def findings(settings: Settings) -> AsyncIterator[Finding]:
     """Looks at one thing after the other, until one is missing on which the rest is built."""
     try:
-        async with link(settings.listen_database, "check", pinned=False) as connection:
+        async with connected(settings.listen_database, "check", pinned=False) as connection:
             yield Finding(True, "the database answers")
             async for finding in _inside(connection, settings):
                 yield finding
@@ -194,7 +194,7 @@ async def _membership(connection: Connection, settings: Settings) -> Finding:
     except asyncpg.DataError:
         answer = False
     except (asyncpg.PostgresError, asyncpg.InterfaceError, TypeError) as error:
-        return Finding(False, f"NOTIFIER_MEMBERSHIP_QUERY: {said(error)}")
+        return Finding(False, f"NOTIFIER_MEMBERSHIP_QUERY: {first_line(error)}")
     if answer is not None and not isinstance(answer, bool):
         return Finding(False, "NOTIFIER_MEMBERSHIP_QUERY does not return a boolean")
     return Finding(True, "the membership query decides on access")

@@ -19,7 +19,7 @@ from notifier.access.admission import Admission
 from notifier.access.membership import Doubts, Membership, Pair
 from notifier.access.tokens import Tokens
 from notifier.database import sql
-from notifier.database.connections import backoff, waits_for_us
+from notifier.database.connections import backoff, is_shutting_down
 from notifier.database.query import Query
 from notifier.delivery.session import Parts, Session
 from notifier.delivery.stream import Stream
@@ -235,7 +235,7 @@ class Node:
         """A server that is told to shut down smartly waits until nobody is connected: we go."""
         while True:
             await asyncio.sleep(DOOR_SECONDS)
-            if await waits_for_us(self._settings.listen_database):
+            if await is_shutting_down(self._settings.listen_database):
                 with suppress(DatabaseError):  # it may be on its way up instead
                     await self._askers[0].fetch(sql.query("terminate_own_backends"))
                     self._askers[0].close()

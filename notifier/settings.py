@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
@@ -27,6 +26,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from notifier import conninfo
 from notifier.errors import SettingsError
 
 PREFIX = "NOTIFIER_"
@@ -152,14 +152,7 @@ class Settings(BaseSettings):
     @classmethod
     def _postgres(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
-            try:
-                parts = urlsplit(value.get_secret_value())
-                several = "," in parts.netloc  # hosts, which only the driver can take apart
-                sound = parts.scheme in ("postgresql", "postgres") and (several or parts.port != 0)
-            except ValueError:
-                sound = False
-            if not sound:
-                raise ValueError("postgresql://user@host:port/database is wanted")
+            conninfo.parse(value.get_secret_value())  # its errors are readable
         return value
 
     @model_validator(mode="after")

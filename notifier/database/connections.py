@@ -1,7 +1,7 @@
-"""Connections to PostgreSQL: the one place that opens them and knows how they fail.
+"""Connections to PostgreSQL: every command opens them here, and here their failures are translated.
 
-asyncpg never notices a link that swallows everything (MagicStack/asyncpg#519). So every call on a
-long-lived connection has a deadline, the server is told to give a dead peer up within about ten
+asyncpg never notices a connection that swallows everything (MagicStack/asyncpg#519). So every call on
+a long-lived connection has a deadline, the server is configured to drop a dead peer within about ten
 seconds, and a connection that failed once is terminated, never closed politely.
 """
 
@@ -11,22 +11,23 @@ import asyncio
 import random
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, NoReturn, TypeAlias
-from urllib.parse import urlsplit
 
 import asyncpg
 import structlog
 
 from notifier import metrics
+from notifier.conninfo import ConninfoError
+from notifier.database import sql
+from notifier.database.url import Server, Target, describe, resolve
 from notifier.errors import DatabaseError, Misplaced, SchemaMissing, Unreachable
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
-CONNECT_SECONDS = 5.0
 DEADLINE_SECONDS = 5.0
-"""How long an answer may take before the link counts as dead."""
+"""How long an answer may take before the connection counts as dead."""
 
 STEADY_SECONDS = 30.0
 """A link that lived this long was sound: the next attempt is made without a long wait."""
@@ -36,7 +37,7 @@ FAILURES = (
     TimeoutError,
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # what the driver says of a link that ended in mid-word
+    asyncpg.InternalClientError,  # the driver's error for a connection that ended within a message
 )
 
 REFUSALS = (
@@ -45,51 +46,94 @@ REFUSALS = (
     asyncpg.CardinalityViolationError,
     asyncpg.PLPGSQLError,  # RAISE, and INTO STRICT
 )
-"""What the server says of the very values that it was asked with: the link is sound."""
+"""Errors about the values of a query: the connection is sound."""
 
-_SERVER_SETTINGS = {
+SETTINGS = {
+    "default_transaction_deferrable": "off",
+    "default_transaction_isolation": "read committed",
+    "default_transaction_read_only": "off",
+    "idle_in_transaction_session_timeout": "10000",
+    "idle_session_timeout": "0",
+    "jit": "off",
+    "lock_timeout": "0",
+    "max_parallel_workers_per_gather": "0",  # a worker's start costs more than most of our queries
+    "statement_timeout": "60000",
+    "tcp_keepalives_count": "3",
     "tcp_keepalives_idle": "3",
     "tcp_keepalives_interval": "2",
-    "tcp_keepalives_count": "3",
     "tcp_user_timeout": "9000",
-    "idle_session_timeout": "0",
-    "idle_in_transaction_session_timeout": "10000",
-    "statement_timeout": "60000",
-    "default_transaction_isolation": "read committed",
-    "jit": "off",
-    "max_parallel_workers_per_gather": "0",  # a worker's start costs more than most of what we ask
     "timezone": "UTC",
 }
+"""Of each session. They override what ALTER ROLE and ALTER DATABASE set."""
 
-_PINNED = {"search_path": "pg_catalog, pg_temp"}
-"""Whoever may create a function in `public` could run it as us, under the name of one that we call."""
+RESET = (
+    "DateStyle",
+    "IntervalStyle",
+    "array_nulls",
+    "backslash_quote",
+    "bytea_output",
+    "check_function_bodies",
+    "client_connection_check_interval",
+    "client_min_messages",
+    "constraint_exclusion",
+    "cursor_tuple_fraction",
+    "default_table_access_method",
+    "exit_on_error",
+    "extra_float_digits",
+    "from_collapse_limit",
+    "gin_fuzzy_search_limit",
+    "join_collapse_limit",
+    "plan_cache_mode",
+    "quote_all_identifiers",
+    "restrict_nonsystem_relation_kind",
+    "standard_conforming_strings",
+    "stats_fetch_consistency",
+    "transaction_timeout",
+    "transform_null_equals",
+    "vacuum_cost_delay",
+    "xmlbinary",
+    "xmloption",
+)
+"""Settings, some of newer versions only, that go back to PostgreSQL's own default; so do `enable_…`,
+`debug_…` and `geqo…`. `tests/postgres/test_session_settings.py` has the reason for each that stays."""
+
+PINNED = {
+    # A role that may create functions in `public` could have one of them run by us otherwise.
+    "search_path": "pg_catalog, pg_temp",
+    # A policy that hides rows from us is an error, not an empty answer.
+    "row_security": "off",
+}
 
 _log = structlog.get_logger("notifier.database")
 
 
 async def connect(
-    url: str, name: str, *, pooled: bool = False, pinned: bool = True, **settings: str
+    url: str,
+    name: str,
+    *,
+    pooled: bool = False,
+    pinned: bool = True,
+    deadline: float = DEADLINE_SECONDS,
+    settings: Mapping[str, str] | None = None,
 ) -> Connection:
     """Opens a connection that appears as `notifier NAME`.
 
     `pooled`: through a transaction pooler, which takes neither prepared statements nor settings.
-    `pinned`: names without a schema are PostgreSQL's own; else they are found by the role's path.
-    Raises Unreachable, in one line without the password.
+    `pinned`: names without a schema are PostgreSQL's own; else the role's search path finds them.
+    `deadline`: in seconds, for each statement that has none of its own.
+    `settings`: of the session, instead of SETTINGS or beside them.
+    Raises Unreachable or Misplaced, in one line without the password.
     """
-    if not pooled:
-        settings = {**_SERVER_SETTINGS, **(_PINNED if pinned else {}), **settings}
     try:
-        connection: Connection = await asyncpg.connect(
-            url,
-            timeout=CONNECT_SECONDS,
-            command_timeout=DEADLINE_SECONDS,
-            statement_cache_size=0 if pooled else 100,
-            server_settings={"application_name": f"notifier {name}", **settings},
-        )
-    except FAILURES as error:
-        raise Unreachable(f"cannot reach the database {place(url)}: {said(error)}") from error
-    except (ValueError, asyncpg.ClientConfigurationError) as error:
-        raise Unreachable(f"cannot understand the database's URL: {said(error)}") from error
+        target = resolve(url)
+    except ConninfoError as error:
+        raise Unreachable(f"cannot understand the database's URL: {error}") from error
+    given = {**({} if pooled else SETTINGS), **(PINNED if pinned and not pooled else {})}
+    given |= settings or {}
+    given["application_name"] = (
+        f"{target.application}: notifier {name}" if target.application else f"notifier {name}"
+    )
+    connection = await _first_answer(target, given, deadline, cache=0 if pooled else 100)
     try:
         _keep_alive(connection)
         await connection.set_type_codec(
@@ -99,53 +143,99 @@ async def connect(
             decoder=bytes,
             format="binary",
         )
+        if not pooled:
+            await _reset(connection, target)
     except BaseException as error:
         connection.terminate()
         if isinstance(error, FAILURES):
-            raise Unreachable(f"lost the database {place(url)}: {said(error)}") from error
+            raise Unreachable(f"lost the database {target}: {first_line(error)}") from error
         raise
     return connection
 
 
-async def waits_for_us(url: str) -> bool:
-    """Whether the server takes nobody any more, and waits for those it has to go: a smart shutdown."""
+async def _first_answer(
+    target: Target, settings: Mapping[str, str], deadline: float, *, cache: int
+) -> Connection:
+    """A connection to the first server that accepts one, as libpq tries them."""
+    failures: list[tuple[Server, BaseException]] = []
+    for attributes in target.passes:
+        for server in target.servers:
+            arguments = {
+                **server.arguments,
+                "server_settings": {**server.arguments["server_settings"], **settings},
+                "target_session_attrs": attributes,
+            }
+            try:
+                connection: Connection = await asyncpg.connect(
+                    **arguments,
+                    timeout=target.seconds,
+                    command_timeout=deadline,
+                    statement_cache_size=cache,
+                )
+                return connection
+            except (*FAILURES, UnicodeError, ValueError) as error:
+                failures.append((server, error))
+                if isinstance(error, asyncpg.PostgresError) and not isinstance(
+                    error, asyncpg.CannotConnectNowError
+                ):  # this server has answered
+                    raise _refused(target, failures) from error
+    errors = [error for _, error in failures]
+    starting = [error for error in errors if isinstance(error, asyncpg.CannotConnectNowError)]
+    raise _refused(target, failures) from (*starting, *errors)[0]
+
+
+def _refused(target: Target, failures: list[tuple[Server, BaseException]]) -> DatabaseError:
+    error = failures[-1][1]
+    if "startup parameter" in str(error):
+        return Misplaced(_pooler(f"{target}: {first_line(error)}"))
+    reasons = [first_line(each) for _, each in failures]
+    if len(target.servers) > 1:
+        reasons = [
+            f"{server.place}: {reason}"
+            for (server, _), reason in zip(failures, reasons, strict=True)
+        ]
+    if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError):
+        reasons += target.notes
+    return Unreachable(f"cannot reach the database {target}: {'; '.join(reasons)}")
+
+
+async def _reset(connection: Connection, target: Target) -> None:
+    """Undoes what a session inherits and must not. Raises Misplaced behind a transaction pooler."""
+    ours = await connection.fetchval(sql.query("reset_settings"), RESET, timeout=DEADLINE_SECONDS)
+    if not ours:
+        raise Misplaced(_pooler(f"{target} does not get the settings of a connection"))
+
+
+def _pooler(fact: str) -> str:
+    return f"{fact}: a connection pooler? set NOTIFIER_LISTEN_DATABASE_URL to a direct connection"
+
+
+async def is_shutting_down(url: str) -> bool:
+    """Whether the server refuses new connections and waits for the present ones: a smart shutdown."""
     try:
         connection = await connect(url, "door")
-    except Unreachable as error:
+    except DatabaseError as error:
         return isinstance(error.__cause__, asyncpg.CannotConnectNowError)
     connection.terminate()
     return False
 
 
 @asynccontextmanager
-async def link(
+async def connected(
     url: str, name: str, *, pinned: bool = True, **settings: str
 ) -> AsyncIterator[Connection]:
     """A connection for as long as the block runs; a failure in it becomes a DatabaseError."""
-    connection = await connect(url, name, pooled=False, pinned=pinned, **settings)
+    connection = await connect(url, name, pinned=pinned, settings=settings)
     try:
-        with translated(url):
-            yield connection
+        yield connection
+    except FAILURES as error:
+        raise translate_error(error, url) from error
     finally:
         connection.terminate()
 
 
-class translated:
-    """Turns the driver's exceptions into ours."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is not None and isinstance(error, FAILURES):
-            raise ours(error, self._url) from error
-
-
-def ours(error: BaseException, url: str) -> DatabaseError:
-    """What a failure of the driver means."""
+def translate_error(error: BaseException, url: str) -> DatabaseError:
+    """The DatabaseError for a failure of the driver."""
     match error:
         case (
             asyncpg.UndefinedTableError()
@@ -154,25 +244,16 @@ def ours(error: BaseException, url: str) -> DatabaseError:
             | asyncpg.UndefinedFunctionError()
         ):
             return SchemaMissing(
-                f"the schema of {place(url)} is not this version's; run: notifier migrate"
-                f" ({said(error)})"
+                f"the schema of {describe(url)} is not this version's; run: notifier migrate"
+                f" ({first_line(error)})"
             )
         case asyncpg.InsufficientPrivilegeError() | asyncpg.ReadOnlySQLTransactionError():
-            return Misplaced(f"{place(url)}: {said(error)}")
+            return Misplaced(f"{describe(url)}: {first_line(error)}")
         case _:
-            return Unreachable(f"lost the database {place(url)}: {said(error)}")
+            return Unreachable(f"lost the database {describe(url)}: {first_line(error)}")
 
 
-def place(url: str) -> str:
-    """Host, port and database of a URL, for a message."""
-    try:
-        parts = urlsplit(url)
-        return f"{parts.hostname or 'localhost'}:{parts.port or 5432}{parts.path or ''}"
-    except ValueError:
-        return "(unreadable URL)"
-
-
-def said(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     """An error's first line; never empty."""
     if isinstance(error, TimeoutError):
         return "no answer in time"
@@ -203,13 +284,13 @@ async def backoff(attempt: int) -> None:
     await asyncio.sleep(random.uniform(0.05, min(3.0, 0.1 * 2.0 ** min(attempt, 10))))
 
 
-def listener(ring: Callable[[str], None]) -> Callable[..., None]:
-    """A callback for `add_listener`. It is not a coroutine: asyncpg would run those out of order."""
+def listener(receive: Callable[[str], None]) -> Callable[..., None]:
+    """A callback for `add_listener`. Not a coroutine: asyncpg would run those out of order."""
 
-    def heard(_connection: Any, _pid: int, _channel: str, payload: object) -> None:
-        ring(str(payload))
+    def notified(_connection: Any, _pid: int, _channel: str, payload: object) -> None:
+        receive(str(payload))
 
-    return heard
+    return notified
 
 
 def _keep_alive(connection: Connection) -> None:

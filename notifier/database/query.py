@@ -14,7 +14,7 @@ from notifier.database.connections import (
     REFUSALS,
     Connection,
     connect,
-    ours,
+    translate_error,
 )
 
 Prepare = Callable[[Connection, str], Awaitable[None]]
@@ -23,7 +23,7 @@ Prepare = Callable[[Connection, str], Awaitable[None]]
 class Query:
     """Short queries on a connection of its own, one at a time, with a deadline.
 
-    `pinned`: they are ours, and name nothing without its schema but what is PostgreSQL's own.
+    `pinned`: names without a schema are PostgreSQL's own; an operator's query needs the role's path.
     """
 
     def __init__(self, url: str, name: str, *, pooled: bool, pinned: bool = True) -> None:
@@ -40,7 +40,7 @@ class Query:
     ) -> list[asyncpg.Record]:
         """All rows. `prepare` is called once on each new connection.
 
-        Raises DatabaseError, after which the next call connects anew, or one of REFUSALS.
+        Raises DatabaseError, after which the next call opens a new connection, or one of REFUSALS.
         """
         async with self._busy:
             reused = self._connection is not None and not self._connection.is_closed()
@@ -51,18 +51,18 @@ class Query:
             except FAILURES as error:
                 self.close()
                 if not reused or isinstance(error, TimeoutError):
-                    raise ours(error, self.url) from error
+                    raise translate_error(error, self.url) from error
             except BaseException:
                 self.close()
                 raise
-            # The connection may have been dead for long: one more try, on a new one.
+            # The connection may have been dead for a long time: retry once, on a new one.
             try:
                 return await self._fetch(query, arguments, prepare)
             except REFUSALS:
                 raise
             except FAILURES as error:
                 self.close()
-                raise ours(error, self.url) from error
+                raise translate_error(error, self.url) from error
 
     async def _fetch(
         self, query: str, arguments: tuple[Any, ...], prepare: Prepare | None

@@ -13,16 +13,15 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection as SyncConnection
 from sqlalchemy import text
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 from sqlalchemy.util import await_only
 
 from notifier.database import sql
 from notifier.database.calendar import Calendar
-from notifier.database.connections import CONNECT_SECONDS, FAILURES, place, said
-from notifier.errors import DatabaseError, SettingsError, Unreachable
+from notifier.database.connections import FAILURES, connect, first_line, translate_error
+from notifier.errors import DatabaseError, SettingsError
 from notifier.settings import CALENDAR, Watch
 
 OLDEST = 140000
@@ -33,6 +32,13 @@ LOCK = 7815279002
 PATIENCE = "SET LOCAL lock_timeout = '500ms'"
 """Less than PostgreSQL's deadlock_timeout: where an app's transaction and ours wait for one another, it
 is ours that gives up; and no writer queues behind us for longer."""
+
+SETTINGS = {
+    "row_security": "off",
+    "statement_timeout": "0",
+    "idle_in_transaction_session_timeout": "60000",
+}
+"""Of a migration's session: building an index may take long."""
 
 Tell = Callable[[str], None]
 
@@ -385,14 +391,13 @@ async def _members(connection: AsyncConnection, verb: str, preposition: str, rol
 @contextlib.asynccontextmanager
 async def _connection(url: str) -> Any:
     """A connection in a transaction; the driver's exceptions become ours."""
-    try:
-        engine = create_async_engine(
-            make_url(url).set(drivername="postgresql+asyncpg"),
-            poolclass=NullPool,
-            connect_args={"timeout": CONNECT_SECONDS, "command_timeout": 600},
-        )
-    except (ArgumentError, ValueError) as error:
-        raise Unreachable(f"cannot understand the database's URL: {said(error)}") from error
+    engine = create_async_engine(
+        "postgresql+asyncpg://",
+        poolclass=NullPool,
+        async_creator=lambda: connect(
+            url, "migrate", pinned=False, deadline=600, settings=SETTINGS
+        ),
+    )
     try:
         async with engine.connect() as connection:
             yield connection
@@ -401,9 +406,9 @@ async def _connection(url: str) -> Any:
         if isinstance(cause, asyncpg.LockNotAvailableError):
             raise DatabaseError("a watched table is locked; try again when it is not") from error
         if isinstance(cause, asyncpg.InsufficientPrivilegeError):
-            raise DatabaseError(f"this role may not do that: {said(cause)}") from error
-        raise DatabaseError(said(cause or error)) from error
-    except (*FAILURES, UnicodeError) as error:
-        raise Unreachable(f"cannot reach the database {place(url)}: {said(error)}") from error
+            raise DatabaseError(f"this role may not do that: {first_line(cause)}") from error
+        raise DatabaseError(first_line(cause or error)) from error
+    except FAILURES as error:
+        raise translate_error(error, url) from error
     finally:
         await engine.dispose()

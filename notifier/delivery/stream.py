@@ -21,7 +21,7 @@ from notifier.database.connections import (
     DEADLINE_SECONDS,
     Connection,
     backoff,
-    link,
+    connected,
     listener,
 )
 from notifier.database.query import Query
@@ -90,7 +90,7 @@ class Stream:
         while True:
             started = time.monotonic()
             try:
-                async with link(self._url, "node") as connection:
+                async with connected(self._url, "node") as connection:
                     await self._listen(connection)
             except DatabaseError as error:
                 _log.warning("the node lost the database", error=str(error))

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from notifier.database.connections import Connection, link
+from notifier.database.connections import Connection, connected
 from notifier.errors import DatabaseError
 
 BODY_LIMIT = 64 * 1024
@@ -101,7 +101,7 @@ def routes(database_url: str, token: Callable[[str], str]) -> list[BaseRoute]:
     ) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
             try:
-                async with link(database_url, "demo app", pinned=False) as connection:
+                async with connected(database_url, "demo app", pinned=False) as connection:
                     return await answer(connection, request)
             except Refused as error:
                 return _failed(error.status, str(error))

@@ -16,7 +16,7 @@ import asyncpg
 import msgspec
 
 from notifier.database import sql
-from notifier.database.connections import DEADLINE_SECONDS, Connection, link, listener
+from notifier.database.connections import DEADLINE_SECONDS, Connection, connected, listener
 from notifier.errors import SchemaMissing, Unreachable
 from notifier.messages import Message
 from notifier.relay.changes import Change, Watched
@@ -371,7 +371,7 @@ def _array(users: tuple[str, ...]) -> str:
 async def open_log(url: str, ring: Callable[[str], None]) -> AsyncIterator[Log]:
     """Waits until this node may be the relay; then the log is open as long as the block runs."""
     # What a client is told of must outlive a crash, whatever the database's own taste.
-    async with link(url, "relay", synchronous_commit="on") as writer:
+    async with connected(url, "relay", synchronous_commit="on") as writer:
         with suppress(asyncpg.PostgresError):  # not every system that a server runs on can
             # Whoever waits for a lock of the app's would keep the relay's lock though nobody is there.
             await writer.execute("SET client_connection_check_interval = '2s'")
@@ -381,7 +381,7 @@ async def open_log(url: str, ring: Callable[[str], None]) -> AsyncIterator[Log]:
             if row is not None and row["elected"]:
                 break
             await asyncio.sleep(0.1 if row is not None and row["ended"] else ELECTION_SECONDS)
-        async with link(
+        async with connected(
             url,
             "relay reader",
             enable_seqscan="off",

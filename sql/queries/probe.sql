@@ -32,7 +32,7 @@ SELECT pg_is_in_recovery() AS standby,
        -- A transaction too large for memory is read and stored in one: meanwhile its reader moves.
        CASE WHEN place.busy THEN concat(place.reached, (
            SELECT max(a.state_change) FROM pg_stat_activity AS a
-           WHERE a.datname = current_database() AND a.application_name = 'notifier relay reader'
+           WHERE a.datname = current_database() AND a.application_name ~ '^(.*: )?notifier relay reader$'
              AND a.xact_start < clock_timestamp() - interval '20 s'
        )) END AS backlog,
        pg_notify('notifier_messages', $1)

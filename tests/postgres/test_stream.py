@@ -867,7 +867,8 @@ async def test_through_a_pooler_no_statement_is_prepared(database: Database, poo
     asker = Query(database.dsn, "questions", pooled=pooled)
     for _ in range(2):
         rows = await asker.fetch(
-            "SELECT application_name, (SELECT count(*) FROM pg_prepared_statements)"
+            "SELECT application_name, (SELECT count(*) FROM pg_prepared_statements"
+            " WHERE statement LIKE '%pg_backend_pid%')"
             " FROM pg_stat_activity WHERE pid = pg_backend_pid()"
         )
     asker.close()
