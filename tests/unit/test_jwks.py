@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from structlog.testing import capture_logs
 
-from notifier.access.tokens import MAX_JWKS_BYTES, Fetching, Tokens
+from notifier.access.jwks import MAX_JWKS_BYTES, Fetching
+from notifier.access.tokens import Tokens
 from notifier.errors import KeysUnavailable, TokenInvalid
 
 NOW = 1_800_000_000
