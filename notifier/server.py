@@ -22,7 +22,8 @@ from notifier import logs
 from notifier.errors import NotifierError, SettingsError
 from notifier.node import Node
 from notifier.settings import Settings
-from notifier.transport.websocket import HANDSHAKE_SECONDS, MESSAGE_BYTES, GuardedHttp, WireProtocol
+from notifier.transport.http_guard import REQUEST_SECONDS, GuardedHttp
+from notifier.transport.websocket import MESSAGE_BYTES, Options, WebSocketProtocol
 
 BACKLOG = 4096
 EXIT_SECONDS = 28.0
@@ -51,7 +52,7 @@ class _Server(uvicorn.Server):
                 protocol,
                 sock=each,
                 ssl=config.ssl,
-                ssl_handshake_timeout=HANDSHAKE_SECONDS if config.ssl else None,
+                ssl_handshake_timeout=REQUEST_SECONDS if config.ssl else None,
                 backlog=config.backlog,
             )
             for each in sockets or ()
@@ -65,12 +66,11 @@ class _Server(uvicorn.Server):
 
 def configuration(settings: Settings, app: object) -> uvicorn.Config:
     """How uvicorn is set up. Raises SettingsError for a certificate that cannot be read."""
-    WireProtocol.max_buffer = settings.max_buffer_bytes
-    WireProtocol.deflate = settings.deflate
+    options = Options(settings.max_buffer_bytes, settings.deflate)
     config = uvicorn.Config(
         app,  # type: ignore[arg-type]  # Starlette's ASGI types are not uvicorn's
         http=GuardedHttp,
-        ws=WireProtocol,
+        ws=WebSocketProtocol.configured(options),
         ws_max_size=MESSAGE_BYTES,
         ws_ping_interval=settings.ping_seconds,
         ws_ping_timeout=settings.ping_seconds,

@@ -1,21 +1,21 @@
-"""The socket: uvicorn's WebSocket protocol with a way to write frames that were made once for all.
+"""WebSocket connections: uvicorn's protocol, extended by a direct way to write encoded frames.
 
-An ASGI `send` per client costs three times what a transport's `write` does. So this subclass hands
-itself to the endpoint in `scope["extensions"]`; the hub writes whole frames straight to the
-transport, whose buffer is the queue and whose size is the bound. Handshake, control frames,
-fragments, pings and the close handshake stay the library's.
+An ASGI `send` for each client costs three times as much as a write to its asyncio transport. So
+this class passes itself to the endpoint in `scope["extensions"]`, and the hub writes whole frames
+to the asyncio transport, whose buffer is the queue and whose size is the bound. Handshake, control
+frames, fragments, pings and the closing handshake remain uvicorn's and websockets'.
+
+It uses members of uvicorn that are not documented: tests/unit/test_uvicorn.py names them all.
 """
 
 from __future__ import annotations
 
 import asyncio
-from asyncio import TimerHandle
+import functools
 from asyncio.transports import BaseTransport, Transport
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
-from uvicorn._types import ASGIReceiveEvent
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.extensions.permessage_deflate import (
     PerMessageDeflate,
@@ -28,34 +28,27 @@ from notifier import metrics
 from notifier.errors import Closure, TooMany, TooSlow
 from notifier.frames import WINDOW_BITS, frame
 from notifier.messages import Disconnect, encode
+from notifier.transport.queues import Gate, Inbox
 
-EXTENSION = "notifier.wire"
+EXTENSION = "notifier.websocket"
+"""The key of this class's instance in `scope["extensions"]`."""
 
 MESSAGE_BYTES = 64 * 1024
-"""The largest message that is read; `session` takes less before authentication."""
+"""The largest message that is read; a session accepts less before authentication."""
 
 HIGH_WATER = 256 * 1024
 DRAIN_SECONDS = 15.0
 CLOSE_SECONDS = 5.0
-"""How long a closing handshake may take before the socket is aborted."""
+"""How long the closing handshake may take before the connection is aborted."""
 
 GRACE_SECONDS = 1.0
-"""What is added to the time for a pong."""
-
-HANDSHAKE_SECONDS = 10.0
-HEAD_BYTES = 64 * 1024
-"""How long a request may take, and how much it may say before its body."""
-
-HEAD_TOO_LARGE = (
-    b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
-    b"connection: close\r\ncontent-length: 0\r\n\r\n"
-)
+"""Added to the deadline of a pong that was due while this process may have been stopped."""
 
 SLICE_BYTES = 4 * 1024
-"""What is parsed without letting others have their turn: some hundreds of frames at most."""
+"""How much is parsed without returning to the event loop: a few hundred frames at most."""
 
 IDLE_FRAMES, IDLE_SECONDS = 1000, 10.0
-"""Pings, pongs and further fragments, which make work and say nothing, that a client may send."""
+"""Control and continuation frames allowed per IDLE_SECONDS: they cost CPU but carry no message."""
 
 
 _DEFLATE = ServerPerMessageDeflateFactory(
@@ -66,24 +59,28 @@ _DEFLATE = ServerPerMessageDeflateFactory(
 )
 
 
+class Options(NamedTuple):
+    """A node's settings for its connections. `max_buffer`: bytes that may wait for a slow client."""
+
+    max_buffer: int = 1024 * 1024
+    deflate: bool = False
+
+
 class Flow(Protocol):
-    """What whoever uses the wire hears of it."""
+    """What a transport reports."""
 
     def slow_down(self) -> None:
-        """The transport piles up."""
+        """Its buffer is over the high-water mark."""
 
     def speed_up(self) -> None:
-        """It has drained."""
+        """Its buffer has drained."""
 
     def forget(self) -> None:
-        """It is closing or gone."""
+        """The connection is closing or closed."""
 
 
-class WireProtocol(WebSocketsSansIOProtocol):
-    """One connection. `max_buffer` and `deflate` are set once for the process, before it serves."""
-
-    max_buffer: ClassVar[int] = 1024 * 1024
-    deflate: ClassVar[bool] = False
+class WebSocketProtocol(WebSocketsSansIOProtocol):
+    """One connection. `configured` makes the value for `uvicorn.Config(ws=…)`."""
 
     flow: Flow | None = None
     ending: Closure | None = None
@@ -93,23 +90,28 @@ class WireProtocol(WebSocketsSansIOProtocol):
     _idle_since = 0.0
     _late = False
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        if self.deflate:
+    @classmethod
+    def configured(cls, options: Options) -> type[asyncio.Protocol]:
+        """This class with a node's options; uvicorn calls it like a class."""
+        return cast("type[asyncio.Protocol]", functools.partial(cls, options))
+
+    def __init__(self, options: Options, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.options = options
+        if options.deflate:
             self.conn.available_extensions = [_DEFLATE]
-        # Four of asyncio's deques would be a tenth of what an idle socket costs.
-        self.queue = cast("asyncio.Queue[ASGIReceiveEvent]", _Inbox(self.loop))
-        self.writable = cast("asyncio.Event", _Gate(self.loop))
+        self.queue = cast("asyncio.Queue[Any]", Inbox(self.loop))
+        self.writable = cast("asyncio.Event", Gate(self.loop))
 
     def connection_made(self, transport: BaseTransport) -> None:
         super().connection_made(transport)
-        high = min(HIGH_WATER, self.max_buffer // 2)
+        high = min(HIGH_WATER, self.options.max_buffer // 2)
         cast("Transport", transport).set_write_buffer_limits(high=high, low=high // 4)
         self.fast = self.transport.write
 
     @property
     def deflates(self) -> bool:
-        """Whether the client takes frames that were compressed for all."""
+        """Whether the client accepts frames that were compressed once for all."""
         return any(
             isinstance(agreed, PerMessageDeflate) and agreed.local_max_window_bits >= WINDOW_BITS
             for agreed in self.conn.extensions
@@ -119,19 +121,22 @@ class WireProtocol(WebSocketsSansIOProtocol):
         cast("dict[str, Any]", self.scope["extensions"])[EXTENSION] = self
         await super().run_asgi()
 
-    # --- the wire, as a session sees it
+    # --- the transport that a session writes to
 
     def write(self, frames: bytes, bodies: Sequence[bytes]) -> None:
-        """Queues whole frames; a reader that lets too much pile up is cut."""
+        """Writes whole frames; closes with TooSlow when more than `max_buffer` waits."""
         if self.conn.state is not OPEN or self.transport.is_closing():
             return
         self.transport.write(frames)
-        if self.transport.get_write_buffer_size() > self.max_buffer and self.flow is not None:
+        if (
+            self.transport.get_write_buffer_size() > self.options.max_buffer
+            and self.flow is not None
+        ):
             self.flow.forget()
             self.end(TooSlow())
 
     async def drain(self) -> None:
-        """Until the transport has room. Raises TooSlow."""
+        """Waits until the buffer has room. Raises TooSlow."""
         if self.writable.is_set():
             return
         try:
@@ -141,7 +146,7 @@ class WireProtocol(WebSocketsSansIOProtocol):
             raise TooSlow from None
 
     def end(self, closure: Closure) -> None:
-        """Says Disconnect and closes; aborts when the peer does not answer in time."""
+        """Sends Disconnect and closes; aborts when the peer does not answer in time."""
         if self.ending is not None or self.conn.state is not OPEN or self.transport.is_closing():
             return
         self.ending = closure
@@ -156,16 +161,16 @@ class WireProtocol(WebSocketsSansIOProtocol):
         self._abort_later()
 
     def _abort_later(self) -> None:
-        """`transport.close` waits for a reader that may never read: this one does not."""
+        """Unlike `transport.close`, this does not wait for a peer that never reads."""
         self.close_timer = self.loop.call_later(CLOSE_SECONDS, self.transport.abort)
 
-    # --- what comes in
+    # --- input
 
     def data_received(self, data: bytes) -> None:
-        """Takes it in slices; what stands behind a message waits until that was heard."""
+        """Parses in slices; bytes behind a message wait until the session has received it."""
         self._unread += data
         self._parse()
-        if not self.handshake_initiated:  # no WebSocket request; uvicorn would leave it at that
+        if not self.handshake_initiated:  # uvicorn would leave an invalid request unanswered
             self.transport.write(b"".join(self.conn.data_to_send()))
             self.transport.close()
 
@@ -175,14 +180,14 @@ class WireProtocol(WebSocketsSansIOProtocol):
             super().data_received(piece)
 
     def _read_on(self) -> None:
-        """Goes on where a message has stopped the reading."""
+        """Continues where a message has paused the reading."""
         if self.read_paused and not self.transport.is_closing():
             self.read_paused = False
             self._parse()
             if not self.read_paused:
                 self.transport.resume_reading()
 
-    async def receive(self) -> ASGIReceiveEvent:
+    async def receive(self) -> Any:
         message = await self.queue.get()
         if self.queue.empty():
             self._read_on()
@@ -203,7 +208,7 @@ class WireProtocol(WebSocketsSansIOProtocol):
         super().handle_cont(event)
 
     def _count_idle(self) -> None:
-        """One too many ends the conversation, and nothing is parsed any more."""
+        """Closes the connection at one frame too many, and parses nothing after it."""
         now = self.loop.time()
         if now > self._idle_since + IDLE_SECONDS:
             self._idle_since, self._idle_frames = now, 0
@@ -212,13 +217,13 @@ class WireProtocol(WebSocketsSansIOProtocol):
             self.fail(TooMany())
 
     def fail(self, closure: Closure) -> None:
-        """Ends it with somebody who floods: not even the answer to the close is parsed."""
+        """Closes at once: not even the answer to the close frame is parsed."""
         if self.conn.state is OPEN:
             self.transport.write(frame(encode(Disconnect.of(closure))))
         self.conn.fail(closure.code, closure.reason)
         self.handle_parser_exception()
 
-    # --- what uvicorn tells
+    # --- callbacks of asyncio and uvicorn
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -244,9 +249,9 @@ class WireProtocol(WebSocketsSansIOProtocol):
         super().send_receive_event_to_app()
 
     def handle_parser_exception(self) -> None:
-        """A broken client: it is told why, then nothing more is read but its end.
+        """A protocol error: sends the close frame, then reads nothing but the connection's end.
 
-        Closing at once would reset the connection while its bytes are unread, and lose the code.
+        Closing at once would reset a connection with unread bytes, and the close code be lost.
         """
         if self.ending is None and self.flow is not None:
             self.flow.forget()
@@ -271,9 +276,9 @@ class WireProtocol(WebSocketsSansIOProtocol):
         self._abort_later()
 
     def keepalive_timeout(self) -> None:
-        """No pong: whoever does not answer will not answer a closing handshake either.
+        """No pong came: aborts, since this peer would not answer a closing handshake either.
 
-        When it was this process that stood still, the pong is there and was not read yet.
+        If this process was stopped meanwhile, the pong may wait unread: so there is one more wait.
         """
         if not self._late:
             self._late = True
@@ -292,120 +297,9 @@ class WireProtocol(WebSocketsSansIOProtocol):
         self._unread = b""
         super().connection_lost(exc)
 
-    # --- what an idle socket need not keep
+    # --- memory
 
     def forget_handshake(self) -> None:
-        """Call it once the socket is accepted: request, response and scope are needed no more."""
+        """Frees the request, the response and the scope once the connection is accepted."""
         cast("dict[str, Any]", self.scope).clear()
         del self.request, self.response
-
-
-class _Inbox:
-    """asyncio.Queue for one reader, as far as uvicorn uses it."""
-
-    __slots__ = ("_items", "_loop", "_waiter")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._items: list[ASGIReceiveEvent] = []
-        self._waiter: asyncio.Future[None] | None = None
-
-    def put_nowait(self, item: ASGIReceiveEvent) -> None:
-        self._items.append(item)
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    def empty(self) -> bool:
-        return not self._items
-
-    async def get(self) -> ASGIReceiveEvent:
-        while not self._items:
-            self._waiter = self._loop.create_future()
-            await self._waiter
-        self._waiter = None
-        return self._items.pop(0)
-
-
-class _Gate:
-    """asyncio.Event, open at first, as far as it is used here."""
-
-    __slots__ = ("_loop", "_open", "_waiters")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._open = True
-        self._waiters: tuple[asyncio.Future[None], ...] = ()
-
-    def is_set(self) -> bool:
-        return self._open
-
-    def clear(self) -> None:
-        self._open = False
-
-    def set(self) -> None:
-        self._open = True
-        waiters, self._waiters = self._waiters, ()
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-
-    async def wait(self) -> None:
-        while not self._open:
-            waiter = self._loop.create_future()
-            self._waiters += (waiter,)
-            await waiter
-
-
-class GuardedHttp(HttpToolsProtocol):
-    """HTTP with a bound for a request's head and a deadline for all of it: uvicorn has neither."""
-
-    _guard: TimerHandle | None = None
-    _head: int | None = 0
-
-    def connection_made(self, transport: BaseTransport) -> None:
-        super().connection_made(cast("Transport", transport))
-        self._watch()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._relax()
-        super().connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        """Takes as much as a head may still say; what is left is of the body, or one byte too many."""
-        while data and not self.transport.is_closing() and self.transport.get_protocol() is self:
-            room = len(data) if self._head is None else HEAD_BYTES - self._head
-            if not room:
-                self.transport.write(HEAD_TOO_LARGE)
-                self.transport.close()
-                return
-            piece, data = data[:room], data[room:]
-            if self._head is not None:
-                self._head += len(piece)
-            super().data_received(piece)
-
-    def on_message_begin(self) -> None:
-        self._watch()
-        super().on_message_begin()
-
-    def on_headers_complete(self) -> None:
-        self._head = None
-        super().on_headers_complete()
-
-    def on_message_complete(self) -> None:
-        self._head = 0  # of the next request
-        self._relax()
-        super().on_message_complete()
-
-    def handle_websocket_upgrade(self) -> None:
-        self._relax()
-        super().handle_websocket_upgrade()
-        del self.parser  # the two hold one another, and neither is needed any more
-
-    def _watch(self) -> None:
-        if self._guard is None:
-            self._guard = self.loop.call_later(HANDSHAKE_SECONDS, self.transport.abort)
-
-    def _relax(self) -> None:
-        if self._guard is not None:
-            self._guard.cancel()
-            self._guard = None

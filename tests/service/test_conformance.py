@@ -11,7 +11,8 @@ from kosoku import FailureError, run_fuzzingclient
 from starlette.types import Receive, Scope, Send
 
 from notifier.server import bind
-from notifier.transport.websocket import MESSAGE_BYTES, GuardedHttp, WireProtocol
+from notifier.transport.http_guard import GuardedHttp
+from notifier.transport.websocket import MESSAGE_BYTES, Options, WebSocketProtocol
 
 TOO_BIG = ["9.*"]
 """Messages of more than 64 KiB, or in more fragments than a client may send: both are refused."""
@@ -38,7 +39,7 @@ async def echoing() -> AsyncIterator[str]:
     config = uvicorn.Config(
         echo,
         http=GuardedHttp,
-        ws=WireProtocol,
+        ws=WebSocketProtocol.configured(Options()),
         ws_max_size=MESSAGE_BYTES,
         ws_per_message_deflate=False,
         lifespan="off",

@@ -14,7 +14,7 @@ import pytest
 from notifier.access.tokens import Tokens
 from notifier.delivery.session import REFUSED_SECONDS
 from notifier.errors import BadToken, Expired, NotAuthenticated
-from notifier.transport.endpoint import AsgiWire
+from notifier.transport.asgi import AsgiTransport
 from notifier.transport.websocket import CLOSE_SECONDS, DRAIN_SECONDS
 from tests.services import token
 from tests.timeless import timeless
@@ -204,7 +204,7 @@ async def test_c6_a_reader_who_takes_little_by_little_has_no_more_than_a_closing
         await asyncio.sleep(3)
         sent += 1
 
-    wire = AsgiWire(send, 1_000_000)
+    wire = AsgiTransport(send, 1_000_000)
     for _ in range(1000):
         wire.write(b"", [b"{}"])
     running = asyncio.create_task(wire.run())

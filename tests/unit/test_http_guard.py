@@ -12,7 +12,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from notifier.transport.websocket import HEAD_BYTES, GuardedHttp
+from notifier.transport.http_guard import HEAD_BYTES, GuardedHttp
 
 SIZE = 2 * HEAD_BYTES
 

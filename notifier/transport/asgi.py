@@ -1,0 +1,85 @@
+"""A transport for any ASGI server: each text goes through ASGI's `send`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from starlette.types import Send
+
+from notifier import metrics
+from notifier.errors import Closure, TooSlow
+from notifier.messages import Disconnect, encode
+from notifier.transport.websocket import CLOSE_SECONDS, DRAIN_SECONDS, Flow
+
+
+class AsgiTransport:
+    """One connection. `run` sends what the other methods queue; `max_buffer` bounds the queue, in bytes."""
+
+    fast = None
+    deflates = False
+    flow: Flow | None = None
+
+    def __init__(self, send: Send, max_buffer: int) -> None:
+        self._send = send
+        self._max_buffer = max_buffer
+        self._queue: asyncio.Queue[bytes | Closure | None] = asyncio.Queue()
+        self._size = 0
+        self._room = asyncio.Event()
+        self._room.set()
+        self._ended = False
+        self._until: float | None = None
+
+    def write(self, _frames: bytes, bodies: Sequence[bytes]) -> None:
+        """Queues texts; closes with TooSlow beyond `max_buffer`."""
+        if self._ended:
+            return
+        for body in bodies:
+            self._queue.put_nowait(body)
+            self._size += len(body)
+        if self._size > self._max_buffer // 2:
+            self._room.clear()
+        if self._size > self._max_buffer and self.flow is not None:
+            self.flow.forget()
+            self.end(TooSlow())
+
+    async def drain(self) -> None:
+        """Waits until the queue has room. Raises TooSlow."""
+        try:
+            async with asyncio.timeout(DRAIN_SECONDS):
+                await self._room.wait()
+        except TimeoutError:
+            raise TooSlow from None
+
+    def end(self, closure: Closure) -> None:
+        """Queues Disconnect and the close; after CLOSE_SECONDS the rest of the queue is dropped."""
+        if not self._ended:
+            self._ended = True
+            self._until = asyncio.get_running_loop().time() + CLOSE_SECONDS
+            metrics.CLOSED.labels(str(closure.code)).inc()
+            self._queue.put_nowait(encode(Disconnect.of(closure)))
+            self._queue.put_nowait(closure)
+
+    def finish(self) -> None:
+        """The connection is closed: `run` returns after what is queued."""
+        self._ended = True
+        self._queue.put_nowait(None)
+
+    async def run(self) -> None:
+        """Sends what is queued, until the end or a failure."""
+        try:
+            while (item := await self._queue.get()) is not None:
+                async with asyncio.timeout(DRAIN_SECONDS), asyncio.timeout_at(self._until):
+                    if isinstance(item, Closure):
+                        await self._send(
+                            {"type": "websocket.close", "code": item.code, "reason": item.reason}
+                        )
+                        return
+                    await self._send({"type": "websocket.send", "text": item.decode()})
+                self._size -= len(item)
+                if self._size <= self._max_buffer // 2:
+                    self._room.set()
+        except (TimeoutError, OSError, RuntimeError):  # the peer is gone, or does not read
+            self._ended = True
+            if self.flow is not None:
+                self.flow.forget()
