@@ -23,6 +23,7 @@ import asyncpg
 from notifier.database.schema import migrate
 from notifier.demo.postgres import EmbeddedPostgres
 from tests.ports import free_port
+from tests.waiting import until
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -107,6 +108,20 @@ async def make_template(postgres: str) -> str:
     return name
 
 
+RELAYED = """
+SELECT target IS NULL AND NOT EXISTS (
+    SELECT FROM notifier.changes
+    WHERE pg_visible_in_snapshot(xid, $1::text::pg_snapshot)
+      AND NOT pg_visible_in_snapshot(xid, coalesce(newest.cursor, log.cursor)::pg_snapshot)
+)
+FROM notifier.log
+LEFT JOIN LATERAL (
+    SELECT cursor FROM notifier.messages
+    WHERE messages.seq > log.seq AND cursor IS NOT NULL ORDER BY seq DESC LIMIT 1
+) AS newest ON true
+"""
+"""Whether the relay has read every change that snapshot $1 sees, and stored its messages."""
+
 OWN = """
 DO $$ BEGIN
     IF to_regclass('notifier.log') IS NOT NULL THEN
@@ -163,6 +178,18 @@ class Database:
     async def fetchval(self, sql: str, *arguments: Any) -> Any:
         """The first value of the first row."""
         return await (await self._connection()).fetchval(sql, *arguments)
+
+    async def relayed(self) -> None:
+        """Returns when the relay has stored the messages of everything committed before the call.
+
+        For the set-up of a test: a client that subscribes afterwards begins behind them.
+        """
+        before = await self.fetchval("SELECT pg_current_snapshot()::text")
+
+        async def stored() -> bool:
+            return bool(await self.fetchval(RELAYED, before))
+
+        await until(stored)
 
     def through(self, port: int, app: bool = False) -> str:
         """The URL by way of a proxy on this machine."""

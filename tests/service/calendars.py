@@ -22,7 +22,13 @@ class Calendar:
         self.database = database
 
     async def company(self, *users: str, name: str = "Acme") -> str:
-        """A company with an employee for each user: so many messages, which are in the log."""
+        """A company with an employee for each user: so many messages, which the relay has stored."""
+        company = await self.add_company(*users, name=name)
+        await self.database.relayed()
+        return company
+
+    async def add_company(self, *users: str, name: str = "Acme") -> str:
+        """The same, written and not waited for: for a test whose relay is not running yet."""
         company: str = await self.database.fetchval(
             """
             WITH company AS (INSERT INTO companies (name) VALUES ($1) RETURNING id),
@@ -35,7 +41,6 @@ class Calendar:
             name,
             users,
         )
-        await self.reaches(company, len(users))
         return company
 
     async def epoch(self) -> str:
@@ -44,7 +49,7 @@ class Calendar:
         return epoch
 
     async def reaches(self, company: str, position: int) -> None:
-        """Until the relay has so many messages of the company in the log."""
+        """Returns when the relay has stored the company's message at this position."""
 
         async def stored() -> bool:
             at = await self.database.fetchval(

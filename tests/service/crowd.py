@@ -7,6 +7,7 @@ import json
 import socket
 import struct
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeAlias, cast
 
 from tests.service.raw import CLOSE, PING, PONG, TEXT, frame, handshake
@@ -131,6 +132,12 @@ class Member:
             self.recovered.append(answer["Data"]["Recovered"])
         self._epoch = answer["Data"]["Epoch"]
         return self.link
+
+    async def insist(self, service: Service) -> Link:
+        """The same, again and again: a slow machine may write a handshake after its deadline."""
+        while True:
+            with suppress(ConnectionError):
+                return await self.visit(service)
 
     def drop(self, *, reset: bool = False) -> None:
         """Is gone, if it was here."""

@@ -186,6 +186,7 @@ async def test_b8_many_who_move_at_once_all_lose_the_one_company_and_may_enter_t
         left,
         count,
     )
+    await database.relayed()
     movers = [
         await connect(node, user, left)
         for node, user in zip(pair.nodes * 2, ("m1", "m1", "m7", f"m{count}"), strict=True)
@@ -553,9 +554,8 @@ Running = Callable[..., Awaitable[Node]]
 
 @pytest.fixture
 async def node(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Running]:
-    """Runs a node in this process that checks access again and again, in no time."""
+    """Runs a node in this process that re-checks access twenty times a second."""
     monkeypatch.setattr("notifier.node.RECHECK_SECONDS", 0.05)
-    monkeypatch.setattr("notifier.node.BLIND_SECONDS", 0.5)
     tasks: list[asyncio.Task[None]] = []
 
     async def run(database_url: str, **settings: Any) -> Node:
@@ -587,15 +587,9 @@ async def follow(node: Node, user: str, company: str) -> tuple[Session, Line]:
 async def test_what_no_trigger_saw_is_found_out_when_access_is_checked_again(
     database: Database, node: Running
 ) -> None:
-    company = str(
-        await database.fetchval("INSERT INTO companies (name) VALUES ('A') RETURNING id::text")
-    )
-    await database.execute(
-        "INSERT INTO employees (company_id, user_id, name) VALUES ($1, 'u1', 'U'), ($1, 'u2', 'U')",
-        company,
-    )
+    company = await Calendar(database).add_company("u1", "u2")
     running = await node(database.dsn)
-    await Calendar(database).reaches(company, 2)
+    await database.relayed()
     (lost, line), (kept, other) = [await follow(running, user, company) for user in ("u1", "u2")]
     await database.execute(
         "SET session_replication_role = replica; DELETE FROM employees WHERE user_id = 'u1';"
@@ -614,16 +608,13 @@ async def test_what_no_trigger_saw_is_found_out_when_access_is_checked_again(
 
 
 async def test_c10_who_cannot_be_checked_for_too_long_is_closed(
-    database: Database, node: Running
+    database: Database, node: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    company = str(
-        await database.fetchval("INSERT INTO companies (name) VALUES ('A') RETURNING id::text")
-    )
-    await database.execute(
-        "INSERT INTO employees (company_id, user_id, name) VALUES ($1, 'u1', 'U')", company
-    )
+    monkeypatch.setattr("notifier.node.BLIND_SECONDS", 0.5)
+    company = await Calendar(database).add_company("u1")
     async with Proxy(*database.address) as proxy:
         running = await node(database.through(proxy.port))
+        await database.relayed()
         following, line = await follow(running, "u1", company)
         idle = Line(quick=True)
         other = Session(running._parts, idle)
@@ -642,17 +633,12 @@ async def test_c10_who_cannot_be_checked_for_too_long_is_closed(
 
 
 async def test_c10_who_was_checked_in_time_stays_through_a_short_silence(
-    database: Database, node: Running, monkeypatch: pytest.MonkeyPatch
+    database: Database, node: Running
 ) -> None:
-    monkeypatch.setattr("notifier.node.BLIND_SECONDS", 60.0)
-    company = str(
-        await database.fetchval("INSERT INTO companies (name) VALUES ('A') RETURNING id::text")
-    )
-    await database.execute(
-        "INSERT INTO employees (company_id, user_id, name) VALUES ($1, 'u1', 'U')", company
-    )
+    company = await Calendar(database).add_company("u1")
     async with Proxy(*database.address) as proxy:
         running = await node(database.through(proxy.port))
+        await database.relayed()
         session, line = await follow(running, "u1", company)
         proxy.refuse()
         await proxy.reset()
@@ -722,13 +708,9 @@ async def test_c15_a_clock_that_is_set_ends_nothing_but_tokens(
 ) -> None:
     """It is no reason to end a socket, to stop asking who may hear what, or to stop relaying."""
     monkeypatch.setattr("notifier.node.CLOCK_SECONDS", 0.02)
-    monkeypatch.setattr("notifier.node.BLIND_SECONDS", 60.0)
-    company = str(
-        await database.fetchval("INSERT INTO companies (name) VALUES ('A') RETURNING id::text")
-    )
-    await database.execute(HIRE, company, "u1")
+    company = await Calendar(database).add_company("u1")
     running = await node(database.dsn)
-    await Calendar(database).reaches(company, 1)
+    await database.relayed()
     line = Line(quick=True)
     session = Session(running._parts, line)
     long_lived = token("u1", ttl=36_000)

@@ -107,7 +107,7 @@ async def test_c1_who_does_not_authenticate_in_time_is_closed_with_4408(
 async def test_who_is_authenticated_is_not_closed_for_being_late(
     database: Database, serve: Serve, connect: Connect
 ) -> None:
-    service = await serve(database, auth_timeout_seconds=0.3)
+    service = await serve(database, auth_timeout_seconds=2)
     early, late = await connect(service, "u1"), await connect(service)
     assert await late.closed() == 4408
     await early.quiet()

@@ -71,15 +71,6 @@ async def begin(database: Database, connect: Connect, service: Service) -> Flow:
     return flow
 
 
-async def found(database: Database) -> str:
-    """A company with one employee, u1, while nobody relays."""
-    company = await database.fetchval("INSERT INTO companies (name) VALUES ('Acme') RETURNING id")
-    await database.execute(
-        "INSERT INTO employees (company_id, user_id, name) VALUES ($1, 'u1', 'Ann')", company
-    )
-    return str(company)
-
-
 async def reason(service: Service) -> str | None:
     """Why a node is not ready; None: it is. Raises where it does not answer."""
     answer = await service.get("/readyz")
@@ -373,7 +364,7 @@ def answers(url: str) -> Callable[[], Awaitable[bool]]:
 async def test_a12_on_a_standby_nobody_listens_until_it_is_promoted(
     mortal: EmbeddedPostgres, mortal_database: Database, serve: Serve, connect: Connect
 ) -> None:
-    company = await found(mortal_database)
+    company = await Calendar(mortal_database).add_company("u1")
     with standby(mortal, mortal_database.address) as (url, _):
         copy = Database(url, mortal_database.name)
         await until(answers(copy.dsn))
@@ -388,6 +379,7 @@ async def test_a12_on_a_standby_nobody_listens_until_it_is_promoted(
         assert (await service.get("/livez")).is_success
         await copy.execute("SELECT pg_promote()")
         await service.ready()
+        await copy.relayed()
         client = await connect(service, "u1", company)
         await Calendar(copy).event(company)
         await client.expect("EventCreated")
@@ -424,9 +416,11 @@ async def test_a12_a_server_that_is_still_starting_is_waited_for(
 async def test_a15_a_failover_that_lost_commits_is_another_epoch(
     mortal: EmbeddedPostgres, mortal_database: Database, serve: Serve, connect: Connect
 ) -> None:
-    calendar, company = Calendar(mortal_database), await found(mortal_database)
+    calendar = Calendar(mortal_database)
+    company = await calendar.add_company("u1")
     async with Proxy(*mortal_database.address) as way, Proxy(*mortal_database.address) as feed:
         service = await serve(mortal_database.through(way.port))
+        await mortal_database.relayed()
         client = await connect(service, "u1", company)
         await calendar.event(company, "kept")
         await client.expect("EventCreated")
@@ -611,7 +605,7 @@ async def test_a26_a_transaction_that_stays_open_delays_nobody(
 async def test_a27_numbers_pass_their_edges(
     database: Database, serve: Serve, connect: Connect, edge: int
 ) -> None:
-    company = await found(database)
+    company = await Calendar(database).add_company("u1")
     await database.execute("TRUNCATE notifier.changes_0, notifier.changes_1")
     await database.execute("SELECT setval('notifier.change_ids', $1)", edge - 3)
     await database.execute("UPDATE notifier.log SET seq = $1", edge - 3)

@@ -26,7 +26,6 @@ from tests.service.calendars import Calendar, positions
 from tests.service.test_faults_database import (
     RECONNECTS,
     begin,
-    found,
     not_ready,
     reason,
     terminate,
@@ -65,7 +64,8 @@ async def test_a_relay_that_makes_no_progress_in_a_backlog_is_found_out(
         return await changes_of(log, xids)
 
     monkeypatch.setattr(Log, "changes_of", stick)
-    company, calendar = await found(database), Calendar(database)
+    calendar = Calendar(database)
+    company = await calendar.add_company("u1")
     for _ in range(2):  # a page each
         await calendar.events(company, 20)
     node = LocalNode(database.dsn)
@@ -93,7 +93,8 @@ async def test_a3_a_smart_shutdown_does_not_wait_for_us(
     mortal: EmbeddedPostgres, mortal_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(app, "DOOR_SECONDS", 0.2)
-    company, calendar = await found(mortal_database), Calendar(mortal_database)
+    calendar = Calendar(mortal_database)
+    company = await calendar.add_company("u1")
     node = LocalNode(mortal_database.dsn)
     await node.start()
     _, voice = await node.visit("u1", company)

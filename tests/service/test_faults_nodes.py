@@ -29,7 +29,7 @@ from tests.databases import Database
 from tests.ports import free_port
 from tests.proxy import Proxy
 from tests.service.calendars import Calendar, positions
-from tests.service.test_faults_database import found, not_ready
+from tests.service.test_faults_database import not_ready
 from tests.services import SECRET
 from tests.waiting import DEADLINE_SECONDS, until
 
@@ -259,7 +259,7 @@ def raised() -> Iterator[list[BaseException]]:
 async def test_an_idle_node_asks_a_few_questions_and_no_more(
     database: Database, serve: Serve, connect: Connect
 ) -> None:
-    company = await found(database)
+    company = await Calendar(database).add_company("u1")
     await connect(await serve(database), "u1", company)
 
     async def asleep() -> bool:

@@ -292,7 +292,7 @@ async def test_d4_ten_thousand_come_at_once_stay_and_die_at_once(
     process = psutil.Process(service.pid)
     files = process.num_fds()
     members = crowd(MANY, "u1", company)
-    await asyncio.gather(*(each.visit(service) for each in members))
+    await asyncio.gather(*(each.insist(service) for each in members))
     assert await metric(service, "notifier_subscribers ") == MANY + 1
     await calendar.event(company)
 

@@ -78,7 +78,7 @@ async def test_e1_a_killed_relay_is_followed_by_the_other_node(
 async def test_e1_a_node_that_goes_away_tells_its_clients_and_says_so_meanwhile(
     database: Database, serve: Serve, connect: Connect
 ) -> None:
-    service, calendar = await serve(database, drain_seconds=2), Calendar(database)
+    service, calendar = await serve(database, drain_seconds=5), Calendar(database)
     company = await calendar.company("u1")
     clients = [await connect(service, "u1", company) for _ in range(400)]
     service.terminate()

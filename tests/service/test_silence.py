@@ -15,7 +15,7 @@ from tests.service.test_floods import follow, metric
 async def test_d2_a_client_that_answers_no_ping_is_gone_with_its_session(
     database: Database, serve: Serve, connect: Connect, raw: Raw
 ) -> None:
-    service, calendar = await serve(database, ping_seconds=0.3), Calendar(database)
+    service, calendar = await serve(database, ping_seconds=1), Calendar(database)
     company = await calendar.company("u1")
     alive = await connect(service, "u1", company)
     dead = await raw.upgrade(service)
@@ -31,7 +31,7 @@ async def test_d2_a_client_that_answers_no_ping_is_gone_with_its_session(
 async def test_d2_only_the_pong_that_was_asked_for_proves_life(
     database: Database, serve: Serve, raw: Raw
 ) -> None:
-    service = await serve(database, ping_seconds=0.3)
+    service = await serve(database, ping_seconds=1)
     client = await raw.upgrade(service)
     assert (await client.frame()).opcode == PING
     await client.send(frame(PONG, b"some other"))
@@ -41,7 +41,7 @@ async def test_d2_only_the_pong_that_was_asked_for_proves_life(
 async def test_d17_a_process_that_stood_still_does_not_blame_its_clients(
     database: Database, serve: Serve, connect: Connect
 ) -> None:
-    service, calendar = await serve(database, ping_seconds=0.4), Calendar(database)
+    service, calendar = await serve(database, ping_seconds=1), Calendar(database)
     company = await calendar.company("u1")
     clients = [await connect(service, "u1", company) for _ in range(3)]
     service.send(signal.SIGSTOP)

@@ -20,6 +20,8 @@ from tests.waiting import until
 
 CAP = 24 * 1024 * 1024
 PIECE = "x" * 100_000
+PATIENCE = 120
+"""Seconds between pings: a reader that does not read answers none, and is to be cut for its queue."""
 
 
 async def write_until(
@@ -41,7 +43,7 @@ async def write_until(
 async def test_d1_a_reader_that_stops_reading_is_told_and_closed_with_4508(
     database: Database, serve: Serve, raw: Raw
 ) -> None:
-    service, calendar = await serve(database), Calendar(database)
+    service, calendar = await serve(database, ping_seconds=PATIENCE), Calendar(database)
     company = await calendar.company("u1")
     slow = await raw.upgrade(service, receive_bytes=4096)
     await follow(slow, "u1", company)
@@ -57,7 +59,7 @@ async def test_d1_a_reader_that_stops_reading_is_told_and_closed_with_4508(
 async def test_d1_a_reader_of_a_kilobyte_now_and_then_is_cut_as_well(
     database: Database, serve: Serve, raw: Raw
 ) -> None:
-    service, calendar = await serve(database), Calendar(database)
+    service, calendar = await serve(database, ping_seconds=PATIENCE), Calendar(database)
     company = await calendar.company("u1")
     slow = await raw.upgrade(service, receive_bytes=4096)
     await follow(slow, "u1", company)
@@ -102,7 +104,7 @@ async def resumed(service: Service) -> bool:
 async def test_d1_who_asks_for_another_company_and_reads_nothing_is_cut_as_well(
     database: Database, serve: Serve, raw: Raw
 ) -> None:
-    service, calendar = await serve(database), Calendar(database)
+    service, calendar = await serve(database, ping_seconds=PATIENCE), Calendar(database)
     first, second = await calendar.company("u1"), await calendar.company("u1")
     stuck = await raw.upgrade(service, receive_bytes=4096)
     await follow(stuck, "u1", first)
@@ -125,7 +127,8 @@ async def test_d1_of_a_thousand_the_one_that_never_reads_is_gone_with_its_memory
     """Its 999 neighbours hear everything, in order, before, while and after it is cut."""
     # What is as large as a frame goes back to the system at once, and can be seen to.
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", str(len(PIECE) // 2))
-    service, calendar = await serve(database, max_buffer_bytes=CAP), Calendar(database)
+    service = await serve(database, max_buffer_bytes=CAP, ping_seconds=PATIENCE)
+    calendar = Calendar(database)
     company, own = await calendar.company("u1", "u2"), await calendar.company("u2")
     neighbours = crowd(999, "u1", company)
     await visit_all(neighbours, service)
