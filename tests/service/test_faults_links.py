@@ -52,8 +52,8 @@ async def test_a_relay_that_makes_no_progress_in_a_backlog_is_found_out(
 ) -> None:
     monkeypatch.setattr(health, "STUCK_SECONDS", 0.5)
     monkeypatch.setattr(stream, "PROBE_SECONDS", 0.1)
-    for module in ("log", "relay"):
-        monkeypatch.setattr(f"notifier.{module}.PAGE", 25)
+    for module in ("store", "relay"):
+        monkeypatch.setattr(f"notifier.relay.{module}.PAGE", 25)
     go_on, changes_of = asyncio.Event(), Log.changes_of
     pages: list[object] = []
 
