@@ -1,7 +1,7 @@
 """python -m bench [--quick] [ROW ...]      prints the table; `plots` draws the pictures instead.
 
-Everything runs on 127.0.0.1, is bounded in time, and is gone at the end. The exit status is 0 also
-when a target is missed (the table says so), 1 when nothing could be measured.
+Everything runs on 127.0.0.1, is bounded in time, and is stopped at the end. The exit status is 0 even
+if a target is missed (the table shows that), 1 if nothing could be measured.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ WHOLE_SECONDS = 9 * 60.0
 
 @dataclass(frozen=True)
 class Measurement:
-    """What fills some rows of the table, how long it may take, and if it needs the C programs."""
+    """A function that fills rows of the table, its time limit, and whether it needs the C programs."""
 
     rows: tuple[str, ...]
     measure: Callable[[Stand, frozenset[str]], Awaitable[None]]
@@ -71,7 +71,7 @@ FILL = (postgres.SQL / "fill.sql").read_text()
 async def prepare(stack: AsyncExitStack, quick: bool) -> Stand:
     """Compiles the programs, starts PostgreSQL and fills the template."""
     directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="notifier-bench-")))
-    directory.chmod(0o755)  # noqa: ASYNC240 - instant; PostgreSQL may run as somebody else
+    directory.chmod(0o755)  # noqa: ASYNC240 - instant; PostgreSQL may run as another user
     lacking = ""
     try:
         floor, load = [await programs.compiled(name, directory) for name in ("floor", "load")]
@@ -91,7 +91,7 @@ async def prepare(stack: AsyncExitStack, quick: bool) -> Stand:
 async def measure(
     stand: Stand, measurement: Measurement, names: frozenset[str], seconds: float
 ) -> None:
-    """Fills the rows, or says in them why not; within `seconds`."""
+    """Fills the rows, or records why that failed; within `seconds`."""
     print(f"{' '.join(sorted(names))} …", end=" ", file=sys.stderr, flush=True)
     began = time.monotonic()
     try:
@@ -131,17 +131,19 @@ async def run(wanted: Sequence[str], quick: bool) -> None:
 
 
 def stop_at_sigterm() -> None:
-    """Leaves the blocks, and so ends all programs, when this one is told to end."""
+    """On SIGTERM, leaves the `async with` blocks and so stops all programs."""
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
 
 
 def options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench", description="Measures DESIGN part 3.")
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description="Measures the targets of bench/README.md."
+    )
     choices = (*table.ROWS, "plots")
     parser.add_argument(
-        "rows", nargs="*", metavar="ROW", help=f"of {', '.join(choices)}; none: all but B3, B3m"
+        "rows", nargs="*", metavar="ROW", help=f"of {', '.join(choices)}; default: all but B3, B3m"
     )
     parser.add_argument("--quick", action="store_true", help="one short run of everything")
     given = parser.parse_args()
@@ -153,7 +155,7 @@ def options() -> argparse.Namespace:
 def main() -> int:
     given = options()
     if sys.platform != "linux":
-        print("The bench needs Linux (epoll and /proc).", file=sys.stderr)
+        print("The benchmark needs Linux (epoll and /proc).", file=sys.stderr)
         return 1
     machine.raise_limits()
     usual = tuple(name for name, row in table.ROWS.items() if row.usual)
@@ -162,7 +164,7 @@ def main() -> int:
     except (KeyboardInterrupt, asyncio.CancelledError):
         return 130
     except (BenchError, NotifierError) as error:
-        print(f"The bench cannot run: {error}", file=sys.stderr)
+        print(f"The benchmark cannot run: {error}", file=sys.stderr)
         return 1
     return 0
 

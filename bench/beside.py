@@ -1,4 +1,4 @@
-"""Something that runs while something else is measured."""
+"""Background work during a measurement."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 @asynccontextmanager
 async def beside(work: Coroutine[object, object, None]) -> AsyncIterator[None]:
-    """Runs the work for as long as the block lasts; when it fails, so does the block."""
+    """Runs the work while the block runs; if the work fails, the block fails with its error."""
     try:
         async with asyncio.TaskGroup() as group:
             task = group.create_task(work)

@@ -1,4 +1,4 @@
-"""B3: a million rows by COPY in one transaction, and how long until the clients have been told."""
+"""B3: a million rows by COPY in one transaction; the time until the clients have the messages."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from bench.stand import Stand
 
 ROWS, QUICK_ROWS = 1_000_000, 100_000
 EACH = 1_000
-"""Rows of each company where every one of them is to be told: no more than BULK_LIMIT."""
+"""Rows per company in B3m: not above BULK_LIMIT, so each becomes a message."""
 
 ROOM = 8 * 1024**3
 MOMENT = datetime(2026, 11, 23, 9, tzinfo=UTC)
@@ -31,7 +31,7 @@ SAMPLE_SECONDS = 0.05
 
 
 async def copy(url: str, companies: int, rows: int) -> tuple[float, int]:
-    """Seconds of the COPY with its commit, and the most memory of its own that its backend had."""
+    """Seconds of the COPY with its commit, and the peak of its backend's private memory in bytes."""
 
     def events() -> Iterator[tuple[Any, ...]]:
         for number in range(rows):
@@ -59,13 +59,13 @@ async def copy(url: str, companies: int, rows: int) -> tuple[float, int]:
 
 @asynccontextmanager
 async def client(target: Service, company: int) -> AsyncIterator[ClientConnection]:
-    """One client who has subscribed."""
+    """A subscribed client."""
     async with open_socket(
         f"ws://127.0.0.1:{target.port}/", compression=None, proxy=None, max_size=None
     ) as socket:
-        _, *words = service.conversation(1, company).split("\t")
-        for word in words:
-            await socket.send(word)
+        _, *commands = service.conversation(1, company).split("\t")
+        for command in commands:
+            await socket.send(command)
             answer = json.loads(await socket.recv())
             if not answer["Success"]:
                 raise BenchError(f"not subscribed: {answer}")
@@ -88,10 +88,10 @@ async def measure(stand: Stand, names: frozenset[str]) -> None:
                 watch = stand.watch()
                 copied, backend = await copy(url, 1, rows)
                 began = time.monotonic()
-                told = json.loads(await one.recv())
+                message = json.loads(await one.recv())
                 seconds = time.monotonic() - began
-                if (told["Type"], told["Data"].get("Reason")) != ("Resync", "bulk"):
-                    raise BenchError(f"told something else: {told['Type']}")
+                if (message["Type"], message["Data"].get("Reason")) != ("Resync", "bulk"):
+                    raise BenchError(f"unexpected message: {message['Type']}")
                 stand.table.add("B3", seconds, watch.noise(), **figures(target, copied, backend))
         if "B3m" in names:
             companies = rows // EACH
@@ -121,7 +121,7 @@ FROM generate_series(101, {0}) AS c, generate_series(1, 5) AS u
 
 
 def figures(target: Service, copied: float, backend: int) -> dict[str, float]:
-    """What a run has cost besides."""
+    """The other costs of a run."""
     return {
         "copy_s": copied,
         "notifier_peak_MiB": machine.peak_bytes(target.program.pid) / 2**20,

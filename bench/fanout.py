@@ -1,6 +1,6 @@
 """F1, F1c, F2, F3: one company, 500 sockets, deliveries per second and what they cost.
 
-The C loop runs right before and after every run; a ratio is against the mean of those two.
+The C loop runs directly before and after every run; a ratio is relative to the mean of the two.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ async def rate(
     *,
     seconds: float,
 ) -> Rate:
-    """Subscribes the plan's clients, feeds (a reference without a feed: is told to begin), counts."""
+    """Subscribes the plan's clients, runs the feed (or starts a reference that has none), counts."""
     async with load(stand.load, target.port, plan, number=number, step=len(plan)) as clients:
         await clients.ready()
         if feeding is None:
-            target.program.say()
+            target.program.send_line()
         async with beside(feeding(clients)) if feeding else nullcontext():
             await asyncio.sleep(WARM_SECONDS)
             watch, cpu, first = stand.watch(), target.program.cpu_seconds(), await clients.mark()

@@ -12,20 +12,20 @@ from bench.postgres import connected, uuid
 ONE = "UPDATE events SET title = 'change ' || $1::bigint WHERE id = $2::uuid"
 ALL_OF_A_COMPANY = "UPDATE events SET title = 'change ' || $1::bigint WHERE company_id = $2::uuid"
 EVENTS = 100
-"""So many events does each company of the sample have; those of the n-th end with the 100 n-th."""
+"""Events per company of the sample; the last one of company n has number 100 n."""
 
-_numbers = count(1)  # none comes twice: an update that changes nothing is no change
+_numbers = count(1)  # each is used once: an update that changes nothing sends no message
 
 
 def event_of(company: int, number: int) -> str:
-    """An event of the company, another one for each of a hundred numbers."""
+    """An event of the company; consecutive numbers cycle through its hundred events."""
     return uuid((company - 1) * EVENTS + number % EVENTS + 1)
 
 
 async def one_by_one(
     url: str, load: Load, *, copies: int, window: int = 20, company: int = 1
 ) -> None:
-    """Single-row transactions, for ever: at most `window` changes on the way to `copies` sockets."""
+    """Endless single-row transactions: at most `window` changes in flight to `copies` sockets."""
     async with connected(url) as connection:
         update = await connection.prepare(ONE)
         for made in count(1):
@@ -37,7 +37,7 @@ async def one_by_one(
 async def in_bursts(
     url: str, load: Load, *, copies: int, window: int = 2, company: int = 1
 ) -> None:
-    """Transactions of a hundred rows, for ever: at most `window` of them on the way."""
+    """Endless transactions of a hundred rows: at most `window` of them in flight."""
     async with connected(url) as connection:
         update = await connection.prepare(ALL_OF_A_COMPANY)
         for made in count(1):
@@ -48,7 +48,7 @@ async def in_bursts(
 async def in_companies(
     url: str, load: Load, *, companies: int, seconds: float, window: int = 80, writers: int = 4
 ) -> int:
-    """Transactions of a hundred rows in one company after the other, one socket in each.
+    """Transactions of a hundred rows, in each company in turn, with one socket per company.
 
     Returns the number of changes made.
     """
@@ -75,7 +75,7 @@ async def in_companies(
 async def paced(
     url: str, *, per_second: float, changes: int, writers: int = 1, company: int = 1
 ) -> dict[int, int]:
-    """Single-row transactions at fixed moments: number → when its commit was acknowledged (ns)."""
+    """Single-row transactions at a fixed rate: number → time of its commit's acknowledgement (ns)."""
     turns = iter(range(1, changes + 1))
     began = time.monotonic()
     acknowledged: dict[int, int] = {}

@@ -2,9 +2,8 @@
  *
  *     floor CLIENTS BYTES
  *
- * Says the port it listens on, takes CLIENTS WebSocket clients, waits for a line on its standard
- * input and sends frames of BYTES bytes until the input ends. The sockets block: a reader that is
- * slower sets the pace. */
+ * Prints its port, accepts CLIENTS WebSocket clients, waits for a line on its standard input, and sends
+ * frames of BYTES bytes until the input ends. The sockets block, so the slowest reader sets the pace. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
@@ -17,8 +16,8 @@
 #include <unistd.h>
 #include <poll.h>
 
-static void die(const char *what) {
-    perror(what);
+static void die(const char *call) {
+    perror(call);
     exit(1);
 }
 
@@ -33,7 +32,7 @@ static int listening(void) {
     return fd;
 }
 
-/* Takes one client; its request is read to the blank line and answered as it stands. */
+/* Accepts one client: reads its request up to the blank line and answers the handshake. */
 static int accepted(int listener) {
     static const char answer[] = "HTTP/1.1 101 Switching Protocols\r\n"
                                  "Upgrade: websocket\r\nConnection: Upgrade\r\n\r\n";

@@ -25,7 +25,7 @@ ENTRY = "INSERT INTO journal (body) SELECT row_to_json(e) FROM events AS e WHERE
 
 
 async def idle(stand: Stand, url: str, target: Service, plan: list[str], stamp: str) -> float:
-    """The median of single changes, far apart, to one client: seconds from the acknowledgement."""
+    """Median latency of isolated changes to one client: seconds from the commit's acknowledgement."""
     changes = 50 if stand.quick else 100
     async with load(stand.load, target.port, plan, stamp=stamp, step=1) as client:
         await client.ready()
@@ -35,7 +35,7 @@ async def idle(stand: Stand, url: str, target: Service, plan: list[str], stamp: 
 
 
 async def insert(url: str, count: int) -> float:
-    """The median of one committed single-row INSERT, as far apart: seconds."""
+    """Median duration of a committed single-row INSERT, at the same rate: seconds."""
     taken = []
     async with connected(url) as connection:
         entry = await connection.prepare(ENTRY)
@@ -71,7 +71,7 @@ async def measure_idle(stand: Stand, _names: frozenset[str]) -> None:
 
 
 async def measure_busy(stand: Stand, _names: frozenset[str]) -> None:
-    """L2: all 500 sockets hear every change, 250,000 deliveries a second."""
+    """L2: all 500 sockets receive every change: 250,000 deliveries a second."""
     sockets, per_second, seconds = 500, 500, stand.seconds(4)
     changes = int(per_second * seconds)
     async with service.migrated(stand) as url, service.serving(stand, url) as target:
@@ -100,7 +100,7 @@ async def measure_busy(stand: Stand, _names: frozenset[str]) -> None:
 
 
 def _latencies(stamps: array.array[int], acknowledged: dict[int, int]) -> list[float]:
-    """Seconds from acknowledgement to arrival; below 0 where the client was faster."""
+    """Seconds from acknowledgement to arrival; negative if the client was faster."""
     numbers, arrivals = islice(stamps, 0, None, 2), islice(stamps, 1, None, 2)
     found = [
         (arrived - acknowledged[number]) / 1e9

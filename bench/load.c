@@ -1,22 +1,22 @@
-/* The client: N WebSocket clients in one thread, which count what they get.
+/* The load client: N WebSocket clients in one thread, which count their messages.
  *
  *     load [options] PORT PLAN
  *
- * PLAN has one line per client: its path and the text frames that it sends, between tabs. Each
- * frame waits for the answer to the one before, which must hold "Success":true; after the last
- * answer (without frames: after the handshake) the client is ready, and what it gets counts.
+ * PLAN has one line per client: its path and the text frames that it sends, separated by tabs. Each
+ * frame is sent after the answer to the one before, which must contain "Success":true. After the last
+ * answer (without frames: after the handshake) the client is ready, and further messages count.
  *
- *     --at-once W    at most W clients are on their way to being ready (default 100)
- *     --deflate      offer permessage-deflate, as browsers do; what comes compressed is counted unread
- *     --number KEY   the text before a message's number: each client's must rise by one
- *     --stamp KEY    the text before the number under which arrivals are noted in --stamps FILE:
+ *     --at-once W    at most W clients are connecting or subscribing (default 100)
+ *     --deflate      offer permessage-deflate, as browsers do; compressed messages are counted, not parsed
+ *     --number KEY   the text before a message's number: each client's must increase by one
+ *     --stamp KEY    the text before the number under which arrivals are recorded in --stamps FILE:
  *     --stamps FILE  records of two uint64, number and CLOCK_MONOTONIC in ns
- *     --step S       say {"event": "delivered"} after every S deliveries
- *     --until M      say {"event": "level"} when every client has M deliveries
+ *     --step S       print {"event": "delivered"} after every S deliveries
+ *     --until M      print {"event": "level"} when every client has M deliveries
  *
  * Standard output has a line of JSON for each event, stamped with CLOCK_MONOTONIC in ns: ready,
- * delivered, level, mark (the counters, for each line on the standard input), failed. The end of
- * the input is the end. */
+ * delivered, level, mark (the counters, for each line on the standard input), failed. The program
+ * exits at the end of its input. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -43,9 +43,9 @@ struct client {
     int fd, state;
     char *path, *next;      /* next: the frames still to be sent, each ended by a NUL; NULL: none */
     char *end;              /* of this client's line in the plan */
-    unsigned char *rest;    /* the beginning of a frame whose end has not come */
+    unsigned char *rest;    /* the beginning of an incomplete frame */
     size_t rest_size;
-    uint64_t number, count; /* the last number, and how many */
+    uint64_t number, count; /* the last number, and the count */
 };
 
 static struct client *clients;
@@ -65,8 +65,8 @@ static uint64_t now(void) {
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-static void fail(const char *what, const unsigned char *text, size_t size) {
-    printf("{\"event\": \"failed\", \"reason\": \"%s", what);
+static void fail(const char *reason, const unsigned char *text, size_t size) {
+    printf("{\"event\": \"failed\", \"reason\": \"%s", reason);
     if (size) printf(": ");
     for (size_t i = 0; i < size && i < 300; i++)
         if (text[i] >= ' ' && text[i] < 127 && text[i] != '"' && text[i] != '\\') putchar(text[i]);
@@ -74,9 +74,9 @@ static void fail(const char *what, const unsigned char *text, size_t size) {
     exit(1);
 }
 
-static void fail_errno(const char *what) {
+static void fail_errno(const char *call) {
     const char *why = strerror(errno);
-    fail(what, (const unsigned char *)why, strlen(why));
+    fail(call, (const unsigned char *)why, strlen(why));
 }
 
 /* ---- the conversation -------------------------------------------------------------------- */
@@ -138,7 +138,7 @@ static void shake_hands(struct client *c) {
     transmit(c, request, (size_t)length);
 }
 
-/* The handshake or a frame was answered: send the next frame, or be ready. */
+/* The handshake or a frame was answered: send the next frame, or become ready. */
 static void advance(struct client *c, const unsigned char *answer, size_t size) {
     if (c->next) {
         size_t length = strlen(c->next);
@@ -156,7 +156,7 @@ static void advance(struct client *c, const unsigned char *answer, size_t size) 
     start_more();
 }
 
-/* ---- what comes in ----------------------------------------------------------------------- */
+/* ---- received data ----------------------------------------------------------------------- */
 
 /* The number behind the key; 0 when there is none. */
 static uint64_t numbered(const char *key, const unsigned char *text, size_t size) {
@@ -223,7 +223,7 @@ static void understand(struct client *c, int head, const unsigned char *text, si
     }
 }
 
-/* Takes whole answers and frames off the front; returns how many bytes that were. */
+/* Consumes whole answers and frames from the front; returns their number of bytes. */
 static size_t consume(struct client *c, const unsigned char *data, size_t size, uint64_t arrived) {
     size_t at = 0;
     if (c->state == HANDSHAKE) {

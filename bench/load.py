@@ -1,4 +1,4 @@
-"""The load client (`load.c`): what it is told to do and what it has counted."""
+"""The load client (`load.c`): its options and its counters."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ class Mark:
     cpu: float
 
     def check(self) -> None:
-        """Raises BenchError unless everything came, in order, and nobody was cut."""
-        for what in ("resyncs", "unnumbered", "disordered", "closed"):
-            if count := getattr(self, what):
-                raise BenchError(f"unsound: {count} {what}")
+        """Raises BenchError unless every message arrived, in order, and no client was disconnected."""
+        for name in ("resyncs", "unnumbered", "disordered", "closed"):
+            if count := getattr(self, name):
+                raise BenchError(f"invalid run: {count} {name}")
 
 
 @dataclass(frozen=True)
 class Ready:
-    """All clients are subscribed: after how many seconds, and the last answer to the last one."""
+    """All clients are subscribed: seconds since the start, and the last client's last answer."""
 
     seconds: float
     answer: dict[str, Any] | None
@@ -64,7 +64,7 @@ class Load:
         self._progress = asyncio.Event()
 
     async def listen(self) -> None:
-        """Takes the program's events until it ends. Raises BenchError when it fails."""
+        """Reads the program's events until it exits. Raises BenchError if it fails."""
         while True:
             try:
                 event = await self._program.event()
@@ -87,31 +87,31 @@ class Load:
         return await _in_time(self._ready, READY_SECONDS, "subscribed")
 
     async def level(self) -> float:
-        """Waits until every client has as many deliveries as `until` said: seconds since the start."""
+        """Waits until every client has `until` deliveries; returns the seconds since the start."""
         return await _in_time(self._level, LEVEL_SECONDS, "level")
 
     async def mark(self) -> Mark:
-        """The counters as they are now."""
-        self._program.say()
+        """The present counters."""
+        self._program.send_line()
         return await self._marks.get()
 
     async def until(self, deliveries: int) -> None:
-        """Waits until so many deliveries were reported (in steps of `step`)."""
+        """Waits until this number of deliveries was reported (in steps of `step`)."""
         while self.deliveries < deliveries:
             self._progress.clear()
             await self._progress.wait()
 
     async def settle(self, deliveries: int) -> None:
-        """Waits for the last of so many deliveries, when no more are made."""
+        """Waits for the last delivery after the feed has stopped. Raises BenchError after SETTLE_SECONDS."""
         try:
             async with asyncio.timeout(SETTLE_SECONDS):
                 await self.until(deliveries)
         except TimeoutError:
             came = (await self.mark()).deliveries
-            raise BenchError(f"{came:,} of {deliveries:,} deliveries came") from None
+            raise BenchError(f"{came:,} of {deliveries:,} deliveries arrived") from None
 
     async def stamps(self) -> array.array[int]:
-        """Ends the clients; numbers and arrivals (ns), in turn."""
+        """Stops the clients; returns numbers and arrival times (ns), alternating."""
         await self._program.finish()
         found = array.array("Q")
         found.frombytes(self._stamps.read_bytes())
@@ -131,9 +131,9 @@ async def load(
     until: int = 0,
     deflate: bool = False,
 ) -> AsyncIterator[Load]:
-    """Clients for as long as the block lasts; `load.c` says what the options mean.
+    """Clients that run while the block runs; `load.c` documents the options.
 
-    When the program fails, the block is left with a BenchError.
+    Raises BenchError inside the block if the program fails.
     """
     lines = list(plan)
     stem = binary.with_name(f"load-{port}-{len(lines)}")
@@ -153,8 +153,8 @@ async def load(
             yield clients
 
 
-async def _in_time(event: asyncio.Future[T], seconds: float, what: str) -> T:
+async def _in_time(event: asyncio.Future[T], seconds: float, state: str) -> T:
     try:
         return await asyncio.wait_for(asyncio.shield(event), seconds)
     except TimeoutError:
-        raise BenchError(f"the clients are not {what} within {seconds:.0f} s") from None
+        raise BenchError(f"the clients are not {state} within {seconds:.0f} s") from None

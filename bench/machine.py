@@ -1,4 +1,4 @@
-"""The machine: its name, what a process has used of it, and how much of it others took."""
+"""The machine: its name, the resources that a process used, and the share that other processes used."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def name() -> str:
 
 
 def raise_limits() -> int:
-    """Allows this process and its children as many open files as it may have; returns how many."""
+    """Raises the limit of open files of this process and its children to the maximum; returns it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat from the state (field 3) on; none when the process is gone."""
+    """The fields of /proc/PID/stat from the state (field 3) on; empty if the process has exited."""
     try:
         return (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -54,7 +54,7 @@ def family(pid: int) -> list[int]:
 
 
 def cpu_seconds(pid: int, *, ended: bool = False) -> float:
-    """User and system time of the process and its descendants; `ended`: of those gone, too."""
+    """User and system time of the process and its descendants; `ended`: also of those that exited."""
     ticks = 0
     for member in family(pid):
         if stat := _stat(member):
@@ -63,7 +63,7 @@ def cpu_seconds(pid: int, *, ended: bool = False) -> float:
 
 
 def resident_bytes(pid: int) -> int:
-    """What the process and its descendants have in memory."""
+    """Resident memory of the process and its descendants."""
     pages = 0
     for member in family(pid):
         if stat := _stat(member):
@@ -72,17 +72,17 @@ def resident_bytes(pid: int) -> int:
 
 
 def peak_bytes(pid: int) -> int:
-    """The most that the process has ever had in memory."""
+    """Peak resident memory of the process."""
     return _status(pid, "VmHWM")
 
 
 def own_bytes(pid: int) -> int:
-    """What it has in memory that is shared with nobody: without PostgreSQL's buffers."""
+    """Private memory of the process: without PostgreSQL's shared buffers."""
     return _status(pid, "RssAnon")
 
 
 def _status(pid: int, name: str) -> int:
-    """A line of /proc/PID/status; 0 when the process is gone."""
+    """A line of /proc/PID/status, in bytes; 0 if the process has exited."""
     try:
         lines = (PROC / str(pid) / "status").read_text().splitlines()
     except OSError:
@@ -92,27 +92,27 @@ def _status(pid: int, name: str) -> int:
 
 @dataclass(frozen=True)
 class Noise:
-    """Shares of the whole machine (0 to 1) that were not ours."""
+    """Shares of the machine (0 to 1) used by others."""
 
     stolen: float
     others: float
 
 
 class Watch:
-    """Sees from its making on what others take of the machine; `roots` are ours, with children."""
+    """Measures, from its creation on, what other processes use; `roots` and their children are ours."""
 
     def __init__(self, *roots: int) -> None:
         self._roots = roots
-        self._before = self._look()
+        self._before = self._read()
 
     def noise(self) -> Noise:
-        """What others took since the watch was made."""
+        """The shares used by others since the watch was created."""
         whole, stolen, busy, ours = (
-            after - before for after, before in zip(self._look(), self._before, strict=True)
+            after - before for after, before in zip(self._read(), self._before, strict=True)
         )
         return Noise(stolen / whole, max(0.0, busy - ours) / whole) if whole else Noise(0.0, 0.0)
 
-    def _look(self) -> tuple[float, float, float, float]:
+    def _read(self) -> tuple[float, float, float, float]:
         line = (PROC / "stat").read_text().splitlines()[0]
         user, nice, system, *idle, stolen = (int(field) / TICKS for field in line.split()[1:9])
         ours = sum(cpu_seconds(root, ended=True) for root in self._roots)

@@ -1,6 +1,6 @@
-"""L1's reference, the shortest way there is: LISTEN, and a `websockets` server that broadcasts.
+"""L1's reference, the shortest possible path: LISTEN, and a `websockets` server that broadcasts.
 
-Says the port it listens on; every client hears every row.
+It prints its port; every client receives every row.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ async def deliveries(stand: Stand) -> Chart:
                 runs[OURS][count].append(mine.deliveries)
                 runs["Starlette loop"][count].append(peer.deliveries)
     return _chart(
-        "Deliveries by subscribers of one company (20 single changes on the way)",
+        "Deliveries by subscribers of one company (20 single changes in flight)",
         "subscribers",
         "deliveries per second",
         runs,

@@ -1,6 +1,6 @@
-"""One PostgreSQL for the whole bench; a fresh database for each measurement.
+"""One PostgreSQL server for all measurements; a new database for each.
 
-Every database is a copy of one template, so that all variants hold the same rows in the same places.
+Every database is a copy of one template, so that all variants store the same rows in the same pages.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Cluster:
 
     @asynccontextmanager
     async def copy(self, name: str, template: str = TEMPLATE) -> AsyncIterator[str]:
-        """A database like the template for as long as the block lasts; its URL."""
+        """A copy of the template, dropped after the block; yields its URL."""
         await self.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
         await self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         try:
@@ -73,13 +73,13 @@ class Cluster:
 
     @asynccontextmanager
     async def notifying(self) -> AsyncIterator[str]:
-        """A copy whose trigger says each row in a NOTIFY; its URL."""
+        """A copy whose trigger sends each row by NOTIFY; yields its URL."""
         async with self.copy("notifying") as url:
             await self.execute((SQL / "notify_row.sql").read_text(), "notifying")
             yield url
 
     def cpu_seconds(self) -> float:
-        """What the server and all its backends have used, also those that are gone."""
+        """CPU seconds of the server and all its backends, including those that have exited."""
         return machine.cpu_seconds(self.pid, ended=True)
 
     async def version(self) -> str:
@@ -92,12 +92,12 @@ class Cluster:
         if not program.exists():
             raise BenchError(f"no pgbench in {program.parent}")
         await self.execute("CHECKPOINT")
-        said = await output(
+        report = await output(
             *(program, "-n", "-M", "prepared", "-c", str(clients), "-j", str(min(clients, 2))),
             *("-T", f"{seconds:.0f}", "-f", SQL / "update.pgbench", url),
             seconds=seconds + 20,
         )
-        for line in said.splitlines():
+        for line in report.splitlines():
             if line.startswith("tps = "):
                 return float(line.split()[2])
         raise BenchError("pgbench printed no tps")
@@ -105,6 +105,6 @@ class Cluster:
 
 @asynccontextmanager
 async def started(directory: Path) -> AsyncIterator[Cluster]:
-    """The server for as long as the block lasts; fsync is on, as the promises need it."""
+    """A server that runs while the block runs; fsync is on, because the guarantees depend on it."""
     with EmbeddedPostgres(directory, options=OPTIONS) as server:
         yield Cluster(server)

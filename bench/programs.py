@@ -1,4 +1,4 @@
-"""Child processes: compiled, started, listened to, and ended."""
+"""Child processes: compile, start, read their events, stop."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def compiled(name: str, directory: Path) -> Path:
 async def output(
     *command: str | Path, env: Mapping[str, str] | None = None, seconds: float = 60.0
 ) -> str:
-    """What the command says until it ends. Raises BenchError with its last line if it fails."""
+    """The output of the command. Raises BenchError with its last line if it fails."""
     process = await asyncio.create_subprocess_exec(
         *command,
         env=env,
@@ -44,21 +44,21 @@ async def output(
     )
     try:
         async with asyncio.timeout(seconds):
-            said, _ = await process.communicate()
+            printed, _ = await process.communicate()
     except TimeoutError:
         raise BenchError(f"{Path(command[0]).name} took more than {seconds:.0f} s") from None
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
-    text = said.decode(errors="replace")
+    text = printed.decode(errors="replace")
     if process.returncode:
         raise BenchError(f"{Path(command[0]).name}: {_last_line(text)}")
     return text
 
 
 class Program:
-    """A running child; what it says on standard output comes as JSON events, the rest is a log."""
+    """A running child: JSON events on its standard output, a log on its standard error."""
 
     def __init__(self, name: str, process: asyncio.subprocess.Process, log: Path) -> None:
         self.name = name
@@ -76,18 +76,18 @@ class Program:
         return machine.resident_bytes(self.pid)
 
     def check(self) -> None:
-        """Raises BenchError when it has ended by itself."""
+        """Raises BenchError if it has exited."""
         if self._process.returncode is not None:
             raise self.failure()
 
     def failure(self) -> BenchError:
-        said = _last_line(self._log.read_text(errors="replace"))
-        return BenchError(f"{self.name} ended with {self._process.returncode}: {said}")
+        line = _last_line(self._log.read_text(errors="replace"))
+        return BenchError(f"{self.name} exited with {self._process.returncode}: {line}")
 
     async def event(self) -> dict[str, Any]:
         """The next event.
 
-        Raises EOFError when it has ended well, BenchError when it failed.
+        Raises EOFError if it has exited with status 0, BenchError if it failed.
         """
         assert self._process.stdout is not None
         line = await self._process.stdout.readline()
@@ -101,23 +101,24 @@ class Program:
         return event
 
     async def port(self) -> int:
-        """Where it says that it listens."""
+        """The port from its first event."""
         async with asyncio.timeout(START_SECONDS):
             return int((await self.event())["port"])
 
-    def say(self, line: str = "") -> None:
+    def send_line(self, line: str = "") -> None:
+        """Writes a line to its standard input."""
         assert self._process.stdin is not None
         self._process.stdin.write(line.encode() + b"\n")
 
     async def finish(self, patience: float = 5.0) -> None:
-        """Ends its input and waits for it to end by itself."""
+        """Closes its standard input and waits for it to exit."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         async with asyncio.timeout(patience):
             await self._process.wait()
 
     async def end(self, patience: float) -> None:
-        """Asks it to end, and ends it when it does not within so many seconds."""
+        """Terminates it, and kills it after `patience` seconds."""
         if self._process.returncode is not None:
             return
         self._process.terminate()
@@ -134,16 +135,16 @@ async def running(
     *command: str | Path,
     log: Path,
     env: Mapping[str, str] | None = None,
-    talks: bool = True,
+    events: bool = True,
     patience: float = 5.0,
 ) -> AsyncIterator[Program]:
-    """A child for as long as the block lasts. Without `talks` its standard output is log as well."""
+    """A child that runs while the block runs. Without `events` its standard output is part of the log."""
     with log.open("wb") as sink:
         process = await asyncio.create_subprocess_exec(
             *command,
             env=env,
-            stdin=asyncio.subprocess.PIPE if talks else asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE if talks else sink,
+            stdin=asyncio.subprocess.PIPE if events else asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE if events else sink,
             stderr=sink,
             start_new_session=True,
         )
@@ -156,4 +157,4 @@ async def running(
 
 def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:300] if lines else "no word"
+    return lines[-1][:300] if lines else "no output"

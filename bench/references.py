@@ -18,12 +18,12 @@ FLOOR_BYTES = 240
 """The size of the floor's frame."""
 
 ROW_NUMBER = '"title":"change '
-"""What stands before a change's number in a row that `notify_row.sql` says."""
+"""The text before a change's number in a row that `notify_row.sql` sends."""
 
 
 @asynccontextmanager
 async def floor(stand: Stand, clients: int) -> AsyncIterator[Service]:
-    """The C loop; it begins to send at a line on its input."""
+    """The C loop; it starts to send when it reads a line."""
     command = (stand.floor, str(clients), str(FLOOR_BYTES))
     async with running(*command, log=stand.directory / "floor.log") as program:
         yield Service(program, await program.port())
@@ -38,7 +38,7 @@ async def starlette(stand: Stand, url: str) -> AsyncIterator[Service]:
         *command,
         env=os.environ | {"BENCH_DATABASE_URL": url},
         log=stand.directory / "starlette.log",
-        talks=False,
+        events=False,
         patience=2.0,
     ) as program:
         await _listening(program, port)
@@ -56,7 +56,7 @@ async def relay(stand: Stand, url: str) -> AsyncIterator[Service]:
 
 
 def paths(clients: int, company: int = 1) -> list[str]:
-    """The load client's plan for the Starlette loop (and any that asks for nothing)."""
+    """The load client's plan for a server without commands, such as the Starlette loop."""
     return [f"/{uuid(company)}"] * clients
 
 

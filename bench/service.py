@@ -1,4 +1,4 @@
-"""Ours, as an operator would run it: `notifier migrate`, `notifier serve`, tokens."""
+"""Notifier, as an operator runs it: `notifier migrate`, `notifier serve`, tokens."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from bench.postgres import uuid
 from bench.programs import START_SECONDS, BenchError, Program, output, running
 from bench.stand import Stand
 
-SECRET = "the bench signs its own tokens with this"
+SECRET = "the benchmark signs its own tokens with this"
 COMMAND = (sys.executable, "-m", "notifier")
 
 
 def environment(url: str) -> dict[str, str]:
-    """What the command is told; no setting of the caller's gets through."""
+    """The command's environment, without the caller's own NOTIFIER_ variables."""
     kept = {name: text for name, text in os.environ.items() if not name.startswith("NOTIFIER_")}
     return kept | {
         "NOTIFIER_DATABASE_URL": url,
@@ -51,14 +51,14 @@ def conversation(user: int, company: int, *, after: int = -1, epoch: str = "") -
 
 
 def subscribers(clients: int, companies: Iterable[int] = (1,)) -> list[str]:
-    """The conversations of so many users, spread over the companies."""
+    """Plan lines for this number of clients, spread over the companies."""
     among = tuple(companies)
     return [conversation(n // len(among) + 1, among[n % len(among)]) for n in range(clients)]
 
 
 @dataclass(frozen=True)
 class Service:
-    """The running command."""
+    """A running server."""
 
     program: Program
     port: int
@@ -66,7 +66,7 @@ class Service:
 
 @asynccontextmanager
 async def migrated(stand: Stand, template: str | None = None) -> AsyncIterator[str]:
-    """A database with capture, for as long as the block lasts; its URL."""
+    """A database with capture, dropped after the block; yields its URL."""
     copy = stand.cluster.copy("ours", template) if template else stand.cluster.copy("ours")
     async with copy as url:
         await migrate(url)
@@ -75,18 +75,18 @@ async def migrated(stand: Stand, template: str | None = None) -> AsyncIterator[s
 
 @asynccontextmanager
 async def serving(stand: Stand, url: str, **settings: str) -> AsyncIterator[Service]:
-    """`notifier serve` for as long as the block lasts, ready."""
+    """`notifier serve`, ready, while the block runs."""
     port = free_port()
     env = environment(url) | {f"NOTIFIER_{name.upper()}": text for name, text in settings.items()}
     command = (*COMMAND, "serve", "--host", "127.0.0.1", "--port", str(port))
     log = stand.directory / "serve.log"
-    async with running(*command, env=env, log=log, talks=False, patience=2.0) as program:
+    async with running(*command, env=env, log=log, events=False, patience=2.0) as program:
         await _ready(program, port)
         yield Service(program, port)
 
 
 async def _ready(program: Program, port: int) -> None:
-    """Waits until /readyz says 200."""
+    """Waits until /readyz returns 200."""
     deadline = time.monotonic() + START_SECONDS
     while await _status(port) != 200:
         program.check()
@@ -96,15 +96,15 @@ async def _ready(program: Program, port: int) -> None:
 
 
 async def _status(port: int) -> int:
-    """The HTTP status of /readyz; 0 when nobody listens."""
+    """The HTTP status of /readyz; 0 if the port is closed."""
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
     except OSError:
         return 0
     try:
         writer.write(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        words = (await reader.readline()).split()
-        return int(words[1]) if len(words) > 1 else 0
+        fields = (await reader.readline()).split()
+        return int(fields[1]) if len(fields) > 1 else 0
     finally:
         writer.close()
 

@@ -1,4 +1,4 @@
-"""M1, C1, R1: many sockets, what each costs, how fast they come, and come back."""
+"""M1, C1, R1: many sockets: their memory, and how fast they connect and reconnect."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CONNECTING = 2_000
 RETURNING, COMPANIES, BEHIND = 5_000, 10, 100
 SETTLE_SECONDS = 1.0
 
-# Transaction control is no query.
+# Transaction control is not counted.
 QUERIES = """
     SELECT coalesce(sum(calls), 0) FROM pg_stat_statements
     WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
@@ -25,7 +25,7 @@ QUERIES = """
 
 
 async def memory(stand: Stand, target: Service, warm: list[str], idle: list[str]) -> float:
-    """What each of the idle clients, who offer deflate, adds to the server's memory: KiB."""
+    """Server memory per idle client that offers deflate, in KiB."""
     async with load(stand.load, target.port, warm, deflate=True) as first:
         await first.ready()
         await asyncio.sleep(SETTLE_SECONDS)
@@ -37,7 +37,7 @@ async def memory(stand: Stand, target: Service, warm: list[str], idle: list[str]
 
 
 async def measure_memory(stand: Stand, _names: frozenset[str]) -> None:
-    """A fresh process for each run: what was freed once is not asked for again."""
+    """M1: a new process for each run, because freed memory is reused."""
     async with service.migrated(stand) as url, stand.cluster.notifying() as notifying:
         for _ in stand.rounds(2):
             warm, idle = service.subscribers(WARM), service.subscribers(IDLE)
@@ -61,10 +61,10 @@ async def measure_connecting(stand: Stand, _names: frozenset[str]) -> None:
 
 
 async def measure_return(stand: Stand, _names: frozenset[str]) -> None:
-    """R1: 500 clients in each of ten companies come back at once to a notifier that has just started."""
+    """R1: 500 clients in each of ten companies reconnect at once to a node that has just started."""
     async with service.migrated(stand) as url:
         async with service.serving(stand, url) as target:
-            epoch = await _write_what_they_miss(stand, url, target)
+            epoch = await _write_missed_changes(stand, url, target)
         await stand.cluster.execute("CREATE EXTENSION pg_stat_statements", "ours")
         await stand.cluster.execute("ALTER DATABASE ours SET pg_stat_statements.track = 'top'")
         for _ in stand.rounds(2):
@@ -87,8 +87,8 @@ async def measure_return(stand: Stand, _names: frozenset[str]) -> None:
                 stand.table.add("R1q", float(queries))
 
 
-async def _write_what_they_miss(stand: Stand, url: str, target: Service) -> str:
-    """A hundred changes in each company, seen by one client of each; the log's epoch."""
+async def _write_missed_changes(stand: Stand, url: str, target: Service) -> str:
+    """Writes a hundred changes in each company, awaited by one client of each; returns the epoch."""
     plan = service.subscribers(COMPANIES, range(1, COMPANIES + 1))
     async with (
         load(stand.load, target.port, plan, number=OUR_NUMBER, until=BEHIND) as clients,

@@ -1,4 +1,4 @@
-"""The test stand: what every measurement needs to know."""
+"""The test stand: the environment of every measurement."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from bench.table import Table
 
 @dataclass(frozen=True)
 class Stand:
-    """What is running, and how much is to be measured.
+    """The running server and the extent of the measurements.
 
-    `floor` and `load` are the compiled programs, `lacking` says why there are none; `quick` asks
-    for one short run of everything.
+    `floor` and `load` are the compiled programs, `lacking` the reason if there are none; `quick` means
+    one short run of everything.
     """
 
     cluster: Cluster
@@ -34,5 +34,5 @@ class Stand:
         return length / 2 if self.quick else length
 
     def watch(self) -> Watch:
-        """Everything but the bench and its PostgreSQL is noise."""
+        """Counts everything but the benchmark and its PostgreSQL as noise."""
         return Watch(os.getpid(), self.cluster.pid)

@@ -1,4 +1,4 @@
-"""F2's and M1's reference, what one would write first: LISTEN, and a loop of `send_text`.
+"""F2's and M1's reference, the obvious implementation: LISTEN, and a loop of `send_text`.
 
 uvicorn bench.starlette_loop:app       clients connect to /COMPANY
 """

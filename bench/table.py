@@ -1,4 +1,4 @@
-"""The table of DESIGN part 3: its rows, their targets, and what was measured."""
+"""The table: its rows, their targets, and the measured values."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from bench.machine import Noise
 
 @dataclass(frozen=True)
 class Row:
-    """What is measured, and what it must reach: at least (or at most) `target` of `unit`."""
+    """A measure and its target: at least (or at most) `target`, in `unit`."""
 
     name: str
     measure: str
     target: float
     at_least: bool
     unit: str = ""
-    usual: bool = True  # measured also when no row is named
+    usual: bool = True  # measured even if no row is named
 
     def reached(self, value: float) -> bool:
         return value >= self.target if self.at_least else value <= self.target
@@ -32,22 +32,27 @@ class Row:
 ROWS = {
     row.name: row
     for row in (
-        Row("F1", "deliveries/s to 500 sockets, one change at a time / C `send()` loop", 0.8, True),
-        Row("F1c", "the same in CPU per delivery, server / C loop", 1.4, False),
-        Row("F2", "deliveries/s / Starlette loop of `send_text`", 3, True),
-        Row("F3", "bursts of 100 changes / F1's C loop", 5, True),
-        Row("W1", "pgbench, 32 clients: capture and an awake relay / neither", 0.75, True),
+        Row("F1", "deliveries/s to 500 sockets, one change at a time / C `send()` loop", 2.5, True),
+        Row("F1c", "the same in CPU per delivery, server / C loop", 0.3, False),
+        Row("F2", "deliveries/s / Starlette loop of `send_text`", 8, True),
+        Row("F3", "bursts of 100 changes / F1's C loop", 12, True),
+        Row("W1", "pgbench, 32 clients: capture and an awake relay / neither", 0.6, True),
         Row("W2", "the same / a `pg_notify(row)` trigger and its listener", 3, True),
-        Row("W3", "one 100,000-row update: with capture / without", 3, False),
-        Row("L1", "commit → client, idle, median / bare relay + one committed INSERT", 2, False),
-        Row("L2", "commit → client, p99, 500 writes/s, 500 sockets", 50, False, " ms"),
-        Row("T1", "changes/s, sustained, trigger to socket", 20_000, True),
-        Row("M1", "memory per idle subscribed socket, deflate offered", 20, False, " KiB"),
-        Row("C1", "connect + authenticate + setCompany per second", 1_000, True),
-        Row("R1", "5,000 reconnect, each 100 behind: until all are level", 10, False, " s"),
-        Row("R1q", "the same: queries", 50, False),
+        Row("W3", "one 100,000-row update: with capture / without", 2.5, False),
+        Row("L1", "commit → client, idle, median / bare relay + one committed INSERT", 1.3, False),
+        Row("L2", "commit → client, p99, 500 writes/s, 500 sockets", 25, False, " ms"),
+        Row("T1", "changes/s, sustained, trigger to socket", 25_000, True),
+        Row("M1", "memory per idle subscribed socket, deflate offered", 10.5, False, " KiB"),
+        Row("C1", "connect + authenticate + setCompany per second", 2_000, True),
+        Row("R1", "5,000 reconnect, each 100 behind: until all are level", 2, False, " s"),
+        Row("R1q", "the same: queries", 25, False),
         Row(
-            "B3", "1,000,000 rows of one company by COPY: until told", 60, False, " s", usual=False
+            "B3",
+            "1,000,000 rows of one company by COPY: until delivered",
+            60,
+            False,
+            " s",
+            usual=False,
         ),
         Row("B3m", "the same of 1,000 companies, row by row", 60, False, " s", usual=False),
     )
@@ -56,7 +61,7 @@ ROWS = {
 
 @dataclass
 class Samples:
-    """One row's runs: the figure, and the absolute ones that it was made of."""
+    """One row's runs: the values, and the absolute figures behind them."""
 
     values: list[float] = field(default_factory=list)
     beside: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
@@ -64,23 +69,23 @@ class Samples:
 
 @dataclass
 class Table:
-    """What was measured so far."""
+    """The results so far."""
 
     samples: defaultdict[str, Samples] = field(default_factory=lambda: defaultdict(Samples))
     failures: dict[str, str] = field(default_factory=dict)
     noise: list[Noise] = field(default_factory=list)
 
     def add(self, name: str, value: float, noise: Noise | None = None, **beside: float) -> None:
-        """One run's figure; `beside` says what it was made of, in words and numbers."""
+        """Adds one run's value; `beside` has the absolute figures behind it, by name."""
         samples = self.samples[name]
         samples.values.append(value)
-        for word, figure in beside.items():
-            samples.beside[word].append(figure)
+        for label, figure in beside.items():
+            samples.beside[label].append(figure)
         if noise is not None:
             self.noise.append(noise)
 
     def fail(self, name: str, reason: str) -> None:
-        """Why there is no figure (or no further one)."""
+        """Records why there is no value (or no further one)."""
         self.failures[name] = reason
 
     def markdown(self, names: Sequence[str]) -> str:
@@ -92,7 +97,7 @@ class Table:
         return "\n".join((*lines, "", *self._noise()))
 
     def plain(self) -> dict[str, object]:
-        """Everything, for JSON."""
+        """All results, for JSON."""
         return {
             "rows": {
                 name: {
@@ -116,8 +121,8 @@ class Table:
         median = statistics.median(values)
         spread = f"{number(min(values))} - {number(max(values))}"
         made_of = ", ".join(
-            f"{word.replace('_', ' ')} {number(statistics.median(figures))}"
-            for word, figures in samples.beside.items()
+            f"{label.replace('_', ' ')} {number(statistics.median(figures))}"
+            for label, figures in samples.beside.items()
         )
         verdict = "met" if row.reached(median) else "**missed**"
         if row.name in self.failures:
@@ -128,13 +133,13 @@ class Table:
         )
 
     def _noise(self) -> Iterator[str]:
-        for what, shares in (
+        for label, shares in (
             ("stolen by the hypervisor", [noise.stolen for noise in self.noise]),
             ("taken by other processes", [noise.others for noise in self.noise]),
         ):
             if shares:
                 yield (
-                    f"Of the machine, while measuring, {what}: {statistics.median(shares):.0%} "
+                    f"Of the machine, while measuring, {label}: {statistics.median(shares):.0%} "
                     f"({min(shares):.0%} - {max(shares):.0%}).  "
                 )
 

@@ -13,7 +13,7 @@ COMPANIES = 20
 
 
 async def measure(stand: Stand, _names: frozenset[str]) -> None:
-    """One socket in each of twenty companies; transactions of a hundred rows; the rest is waited for."""
+    """T1: one socket in each of twenty companies, transactions of a hundred rows, to the last delivery."""
     async with service.migrated(stand) as url, service.serving(stand, url) as target:
         for _ in stand.rounds(3):
             plan = service.subscribers(COMPANIES, range(1, COMPANIES + 1))

@@ -1,4 +1,4 @@
-"""W1, W2, W3: what capture costs the app's own writes."""
+"""W1, W2, W3: the cost of capture for the application's writes."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from bench.stand import Stand
 CLIENTS = 32
 COMPANIES = 100
 KEPT_UP = 0.5
-"""What a subscriber must have of his company's share when pgbench ends; the share is random."""
+"""Share of its company's changes that the subscriber must have when pgbench ends."""
 
 ROWS_OF_MANY = 100_000
 
 
 @dataclass(frozen=True)
 class Writing:
-    """Transactions a second, and what each cost PostgreSQL and the listener in CPU seconds."""
+    """Transactions a second, and the CPU seconds of PostgreSQL and the listener for each."""
 
     tps: float
     database: float
@@ -33,8 +33,8 @@ class Writing:
 async def write(
     stand: Stand, url: str, clients: int, seconds: float, listener: Program | None = None
 ) -> Writing:
-    """Single-row updates over all events, for so many whole seconds."""
-    seconds = round(seconds)  # pgbench knows no others
+    """Single-row updates over all events, for a whole number of seconds."""
+    seconds = round(seconds)  # pgbench accepts no fractions
     mine = listener.cpu_seconds() if listener else 0.0
     database = stand.cluster.cpu_seconds()
     tps = await stand.cluster.pgbench(url, clients, seconds)
@@ -44,14 +44,14 @@ async def write(
 
 
 async def without(stand: Stand, url: str, clients: int, seconds: float) -> Writing:
-    """When nothing watches the table."""
+    """Without a trigger on the table."""
     return await write(stand, url, clients, seconds)
 
 
 async def captured(stand: Stand, url: str, clients: int, seconds: float) -> Writing:
     """The same with our triggers, an awake relay and one subscriber.
 
-    Raises BenchError when the relay did not keep up: then it has cost too little.
+    Raises BenchError if the relay did not keep up: its cost would be underestimated.
     """
     async with (
         service.serving(stand, url) as target,
@@ -63,7 +63,9 @@ async def captured(stand: Stand, url: str, clients: int, seconds: float) -> Writ
     mark.check()
     expected = writing.tps * round(seconds) / COMPANIES
     if mark.deliveries < expected * KEPT_UP:
-        raise BenchError(f"unsound: {mark.deliveries} of some {expected:.0f} changes were relayed")
+        raise BenchError(
+            f"invalid run: {mark.deliveries} of some {expected:.0f} changes were relayed"
+        )
     return writing
 
 
@@ -106,12 +108,12 @@ async def measure(stand: Stand, names: frozenset[str]) -> None:
 
 
 async def measure_many(stand: Stand, _names: frozenset[str]) -> None:
-    """W3: the statement with its commit, nobody reading."""
+    """W3: the statement with its commit, without a relay."""
     many = "template_many"
     async with stand.cluster.copy(many):
         await stand.cluster.execute((SQL / "fill_many.sql").read_text(), many)
         async with stand.cluster.copy("bare", many) as bare, service.migrated(stand, many) as ours:
-            for url in (bare, ours):  # the first one also grows the table: it does not count
+            for url in (bare, ours):  # the first update also extends the table: not counted
                 await _update_all(url)
             for _ in stand.rounds(3):
                 watch = stand.watch()
@@ -125,7 +127,7 @@ async def _update_all(url: str) -> float:
         await connection.execute("VACUUM events")
         await connection.execute("CHECKPOINT")
         began = time.monotonic()
-        said = await connection.execute("UPDATE events SET title = 'change ' || random()")
+        status = await connection.execute("UPDATE events SET title = 'change ' || random()")
         seconds = time.monotonic() - began
-    assert said == f"UPDATE {ROWS_OF_MANY}"
+    assert status == f"UPDATE {ROWS_OF_MANY}"
     return seconds

@@ -1,5 +1,5 @@
--- The sample: 100 companies with 100 events each; in the first ten everybody works, in the others ten.
--- Ids are numbers in hexadecimal, so that a client can name a row without asking for it.
+-- The sample: 100 companies with 100 events each; in the first ten all users are employees, in the others ten users.
+-- Ids are numbers in hexadecimal, so that a client can name a row without a query.
 INSERT INTO companies (id, name)
 SELECT lpad(to_hex(c), 32, '0')::uuid, 'Company ' || c FROM generate_series(1, 100) AS c;
 

@@ -1,4 +1,4 @@
--- The usual way, and the reference for L1, F2 and W2: the row itself in a NOTIFY.
+-- The usual approach, and the reference for L1, F2 and W2: the row itself in a NOTIFY.
 CREATE FUNCTION notify_row() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM pg_notify('rows', row_to_json(NEW)::text);
