@@ -13,11 +13,11 @@ FROM python:3.13-slim
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin notifier
 COPY --from=build /venv /venv
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1
-# A notifier.toml, if there is one, is mounted here.
+# Mount notifier.toml here, if you use one.
 WORKDIR /etc/notifier
 USER notifier
 EXPOSE 8181
-# The process asks itself, so what name its certificate bears does not matter.
+# A request to the local process, so the certificate's name is not checked.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 CMD ["python", "-c", "\
 import os, ssl, urllib.request\n\
 scheme = 'https' if os.environ.get('NOTIFIER_SSL_CERTFILE') else 'http'\n\

@@ -11,17 +11,17 @@ BIN  := .venv/bin
 CODE := $(wildcard notifier migrations tests bench)
 PIP  := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-# Everything is installed, or what `demo` needs: a third of it. A stamp is old when its lock is newer.
+# Stamps of the complete environment, and of the part that `demo` needs (a third of it). A newer lock file outdates them.
 READY := .venv/.requirements
 RUNS  := .venv/.requirements-demo
 
-# The browser client's tests run on the Node that Playwright's wheel brings: the same version everywhere.
+# The browser client's tests run on the Node in Playwright's wheel: the same version on every machine.
 NODE = $(shell ls .venv/lib/python3*/site-packages/playwright/driver/node 2>/dev/null || command -v node)
 
-# The tests wait more than they work. Each process brings its own PostgreSQL; who has less to do helps the others.
+# The tests mostly wait, so three processes share two cores. Each starts its own PostgreSQL; idle ones take over tests of others.
 PARALLEL := --numprocesses=3 --dist=worksteal
 
-# The tests start hundreds of processes: none shall compile all its modules anew.
+# The tests start hundreds of processes: reuse compiled modules.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
@@ -30,26 +30,26 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(READY) ## make .venv with everything in it, from requirements.lock
+setup: $(READY) ## create .venv with everything in it, from requirements.lock
 
 .venv/.%: %.lock pyproject.toml | $(BIN)/pip
-	@echo "Installing what $*.lock names into .venv; the first time this takes a minute or so."
+	@echo "Installing $*.lock into .venv; the first time this takes about a minute."
 	@$(PIP) install --no-compile --require-hashes --requirement $<
 	@$(PIP) install --no-compile --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-		echo "Python 3.11 or newer is needed. Say which: make $(MAKECMDGOALS) PYTHON=python3.13" >&2; exit 1; }
+		echo "Python 3.11 or newer is needed. Name one: make $(MAKECMDGOALS) PYTHON=python3.13" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
-		echo "This Python cannot make a virtual environment. On Debian and Ubuntu: apt-get install python3-venv" >&2; \
+		echo "This Python cannot create a virtual environment. On Debian and Ubuntu: apt-get install python3-venv" >&2; \
 		exit 1; }
 	@$(PYTHON) -m venv .venv
 
 demo: $(RUNS) ## PostgreSQL, sample company, server and live page  [PORT=8181] [DATA=folder]
 	@$(BIN)/notifier demo --port $(PORT) $(if $(DATA),--data "$(DATA)")
 
-test: $(READY) ## the whole test suite, three at a time, on PostgreSQLs that it brings itself  [ARGS="-k word"]
+test: $(READY) ## the whole test suite, three at a time, on PostgreSQL servers that it starts itself  [ARGS="-k word"]
 	@status=0; \
 	$(if $(ARGS),,$(NODE) --test 'tests/client/**/*.test.mjs' || status=$$?;) \
 	$(BIN)/python -m pytest $(if $(ARGS),$(ARGS),$(PARALLEL)) || status=$$?; \
@@ -61,7 +61,7 @@ check: $(READY) ## format, lint, types, layers
 	$(BIN)/mypy $(CODE)
 	$(BIN)/lint-imports
 
-format: $(READY) ## format the code and mend what ruff can mend
+format: $(READY) ## format the code and apply ruff's fixes
 	$(BIN)/ruff check --fix --exit-zero .
 	$(BIN)/ruff format .
 
@@ -71,16 +71,16 @@ bench: $(READY) ## measure, and print the table of ratios
 chaos: $(READY) ## kill, freeze and cut for a while, and compare with the ledger  [FOR=300] [SEED=n]
 	@NOTIFIER_CHAOS_SECONDS=$(FOR) NOTIFIER_CHAOS_SEED=$(SEED) $(BIN)/python -m pytest -s tests/chaos $(ARGS)
 
-# The environment's say about indexes and caches is heard, and written into no file.
+# Package index and cache come from the environment and are not written into the lock files.
 COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --no-config --universal --python-version 3.11 \
 	--generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links
 
-lock: $(READY) ## resolve pyproject.toml anew into the lock files
+lock: $(READY) ## resolve pyproject.toml into the lock files
 	@$(PIP) install uv
 	@$(COMPILE) --all-extras --group dev > .venv/lock && mv .venv/lock requirements.lock
 	@$(COMPILE) --constraint requirements.lock --group build --extra demo > .venv/lock && mv .venv/lock requirements-demo.lock
 	@$(COMPILE) --constraint requirements.lock --group build > .venv/lock && mv .venv/lock requirements-serve.lock
 
-clean: ## remove what was made, .venv too
+clean: ## remove everything that was built, including .venv
 	rm -rf .venv build dist .coverage htmlcov .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
