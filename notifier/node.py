@@ -26,6 +26,7 @@ from notifier.delivery.stream import Stream
 from notifier.errors import DatabaseError, NotReady, Restart
 from notifier.health import Health
 from notifier.relay.changes import Watched
+from notifier.relay.publisher import PostgresPublisher
 from notifier.relay.relay import Relay
 from notifier.settings import Settings, Watch
 from notifier.transport.endpoint import Endpoint
@@ -84,10 +85,10 @@ class Node:
         )
         self.relay = Relay(
             listen,
+            PostgresPublisher(self.stream.take),
             bulk_limit=settings.bulk_limit,
             retention_hours=settings.retention_hours,
             doorbell=settings.doorbell,
-            deliver=self.stream.take,
         )
         self.admission: Admission[Session] = Admission(
             settings.max_connections,

@@ -11,7 +11,8 @@ from uuid import uuid4
 
 from notifier.database import sql
 from notifier.messages import Message
-from notifier.relay.relay import Relay
+from notifier.relay.publisher import PostgresPublisher
+from notifier.relay.relay import Relay, State
 from tests.databases import Connection, Database
 from tests.waiting import until
 
@@ -40,13 +41,15 @@ class Relayed:
 
     async def start(self) -> None:
         """Returns when it leads."""
-        relay = self.relay = Relay(self.url, deliver=self._deliver, **self._settings)
+        relay = self.relay = Relay(
+            self.url, PostgresPublisher(self._deliver), **self._settings
+        )
         running = self._running = asyncio.create_task(relay.run())
 
         async def leads() -> bool:
             if running.done():
                 running.result()
-            return relay.leading
+            return relay.state is not State.STANDBY
 
         await until(leads)
 

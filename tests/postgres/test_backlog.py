@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from notifier.relay import relay as relays
-from notifier.relay.store import Log
+from notifier.relay.backlog import CHUNK
+from notifier.relay.store import RelayStore
 from tests.databases import Connection, Database
 from tests.postgres.relays import Relayed, heard, types
 from tests.waiting import until
@@ -70,13 +70,13 @@ async def test_b3_a_hundred_thousand_rows_in_one_update_are_told_in_bounded_memo
     """B3: above BULK_LIMIT each company hears one Resync, else each row; chunk by chunk."""
     companies = await companies_with_employees(database, MANY // EACH)
     at_once: list[int] = []
-    store = Log.store
+    append = RelayStore.append
 
-    async def counted(log: Log, to: Any, messages: Sequence[Any], cursor: str | None) -> None:
+    async def counted(store: RelayStore, messages: Sequence[Any], cursor: str | None) -> None:
         at_once.append(len(messages))
-        await store(log, to, messages, cursor)
+        await append(store, messages, cursor)
 
-    monkeypatch.setattr(Log, "store", counted)
+    monkeypatch.setattr(RelayStore, "append", counted)
     relay = make_relay(bulk_limit=limit)
     await relay.start()
     assert await app.execute("UPDATE employees SET name = 'Bob'") == f"UPDATE {MANY}"
@@ -86,7 +86,7 @@ async def test_b3_a_hundred_thousand_rows_in_one_update_are_told_in_bounded_memo
         return bool(told == len(companies))
 
     await until(all_told, seconds=120)
-    assert max(at_once) <= relays.CHUNK + EACH
+    assert max(at_once) <= CHUNK + EACH
     for company in (companies[0], companies[-1]):
         messages = await heard(database, company)
         if limit < EACH:

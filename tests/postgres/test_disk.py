@@ -8,8 +8,8 @@ import json
 import pytest
 
 from notifier.database.schema import migrate
-from notifier.relay import relay as relays
-from notifier.relay.store import REOPENING
+from notifier.relay import maintenance
+from notifier.relay.disk import REOPENING
 from tests.databases import Connection, Database
 from tests.postgres.relays import Relayed, Said, heard, new_company, new_event, place, types
 from tests.waiting import until
@@ -24,7 +24,7 @@ FULL = 1 << 62
 async def small(database: Database, monkeypatch: pytest.MonkeyPatch) -> Database:
     """A database whose log is small; its relay does its chores at every turn."""
     await migrate(database.dsn, max_log_bytes=LIMIT)
-    monkeypatch.setattr(relays, "CHORES_SECONDS", 0.0)
+    monkeypatch.setattr(maintenance, "AWAKE_SECONDS", 0.0)
     return database
 
 
@@ -328,7 +328,7 @@ def decoded(relay: Relayed) -> list[tuple[str, Said]]:
 async def test_old_messages_go_and_positions_stay(
     database: Database, app: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relays, "CHORES_SECONDS", 0.0)
+    monkeypatch.setattr(maintenance, "AWAKE_SECONDS", 0.0)
     company, busy = await new_company(app), await new_company(app)
     relay = Relayed(database, retention_hours=1e-7)
     await relay.start()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
 from notifier.database.schema import migrate
-from notifier.relay import relay as relays
-from notifier.relay.store import Log, Place
+from notifier.relay import backlog, maintenance, reader
+from notifier.relay.disk import Disk
+from notifier.relay.relay import State
+from notifier.relay.store import RelayStore
 from tests.databases import Connection, Database
 from tests.postgres.relays import Relayed, new_company, new_event, types
 from tests.proxy import Proxy
@@ -61,19 +64,19 @@ async def test_writers_never_wait_for_a_relay_that_froze_while_it_emptied_a_tabl
     answers: int,
 ) -> None:
     await migrate(database.dsn, max_log_bytes=64 * MIB)
-    monkeypatch.setattr(relays, "CHORES_SECONDS", 0.0)
-    monkeypatch.setattr(relays, "TURN_BYTES", 64 * 1024)
-    empty, frozen = Log._empty, []
+    monkeypatch.setattr(maintenance, "AWAKE_SECONDS", 0.0)
+    monkeypatch.setattr(maintenance, "ROTATE_BYTES", 64 * 1024)
+    truncate, frozen = Disk._truncate, []
 
-    async def empty_and_freeze(log: Log, which: int, place: Place) -> bool:
+    async def truncate_and_freeze(disk: Disk, which: int) -> bool:
         if answers:
             proxy.freeze_after(answers)
         else:
             proxy.freeze()
         frozen.append(which)
-        return await empty(log, which, place)
+        return await truncate(disk, which)
 
-    monkeypatch.setattr(Log, "_empty", empty_and_freeze)
+    monkeypatch.setattr(Disk, "_truncate", truncate_and_freeze)
     company = await new_company(app)
     await frail.start()
 
@@ -96,22 +99,23 @@ async def test_another_relay_leads_when_one_hangs_within_a_transaction(
     company = await new_company(app)
     other = Relayed(database)
     await frail.start()
-    keep = Log.keep
+    save = RelayStore.save
 
-    async def freeze_and_keep(log: Log, place: Place) -> None:
-        monkeypatch.setattr(Log, "keep", keep)
+    async def freeze_and_save(store: RelayStore, **changes: Any) -> None:
+        monkeypatch.setattr(RelayStore, "save", save)
         proxy.freeze()
-        await keep(log, place)
+        await save(store, **changes)
 
     # A backlog of one page, which is stored in a transaction that ends with the place.
-    monkeypatch.setattr(Log, "keep", freeze_and_keep)
-    monkeypatch.setattr("notifier.relay.store.PAGE", 5)
+    monkeypatch.setattr(RelayStore, "save", freeze_and_save)
+    monkeypatch.setattr(reader, "PAGE", 5)
+    monkeypatch.setattr(backlog, "PAGE", 5)
     async with app.transaction():
         for number in range(10):
             await new_event(app, company, str(number))
 
     async def hangs() -> bool:
-        return Log.keep is keep
+        return RelayStore.save is save
 
     await until(hangs)
     starting = asyncio.create_task(other.start())
@@ -154,7 +158,7 @@ async def test_another_relay_leads_when_the_network_goes_while_one_waits_for_a_l
 async def test_a_relay_whose_backend_is_ended_notices_at_once(
     database: Database, relay: Relayed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relays, "LOOK_SECONDS", 600.0)  # nobody asks
+    monkeypatch.setattr("notifier.relay.relay.LOOK_SECONDS", 600.0)  # nobody asks
     for name in ("notifier relay", "notifier relay reader"):
         await relay.stop()
         await relay.start()
@@ -166,6 +170,6 @@ async def test_a_relay_whose_backend_is_ended_notices_at_once(
         )
 
         async def noticed() -> bool:
-            return relay.relay is not None and not relay.relay.leading
+            return relay.relay is not None and relay.relay.state is State.STANDBY
 
         await until(noticed, every=0.001)

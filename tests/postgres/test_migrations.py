@@ -394,7 +394,7 @@ async def test_a_granted_role_can_relay_and_nothing_more(
 async def test_a_granted_role_can_do_every_chore(
     database: Database, app: Connection, role: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("notifier.relay.relay.CHORES_SECONDS", 0.0)
+    monkeypatch.setattr("notifier.relay.maintenance.AWAKE_SECONDS", 0.0)
     await migrate(database.dsn, grant=role, max_log_bytes=2 * 1024 * 1024)
     relay = Relayed(database, retention_hours=1e-7)
     relay.url = as_role(database.dsn, role)

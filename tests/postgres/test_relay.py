@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from notifier.database.schema import migrate
-from notifier.relay.store import Log
+from notifier.relay.doorbell import Doorbell
 from notifier.settings import CALENDAR, Watch
 from tests.databases import Connection, Database
 from tests.postgres.relays import Relayed, heard, new_company, new_event, place, types
@@ -114,16 +114,16 @@ async def test_a_write_just_before_it_falls_asleep_is_found_before_it_does(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("notifier.relay.relay.LOOK_SECONDS", 600.0)  # only the doorbell wakes it
-    lie_down = Log.lie_down
+    arm = Doorbell.arm
     found: list[bool] = []
 
-    async def lie_down_late(log: Log) -> bool:
+    async def arm_late(doorbell: Doorbell) -> bool:
         if not found:  # awake it is, so this rings nothing
             found.append(True)
             await new_event(app, company)
-        return await lie_down(log)
+        return await arm(doorbell)
 
-    monkeypatch.setattr(Log, "lie_down", lie_down_late)
+    monkeypatch.setattr(Doorbell, "arm", arm_late)
     relay = make_relay()
     await relay.start()
 

@@ -17,7 +17,7 @@ from notifier.delivery import stream
 from notifier.delivery.stream import Stream
 from notifier.demo.postgres import EmbeddedPostgres
 from notifier.relay.changes import Change
-from notifier.relay.store import Log
+from notifier.relay.reader import ChangeReader
 from tests.chaos.local import LocalNode
 from tests.conftest import Connect, Serve
 from tests.databases import Database
@@ -52,18 +52,18 @@ async def test_a_relay_that_makes_no_progress_in_a_backlog_is_found_out(
 ) -> None:
     monkeypatch.setattr(health, "STUCK_SECONDS", 0.5)
     monkeypatch.setattr(stream, "PROBE_SECONDS", 0.1)
-    for module in ("store", "relay"):
+    for module in ("reader", "backlog"):
         monkeypatch.setattr(f"notifier.relay.{module}.PAGE", 25)
-    go_on, changes_of = asyncio.Event(), Log.changes_of
+    go_on, changes_of = asyncio.Event(), ChangeReader.changes_of
     pages: list[object] = []
 
-    async def stick(log: Log, xids: Sequence[int]) -> list[Change]:
+    async def stick(reader: ChangeReader, xids: Sequence[int]) -> list[Change]:
         pages.append(xids)
         if len(pages) > 1:
             await go_on.wait()
-        return await changes_of(log, xids)
+        return await changes_of(reader, xids)
 
-    monkeypatch.setattr(Log, "changes_of", stick)
+    monkeypatch.setattr(ChangeReader, "changes_of", stick)
     calendar = Calendar(database)
     company = await calendar.add_company("u1")
     for _ in range(2):  # a page each

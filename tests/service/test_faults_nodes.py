@@ -20,7 +20,7 @@ from notifier.delivery.session import Session
 from notifier.errors import NotifierError
 from notifier.messages import Message
 from notifier.node import Node
-from notifier.relay.store import DOORBELL
+from notifier.relay.doorbell import DOORBELL
 from notifier.settings import load
 from tests.chaos.local import LocalNode, Voice
 from tests.clients import open_client

@@ -1,0 +1,181 @@
+"""Reads a backlog: more changes than fit into memory at once, page by page."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from itertools import zip_longest
+from typing import NamedTuple
+
+from notifier import metrics
+from notifier.messages import Message
+from notifier.relay.changes import ANY_USER, Change
+from notifier.relay.images import company_named
+from notifier.relay.netting import AnyDraft, Transaction
+from notifier.relay.pipeline import Pipeline
+from notifier.relay.reader import PAGE, PAGE_BYTES, ChangeReader, TransactionSize
+from notifier.relay.rendering import Draft, ResyncDraft
+from notifier.relay.store import RelayStore
+from notifier.relay.writer import Writer
+
+CHUNK = 1000
+"""Messages of a large transaction that are numbered at once."""
+
+PORTION_BYTES = 8 * 1024 * 1024
+"""Bytes of messages in one statement."""
+
+
+class Page(NamedTuple):
+    """Transactions that are read at once; `upto` is the id of the last change of the last one."""
+
+    xids: list[int]
+    upto: int
+    large: bool
+
+
+class Backlog:
+    """Reads up to the checkpoint's target in pages of whole transactions, each stored by itself.
+
+    A page is read while the one before is netted, and while the one before that is stored.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        store: RelayStore,
+        reader: ChangeReader,
+        writer: Writer,
+        bulk_limit: int,
+    ) -> None:
+        self._pipeline = pipeline
+        self._store = store
+        self._reader = reader
+        self._writer = writer
+        self._bulk_limit = bulk_limit
+        self._reading: asyncio.Task[list[Change]] | None = None
+
+    async def read(self, target: str) -> None:
+        """Reads and stores everything that the snapshot `target` sees."""
+        if self._store.checkpoint.target != target:
+            self._store.begin_backlog(target)
+        pages = pages_of(await self._reader.transactions(self._store.checkpoint))
+        for page, next_page in zip_longest(pages, pages[1:]):
+            if page.large:
+                await self._pipeline.stored()
+                await self._store_all(page.upto, self._large(page.xids[0]))
+                continue
+            reading, self._reading = self._reading, None
+            changes = await (reading or self._reader.changes_of(page.xids))
+            if next_page is not None and not next_page.large:
+                self._reading = asyncio.create_task(self._reader.changes_of(next_page.xids))
+            drafts = await self._pipeline.net(changes)
+            await self._pipeline.stored()
+            messages = await self._pipeline.number(drafts)
+            self._pipeline.begin_storing(self._store_page(messages, page.upto))
+        await self._pipeline.stored()
+        await self._pipeline.end_backlog(target)
+
+    async def stop(self) -> None:
+        """Cancels what is being read."""
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
+
+    async def _store_page(self, messages: list[Message], upto: int) -> None:
+        await self._store_all(upto, _once(messages))
+        if messages:
+            self._pipeline.publish(messages)
+
+    async def _store_all(self, upto: int, chunks: AsyncIterator[list[Message]]) -> None:
+        """Stores chunk by chunk, and the checkpoint with them, in one transaction."""
+        async with self._writer.transaction():
+            async for chunk in chunks:
+                for messages in portions_of(chunk):
+                    await self._store.append(messages, None)
+                    metrics.MESSAGES.inc(len(messages))
+            await self._store.save(upto=upto)
+
+    async def _large(self, xid: int) -> AsyncIterator[list[Message]]:
+        """The messages of a transaction that is too large for memory, in chunks."""
+        await self._pipeline.refresh_watches()
+        async for drafts in self._net_large(xid):
+            yield await self._pipeline.number(drafts)
+
+    async def _net_large(self, xid: int) -> AsyncIterator[list[AnyDraft]]:
+        """Nets a large transaction company by company.
+
+        A company with more rows than the bulk limit gets a Resync, and its changes are not read.
+        """
+        bulk = [size for size in await self._reader.weigh(xid) if size.rows > self._bulk_limit]
+        yield [
+            ResyncDraft(name, "bulk", size.at, ANY_USER)
+            for size in bulk
+            if (name := company_named(size.company.encode())) is not None
+        ]
+        shared: list[Change] = []  # changes that concern every company; they come first
+        transaction: Transaction | None = None
+        current: str | None = None
+        drafts: list[AnyDraft] = []
+        without = [size.company for size in bulk]
+        async for company, change in self._reader.by_company(xid, without):
+            if company is None:
+                shared.append(change)
+                continue
+            if transaction is None or company != current:
+                if transaction is None:
+                    yield await self._pipeline.net(shared)
+                else:
+                    drafts += transaction.drafts(self._bulk_limit)
+                if len(drafts) >= CHUNK or _weight(drafts) > PAGE_BYTES:
+                    yield drafts
+                    drafts = []
+                current = company
+                transaction = Transaction(
+                    self._pipeline.watched,
+                    only=company_named(company.encode()) or "",
+                    truncates=[each for each in shared if each.is_truncate],
+                )
+            transaction.add(change)
+        if transaction is None:
+            yield await self._pipeline.net(shared)
+        else:
+            yield drafts + transaction.drafts(self._bulk_limit)
+
+
+def pages_of(transactions: Iterable[TransactionSize]) -> list[Page]:
+    """Groups transactions into pages; one that is more than a page stands alone and is large."""
+    pages: list[Page] = []
+    changes = size = 0
+    for transaction in transactions:
+        changes, size = changes + transaction.changes, size + transaction.bytes
+        if transaction.changes > PAGE or transaction.bytes > PAGE_BYTES:
+            pages.append(Page([transaction.xid], transaction.last, True))
+        elif not pages or pages[-1].large or changes > PAGE or size > PAGE_BYTES:
+            pages.append(Page([transaction.xid], transaction.last, False))
+            changes, size = transaction.changes, transaction.bytes
+        else:
+            pages[-1] = pages[-1]._replace(upto=transaction.last)
+            pages[-1].xids.append(transaction.xid)
+    return pages
+
+
+def portions_of(messages: Sequence[Message]) -> Iterator[list[Message]]:
+    """Cuts messages into portions of at most PORTION_BYTES; a larger message is one of its own."""
+    portion: list[Message] = []
+    size = 0
+    for message in messages:
+        if portion and size + len(message.body) > PORTION_BYTES:
+            yield portion
+            portion, size = [], 0
+        portion.append(message)
+        size += len(message.body)
+    if portion:
+        yield portion
+
+
+def _weight(drafts: Iterable[AnyDraft]) -> int:
+    return sum(len(draft.head) for draft in drafts if isinstance(draft, Draft))
+
+
+async def _once(messages: list[Message]) -> AsyncIterator[list[Message]]:
+    yield messages

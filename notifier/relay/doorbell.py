@@ -1,0 +1,55 @@
+"""The doorbell: how a writer wakes the sleeping relay.
+
+The sleeping relay holds the advisory lock DOORBELL. A writer that cannot share the lock sends a NOTIFY
+(`sql/functions/capture.sql`). NOTIFY serialises commits, so no writer sends one while the relay is awake.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from notifier.database.connections import listener
+from notifier.relay.leadership import Leadership
+
+DOORBELL = 7815279001
+"""The advisory lock; `sql/functions/capture.sql` has the same number."""
+
+
+class Doorbell:
+    """Takes and releases the lock, and receives the rings."""
+
+    def __init__(self, leadership: Leadership) -> None:
+        self._connection = leadership.connection
+        self._writer = leadership.writer
+        self._rung = asyncio.Event()
+        self._armed = False
+
+    async def listen(self) -> None:
+        """Receives rings from now on."""
+        await self._connection.add_listener(
+            "notifier_changes", listener(lambda _payload: self._rung.set())
+        )
+
+    async def arm(self) -> bool:
+        """Makes writers ring from now on. False while the transaction of a writer is open.
+
+        Every writer that did not ring has ended when it returns True, so one more read finds its changes.
+        """
+        self._rung.clear()
+        row = await self._writer.fetchrow("SELECT pg_try_advisory_lock($1)", DOORBELL)
+        self._armed = bool(row and row[0])
+        return self._armed
+
+    async def disarm(self) -> None:
+        """Writers ring no longer."""
+        if self._armed:
+            self._armed = False
+            await self._writer.fetchrow("SELECT pg_advisory_unlock($1)", DOORBELL)
+
+    async def rings(self, seconds: float) -> bool:
+        """Waits for a ring; False where none came in time."""
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._rung.wait()
+        except TimeoutError:
+            return False

@@ -1,0 +1,113 @@
+"""Row images: the JSON that capture stored for a row, read as columns with undecoded values.
+
+A value stays the bytes that PostgreSQL wrote: numbers keep their digits, json columns their escapes,
+and no value can make a message fail.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import lru_cache
+
+import msgspec
+
+from notifier.companies import canonical
+from notifier.messages import COMPANY_LIMIT, JSON
+from notifier.relay.changes import Change, Watched
+
+Row = dict[str, msgspec.Raw]
+"""The columns of a row, each with its value as JSON text."""
+
+Ends = tuple[Row | None, Row | None]
+"""A row before and after; None where the row does not exist."""
+
+_NULL = b"null"
+_decode_row = msgspec.json.Decoder(Row).decode
+
+
+class Unattributable(Exception):
+    """A change cannot be attributed to a company: its image lacks that column, or is not JSON."""
+
+
+def read_images(change: Change, watch: Watched) -> tuple[Row | None, Row | None, bool]:
+    """The rows before and after, and whether only key and company could be read.
+
+    Raises Unattributable where key or company are missing.
+    """
+    try:
+        old, new, keys_only = _row(change.old), _row(change.new), False
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        old, new, keys_only = _keys(change.old, watch), _keys(change.new, watch), True
+    if old is None and new is None:  # capture could not read the keys either
+        raise Unattributable(watch.entity)
+    for row in (old, new):
+        if row is not None and (watch.key not in row or watch.company not in row):
+            raise Unattributable(watch.entity)
+    return old, new, keys_only
+
+
+def _row(image: JSON | None) -> Row | None:
+    if image is None:
+        return None
+    image.decode()  # the JSON decoder does not validate the UTF-8 of values that it skips
+    return _decode_row(image)
+
+
+_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[][{},:]|[^][{},:"\s]+', re.DOTALL)
+
+
+def _keys(image: JSON | None, watch: Watched) -> Row | None:
+    """Key and company of an image that JSON decoders refuse.
+
+    It may hold half of a surrogate pair, invalid UTF-8, or a thousand nested brackets.
+    """
+    if image is None:
+        return None
+    image = image.decode(errors="replace").encode()
+    row: Row = {}
+    column, start, depth = "", 0, 0
+    for token in _TOKEN.finditer(image):
+        mark = token[0]
+        if depth == 1 and mark in (b",", b"}"):
+            row[column] = msgspec.Raw(image[start : token.start()].strip())
+        if mark in (b"{", b"["):
+            depth += 1
+        elif mark in (b"}", b"]"):
+            depth -= 1
+        elif depth == 1 and mark == b":":
+            column = json.loads(image[start : token.start()])
+        if depth == 1 and mark in (b"{", b",", b":"):
+            start = token.end()
+    return {name: row[name] for name in (watch.key, watch.company) if name in row}
+
+
+def company_of(row: Row | None, watch: Watched) -> str | None:
+    """The company that a row belongs to; None where there is no row, or it has no company."""
+    if row is None:
+        return None
+    value = bytes(row[watch.company])
+    return None if value == _NULL else company_named(value)
+
+
+@lru_cache(maxsize=10_000)
+def company_named(value: bytes) -> str | None:
+    """The company id in a JSON value; None for one that no client can subscribe to."""
+    try:
+        name = msgspec.json.decode(value, type=str) if value[:1] == b'"' else value.decode()
+    except msgspec.DecodeError:
+        return None
+    return canonical(name) if 0 < len(name) <= COMPANY_LIMIT and "\0" not in name else None
+
+
+def user_of(row: Row | None, watch: Watched) -> str | None:
+    """The user to whom a row gives access; None where it gives access to no user."""
+    if row is None or watch.member is None:
+        return None
+    value = bytes(row.get(watch.member, _NULL))
+    if value == _NULL:
+        return None
+    name = msgspec.json.decode(value, type=str) if value[:1] == b'"' else value.decode()
+    return (
+        None if "\0" in name else name
+    )  # only a json column can hold NUL; PostgreSQL's text cannot

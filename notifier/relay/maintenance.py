@@ -1,0 +1,70 @@
+"""Maintenance between batches: room on disk, recovery from a full log, watches that changed."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+import structlog
+
+from notifier import metrics
+from notifier.relay.changes import ANY_USER, EVERY_COMPANY
+from notifier.relay.disk import REOPENING, Disk
+from notifier.relay.pipeline import Pipeline
+from notifier.relay.rendering import ResyncDraft
+from notifier.relay.store import RelayStore
+
+AWAKE_SECONDS, ASLEEP_SECONDS = 1.0, 6.0
+"""How often maintenance is due."""
+
+ROTATE_BYTES = 8 * 1024 * 1024
+"""Bytes of a table of changes from which on it is rotated out and emptied."""
+
+_log = structlog.get_logger("notifier.relay")
+
+
+class Maintenance:
+    """Runs when it is due, between two batches, so that it never races with one."""
+
+    def __init__(
+        self, pipeline: Pipeline, store: RelayStore, disk: Disk, retention_hours: float
+    ) -> None:
+        self._pipeline = pipeline
+        self._store = store
+        self._disk = disk
+        self._retention_hours = retention_hours
+        self._done_at = 0.0
+
+    async def run(self, *, asleep: bool = False) -> None:
+        """Does all of it, if it is due."""
+        now = time.monotonic()
+        if now < self._done_at + (ASLEEP_SECONDS if asleep else AWAKE_SECONDS):
+            return
+        await self._pipeline.stored()
+        self._done_at = now
+        if not await self.recover_from_overflow():
+            await self._resync_after_overflow()
+        await self._pipeline.refresh_watches()
+        used, limit = await self._disk.sizes()
+        metrics.LOG_BYTES.set(used)
+        metrics.LOG_LIMIT_BYTES.set(limit)
+        await self._disk.rotate(min(ROTATE_BYTES, limit // 8))
+        await self._disk.prune(self._retention_hours, limit // 2)
+
+    async def recover_from_overflow(self) -> bool:
+        """If capture has stopped storing, lets it store again, in a new epoch. Whether it had stopped."""
+        if self._store.checkpoint.unsettled != REOPENING and not await self._disk.is_full():
+            return False
+        _log.error("the log was full and changes were dropped: a new epoch begins")
+        await self._store.save(unsettled=REOPENING)  # if this relay ends here, the next one goes on
+        await self._store.save(unsettled=await self._disk.reopen())
+        await self._pipeline.begin_epoch("overflow")
+        return True
+
+    async def _resync_after_overflow(self) -> None:
+        """A Resync once every transaction has ended that may have dropped changes after the new epoch."""
+        unsettled = self._store.checkpoint.unsettled
+        if unsettled is not None and await self._disk.all_ended_before(unsettled):
+            draft = ResyncDraft(EVERY_COMPANY, "overflow", datetime.now(UTC), ANY_USER)
+            await self._pipeline.send([draft])
+            await self._store.save(unsettled=None)

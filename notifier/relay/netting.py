@@ -1,0 +1,211 @@
+"""Nets the changes of each transaction: one message per row and company, however often it was written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from operator import attrgetter, itemgetter
+
+from notifier.relay.changes import ANY_USER, EVERY_COMPANY, Change, Watched
+from notifier.relay.images import Ends, Row, Unattributable, company_of, read_images, user_of
+from notifier.relay.rendering import Draft, ResyncDraft, render
+
+MAX_RUNS = 32
+"""Nested triggers leave fewer open runs; images that do not fit together could leave any number."""
+
+AnyDraft = Draft | ResyncDraft
+
+_order = itemgetter(0)
+
+
+def net(
+    changes: Sequence[Change], watched: dict[str, Watched], bulk_limit: int
+) -> tuple[list[AnyDraft], int]:
+    """The messages of whole transactions, in the order of `changes`, and how many changes had no company.
+
+    `changes` must hold the changes of each transaction side by side, in the order of their ids.
+    """
+    drafts: list[AnyDraft] = []
+    unattributed = 0
+    for _, group in groupby(changes, key=attrgetter("xid")):
+        transaction = Transaction(watched)
+        for change in group:
+            transaction.add(change)
+        drafts += transaction.drafts(bulk_limit)
+        unattributed += transaction.unattributed
+    return drafts, unattributed
+
+
+class _NetChange:
+    """What a transaction did to one row, as one company sees it.
+
+    The write of a nested trigger may be captured before the write that fired the trigger: capture runs
+    in the order of trigger names. So the steps do not come in order, and each is put where it fits.
+    """
+
+    __slots__ = ("_runs", "actor", "at", "first", "last", "partial")
+
+    def __init__(self, change: Change) -> None:
+        self._runs: list[Ends] = []
+        self.first = self.last = change.id
+        self.at = change.at
+        self.actor = change.actor
+        self.partial = False
+
+    def step(self, old: Row | None, new: Row | None) -> None:
+        """Adds a step: it continues the run that ends with `old` and joins the one that begins with `new`."""
+        runs = self._runs
+        for number in reversed(range(len(runs))):
+            if runs[number][1] == old:
+                old = runs.pop(number)[0]
+                break
+        for number in range(len(runs)):
+            if runs[number][0] == new:
+                new = runs.pop(number)[1]
+                break
+        runs.append((old, new))
+        if len(runs) > MAX_RUNS:
+            runs[:] = [(runs[0][0], new)]
+
+    def ends(self) -> Ends:
+        """The row before and after. A run that returns to its beginning lies within another one."""
+        runs = [(old, new) for old, new in self._runs if old != new] or self._runs[-1:]
+        return runs[0][0], runs[-1][1]
+
+    def order(self, ends: Ends) -> int:
+        """The change by which the message is ordered: the last one of a deletion, else the first."""
+        old, new = ends
+        return self.last if new is None and old is not None else self.first
+
+
+class Transaction:
+    """Collects the changes of one transaction and nets them per company and row.
+
+    `only`: the one company to look at; None: all. `truncates`: TRUNCATEs of the transaction, in the order
+    of their ids, for which the Resync is sent elsewhere: they only discard what was done before them.
+    """
+
+    def __init__(
+        self,
+        watched: dict[str, Watched],
+        only: str | None = None,
+        truncates: Iterable[Change] = (),
+    ) -> None:
+        self._watched = watched
+        self._only = only
+        self._truncates = list(truncates)
+        self._rows: dict[tuple[str, str, bytes], _NetChange] = {}
+        self._resync: tuple[int, ResyncDraft] | None = None
+        self.unattributed = 0
+
+    def add(self, change: Change) -> None:
+        """Takes the next change, in the order of ids."""
+        while self._truncates and self._truncates[0].id < change.id:
+            self._discard(self._truncates.pop(0).entity)
+        watch = self._watched.get(change.entity)
+        if watch is None:  # no longer watched
+            return
+        if change.is_truncate:
+            self._discard(change.entity)
+            self._resync_all(change, "truncate", watch.grants)
+            return
+        try:
+            old, new, keys_only = read_images(change, watch)
+        except Unattributable:
+            self.unattributed += 1
+            self._resync_all(change, "overflow", True)
+            return
+        if keys_only:
+            change = change._replace(partial=True)
+        if old is not None and new is not None and old[watch.key] != new[watch.key]:
+            self._apply(change, watch, old, None)
+            self._apply(change, watch, None, new)
+        else:
+            self._apply(change, watch, old, new)
+
+    def _discard(self, entity: str) -> None:
+        """A TRUNCATE undoes what was done to the entity's rows before it."""
+        for name in [name for name in self._rows if name[1] == entity]:
+            del self._rows[name]
+
+    def _resync_all(self, change: Change, reason: str, grants: bool) -> None:
+        """Every company gets one Resync per transaction, at the last change that causes it."""
+        revoking = grants or (self._resync is not None and bool(self._resync[1].revokes))
+        revokes = ANY_USER if revoking else ()
+        self._resync = change.id, ResyncDraft(EVERY_COMPANY, reason, change.at, revokes)
+
+    def _apply(self, change: Change, watch: Watched, old: Row | None, new: Row | None) -> None:
+        """One write of one row. Each company sees only the images that belong to it."""
+        old_company = company_of(old, watch)
+        new_company = company_of(new, watch)
+        if old_company is not None:
+            self._step(change, old_company, watch, old, new if old_company == new_company else None)
+        if new_company is not None and new_company != old_company:
+            self._step(change, new_company, watch, None, new)
+
+    def _step(
+        self, change: Change, company: str, watch: Watched, old: Row | None, new: Row | None
+    ) -> None:
+        row = old if old is not None else new
+        if row is None or (self._only is not None and company != self._only):
+            return
+        name = (company, watch.entity, bytes(row[watch.key]))
+        net_change = self._rows.get(name)
+        if net_change is None:
+            net_change = self._rows[name] = _NetChange(change)
+        net_change.step(old, new)
+        net_change.last = change.id
+        net_change.at = change.at
+        net_change.actor = change.actor
+        net_change.partial = net_change.partial or change.partial
+
+    def drafts(self, bulk_limit: int) -> list[AnyDraft]:
+        """The net messages; a company with more than `bulk_limit` of them gets one Resync instead."""
+        by_company: dict[str, list[tuple[int, AnyDraft]]] = {}
+        lost: dict[str, set[str]] = {}
+        kept: dict[str, set[str]] = {}
+        for (company, entity, _), row in self._rows.items():
+            watch = self._watched[entity]
+            ends = row.ends()
+            draft = render(
+                watch, ends, company=company, at=row.at, actor=row.actor, partial=row.partial
+            )
+            if watch.grants:
+                losers, keepers = lost.setdefault(company, set()), kept.setdefault(company, set())
+                _collect_access(watch, row.partial, ends, losers, keepers)
+            if draft is not None:
+                by_company.setdefault(company, []).append((row.order(ends), draft))
+        drafts: list[tuple[int, AnyDraft]] = []
+        for company, unordered in by_company.items():
+            ordered = sorted(unordered, key=_order)
+            if len(ordered) > bulk_limit:
+                order, last = ordered[-1]
+                ordered = [(order, ResyncDraft(company, "bulk", last.at))]
+            if company in lost and (revoked := lost[company] - kept[company]):
+                order, last = ordered[-1]
+                ordered[-1] = (order, last._replace(revokes=tuple(sorted(revoked))))
+            drafts += ordered
+        if self._resync is not None:
+            drafts.append(self._resync)
+        if len(drafts) > 1:
+            drafts.sort(key=_order)
+        return [draft for _, draft in drafts]
+
+
+def _collect_access(
+    watch: Watched, partial: bool, ends: Ends, lost: set[str], kept: set[str]
+) -> None:
+    """Adds the users who lose the company by this row, and those who have it by this row afterwards."""
+    old, new = ends
+    if watch.key == watch.company:
+        if old is not None and new is None:
+            lost.update(ANY_USER)
+    elif watch.member is not None:
+        if partial and old is not None:
+            lost.update(ANY_USER)
+            return
+        before, after = user_of(old, watch), user_of(new, watch)
+        if before is not None and before != after:
+            lost.add(before)
+        if after is not None:
+            kept.add(after)

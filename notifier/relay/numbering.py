@@ -1,0 +1,72 @@
+"""Numbers drafts: each message gets the next position of its company and the next seq of the log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+
+from notifier import metrics
+from notifier.messages import Message
+from notifier.relay.changes import EVERY_COMPANY
+from notifier.relay.netting import AnyDraft
+from notifier.relay.rendering import Draft, ResyncDraft
+from notifier.relay.store import RelayStore
+
+HEADS_LIMIT = 100_000
+"""Companies whose last position is kept in memory."""
+
+
+class Numbering:
+    """Knows the last position of each company; loads those that it does not know yet."""
+
+    def __init__(self, store: RelayStore) -> None:
+        self._store = store
+        self._heads: dict[str, int] = {}
+
+    def clear(self) -> None:
+        """Forgets all positions: a new epoch counts from 1."""
+        self._heads.clear()
+
+    async def number(self, drafts: Sequence[AnyDraft]) -> list[Message]:
+        """The messages, in the order of `drafts`. Every message before must be stored already."""
+        companies = {draft.company for draft in drafts}
+        known: list[str] = []
+        if EVERY_COMPANY in companies:
+            companies.remove(EVERY_COMPANY)
+            known = sorted(companies.union(await self._store.companies()))
+            companies.update(known)
+        await self._load(companies)
+        checkpoint = self._store.checkpoint
+        now = datetime.now(UTC)
+        messages: list[Message] = []
+        for seq, (draft, company) in enumerate(_addressed(drafts, known), checkpoint.seq + 1):
+            position = self._heads[company] = self._heads[company] + 1
+            if isinstance(draft, ResyncDraft):
+                metrics.RESYNCS.labels(draft.reason).inc()
+                body = draft.body(company, checkpoint.epoch, position)
+            else:
+                if draft.partial:
+                    metrics.PARTIAL.inc()
+                body = draft.body(position)
+            messages.append(Message(seq, company, position, draft.at, now, body, draft.revokes))
+        return messages
+
+    async def _load(self, companies: set[str]) -> None:
+        unknown = companies - self._heads.keys()
+        if unknown and len(self._heads) > HEADS_LIMIT:
+            self._heads.clear()
+            unknown = companies
+        if unknown:
+            self._heads.update(await self._store.heads(unknown))
+
+
+def _addressed(
+    drafts: Sequence[AnyDraft], known: Sequence[str]
+) -> Iterator[tuple[Draft | ResyncDraft, str]]:
+    """Each draft with its company; one for every company with each of them."""
+    for draft in drafts:
+        if draft.company == EVERY_COMPANY:
+            for company in known:
+                yield draft, company
+        else:
+            yield draft, draft.company

@@ -1,0 +1,162 @@
+"""The pipeline: read changes, net and render them, number the messages, store and publish them.
+
+While one batch is stored, the next one is read and netted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from typing import Any, NamedTuple
+
+import structlog
+
+from notifier import metrics
+from notifier.messages import Message
+from notifier.relay.changes import Change, Watched
+from notifier.relay.netting import AnyDraft, net
+from notifier.relay.numbering import Numbering
+from notifier.relay.publisher import Publisher
+from notifier.relay.reader import ChangeReader
+from notifier.relay.store import RelayStore
+
+INLINE_LIMIT = 200
+"""Up to this many changes are netted on the event loop (about 5 ms); more go to a thread."""
+
+_log = structlog.get_logger("notifier.relay")
+
+
+class TooMuch(NamedTuple):
+    """There are more changes than a page: they are a backlog up to the snapshot `target`."""
+
+    target: str
+
+
+class Pipeline:
+    """Turns changes into stored messages. At most one batch is being stored at any time."""
+
+    def __init__(
+        self, store: RelayStore, reader: ChangeReader, publisher: Publisher, bulk_limit: int
+    ) -> None:
+        self._store = store
+        self._reader = reader
+        self._publisher = publisher
+        self._bulk_limit = bulk_limit
+        self._numbering = Numbering(store)
+        self._read_until = ""  # the snapshot of the last read; what it sees may not be stored yet
+        self._storing: asyncio.Task[None] | None = None
+        self.watched: dict[str, Watched] = {}
+
+    async def start(self) -> None:
+        """Loads the checkpoint, and begins an epoch where the log cannot be continued."""
+        reason = await self._store.load()
+        await self.refresh_watches()
+        self._read_until = self._store.checkpoint.cursor
+        if reason is not None:
+            await self.begin_epoch(reason)
+
+    async def stop(self) -> None:
+        """Cancels what is being stored."""
+        if self._storing is not None:
+            self._storing.cancel()
+            await asyncio.gather(self._storing, return_exceptions=True)
+
+    async def take(self) -> int | TooMuch:
+        """Reads the new changes and begins to store their messages; the number of changes."""
+        snapshot, changes = await self._reader.read_new(self._read_until)
+        if changes is None:
+            await self.stored()
+            return TooMuch(snapshot)
+        if not changes:
+            if self._storing is None or self._storing.done():
+                await self.stored()
+                self._store.nothing_until(snapshot)
+            self._read_until = snapshot
+            return 0
+        drafts = await self.net(changes)
+        await self.stored()
+        messages = await self.number(drafts)
+        self._read_until = snapshot
+        if messages:
+            self.begin_storing(self._append(messages, snapshot))
+            await asyncio.sleep(0)  # the statement is sent before the next read
+        else:
+            await self._store.save(cursor=snapshot)  # else probes would count the changes as unread
+        return len(changes)
+
+    async def _append(self, messages: Sequence[Message], cursor: str) -> None:
+        await self._store.append(messages, cursor)
+        metrics.BATCHES.inc()
+        metrics.MESSAGES.inc(len(messages))
+        self.publish(messages)
+
+    # --- steps, which backlog and maintenance use too
+
+    async def net(self, changes: Sequence[Change]) -> list[AnyDraft]:
+        """The messages of whole transactions, in the order of their last changes.
+
+        A transaction that waited for a row lock of another one therefore comes after it.
+        """
+        metrics.CHANGES.inc(len(changes))
+        if not self.watched.keys() >= {change.entity for change in changes}:
+            await self.refresh_watches()  # the table may be watched since a moment ago
+        last = {change.xid: change.id for change in changes}
+        ordered = sorted(changes, key=lambda change: (last[change.xid], change.id))
+        if len(ordered) > INLINE_LIMIT:
+            drafts, unattributed = await asyncio.to_thread(
+                net, ordered, self.watched, self._bulk_limit
+            )
+        else:
+            drafts, unattributed = net(ordered, self.watched, self._bulk_limit)
+        if unattributed:
+            metrics.BROKEN.inc(unattributed)
+            _log.error(
+                "changes without key or company: every company gets a Resync", changes=unattributed
+            )
+        return drafts
+
+    async def number(self, drafts: Sequence[AnyDraft]) -> list[Message]:
+        """The messages of the drafts. Every message before must be stored already."""
+        return await self._numbering.number(drafts)
+
+    def begin_storing(self, storing: Coroutine[Any, Any, None]) -> None:
+        """Lets `storing` run while the next changes are read; `stored` waits for it."""
+        self._storing = asyncio.create_task(storing)
+
+    async def stored(self) -> None:
+        """Waits until the batch before is stored; raises what it failed with."""
+        storing, self._storing = self._storing, None
+        if storing is not None:
+            await storing
+
+    def publish(self, messages: Sequence[Message]) -> None:
+        """Hands stored messages to the nodes."""
+        self._publisher.publish(self._store.checkpoint.epoch, messages)
+
+    # --- what happens between batches
+
+    async def send(self, drafts: Sequence[AnyDraft]) -> None:
+        """Stores messages that come from no change."""
+        messages = await self.number(drafts)
+        if messages:
+            await self._append(messages, self._store.checkpoint.cursor)
+
+    async def end_backlog(self, target: str) -> None:
+        """Everything up to the snapshot `target` is stored."""
+        self._read_until = target
+        await self._store.save(cursor=target, target=None, upto=0)
+
+    async def refresh_watches(self) -> None:
+        """Loads the watched tables anew: `notifier migrate` may have changed them."""
+        self.watched = await self._store.load_watches()
+
+    async def begin_epoch(self, reason: str) -> None:
+        """Begins an empty log; every known company has a Resync in it."""
+        before = self._store.checkpoint.seq
+        await self._store.begin_epoch(reason)
+        checkpoint = self._store.checkpoint
+        metrics.RESYNCS.labels(reason).inc(checkpoint.seq - before)
+        self._numbering.clear()
+        self._read_until = checkpoint.cursor
+        await self._store.save()
+        _log.warning("a new epoch begins", epoch=checkpoint.epoch, reason=reason)

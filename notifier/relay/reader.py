@@ -1,0 +1,104 @@
+"""Reads captured changes, on a connection of its own, while the writer stores the batch before."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from notifier.database import sql
+from notifier.database.connections import DEADLINE_SECONDS, Connection
+from notifier.relay.changes import Change
+from notifier.relay.store import Checkpoint
+
+PAGE = 2000
+"""Changes that are held in memory at once."""
+
+PAGE_BYTES = 32 * 1024 * 1024
+"""The limit for the bytes of their images."""
+
+PAGE_SECONDS = 60.0
+BACKLOG_SECONDS = 600.0
+"""Deadline of a statement that reads a whole backlog or a whole transaction."""
+
+
+class TransactionSize(NamedTuple):
+    """A transaction of a backlog: `last` is the id of its last change."""
+
+    xid: int
+    last: int
+    changes: int
+    bytes: int
+
+
+class CompanySize(NamedTuple):
+    """The rows of a company (its id as JSON) in a large transaction, and the time of the last change."""
+
+    company: str
+    rows: int
+    at: datetime
+
+
+class ChangeReader:
+    """Reads changes. Raises the driver's exceptions."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def read_new(self, cursor: str) -> tuple[str, list[Change] | None]:
+        """The present snapshot, and the changes that became visible since the snapshot `cursor`.
+
+        None instead of changes: there are more than a page of them.
+        """
+        rows = await self._connection.fetch(
+            sql.query("read_changes"), cursor, PAGE + 1, PAGE_BYTES, timeout=DEADLINE_SECONDS * 4
+        )
+        if rows[0][1] is None:
+            return rows[0][0], []
+        if len(rows) > PAGE or rows[-1]["bytes"] >= PAGE_BYTES:
+            return rows[0][0], None
+        return rows[0][0], [Change(*tuple(row)[1:-1]) for row in rows]
+
+    async def transactions(self, checkpoint: Checkpoint) -> list[TransactionSize]:
+        """The transactions of the backlog that are still to be read, in the order of `last`."""
+        rows = await self._connection.fetch(
+            sql.query("transactions"),
+            checkpoint.cursor,
+            checkpoint.target,
+            checkpoint.upto,
+            timeout=BACKLOG_SECONDS,
+        )
+        return [TransactionSize(*row) for row in rows]
+
+    async def changes_of(self, xids: Sequence[int]) -> list[Change]:
+        """All changes of some transactions, in the order of ids."""
+        rows = await self._connection.fetch(
+            sql.query("transaction_changes"), list(xids), timeout=PAGE_SECONDS
+        )
+        return [Change(*tuple(row)) for row in rows]
+
+    async def weigh(self, xid: int) -> list[CompanySize]:
+        """The companies of a large transaction."""
+        rows = await self._connection.fetch(
+            sql.query("weigh_transaction"), xid, timeout=BACKLOG_SECONDS
+        )
+        return [CompanySize(*row) for row in rows]
+
+    async def by_company(
+        self, xid: int, without: Sequence[str]
+    ) -> AsyncIterator[tuple[str | None, Change]]:
+        """The changes of a large transaction by company, a few hundred in memory at once.
+
+        Changes that concern every company come first, with None. Companies in `without` are left out.
+        """
+        async with self._connection.transaction():
+            cursor = self._connection.cursor(
+                sql.query("company_changes"),
+                xid,
+                list(without),
+                prefetch=500,
+                timeout=BACKLOG_SECONDS,
+            )
+            async for row in cursor:
+                company, *change = tuple(row)
+                yield company, Change(*change)

@@ -1,0 +1,4 @@
+-- Gives the log of a copied database an epoch of its own.
+UPDATE notifier.log
+SET system = notifier.system(), epoch = substr(md5(gen_random_uuid()::text), 1, 12)
+RETURNING epoch

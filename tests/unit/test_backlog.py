@@ -1,0 +1,64 @@
+"""How a backlog is cut: transactions into pages, messages into statements."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from notifier.messages import Message
+from notifier.relay import backlog
+from notifier.relay.backlog import Page, pages_of, portions_of
+from notifier.relay.reader import PAGE, PAGE_BYTES, TransactionSize
+
+NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+
+def sizes(*counts: int, size: int = 1) -> list[TransactionSize]:
+    """Transactions with so many changes, numbered from 1."""
+    return [TransactionSize(xid, 10 * xid, count, size) for xid, count in enumerate(counts, 1)]
+
+
+def test_transactions_share_a_page_up_to_the_limit() -> None:
+    assert pages_of(sizes(PAGE - 1, 1, 1)) == [Page([1, 2], 20, False), Page([3], 30, False)]
+
+
+def test_a_transaction_that_is_more_than_a_page_is_large_and_alone() -> None:
+    assert pages_of(sizes(1, PAGE + 1, 1)) == [
+        Page([1], 10, False),
+        Page([2], 20, True),
+        Page([3], 30, False),
+    ]
+    assert [page.large for page in pages_of(sizes(PAGE))] == [False]
+
+
+def test_bytes_count_as_well() -> None:
+    half = PAGE_BYTES // 2
+    assert [page.xids for page in pages_of(sizes(1, 1, 1, size=half))] == [[1, 2], [3]]
+    assert [page.large for page in pages_of(sizes(1, size=PAGE_BYTES + 1))] == [True]
+
+
+@given(st.lists(st.integers(1, 2 * PAGE), max_size=30))
+def test_pages_hold_every_transaction_once_in_order(counts: list[int]) -> None:
+    pages = pages_of(sizes(*counts))
+    assert [xid for page in pages for xid in page.xids] == list(range(1, len(counts) + 1))
+    for page in pages:
+        assert page.upto == 10 * page.xids[-1]
+        changes = sum(counts[xid - 1] for xid in page.xids)
+        assert page.large == (changes > PAGE)
+        assert not page.large or len(page.xids) == 1
+
+
+@given(st.lists(st.integers(0, 25), max_size=20))
+def test_portions_hold_every_message_once_and_at_most_the_limit(lengths: list[int]) -> None:
+    messages = [
+        Message(seq, "c", seq, NOON, NOON, b"x" * length) for seq, length in enumerate(lengths)
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backlog, "PORTION_BYTES", 20)
+        portions = list(portions_of(messages))
+    assert [message for portion in portions for message in portion] == messages
+    for portion in portions:
+        assert len(portion) == 1 or sum(len(message.body) for message in portion) <= 20
