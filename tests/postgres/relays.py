@@ -41,9 +41,7 @@ class Relayed:
 
     async def start(self) -> None:
         """Returns when it leads."""
-        relay = self.relay = Relay(
-            self.url, PostgresPublisher(self._deliver), **self._settings
-        )
+        relay = self.relay = Relay(self.url, PostgresPublisher(self._deliver), **self._settings)
         running = self._running = asyncio.create_task(relay.run())
 
         async def leads() -> bool:
