@@ -14,7 +14,8 @@ import asyncpg
 
 from bench import machine
 from bench.programs import BenchError, output
-from notifier.demo.postgres import EmbeddedPostgres, binaries
+from notifier.demo.postgres import EmbeddedPostgres
+from notifier.demo.programs import binaries
 
 Connection: TypeAlias = "asyncpg.Connection[Any]"
 

@@ -1,7 +1,7 @@
-"""The app of `notifier demo`: reads and writes the calendar in plain SQL, as any app would.
+"""The application of `notifier demo`: reads and writes the calendar in plain SQL, as any would.
 
-It knows nothing of messages. What the page shows of its own writes comes back to it over the socket.
-Nobody is asked who they are: this is for a demo on one machine, and `serve` does not have it.
+It knows nothing of messages: the page receives its own writes over the socket. There is no access
+control, because the demo serves one machine only; `notifier serve` does not have these routes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from notifier.errors import DatabaseError
 
 BODY_LIMIT = 64 * 1024
 INTEGRITY = "23"
-"""How the SQLSTATE of a violated constraint begins."""
+"""The SQLSTATE class of a violated constraint."""
 
 Line: TypeAlias = Annotated[str, Meta(min_length=1, max_length=200)]
 Text: TypeAlias = Annotated[str, Meta(max_length=2000)]
@@ -57,7 +57,7 @@ TABLES: dict[str, tuple[type[Entity], frozenset[str]]] = {
     "events": (Event, frozenset({"company_id", "title", "starts_at", "ends_at"})),
     "employees": (Employee, frozenset({"company_id", "name"})),
 }
-"""What is in a table, and what an insert must give."""
+"""The properties of a table, and the columns that an insert has to set."""
 
 COMPANIES = """
     SELECT id AS company_id, name, time_zone,
@@ -77,13 +77,13 @@ EVENTS = """
 
 
 class Row(Protocol):
-    """A row of the database's."""
+    """A row of a query."""
 
     def items(self) -> Iterable[tuple[str, Any]]: ...
 
 
 class Refused(Exception):
-    """The request cannot be done; the client reads why."""
+    """The request cannot be fulfilled; the message goes to the client."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -130,14 +130,15 @@ def routes(database_url: str, token: Callable[[str], str]) -> list[BaseRoute]:
 
 
 async def _state(connection: Connection, request: Request) -> Response:
-    """All companies, each with a user who may see it, and everything of the one that is asked for.
+    """All companies, each with one of its users, and the rows of the requested one.
 
-    The rows have the properties that messages have: a client draws both alike.
+    The rows have the same properties as in messages.
     """
-    asked = request.query_params.get("company")
+    requested = request.query_params.get("company")
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         companies = await connection.fetch(COMPANIES)
-        company = _uuid(asked) if asked else next((row["company_id"] for row in companies), None)
+        first = next((row["company_id"] for row in companies), None)
+        company = _uuid(requested) if requested else first
         employees = await connection.fetch(EMPLOYEES, company)
         events = await connection.fetch(EVENTS, company)
     return _answer(
@@ -158,8 +159,8 @@ def _insert(table: str) -> Callable[[Connection, Request], Awaitable[Response]]:
         if table == "employees":
             values["user_id"] = _user(str(values["name"]))
         columns = ", ".join(values)
-        places = ", ".join(f"${number}" for number in range(1, len(values) + 1))
-        sql = f"INSERT INTO {table} ({columns}) VALUES ({places}) RETURNING id"  # noqa: S608 - our names
+        parameters = ", ".join(f"${number}" for number in range(1, len(values) + 1))
+        sql = f"INSERT INTO {table} ({columns}) VALUES ({parameters}) RETURNING id"  # noqa: S608 - names of this file
         return _answer({"Id": await _write(connection, request, sql, *values.values())}, 201)
 
     return insert
@@ -169,9 +170,9 @@ def _update(table: str) -> Callable[[Connection, Request], Awaitable[Response]]:
     async def update(connection: Connection, request: Request) -> Response:
         values = await _values(table, request)
         changes = ", ".join(f"{name} = ${number}" for number, name in enumerate(values, 2))
-        sql = f"UPDATE {table} SET {changes}, updated_at = now() WHERE id = $1 RETURNING id"  # noqa: S608 - our names
+        sql = f"UPDATE {table} SET {changes}, updated_at = now() WHERE id = $1 RETURNING id"  # noqa: S608 - names of this file
         if not values:
-            raise Refused(400, "there is nothing to change")
+            raise Refused(400, "no property to change")
         return _answer(
             {"Id": await _write(connection, request, sql, _id(request), *values.values())}
         )
@@ -181,20 +182,20 @@ def _update(table: str) -> Callable[[Connection, Request], Awaitable[Response]]:
 
 def _delete(table: str) -> Callable[[Connection, Request], Awaitable[Response]]:
     async def delete(connection: Connection, request: Request) -> Response:
-        sql = f"DELETE FROM {table} WHERE id = $1 RETURNING id"  # noqa: S608 - our names
+        sql = f"DELETE FROM {table} WHERE id = $1 RETURNING id"  # noqa: S608 - names of this file
         return _answer({"Id": await _write(connection, request, sql, _id(request))})
 
     return delete
 
 
 async def _write(connection: Connection, request: Request, sql: str, *values: object) -> UUID:
-    """One transaction that says who acts, which is all that an app does for `Actor`."""
+    """One transaction, with the actor in a setting: all that an application does for `Actor`."""
     async with connection.transaction():
         if actor := request.headers.get("x-actor"):
             await connection.execute("SELECT set_config('notifier.actor', $1, true)", actor)
         row = await connection.fetchval(sql, *values)
     if row is None:
-        raise Refused(404, "it is not there any more")
+        raise Refused(404, "the row does not exist any more")
     return UUID(str(row))
 
 
@@ -204,24 +205,24 @@ async def _values(table: str, request: Request) -> dict[str, Any]:
     async for piece in request.stream():
         body += piece
         if len(body) > BODY_LIMIT:
-            raise Refused(413, "this is too big")
+            raise Refused(413, "the body is too large")
     entity, _ = TABLES[table]
     try:
-        given = msgspec.json.decode(body, type=entity)
+        entity_values = msgspec.json.decode(body, type=entity)
     except msgspec.ValidationError as error:
         raise Refused(400, str(error)) from error
     except (msgspec.DecodeError, RecursionError) as error:
-        raise Refused(400, f"this is not JSON: {error}") from error
+        raise Refused(400, f"the body is not JSON: {error}") from error
     values = {
         name: value
-        for name in given.__struct_fields__
-        if (value := getattr(given, name)) is not UNSET
+        for name in entity_values.__struct_fields__
+        if (value := getattr(entity_values, name)) is not UNSET
     }
     if any("\0" in value for value in values.values() if isinstance(value, str)):
-        raise Refused(400, "PostgreSQL's text has no NUL")
+        raise Refused(400, "a text must not contain NUL")
     starts, ends = values.get("starts_at"), values.get("ends_at")
     if starts and ends and starts > ends:
-        raise Refused(400, "it ends before it begins")
+        raise Refused(400, "the event ends before it starts")
     return values
 
 
@@ -234,11 +235,11 @@ def _uuid(text: str) -> UUID:
     try:
         return UUID(text)
     except ValueError:
-        raise Refused(400, "a company's id is a uuid") from None
+        raise Refused(400, "a company id is a uuid") from None
 
 
 def _user(name: str) -> str:
-    """A new user of that name, in letters that a header may have."""
+    """A new user id made from a name, in characters that a header may contain."""
     first = "".join(letter for letter in name.lower().partition(" ")[0] if letter.isascii())
     return f"{first or 'user'}-{uuid4().hex[:6]}"
 
@@ -252,9 +253,9 @@ def _property(column: str) -> str:
     return column.title().replace("_", "")
 
 
-def _answer(said: object, status: int = 200) -> Response:
+def _answer(content: object, status: int = 200) -> Response:
     return Response(
-        msgspec.json.encode(said),
+        msgspec.json.encode(content),
         status,
         headers={"Cache-Control": "no-store"},
         media_type="application/json",

@@ -1,4 +1,4 @@
-"""`notifier demo`: a PostgreSQL of its own, a sample company, the server, and the live page."""
+"""`notifier demo`: an embedded PostgreSQL, sample companies, the server, and the live page."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from notifier import server
 from notifier.access.tokens import sign
 from notifier.database import schema
 from notifier.database.connections import connect
-from notifier.demo import api as demo_api
+from notifier.demo import api
 from notifier.demo.postgres import EmbeddedPostgres, default_directory
 from notifier.node import Node
 from notifier.settings import CALENDAR, Settings
@@ -41,20 +41,20 @@ SECURITY = {
 }
 
 
-def run(port: int, data: Path | None, say: Callable[[str], None]) -> None:
+def run(port: int, data: Path | None, write: Callable[[str], None]) -> None:
     """Runs until it is interrupted; leaves no process behind. Raises NotifierError."""
     server.raise_file_limit()
-    place = data if data is not None else default_directory()
+    directory = data if data is not None else default_directory()
     listening = server.bind("127.0.0.1", port)
     progress = sys.stderr.isatty()
     if progress:
         print("starting PostgreSQL …", file=sys.stderr)
-    with EmbeddedPostgres(place) as postgres:
+    with EmbeddedPostgres(directory) as postgres:
         url = postgres.dsn()
         settings = Settings(
             database_url=SecretStr(url),
             listen_database_url=SecretStr(url),
-            jwt_secret=SecretStr(_secret(place)),
+            jwt_secret=SecretStr(_secret(directory)),
             jwt_public_key=None,
             jwks_url=None,
             host="127.0.0.1",
@@ -62,14 +62,14 @@ def run(port: int, data: Path | None, say: Callable[[str], None]) -> None:
             authorization="employees",
             watch=CALENDAR,
         )
-        server.runner()(_demo(settings, postgres, [listening], say))
+        server.runner()(_demo(settings, postgres, [listening], write))
 
 
 async def _demo(
     settings: Settings,
     postgres: EmbeddedPostgres,
     sockets: list[server.Socket],
-    say: Callable[[str], None],
+    write: Callable[[str], None],
 ) -> None:
     url = settings.database
     await schema.migrate(url, calendar=True, max_log_bytes=settings.max_log_bytes)
@@ -86,21 +86,21 @@ async def _demo(
         page = f"http://127.0.0.1:{settings.port}/"
         psql = postgres.program("psql")
         client = str(psql) if psql.exists() else "psql"
-        say(f"page: {page}")
-        say(f"socket: ws://127.0.0.1:{settings.port}/")
-        say(f"database: {url}")
-        say(f"company: {company}")
-        say(f"user: {USER}")
-        say(f"token: {token(USER)}")
-        say(
+        write(f"page: {page}")
+        write(f"socket: ws://127.0.0.1:{settings.port}/")
+        write(f"database: {url}")
+        write(f"company: {company}")
+        write(f"user: {USER}")
+        write(f"token: {token(USER)}")
+        write(
             f'try: {client} {url} -c "INSERT INTO events (company_id, title, starts_at, ends_at)'
             f" VALUES ('{company}', 'Coffee', now(), now() + interval '1 hour')\""
         )
-        say(
+        write(
             f"listen: {_program()} listen --url ws://127.0.0.1:{settings.port}/ --company {company}"
             f" --token {token(USER)}"
         )
-        say("stop: Ctrl-C")
+        write("stop: Ctrl-C")
 
     await server.serve(node, settings, sockets, ready)
 
@@ -112,12 +112,12 @@ def _routes(url: str, token: Callable[[str], str]) -> list[BaseRoute]:
     return [
         Route("/", page),
         Mount("/static", StaticFiles(directory=STATIC)),
-        *demo_api.routes(url, token),
+        *api.routes(url, token),
     ]
 
 
 async def _samples(url: str) -> str:
-    """Two companies with people and events, where there is none yet; returns the first one's id."""
+    """Adds two companies with people and events if there is none yet; returns the first one's id."""
     connection = await connect(url, "demo", pinned=False)
     try:
         async with connection.transaction():
@@ -131,11 +131,11 @@ async def _samples(url: str) -> str:
         connection.terminate()
 
 
-def _secret(place: Path) -> str:
-    """The same on every start, so that yesterday's page goes on."""
-    path = place / "secret"
+def _secret(directory: Path) -> str:
+    """The secret for tokens; kept, so that an open page survives a restart."""
+    path = directory / "secret"
     if not path.exists():
-        place.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:
             file.write(secrets.token_urlsafe(32))
@@ -143,7 +143,7 @@ def _secret(place: Path) -> str:
 
 
 def _program() -> str:
-    """How this program is called from where the user stands."""
+    """How to call this program from the working directory."""
     script = Path(sys.argv[0])
     if script.name != "notifier":
         return f"{sys.executable} -m notifier"

@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL: it starts whatever happened before, and leaves nothing behind."""
+"""The embedded PostgreSQL: it starts after any crash, and leaves no process behind."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ import psutil
 import pytest
 
 from notifier.demo import postgres as embedded
-from notifier.demo.postgres import EmbeddedPostgres, EmbeddedPostgresError, binaries
+from notifier.demo import programs
+from notifier.demo.postgres import EmbeddedPostgres
+from notifier.demo.programs import EmbeddedPostgresError, binaries
 from tests.ports import free_port
+from tests.services import ROOT
 
 DEBIAN = Path("/usr/lib/postgresql/15/bin")
 NOBODY = 65534
@@ -39,12 +42,12 @@ with EmbeddedPostgres(Path(data), Path(programs), durable=False) as server:
     sys.stdin.read()
 """
 
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes somebody else")
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can change its user")
 
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """A directory that the server's user can reach; pytest's own are private."""
+    """A directory that the server's user can reach; those of pytest are private."""
     with tempfile.TemporaryDirectory(prefix="notifier-") as name:
         path = Path(name)
         path.chmod(0o755)
@@ -58,13 +61,13 @@ def server(place: Path) -> Iterator[EmbeddedPostgres]:
 
 
 class Parent:
-    """Another process that keeps a server; `family` is the server's processes and its guard."""
+    """Another process that runs a server; `family` is the server's processes and its guard."""
 
     def __init__(self, data: Path, programs: Path, uid: int | None = None) -> None:
         uid = os.geteuid() if uid is None else uid
         self.process = subprocess.Popen(
             [sys.executable, "-c", PARENT, data, programs, str(uid)],
-            env=os.environ | {"PYTHONPATH": str(Path(embedded.__file__).parents[1])},
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -77,7 +80,7 @@ class Parent:
         self.family = psutil.Process(self.process.pid).children(recursive=True)
 
     def interrupt(self) -> None:
-        """What Ctrl-C in a terminal does: everybody in the foreground gets it."""
+        """Sends SIGINT to the process group, as Ctrl-C in a terminal does."""
         os.killpg(self.process.pid, signal.SIGINT)
         self.process.communicate()
 
@@ -90,29 +93,31 @@ class Parent:
 
 
 def left_behind(family: list[psutil.Process]) -> list[psutil.Process]:
-    """Who is still there after a while. A zombie is not: where nobody buries orphans, it stays."""
+    """The processes that still run after a while. Zombies do not count: a container may lack an init."""
     _, there = psutil.wait_procs(family, timeout=10)
     return [process for process in there if _status(process) != psutil.STATUS_ZOMBIE]
 
 
-def ask(dsn: str, question: str) -> object:
-    async def asked() -> object:
+def fetch(dsn: str, sql: str) -> object:
+    """The first value of a query."""
+
+    async def query() -> object:
         connection = await asyncpg.connect(dsn)
         try:
-            return await connection.fetchval(question)
+            return await connection.fetchval(sql)
         finally:
             await connection.close()
 
-    return asyncio.run(asked())
+    return asyncio.run(query())
 
 
-def note(dsn: str) -> None:
-    """Leaves a row behind, which `noted` finds again."""
-    ask(dsn, "CREATE TABLE note AS SELECT 42 AS word")
+def write_row(dsn: str) -> None:
+    """Writes a row that `has_row` finds again."""
+    fetch(dsn, "CREATE TABLE note AS SELECT 42 AS word")
 
 
-def noted(dsn: str) -> bool:
-    return ask(dsn, "SELECT word FROM note") == 42
+def has_row(dsn: str) -> bool:
+    return fetch(dsn, "SELECT word FROM note") == 42
 
 
 @pytest.mark.parametrize(
@@ -126,36 +131,36 @@ def noted(dsn: str) -> bool:
 )
 def test_it_starts_and_answers(place: Path, programs: Path | None, major: int) -> None:
     with EmbeddedPostgres(place / "data", programs, durable=False) as server:
-        version = ask(server.dsn(), "SELECT current_setting('server_version_num')::int")
+        version = fetch(server.dsn(), "SELECT current_setting('server_version_num')::int")
         assert isinstance(version, int)
         assert version // 10_000 == major
-        assert ask(server.dsn(), "SHOW server_encoding") == "UTF8"
-        assert ask(server.dsn(), "SHOW fsync") == "off"
+        assert fetch(server.dsn(), "SHOW server_encoding") == "UTF8"
+        assert fetch(server.dsn(), "SHOW fsync") == "off"
 
 
-def test_its_address_serves_psql_too(server: EmbeddedPostgres) -> None:
-    asked = [str(server.program("psql")), "--no-psqlrc", "-Atc", "SELECT 6 * 7", server.dsn()]
-    assert subprocess.check_output(asked, text=True) == "42\n"
+def test_its_url_works_for_psql(server: EmbeddedPostgres) -> None:
+    command = [str(server.program("psql")), "--no-psqlrc", "-Atc", "SELECT 6 * 7", server.dsn()]
+    assert subprocess.check_output(command, text=True) == "42\n"
 
 
-def test_it_listens_on_the_loopback_and_nowhere_else(server: EmbeddedPostgres) -> None:
+def test_it_listens_on_the_loopback_only(server: EmbeddedPostgres) -> None:
     listening = {
         connection.laddr.ip
         for connection in psutil.Process(server.pid).net_connections("all")
         if connection.status == psutil.CONN_LISTEN and connection.family != socket.AF_UNIX
     }
     assert listening == {"127.0.0.1"}
-    assert ask(server.dsn(), "SHOW unix_socket_directories") == ""
+    assert fetch(server.dsn(), "SHOW unix_socket_directories") == ""
 
 
-def test_options_reach_the_server_and_fsync_is_on_unless_told(place: Path) -> None:
+def test_options_reach_the_server_and_fsync_is_on_by_default(place: Path) -> None:
     with EmbeddedPostgres(place / "data", options={"work_mem": "7MB"}) as server:
-        assert ask(server.dsn(), "SHOW work_mem") == "7MB"
-        assert ask(server.dsn(), "SHOW fsync") == "on"
+        assert fetch(server.dsn(), "SHOW work_mem") == "7MB"
+        assert fetch(server.dsn(), "SHOW fsync") == "on"
 
 
 @as_root
-def test_root_runs_it_as_somebody_else(server: EmbeddedPostgres) -> None:
+def test_root_runs_it_as_an_unprivileged_user(server: EmbeddedPostgres) -> None:
     assert psutil.Process(server.pid).uids().real == NOBODY
     assert (server.data / "cluster").stat().st_uid == NOBODY
 
@@ -166,7 +171,7 @@ def test_an_ordinary_user_runs_it(server: EmbeddedPostgres, place: Path) -> None
     data.mkdir()
     os.chown(data, NOBODY, NOBODY)
     parent = Parent(data, server.program(""), NOBODY)
-    assert ask(parent.dsn, "SELECT 1") == 1
+    assert fetch(parent.dsn, "SELECT 1") == 1
     parent.leave()
     assert left_behind(parent.family) == []
     assert {path.stat().st_uid for path in data.iterdir()} == {NOBODY}
@@ -181,70 +186,70 @@ def test_root_copies_the_programs_out_of_a_private_home(
     package = binaries().parent.parent
     for path in package.parent.glob(f"{package.name}*"):
         (home / path.name).symlink_to(path)
-    monkeypatch.setattr(embedded, "_wheel", lambda: home / package.name / "pginstall" / "bin")
-    monkeypatch.setattr(embedded, "_CACHE", cache)
+    monkeypatch.setattr(programs, "wheel", lambda: home / package.name / "pginstall" / "bin")
+    monkeypatch.setattr(programs, "CACHE", cache)
     for _ in range(2):
         with EmbeddedPostgres(place / "data", durable=False) as server:
-            assert ask(server.dsn(), "SELECT 1") == 1
+            assert fetch(server.dsn(), "SELECT 1") == 1
             assert server.program("psql").is_relative_to(cache)
     assert home.stat().st_mode & 0o777 == 0o700
     assert len(list(cache.iterdir())) == 1
 
 
-def test_a_second_start_finds_the_data_and_the_address(place: Path) -> None:
+def test_a_second_start_keeps_data_and_url(place: Path) -> None:
     with EmbeddedPostgres(place / "data", durable=False) as server:
         first = server.dsn()
-        note(first)
+        write_row(first)
     with EmbeddedPostgres(place / "data", durable=False) as server:
         assert server.dsn() == first
-        assert noted(first)
+        assert has_row(first)
 
 
 def test_a_killed_server_loses_nothing_and_starts_again(server: EmbeddedPostgres) -> None:
-    note(server.dsn())
+    write_row(server.dsn())
     family = psutil.Process(server.pid).children(recursive=True)
     server.kill()
     assert left_behind(family) == []
     with pytest.raises(EmbeddedPostgresError, match="does not run"):
         _ = server.pid
     server.start()
-    assert noted(server.dsn())
+    assert has_row(server.dsn())
 
 
 def test_a_server_that_died_by_itself_starts_again(server: EmbeddedPostgres) -> None:
-    note(server.dsn())
+    write_row(server.dsn())
     process = psutil.Process(server.pid)
     process.kill()
     process.wait()
     server.start()
-    assert noted(server.dsn())
+    assert has_row(server.dsn())
 
 
 def test_after_sigkill_of_everything_it_starts_again(place: Path) -> None:
     data = place / "data"
     parent = Parent(data, binaries())
-    note(parent.dsn)
+    write_row(parent.dsn)
     for process in parent.family:
         process.kill()
     parent.kill()
     assert (data / "cluster" / "postmaster.pid").exists()
     with EmbeddedPostgres(data, durable=False) as server:
         assert server.dsn() == parent.dsn
-        assert noted(server.dsn())
+        assert has_row(server.dsn())
 
 
-def test_a_stale_process_id_may_be_somebody_elses_by_now(server: EmbeddedPostgres) -> None:
-    note(server.dsn())
+def test_a_stale_process_id_may_belong_to_another_program(server: EmbeddedPostgres) -> None:
+    write_row(server.dsn())
     uid = psutil.Process(server.pid).uids().real
     server.kill()
     stale = server.data / "cluster" / "postmaster.pid"
-    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, user=uid) as somebody:
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, user=uid) as other:
         _, *rest = stale.read_text().splitlines(keepends=True)
-        stale.write_text("".join([f"{somebody.pid}\n", *rest]))
+        stale.write_text("".join([f"{other.pid}\n", *rest]))
         server.start()
-        assert noted(server.dsn())
-        assert somebody.poll() is None
-        somebody.communicate()
+        assert has_row(server.dsn())
+        assert other.poll() is None
+        other.communicate()
 
 
 def test_a_server_that_runs_already_is_left_alone(
@@ -258,7 +263,7 @@ def test_a_server_that_runs_already_is_left_alone(
         second.start()
     with pytest.raises(EmbeddedPostgresError, match="started already"):
         server.start()
-    assert ask(server.dsn(), "SELECT 1") == 1
+    assert fetch(server.dsn(), "SELECT 1") == 1
 
 
 def test_a_server_that_was_started_by_hand_is_left_alone(place: Path) -> None:
@@ -272,7 +277,7 @@ def test_a_server_that_was_started_by_hand_is_left_alone(place: Path) -> None:
             assert any("ready to accept connections" in line for line in by_hand.stderr)
             with pytest.raises(EmbeddedPostgresError, match="in use"):
                 EmbeddedPostgres(data, port=free_port(), durable=False).start()
-            assert ask(server.dsn(), "SELECT 1") == 1
+            assert fetch(server.dsn(), "SELECT 1") == 1
         finally:
             by_hand.terminate()
 
@@ -282,7 +287,7 @@ def test_an_interrupted_initdb_is_done_again(place: Path) -> None:
     partial.mkdir(parents=True)
     (partial / "PG_VERSION").write_text("18\n")
     with EmbeddedPostgres(place / "data", durable=False) as server:
-        assert ask(server.dsn(), "SELECT 1") == 1
+        assert fetch(server.dsn(), "SELECT 1") == 1
     assert not partial.exists()
 
 
@@ -304,7 +309,7 @@ def test_a_taken_port_is_one_readable_line(place: Path) -> None:
     assert str(caught.value) == f"cannot listen on 127.0.0.1:{port}: Address already in use"
 
 
-def test_a_port_that_somebody_took_meanwhile_is_replaced(place: Path) -> None:
+def test_a_port_that_was_taken_meanwhile_is_replaced(place: Path) -> None:
     with EmbeddedPostgres(place / "data", durable=False) as server:
         taken = server.port
     with (
@@ -312,14 +317,14 @@ def test_a_port_that_somebody_took_meanwhile_is_replaced(place: Path) -> None:
         EmbeddedPostgres(place / "data", durable=False) as server,
     ):
         assert server.port != taken
-        assert ask(server.dsn(), "SELECT 1") == 1
+        assert fetch(server.dsn(), "SELECT 1") == 1
 
 
-def test_a_port_may_be_asked_for(place: Path) -> None:
+def test_the_port_can_be_chosen(place: Path) -> None:
     port = free_port()
     with EmbeddedPostgres(place / "data", port=port, durable=False) as server:
         assert f":{port}/" in server.dsn()
-        assert ask(server.dsn(), "SELECT 1") == 1
+        assert fetch(server.dsn(), "SELECT 1") == 1
 
 
 def test_data_of_another_version_is_one_readable_line(place: Path) -> None:
@@ -356,12 +361,12 @@ def test_a_directory_that_the_servers_user_cannot_reach_is_one_readable_line(pla
         EmbeddedPostgres(place / "private" / "data").start()
 
 
-def test_programs_are_looked_for_where_the_variable_says(
+def test_the_variable_names_the_directory_of_the_programs(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = binaries()
     (place / "bin").mkdir()
-    monkeypatch.setenv(embedded.VARIABLE, str(place / "bin"))
+    monkeypatch.setenv(programs.VARIABLE, str(place / "bin"))
     with pytest.raises(EmbeddedPostgresError, match="NOTIFIER_PG_BIN: no postgres and initdb in"):
         binaries()
     for name in ("postgres", "initdb"):
@@ -369,13 +374,13 @@ def test_programs_are_looked_for_where_the_variable_says(
     assert binaries() == place / "bin"
 
 
-def test_without_the_wheel_those_of_the_system_serve(
+def test_without_the_wheel_the_programs_of_the_system_are_used(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = binaries()
-    monkeypatch.delenv(embedded.VARIABLE, raising=False)
-    monkeypatch.setattr(embedded, "_wheel", lambda: None)
-    monkeypatch.setattr(embedded, "_DEBIAN", place)
+    monkeypatch.delenv(programs.VARIABLE, raising=False)
+    monkeypatch.setattr(programs, "wheel", lambda: None)
+    monkeypatch.setattr(programs, "DEBIAN", place)
     monkeypatch.setenv("PATH", "")
     with pytest.raises(EmbeddedPostgresError, match="no PostgreSQL to start: install"):
         binaries()
