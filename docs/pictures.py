@@ -1,4 +1,4 @@
-"""The README's pictures of the live page, taken from a demo that really runs.
+"""Takes the README's pictures of the live page from a running demo.
 
     .venv/bin/python -m docs.pictures
 
@@ -31,7 +31,7 @@ PHONE: dict[str, Any] = {
 
 
 async def write(sql: Sql) -> None:
-    """Some changes as apps make them."""
+    """Writes some changes as applications do."""
     await sql.person("Noor Haddad", "noor")
     await sql.run("DELETE FROM events WHERE title = 'Sketch review'", actor="dai")
     lunch = await sql.event(LUNCH, hour=12, actor="chloe")
@@ -46,7 +46,7 @@ async def write(sql: Sql) -> None:
 
 
 async def take(window: Window, name: str) -> None:
-    """One picture, noon in the middle, with nothing on the move."""
+    """Takes one picture with noon in the middle and without animations."""
     path = IMAGES / name
     await window.event(LUNCH).evaluate("event => event.scrollIntoView({ block: 'center' })")
     await window.page.evaluate("scrollTo(0, 0)")
@@ -60,12 +60,12 @@ async def photograph(browser: Browser, demo: Demo) -> None:
     phone = await Window.open(browser, demo, **PHONE)
     await write(Sql(demo))
     for window, name in ((desktop, "page.png"), (phone, "page-dark-phone.png")):
-        await expect(window.entry(f"in plain SQL, added {LAST}")).to_have_count(1)
+        await expect(window.entry(f"A SQL client added {LAST}")).to_have_count(1)
         await take(window, name)
         assert not window.faults, window.faults
 
 
-async def with_a_browser(demo: Demo) -> None:
+async def open_browser(demo: Demo) -> None:
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         await photograph(browser, demo)
@@ -74,12 +74,12 @@ async def with_a_browser(demo: Demo) -> None:
 
 def main() -> None:
     IMAGES.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="notifier-demo-") as place:
-        Path(place).chmod(0o755)  # PostgreSQL, started by root, runs as somebody else
-        demo = Demo(Path(place))
+    with tempfile.TemporaryDirectory(prefix="notifier-demo-") as directory:
+        Path(directory).chmod(0o755)  # PostgreSQL, started by root, runs as another user
+        demo = Demo(Path(directory))
         demo.start()
         try:
-            asyncio.run(with_a_browser(demo))
+            asyncio.run(open_browser(demo))
         finally:
             demo.stop()
 

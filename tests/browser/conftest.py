@@ -1,4 +1,4 @@
-"""One demo for all tests, a Chromium for each."""
+"""One demo for all tests, and a Chromium for each test."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def demo() -> Iterator[Demo]:
-    """Each test writes what it needs into it and expects nothing of the others."""
-    with tempfile.TemporaryDirectory(prefix="notifier-demo-") as place:
-        Path(place).chmod(0o755)  # PostgreSQL, started by root, runs as somebody else
-        running = Demo(Path(place))
+    """Shared: each test writes what it needs and does not depend on the others."""
+    with tempfile.TemporaryDirectory(prefix="notifier-demo-") as directory:
+        Path(directory).chmod(0o755)  # PostgreSQL, started by root, runs as another user
+        running = Demo(Path(directory))
         running.start()
         yield running
         running.stop()
@@ -45,7 +45,7 @@ def sql(demo: Demo) -> Sql:
 @pytest.fixture
 async def browser() -> AsyncIterator[Browser]:
     if not CHROMIUM.exists() and not os.environ.get("CI"):
-        pytest.skip(f"there is no {CHROMIUM}; CHROMIUM= may name another")
+        pytest.skip(f"there is no {CHROMIUM}; set CHROMIUM= to another path")
     async with async_playwright() as playwright:
         running = await playwright.chromium.launch(
             executable_path=CHROMIUM, args=ARGUMENTS, timeout=1000 * DEADLINE_SECONDS
@@ -56,7 +56,7 @@ async def browser() -> AsyncIterator[Browser]:
 
 @pytest.fixture
 async def window(browser: Browser, demo: Demo) -> AsyncIterator[Open]:
-    """Opens windows: `await window("ben")`. None may break the page's policy or throw."""
+    """Opens windows: `await window("ben")`. No page may violate its policy or throw an error."""
     windows: list[Window] = []
 
     async def open_one(user: str = "ann", **options: Any) -> Window:

@@ -1,4 +1,4 @@
-"""`notifier demo` as a process, its database, and windows of Chromium that look at its page."""
+"""`notifier demo` as a process, its database, and windows of Chromium that show its page."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ NORTHWIND, HARBOR = "Northwind Studio", "Harbor & Sons"
 
 
 class Demo:
-    """One `notifier demo` on data of its own; may be ended and started again."""
+    """One `notifier demo` with its own data; it can be stopped and started again."""
 
-    def __init__(self, place: Path) -> None:
-        self._place = place
-        self._log = place / "demo.log"
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._log = directory / "demo.log"
         self._port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self.page = f"http://127.0.0.1:{self._port}/"
@@ -50,30 +50,30 @@ class Demo:
         self.company = ""
 
     def start(self) -> None:
-        """Returns when it has said its lines. Raises AssertionError with its log if it does not."""
+        """Returns when it has printed its lines. Raises AssertionError with its log if it does not."""
         self._log.write_bytes(b"")
         environment = {k: v for k, v in os.environ.items() if not k.startswith("NOTIFIER_")}
-        arguments = ["demo", "--port", str(self._port), "--data", str(self._place / "data")]
+        arguments = ["demo", "--port", str(self._port), "--data", str(self._directory / "data")]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "notifier", *arguments],
-                cwd=self._place,
+                cwd=self._directory,
                 env=environment | {"PYTHONPATH": str(ROOT)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
-        until = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + START_SECONDS
         while "\nstop: " not in self.log():
-            assert self._process.poll() is None, f"it ended:\n{self.log()}"
-            assert time.monotonic() < until, f"it does not start:\n{self.log()}"
+            assert self._process.poll() is None, f"the demo ended:\n{self.log()}"
+            assert time.monotonic() < deadline, f"the demo does not start:\n{self.log()}"
             time.sleep(0.05)
-        said = dict(line.split(": ", 1) for line in self.log().splitlines() if ": " in line)
-        self.database, self.company = said["database"], said["company"]
+        lines = dict(line.split(": ", 1) for line in self.log().splitlines() if ": " in line)
+        self.database, self.company = lines["database"], lines["company"]
 
     def stop(self) -> None:
-        """SIGTERM, and its end."""
+        """Sends SIGTERM and waits for the end."""
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
         self._process.wait(END_SECONDS)
@@ -82,13 +82,13 @@ class Demo:
         return self._log.read_text(errors="replace")
 
     def token(self, user: str, ttl: float = 3600) -> str:
-        """A token as the demo makes them, good for `ttl` seconds; the leeway is 10 seconds more."""
-        secret = (self._place / "data" / "secret").read_text()
+        """A token like the demo's, valid for `ttl` seconds and the leeway of 10 seconds."""
+        secret = (self._directory / "data" / "secret").read_text()
         return jwt.encode({"sub": user, "exp": time.time() + ttl}, secret, algorithm="HS256")
 
 
 class Sql:
-    """What somebody with psql does."""
+    """Writes to the database as psql does."""
 
     def __init__(self, demo: Demo) -> None:
         self._demo = demo
@@ -107,7 +107,7 @@ class Sql:
     async def event(
         self, title: str, *, hour: int = 10, company: str = NORTHWIND, actor: str | None = None
     ) -> UUID:
-        """Adds an event of today, an hour long; a phone shows no other day."""
+        """Adds an event of one hour today: a phone shows only that day."""
         added: UUID = await self.run(
             """
             INSERT INTO events (company_id, title, starts_at, ends_at)
@@ -139,7 +139,7 @@ class Sql:
 
 
 class Window:
-    """A window on the page, and what to look for in it."""
+    """A browser window with the page."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
@@ -164,13 +164,13 @@ class Window:
 
     @classmethod
     async def new(cls, browser: Browser, **options: Any) -> Window:
-        """A window of its own storage, still empty."""
+        """An empty window with its own storage."""
         given = {"viewport": {"width": 1280, "height": 800}, "locale": "en-GB", **options}
         context = await browser.new_context(**given)
         return cls(await context.new_page())
 
     async def is_live(self) -> None:
-        """Connected, with the state read: its position says so."""
+        """Returns when it is connected and has loaded its state: then it shows a position."""
         await expect(self.page.locator("#link")).to_have_attribute("data-state", "live")
         await expect(self.page.locator("#at")).not_to_be_empty()
 
@@ -179,11 +179,11 @@ class Window:
         return int(text.removeprefix("№ "))
 
     async def reaches(self, position: int) -> None:
-        """Returns when it shows this position: a line of the feed is there a moment before."""
+        """Returns when it shows this position, which happens shortly after the feed shows the message."""
         await expect(self.page.locator("#position")).to_have_text(f"№ {position}")
 
     async def has_written(self) -> int:
-        """How many rows it has written, when the last answer has come."""
+        """How many rows it has written, after the last response."""
         answers = [await write.response() for write in self.writes]
         return sum(answer is not None and answer.ok for answer in answers)
 
@@ -197,7 +197,7 @@ class Window:
         return self.page.get_by_role("button", name=name, exact=True)
 
     def field(self, label: str) -> Locator:
-        """Of the dialog that is open."""
+        """A field of the open dialog."""
         return self.page.locator("dialog[open]").get_by_label(label, exact=True)
 
     async def go_offline(self, on: bool = True) -> None:
@@ -208,11 +208,11 @@ class Window:
         )
 
     async def sends(self, word: str, times: int = 1) -> None:
-        """Returns when so many frames with that word were sent."""
+        """Returns when so many frames that contain the word were sent."""
         await until(_counts(self.sent, word, times))
 
     async def receives(self, word: str, times: int = 1) -> None:
-        """Returns when so many frames with that word have come."""
+        """Returns when so many frames that contain the word were received."""
         await until(_counts(self.received, word, times))
 
     def _opened(self, socket: WebSocket) -> None:
@@ -227,7 +227,7 @@ class Window:
             self.writes.append(request)
 
     def _console(self, message: ConsoleMessage) -> None:
-        # A lost connection is an error to Chromium and what some tests are about.
+        # Chromium reports a lost connection as an error; some tests cause one.
         if message.type == "error" and not message.text.startswith(("Failed to load", "WebSocket")):
             self.faults.append(message.text)
 

@@ -1,4 +1,4 @@
-"""The README's example, in a browser, without the page and its client."""
+"""The README's example in a browser, without the demo page and client.js."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from tests.services import ROOT
 
 
 def example() -> str:
-    """The one that existing clients were written from."""
+    """The example that existing clients were written from."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     blocks: list[str] = re.findall(r"```js\n(.*?)```", text, re.DOTALL)
     return next(block for block in blocks if "New event created:" in block)
 
 
 async def test_the_original_example_runs_unchanged(browser: Browser, demo: Demo, sql: Sql) -> None:
-    """Unchanged but for address, token and company."""
+    """Only URL, token and company are replaced."""
     script = example()
-    ours = {"ws://localhost:8181": demo.socket, "<JWT>": demo.token("ann"), "<id>": demo.company}
-    for theirs, value in ours.items():
-        assert script.count(theirs) == 1
-        script = script.replace(theirs, value)
+    values = {"ws://localhost:8181": demo.socket, "<JWT>": demo.token("ann"), "<id>": demo.company}
+    for placeholder, value in values.items():
+        assert script.count(placeholder) == 1
+        script = script.replace(placeholder, value)
     window = await Window.new(browser)
     await window.page.goto(f"{demo.page}livez")
     await window.page.evaluate(f"() => {{ {script} }}")
     await window.receives("SetCompanyResult")
-    async with window.page.expect_console_message(lambda said: "New event" in said.text) as said:
+    async with window.page.expect_console_message(lambda line: "New event" in line.text) as line:
         added = await sql.event("For the example")
-    assert (await said.value).text == f"New event created: {added}"
+    assert (await line.value).text == f"New event created: {added}"

@@ -1,4 +1,4 @@
-"""The demo's app: plain SQL behind JSON, and a readable word for everything that cannot be done."""
+"""The demo's application API: plain SQL behind JSON, with readable errors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ async def client(demo: Demo) -> AsyncIterator[httpx.AsyncClient]:
         yield opened
 
 
-async def test_a_row_is_written_changed_and_removed_by_who_says_so(
+async def test_a_row_is_created_changed_and_deleted(
     client: httpx.AsyncClient, demo: Demo, sql: Sql
 ) -> None:
     given = {"CompanyId": demo.company, "Title": "Written", **AT}
@@ -46,26 +46,26 @@ async def test_each_company_has_a_user_and_each_user_a_token(client: httpx.Async
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "words"),
+    ("body", "status", "text"),
     [
         (b"{", 400, "JSON"),
         (b"[]", 400, "object"),
         (b'{"Title": ""}', 400, "Title"),
         (b'{"Title": "x"}', 400, "missing: CompanyId, EndsAt, StartsAt"),
         (b'{"Nope": 1}', 400, "Nope"),
-        (b'{"Title": "' + b"x" * 70_000 + b'"}', 413, "big"),
+        (b'{"Title": "' + b"x" * 70_000 + b'"}', 413, "too large"),
     ],
 )
-async def test_a_body_that_does_not_do_is_refused_in_words(
-    client: httpx.AsyncClient, body: bytes, status: int, words: str
+async def test_a_wrong_body_is_a_readable_error(
+    client: httpx.AsyncClient, body: bytes, status: int, text: str
 ) -> None:
     answer = await client.post("/events", content=body)
     assert answer.status_code == status
-    assert words in answer.json()["Error"]["Message"]
+    assert text in answer.json()["Error"]["Message"]
 
 
 @pytest.mark.parametrize(
-    ("change", "status", "words"),
+    ("change", "status", "text"),
     [
         ({"CompanyId": str(uuid4())}, 409, "foreign key"),
         ({"OrganizerId": str(uuid4())}, 409, "foreign key"),
@@ -74,16 +74,16 @@ async def test_a_body_that_does_not_do_is_refused_in_words(
         ({"Title": "nul \0"}, 400, "NUL"),
     ],
 )
-async def test_a_row_that_cannot_be_is_refused_in_words(
-    client: httpx.AsyncClient, demo: Demo, change: dict[str, Any], status: int, words: str
+async def test_a_wrong_value_is_a_readable_error(
+    client: httpx.AsyncClient, demo: Demo, change: dict[str, Any], status: int, text: str
 ) -> None:
     given = {"CompanyId": demo.company, "Title": "Never", **AT, **change}
     answer = await client.post("/events", json=given)
     assert answer.status_code == status
-    assert words in answer.json()["Error"]["Message"]
+    assert text in answer.json()["Error"]["Message"]
 
 
-async def test_a_change_of_nothing_and_a_company_that_is_none_are_refused(
+async def test_an_empty_change_and_a_wrong_company_id_are_refused(
     client: httpx.AsyncClient,
 ) -> None:
     assert (await client.patch(f"/events/{uuid4()}", json={})).status_code == 400

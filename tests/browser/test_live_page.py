@@ -1,4 +1,4 @@
-"""The live page, in Chromium, on a demo that really runs."""
+"""The live page of a running demo, in Chromium."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ async def test_two_windows_show_each_other_what_they_write(window: Open) -> None
     ann, ben = await window("ann"), await window("ben")
     await ann.button("New event").click()
     await ann.field("Title").fill("Two windows")
-    await ann.field("Place").fill("Balcony")
+    await ann.field("Location").fill("Balcony")
     await ann.field("Starts").fill("2031-03-26T10:00")
     await ann.field("Ends").fill("2031-03-26T11:00")
     await ann.button("Save").click()
 
     await expect(ben.entry("Ann Baker added Two windows")).to_be_visible()
     await expect(ann.entry("You added Two windows")).to_be_visible()
-    for side in (ann, ben):  # it is far away: one can go there
+    for side in (ann, ben):  # the event is in another week; the link leads there
         await side.entry("added").get_by_role("button", name="Two windows").click()
     await expect(ben.event("Two windows")).to_contain_text("Balcony")
     await expect(ben.event("Two windows")).to_have_class("event hue-0 lit")
@@ -51,7 +51,7 @@ async def test_a_write_with_psql_is_seen(window: Open, sql: Sql) -> None:
     ann = await window()
     added = await sql.event("By hand")
     await expect(ann.event("By hand")).to_be_visible()
-    await expect(ann.entry("Somebody, in plain SQL, added By hand")).to_be_visible()
+    await expect(ann.entry("A SQL client added By hand")).to_be_visible()
     await sql.run("UPDATE events SET title = 'By pen' WHERE id = $1", added, actor="ben")
     await expect(ann.entry("Ben Okafor renamed By pen")).to_contain_text("was “By hand”")
     await expect(ann.event("By hand")).to_have_count(0)
@@ -59,27 +59,27 @@ async def test_a_write_with_psql_is_seen(window: Open, sql: Sql) -> None:
     await expect(ann.event("By pen")).to_have_count(0)
 
 
-async def test_back_from_offline_every_missed_change_is_there(window: Open, sql: Sql) -> None:
+async def test_back_online_every_missed_change_is_delivered(window: Open, sql: Sql) -> None:
     ann = await window()
     position, reads = await ann.position(), len(ann.reads)
     await ann.go_offline()
     for number in range(3):
         await sql.event(f"Missed {number}", hour=11 + number)
-    await ann.button("add").click()
+    await ann.button("Add").click()
     await expect(ann.event("Missed")).to_have_count(0)
     assert await ann.position() == position
 
     await ann.go_offline(False)
     await expect(ann.event("Missed")).to_have_count(3)
-    await expect(ann.entry("4 changes were missed")).to_contain_text(
-        f"all are here, № {position + 1} to {position + 4}."
+    await expect(ann.entry("4 missed changes were delivered")).to_contain_text(
+        f"№ {position + 1} to {position + 4}."
     )
-    await expect(ann.entry("while you were away")).to_have_count(4)
+    await expect(ann.entry("while you were offline")).to_have_count(4)
     await ann.reaches(position + 4)
-    assert len(ann.reads) == reads, "nothing was read afresh: it was recovered"
+    assert len(ann.reads) == reads, "the state was not reloaded: the client recovered"
 
 
-async def test_a_network_that_goes_and_returns_is_recovered(window: Open, sql: Sql) -> None:
+async def test_a_network_failure_is_recovered(window: Open, sql: Sql) -> None:
     ann = await window()
     await ann.page.context.set_offline(True)
     await ann.page.evaluate("() => dispatchEvent(new Event('offline'))")
@@ -87,7 +87,7 @@ async def test_a_network_that_goes_and_returns_is_recovered(window: Open, sql: S
     await sql.event("Without a net")
     await ann.page.context.set_offline(False)
     await expect(ann.event("Without a net")).to_be_visible()
-    await expect(ann.entry("One change was missed")).to_be_visible()
+    await expect(ann.entry("One missed change was delivered")).to_be_visible()
     await ann.is_live()
 
 
@@ -130,18 +130,18 @@ async def test_an_expired_token_is_replaced_and_nothing_is_lost(
     await sql.event("While expired")
     fresh = True
     await expect(ann.event("While expired")).to_be_visible()
-    await expect(ann.entry("One change was missed")).to_be_visible()
+    await expect(ann.entry("One missed change was delivered")).to_be_visible()
     assert len(ann.sockets) == 2
 
 
-async def test_who_loses_access_sees_nothing_more(window: Open, sql: Sql) -> None:
+async def test_a_user_who_loses_access_sees_nothing_more(window: Open, sql: Sql) -> None:
     gus_id = await sql.person("Gus Grey", "gus")
     await sql.event("Before")
     gus, ann = await window("gus"), await window("ann")
     await expect(gus.event("Before")).to_be_visible()
     await sql.run("DELETE FROM employees WHERE id = $1", gus_id, actor="ann")
-    veil = gus.page.locator("#veil")
-    await expect(veil).to_contain_text("Gus Grey has just lost access to Northwind Studio")
+    overlay = gus.page.locator("#overlay")
+    await expect(overlay).to_contain_text("Gus Grey has just lost access to Northwind Studio")
     await expect(gus.page.locator("#link")).to_have_attribute("data-state", "idle")
     await expect(gus.page.locator("#grid .event:not(.gone)")).to_have_count(0)
     await expect(gus.button("New event")).to_be_disabled()
@@ -149,13 +149,13 @@ async def test_who_loses_access_sees_nothing_more(window: Open, sql: Sql) -> Non
     await sql.event("After")
     await expect(ann.event("After")).to_be_visible()
     await expect(gus.event("After")).to_have_count(0)
-    await veil.get_by_role("button").click()
+    await overlay.get_by_role("button").click()
     await gus.is_live()
     await expect(gus.event("After")).to_be_visible()
-    await expect(veil).to_be_hidden()
+    await expect(overlay).to_be_hidden()
 
 
-async def test_after_a_switch_only_the_other_company_is_heard(window: Open, sql: Sql) -> None:
+async def test_after_a_switch_only_the_other_company_is_shown(window: Open, sql: Sql) -> None:
     ann, ben = await window("ann"), await window("ben")
     await sql.event("Of Northwind")
     await expect(ann.event("Of Northwind")).to_be_visible()
@@ -169,15 +169,15 @@ async def test_after_a_switch_only_the_other_company_is_heard(window: Open, sql:
     await expect(ann.event("Northwind")).to_have_count(0)
 
     await ben.button(HARBOR).click()
-    await expect(ben.page.locator("#veil")).to_contain_text("hears nothing of it")
+    await expect(ben.page.locator("#overlay")).to_contain_text("receives none of its messages")
     await expect(ben.event("Of Harbor")).to_have_count(0)
     await ben.button(NORTHWIND).click()
     await ben.is_live()
     await expect(ben.event("Also of Northwind")).to_be_visible()
-    await expect(ben.page.locator("#veil")).to_be_hidden()
+    await expect(ben.page.locator("#overlay")).to_be_hidden()
 
 
-async def test_a_restart_of_the_notifier_is_bridged(window: Open, demo: Demo, sql: Sql) -> None:
+async def test_a_restart_of_the_server_is_recovered(window: Open, demo: Demo, sql: Sql) -> None:
     ann = await window()
     position, reads = await ann.position(), len(ann.reads)
     demo.stop()
@@ -187,10 +187,10 @@ async def test_a_restart_of_the_notifier_is_bridged(window: Open, demo: Demo, sq
     await expect(ann.event("After the restart")).to_be_visible()
     await ann.is_live()
     await ann.reaches(position + 1)
-    assert len(ann.reads) == reads, "nothing was read afresh: it was recovered"
+    assert len(ann.reads) == reads, "the state was not reloaded: the client recovered"
 
 
-async def test_too_much_to_tell_is_read_afresh(window: Open, sql: Sql) -> None:
+async def test_a_bulk_change_reloads_the_state(window: Open, sql: Sql) -> None:
     ann = await window()
     await ann.button(HARBOR).click()
     await ann.is_live()
@@ -201,10 +201,12 @@ async def test_too_much_to_tell_is_read_afresh(window: Open, sql: Sql) -> None:
         " FROM companies, generate_series(1, 1500) WHERE name = $1",
         HARBOR,
     )
-    await expect(ann.entry("Read afresh")).to_contain_text("a great many rows changed at once")
+    await expect(ann.entry("State reloaded")).to_contain_text(
+        "many rows changed in one transaction"
+    )
     await ann.reaches(position + 1)
     await sql.run("DELETE FROM events WHERE title = 'One of many'")
-    await expect(ann.entry("Read afresh")).to_have_count(2)
+    await expect(ann.entry("State reloaded")).to_have_count(2)
 
 
 async def test_an_event_is_dragged_to_another_hour_and_day(window: Open, sql: Sql) -> None:
@@ -230,7 +232,7 @@ async def test_an_event_is_dragged_to_another_hour_and_day(window: Open, sql: Sq
     await expect(item.locator(".time")).to_contain_text("13:00")
 
 
-async def test_a_form_tells_of_a_change_by_somebody_else(window: Open, sql: Sql) -> None:
+async def test_a_form_shows_a_change_by_another_user(window: Open, sql: Sql) -> None:
     ann = await window()
     added = await sql.event("Open here")
     await ann.event("Open here").get_by_role("button").click()
@@ -242,17 +244,17 @@ async def test_a_form_tells_of_a_change_by_somebody_else(window: Open, sql: Sql)
     await expect(ann.button("Save")).to_be_disabled()
 
 
-async def test_a_form_says_what_is_wrong_with_it(window: Open) -> None:
+async def test_a_form_shows_its_errors(window: Open) -> None:
     ann = await window()
     await ann.button("New event").click()
     await ann.button("Save").click()
-    complaint = ann.page.locator("#event .complaint")
-    await expect(complaint).to_contain_text("Title")
+    error = ann.page.locator("#event .error")
+    await expect(error).to_contain_text("Title")
     await expect(ann.field("Title")).to_be_focused()
     await ann.field("Title").fill("Backwards")
     await ann.field("Ends").fill("2020-01-01T10:00")
     await ann.button("Save").click()
-    await expect(complaint).to_have_text("It ends before it begins.")
+    await expect(error).to_have_text("The event ends before it starts.")
     await ann.page.keyboard.press("Escape")
     await expect(ann.page.locator("#event")).to_be_hidden()
 
@@ -276,14 +278,14 @@ async def test_an_event_of_whole_days_keeps_its_days(window: Open) -> None:
     await expect(ann.field("Ends")).to_have_value("2031-03-31")
 
 
-async def test_people_come_change_and_go(window: Open) -> None:
+async def test_people_are_added_and_removed(window: Open) -> None:
     ann, ben = await window("ann"), await window("ben")
     people = ben.page.locator("#people")
     await ann.button("Add a person").click()
     await ann.field("Name").fill("Hana Ito")
     await ann.field("Job title").fill("Writer")
     await ann.button("Save").click()
-    await expect(ben.entry("Ann Baker welcomed Hana Ito")).to_be_visible()
+    await expect(ben.entry("Ann Baker added Hana Ito")).to_be_visible()
     await expect(people).to_contain_text("Hana Ito")
     await people.get_by_role("button", name="Hana Ito").click()
     await ben.button("Remove").click()
@@ -304,7 +306,7 @@ async def test_the_month_shows_the_same_events(window: Open, sql: Sql) -> None:
     await expect(ann.button("Week")).to_have_attribute("aria-pressed", "true")
 
 
-async def test_a_phone_shows_all_of_it_without_scrolling_sideways(window: Open, sql: Sql) -> None:
+async def test_a_phone_shows_everything_without_scrolling_sideways(window: Open, sql: Sql) -> None:
     ann = await window(**PHONE)
     await sql.event("On the go")
     await expect(ann.event("On the go")).to_be_visible()
@@ -327,7 +329,7 @@ async def test_a_phone_shows_all_of_it_without_scrolling_sideways(window: Open, 
     assert box["x"] + box["width"] <= PHONE_WIDTH
 
 
-async def test_the_dark_is_dark_and_the_light_is_light(window: Open) -> None:
+async def test_the_page_follows_the_colour_scheme(window: Open) -> None:
     lightness = """() => {
         const context = document.createElement('canvas').getContext('2d');
         context.fillStyle = getComputedStyle(document.body).backgroundColor;
@@ -340,7 +342,7 @@ async def test_the_dark_is_dark_and_the_light_is_light(window: Open) -> None:
     assert await light.page.evaluate(lightness) > 230
 
 
-async def test_the_whole_of_it_can_be_done_with_the_keyboard(window: Open) -> None:
+async def test_everything_works_with_the_keyboard(window: Open) -> None:
     ann, ben = await window("ann"), await window("ben")
     keyboard = ann.page.keyboard
     await keyboard.press("Tab")
@@ -356,21 +358,21 @@ async def test_the_whole_of_it_can_be_done_with_the_keyboard(window: Open) -> No
     await expect(ann.button("New event")).to_be_focused()
 
 
-async def test_colleagues_write_when_they_are_let(window: Open) -> None:
+async def test_simulated_colleagues_write(window: Open) -> None:
     ann = await window()
     before = await ann.position()
-    for number, name in enumerate(("add", "move", "cancel"), 1):
+    for number, name in enumerate(("Add", "Move", "Cancel"), 1):
         await ann.button(name).click()
         await ann.reaches(before + number)
 
     async def busy() -> bool:
         return await ann.has_written() >= 6
 
-    async def heard() -> bool:
+    async def complete() -> bool:
         return await ann.position() == before + await ann.has_written()
 
-    await ann.button("be busy").click()
+    await ann.button("Repeat").click()
     await until(busy)
-    await ann.button("be busy").click()
-    await expect(ann.button("be busy")).to_have_attribute("aria-pressed", "false")
-    await until(heard)
+    await ann.button("Repeat").click()
+    await expect(ann.button("Repeat")).to_have_attribute("aria-pressed", "false")
+    await until(complete)

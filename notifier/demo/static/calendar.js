@@ -1,10 +1,10 @@
-/** The grid: a week of hours or a month of days, drawn from events, in a company's wall time. */
+/** The grid: a week of hours or a month of days, with events in the company's wall time. */
 
-import { calm, h, once } from "./dom.js";
-import { DAY, HOUR, MINUTE, midnight, monthStart, say, weekStart } from "./zone.js";
+import { prefersReducedMotion, h, animateOnce } from "./dom.js";
+import { DAY, HOUR, MINUTE, midnight, monthStart, format, weekStart } from "./zone.js";
 
 const SNAP = 15 * MINUTE;
-/** An event is drawn at least so long, or it could not be read. */
+/** A shorter event is drawn with this length, so that it can be read. */
 const SHORTEST = 25 * MINUTE;
 const CHIPS = 3;
 const NARROW = matchMedia("(max-width: 44rem)");
@@ -14,10 +14,10 @@ export class Calendar {
   #root;
   #on;
   #zone;
-  /** Any wall time in what is shown; on a narrow screen, the day. */
+  /** Any wall time in the visible range; on a narrow screen, on the visible day. */
   #at;
   #events = [];
-  /** What the columns are for; while it is the same they stay, and their events glide. */
+  /** Identifies the drawn columns; while it stays the same they are kept, and their events glide. */
   #frame = "";
   #columns = [];
   #shown = new Map();
@@ -40,7 +40,7 @@ export class Calendar {
     this.#at = zone.wall(Date.now());
   }
 
-  /** The wall times from which and to which it shows. */
+  /** The visible range of wall times. */
   get range() {
     if (this.view === "week") return [weekStart(this.#at), weekStart(this.#at) + 7 * DAY];
     return [weekStart(monthStart(this.#at)), weekStart(monthStart(this.#at, 1) + 6 * DAY)];
@@ -48,10 +48,10 @@ export class Calendar {
 
   get title() {
     const [from, to] = this.range;
-    return this.view === "week" ? say.week(from, to - DAY) : say.month(monthStart(this.#at));
+    return this.view === "week" ? format.week(from, to - DAY) : format.month(monthStart(this.#at));
   }
 
-  /** The hour that a new event is offered for: the next one of the day that is looked at. */
+  /** The start of a new event: the next full hour, or 10:00 if today is not visible. */
   get proposal() {
     const now = this.#zone.wall(Date.now());
     const [from, to] = this.range;
@@ -78,13 +78,13 @@ export class Calendar {
     else this.go(monthStart(this.#at, direction));
   }
 
-  /** @param {object[]} events as messages have them, and `hue`, `organizer` */
+  /** @param {object[]} events as in messages, with `hue` and `organizer` added */
   draw(events) {
     this.#events = events;
     if (!this.#zone) return;
     const [from, to] = this.range;
     const frame = [this.view, from, NARROW.matches, NARROW.matches && midnight(this.#at), this.#today()].join();
-    const glides = frame === this.#frame && !document.hidden && !calm();
+    const glides = frame === this.#frame && !document.hidden && !prefersReducedMotion();
     const before = glides ? new Map([...this.#shown].map(([key, item]) => [key, item.getBoundingClientRect()])) : null;
     const focus = document.activeElement?.closest?.("[data-key]")?.dataset.key;
 
@@ -107,14 +107,14 @@ export class Calendar {
     this.#on.changed();
   }
 
-  /** Shows what has just changed. */
-  light(id) {
-    for (const item of this.#root.querySelectorAll(`[data-id="${CSS.escape(id)}"]`)) once(item, "lit");
+  /** Highlights an event that has just changed. */
+  highlight(id) {
+    for (const item of this.#root.querySelectorAll(`[data-id="${CSS.escape(id)}"]`)) animateOnce(item, "lit");
   }
 
-  /** Lets an event that is gone fade where it was. */
+  /** Fades out a deleted event. */
   fade(id) {
-    if (calm()) return;
+    if (prefersReducedMotion()) return;
     for (const [key, item] of this.#shown) {
       if (item.dataset.id !== id) continue;
       this.#shown.delete(key);
@@ -125,21 +125,21 @@ export class Calendar {
     }
   }
 
-  /** Moves into view what would have to be scrolled to. */
+  /** Scrolls an event into view. */
   reveal(event) {
     const wall = this.#zone.wall(Date.parse(event.StartsAt));
     const [from, to] = this.range;
     if (wall < from || wall >= to || NARROW.matches) this.go(wall);
     const item = this.#root.querySelector(`[data-id="${CSS.escape(event.EventId)}"]`);
-    item?.scrollIntoView({ block: "center", behavior: calm() ? "auto" : "smooth" });
-    this.light(event.EventId);
+    item?.scrollIntoView({ block: "center", behavior: prefersReducedMotion() ? "auto" : "smooth" });
+    this.highlight(event.EventId);
   }
 
   #today() {
     return midnight(this.#zone.wall(Date.now()));
   }
 
-  /** The events of a day with their wall times, in order. */
+  /** The events of a day with their wall times, in drawing order. */
   #of(day) {
     const events = [];
     for (const event of this.#events) {
@@ -161,12 +161,12 @@ export class Calendar {
     const chosen = narrow ? [midnight(this.#at)] : days;
 
     const heads = days.map((day) => {
-      const name = [h("span", { className: "weekday" }, say.weekday(day)), " ", h("span", { className: "date" }, say.date(day))];
+      const name = [h("span", { className: "weekday" }, format.weekday(day)), " ", h("span", { className: "date" }, format.date(day))];
       const className = `head${day === today ? " today" : ""}`;
       if (!narrow) return h("div", { className, "aria-hidden": "true" }, ...name);
       const pick = h(
         "button",
-        { type: "button", "aria-pressed": String(chosen.includes(day)), "aria-label": say.longDay(day), onclick: () => this.go(day) },
+        { type: "button", "aria-pressed": String(chosen.includes(day)), "aria-label": format.longDay(day), onclick: () => this.go(day) },
         ...name,
       );
       return h("div", { className }, pick);
@@ -174,16 +174,16 @@ export class Calendar {
 
     this.#columns = chosen.map((day) => ({
       day,
-      whole: h("ul", { className: "whole", "aria-label": `${say.longDay(day)}, all day` }),
+      whole: h("ul", { className: "whole", "aria-label": `${format.longDay(day)}, all day` }),
       hours: h("ul", {
         className: `slots${day === today ? " today" : ""}`,
-        "aria-label": say.longDay(day),
+        "aria-label": format.longDay(day),
         onclick: (click) => {
           if (click.target === click.currentTarget) this.#create(day, click);
         },
       }),
     }));
-    const labels = Array.from({ length: 23 }, (_, hour) => h("span", {}, say.time((hour + 1) * HOUR)));
+    const labels = Array.from({ length: 23 }, (_, hour) => h("span", {}, format.time((hour + 1) * HOUR)));
     const hours = h("div", { className: "gutter", "aria-hidden": "true" }, ...labels);
     const whole = h("div", { className: "gutter", "aria-hidden": "true" }, "all day");
     const zone = h("div", { className: "gutter zone", title: this.#zone.name }, this.#zone.label(this.#zone.instant(from)));
@@ -205,7 +205,7 @@ export class Calendar {
     scroll.scrollTop = (scroll.lastElementChild.offsetHeight / 24) * morning;
   }
 
-  /** Draws the line of the present; to be called every minute. */
+  /** Draws the line of the current time; to be called every minute. */
   now() {
     if (!this.#zone) return;
     const now = this.#zone.wall(Date.now());
@@ -228,13 +228,13 @@ export class Calendar {
     for (let week = from; week < to; week += 7 * DAY) {
       const cells = Array.from({ length: 7 }, (_, index) => {
         const day = week + index * DAY;
-        const column = { day, month: h("ul", { "aria-label": say.longDay(day) }), more: h("span", { className: "more" }) };
+        const column = { day, month: h("ul", { "aria-label": format.longDay(day) }), more: h("span", { className: "more" }) };
         this.#columns.push(column);
         const other = new Date(day).getUTCMonth() !== month;
         return h(
           "td",
           { className: `${day === today ? "today" : ""}${other ? " other" : ""}` },
-          h("button", { type: "button", className: "date", "aria-label": say.longDay(day), onclick: () => this.#enter(day) }, say.date(day)),
+          h("button", { type: "button", className: "date", "aria-label": format.longDay(day), onclick: () => this.#enter(day) }, format.date(day)),
           column.month,
           column.more,
         );
@@ -242,10 +242,10 @@ export class Calendar {
       rows.push(h("tr", {}, ...cells));
     }
     const names = Array.from({ length: 7 }, (_, index) =>
-      h("th", { scope: "col" }, h("abbr", { title: say.longWeekday(from + index * DAY) }, say.weekday(from + index * DAY))),
+      h("th", { scope: "col" }, h("abbr", { title: format.longWeekday(from + index * DAY) }, format.weekday(from + index * DAY))),
     );
     this.#root.replaceChildren(
-      h("table", { className: "month" }, h("caption", { className: "unseen" }, this.title), h("thead", {}, h("tr", {}, ...names)), h("tbody", {}, ...rows)),
+      h("table", { className: "month" }, h("caption", { className: "visually-hidden" }, this.title), h("thead", {}, h("tr", {}, ...names)), h("tbody", {}, ...rows)),
     );
   }
 
@@ -265,7 +265,7 @@ export class Calendar {
     }
     this.#put(column.whole, events.filter(({ whole }) => whole), shown, () => {});
     const timed = events.filter(({ whole }) => !whole);
-    const lanes = abreast(timed);
+    const lanes = layOutLanes(timed);
     this.#put(column.hours, timed, shown, (item, { starts, ends, key }) => {
       if (item === this.#dragging) return;
       const from = Math.max(starts, column.day) - column.day;
@@ -311,15 +311,15 @@ export class Calendar {
     item.style.translate = "";
     item.className = `event hue-${event.hue}${whole ? " chip" : ""}${item.classList.contains("lit") ? " lit" : ""}`;
     const [button] = item.children;
-    const end = this.view === "week" ? h("span", { className: "end" }, `–${say.time(ends)}`) : null;
-    const time = whole ? null : h("span", { className: "time" }, say.time(starts), end);
+    const end = this.view === "week" ? h("span", { className: "end" }, `–${format.time(ends)}`) : null;
+    const time = whole ? null : h("span", { className: "time" }, format.time(starts), end);
     const place = event.Location && !whole && this.view === "week" ? h("span", { className: "place" }, event.Location) : null;
-    const who = event.organizer ? h("span", { className: "unseen" }, event.organizer) : null;
-    button.replaceChildren(...[h("span", { className: "title" }, event.Title), " ", time, " ", place, " ", who].filter(Boolean));
+    const organizer = event.organizer ? h("span", { className: "visually-hidden" }, event.organizer) : null;
+    button.replaceChildren(...[h("span", { className: "title" }, event.Title), " ", time, " ", place, " ", organizer].filter(Boolean));
     button.title = [event.Title, event.Location, event.organizer].filter(Boolean).join(" · ");
   }
 
-  /** With a mouse or a pen; a finger scrolls, and the keyboard has Shift and the arrows. */
+  /** For mouse and pen. Touch scrolls; the keyboard has Shift and the arrow keys. */
   #drag(item, press) {
     if (press.pointerType === "touch" || press.button !== 0) return;
     const column = item.parentElement.getBoundingClientRect();
@@ -343,9 +343,9 @@ export class Calendar {
       if (!this.#dragging) return;
       this.#dragging = null;
       item.classList.remove("dragged");
-      // The click that follows a drop is none.
+      // Ignore the click event that follows a drop.
       addEventListener("click", (click) => click.stopPropagation(), { capture: true, once: true, signal: AbortSignal.timeout(50) });
-      // It stays where it was dropped until the change is heard, or the next drawing puts it back.
+      // It stays where it was dropped until the message arrives, or the next drawing puts it back.
       if (drop && by) this.#on.move(item.event, by);
       else this.draw(this.#events);
     };
@@ -357,7 +357,7 @@ export class Calendar {
   }
 }
 
-/** Lets an item come from where it was. */
+/** Animates an item from its former place. */
 function glide(item, was) {
   const is = item.getBoundingClientRect();
   const [x, y] = [was.left - is.left, was.top - is.top];
@@ -368,8 +368,8 @@ function glide(item, was) {
   });
 }
 
-/** Where events stand that overlap: key → which of how many lanes, and how many it spans. */
-function abreast(events) {
+/** Lays out overlapping events: key → its lane, the number of lanes, and how many it spans. */
+function layOutLanes(events) {
   const places = new Map();
   let cluster = [];
   let until = -Infinity;

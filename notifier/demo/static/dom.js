@@ -15,12 +15,12 @@ export function h(tag, properties = {}, ...children) {
   return element;
 }
 
-/** Runs a class's animation once: it lights up, then the class is gone. */
-export function once(element, name) {
+/** Plays the animation of a class once, and removes the class afterwards. */
+export function animateOnce(element, name) {
   element.classList.remove(name);
-  void element.offsetWidth; // begins anew where it is under way
+  void element.offsetWidth; // restarts an animation that is playing
   element.classList.add(name);
   element.addEventListener("animationend", () => element.classList.remove(name), { once: true });
 }
 
-export const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
+export const prefersReducedMotion = () => matchMedia("(prefers-reduced-motion: reduce)").matches;

@@ -1,13 +1,13 @@
-/** A dialog with a form: opens with values, gives values back, and says what went wrong. */
+/** A dialog with a form: opens with values, hands edited values back, and shows errors. */
 export class Form {
-  /** What is being edited; null for something new. */
+  /** The id of the edited row; null for a new one. */
   id = null;
   #dialog;
   #form;
   #save;
   #remove;
 
-  /** @param {{ save(id, values), remove(id) }} on both may throw: the message is shown */
+  /** @param {{ save(id, values), remove(id) }} on both may throw; the message is shown */
   constructor(dialog, on) {
     this.#dialog = dialog;
     this.#form = dialog.querySelector("form");
@@ -20,7 +20,7 @@ export class Form {
       submit.preventDefault();
       const wrong = [...this.fields].find((field) => !field.validity?.valid);
       if (wrong) {
-        this.#complain(`${wrong.labels[0].firstChild.textContent.trim()}: ${wrong.validationMessage}`);
+        this.#showError(`${wrong.labels[0].firstChild.textContent.trim()}: ${wrong.validationMessage}`);
         wrong.focus();
         return;
       }
@@ -28,15 +28,15 @@ export class Form {
     };
     dialog.onclose = () => (this.id = null);
     dialog.addEventListener("click", (click) => {
-      if (click.target === dialog) dialog.close(); // a click beside it
+      if (click.target === dialog) dialog.close(); // a click outside the form
     });
   }
 
   open(id, title, values) {
     this.id = id;
     this.#dialog.querySelector("h2").textContent = title;
-    this.#complain("");
-    this.#note("");
+    this.#showError("");
+    this.#showNote("");
     for (const [name, value] of Object.entries(values)) {
       const field = this.fields[name];
       if (field.type === "checkbox") field.checked = value;
@@ -47,29 +47,29 @@ export class Form {
     this.#dialog.showModal();
   }
 
-  /** Somebody else has changed or removed what is open here. */
-  tell(text, gone) {
-    this.#note(text);
+  /** Shows that another user changed or removed the open row. */
+  showConflict(text, gone) {
+    this.#showNote(text);
     if (!gone) return;
     this.fields.remove.hidden = true;
     this.#dialog.querySelector("[type=submit]").disabled = true;
   }
 
   async #try(action) {
-    this.#complain("");
+    this.#showError("");
     try {
       await action();
       this.#dialog.close();
     } catch (error) {
-      this.#complain(error.message);
+      this.#showError(error.message);
     }
   }
 
-  #complain(text) {
-    this.#dialog.querySelector(".complaint").textContent = text;
+  #showError(text) {
+    this.#dialog.querySelector(".error").textContent = text;
   }
 
-  #note(text) {
+  #showNote(text) {
     const note = this.#dialog.querySelector(".note");
     note.textContent = text;
     note.hidden = !text;

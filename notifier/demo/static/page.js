@@ -1,54 +1,54 @@
 /**
- * The live page. It draws what the notifier says and nothing else: what is written here, too, is seen
- * only when it comes back as a message.
+ * The live page. It draws only what it receives from Notifier: its own writes, too, appear when they come
+ * back as messages.
  */
 
-import { connect } from "/client.js";
+import { connect } from "../client.js";
 
 import * as api from "./api.js";
 import { Calendar } from "./calendar.js";
-import { calm, h, once } from "./dom.js";
+import { animateOnce, h, prefersReducedMotion } from "./dom.js";
 import { Form } from "./form.js";
-import { words } from "./words.js";
-import { DAY, HOUR, MINUTE, Zone, fromInput, say, toInput } from "./zone.js";
+import { describe } from "./words.js";
+import { DAY, HOUR, MINUTE, Zone, format, fromInput, toInput } from "./zone.js";
 
 const HUES = 8;
-const FEED = 120;
+const FEED_LENGTH = 120;
 const BUSY_STEPS = 24;
 const BUSY_MS = 500;
 
 const $ = (id) => document.getElementById(id);
-const asked = new URLSearchParams(location.search);
+const parameters = new URLSearchParams(location.search);
 
 let companies = [];
 let company = null;
 let zone = new Zone("UTC");
-let me = asked.get("user") ?? sessionStorage.getItem("me") ?? "ann";
+let me = parameters.get("user") ?? sessionStorage.getItem("me") ?? "ann";
 const employees = new Map();
 const events = new Map();
-/** People of whom messages still speak when they are gone. */
+/** Names by id, also of people who were removed: later messages may refer to them. */
 const names = new Map();
 
 let client = null;
-let heard = 0;
-/** Set while the switch is on: where to go on. */
+let received = 0;
+/** Set while the page is offline: where to resume. */
 let offline = null;
-/** The entry that counts what was missed, and until when it was. */
+/** The feed entry that counts missed changes, and the time at which they ended. */
 let absence = null;
 
 // -------------------------------------------------------------------- the connection
 
 function follow(position = null) {
   client?.close();
-  const url = new URL("/", location.href);
+  const url = new URL(".", document.baseURI);
   url.protocol = url.protocol.replace("http", "ws");
   client = connect({
     url: url.href,
     companyId: company,
     position,
     getToken: () => api.token(me),
-    onMessage: hear,
-    onRecovered: recovered,
+    onMessage: receive,
+    onRecovered: showRecovered,
     onResync: readState,
     onStatus: showStatus,
   });
@@ -57,21 +57,21 @@ function follow(position = null) {
 async function readState({ companyId, reason, position, signal }) {
   const state = await api.state(companyId, signal);
   if (signal.aborted) return;
-  take(state);
+  load(state);
   draw();
-  if (reason !== "start") note(`Read afresh at № ${position}: ${REASONS[reason] ?? reason}`);
+  if (reason !== "start") addNote(`State reloaded at № ${position}: ${REASONS[reason] ?? reason}`);
 }
 
 const REASONS = {
-  expired: "too much was missed to be told one by one",
-  epoch: "the log has begun anew",
-  gap: "something was missing",
-  bulk: "a great many rows changed at once",
+  expired: "the missed changes are no longer in the log",
+  epoch: "the log was replaced",
+  gap: "a message was missing",
+  bulk: "many rows changed in one transaction",
   truncate: "a table was emptied",
-  overflow: "more was written than could be told",
+  overflow: "more was written than the log can hold",
 };
 
-function take(state) {
+function load(state) {
   companies = state.Companies;
   employees.clear();
   events.clear();
@@ -86,18 +86,18 @@ function setZone() {
   calendar.zone = zone;
 }
 
-function recovered({ position }) {
-  const entry = note(`Back at № ${position}. Nothing was missed.`);
+function showRecovered({ position }) {
+  const entry = addNote(`Reconnected at № ${position}. No change was missed.`);
   absence = { entry, from: position + 1, until: Date.now() };
 }
 
-function hear(message) {
-  heard++;
+function receive(message) {
+  received++;
   const { Type, Data, Position } = message;
-  if (Type.startsWith("Event")) changed(events, Data.EventId, message);
+  if (Type.startsWith("Event")) applyChange(events, Data.EventId, message);
   else if (Type.startsWith("Employee")) {
     if (Data.Name) names.set(Data.UserId, Data.Name).set(Data.EmployeeId, Data.Name);
-    changed(employees, Data.EmployeeId, message);
+    applyChange(employees, Data.EmployeeId, message);
   } else if (Type === "CompanyUpdated") {
     companies = companies.map((each) => (each.CompanyId === Data.CompanyId ? { ...each, ...Data } : each));
     setZone();
@@ -107,51 +107,53 @@ function hear(message) {
   if (late) {
     const count = Position - absence.from + 1;
     absence.entry.querySelector("p").textContent =
-      count === 1 ? `Back. One change was missed: it is here, № ${Position}.` : `Back. ${count} changes were missed: all are here, № ${absence.from} to ${Position}.`;
+      count === 1
+        ? `Reconnected. One missed change was delivered, № ${Position}.`
+        : `Reconnected. ${count} missed changes were delivered, № ${absence.from} to ${Position}.`;
   } else absence = null;
-  enter(message, late);
+  addEntry(message, late);
   draw();
 }
 
-/** Puts a row where it belongs, or takes it away, and remembers what to light. */
-function changed(rows, id, { Type, Data, Partial, Actor }) {
+/** Stores or deletes a row, and remembers to highlight it. */
+function applyChange(rows, id, { Type, Data, Partial, Actor }) {
   const gone = /Deleted$|Removed$/.test(Type);
   if (gone) rows.delete(id);
   else rows.set(id, Partial ? { ...rows.get(id), ...Data } : Data);
   if (gone && rows === events) calendar.fade(id);
-  lit.add(id);
+  highlighted.add(id);
   for (const form of [eventForm, personForm]) {
     if (form.id !== id || Actor === me) continue;
-    form.tell(gone ? `${actorName(Actor)} has just removed this.` : `${actorName(Actor)} has just changed this.`, gone);
+    form.showConflict(gone ? `${actorName(Actor)} has just removed this.` : `${actorName(Actor)} has just changed this.`, gone);
   }
 }
 
-const STATES = { connecting: "Connecting", live: "Live", waiting: "Lost, trying again", idle: "No access", stopped: "Stopped", closed: "Offline" };
+const STATES = { connecting: "Connecting", live: "Live", waiting: "Reconnecting", idle: "No access", stopped: "Stopped", closed: "Offline" };
 
 function showStatus({ state, reason }) {
   if ($("link").dataset.state !== state) {
     $("link").dataset.state = state;
     $("state").textContent = STATES[state];
   }
-  $("why").textContent = [STATES[state].toLowerCase(), WHY[reason] ?? reason].filter(Boolean).join(": ");
-  $("again").hidden = !["waiting", "stopped", "idle"].includes(state);
+  $("why").textContent = [STATES[state].toLowerCase(), DETAILS[reason] ?? reason].filter(Boolean).join(": ");
+  $("retry").hidden = !["waiting", "stopped", "idle"].includes(state);
   showPosition();
-  if (state === "idle") bar(reason);
-  else if (state === "live") veil(false);
+  if (state === "idle") showNoAccess(reason);
+  else if (state === "live") setOverlay(false);
 }
 
-const WHY = { company_forbidden: "the company is not yours", revoked: "it was taken away" };
+const DETAILS = { company_forbidden: "this user is not an employee of the company", revoked: "access was revoked" };
 
 function showPosition() {
   const position = offline ?? client?.position;
   $("at").textContent = position?.epoch ? `№ ${position.after}` : "";
   $("position").textContent = position?.epoch ? `№ ${position.after}` : "–";
   $("epoch").textContent = position?.epoch ?? "–";
-  $("heard").textContent = `${heard}, no gap`;
+  $("received").textContent = `${received}, no gaps`;
 }
 
-// Where access was lost there is no state to go on from.
-$("again").onclick = () => (client.status.state === "idle" ? follow() : client.reconnect());
+// After access was lost there is no state to resume from.
+$("retry").onclick = () => (client.status.state === "idle" ? follow() : client.reconnect());
 
 $("offline").onclick = () => {
   const on = !offline;
@@ -159,7 +161,7 @@ $("offline").onclick = () => {
   if (on) {
     offline = (client.status.state === "idle" ? null : client.position) ?? {};
     client.close();
-    note(`You are offline${offline.after === undefined ? "" : ` since № ${offline.after}`}. The others go on.`);
+    addNote(`You are offline${offline.after === undefined ? "" : ` since № ${offline.after}`}. Other users are not.`);
   } else {
     const position = offline.epoch ? offline : null;
     offline = null;
@@ -170,8 +172,8 @@ $("offline").onclick = () => {
 
 // -------------------------------------------------------------------- access
 
-/** Nothing of a company is shown to someone who may not see it. */
-function bar(reason) {
+/** Hides everything of a company that the user may not see. */
+function showNoAccess(reason) {
   const others = [...employees.values()].filter(({ UserId }) => UserId && UserId !== me);
   employees.clear();
   events.clear();
@@ -179,34 +181,34 @@ function bar(reason) {
   const { Name, UserId } = companies.find(({ CompanyId }) => CompanyId === company) ?? {};
   const other = others[0]?.UserId ?? UserId;
   const text = reason === "revoked"
-    ? `${nameOf(me)} has just lost access to ${Name}: the row in employees is gone, and nothing more is sent.`
-    : `${nameOf(me)} is not among the employees of ${Name}, and hears nothing of it.`;
-  const button = h("button", { type: "button", className: "first", onclick: () => become(other) }, `Be ${nameOf(other)}`);
-  $("veil").replaceChildren(h("p", {}, text), other && other !== me ? button : "");
-  veil(true);
+    ? `${nameOf(me)} has just lost access to ${Name}: the row in employees was deleted, and no more messages are sent.`
+    : `${nameOf(me)} is not an employee of ${Name} and receives none of its messages.`;
+  const button = h("button", { type: "button", className: "first", onclick: () => switchUser(other) }, `Switch to ${nameOf(other)}`);
+  $("overlay").replaceChildren(h("p", {}, text), other && other !== me ? button : "");
+  setOverlay(true);
 }
 
-function veil(on) {
-  $("veil").hidden = !on;
+function setOverlay(on) {
+  $("overlay").hidden = !on;
   $("grid").inert = on;
-  for (const id of ["new", "welcome", "add", "shift", "cancel", "busy"]) $(id).disabled = on;
+  for (const id of ["new", "new-person", "add", "shift", "cancel", "busy"]) $(id).disabled = on;
 }
 
-function become(user) {
+function switchUser(user) {
   me = user;
   sessionStorage.setItem("me", me);
   if (offline) $("offline").click();
   else follow();
 }
 
-$("me").onchange = () => become($("me").value);
+$("me").onchange = () => switchUser($("me").value);
 
-function enterCompany(id) {
+function switchCompany(id) {
   if (id === company) return;
   company = id;
   sessionStorage.setItem("company", id);
   absence = null;
-  heard = 0;
+  received = 0;
   employees.clear();
   events.clear();
   $("feed").replaceChildren();
@@ -219,12 +221,12 @@ function enterCompany(id) {
   draw();
 }
 
-// -------------------------------------------------------------------- what is drawn
+// -------------------------------------------------------------------- drawing
 
 const calendar = new Calendar($("grid"), {
   open: (event) => openEvent(event),
   create: (starts, ends) => openNew(starts, ends),
-  move: (event, by) => moved(event, by),
+  move: (event, by) => moveEvent(event, by),
   changed: () => {
     $("period").textContent = calendar.title;
     $("week").setAttribute("aria-pressed", String(calendar.view === "week"));
@@ -232,13 +234,13 @@ const calendar = new Calendar($("grid"), {
   },
 });
 
-/** Ids to light at the next drawing; many messages make one drawing. */
-const lit = new Set();
-let due = null;
+/** Ids to highlight at the next drawing; many messages cause one drawing. */
+const highlighted = new Set();
+let drawing = null;
 
 function draw() {
-  due ??= setTimeout(() => {
-    due = null;
+  drawing ??= setTimeout(() => {
+    drawing = null;
     calendar.draw(
       [...events.values()].map((event) => ({
         ...event,
@@ -249,19 +251,19 @@ function draw() {
     drawPeople();
     drawCompanies();
     showPosition();
-    for (const id of lit) {
-      calendar.light(id);
+    for (const id of highlighted) {
+      calendar.highlight(id);
       const person = $("people").querySelector(`[data-id="${CSS.escape(id)}"]`);
-      if (person) once(person, "lit");
+      if (person) animateOnce(person, "lit");
     }
-    lit.clear();
+    highlighted.clear();
   }, 10);
 }
 
 function drawCompanies() {
   $("companies").replaceChildren(
     ...companies.map(({ CompanyId, Name }) =>
-      h("button", { type: "button", "aria-pressed": String(CompanyId === company), onclick: () => enterCompany(CompanyId) }, Name),
+      h("button", { type: "button", "aria-pressed": String(CompanyId === company), onclick: () => switchCompany(CompanyId) }, Name),
     ),
   );
   const name = companies.find(({ CompanyId }) => CompanyId === company)?.Name;
@@ -297,52 +299,52 @@ function avatar(name, number) {
   return h("span", { className: `avatar hue-${number}`, "aria-hidden": "true" }, letters);
 }
 
-/** Each person has a colour; who is nobody's is grey. */
+/** Each person has a colour; events without an organizer are grey. */
 function hue(id) {
   const index = [...employees.keys()].indexOf(id);
   return index < 0 ? "none" : index % HUES;
 }
 
 function nameOf(id) {
-  return names.get(id) ?? (id ? String(id) : "nobody");
+  return names.get(id) ?? (id ? String(id) : "no one");
 }
 
 function actorName(actor) {
-  if (!actor) return "Somebody, in plain SQL,";
+  if (!actor) return "A SQL client";
   return actor === me ? "You" : nameOf(actor);
 }
 
 // -------------------------------------------------------------------- the feed
 
-function enter(message, late) {
+function addEntry(message, late) {
   const { Actor, At, Position, Data } = message;
-  const { did, what, detail } = words(message, zone, nameOf);
-  const who = actorName(Actor);
-  const actor = [...employees.values()].find(({ UserId }) => UserId && UserId === Actor);
-  const subject = events.has(Data.EventId)
-    ? h("button", { type: "button", className: "subject", onclick: () => events.has(Data.EventId) && calendar.reveal(events.get(Data.EventId)) }, what)
-    : h("b", {}, what);
+  const { action, subject, detail } = describe(message, zone, nameOf);
+  const actor = actorName(Actor);
+  const colleague = [...employees.values()].find(({ UserId }) => UserId && UserId === Actor);
+  const link = events.has(Data.EventId)
+    ? h("button", { type: "button", className: "subject", onclick: () => events.has(Data.EventId) && calendar.reveal(events.get(Data.EventId)) }, subject)
+    : h("b", {}, subject);
   push(
     h(
       "li",
       { className: late ? "late" : "" },
-      avatar(Actor ? nameOf(Actor) : "S Q", actor ? hue(actor.EmployeeId) : "none"),
+      avatar(Actor ? nameOf(Actor) : "S Q", colleague ? hue(colleague.EmployeeId) : "none"),
       h(
         "div",
         {},
-        h("p", {}, h("span", { className: "who" }, who), ` ${did} `, subject),
+        h("p", {}, h("span", { className: "who" }, actor), ` ${action} `, link),
         detail ? h("p", { className: "detail" }, detail) : null,
-        h("p", { className: "when" }, h("time", { dateTime: At }, say.seconds(zone.wall(Date.parse(At)))), ` · № ${Position}`, late ? " · while you were away" : ""),
+        h("p", { className: "when" }, h("time", { dateTime: At }, format.seconds(zone.wall(Date.parse(At)))), ` · № ${Position}`, late ? " · while you were offline" : ""),
       ),
     ),
   );
-  $("said").textContent = `${who} ${did} ${what}`;
+  $("announcement").textContent = `${actor} ${action} ${subject}`;
 }
 
-function note(text) {
+function addNote(text) {
   const entry = h("li", { className: "note" }, h("p", {}, text));
   push(entry);
-  $("said").textContent = text;
+  $("announcement").textContent = text;
   return entry;
 }
 
@@ -350,18 +352,18 @@ function push(entry) {
   const feed = $("feed");
   $("empty").hidden = true;
   feed.prepend(entry);
-  if (!calm()) once(entry, "fresh");
-  while (feed.children.length > FEED) feed.lastElementChild.remove();
+  if (!prefersReducedMotion()) animateOnce(entry, "fresh");
+  while (feed.children.length > FEED_LENGTH) feed.lastElementChild.remove();
 }
 
-// -------------------------------------------------------------------- what is written
+// -------------------------------------------------------------------- writing
 
 const eventForm = new Form($("event"), {
   async save(id, fields) {
     const day = fields.AllDay.checked;
     const starts = fromInput(fields.StartsAt.value);
     const ends = fromInput(fields.EndsAt.value) + (day ? DAY : 0);
-    if (ends < starts) throw new Error("It ends before it begins.");
+    if (ends < starts) throw new Error("The event ends before it starts.");
     const values = {
       Title: fields.Title.value.trim(),
       AllDay: day,
@@ -386,10 +388,10 @@ const personForm = new Form($("person"), {
   remove: (id) => api.remove(`employees/${id}`, me),
 });
 
-eventForm.fields.AllDay.onchange = () => allDay(eventForm.fields.AllDay.checked);
+eventForm.fields.AllDay.onchange = () => setAllDay(eventForm.fields.AllDay.checked);
 
-/** Days or moments: the inputs change their type and keep the day. */
-function allDay(day) {
+/** Switches the inputs between dates and times, and keeps the day. */
+function setAllDay(day) {
   for (const field of [eventForm.fields.StartsAt, eventForm.fields.EndsAt]) {
     const was = field.value;
     field.type = day ? "date" : "datetime-local";
@@ -409,10 +411,10 @@ function openNew(starts, ends) {
 }
 
 function openForm(id, title, { starts, ends, ...event }) {
-  const nobody = h("option", { value: "" }, "nobody");
-  eventForm.fields.OrganizerId.replaceChildren(nobody, ...[...employees.values()].map(({ EmployeeId, Name }) => h("option", { value: EmployeeId }, Name)));
+  const none = h("option", { value: "" }, "no one");
+  eventForm.fields.OrganizerId.replaceChildren(none, ...[...employees.values()].map(({ EmployeeId, Name }) => h("option", { value: EmployeeId }, Name)));
   const length = event.AllDay ? 10 : 16;
-  allDay(event.AllDay);
+  setAllDay(event.AllDay);
   const { Title, AllDay, Location, Description, OrganizerId } = event;
   $("event").querySelector(".zone").textContent = `Time in ${zone.name.replace("_", " ")}`;
   eventForm.open(id, title, {
@@ -426,36 +428,36 @@ function openPerson({ EmployeeId, Name, JobTitle }) {
   personForm.open(EmployeeId, Name, { Name, JobTitle });
 }
 
-/** Later or earlier by so much on the wall's clock. */
-async function moved(event, by) {
+/** Moves an event by a number of milliseconds of wall time. */
+async function moveEvent(event, by) {
   const move = (moment) => zone.instant(zone.wall(Date.parse(moment)) + by);
   await attempt(() => api.change(`events/${event.EventId}`, me, { StartsAt: move(event.StartsAt), EndsAt: move(event.EndsAt) }));
-  if (client.status.state !== "live") draw(); // it is heard of later
+  if (client.status.state !== "live") draw(); // the message arrives later
 }
 
 async function attempt(action) {
   try {
     await action();
   } catch (error) {
-    note(error.message);
+    addNote(error.message);
     draw();
   }
 }
 
-// What colleagues do when they are let.
+// What the simulated colleagues do.
 
 const TITLES = ["Coffee", "Stand-up", "Review", "Lunch walk", "Interview", "Planning", "Retro", "Fitting", "Rehearsal", "Budget", "One to one", "Open house"];
 const PLACES = ["Studio 1", "Roof", "Quiet room", "Front desk", "Pier 4", null];
 
-const any = (list) => list[Math.floor(Math.random() * list.length)];
+const pick = (list) => list[Math.floor(Math.random() * list.length)];
 
 function colleague() {
   const others = [...employees.values()].filter(({ UserId }) => UserId && UserId !== me);
-  return any(others) ?? { UserId: me };
+  return pick(others) ?? { UserId: me };
 }
 
-/** The beginning of some hours within what is shown, free if there are any. */
-function moment(length) {
+/** A start for an event within the visible range, at a free time if one is found. */
+function randomStart(length) {
   const [from, to] = calendar.range;
   const taken = visible().map(({ StartsAt, EndsAt }) => [StartsAt, EndsAt].map((at) => zone.wall(Date.parse(at))));
   let starts = from;
@@ -474,28 +476,28 @@ function visible() {
 
 const WRITES = {
   add() {
-    const length = any([0.5, 1, 1, 1.5, 2]) * HOUR;
-    const starts = moment(length);
+    const length = pick([0.5, 1, 1, 1.5, 2]) * HOUR;
+    const starts = randomStart(length);
     const { UserId, EmployeeId } = colleague();
     return api.create("events", UserId, {
       CompanyId: company,
-      Title: any(TITLES),
-      Location: any(PLACES),
+      Title: pick(TITLES),
+      Location: pick(PLACES),
       OrganizerId: EmployeeId ?? null,
       StartsAt: zone.instant(starts),
       EndsAt: zone.instant(starts + length),
     });
   },
   shift() {
-    const event = any(visible());
+    const event = pick(visible());
     if (!event) return WRITES.add();
     const starts = zone.wall(Date.parse(event.StartsAt));
-    const by = moment(Date.parse(event.EndsAt) - Date.parse(event.StartsAt)) - starts;
+    const by = randomStart(Date.parse(event.EndsAt) - Date.parse(event.StartsAt)) - starts;
     const move = (at) => zone.instant(zone.wall(Date.parse(at)) + by);
     return api.change(`events/${event.EventId}`, colleague().UserId, { StartsAt: move(event.StartsAt), EndsAt: move(event.EndsAt) });
   },
   cancel() {
-    const event = any(visible());
+    const event = pick(visible());
     return event ? api.remove(`events/${event.EventId}`, colleague().UserId) : WRITES.add();
   },
 };
@@ -511,7 +513,7 @@ $("busy").onclick = () => {
   let steps = 0;
   busy = setInterval(() => {
     const few = visible().length < 8;
-    attempt(few ? WRITES.add : any([WRITES.add, WRITES.shift, WRITES.shift, WRITES.shift, WRITES.cancel]));
+    attempt(few ? WRITES.add : pick([WRITES.add, WRITES.shift, WRITES.shift, WRITES.shift, WRITES.cancel]));
     if (++steps === BUSY_STEPS) $("busy").click();
   }, BUSY_MS);
 };
@@ -524,18 +526,18 @@ $("on").onclick = () => calendar.step(1);
 $("week").onclick = () => calendar.show("week");
 $("month").onclick = () => calendar.show("month");
 $("new").onclick = () => openNew(calendar.proposal, calendar.proposal + HOUR);
-$("welcome").onclick = () => personForm.open(null, "Add a person", { Name: "", JobTitle: "" });
+$("new-person").onclick = () => personForm.open(null, "Add a person", { Name: "", JobTitle: "" });
 setInterval(() => calendar.now(), MINUTE);
 
-// -------------------------------------------------------------------- the beginning
+// -------------------------------------------------------------------- the start
 
-async function begin() {
+async function start() {
   ({ Companies: companies } = await api.state(null));
-  const wanted = asked.get("company") ?? sessionStorage.getItem("company");
+  const wanted = parameters.get("company") ?? sessionStorage.getItem("company");
   company = (companies.find(({ CompanyId }) => CompanyId === wanted) ?? companies[0])?.CompanyId ?? null;
   setZone();
   draw();
   follow();
 }
 
-begin().catch((error) => note(error.message));
+start().catch((error) => addNote(error.message));

@@ -1,55 +1,55 @@
-/** What a message says, in words. */
+/** Describes a message in words. */
 
-import { DAY, say } from "./zone.js";
+import { DAY, format } from "./zone.js";
 
-const ORDINARY = { Location: "the place of", Description: "the notes of", OrganizerId: "who leads", AllDay: "the length of" };
+const PROPERTIES = { Location: "the location of", Description: "the notes of", AllDay: "the duration of" };
 
 /**
- * @returns {{ did: string, what: string, detail?: string }}
+ * @returns {{ action: string, subject: string, detail?: string }}
  */
-export function words(message, zone, nameOf) {
+export function describe(message, zone, nameOf) {
   const { Type, Data, Old = {} } = message;
   switch (Type) {
     case "EventCreated":
-      return { did: "added", what: Data.Title, detail: span(Data, zone) };
+      return { action: "added", subject: Data.Title, detail: span(Data, zone) };
     case "EventDeleted":
-      return { did: "cancelled", what: Data.Title, detail: span(Data, zone) };
+      return { action: "cancelled", subject: Data.Title, detail: span(Data, zone) };
     case "EventUpdated": {
       const before = { ...Data, ...Old };
       if ("StartsAt" in Old || "EndsAt" in Old) {
-        return { did: "moved", what: Data.Title, detail: `${span(before, zone)} → ${span(Data, zone, before)}` };
+        return { action: "moved", subject: Data.Title, detail: `${span(before, zone)} → ${span(Data, zone, before)}` };
       }
-      if ("Title" in Old) return { did: "renamed", what: Data.Title, detail: `was “${Old.Title}”` };
+      if ("Title" in Old) return { action: "renamed", subject: Data.Title, detail: `was “${Old.Title}”` };
       if ("OrganizerId" in Old) {
-        return { did: "handed on", what: Data.Title, detail: `${nameOf(Old.OrganizerId)} → ${nameOf(Data.OrganizerId)}` };
+        return { action: "reassigned", subject: Data.Title, detail: `${nameOf(Old.OrganizerId)} → ${nameOf(Data.OrganizerId)}` };
       }
-      const changed = Object.keys(ORDINARY).find((name) => name in Old);
-      return { did: `changed ${ORDINARY[changed] ?? ""}`.trim(), what: Data.Title, detail: Data[changed]?.toString() };
+      const changed = Object.keys(PROPERTIES).find((name) => name in Old);
+      return { action: `changed ${PROPERTIES[changed] ?? ""}`.trim(), subject: Data.Title, detail: Data[changed]?.toString() };
     }
     case "EmployeeAdded":
-      return { did: "welcomed", what: Data.Name, detail: Data.JobTitle ?? undefined };
+      return { action: "added", subject: Data.Name, detail: Data.JobTitle ?? undefined };
     case "EmployeeRemoved":
-      return { did: "removed", what: Data.Name, detail: Data.JobTitle ?? undefined };
+      return { action: "removed", subject: Data.Name, detail: Data.JobTitle ?? undefined };
     case "EmployeeUpdated":
-      return { did: "updated", what: Data.Name, detail: Data.JobTitle ?? undefined };
+      return { action: "updated", subject: Data.Name, detail: Data.JobTitle ?? undefined };
     case "CompanyUpdated":
-      return { did: "updated", what: Data.Name, detail: "Name" in Old ? `was “${Old.Name}”` : undefined };
+      return { action: "updated", subject: Data.Name, detail: "Name" in Old ? `was “${Old.Name}”` : undefined };
     case "CompanyDeleted":
-      return { did: "deleted", what: Data.Name };
+      return { action: "deleted", subject: Data.Name };
     default:
-      return { did: "said", what: Type };
+      return { action: "sent", subject: Type };
   }
 }
 
-/** When an event is; only the times where `before` was on the same day. */
+/** Day and times of an event; only the times if `before` was on the same day. */
 export function span(event, zone, before) {
   const starts = zone.wall(Date.parse(event.StartsAt));
   const ends = zone.wall(Date.parse(event.EndsAt));
   if (event.AllDay) {
     const last = Math.max(starts, ends - DAY);
-    return last - starts < DAY ? say.day(starts) : `${say.day(starts)} – ${say.day(last)}`;
+    return last - starts < DAY ? format.day(starts) : `${format.day(starts)} – ${format.day(last)}`;
   }
-  const times = `${say.time(starts)}–${say.time(ends)}`;
-  const same = before && say.day(zone.wall(Date.parse(before.StartsAt))) === say.day(starts);
-  return same ? times : `${say.day(starts)}, ${times}`;
+  const times = `${format.time(starts)}–${format.time(ends)}`;
+  const same = before && format.day(zone.wall(Date.parse(before.StartsAt))) === format.day(starts);
+  return same ? times : `${format.day(starts)}, ${times}`;
 }

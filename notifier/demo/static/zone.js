@@ -1,8 +1,8 @@
 /**
  * Wall-clock time in a time zone, with nothing but Intl.
  *
- * A *wall* time is a number of milliseconds whose UTC fields read as the clock on the wall does: so
- * days are all 24 hours long, and a day is added by adding `DAY`.
+ * A *wall* time is a number of milliseconds whose UTC fields show the local time. All days are 24 hours
+ * long in it, so adding `DAY` adds a day.
  */
 
 export const MINUTE = 60_000;
@@ -19,13 +19,13 @@ export class Zone {
     this.#parts = new Intl.DateTimeFormat("en-US", { timeZone: name, hourCycle: "h23", era: "short", ...FIELDS });
   }
 
-  /** What the clock shows at an instant. */
+  /** The wall time at an instant. */
   wall(instant) {
     const at = Object.fromEntries(this.#parts.formatToParts(instant).map(({ type, value }) => [type, value]));
     return Date.UTC(at.year, at.month - 1, at.day, at.hour, at.minute, at.second);
   }
 
-  /** When the clock shows it; an hour that is skipped in spring is the one after. */
+  /** The instant of a wall time; a time that is skipped in spring counts as an hour later. */
   instant(wall) {
     const guess = wall - (this.wall(wall) - wall);
     return new Date(wall - (this.wall(guess) - guess));
@@ -40,7 +40,7 @@ export class Zone {
 
 export const midnight = (wall) => Math.floor(wall / DAY) * DAY;
 
-/** The first day of the week that a wall time is in. */
+/** The first day of the week of a wall time. */
 export function weekStart(wall) {
   const since = (new Date(wall).getUTCDay() - FIRST_DAY + 7) % 7;
   return midnight(wall) - since * DAY;
@@ -51,32 +51,32 @@ export function monthStart(wall, months = 0) {
   return Date.UTC(date.getUTCFullYear(), date.getUTCMonth() + months, 1);
 }
 
-/** 1 is Monday, as it is for most; some begin on Sunday or Saturday. */
+/** 1 is Monday; in some locales the week starts on Sunday or Saturday. */
 const FIRST_DAY = (() => {
   const locale = new Intl.Locale(navigator.language);
   return (locale.getWeekInfo?.() ?? locale.weekInfo)?.firstDay ?? 1;
 })() % 7;
 
-const format = (options) => {
-  const formatter = new Intl.DateTimeFormat(navigator.language, { timeZone: "UTC", ...options });
-  return (wall) => formatter.format(wall);
+const formatter = (options) => {
+  const { format } = new Intl.DateTimeFormat(navigator.language, { timeZone: "UTC", ...options });
+  return format;
 };
 
-/** Wall times in the reader's language. */
-export const say = {
-  time: format({ hour: "2-digit", minute: "2-digit", hourCycle: "h23" }),
-  seconds: format({ hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" }),
-  weekday: format({ weekday: "short" }),
-  longWeekday: format({ weekday: "long" }),
-  date: format({ day: "numeric" }),
-  day: format({ weekday: "short", day: "numeric", month: "short" }),
-  longDay: format({ weekday: "long", day: "numeric", month: "long" }),
-  month: format({ month: "long", year: "numeric" }),
+/** Formats wall times in the reader's language. */
+export const format = {
+  time: formatter({ hour: "2-digit", minute: "2-digit", hourCycle: "h23" }),
+  seconds: formatter({ hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" }),
+  weekday: formatter({ weekday: "short" }),
+  longWeekday: formatter({ weekday: "long" }),
+  date: formatter({ day: "numeric" }),
+  day: formatter({ weekday: "short", day: "numeric", month: "short" }),
+  longDay: formatter({ weekday: "long", day: "numeric", month: "long" }),
+  month: formatter({ month: "long", year: "numeric" }),
   week: (() => {
-    const formatter = new Intl.DateTimeFormat(navigator.language, {
+    const days = new Intl.DateTimeFormat(navigator.language, {
       timeZone: "UTC", day: "numeric", month: "long", year: "numeric",
     });
-    return (from, to) => formatter.formatRange(from, to);
+    return (from, to) => days.formatRange(from, to);
   })(),
 };
 
