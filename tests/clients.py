@@ -1,4 +1,4 @@
-"""A WebSocket client that remembers what it heard and never waits for ever."""
+"""A WebSocket client that keeps all it received and waits with a deadline."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ Message: TypeAlias = dict[str, Any]
 
 
 class Client:
-    """One socket. `messages` is all that it heard; `position` and `epoch` come from the last
-    acknowledgement and follow the messages.
+    """One socket. `messages` has everything received; `position` and `epoch` are those of the last
+    acknowledgement or message.
     """
 
     def __init__(self, socket: ClientConnection) -> None:
@@ -34,11 +34,11 @@ class Client:
         self._reading = asyncio.create_task(self._read())
 
     async def send(self, message: Message | str | bytes) -> None:
-        """Sends a message, or a frame that may not be one."""
+        """Sends a message, or any text or binary frame."""
         await self.socket.send(json.dumps(message) if isinstance(message, dict) else message)
 
     async def authenticate(self, user: str | None = None, **claims: Any) -> Message:
-        """The answer to a token for `user`, or to the one that `token=` gives."""
+        """Authenticates `user`, or with `token=`; returns the answer."""
         given = claims.pop("token", None)
         if given is None:
             assert user is not None, "neither a user nor a token"
@@ -49,7 +49,7 @@ class Client:
     async def set_company(
         self, company: str, after: int | None = None, epoch: str | None = None
     ) -> Message:
-        """The answer; what comes between is left to `messages`."""
+        """Sends setCompany; returns the answer. Messages before it are kept in `messages`."""
         data: Message = {"companyId": company}
         if after is not None:
             data["after"] = after
@@ -59,32 +59,32 @@ class Client:
         return await self.next("SetCompanyResult")
 
     async def expect(self, kind: str) -> Message:
-        """The next message, which has to be of this type."""
+        """Returns the next message, which must be of this type."""
         message = await self._next()
         assert message["Type"] == kind, f"expected {kind}: {message}"
         return message
 
     async def next(self, kind: str) -> Message:
-        """The next message of this type; others are passed over."""
+        """Returns the next message of this type, skipping others."""
         while True:
             message = await self._next()
             if message["Type"] == kind:
                 return message
 
-    async def heard(self, enough: Callable[[list[Message]], bool]) -> list[Message]:
-        """All messages, as soon as they are enough."""
+    async def received(self, enough: Callable[[list[Message]], bool]) -> list[Message]:
+        """Waits until `enough` accepts the list of all messages, and returns it."""
         async with asyncio.timeout(DEADLINE_SECONDS):
             while not enough(self.messages):
                 await self._arrival()
         return self.messages
 
     async def quiet(self) -> None:
-        """Makes sure that nothing was waiting before the answer to a ping sent now."""
+        """Sends a ping, and requires its answer to be the next message."""
         await self.send({"type": "ping"})
         await self.expect("Pong")
 
     async def closed(self) -> int:
-        """The close code, when there is one."""
+        """Waits for the end of the connection; returns the close code."""
         async with asyncio.timeout(DEADLINE_SECONDS):
             await self.socket.wait_closed()
             await self._reading
@@ -93,12 +93,12 @@ class Client:
         return code
 
     async def leave(self) -> None:
-        """Closes the socket as a browser does."""
+        """Closes the socket with a closing handshake, as a browser does."""
         await self.socket.close()
         await self._reading
 
     async def drop(self) -> None:
-        """Ends the connection without a word."""
+        """Aborts the connection without a closing handshake."""
         with suppress(AttributeError):  # the transport may have gone by itself
             self.socket.transport.abort()
         await self.socket.wait_closed()
@@ -110,7 +110,7 @@ class Client:
                 while self._taken == len(self.messages):
                     await self._arrival()
         except TimeoutError:
-            raise AssertionError(f"nothing came; before it: {self.messages[-3:]}") from None
+            raise AssertionError(f"no message came; the last ones: {self.messages[-3:]}") from None
         self._taken += 1
         return self.messages[self._taken - 1]
 
@@ -118,8 +118,8 @@ class Client:
         if self._reading.done():
             self._reading.result()
             raise AssertionError(
-                f"closed with {self.socket.close_code} {self.socket.close_reason!r};"
-                f" before it: {self.messages[-3:]}"
+                f"closed with {self.socket.close_code} {self.socket.close_reason!r}"
+                f"; the last messages: {self.messages[-3:]}"
             )
         self._arrived.clear()
         await self._arrived.wait()
@@ -149,7 +149,7 @@ async def open_client(
     epoch: str | None = None,
     **options: Any,
 ) -> Client:
-    """A client that has got as far as its arguments say: connected, authenticated, subscribed.
+    """Opens a client and, as far as arguments are given, authenticates it and sets its company.
 
     `options` are those of `websockets`, and `companies` for the token.
     """

@@ -1,4 +1,4 @@
-"""Whether a message is what the protocol's document says: asked about every frame of every test."""
+"""Validates every message that a test client receives against the protocol's AsyncAPI document."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server for all, a database for each test, `notifier serve` and its clients on demand."""
+"""Fixtures for all tests: a shared PostgreSQL server, a database per test, services and clients."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.clients import Client, open_client
 from tests.databases import Database
 from tests.services import Service
 
-# A shell has its jobs in the background ignore Ctrl-C, and all that they start; the tests send it.
+# A shell makes background jobs, and their children, ignore SIGINT. The tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -49,14 +49,14 @@ def pytest_report_header() -> str:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
-    """The URL of a server that all tests of this process share."""
+    """The URL of the server that all tests of this process share."""
     with databases.running() as dsn:
         yield dsn
 
 
 @pytest.fixture(scope="session")
 def template(postgres: str) -> Iterator[str]:
-    """The name of a migrated database with nobody connected to it."""
+    """The name of a migrated database without connections, to be copied."""
     name = asyncio.run(databases.make_template(postgres))
     yield name
     asyncio.run(Database(postgres, name).drop())
@@ -66,7 +66,7 @@ def template(postgres: str) -> Iterator[str]:
 async def make_database(
     postgres: str, template: str
 ) -> AsyncIterator[Callable[[], Awaitable[Database]]]:
-    """Makes further databases for those tests that need several."""
+    """Makes databases, for tests that need several."""
     made: list[Database] = []
 
     async def make() -> Database:
@@ -82,13 +82,13 @@ async def make_database(
 
 @pytest.fixture
 async def database(make_database: Callable[[], Awaitable[Database]]) -> Database:
-    """A database of the test's own, migrated and empty."""
+    """A migrated, empty database for this test alone."""
     return await make_database()
 
 
 @pytest.fixture
 def mortal() -> Iterator[EmbeddedPostgres]:
-    """A server of the test's own, which it may kill and start again."""
+    """A server for this test alone, which it may kill and start again."""
     with databases.embedded() as server:
         yield server
 
@@ -103,10 +103,10 @@ async def mortal_database(mortal: EmbeddedPostgres) -> AsyncIterator[Database]:
 
 @pytest.fixture
 async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
-    """Starts `notifier serve` on a database or its URL; several, if asked several times.
+    """Starts `notifier serve` on a database or its URL; each call starts another one.
 
-    Further words go to the command line, keywords are settings. With `ready=False` it does not wait
-    for it to be ready. No service may ever say `Traceback`.
+    Positional arguments go to the command line, keywords are settings. With `ready=False` the call does
+    not wait for readiness. The test fails if a log has a traceback.
     """
     services: list[Service] = []
 
@@ -130,7 +130,7 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
 
 @pytest.fixture
 async def connect() -> AsyncIterator[Connect]:
-    """Opens clients; those that are still there at the end go without a word."""
+    """Opens clients; at the end, open ones are dropped without a closing handshake."""
     clients: list[Client] = []
 
     async def open_one(service: Service | str, *arguments: Any, **options: Any) -> Client:

@@ -33,7 +33,7 @@ IMAGE = "postgres:18"
 
 OPTIONS = {
     "max_connections": "200",
-    # What is said in UTC must not depend on the server's own idea of time.
+    # Timestamps are sent in UTC, whatever the server's time zone.
     "timezone": "Asia/Kathmandu",
 }
 
@@ -54,7 +54,7 @@ def chosen() -> str:
 
 
 def described() -> str:
-    """The same for people; no password in it."""
+    """The same, readable and without a password."""
     match chosen():
         case "docker":
             return f"{IMAGE} in a container"
@@ -66,7 +66,7 @@ def described() -> str:
 
 
 def programs() -> Path | None:
-    """Where the chosen version's programs are; None: in the wheel, as are those of `docker`."""
+    """The folder of the chosen version's programs; None: the wheel's, which `docker` uses as well."""
     if not chosen().isdigit() or chosen() == WHEEL:
         return None
     return Path(f"/usr/lib/postgresql/{chosen()}/bin")
@@ -90,9 +90,9 @@ def running() -> Iterator[str]:
 
 @contextmanager
 def embedded() -> Iterator[EmbeddedPostgres]:
-    """A server of our own, of the chosen version, that may be killed and started again."""
+    """An embedded server of the chosen version, that may be killed and started again."""
     with tempfile.TemporaryDirectory(prefix="notifier-") as name:
-        # Run by root, the server belongs to somebody else, who must be able to pass.
+        # Started by root, the server runs as another user, who must be able to enter.
         Path(name).chmod(0o755)
         data = Path(name) / "data"
         with EmbeddedPostgres(data, programs(), free_port(), OPTIONS, durable=False) as server:
@@ -100,7 +100,7 @@ def embedded() -> Iterator[EmbeddedPostgres]:
 
 
 async def make_template(postgres: str) -> str:
-    """Makes the database that the others are copies of; its name."""
+    """Makes the database that the others are copied from, and returns its name."""
     name = f"notifier_template_{uuid4().hex[:8]}"
     await _command(postgres, f"CREATE DATABASE {name}")
     await migrate(with_database(postgres, name), calendar=True)
@@ -129,14 +129,14 @@ DO $$ BEGIN
     END IF;
 END $$
 """
-"""Makes a copy look like a database that was migrated itself."""
+"""Gives a copy its own identity: otherwise the relay would begin a new epoch in it."""
 
 
 class Database:
     """A database with the calendar and the schema `notifier`, for one test.
 
-    `dsn` is its owner's URL; `app_dsn` that of an app's role, which may read and write the
-    calendar and has no right on the schema `notifier`.
+    `dsn` is the owner's URL, `app_dsn` that of the application's role, which may read and write
+    the calendar and has no right on the schema `notifier`.
     """
 
     def __init__(self, postgres: str, name: str) -> None:
@@ -152,23 +152,23 @@ class Database:
         await _command(self.dsn, OWN)
 
     def leave(self) -> None:
-        """Ends the test's connections without a word."""
+        """Terminates the test's connections."""
         for connection in self._connections:
             connection.terminate()
 
     async def drop(self) -> None:
-        """Drops it, whoever is connected."""
+        """Drops it, with all its connections."""
         self.leave()
         await _command(self._postgres, f"DROP DATABASE IF EXISTS {self.name} WITH (FORCE)")
 
     async def connect(self, app: bool = False) -> Connection:
-        """A connection, the owner's or the app's; it ends with the test."""
+        """Connects as the owner or as the application; the connection ends with the test."""
         connection = await asyncpg.connect(self.app_dsn if app else self.dsn)
         self._connections.append(connection)
         return connection
 
     async def execute(self, sql: str, *arguments: Any) -> str:
-        """Runs statements as the owner, each time on the same connection; the last one's tag."""
+        """Runs statements as the owner, always on the same connection; returns the last command tag."""
         return await (await self._connection()).execute(sql, *arguments)
 
     async def fetch(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
@@ -192,7 +192,7 @@ class Database:
         await until(stored)
 
     def through(self, port: int, app: bool = False) -> str:
-        """The URL by way of a proxy on this machine."""
+        """The URL through a proxy on this machine."""
         parts = urlsplit(self.app_dsn if app else self.dsn)
         user, _, _ = parts.netloc.rpartition("@")
         return parts._replace(netloc=f"{user}@127.0.0.1:{port}").geturl()
@@ -241,7 +241,7 @@ def _docker_answers() -> bool:
 
 @contextmanager
 def _container() -> Iterator[str]:
-    # Imported late: nobody without an engine needs it.
+    # Imported here: only runs with a Docker engine need it.
     from testcontainers.community.postgres import PostgresContainer  # noqa: PLC0415
 
     settings = {**OPTIONS, "fsync": "off", "full_page_writes": "off"}

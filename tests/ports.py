@@ -1,7 +1,7 @@
-"""Ports to listen on that nobody else takes meanwhile: none that the kernel lends to a connection.
+"""Ports to listen on, outside the range from which the kernel takes ports for outgoing connections.
 
-Such a one may be taken between its choice and its use, or while its owner restarts; and whoever
-knocks at one that is free may be put through to himself.
+An ephemeral port may be taken between its choice and its use, or while its owner restarts, and a
+client that connects to a free one may be connected to itself.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 FIRST, EACH, WORKERS = 10_000, 2_000, 11
-"""Each worker of pytest-xdist has ports of its own."""
+"""Each worker of pytest-xdist has its own range of ports."""
 
 
 def _ports() -> Iterator[int]:
@@ -29,8 +29,8 @@ _offered = _ports()
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 where nobody listens; not the same one again soon."""
+    """A port of 127.0.0.1 that no process listens on; the same one is not returned again soon."""
     for port in _offered:
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port
-    raise AssertionError("there is always another port")
+    raise AssertionError("unreachable: the ports are an endless iterator")

@@ -1,4 +1,4 @@
-"""A TCP proxy that does to a connection what networks do, on demand.
+"""A TCP proxy that injects network faults on demand.
 
 async with Proxy("127.0.0.1", 5432) as proxy:
     connection = await asyncpg.connect(host="127.0.0.1", port=proxy.port, …)
@@ -20,19 +20,19 @@ from tests.ports import free_port
 
 CHUNK = 65536
 BUFFER = 65536
-"""What the kernel holds for a link and side: small, so that a frozen link is felt soon."""
+"""Kernel buffer of each side of a link: small, so that back-pressure on a frozen link is quick."""
 SLICES = 20
 """A throttled link moves its bytes in so many pieces a second."""
 
-# l_onoff, l_linger: closing forgets what is unsent and says RST.
+# l_onoff, l_linger: close discards unsent data and sends RST.
 RESET = struct.pack("ii", 1, 0)
 
 
 class Proxy:
-    """Listens on 127.0.0.1:`port` and forwards to `host`:`target`; faults concern all its links.
+    """Listens on 127.0.0.1:`port` and forwards to `host`:`target`; a fault applies to all links.
 
-    What a frozen link swallows comes out after the thaw, as TCP would send it again: a stream may
-    stop and end, but never misses bytes.
+    Bytes that a frozen link holds back are forwarded after the thaw, as TCP would retransmit them: a
+    stream may stop or end, but never has a hole.
     """
 
     def __init__(self, host: str, target: int) -> None:
@@ -51,72 +51,72 @@ class Proxy:
 
     @property
     def links(self) -> int:
-        """How many connections there are."""
+        """The number of open connections."""
         return len(self._links)
 
     async def accept(self) -> None:
-        """Takes connections, as at the beginning."""
+        """Accepts connections, as at the start."""
         if self._server is None:
             self.port = self.port or free_port()
             self._server = await asyncio.start_server(self._join, "127.0.0.1", self.port)
 
     def refuse(self) -> None:
-        """New connections are refused; those that are there stay."""
+        """Refuses new connections; open ones stay."""
         if self._server is not None:
             self._server.close()
             self._server = None
 
     async def cut(self) -> None:
-        """Closes every link, both ways, with FIN."""
+        """Closes every link, on both sides, with FIN."""
         await self._end(reset=False)
 
     async def reset(self) -> None:
-        """Ends every link, both ways, with RST."""
+        """Ends every link, on both sides, with RST."""
         await self._end(reset=True)
 
     def freeze(self) -> None:
-        """Nothing goes through any more, either way, and nobody is told: a black hole."""
+        """Forwards nothing in either direction and closes nothing: a black hole."""
         self._to_server.clear()
         self._to_client.clear()
 
     def forget(self) -> None:
-        """A black hole for the links that are there, for good; new ones go through."""
+        """Makes the open links black holes for good; new ones are forwarded."""
         self.freeze()
         self._to_server, self._to_client = _open(), _open()
 
     @property
     def frozen(self) -> bool:
-        """Whether it is a black hole now."""
+        """Whether the links are frozen."""
         return not self._to_client.is_set()
 
     def freeze_after(self, answers: int) -> None:
-        """A black hole that opens when so many more answers have come to the clients."""
+        """Freezes after so many more pieces were forwarded to clients."""
         self._left = answers
 
     def one_way(self) -> None:
-        """The server hears the client, the client does not hear the server."""
+        """Forwards from client to server only."""
         self._to_server.set()
         self._to_client.clear()
 
     def thaw(self) -> None:
-        """Everything goes through again, what was held back first."""
+        """Forwards everything again, beginning with what was held back."""
         self._left = None
         self._to_server.set()
         self._to_client.set()
 
     def throttle(self, bytes_per_second: float | None) -> None:
-        """No link moves more than that to its client; None: as fast as it can."""
+        """Limits each link's rate towards its client; None removes the limit."""
         self._rate = bytes_per_second
 
     def delay(self, seconds: float) -> None:
-        """What is said takes so long to arrive, each way; it does not hold up what follows it."""
+        """Adds latency in each direction, without limiting the rate."""
         self._latency = seconds
 
     def lose(self, share: float, retransmission: float = 0.2) -> None:
-        """That share of the pieces is lost, and comes when it is sent again: `retransmission` seconds
-        later, twice that if it is lost again, and so on. What follows it waits, as in TCP.
+        """Loses that share of the pieces: each arrives `retransmission` seconds later, twice as late if
+        lost again, and so on. The pieces behind it wait, as in TCP.
 
-        A proxy has no packets to drop: this is what a lossy network looks like from above TCP.
+        A proxy has no packets to drop; this is how a lossy network looks to a user of TCP.
         """
         self._loss, self._retransmission = share, retransmission
 
@@ -145,7 +145,7 @@ class Proxy:
                 pumps.create_task(self._pump(reader, server, self._to_server))
                 pumps.create_task(self._pump(answers, client, self._to_client))
         except (OSError, asyncio.CancelledError):
-            pass  # the server is not there, or a fault was asked for
+            pass  # the server is not there, or a fault ended the link
         finally:
             for writer in self._links.pop(task):
                 writer.close()
@@ -167,7 +167,7 @@ class Proxy:
                 while (data := await reader.read(CHUNK)) and not landing.done():
                     await flying.put((clock() + self._latency, data))
                     if not self._latency:
-                        # A short link holds nothing: who does not read is felt by who writes.
+                        # A link without latency buffers nothing: a slow reader holds up the writer.
                         await flying.join()
             await flying.put((clock() + self._latency, b""))
 
@@ -196,7 +196,7 @@ class Proxy:
         await gate.wait()
         with suppress(OSError):
             writer.write_eof()
-        while not flying.empty():  # nobody waits for what went down with the link
+        while not flying.empty():  # `join` must not wait for pieces that were lost with the link
             flying.get_nowait()
             flying.task_done()
 

@@ -1,4 +1,4 @@
-"""`notifier serve` as a process of its own, and tokens that it takes."""
+"""`notifier serve` in a separate process, and tokens that it accepts."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ SECRET = "a secret of the tests that is long enough"
 ROOT = Path(__file__).parents[1]
 READY_SECONDS = 60.0
 GONE_SECONDS = 35.0
-"""A little more than the service promises."""
+"""A little more than the 30 seconds that a drain may take."""
 
 
 def token(
     user: str, companies: Sequence[str] | None = None, ttl: float = 3600, **claims: Any
 ) -> str:
-    """A token for `user` that is good for `ttl` seconds, negative ones included."""
-    said: dict[str, Any] = {"sub": user, "exp": time.time() + ttl, **claims}
+    """A token for `user` that expires in `ttl` seconds, which may be negative."""
+    payload: dict[str, Any] = {"sub": user, "exp": time.time() + ttl, **claims}
     if companies is not None:
-        said["companies"] = list(companies)
-    return jwt.encode(said, SECRET, algorithm="HS256")
+        payload["companies"] = list(companies)
+    return jwt.encode(payload, SECRET, algorithm="HS256")
 
 
 class Service:
-    """One `notifier serve`. `url` is for sockets, `http` for pages.
+    """One `notifier serve`. `url` is its WebSocket address, `http` that of its pages.
 
     `settings` are those of the README in lower case: `ping_seconds=1` is NOTIFIER_PING_SECONDS=1.
     """
@@ -58,7 +58,7 @@ class Service:
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
-        """Starts it, also again after its end; on the same port, with the same log."""
+        """Starts it, also again after its end: on the same port, with the same log."""
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -74,7 +74,7 @@ class Service:
             )
 
     async def ready(self) -> None:
-        """Returns when `/readyz` says so. Raises AssertionError with the log if it ends before."""
+        """Returns when `/readyz` answers 200. Raises AssertionError with the log if it ends before."""
 
         async def answers() -> bool:
             assert self.process.returncode is None, f"it ended:\n{self.log()}"
@@ -83,7 +83,7 @@ class Service:
             return False
 
         try:
-            await until(answers, READY_SECONDS)
+            await until(answers, READY_SECONDS, every=0.05)
         except TimeoutError:
             raise AssertionError(f"not ready in {READY_SECONDS} s:\n{self.log()}") from None
 
@@ -104,24 +104,24 @@ class Service:
         return self.process.pid
 
     def send(self, number: signal.Signals) -> None:
-        """Sends a signal: SIGSTOP and SIGCONT freeze and thaw it."""
+        """Sends a signal, for example SIGSTOP and SIGCONT to freeze and thaw it."""
         self.process.send_signal(number)
 
     def terminate(self) -> None:
-        """SIGTERM; `ended` waits for what comes of it."""
+        """Sends SIGTERM; `ended` waits for the exit."""
         self.process.terminate()
 
     def kill(self) -> None:
-        """SIGKILL, to its workers as well."""
+        """Sends SIGKILL, also to its workers."""
         self._signal_all(signal.SIGKILL)
 
     async def ended(self) -> int:
-        """Its exit status, when it has one."""
+        """Waits for its end; returns the exit status."""
         async with asyncio.timeout(GONE_SECONDS):
             return await self.process.wait()
 
     async def stop(self) -> None:
-        """Ends it and whatever it started, politely if possible."""
+        """Ends it and every process that it started, gracefully if possible."""
         if self._process is None:
             return
         if self.process.returncode is None:
@@ -133,7 +133,7 @@ class Service:
         await self.process.wait()
 
     def log(self) -> str:
-        """All that it said so far."""
+        """Its output so far."""
         return self._log.read_text(errors="replace") if self._log.exists() else ""
 
     def _signal_all(self, number: signal.Signals) -> None:

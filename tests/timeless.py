@@ -1,4 +1,4 @@
-"""An event loop whose time passes only when nothing else is left to do: timers without waiting."""
+"""An event loop with a simulated clock: it jumps to the next timer when nothing else is ready."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Arguments = ParamSpec("Arguments")
 
 
 class _Impatient(selectors.BaseSelector):
-    """Instead of waiting for files, it moves the clock. Files that are ready are ready."""
+    """Advances the clock instead of waiting; file descriptors that are ready are still reported."""
 
     def __init__(self) -> None:
         self._real = selectors.DefaultSelector()
@@ -27,7 +27,7 @@ class _Impatient(selectors.BaseSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = self._real.select(0)
         if not ready:
-            assert timeout is not None, "everybody waits, and nothing will ever happen"
+            assert timeout is not None, "deadlock: no timer and no ready file descriptor"
             self.now += max(0.0, timeout)
         return ready
 
@@ -39,7 +39,7 @@ class _Impatient(selectors.BaseSelector):
 
 
 class Timeless(asyncio.SelectorEventLoop):
-    """For conversations in memory: an hour of it takes no time."""
+    """For tests without I/O: simulated hours take no real time."""
 
     def __init__(self) -> None:
         self._impatient = _Impatient()
@@ -52,7 +52,7 @@ class Timeless(asyncio.SelectorEventLoop):
 def timeless(
     test: Callable[Arguments, Coroutine[Any, Any, None]],
 ) -> Callable[Arguments, None]:
-    """Runs a test on such a loop."""
+    """Runs a test on a loop with a simulated clock."""
 
     @functools.wraps(test)
     def run(*arguments: Arguments.args, **keywords: Arguments.kwargs) -> None:

@@ -1,4 +1,4 @@
-"""Waits for what comes without a word: asked again and again, but not for ever."""
+"""Waits for a condition that sends no event, by polling it with a deadline."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import TypeVar
 T = TypeVar("T")
 
 DEADLINE_SECONDS = 45.0
-"""Long enough for a machine that has ten other things to do: nothing that works ever waits for it."""
+"""Long enough for a very busy machine; only a failing test waits this long."""
 
 
 async def until(
-    ask: Callable[[], Awaitable[T]], seconds: float = DEADLINE_SECONDS, every: float = 0.02
+    poll: Callable[[], Awaitable[T]], seconds: float = DEADLINE_SECONDS, every: float = 0.02
 ) -> T:
-    """The first true answer. Raises TimeoutError that names the last one."""
+    """Returns the first true answer of `poll`. Raises TimeoutError with the last answer."""
     answer: T | None = None
     try:
         async with asyncio.timeout(seconds):
             while True:
-                answer = await ask()
+                answer = await poll()
                 if answer:
                     return answer
                 await asyncio.sleep(every)

@@ -813,5 +813,5 @@ async def test_c17_bad_tokens_without_end_disturb_nobody(
 
     await asyncio.gather(write(), *(guess() for _ in range(20)))
     assert codes == [4401] * 400
-    heard = await client.heard(lambda messages: messages[-1].get("Position") == 51)
+    heard = await client.received(lambda messages: messages[-1].get("Position") == 51)
     assert positions(heard) == list(range(2, 52))

@@ -286,7 +286,7 @@ async def test_b14_poison_reaches_every_socket_and_ends_none(
         await database.execute(f"UPDATE events SET body = '{poison}' WHERE id = '{event}'")
     last = await calendar.event(company, "the last")
     for client in clients:
-        heard = await client.heard(
+        heard = await client.received(
             lambda messages: messages[-1].get("Data", {}).get("EventId") == last
         )
         assert [message["Type"] for message in heard[2:]] == [

@@ -271,7 +271,7 @@ async def test_c8_going_to_and_fro_a_thousand_times_ends_at_the_last_company(
     await calendar.event(companies[0], "left")
     await calendar.event(companies[1], "followed")
     for client in clients:
-        heard = await client.heard(
+        heard = await client.received(
             lambda messages: messages[-1].get("Data", {}).get("Title") == "followed"
         )
         current, position = "", 0

@@ -47,7 +47,7 @@ async def test_clients_with_and_without_it_hear_the_same(
     late = await connect(deflating, "u1", company, compression="deflate")
     await late.set_company(company, 1, late.epoch)
     for client in (packed, plain, late):
-        await client.heard(lambda messages: messages[-1].get("Position") == 301)
+        await client.received(lambda messages: messages[-1].get("Position") == 301)
     assert positions(packed.messages) == list(range(2, 302))
     assert [m for m in packed.messages if "Position" in m] == [
         m for m in plain.messages if "Position" in m

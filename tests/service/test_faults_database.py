@@ -49,7 +49,7 @@ class Flow:
 
     async def level(self) -> None:
         """The client has heard what was written: once, in order, without a hole."""
-        await self.client.heard(lambda _: self._heard()[-1:] == self.written[-1:])
+        await self.client.received(lambda _: self._heard()[-1:] == self.written[-1:])
         assert self._heard() == self.written
         counted = positions(self.client.messages)
         assert counted == list(range(counted[0], counted[0] + len(counted)))
@@ -550,7 +550,7 @@ async def _full_disk(server: EmbeddedPostgres, place: Path, serve: Serve, connec
     await asyncio.to_thread(server.stop)
     await asyncio.to_thread(server.start)
     await flow.write()
-    await flow.client.heard(
+    await flow.client.received(
         lambda messages: messages[-1].get("Data", {}).get("Title") == flow.written[-1]
     )
     counted = positions(flow.client.messages)
@@ -573,7 +573,7 @@ async def test_a25_while_the_log_is_locked_clients_are_served_from_memory(
         await operator.execute("LOCK TABLE notifier.messages IN ACCESS EXCLUSIVE MODE")
         await flow.write(10)
         back = await connect(service, "u1", flow.company, 1, flow.client.epoch)
-        await back.heard(lambda messages: positions(messages)[-1:] == [12])
+        await back.received(lambda messages: positions(messages)[-1:] == [12])
         await not_ready(service)
     await flow.level()
     async with operator.transaction():
@@ -620,7 +620,7 @@ async def test_a27_numbers_pass_their_edges(
     await flow.level()
     assert client.position == edge + 7
     back = await connect(service, "u1", company, edge - 1, client.epoch)
-    await back.heard(lambda messages: positions(messages) == list(range(edge, edge + 8)))
+    await back.received(lambda messages: positions(messages) == list(range(edge, edge + 8)))
 
 
 async def test_a28_what_was_pruned_while_a_client_was_away_is_said_to_be_gone(

@@ -46,7 +46,7 @@ async def test_e3_a_node_that_is_cut_off_says_so_and_the_other_goes_on(
         proxy.freeze()
         for _ in range(5):
             await calendar.event(company)
-        await well.heard(lambda messages: positions(messages) == [2, 3, 4, 5, 6])
+        await well.received(lambda messages: positions(messages) == [2, 3, 4, 5, 6])
         await not_ready(lonely)
         assert positions(cut.messages) == []
         stranger = await connect(lonely, "u1")
@@ -54,7 +54,7 @@ async def test_e3_a_node_that_is_cut_off_says_so_and_the_other_goes_on(
         assert answer["Error"]["Code"] == "unavailable"
         proxy.thaw()
         await proxy.accept()
-        await cut.heard(lambda messages: positions(messages) == [2, 3, 4, 5, 6])
+        await cut.received(lambda messages: positions(messages) == [2, 3, 4, 5, 6])
         await lonely.ready()
 
 

@@ -95,10 +95,10 @@ async def test_a_million_writes_that_nobody_drains_and_the_truth_for_who_comes_t
     await service.start()
     await service.ready()
     first = await connect(service, "ann", company, position, epoch)
-    await first.heard(told)
+    await first.received(told)
     assert first.epoch != epoch
     await calendar.rename(event, "heard")
-    heard = await first.heard(lambda messages: said("heard", messages))
+    heard = await first.received(lambda messages: said("heard", messages))
     assert not said("written while the log was full", heard), "as if nothing had been missed"
 
     late = await connect(service, "bob", company, position, epoch)
@@ -108,7 +108,7 @@ async def test_a_million_writes_that_nobody_drains_and_the_truth_for_who_comes_t
     fresh = await connect(service, "bob", company, 0, first.epoch)
     await calendar.rename(event, "live")
     for client in (first, late, fresh):
-        await client.heard(lambda messages: said("live", messages))
+        await client.received(lambda messages: said("live", messages))
     _, answer, resync, *rest = fresh.messages
     assert answer["Data"]["Recovered"] is True
     assert resync["Type"] == "Resync"

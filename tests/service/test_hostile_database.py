@@ -41,7 +41,7 @@ async def test_b17_a_function_in_public_is_never_run_by_the_service(
     client = await connect(service, "u1", company)
     assert not (await (await connect(service, "u3")).set_company(company))["Success"]
     again = await connect(service, "u1", company, 0, client.epoch)
-    await again.heard(lambda messages: messages[-1].get("Position") == 2)
+    await again.received(lambda messages: messages[-1].get("Position") == 2)
     await calendar.event(company)
     await client.expect("EventCreated")
     await database.execute("UPDATE notifier.log SET system = 'another'")  # an epoch begins

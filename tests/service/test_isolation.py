@@ -248,7 +248,7 @@ async def _all_is_told(
     for roamer in roamers:
         client = roamer.client
         if client is not None:
-            await client.heard(_told)
+            await client.received(_told)
 
 
 def _told(messages: list[Message]) -> bool:
@@ -435,7 +435,7 @@ async def test_b16_a_forged_notification_is_no_more_than_a_reason_to_look(
     for payload in _lines(1000):
         await app.execute("SELECT pg_notify($1, $2)", channel, payload)
     await calendar.events(company, 3)
-    heard = await client.heard(lambda messages: messages[-1].get("Position") == 4)
+    heard = await client.received(lambda messages: messages[-1].get("Position") == 4)
     assert positions(heard) == [2, 3, 4]
     await client.send({"type": "ping"})
     await client.next("Pong")

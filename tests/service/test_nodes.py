@@ -24,7 +24,7 @@ def changes(client: Client) -> list[dict[str, Any]]:
 
 
 async def reach(client: Client, position: int) -> None:
-    await client.heard(lambda messages: messages[-1].get("Position") == position)
+    await client.received(lambda messages: messages[-1].get("Position") == position)
 
 
 async def test_e4_two_nodes_say_the_same_in_the_same_order(

@@ -60,10 +60,10 @@ async def test_changes_replays_and_company_switches_come_as_they_do_on_our_own_w
     first, second = await calendar.company("u1"), await calendar.company("u1")
     client = await connect(url, "u1", first)
     await calendar.events(first, 300)
-    heard = await client.heard(lambda messages: messages[-1].get("Position") == 301)
+    heard = await client.received(lambda messages: messages[-1].get("Position") == 301)
     assert positions(heard) == list(range(2, 302))
     again = await connect(url, "u1", first, 0, client.epoch)
-    heard = await again.heard(lambda messages: messages[-1].get("Position") == 301)
+    heard = await again.received(lambda messages: messages[-1].get("Position") == 301)
     assert positions(heard) == list(range(1, 302))
     await again.set_company(second)
     await calendar.event(first, "not followed")
@@ -112,7 +112,7 @@ async def test_d1_a_slow_reader_is_cut_and_its_neighbour_goes_on(
         nonlocal position
         await calendar.event(company, PIECE)
         position += 1
-        await neighbour.heard(lambda messages: messages[-1].get("Position") == position)
+        await neighbour.received(lambda messages: messages[-1].get("Position") == position)
         return bool(gauge())
 
     await until(cut)

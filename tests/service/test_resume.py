@@ -38,7 +38,7 @@ async def test_who_comes_back_gets_what_he_missed_and_then_the_rest(
         "Recovered": True,
     }
     await calendar.event(company)
-    heard = await again.heard(upto(6))
+    heard = await again.received(upto(6))
     assert positions(heard) == [3, 4, 5, 6]
 
 
@@ -48,7 +48,7 @@ async def test_zero_is_the_beginning_of_the_log(
     company = await calendar.company("u1", "u2")
     epoch = (await connect(service, "u1", company)).epoch
     client = await connect(service, "u1", company, 0, epoch)
-    assert positions(await client.heard(upto(2))) == [1, 2]
+    assert positions(await client.received(upto(2))) == [1, 2]
 
 
 async def test_who_missed_nothing_has_recovered(
@@ -103,7 +103,7 @@ async def test_c16_a_position_of_another_company_brings_only_ones_own_messages(
     rich, poor = await calendar.company("u1", "u2", "u3"), await calendar.company("u1", "u4")
     client = await connect(service, "u1", rich)
     await client.set_company(poor, 1, client.epoch)
-    heard = await client.heard(upto(2))
+    heard = await client.received(upto(2))
     assert {message["Data"]["CompanyId"] for message in heard if "Position" in message} == {poor}
 
 
@@ -120,7 +120,7 @@ async def test_the_missed_come_before_the_live_ones_while_somebody_writes(
 
     async def resume() -> list[int]:
         client = await connect(service, "u1", company, 0, epoch)
-        return positions(await client.heard(upto(1201)))
+        return positions(await client.received(upto(1201)))
 
     *heard, _ = await asyncio.gather(*(resume() for _ in range(10)), write())
     assert all(each == list(range(1, 1202)) for each in heard)

@@ -78,7 +78,7 @@ async def test_a_client_hears_changes_and_close_codes_through_tls(
     company = await calendar.company("u1")
     client = await connect(secure.url, "u1", company, ssl=trusting())
     await calendar.events(company, 500, "x" * 1000)
-    heard = await client.heard(lambda messages: messages[-1].get("Position") == 501)
+    heard = await client.received(lambda messages: messages[-1].get("Position") == 501)
     assert positions(heard) == list(range(2, 502))
     await client.send(b"binary")
     assert await client.closed() == 1003
