@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 
+COMPANY_LIMIT = 200
+"""The longest id of a company, in characters."""
+
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
 
 

@@ -33,7 +33,7 @@ class Health:
         if uncaptured:
             self._reason = f"triggers are missing or disabled on {', '.join(uncaptured)}"
         elif not relay:
-            self._reason = "nobody relays"
+            self._reason = "no node holds the relay lock"
         elif waiting:
             self._reason = "changes wait and are not relayed"
         elif self._proven_at - self._moved_at > STUCK_SECONDS:

@@ -12,8 +12,8 @@ from functools import lru_cache
 
 import msgspec
 
-from notifier.companies import canonical
-from notifier.messages import COMPANY_LIMIT, JSON
+from notifier.companies import COMPANY_LIMIT, canonical
+from notifier.messages import JSON
 from notifier.relay.changes import Change, Watched
 
 Row = dict[str, msgspec.Raw]

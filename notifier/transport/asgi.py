@@ -8,17 +8,19 @@ from collections.abc import Sequence
 from starlette.types import Send
 
 from notifier import metrics
+from notifier.delivery.encoding import TEXT
+from notifier.delivery.transport import TransportListener
 from notifier.errors import Closure, TooSlow
 from notifier.messages import Disconnect, encode
-from notifier.transport.websocket import CLOSE_SECONDS, DRAIN_SECONDS, Flow
+from notifier.transport.websocket import CLOSE_SECONDS, DRAIN_SECONDS
 
 
 class AsgiTransport:
     """One connection. `run` sends what the other methods queue; `max_buffer` bounds the queue, in bytes."""
 
-    fast = None
-    deflates = False
-    flow: Flow | None = None
+    write_direct = None
+    encoding = TEXT
+    listener: TransportListener | None = None
 
     def __init__(self, send: Send, max_buffer: int) -> None:
         self._send = send
@@ -39,8 +41,8 @@ class AsgiTransport:
             self._size += len(body)
         if self._size > self._max_buffer // 2:
             self._room.clear()
-        if self._size > self._max_buffer and self.flow is not None:
-            self.flow.forget()
+        if self._size > self._max_buffer and self.listener is not None:
+            self.listener.closed()
             self.end(TooSlow())
 
     async def drain(self) -> None:
@@ -81,5 +83,5 @@ class AsgiTransport:
                     self._room.set()
         except (TimeoutError, OSError, RuntimeError):  # the peer is gone, or does not read
             self._ended = True
-            if self.flow is not None:
-                self.flow.forget()
+            if self.listener is not None:
+                self.listener.closed()

@@ -9,7 +9,7 @@ from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
 from notifier.access.admission import address_group
-from notifier.delivery.session import Parts, Session
+from notifier.delivery.session import Services, Session
 from notifier.errors import Binary, Closure, Internal
 from notifier.transport.asgi import AsgiTransport
 from notifier.transport.websocket import EXTENSION, WebSocketProtocol
@@ -20,8 +20,10 @@ _log = structlog.get_logger("notifier.endpoint")
 class Endpoint:
     """Accepts WebSockets. `origins`: the origins that browsers may connect from; None allows any."""
 
-    def __init__(self, parts: Parts, origins: tuple[str, ...] | None, max_buffer: int) -> None:
-        self._parts = parts
+    def __init__(
+        self, services: Services, origins: tuple[str, ...] | None, max_buffer: int
+    ) -> None:
+        self._services = services
         self._origins = None if origins is None else frozenset(origins)
         self._max_buffer = max_buffer
 
@@ -60,23 +62,22 @@ class Endpoint:
     ) -> None:
         session: Session | None = None
         try:
-            session = Session(self._parts, transport, address)
-            transport.flow = session
+            session = Session(self._services, transport, address)
             while True:
                 event = await receive()
                 if event["type"] == "websocket.disconnect":
                     return
-                await session.hear(_text(event))
+                await session.receive(_text(event))
         except Closure as closure:
             if session is not None:
-                session.forget()
+                session.closed()
             transport.end(closure)
         except Exception:
             _log.exception("a session failed")
             transport.end(Internal())
         finally:
             if session is not None:
-                session.forget()
+                session.closed()
 
 
 def _text(event: Message) -> str:

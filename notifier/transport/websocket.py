@@ -13,8 +13,8 @@ from __future__ import annotations
 import asyncio
 import functools
 from asyncio.transports import BaseTransport, Transport
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, cast
+from collections.abc import Sequence
+from typing import Any, NamedTuple, cast
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.extensions.permessage_deflate import (
@@ -25,6 +25,8 @@ from websockets.frames import Frame
 from websockets.protocol import OPEN
 
 from notifier import metrics
+from notifier.delivery.encoding import DEFLATED, TEXT, Encoding
+from notifier.delivery.transport import TransportListener, Write
 from notifier.errors import Closure, TooMany, TooSlow
 from notifier.frames import WINDOW_BITS, frame
 from notifier.messages import Disconnect, encode
@@ -66,25 +68,12 @@ class Options(NamedTuple):
     deflate: bool = False
 
 
-class Flow(Protocol):
-    """What a transport reports."""
-
-    def slow_down(self) -> None:
-        """Its buffer is over the high-water mark."""
-
-    def speed_up(self) -> None:
-        """Its buffer has drained."""
-
-    def forget(self) -> None:
-        """The connection is closing or closed."""
-
-
 class WebSocketProtocol(WebSocketsSansIOProtocol):
     """One connection. `configured` makes the value for `uvicorn.Config(ws=…)`."""
 
-    flow: Flow | None = None
+    listener: TransportListener | None = None
     ending: Closure | None = None
-    fast: Callable[[bytes], object] | None = None
+    write_direct: Write | None = None
     _unread: bytes = b""
     _idle_frames = 0
     _idle_since = 0.0
@@ -107,15 +96,18 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         super().connection_made(transport)
         high = min(HIGH_WATER, self.options.max_buffer // 2)
         cast("Transport", transport).set_write_buffer_limits(high=high, low=high // 4)
-        self.fast = self.transport.write
+        self.write_direct = self.transport.write
 
     @property
-    def deflates(self) -> bool:
-        """Whether the client accepts frames that were compressed once for all."""
-        return any(
-            isinstance(agreed, PerMessageDeflate) and agreed.local_max_window_bits >= WINDOW_BITS
-            for agreed in self.conn.extensions
-        )
+    def encoding(self) -> Encoding:
+        """DEFLATED where the client accepts frames that were compressed once for all."""
+        for agreed in self.conn.extensions:
+            if (
+                isinstance(agreed, PerMessageDeflate)
+                and agreed.local_max_window_bits >= WINDOW_BITS
+            ):
+                return DEFLATED
+        return TEXT
 
     async def run_asgi(self) -> None:
         cast("dict[str, Any]", self.scope["extensions"])[EXTENSION] = self
@@ -130,9 +122,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self.transport.write(frames)
         if (
             self.transport.get_write_buffer_size() > self.options.max_buffer
-            and self.flow is not None
+            and self.listener is not None
         ):
-            self.flow.forget()
+            self.listener.closed()
             self.end(TooSlow())
 
     async def drain(self) -> None:
@@ -227,15 +219,15 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self.fast = None
-        if self.flow is not None:
-            self.flow.slow_down()
+        self.write_direct = None
+        if self.listener is not None:
+            self.listener.paused()
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self.fast = self.transport.write
-        if self.flow is not None:
-            self.flow.speed_up()
+        self.write_direct = self.transport.write
+        if self.listener is not None:
+            self.listener.resumed()
 
     def send_receive_event_to_app(self) -> None:
         if self.curr_msg_data_type == "text" and not self.close_sent:
@@ -253,8 +245,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
         Closing at once would reset a connection with unread bytes, and the close code be lost.
         """
-        if self.ending is None and self.flow is not None:
-            self.flow.forget()
+        if self.ending is None and self.listener is not None:
+            self.listener.closed()
         sent = self.conn.close_sent
         if sent is None:  # there was no handshake yet
             self.transport.abort()
@@ -270,8 +262,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self._read_on()
 
     def handle_close(self, event: Frame) -> None:
-        if self.flow is not None:
-            self.flow.forget()
+        if self.listener is not None:
+            self.listener.closed()
         super().handle_close(event)
         self._abort_later()
 
@@ -284,16 +276,16 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self._late = True
             self.pong_timer = self.loop.call_later(GRACE_SECONDS, self.keepalive_timeout)
             return
-        if self.flow is not None:
-            self.flow.forget()
+        if self.listener is not None:
+            self.listener.closed()
         metrics.CLOSED.labels("1006").inc()
         self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self.flow is not None:
-            self.flow.forget()
-            self.flow = None
-        self.fast = None
+        if self.listener is not None:
+            self.listener.closed()
+            self.listener = None
+        self.write_direct = None
         self._unread = b""
         super().connection_lost(exc)
 

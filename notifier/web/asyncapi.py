@@ -1,6 +1,6 @@
 """The protocol as an AsyncAPI 3 document, made from the message types and the watched tables.
 
-python -m notifier.asyncapi > docs/asyncapi.json
+python -m notifier.web.asyncapi > docs/asyncapi.json
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from functools import cache
 from typing import Annotated, Any, Literal, TypeAlias
 from uuid import UUID
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import Meta, Struct
 from msgspec.json import schema_components
 
 from notifier import messages
+from notifier.commands import COMMANDS
 from notifier.errors import Closure
-from notifier.messages import COMPANY_LIMIT
 from notifier.relay.changes import Watched
 from notifier.settings import CALENDAR, Watch
 
@@ -30,44 +30,10 @@ Schema: TypeAlias = dict[str, Any]
 POSITION: Schema = {
     "type": "integer",
     "minimum": 1,
-    "description": "Counts the company's messages 1, 2, 3, … without a hole.",
+    "description": "Counts the company's messages 1, 2, 3, … without a gap.",
 }
 
-# --- what clients send
-
-
-class Authenticate(Struct, tag_field="type", tag="authenticate"):
-    token: Annotated[str, Meta(description="A JWT.")]
-
-
-class Wanted(Struct, rename="camel"):
-    company_id: Annotated[str, Meta(min_length=1, max_length=COMPANY_LIMIT)] | int
-    after: Annotated[int, Meta(ge=0, description="The last position it has.")] | UnsetType = UNSET
-    epoch: Annotated[str, Meta(description="The log that it counts in.")] | UnsetType = UNSET
-
-
-class SetCompany(Struct, tag_field="type", tag="setCompany"):
-    data: Wanted
-
-
-class Ping(Struct, tag_field="type", tag="ping"):
-    pass
-
-
-COMMANDS: dict[type[Struct], tuple[str, type[Struct]]] = {
-    Authenticate: (
-        "Says who the client is; again with a fresh token, it extends the first.",
-        messages.AuthenticationResult,
-    ),
-    SetCompany: (
-        "Follows a company, from a position on if one is given; leaves the one before.",
-        messages.SetCompanyResult,
-    ),
-    Ping: ("Asks for a sign of life.", messages.Pong),
-}
-"""What each means, and what answers it."""
-
-# --- what the server says, and what of it is in the log
+# --- what the server sends
 
 
 class ResyncData(Struct, rename="pascal"):
@@ -82,7 +48,7 @@ class Resync(Struct, rename="pascal", tag_field="Type", tag="Resync"):
     at: datetime
 
 
-SAID: dict[type[Struct], str] = {
+SERVER_MESSAGES: dict[type[Struct], str] = {
     messages.AuthenticationResult: "Answers authenticate. Without success, a close follows.",
     messages.SetCompanyResult: (
         "Answers setCompany. Messages after `Position` follow; `Recovered` is there when a position"
@@ -91,17 +57,17 @@ SAID: dict[type[Struct], str] = {
     messages.CompanyRevoked: "The user may not see the company any more; nothing of it follows.",
     messages.TokenExpiring: "The token ends soon: authenticate again on this socket.",
     messages.Pong: "Answers ping.",
-    messages.Error: "What the client sent was not understood, or came too soon.",
-    messages.Disconnect: "Comes before a close, with its code; says whether and when to return.",
-    Resync: "What follows is complete, what came before may not be: read the state afresh.",
+    messages.Error: "A command could not be read, or came too early.",
+    messages.Disconnect: "Precedes a close; has its code, and whether and when to reconnect.",
+    Resync: "What follows is complete, what came before may not be: read the state again.",
 }
 
-UNSAID_CLOSES = {
+TRANSPORT_CLOSES = {
     1001: ("going away", True),
     1002: ("protocol error", False),
     1007: ("invalid UTF-8", False),
 }
-"""Closes that come from below us, without a Disconnect: their reason, and whether to return."""
+"""Close codes of the transport, without a Disconnect: their reason, and whether to reconnect."""
 
 
 COLUMNS: dict[type, Schema] = {
@@ -113,14 +79,14 @@ COLUMNS: dict[type, Schema] = {
 
 
 def document(watches: Sequence[Watch] = CALENDAR) -> Schema:
-    """The whole of it. Of tables that are not the calendar's only the keys are known."""
-    heard = {_name(kind): _message(_name(kind), told) for kind, (told, _) in COMMANDS.items()}
-    said = {_name(kind): _message(_name(kind), told) for kind, told in SAID.items()}
-    schemas = _schemas([*COMMANDS]) | _schemas([*SAID])
+    """The document. Only the calendar's tables have all their columns in it, others their keys."""
+    received = {_name(kind): _message(_name(kind), text) for kind, (text, _) in COMMANDS.items()}
+    sent = {_name(kind): _message(_name(kind), text) for kind, text in SERVER_MESSAGES.items()}
+    schemas = _schemas([*COMMANDS]) | _schemas([*SERVER_MESSAGES])
     for watch in watches:
         schemas[f"{watch.entity}Row"] = _row(watch)
-        for name, told, schema in _changes(watch):
-            said[name] = _message(name, told)
+        for name, summary, schema in _changes(watch):
+            sent[name] = _message(name, summary)
             schemas[name] = schema
     return {
         "asyncapi": "3.0.0",
@@ -140,13 +106,13 @@ def document(watches: Sequence[Watch] = CALENDAR) -> Schema:
             "socket": {
                 "address": "/",
                 "description": "One socket, text frames; each is one JSON object.",
-                "messages": {name: _ref("components/messages", name) for name in heard | said},
+                "messages": {name: _ref("components/messages", name) for name in received | sent},
                 "bindings": {"ws": {"method": "GET", "bindingVersion": "0.1.0"}},
                 "x-close-codes": [*_closes()],
             }
         },
-        "operations": {**_asked(), "say": _said([*said])},
-        "components": {"messages": heard | said, "schemas": schemas},
+        "operations": {**_receive_operations(), "send": _send_operation([*sent])},
+        "components": {"messages": received | sent, "schemas": schemas},
     }
 
 
@@ -156,30 +122,30 @@ def text(watches: tuple[Watch, ...] = CALENDAR) -> str:
     return json.dumps(document(watches), ensure_ascii=False, indent=2) + "\n"
 
 
-def _asked() -> Schema:
-    """What the service receives, each with its answer."""
+def _receive_operations() -> Schema:
+    """The commands that the service receives, each with its answer."""
     return {
         _name(command): {
             "action": "receive",
             "channel": _ref("channels", "socket"),
-            "summary": told,
+            "summary": summary,
             "messages": [_ref("channels/socket/messages", _name(command))],
             "reply": {
                 "channel": _ref("channels", "socket"),
                 "messages": [_ref("channels/socket/messages", _name(answer))],
             },
         }
-        for command, (told, answer) in COMMANDS.items()
+        for command, (summary, answer) in COMMANDS.items()
     }
 
 
-def _said(names: Sequence[str]) -> Schema:
-    """What the service says without being asked."""
+def _send_operation(names: Sequence[str]) -> Schema:
+    """The messages that the service sends by itself, not as an answer."""
     answers = {_name(answer) for _, answer in COMMANDS.values()}
     return {
         "action": "send",
         "channel": _ref("channels", "socket"),
-        "summary": "What the service says by itself.",
+        "summary": "Messages that the service sends by itself.",
         "messages": [
             _ref("channels/socket/messages", name) for name in names if name not in answers
         ],
@@ -190,7 +156,7 @@ def _schemas(kinds: Sequence[type[Struct]]) -> Schema:
     """The JSON schemas of message types and of what they are made of."""
     _, schemas = schema_components(kinds, ref_template="#/components/schemas/{name}")
     for schema in schemas.values():
-        schema.pop("description", None)  # a docstring is for those who read the code
+        schema.pop("description", None)  # docstrings are for readers of the code
     return dict(schemas)
 
 
@@ -207,8 +173,11 @@ def _changes(watch: Watch) -> Iterator[tuple[str, str, Schema]]:
             "Data": {"allOf": [row, keys]},
             "Position": POSITION,
             "At": {"type": "string", "format": "date-time"},
-            "Actor": {"type": "string", "description": "Who did it, where the writer said so."},
-            "Partial": {"const": True, "description": "Too big to be sent: Data has keys only."},
+            "Actor": {
+                "type": "string",
+                "description": "Who made the change, where the writer has set it.",
+            },
+            "Partial": {"const": True, "description": "Too large to send: Data has only the keys."},
         }
         if name == updated:
             properties["Old"] = row
@@ -218,8 +187,8 @@ def _changes(watch: Watch) -> Iterator[tuple[str, str, Schema]]:
 
 
 def _row(watch: Watch) -> Schema:
-    """The columns of a table's rows; the calendar's are known, of others the keys."""
-    from notifier.database.calendar import Calendar  # noqa: PLC0415 - SQLAlchemy is large, and seldom asked for
+    """The columns of a table's rows where it is one of the calendar's, else the keys."""
+    from notifier.database.calendar import Calendar  # noqa: PLC0415 - SQLAlchemy is large, and rarely needed
 
     created, updated, deleted = watch.names
     watched = Watched(
@@ -242,7 +211,7 @@ def _closes() -> Iterator[Schema]:
     """Every close code that a client may see, in order."""
     closes: dict[int, Schema] = {
         code: {"code": code, "reason": reason, "reconnect": reconnect}
-        for code, (reason, reconnect) in UNSAID_CLOSES.items()
+        for code, (reason, reconnect) in TRANSPORT_CLOSES.items()
     }
     for closure in Closure.__subclasses__():
         closes[closure.code] = {
@@ -254,11 +223,11 @@ def _closes() -> Iterator[Schema]:
         yield close
 
 
-def _message(name: str, told: str) -> Schema:
+def _message(name: str, summary: str) -> Schema:
     return {
         "name": name,
         "title": name,
-        "summary": told,
+        "summary": summary,
         "payload": _ref("components/schemas", name),
     }
 
@@ -267,8 +236,8 @@ def _name(kind: type[Struct]) -> str:
     return kind.__name__
 
 
-def _ref(place: str, name: str) -> Schema:
-    return {"$ref": f"#/{place}/{name}"}
+def _ref(section: str, name: str) -> Schema:
+    return {"$ref": f"#/{section}/{name}"}
 
 
 if __name__ == "__main__":

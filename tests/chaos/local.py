@@ -10,7 +10,9 @@ from typing import Any
 
 import msgspec
 
+from notifier.delivery.encoding import TEXT
 from notifier.delivery.session import Session
+from notifier.delivery.transport import TransportListener
 from notifier.errors import Closure
 from notifier.node import Node
 from notifier.settings import load
@@ -21,10 +23,11 @@ from tests.waiting import until
 class Voice:
     """A wire that keeps what was said, and why it ended."""
 
-    fast = None
-    deflates = False
+    write_direct = None
+    encoding = TEXT
 
     def __init__(self) -> None:
+        self.listener: TransportListener | None = None
         self.said: list[dict[str, Any]] = []
         self.closure: Closure | None = None
 
@@ -62,7 +65,7 @@ class LocalNode:
         """Whoever listens hears nothing more."""
         if self._running is not None:
             for session in list(self.node.admission.connections):
-                session.forget()
+                session.closed()
             self._running.cancel()
             with suppress(asyncio.CancelledError):
                 await self._running
@@ -73,19 +76,19 @@ class LocalNode:
     ) -> tuple[Session, Voice]:
         """A conversation that has asked for a company; the answers are in the voice."""
         voice = Voice()
-        session = Session(self.node._parts, voice)
+        session = Session(self.node.services, voice)
         data: dict[str, Any] = {"companyId": company}
         if after is not None:
             data |= {"after": after, "epoch": epoch}
         try:
-            await session.hear(json.dumps({"type": "authenticate", "token": token(user)}))
-            await session.hear(json.dumps({"type": "setCompany", "data": data}))
+            await session.receive(json.dumps({"type": "authenticate", "token": token(user)}))
+            await session.receive(json.dumps({"type": "setCompany", "data": data}))
         except Closure as closure:
-            session.forget()
+            session.closed()
             voice.closure = closure
         return session, voice
 
     @property
     def queries(self) -> int:
-        """What it has asked the database for its clients."""
-        return sum(asker.queries for asker in self.node._askers)
+        """How many queries it has sent for its clients."""
+        return self.node.log_query.queries + self.node.membership_query.queries

@@ -21,7 +21,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from notifier.delivery.session import Session
+from notifier.delivery.session import Session, Stage
 from tests.chaos.ledger import TABLE, Ledger, State, apply, collect, expected, state
 from tests.chaos.local import LocalNode, Voice
 from tests.databases import Database
@@ -45,7 +45,7 @@ class Reader:
     @property
     def here(self) -> bool:
         """Whether it is on a visit."""
-        return self._session is not None and not self._session.ended
+        return self._session is not None and self._session.stage is not Stage.ENDED
 
     async def come(self, node: LocalNode) -> None:
         """Resumes after what it has."""
@@ -55,7 +55,7 @@ class Reader:
         )
         answers = [said for said in self._voice.said if said["Type"] == "SetCompanyResult"]
         if not answers or not answers[0]["Success"]:
-            self._session.forget()  # the database could not be asked: it comes again
+            self._session.closed()  # the database could not be asked: it comes again
             return
         assert answers[0]["Data"] == {
             "CompanyId": self.company,
@@ -79,7 +79,7 @@ class Reader:
         """Without a word."""
         self.take()
         if self._session is not None:
-            self._session.forget()
+            self._session.closed()
             self._session = None
 
 

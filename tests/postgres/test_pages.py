@@ -8,8 +8,11 @@ import pytest
 
 from notifier.database.connections import connect
 from notifier.database.query import Query
-from notifier.delivery import stream as streams
-from notifier.delivery.stream import Stream
+from notifier.delivery import history as histories
+from notifier.delivery import postgres as streams
+from notifier.delivery.history import History
+from notifier.delivery.hub import Hub
+from notifier.delivery.postgres import PostgresStream
 from notifier.health import Health
 from notifier.messages import Message
 from tests.databases import Connection, Database
@@ -26,10 +29,20 @@ FROM generate_series(1, 50) AS n
 
 
 @pytest.fixture
-async def stream(database: Database) -> AsyncIterator[Stream]:
-    asker = Query(database.dsn, "stream", pooled=False)
-    yield Stream(database.dsn, asker, Health(), 24)
-    asker.close()
+async def query(database: Database) -> AsyncIterator[Query]:
+    query = Query(database.dsn, "stream", pooled=False)
+    yield query
+    query.close()
+
+
+@pytest.fixture
+def hub(query: Query) -> Hub:
+    return Hub(History(query), 24)
+
+
+@pytest.fixture
+def stream(database: Database, query: Query, hub: Hub) -> PostgresStream:
+    return PostgresStream(database.dsn, query, hub, Health())
 
 
 @pytest.fixture
@@ -40,12 +53,13 @@ async def connection(database: Database) -> AsyncIterator[Connection]:
 
 
 async def test_whoever_resumes_is_read_a_page_of_bounded_weight_at_a_time(
-    database: Database, stream: Stream
+    database: Database, query: Query
 ) -> None:
+    history = History(query)
     await database.execute(STORE)
     epoch, _ = await place(database)
     positions: list[int] = []
-    while page := await stream._page("c", len(positions), epoch):
+    while page := await history.page("c", len(positions), epoch):
         assert sum(len(message.body) for message in page) < 1.25 * MIB
         positions += [message.position for message in page]
     assert positions == list(range(1, 51))
@@ -53,7 +67,8 @@ async def test_whoever_resumes_is_read_a_page_of_bounded_weight_at_a_time(
 
 async def test_a_node_that_catches_up_reads_pages_of_bounded_weight(
     database: Database,
-    stream: Stream,
+    stream: PostgresStream,
+    hub: Hub,
     connection: Connection,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -61,22 +76,27 @@ async def test_a_node_that_catches_up_reads_pages_of_bounded_weight(
     await stream._catch_up(connection)
     await database.execute(STORE)
     pages: list[list[Message]] = []
-    monkeypatch.setattr(stream.hub, "deliver", pages.append)
+    monkeypatch.setattr(hub, "deliver", pages.append)
     await stream._catch_up(connection)
     assert [message.seq for page in pages for message in page] == list(range(1, 51))
     assert all(sum(len(message.body) for message in page) < 1.25 * MIB for page in pages)
 
 
 async def test_a_message_heavier_than_a_page_is_a_page(
-    database: Database, stream: Stream, connection: Connection, monkeypatch: pytest.MonkeyPatch
+    database: Database,
+    stream: PostgresStream,
+    query: Query,
+    hub: Hub,
+    connection: Connection,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(streams, "PAGE_BYTES", 1000)
-    monkeypatch.setattr(streams, "RECENT_BYTES", 1000)
+    monkeypatch.setattr(histories, "RECENT_BYTES", 1000)
     await stream._catch_up(connection)
     await database.execute(STORE)
     epoch, _ = await place(database)
-    assert [message.position for message in await stream._page("c", 3, epoch)] == [4]
+    assert [message.position for message in await History(query).page("c", 3, epoch)] == [4]
     delivered: list[list[Message]] = []
-    monkeypatch.setattr(stream.hub, "deliver", delivered.append)
+    monkeypatch.setattr(hub, "deliver", delivered.append)
     await stream._catch_up(connection)
     assert len(delivered) == 50

@@ -14,13 +14,19 @@ from typing import Any, cast
 import asyncpg
 import pytest
 
-from notifier.database.connections import Connection, connect
+from notifier.database import connections
+from notifier.database.connections import Connection, connect, listener
 from notifier.database.query import Query
-from notifier.delivery import stream as streams
-from notifier.delivery.hub import Channel
-from notifier.delivery.stream import Stream
-from notifier.errors import DatabaseError, Misplaced, SchemaMissing, Unreachable
-from notifier.frames import body
+from notifier.delivery import history as histories
+from notifier.delivery import postgres as streams
+from notifier.delivery import probe as probes
+from notifier.delivery.channel import Channel
+from notifier.delivery.encoding import TEXT
+from notifier.delivery.history import History
+from notifier.delivery.hub import Hub
+from notifier.delivery.postgres import PostgresStream
+from notifier.delivery.probe import Probe
+from notifier.errors import Misplaced, SchemaMissing
 from notifier.health import Health
 from notifier.messages import Message
 from tests.databases import Database
@@ -82,7 +88,7 @@ class Log:
         return str(await self.database.fetchval("SELECT epoch FROM notifier.log"))
 
 
-class Looking(Stream):
+class Looking(PostgresStream):
     """Counts how often it reads the log."""
 
     looks = 0
@@ -100,18 +106,18 @@ class Ear:
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
         self.bodies: list[bytes] = []
-        self.suspected: list[int] = []
-        self.is_lost = False
-        channel.join(self, None)
+        self.rechecks: list[int] = []
+        self.is_dropped = False
+        channel.join(self, TEXT, None)
 
     def write(self, frames: bytes, bodies: Sequence[bytes]) -> None:
         self.bodies += bodies
 
-    def suspect(self, position: int, certain: bool) -> None:
-        self.suspected.append(position)
+    def recheck(self, position: int, *, certain: bool) -> None:
+        self.rechecks.append(position)
 
-    def lost(self) -> None:
-        self.is_lost = True
+    def dropped(self) -> None:
+        self.is_dropped = True
 
     async def hears(self, count: int) -> None:
         """Returns when it has heard so many messages."""
@@ -129,14 +135,15 @@ class Node:
     def __init__(self, url: str, questions: str) -> None:
         self.asker = Query(questions, "questions", pooled=False)
         self.health = Health()
-        self.stream = Looking(url, self.asker, self.health, 24)
-        self.hub = self.stream.hub
+        self.history = History(self.asker)
+        self.hub = Hub(self.history, 24)
+        self.stream = Looking(url, self.asker, self.hub, self.health)
         self._running: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Returns when it has heard its own notification."""
         self._running = asyncio.create_task(self.stream.run())
-        await self.says("nobody relays")
+        await self.says("no node holds the relay lock")
 
     def begin(self) -> None:
         self._running = asyncio.create_task(self.stream.run())
@@ -162,7 +169,7 @@ class Node:
         looks = self.stream.looks
 
         async def rings() -> bool:
-            return self.stream._rung.is_set() or self.stream.looks > looks
+            return self.stream._look.is_set() or self.stream.looks > looks
 
         await until(rings)
 
@@ -256,8 +263,8 @@ async def test_who_may_have_lost_a_company_is_asked_about(log: Log, node: Node) 
     await log.store("a", 2, ["u"])
     await log.say("a")
     await ear.hears(3)
-    assert ear.suspected == [1, 2]
-    assert node.hub.revoked("a", "u", 0)
+    assert ear.rechecks == [1, 2]
+    assert node.hub.revocations.since(0, "a", "u")
 
 
 async def test_what_is_stored_while_the_link_is_down_is_heard_when_it_is_back(
@@ -272,7 +279,7 @@ async def test_what_is_stored_while_the_link_is_down_is_heard_when_it_is_back(
     await ear.hears(3)
     await log.say("a", 1)
     await ear.hears(4)
-    assert not ear.is_lost
+    assert not ear.is_dropped
 
 
 async def test_what_nobody_rang_for_is_heard_with_the_next_probe(
@@ -295,7 +302,7 @@ async def test_what_nobody_rang_for_is_heard_with_the_next_probe(
 async def test_much_is_read_in_pages_and_heard_in_order(
     log: Log, node: Node, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
-    monkeypatch.setattr(streams, "PAGE", 3)
+    monkeypatch.setattr(streams, "PAGE_MESSAGES", 3)
     await node.start()
     ear = await node.listen()
     looks, sizes, deliver = node.stream.looks, list[int](), node.hub.deliver
@@ -326,15 +333,15 @@ async def test_messages_that_are_gone_send_everybody_away_and_the_rest_is_heard(
     await log.ring()
 
     async def lost() -> bool:
-        return ear.is_lost
+        return ear.is_dropped
 
     await until(lost)
-    assert not node.hub.holds(ear.channel)
+    assert not node.hub.is_current(ear.channel)
     assert len(ear.bodies) == 1
     again = await node.listen()
     await log.say("a")
     await again.hears(1)
-    assert not again.is_lost
+    assert not again.is_dropped
 
 
 async def test_a_log_without_a_hole_sends_nobody_away(log: Log, node: Node) -> None:
@@ -344,7 +351,7 @@ async def test_a_log_without_a_hole_sends_nobody_away(log: Log, node: Node) -> N
     await log.forget(3)
     await log.say("a")
     await ear.hears(1)
-    assert not ear.is_lost
+    assert not ear.is_dropped
 
 
 # --- another epoch
@@ -362,7 +369,7 @@ async def test_in_another_epoch_positions_begin_anew(log: Log, node: Node) -> No
     assert ear.channel.position == 2
     await log.say("a")
     await ear.hears(6)
-    assert not ear.is_lost
+    assert not ear.is_dropped
 
 
 async def test_of_the_former_epoch_nothing_is_heard_in_the_next(log: Log, node: Node) -> None:
@@ -396,7 +403,7 @@ async def test_an_epoch_may_begin_without_a_message(
     assert ear.channel.position == 0
     await log.say("a")
     await ear.hears(3)
-    assert not ear.is_lost
+    assert not ear.is_dropped
 
 
 # --- who rings
@@ -450,21 +457,21 @@ async def test_what_the_relay_of_this_node_hands_over_is_heard_at_once_and_not_r
     looks = node.stream.looks
     await log.store("a", 6)
     epoch, messages = await log.epoch(), await log.stored()
-    node.stream.take(epoch, messages[:3])
+    node.stream.accept(epoch, messages[:3])
     assert len(ear.bodies) == 3
     await log.ring(5)
     await node.rung()  # and now a moment is left to the relay
-    node.stream.take(epoch, messages[3:5])
+    node.stream.accept(epoch, messages[3:5])
     assert len(ear.bodies) == 5
 
     async def over() -> bool:
-        return not node.stream._rung.is_set()
+        return not node.stream._look.is_set()
 
     await until(over)
     assert node.stream.looks == looks
     await log.ring(6)
     await node.rung()
-    node.stream.take(epoch, messages[5:])
+    node.stream.accept(epoch, messages[5:])
     assert len(ear.bodies) == 6
     assert node.stream.looks == looks
     await log.say("b")  # the relay is another node's from now on, and has rung in that moment
@@ -481,11 +488,11 @@ async def test_a_hole_in_what_is_handed_over_in_that_moment_is_read_from_the_log
     ear = await node.listen()
     await log.store("a", 6)
     epoch, messages = await log.epoch(), await log.stored()
-    node.stream.take(epoch, messages[:2])
+    node.stream.accept(epoch, messages[:2])
     await log.ring(4)
     await node.rung()
-    node.stream.take(epoch, messages[2:4])
-    node.stream.take(epoch, messages[5:])
+    node.stream.accept(epoch, messages[2:4])
+    node.stream.accept(epoch, messages[5:])
     await ear.hears(6)
     assert ear.bodies == [message.body for message in messages]
 
@@ -498,9 +505,9 @@ async def test_what_is_handed_over_twice_is_heard_once(log: Log, node: Node) -> 
     await log.store("a", 3)
     messages = await log.stored()
     for some in (messages[2:3], messages[:3], messages[2:3], messages[3:]):
-        node.stream.take(epoch, some)
+        node.stream.accept(epoch, some)
     assert ear.bodies == [message.body for message in messages[2:]]
-    assert not node.stream._rung.is_set()
+    assert not node.stream._look.is_set()
 
 
 async def test_what_is_handed_over_with_a_hole_is_read_from_the_log(log: Log, node: Node) -> None:
@@ -508,13 +515,13 @@ async def test_what_is_handed_over_with_a_hole_is_read_from_the_log(log: Log, no
     ear = await node.listen()
     await log.store("a", 4)
     messages = await log.stored()
-    node.stream.take(await log.epoch(), messages[2:])
+    node.stream.accept(await log.epoch(), messages[2:])
     assert ear.bodies == []
     await ear.hears(4)
     assert ear.bodies == [message.body for message in messages]
-    node.stream.take(await log.epoch(), messages[2:])
+    node.stream.accept(await log.epoch(), messages[2:])
     await log.store("a")
-    node.stream.take(await log.epoch(), (await log.stored())[3:])  # an overlap is one as well
+    node.stream.accept(await log.epoch(), (await log.stored())[3:])  # an overlap is one as well
     await ear.hears(5)
 
 
@@ -528,7 +535,7 @@ async def test_what_is_handed_over_of_another_epoch_is_read_from_the_log(
     await log.renew("next")
     await log.store("a")
     (first,) = (await log.stored())[2:]
-    node.stream.take("next", [first])
+    node.stream.accept("next", [first])
     assert len(ear.bodies) == 2
     await ear.hears(3)
     assert (node.hub.epoch, ear.channel.position) == ("next", 1)
@@ -538,7 +545,7 @@ async def test_before_the_log_was_read_nothing_that_is_handed_over_is_heard(
     log: Log, node: Node
 ) -> None:
     await log.store("a", 2)
-    node.stream.take(await log.epoch(), await log.stored())
+    node.stream.accept(await log.epoch(), await log.stored())
     assert node.hub.epoch == ""
     await node.start()
     ear = await node.listen()
@@ -562,7 +569,7 @@ async def test_a_relay_that_is_quicker_than_the_query_is_not_said_again(
         async def fetch(self, *arguments: Any, **keywords: Any) -> list[asyncpg.Record]:
             rows: list[asyncpg.Record] = await link.fetch(*arguments, **keywords)
             if rest := messages[len(ear.bodies) :]:
-                node.stream.take(epoch, rest[:1])
+                node.stream.accept(epoch, rest[:1])
             return rows
 
     await node.stream._catch_up(cast("Connection", Late()))
@@ -583,22 +590,22 @@ async def test_a_node_that_has_lost_the_database_says_so_until_it_is_back(
         await back.wait()
 
     attempts: list[int] = []
-    monkeypatch.setattr(streams, "backoff", wait)
+    monkeypatch.setattr(connections, "backoff", wait)
     await node.start()
     assert attempts == []
     await cut(log.database, "node")
     await node.says("connection")
     assert attempts == [1]
     back.set()
-    await node.says("nobody relays")
+    await node.says("no node holds the relay lock")
     for count in (2, 3):
         back.clear()
         await cut(log.database, "node")
         await node.says("connection")
         assert attempts == list(range(1, count + 1))
         back.set()
-        await node.says("nobody relays")
-    monkeypatch.setattr(streams, "STEADY_SECONDS", 0.0)
+        await node.says("no node holds the relay lock")
+    monkeypatch.setattr(connections, "STEADY_SECONDS", 0.0)
     back.clear()
     await cut(log.database, "node")
     await node.says("connection")
@@ -614,20 +621,20 @@ async def test_an_empty_log_is_said(log: Log, node: Node) -> None:
 async def test_a_log_that_was_emptied_is_said(log: Log, node: Node, database: Database) -> None:
     await node.start()
     await log.database.execute("DELETE FROM notifier.log")
-    link, returned = await connect(database.dsn, "test"), asyncio.Event()
-    returned.set()
+    link, probe = await connect(database.dsn, "test"), Probe(node.health)
+    await link.add_listener("notifier_messages", listener(probe.receive))
     with pytest.raises(SchemaMissing, match="run: notifier migrate"):
-        await node.stream._probe(link, "nonce", returned)
+        await probe.run(link)
     link.terminate()
 
 
 async def test_who_does_not_hear_his_own_notification_listens_in_vain(
     node: Node, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streams, "DEADLINE_SECONDS", 0.5)
+    monkeypatch.setattr(probes, "DEADLINE_SECONDS", 0.5)
     link = await connect(database.dsn, "test")
     with pytest.raises(Misplaced, match="NOTIFIER_LISTEN_DATABASE_URL"):
-        await node.stream._probe(link, "nonce", asyncio.Event())
+        await Probe(node.health).run(link)
     link.terminate()
     assert node.health.reason() == "not connected to the database yet"
 
@@ -657,7 +664,7 @@ async def test_a_probe_sees_the_relay_and_what_waits_for_it(
 
     await until(ready)
     await leader.close()
-    await node.says("nobody relays")
+    await node.says("no node holds the relay lock")
 
 
 async def test_questions_and_the_stream_are_of_one_database(
@@ -680,12 +687,12 @@ async def test_questions_and_the_stream_are_of_one_database(
 async def test_companies_are_known_to_the_log_once_they_are_asked_for(log: Log, node: Node) -> None:
     await log.store("a", 3)
     await log.database.execute("INSERT INTO notifier.positions VALUES ('gone', 7)")
-    heads = await node.stream._load_heads(["a", "gone", "new"])
+    heads = await node.history._load_heads(["a", "gone", "new"])
     assert heads == {"a": 3, "gone": 7, "new": 0}
     assert node.asker.queries == 2
     rows = await log.database.fetch("SELECT * FROM notifier.positions ORDER BY company")
     assert [tuple(row) for row in rows] == [("a", 0), ("gone", 7), ("new", 0)]
-    assert await node.stream._load_heads(["new", "gone"]) == {"gone": 7, "new": 0}
+    assert await node.history._load_heads(["new", "gone"]) == {"gone": 7, "new": 0}
     assert node.asker.queries == 3
 
 
@@ -694,15 +701,15 @@ async def test_a_company_that_cannot_be_written_has_no_messages_and_harms_no_oth
 ) -> None:
     await log.store("a", 3)
     await log.store("b", 2)
-    heads = await node.stream._load_heads(["a", "no\0company", "b"])
+    heads = await node.history._load_heads(["a", "no\0company", "b"])
     assert heads == {"a": 3, "no\0company": 0, "b": 2}
-    assert await node.stream._load_heads(["no\0company"]) == {"no\0company": 0}
+    assert await node.history._load_heads(["no\0company"]) == {"no\0company": 0}
 
 
 async def test_pages_are_each_companys_from_where_it_was_asked_in_its_epoch(
     log: Log, node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streams, "PAGE", 3)
+    monkeypatch.setattr(histories, "PAGE_MESSAGES", 3)
     await log.store("a", 5)
     await log.store("b", 2)
     epoch = await log.epoch()
@@ -713,7 +720,7 @@ async def test_pages_are_each_companys_from_where_it_was_asked_in_its_epoch(
         ("a", 4, epoch),
         ("c", 0, epoch),
     ]
-    pages = await asyncio.gather(*(node.stream._page(*key) for key in wanted))
+    pages = await asyncio.gather(*(node.history.page(*key) for key in wanted))
     places = [[(message.company, message.position) for message in page] for page in pages]
     assert places == [
         [("b", 1), ("b", 2)],
@@ -730,146 +737,14 @@ async def test_the_hub_resumes_from_the_log(log: Log, node: Node) -> None:
     await log.store("a", 3)
     await node.start()
     channel = await node.hub.open("a")
-    assert [await node.hub.reaches(channel, after) for after in range(5)] == [True] * 4 + [False]
-    bodies = [body(framed) for framed in await node.hub.page(channel, 1)]
-    assert bodies == [message.body for message in await log.stored()][1:]
+    assert [await node.hub.can_replay(channel, after) for after in range(5)] == [True] * 4 + [False]
+    (chunk,) = await node.hub.replay(channel, 1, TEXT)
+    assert chunk.bodies == [message.body for message in await log.stored()][1:]
 
 
 async def test_pages_are_asked_for_a_hundred_at_once(log: Log, node: Node) -> None:
     await log.store("a", 101)
     epoch = await log.epoch()
-    pages = await asyncio.gather(*(node.stream._page("a", after, epoch) for after in range(101)))
+    pages = await asyncio.gather(*(node.history.page("a", after, epoch) for after in range(101)))
     assert [len(page) for page in pages] == list(range(101, 0, -1))
     assert node.asker.queries == 2
-
-
-# --- the one who asks
-
-PID = "SELECT pg_backend_pid(), $1::text"
-DIES = """
-SELECT CASE WHEN nextval('public.tries') <= $1 THEN
-    (SELECT pg_sleep(60)::text FROM pg_terminate_backend(pg_backend_pid())) ELSE 'lives' END
-"""
-
-
-@pytest.fixture
-async def asker(database: Database) -> AsyncIterator[Query]:
-    await database.execute("CREATE SEQUENCE tries")
-    asker = Query(database.dsn, "questions", pooled=False)
-    yield asker
-    asker.close()
-
-
-async def pid(asker: Query) -> int:
-    return int((await asker.fetch(PID, ""))[0][0])
-
-
-async def test_questions_share_a_connection_that_is_prepared_once(
-    database: Database, asker: Query
-) -> None:
-    prepared: list[tuple[Connection, str]] = []
-
-    async def prepare(connection: Connection, query: str) -> None:
-        prepared.append((connection, query))
-
-    rows = await asyncio.gather(*(asker.fetch(PID, "x", prepare=prepare) for _ in range(3)))
-    first = rows[0][0][0]
-    assert [tuple(row[0]) for row in rows] == [(first, "x")] * 3
-    assert [query for _, query in prepared] == [PID]
-    await cut(database, "questions")
-    assert (await asker.fetch(PID, "", prepare=prepare))[0][0] != first
-    assert [query for _, query in prepared] == [PID] * 2
-    assert prepared[0][0] is not prepared[1][0]
-    assert asker.queries >= 4
-
-
-async def test_a_link_that_was_dead_is_tried_once_more(database: Database, asker: Query) -> None:
-    first = await pid(asker)
-    assert [tuple(row) for row in await asker.fetch(DIES, 1)] == [("lives",)]
-    assert asker.queries == 3
-    assert await pid(asker) != first
-    before = asker.queries
-    with pytest.raises(Unreachable):
-        await asker.fetch(DIES, 100)
-    assert asker.queries == before + 2
-    assert await pid(asker)
-
-
-async def test_a_link_that_is_new_is_not_tried_once_more(database: Database, asker: Query) -> None:
-    with pytest.raises(Unreachable):
-        await asker.fetch(DIES, 1)
-    assert asker.queries == 1
-    assert await pid(asker)
-
-
-async def test_a_question_without_an_answer_in_time_is_not_asked_again(
-    asker: Query, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first = await pid(asker)
-    with monkeypatch.context() as patch:
-        patch.setattr(streams, "DEADLINE_SECONDS", 0.05)
-        with pytest.raises(Unreachable, match="no answer in time"):
-            await asker.fetch("SELECT pg_sleep(60)")
-    assert asker.queries == 2
-    assert await pid(asker) != first
-
-
-@pytest.mark.parametrize("dead", [False, True])
-async def test_a_word_that_cannot_be_written_is_no_fault_of_the_link(
-    database: Database, asker: Query, dead: bool
-) -> None:
-    if dead:
-        await pid(asker)
-        await database.execute("SELECT setval('public.tries', 1, false)")
-        query = f"SELECT $2::text FROM ({DIES}) AS asked"
-    else:
-        query = "SELECT $2::text FROM (SELECT $1::int) AS asked"
-    with pytest.raises(asyncpg.DataError):
-        await asker.fetch(query, 1, "\0")
-    kept = await pid(asker)
-    with pytest.raises(asyncpg.DataError):
-        await asker.fetch(PID, "\0")
-    assert await pid(asker) == kept
-
-
-async def test_a_question_that_nobody_waits_for_ends_with_its_link(
-    database: Database, asker: Query
-) -> None:
-    first = await pid(asker)
-    asking = asyncio.create_task(asker.fetch("SELECT pg_sleep(60)"))
-
-    async def runs() -> bool:
-        return bool(
-            await database.fetchval(
-                "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1 AND state = 'active')",
-                first,
-            )
-        )
-
-    await until(runs)
-    asking.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await asking
-    assert await pid(asker) != first
-
-
-async def test_what_the_schema_lacks_is_said_and_where(database: Database, asker: Query) -> None:
-    for _ in range(2):
-        with pytest.raises(SchemaMissing, match=database.name):
-            await asker.fetch("SELECT FROM nothing")
-        await pid(asker)  # the second time on a link that was there
-    with pytest.raises(DatabaseError, match="syntax error"):
-        await asker.fetch("SELECT FROM")
-
-
-@pytest.mark.parametrize("pooled", [False, True])
-async def test_through_a_pooler_no_statement_is_prepared(database: Database, pooled: bool) -> None:
-    asker = Query(database.dsn, "questions", pooled=pooled)
-    for _ in range(2):
-        rows = await asker.fetch(
-            "SELECT application_name, (SELECT count(*) FROM pg_prepared_statements"
-            " WHERE statement LIKE '%pg_backend_pid%')"
-            " FROM pg_stat_activity WHERE pid = pg_backend_pid()"
-        )
-    asker.close()
-    assert [tuple(row) for row in rows] == [("notifier questions", 0 if pooled else 1)]

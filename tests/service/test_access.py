@@ -14,7 +14,8 @@ import psutil
 import pytest
 from websockets.asyncio.client import connect as open_socket
 
-from notifier.delivery.session import Session
+from notifier.delivery.recheck import Recheck
+from notifier.delivery.session import Session, Stage
 from notifier.node import Node
 from notifier.relay.relay import State
 from notifier.settings import load
@@ -556,7 +557,7 @@ Running = Callable[..., Awaitable[Node]]
 @pytest.fixture
 async def node(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Running]:
     """Runs a node in this process that re-checks access twenty times a second."""
-    monkeypatch.setattr("notifier.node.RECHECK_SECONDS", 0.05)
+    monkeypatch.setattr("notifier.delivery.recheck.RECHECK_SECONDS", 0.05)
     tasks: list[asyncio.Task[None]] = []
 
     async def run(database_url: str, **settings: Any) -> Node:
@@ -564,7 +565,7 @@ async def node(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Running]:
         tasks.append(asyncio.create_task(node.run()))
 
         async def reads() -> bool:
-            return bool(node.stream.hub.epoch)
+            return bool(node.hub.epoch)
 
         await until(reads)
         return node
@@ -578,9 +579,9 @@ async def node(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Running]:
 
 async def follow(node: Node, user: str, company: str) -> tuple[Session, Line]:
     line = Line(quick=True)
-    session = Session(node._parts, line)
-    await session.hear(f'{{"type": "authenticate", "token": "{token(user)}"}}')
-    await session.hear(f'{{"type": "setCompany", "data": {{"companyId": "{company}"}}}}')
+    session = Session(node.services, line)
+    await session.receive(f'{{"type": "authenticate", "token": "{token(user)}"}}')
+    await session.receive(f'{{"type": "setCompany", "data": {{"companyId": "{company}"}}}}')
     assert line.said[-1]["Success"], line.said
     return session, line
 
@@ -601,24 +602,24 @@ async def test_what_no_trigger_saw_is_found_out_when_access_is_checked_again(
         return line.kinds[-1] == "CompanyRevoked"
 
     await until(revoked)
-    assert lost.following is None
-    assert kept.following is not None
+    assert not lost.live_subscriptions
+    assert kept.live_subscriptions
     assert other.kinds[-1] == "SetCompanyResult"
     for session in (lost, kept):
-        session.forget()
+        session.closed()
 
 
 async def test_c10_who_cannot_be_checked_for_too_long_is_closed(
     database: Database, node: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("notifier.node.BLIND_SECONDS", 0.5)
+    monkeypatch.setattr("notifier.delivery.recheck.BLIND_SECONDS", 0.5)
     company = await Calendar(database).add_company("u1")
     async with Proxy(*database.address) as proxy:
         running = await node(database.through(proxy.port))
         await database.relayed()
         following, line = await follow(running, "u1", company)
         idle = Line(quick=True)
-        other = Session(running._parts, idle)
+        other = Session(running.services, idle)
         proxy.refuse()
         await proxy.reset()
 
@@ -629,8 +630,8 @@ async def test_c10_who_cannot_be_checked_for_too_long_is_closed(
         assert line.ended is not None
         assert line.ended.code == 4503
         assert idle.ended is None
-        other.forget()
-        assert following.ended
+        other.closed()
+        assert following.stage is Stage.ENDED
 
 
 async def test_c10_who_was_checked_in_time_stays_through_a_short_silence(
@@ -643,34 +644,34 @@ async def test_c10_who_was_checked_in_time_stays_through_a_short_silence(
         session, line = await follow(running, "u1", company)
         proxy.refuse()
         await proxy.reset()
-        queries = running._askers[1].queries
+        queries = running.membership_query.queries
         await proxy.accept()
 
         async def asked_again() -> bool:
-            return running._askers[1].queries > queries + 2
+            return running.membership_query.queries > queries + 2
 
         await until(asked_again)
         assert line.ended is None
-        assert session.following is not None
-        session.forget()
+        assert session.live_subscriptions
+        session.closed()
 
 
 async def test_a_token_that_decides_is_not_checked_against_rows(
     database: Database, node: Running
 ) -> None:
     running = await node(database.dsn, authorization="claim")
-    await running._recheck()
-    assert running._askers[1].queries == 0
+    await Recheck([], running.membership).run()
+    assert running.membership_query.queries == 0
 
 
 async def test_c15_a_node_watches_the_clock(
     database: Database, node: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("notifier.node.CLOCK_SECONDS", 0.02)
+    monkeypatch.setattr("notifier.watchdogs.CLOCK_SECONDS", 0.02)
     running = await node(database.dsn)
     line = Line(quick=True)
-    session = Session(running._parts, line)
-    await session.hear(f'{{"type": "authenticate", "token": "{token("u1")}"}}')
+    session = Session(running.services, line)
+    await session.receive(f'{{"type": "authenticate", "token": "{token("u1")}"}}')
     now = time.time
     monkeypatch.setattr(time, "time", lambda: now() + 3601 + 10)
 
@@ -687,11 +688,11 @@ async def test_c15_a_clock_that_runs_too_fast_is_noticed_as_well(
     database: Database, node: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No step is large, and the timer alone would wait for a minute and more."""
-    monkeypatch.setattr("notifier.node.CLOCK_SECONDS", 0.02)
+    monkeypatch.setattr("notifier.watchdogs.CLOCK_SECONDS", 0.02)
     running = await node(database.dsn)
     line = Line(quick=True)
-    session = Session(running._parts, line)
-    await session.hear(f'{{"type": "authenticate", "token": "{token("u1", ttl=60)}"}}')
+    session = Session(running.services, line)
+    await session.receive(f'{{"type": "authenticate", "token": "{token("u1", ttl=60)}"}}')
     began, monotonic = time.time(), time.monotonic()
     monkeypatch.setattr(time, "time", lambda: began + (time.monotonic() - monotonic) * 30)
 
@@ -708,27 +709,27 @@ async def test_c15_a_clock_that_is_set_ends_nothing_but_tokens(
     database: Database, node: Running, monkeypatch: pytest.MonkeyPatch, step: float
 ) -> None:
     """It is no reason to end a socket, to stop asking who may hear what, or to stop relaying."""
-    monkeypatch.setattr("notifier.node.CLOCK_SECONDS", 0.02)
+    monkeypatch.setattr("notifier.watchdogs.CLOCK_SECONDS", 0.02)
     company = await Calendar(database).add_company("u1")
     running = await node(database.dsn)
     await database.relayed()
     line = Line(quick=True)
-    session = Session(running._parts, line)
+    session = Session(running.services, line)
     long_lived = token("u1", ttl=36_000)
-    await session.hear(f'{{"type": "authenticate", "token": "{long_lived}"}}')
-    await session.hear(f'{{"type": "setCompany", "data": {{"companyId": "{company}"}}}}')
-    looks = session._timer
+    await session.receive(f'{{"type": "authenticate", "token": "{long_lived}"}}')
+    await session.receive(f'{{"type": "setCompany", "data": {{"companyId": "{company}"}}}}')
+    looks = session._expiry._timer
     now = time.time
     monkeypatch.setattr(time, "time", lambda: now() + step)
 
     async def looked() -> bool:
-        return session._timer is not looks or step == 1
+        return session._expiry._timer is not looks or step == 1
 
     await until(looked)
-    queries = running._askers[1].queries
+    queries = running.membership_query.queries
 
     async def asked_again() -> bool:
-        return running._askers[1].queries > queries
+        return running.membership_query.queries > queries
 
     await until(asked_again)
     await Calendar(database).event(company, "heard")
@@ -739,9 +740,9 @@ async def test_c15_a_clock_that_is_set_ends_nothing_but_tokens(
     await until(heard_it)
     assert line.ended is None
     assert running.relay.state is not State.STANDBY
-    due = session._timer.when() - asyncio.get_running_loop().time()
+    due = session._expiry._timer.when() - asyncio.get_running_loop().time()
     assert abs(due - (36_000 - 60 - (step if abs(step) > 1 else 0))) < 30
-    session.forget()
+    session.closed()
 
 
 # --- the token's end

@@ -11,10 +11,10 @@ from typing import Any
 import psutil
 import pytest
 
-from notifier import health
-from notifier import node as app
-from notifier.delivery import stream
-from notifier.delivery.stream import Stream
+from notifier import health, watchdogs
+from notifier.database import connections
+from notifier.delivery import history, postgres
+from notifier.delivery.history import History
 from notifier.demo.postgres import EmbeddedPostgres
 from notifier.relay.changes import Change
 from notifier.relay.reader import ChangeReader
@@ -51,7 +51,7 @@ async def test_a_relay_that_makes_no_progress_in_a_backlog_is_found_out(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(health, "STUCK_SECONDS", 0.5)
-    monkeypatch.setattr(stream, "PROBE_SECONDS", 0.1)
+    monkeypatch.setattr(postgres, "PROBE_SECONDS", 0.1)
     for module in ("reader", "backlog"):
         monkeypatch.setattr(f"notifier.relay.{module}.PAGE", 25)
     go_on, changes_of = asyncio.Event(), ChangeReader.changes_of
@@ -92,7 +92,7 @@ async def test_a_relay_that_makes_no_progress_in_a_backlog_is_found_out(
 async def test_a3_a_smart_shutdown_does_not_wait_for_us(
     mortal: EmbeddedPostgres, mortal_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "DOOR_SECONDS", 0.2)
+    monkeypatch.setattr(watchdogs, "SHUTDOWN_SECONDS", 0.2)
     calendar = Calendar(mortal_database)
     company = await calendar.add_company("u1")
     node = LocalNode(mortal_database.dsn)
@@ -129,7 +129,7 @@ async def test_a4_a_listener_that_is_ended_again_and_again_fills_each_gap_and_wa
     async def at_once(attempt: int) -> None:
         attempts.append(attempt)
 
-    monkeypatch.setattr(stream, "backoff", at_once)
+    monkeypatch.setattr(connections, "backoff", at_once)
     node, calendar = LocalNode(database.dsn), Calendar(database)
     await node.start()
     company = await calendar.company("u1")
@@ -157,7 +157,7 @@ async def test_a10_wherever_setting_up_and_catching_up_is_cut_there_is_no_gap(
     database: Database, monkeypatch: pytest.MonkeyPatch, answers: int
 ) -> None:
     """Behind so many answers of the database: before LISTEN, behind it, between two pages."""
-    monkeypatch.setattr(stream, "PAGE", 10)
+    monkeypatch.setattr(postgres, "PAGE_MESSAGES", 10)
     async with Proxy(*database.address) as proxy:
         relay = LocalNode(database.dsn)
         node = LocalNode(database.dsn, listen_database_url=database.through(proxy.port))
@@ -293,17 +293,17 @@ async def test_a1_what_clients_have_heard_survives_a_crash_though_the_app_commit
 async def test_a28_who_replays_while_messages_are_pruned_is_told(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream, "PAGE", 10)
+    monkeypatch.setattr(history, "PAGE_MESSAGES", 10)
     node, calendar = LocalNode(database.dsn), Calendar(database)
     await node.start()
     company = await calendar.company("u1")
     await calendar.events(company, 40)
     await calendar.reaches(company, 41)
-    epoch = node.node.stream.hub.epoch
+    epoch = node.node.hub.epoch
     await node.stop()
-    load, loads = Stream._load_pages, []
+    load, loads = History._load_pages, []
 
-    async def load_and_prune(self: Stream, wanted: Any) -> Any:
+    async def load_and_prune(self: History, wanted: Any) -> Any:
         pages = await load(self, wanted)
         loads.append(wanted)
         if len(loads) == 1:
@@ -315,7 +315,7 @@ async def test_a28_who_replays_while_messages_are_pruned_is_told(
             await database.execute("DELETE FROM notifier.messages WHERE position <= 20")
         return pages
 
-    monkeypatch.setattr(Stream, "_load_pages", load_and_prune)
+    monkeypatch.setattr(History, "_load_pages", load_and_prune)
     await node.start()
     _, voice = await node.visit("u1", company, 1, epoch)
 

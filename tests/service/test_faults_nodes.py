@@ -15,8 +15,11 @@ import pytest
 
 from notifier import node as app
 from notifier import server
-from notifier.delivery.hub import SLICE, Budget, Channel
-from notifier.delivery.session import Session
+from notifier.delivery import recheck
+from notifier.delivery.channel import SLICE, Channel
+from notifier.delivery.encoding import TEXT
+from notifier.delivery.recent import Budget
+from notifier.delivery.session import Session, Stage
 from notifier.errors import NotifierError
 from notifier.messages import Message
 from notifier.node import Node
@@ -61,8 +64,8 @@ async def test_e3_a_node_that_is_cut_off_says_so_and_the_other_goes_on(
 async def test_e3_clients_of_a_node_that_stays_cut_off_are_sent_away(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "RECHECK_SECONDS", 0.2)
-    monkeypatch.setattr(app, "BLIND_SECONDS", 0.5)
+    monkeypatch.setattr(recheck, "RECHECK_SECONDS", 0.2)
+    monkeypatch.setattr(recheck, "BLIND_SECONDS", 0.5)
     async with Proxy(*database.address) as proxy:
         node = LocalNode(database.through(proxy.port))
         await node.start()
@@ -72,7 +75,7 @@ async def test_e3_clients_of_a_node_that_stays_cut_off_are_sent_away(
         await proxy.reset()
 
         async def ended() -> bool:
-            return session.ended
+            return session.stage is Stage.ENDED
 
         await until(ended)
         assert voice.closure is not None
@@ -94,7 +97,7 @@ async def test_e4_a_node_that_is_behind_says_nothing_twice_and_waits_for_nothing
         for company in (new, known):
             await calendar.events(company, 3)
             await calendar.reaches(company, 4)
-        epoch = node.node.stream.hub.epoch
+        epoch = node.node.hub.epoch
         _, fresh = await behind.visit("u1", new)
         assert fresh.said[-1]["Data"]["Position"] == 4
         quicker = asyncio.create_task(behind.visit("u1", known, 4, epoch))
@@ -116,21 +119,23 @@ async def ends(voice: Voice) -> bool:
     return bool(voice.said[-1].get("Data", {}).get("Title") == "last")
 
 
-PARTS = ("stream.run", "relay.run", "_recheck", "_watch_the_clock")
-
-
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", ["stream", "relay", "recheck", "clock"])
 async def test_e8_a_node_of_which_a_part_dies_ends_as_a_whole(
     database: Database, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
     dead = asyncio.Event()
     async with served(database) as (node, url, serving):
-        *path, name = part.split(".")
-        owner = getattr(node, path[0]) if path else node
+        parts: dict[str, tuple[object, str]] = {
+            "stream": (node.stream, "run"),
+            "relay": (node.relay, "run"),
+            "recheck": (recheck.Recheck, "run"),
+            "clock": (app, "watch_clock"),
+        }
+        owner, name = parts[part]
         run = getattr(owner, name)
 
-        async def die() -> None:
-            running = asyncio.create_task(run())
+        async def die(*arguments: object) -> None:
+            running = asyncio.create_task(run(*arguments))
             await dead.wait()
             running.cancel()
             await asyncio.wait([running])
@@ -148,14 +153,14 @@ async def test_e8_a_node_of_which_a_part_dies_ends_as_a_whole(
 async def test_e8_a_session_that_fails_is_closed_with_4500_and_no_other(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hear = Session.hear
+    receive = Session.receive
 
     async def fail(session: Session, text: str) -> None:
         if "fail" in text:
             raise ValueError("a fault of ours")
-        await hear(session, text)
+        await receive(session, text)
 
-    monkeypatch.setattr(Session, "hear", fail)
+    monkeypatch.setattr(Session, "receive", fail)
     async with served(database) as (node, url, _):
         await until(partial(ready, node))
         failing, other = await open_client(url, "u1"), await open_client(url, "u1")
@@ -222,18 +227,18 @@ class Follower:
         if self._broken:
             raise ValueError("a fault of ours")
 
-    def suspect(self, position: int, certain: bool) -> None:
+    def recheck(self, position: int, *, certain: bool) -> None:
         raise AssertionError
 
-    def lost(self) -> None:
+    def dropped(self) -> None:
         self.is_lost = True
 
 
 async def test_e8_when_the_fan_out_dies_everybody_comes_back() -> None:
-    channel = Channel("c", 0, Budget())
+    channel = Channel("c", "e", 0, Budget())
     followers = [Follower(broken=number == 7) for number in range(SLICE + 1)]
     for follower in followers:
-        channel.join(follower, None)
+        channel.join(follower, TEXT, None)
     now = datetime.now(UTC)
     with raised() as errors:
         channel.publish([Message(1, "c", 1, now, now, b"{}", ())])
@@ -303,7 +308,7 @@ async def test_a_thousand_who_come_back_at_once_cost_a_few_queries(
     for name in names:
         await calendar.events(name, 100)
         await calendar.reaches(name, 101)
-    epoch = node.node.stream.hub.epoch
+    epoch = node.node.hub.epoch
     await node.stop()
     await node.start()
     before = node.queries

@@ -1,4 +1,4 @@
-"""A wire without a socket, for sessions that a test holds in its hand."""
+"""A transport without a connection, for sessions that a test drives itself."""
 
 from __future__ import annotations
 
@@ -7,15 +7,26 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from notifier.delivery.encoding import TEXT, Encoding
+from notifier.delivery.transport import TransportListener
 from notifier.errors import Closure
-from notifier.frames import body
 from tests.conformance import conforms
 
 
-class Line:
-    """Writes down what is said. While `room` is not set, nobody reads."""
+def texts(frames: bytes) -> list[bytes]:
+    """The texts of uncompressed frames of a server."""
+    found = []
+    while frames:
+        extended = {126: 2, 127: 8}.get(frames[1], 0)
+        head = 2 + extended
+        size = int.from_bytes(frames[2:head]) if extended else frames[1]
+        found.append(frames[head : head + size])
+        frames = frames[head + size :]
+    return found
 
-    deflates = False
+
+class Line:
+    """Records what is sent. While `room` is not set, the client does not read."""
 
     def __init__(self, *, quick: bool) -> None:
         self.said: list[dict[str, Any]] = []
@@ -23,18 +34,17 @@ class Line:
         self.room = asyncio.Event()
         self.room.set()
         self.writes = 0
-        self.fast: Callable[[bytes], object] | None = self._take if quick else None
+        self.encoding: Encoding = TEXT
+        self.listener: TransportListener | None = None
+        self.write_direct: Callable[[bytes], object] | None = self._take if quick else None
 
     def _take(self, frames: bytes) -> None:
         self.writes += 1
-        while frames:
-            length = {126: 4 + int.from_bytes(frames[2:4]), 127: 10 + int.from_bytes(frames[2:10])}
-            size = length.get(frames[1], 2 + frames[1])
-            self._note(body(frames[:size]))
-            frames = frames[size:]
+        for text in texts(frames):
+            self._note(text)
 
     def write(self, frames: bytes, bodies: Sequence[bytes]) -> None:
-        if self.fast is None:
+        if self.write_direct is None:
             self.writes += 1
             for text in bodies:
                 self._note(text)

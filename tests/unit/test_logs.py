@@ -13,7 +13,7 @@ from notifier import logs
 from notifier.transport.endpoint import Endpoint
 from notifier.delivery.hub import Hub
 from notifier.access.admission import Admission
-from notifier.delivery.session import Parts
+from notifier.delivery.session import Services
 from notifier.access.tokens import Tokens
 
 class Broken(Tokens):
@@ -24,7 +24,7 @@ class Broken(Tokens):
 async def main():
     logs.set_up("debug", sys.argv[1])
     said = json.dumps({"type": "authenticate", "token": "canary-token", "company": "canary-row"})
-    parts = Parts(Hub(None, None, 1), Broken(secret="s" * 32), None, Admission(9, 9), auth_timeout=9, leeway=9)
+    parts = Services(Hub(None, 1), Broken(secret="s" * 32), None, Admission(9, 9), auth_timeout=9, leeway=9)
     heard = iter([{"type": "websocket.connect"}, {"type": "websocket.receive", "text": said}])
     sent = []
 

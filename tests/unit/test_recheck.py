@@ -1,76 +1,82 @@
-"""Access is checked again every minute, a few at a time; who cannot be asked about is closed in the end."""
+"""Access is re-checked every minute, in pieces; sessions that cannot be checked are ended at last."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from notifier.access.membership import Membership
 from notifier.access.tokens import Identity
-from notifier.delivery.session import Session
+from notifier.delivery.recheck import BLIND_SECONDS, RECHECK_SECONDS, Recheck
+from notifier.delivery.subscription import Subscription
 from notifier.errors import Closure, DatabaseError
-from notifier.node import BLIND_SECONDS, RECHECK_SECONDS, Node
-from notifier.settings import load
-from tests.services import SECRET
 from tests.timeless import timeless
 
 
 class Rows:
-    """Membership that writes down when it was asked about whom."""
+    """Membership that records when it was queried, and for whom."""
 
     follows_rows = True
     piece = 2
 
     def __init__(self) -> None:
-        self.asked: list[tuple[float, str]] = []
+        self.checks: list[tuple[float, str]] = []
         self.lost: set[str] = set()
         self.out: set[str] = set()
-        """Whoever cannot be asked about."""
+        """Users for whom the query fails."""
 
     async def may(self, identity: Identity, company: str) -> bool:
-        self.asked.append((asyncio.get_running_loop().time(), identity.user))
+        self.checks.append((asyncio.get_running_loop().time(), identity.user))
         if identity.user in self.out:
-            raise DatabaseError("nobody there")
+            raise DatabaseError("out of reach")
         return identity.user not in self.lost
 
 
 class Visitor:
-    """A session that follows a company."""
+    """A session and its only subscription."""
+
+    company = "a"
 
     def __init__(self, user: str) -> None:
+        self.user = user
         self.identity = Identity(user, 1e12, None)
-        self.channel = SimpleNamespace(company="a")
-        self.follows = True
+        self.live = True
         self.closure: Closure | None = None
 
     @property
-    def following(self) -> tuple[Identity, Any] | None:
-        return (self.identity, self.channel) if self.follows else None
+    def live_subscriptions(self) -> list[Subscription]:
+        return [cast("Subscription", self)] if self.live else []
 
-    def revoke(self, channel: object) -> None:
-        assert channel is self.channel
-        self.follows = False
+    def revoke(self) -> None:
+        self.live = False
 
     def end(self, closure: Closure) -> None:
         self.closure = closure
-        self.follows = False
+        self.live = False
 
 
 @pytest.fixture
-def node() -> tuple[Node, Rows]:
-    made, rows = Node(load({}, database_url="postgresql://nowhere", jwt_secret=SECRET)), Rows()
-    made.membership = cast("Membership", rows)
-    return made, rows
+def rows() -> Rows:
+    return Rows()
 
 
-def visit(node: Node, *users: str) -> list[Visitor]:
-    visitors = [Visitor(user) for user in users]
-    node.admission.connections |= {cast("Session", visitor) for visitor in visitors}
-    return visitors
+@pytest.fixture
+def visitors() -> list[Visitor]:
+    return []
+
+
+@pytest.fixture
+def recheck(rows: Rows, visitors: list[Visitor]) -> Recheck:
+    return Recheck(visitors, cast("Membership", rows))
+
+
+def visit(visitors: list[Visitor], *users: str) -> list[Visitor]:
+    new = [Visitor(user) for user in users]
+    visitors += new
+    return new
 
 
 async def during(seconds: float, running: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -80,64 +86,61 @@ async def during(seconds: float, running: Callable[[], Coroutine[Any, Any, None]
 
 
 @timeless
-async def test_everybody_is_asked_about_once_a_minute_a_few_at_a_time(
-    node: tuple[Node, Rows],
+async def test_each_user_of_a_company_is_checked_once_a_minute_in_pieces(
+    recheck: Recheck, rows: Rows, visitors: list[Visitor]
 ) -> None:
-    running, rows = node
-    visit(running, *(f"u{number}" for number in range(5)), "u1", "u1")
-    visit(running, "idle")[0].follows = False
-    await during(RECHECK_SECONDS + 1, running._recheck)
-    times = sorted({time for time, _ in rows.asked})
+    visit(visitors, *(f"u{number}" for number in range(5)), "u1", "u1")
+    visit(visitors, "idle")[0].live = False
+    await during(RECHECK_SECONDS + 1, recheck.run)
+    times = sorted({time for time, _ in rows.checks})
     assert times == pytest.approx([RECHECK_SECONDS / 3 * number for number in (1, 2, 3)])
-    users = [user for _, user in rows.asked]
+    users = [user for _, user in rows.checks]
     assert set(users) == {f"u{number}" for number in range(5)}
-    for time in times:  # sockets of one user share a question
-        assert len({user for then, user in rows.asked if then == time}) <= 2
-    rows.asked.clear()
-    running.admission.connections.clear()
-    (late,) = visit(running, "late")
+    for time in times:  # sessions of one user are checked together
+        assert len({user for then, user in rows.checks if then == time}) <= 2
+    rows.checks.clear()
+    visitors.clear()
+    (late,) = visit(visitors, "late")
     rows.lost = {"late"}
-    await during(RECHECK_SECONDS + 1, running._recheck)
-    assert not late.follows
+    await during(RECHECK_SECONDS + 1, recheck.run)
+    assert not late.live
     assert late.closure is None
 
 
 @timeless
-async def test_who_cannot_be_asked_about_for_two_minutes_is_closed_and_nobody_else(
-    node: tuple[Node, Rows],
+async def test_only_the_session_that_cannot_be_checked_for_two_minutes_is_ended(
+    recheck: Recheck, rows: Rows, visitors: list[Visitor]
 ) -> None:
-    running, rows = node
-    visitors = visit(running, "a", "b", "c", "d")
-    (idle,) = visit(running, "idle")
-    idle.follows = False
-    await during(1, running._recheck)
+    four = visit(visitors, "a", "b", "c", "d")
+    (idle,) = visit(visitors, "idle")
+    idle.live = False
+    await during(1, recheck.run)
     rows.piece = 1
     rows.out = {"b"}
-    await during(BLIND_SECONDS - 1, running._recheck)
-    assert all(visitor.follows for visitor in visitors)
-    await during(BLIND_SECONDS + RECHECK_SECONDS * 2, running._recheck)
-    assert [visitor.closure and visitor.closure.code for visitor in visitors] == [
+    await during(BLIND_SECONDS - 1, recheck.run)
+    assert all(visitor.live for visitor in four)
+    await during(BLIND_SECONDS + RECHECK_SECONDS * 2, recheck.run)
+    assert [visitor.closure and visitor.closure.code for visitor in four] == [
         None, 4503, None, None,
     ]  # fmt: skip
     assert idle.closure is None
 
 
 @timeless
-async def test_a_question_that_is_answered_again_begins_the_two_minutes_anew(
-    node: tuple[Node, Rows],
+async def test_a_check_that_succeeds_starts_the_two_minutes_again(
+    recheck: Recheck, rows: Rows, visitors: list[Visitor]
 ) -> None:
-    running, rows = node
-    (visitor,) = visit(running, "a")
+    (visitor,) = visit(visitors, "a")
 
-    async def now_and_then() -> None:
+    async def flicker() -> None:
         for _ in range(5):
             rows.out = {"a"}
             await asyncio.sleep(RECHECK_SECONDS * 1.5)
             rows.out = set()
             await asyncio.sleep(RECHECK_SECONDS)
 
-    flickering = asyncio.create_task(now_and_then())
-    await during(RECHECK_SECONDS * 12, running._recheck)
+    flickering = asyncio.create_task(flicker())
+    await during(RECHECK_SECONDS * 12, recheck.run)
     await flickering
     assert visitor.closure is None
-    assert len(rows.asked) == 11
+    assert len(rows.checks) == 11

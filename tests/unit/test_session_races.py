@@ -19,9 +19,13 @@ from notifier.access import admission
 from notifier.access.admission import Admission
 from notifier.access.membership import Membership
 from notifier.access.tokens import Identity, Tokens
+from notifier.delivery import expiry, subscription
 from notifier.delivery import session as sessions
-from notifier.delivery.hub import SLICE, Hub
-from notifier.delivery.session import Parts, Session
+from notifier.delivery.channel import SLICE
+from notifier.delivery.encoding import DEFLATED, TEXT
+from notifier.delivery.history import History
+from notifier.delivery.hub import Hub
+from notifier.delivery.session import Services, Session, Stage
 from notifier.errors import (
     AnotherUser,
     BadToken,
@@ -67,15 +71,15 @@ class Door:
         return (company, identity.user) in self.members
 
 
-class Log:
+class Log(History):
     """The messages of all companies, and how far the node has heard of them."""
 
     def __init__(self) -> None:
-        self.hub = Hub(self._heads, self._page, 24)
+        self.hub = Hub(self, 24)
         self.hub.epoch = "e"
         self.stored: dict[str, list[Message]] = {}
         self._heard = self._seq = 0
-        self.pages = 0
+        self.page_reads = 0
         self.open = asyncio.Event()
         self.open.set()
 
@@ -106,7 +110,7 @@ class Log:
         self.store(company, count, revokes)
         self.hear()
 
-    async def _heads(self, company: str) -> int:
+    async def head(self, company: str) -> int:
         await self.open.wait()
         log = self.stored.get(company)
         return log[-1].position if log else 0
@@ -117,8 +121,8 @@ class Log:
         log = self.stored[company]
         log[:position] = [structs.replace(message, stored=then) for message in log[:position]]
 
-    async def _page(self, company: str, after: int, epoch: str) -> list[Message]:
-        self.pages += 1
+    async def page(self, company: str, after: int, epoch: str) -> list[Message]:
+        self.page_reads += 1
         await self.open.wait()
         if epoch != self.hub.epoch:
             return []
@@ -132,7 +136,7 @@ class World:
         self.door = Door()
         self.log = Log()
         self.admission: Admission[Session] = Admission(1000, 600)
-        self.parts = Parts(
+        self.services = Services(
             self.log.hub,
             Tokens(secret=SECRET),
             cast("Membership", self.door),
@@ -144,7 +148,7 @@ class World:
 
     def open(self, address: str = "", *, quick: bool = True) -> tuple[Session, Line]:
         line = Line(quick=quick)
-        session = Session(self.parts, line, address)
+        session = Session(self.services, line, address)
         self.sessions.append(session)
         return session, line
 
@@ -167,7 +171,7 @@ class World:
         return session, line
 
     def pins(self, company: str) -> int:
-        channel = self.log.hub.known(company)
+        channel = self.log.hub.channel(company)
         return 0 if channel is None else channel.pins
 
 
@@ -176,7 +180,7 @@ async def world() -> AsyncIterator[World]:
     world = World()
     yield world
     for session in world.sessions:
-        session.forget()
+        session.closed()
     await settle()
     assert not world.admission.connections
     assert not world.admission._users
@@ -190,14 +194,14 @@ def quick_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def authenticate(session: Session, user: str = "u", ttl: float = 3600, **claims: Any) -> None:
     said = {"type": "authenticate", "token": token(user, ttl=ttl, **claims)}
-    await session.hear(json.dumps(said))
+    await session.receive(json.dumps(said))
 
 
 async def set_company(session: Session, company: str, after: int | None = None) -> None:
     data: dict[str, Any] = {"companyId": company}
     if after is not None:
         data |= {"after": after, "epoch": "e"}
-    await session.hear(json.dumps({"type": "setCompany", "data": data}))
+    await session.receive(json.dumps({"type": "setCompany", "data": data}))
 
 
 async def settle() -> None:
@@ -229,7 +233,7 @@ async def test_who_is_removed_while_his_company_is_opened_is_refused(
     world.log.say(A)
     assert line.heard == []
     assert line.said[-1]["Error"]["Code"] == "company_forbidden"
-    assert session.following is None
+    assert not session.live_subscriptions
 
 
 @REMOVED
@@ -250,7 +254,7 @@ async def test_who_is_removed_while_his_position_is_looked_up_hears_only_that_he
     world.log.say(A)
     assert line.heard == []
     assert line.kinds[-2:] == ["SetCompanyResult", "CompanyRevoked"]
-    assert session.following is None
+    assert not session.live_subscriptions
 
 
 @pytest.mark.parametrize("who", [("v",), ("uu",), ("u ",)])
@@ -266,7 +270,7 @@ async def test_the_removal_of_somebody_else_is_nobodys_question(
     await settle()
     assert line.heard == [(A, 2), (A, 3)]
     assert world.door.asked == asked
-    assert session.following is not None
+    assert session.live_subscriptions
 
 
 async def test_his_own_removal_is_heard_and_nothing_after_it(world: World) -> None:
@@ -285,7 +289,7 @@ async def test_his_own_removal_is_heard_and_nothing_after_it(world: World) -> No
     assert line.said[-1] == {"Type": "CompanyRevoked", "Data": {"CompanyId": A}}
     assert other.heard == [(A, position) for position in range(1, 6)]
     assert world.door.asked == asked  # where the row decides, its loss is certain
-    assert session.following is None
+    assert not session.live_subscriptions
     assert line.ended is None
 
 
@@ -321,7 +325,7 @@ async def test_who_may_have_lost_a_company_hears_nothing_until_that_is_known(wor
     world.log.say(A, 3)
     await settle()
     assert line.heard == [(A, 1), (A, 2)]
-    assert session.following is None
+    assert not session.live_subscriptions
     world.log.say(A)
     world.door.open.set()
     await settle()
@@ -411,14 +415,14 @@ async def test_a_question_about_a_former_company_is_dropped_with_it(world: World
     world.log.say(B)
     assert line.heard == [(A, 1), (B, 1), (B, 2), (B, 3)]
     assert world.pins(A) == 0
-    assert session.following is not None
+    assert session.live_subscriptions
 
 
 async def test_a_question_goes_with_its_socket(world: World) -> None:
     world.door.definite = False
     session, line = await world.enter()
     world.log.say(A, revokes=("u",))
-    session.forget()
+    session.closed()
     await settle()
     assert world.pins(A) == 0
     assert line.ended is None
@@ -447,7 +451,7 @@ async def test_where_rows_decide_a_new_token_asks_nothing(world: World) -> None:
     world.door.members.clear()
     await authenticate(session)
     assert line.kinds[-1] == "AuthenticationResult"
-    assert session.following is not None
+    assert session.live_subscriptions
 
 
 # --- replay
@@ -470,7 +474,7 @@ async def test_a_replay_ends_with_the_access(world: World, quick: bool) -> None:
     await setting
     assert len(line.heard) == begun
     assert line.said[-1] == {"Type": "CompanyRevoked", "Data": {"CompanyId": A}}
-    assert session.following is None
+    assert not session.live_subscriptions
 
 
 async def test_a_replay_goes_on_where_it_was_when_access_was_only_in_doubt(world: World) -> None:
@@ -507,12 +511,12 @@ async def test_who_reads_so_slowly_that_he_is_never_level_is_asked_about_every_m
     begun, asked = len(line.heard), world.door.asked
     if not member:
         world.door.members.clear()
-    later = sessions.REPLAY_SECONDS + 1
+    later = subscription.REPLAY_SECONDS + 1
     line.room.set()
     await setting
     assert world.door.asked == asked + 1
     assert len(line.heard) == (2500 if member else begun)
-    assert (session.following is not None) is member
+    assert bool(session.live_subscriptions) is member
     assert (line.kinds[-1] == "CompanyRevoked") is not member
 
 
@@ -573,7 +577,7 @@ async def test_a_removal_that_the_node_hears_late_is_one_all_the_same(world: Wor
     world.log.hear()
     await settle()
     assert line.kinds[-1] == "CompanyRevoked"
-    assert session.following is None
+    assert not session.live_subscriptions
     assert other.heard == []
     world.log.say(A)
     assert other.heard == [(A, 5)]
@@ -589,7 +593,7 @@ async def test_a_removal_that_the_node_hears_after_the_return_takes_nothing_away
     await settle()
     assert world.door.asked == asked + 1
     assert "CompanyRevoked" not in line.kinds
-    assert session.following is not None
+    assert session.live_subscriptions
     world.log.say(A)
     assert line.heard == [(A, 5)]
 
@@ -616,13 +620,13 @@ async def test_another_epoch_while_somebody_is_asked_about_is_an_end(world: Worl
     session, line = await world.enter()
     world.door.open.clear()
     world.log.say(A, revokes=("u",))
-    world.log.hub.restart("f")
+    world.log.hub.begin_epoch("f")
     world.door.open.set()
     await settle()
     world.log.say(A)
     assert line.heard == [(A, 1)]
     assert isinstance(line.ended, NotReady)
-    assert session.following is None
+    assert not session.live_subscriptions
 
 
 async def test_another_epoch_in_the_middle_of_a_replay_is_an_end(world: World) -> None:
@@ -634,7 +638,7 @@ async def test_another_epoch_in_the_middle_of_a_replay_is_an_end(world: World) -
     setting = asyncio.create_task(set_company(session, A, 0))
     await settle()
     begun = len(line.heard)
-    world.log.hub.restart("f")
+    world.log.hub.begin_epoch("f")
     line.room.set()
     with pytest.raises(NotReady):
         await setting
@@ -649,7 +653,7 @@ async def test_a_channel_that_was_lost_in_the_middle_of_a_replay_is_an_end(world
     line.room.clear()
     setting = asyncio.create_task(set_company(session, A, 0))
     await settle()
-    world.log.hub.lose()
+    world.log.hub.drop()
     line.room.set()
     with pytest.raises(NotReady):
         await setting
@@ -674,7 +678,7 @@ async def test_who_is_asked_about_in_the_middle_of_a_replay_may_be_gone_by_the_a
     if end == "the socket":
         session.end(Expired())
     else:
-        world.log.hub.restart("f")
+        world.log.hub.begin_epoch("f")
     world.door.open.set()
     if end == "the socket":
         await setting
@@ -683,7 +687,7 @@ async def test_who_is_asked_about_in_the_middle_of_a_replay_may_be_gone_by_the_a
             await setting
     world.log.say(A)
     assert len(line.heard) == begun
-    assert session.following is None
+    assert not session.live_subscriptions
 
 
 async def test_a_socket_that_goes_in_the_middle_of_a_replay_hears_nothing_more(
@@ -735,7 +739,7 @@ async def test_a_resume_in_another_epoch_brings_nothing(world: World) -> None:
     session, line = await world.enter()
     for epoch in ({"epoch": "f"}, {"epoch": ""}, {}):
         data = {"companyId": A, "after": 1} | epoch
-        await session.hear(json.dumps({"type": "setCompany", "data": data}))
+        await session.receive(json.dumps({"type": "setCompany", "data": data}))
         assert recovered(line) == (False, 3)
     assert line.heard == []
 
@@ -807,7 +811,7 @@ async def test_who_has_as_much_as_this_node_costs_the_log_nothing(world: World) 
     world.log.open.clear()
     _, line = await world.enter(after=2)
     assert recovered(line) == (True, 2)
-    assert world.log.pages == 0
+    assert world.log.page_reads == 0
 
 
 @pytest.mark.parametrize("room", [0, 1_000_000])
@@ -815,7 +819,7 @@ async def test_who_has_as_much_as_this_node_costs_the_log_nothing(world: World) 
 async def test_a_resume_is_complete_whatever_the_node_has_kept_of_it(
     world: World, monkeypatch: pytest.MonkeyPatch, after: int, room: int
 ) -> None:
-    monkeypatch.setattr("notifier.delivery.hub.RECENT_BYTES", room)
+    monkeypatch.setattr("notifier.delivery.recent.RECENT_BYTES", room)
     world.log.store(A, 10)
     if not room:
         await world.enter("v")
@@ -853,7 +857,7 @@ async def test_another_epoch_while_a_position_is_looked_up_is_a_resume_that_fail
     setting = asyncio.create_task(set_company(session, A, after))
     await settle()
     assert not setting.done()
-    world.log.hub.restart("f")
+    world.log.hub.begin_epoch("f")
     world.log.open.set()
     await setting
     assert recovered(line) == (False, 0)
@@ -866,7 +870,7 @@ async def test_many_who_resume_cost_one_page(world: World) -> None:
     for _ in range(5):
         _, line = await world.enter(after=0)
         assert len(line.heard) == 900
-    assert world.log.pages == 1
+    assert world.log.page_reads == 1
 
 
 # --- switching
@@ -887,7 +891,7 @@ async def test_before_the_log_was_read_nobody_is_let_in(world: World) -> None:
     world.log.hub.epoch = ""
     session, line = await world.enter()
     assert line.said[-1]["Error"]["Code"] == "unavailable"
-    assert session.following is None
+    assert not session.live_subscriptions
 
 
 async def test_the_former_company_is_heard_until_the_acknowledgement_and_not_after(
@@ -926,11 +930,10 @@ async def test_the_loss_of_a_former_company_is_no_loss_of_the_next(world: World)
 
 async def test_an_answer_about_a_former_company_takes_nothing_away(world: World) -> None:
     session, line = await world.enter()
-    former = world.log.hub.known(A)
-    assert former is not None
+    (former,) = session.live_subscriptions
     world.door.members.add((B, "u"))
     await set_company(session, B)
-    session.revoke(former)
+    former.revoke()
     world.log.say(B)
     assert line.heard == [(B, 1)]
     assert "CompanyRevoked" not in line.kinds
@@ -942,7 +945,7 @@ async def test_nobody_follows_a_company_without_a_token(world: World) -> None:
     await set_company(session, A)
     assert line.said[-1]["Error"]["Code"] == "not_authenticated"
     assert world.door.asked == 0
-    assert session.following is None
+    assert not session.live_subscriptions
 
 
 async def test_ten_refusals_are_answered_and_the_next_is_the_end(world: World) -> None:
@@ -990,7 +993,7 @@ async def test_of_another_epoch_nothing_is_heard_that_waited_in_the_former(world
         world.log.store(A, 2, revokes=("nobody",))
     world.log.hear()
     await asyncio.sleep(0)
-    world.log.hub.restart("f")
+    world.log.hub.begin_epoch("f")
     await settle()
     world.log.stored.clear()
     world.log.say(A)
@@ -1013,7 +1016,7 @@ async def test_who_goes_between_two_slices_hears_nothing_more(world: World) -> N
     await asyncio.sleep(0)
     (left, silent), (_, last) = many[-1], many[-2]
     assert not silent.heard
-    left.forget()
+    left.closed()
     await settle()
     assert silent.heard == []
     assert last.heard == [(A, 1)]
@@ -1023,7 +1026,7 @@ async def test_who_goes_between_two_slices_hears_nothing_more(world: World) -> N
 
 
 async def test_a_socket_counts_for_its_user_until_it_is_gone(world: World) -> None:
-    world.admission = world.parts.admission = Admission(3, 1)
+    world.admission = world.services.admission = Admission(3, 1)
     session, _ = await world.enter(company=None)
     second, _ = world.open()
     with pytest.raises(TooMany):
@@ -1032,28 +1035,28 @@ async def test_a_socket_counts_for_its_user_until_it_is_gone(world: World) -> No
     third, _ = world.open()
     with pytest.raises(TooMany):
         world.open()
-    session.forget()
-    session.forget()
+    session.closed()
+    session.closed()
     await authenticate(third)
     world.admission.closed = True
-    second.forget()
+    second.closed()
     with pytest.raises(Restart):
         world.open()
 
 
 async def test_the_sockets_of_each_user_are_counted_as_they_come_and_go(world: World) -> None:
-    world.admission = world.parts.admission = Admission(100, 3)
+    world.admission = world.services.admission = Admission(100, 3)
     mine = [await world.enter("u", None) for _ in range(3)]
     await world.enter("v", None)
     for session, _ in mine[:2]:
-        session.forget()
-    mine[0][0].forget()
+        session.closed()
+    mine[0][0].closed()
     for _ in range(2):
         await world.enter("u", None)
     for _ in range(2):
         with pytest.raises(TooMany):
             await world.enter("u", None)
-    world.open()[0].forget()  # nobody's
+    world.open()[0].closed()  # nobody's
     with pytest.raises(TooMany):
         await world.enter("u", None)
 
@@ -1065,8 +1068,8 @@ async def test_who_goes_before_his_token_was_checked_is_not_counted(world: World
             return await super().verify(token)
 
     late = asyncio.Event()
-    world.admission = world.parts.admission = Admission(3, 1)
-    world.parts.tokens = LateTokens(secret=SECRET)
+    world.admission = world.services.admission = Admission(3, 1)
+    world.services.tokens = LateTokens(secret=SECRET)
     session, line = world.open()
     authenticating = asyncio.create_task(authenticate(session))
     await settle()
@@ -1085,7 +1088,7 @@ async def test_a_token_that_cannot_be_checked_now_is_no_bad_one(world: World) ->
         async def verify(self, token: str) -> Identity:
             raise KeysUnavailable("no keys")
 
-    world.parts.tokens = KeylessTokens(secret=SECRET)
+    world.services.tokens = KeylessTokens(secret=SECRET)
     session, line = world.open()
     with pytest.raises(NotReady):
         await authenticate(session)
@@ -1130,7 +1133,7 @@ async def test_a_client_is_warned_a_minute_ahead_or_at_four_fifths(
 ) -> None:
     session, _ = world.open()
     await authenticate(session, ttl=life)
-    due = session._timer.when() - asyncio.get_running_loop().time()
+    due = session._expiry._timer.when() - asyncio.get_running_loop().time()
     assert warned - 5 < due <= warned
 
 
@@ -1143,23 +1146,23 @@ async def test_c15_a_clock_that_is_set_moves_the_end_of_a_token(
     now = time.time
     session, line = await world.enter(company=None)
     monkeypatch.setattr(time, "time", lambda: now() + 3600 - 30)
-    session.look_at_the_clock()
+    session.clock_was_set()
     await asyncio.sleep(0)
     assert line.ended is None
     monkeypatch.setattr(time, "time", lambda: now() + 3600 + 5)
-    session.look_at_the_clock()
+    session.clock_was_set()
     await settle()
     assert line.kinds[-1] == "TokenExpiring"
     assert line.ended is None  # the leeway
-    due = session._timer.when() - asyncio.get_running_loop().time()
+    due = session._expiry._timer.when() - asyncio.get_running_loop().time()
     assert 4 < due <= 5
-    session._timer.cancel()
-    session._expire()
-    due = session._timer.when() - asyncio.get_running_loop().time()
+    session._expiry._timer.cancel()
+    session._expiry._expire()
+    due = session._expiry._timer.when() - asyncio.get_running_loop().time()
     assert line.ended is None
     assert 4 < due <= 5
     monkeypatch.setattr(time, "time", lambda: now() + 3600 + 11)
-    session._expire()
+    session._expiry._expire()
     assert isinstance(line.ended, Expired)
 
 
@@ -1169,8 +1172,8 @@ async def test_c15_a_clock_that_is_set_back_gives_a_token_its_time(
     now = time.time
     session, line = await world.enter(company=None)
     monkeypatch.setattr(time, "time", lambda: now() - 3600)
-    session._expire()
-    session.look_at_the_clock()
+    session._expiry._expire()
+    session.clock_was_set()
     await settle()
     assert line.ended is None
     assert line.kinds == ["AuthenticationResult"]
@@ -1178,21 +1181,21 @@ async def test_c15_a_clock_that_is_set_back_gives_a_token_its_time(
 
 async def test_a_socket_that_is_gone_has_no_timer(world: World) -> None:
     session, _ = await world.enter(company=None)
-    session.forget()
-    before = session._timer
-    session.look_at_the_clock()
-    assert session._timer is before
+    session.closed()
+    before = session._expiry._timer
+    session.clock_was_set()
+    assert session._expiry._timer is before
     assert before.cancelled()
 
 
 async def test_nobody_waits_for_the_token_of_a_socket_that_is_gone(world: World) -> None:
     session, line = world.open()
-    session.look_at_the_clock()
+    session.clock_was_set()
     assert line.kinds == []
     await authenticate(session, ttl=1)
-    session.forget()
-    session.look_at_the_clock()
-    session._warn()
+    session.closed()
+    session.clock_was_set()
+    session._expiry._warn()
     await settle()
     assert line.kinds == ["AuthenticationResult"]
     assert line.ended is None
@@ -1201,10 +1204,10 @@ async def test_nobody_waits_for_the_token_of_a_socket_that_is_gone(world: World)
 async def test_a_life_of_years_is_waited_for_in_pieces(world: World) -> None:
     session, line = world.open()
     await authenticate(session, ttl=10**10)
-    session._timer.cancel()
-    session._wait(sessions.LONGEST_TIMER * 2)
-    left = session._timer.when() - asyncio.get_running_loop().time()
-    assert 0 < left <= sessions.LONGEST_TIMER
+    session._expiry._timer.cancel()
+    session._expiry._wait(expiry.LONGEST_TIMER * 2)
+    left = session._expiry._timer.when() - asyncio.get_running_loop().time()
+    assert 0 < left <= expiry.LONGEST_TIMER
     assert line.kinds == ["AuthenticationResult"]
 
 
@@ -1222,11 +1225,11 @@ def shifted(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 async def test_who_does_not_say_who_he_is_goes_in_the_end() -> None:
     world = World()
     session, line = world.open()
-    await asyncio.sleep(world.parts.auth_timeout - 0.1)
+    await asyncio.sleep(world.services.auth_timeout - 0.1)
     assert line.ended is None
     await asyncio.sleep(0.2)
     assert isinstance(line.ended, NotAuthenticated)
-    assert session.ended
+    assert session.stage is Stage.ENDED
 
 
 @pytest.mark.parametrize(
@@ -1243,7 +1246,7 @@ async def test_a_token_is_good_until_it_ends_and_its_end_is_announced(
     assert line.kinds == ["AuthenticationResult"]
     await asyncio.sleep(0.2)
     assert line.said[1:] == [{"Type": "TokenExpiring", "Data": {"ExpiresAt": ends}}]
-    await asyncio.sleep(life - warned + world.parts.leeway - 0.2)
+    await asyncio.sleep(life - warned + world.services.leeway - 0.2)
     assert line.ended is None
     await asyncio.sleep(0.2)
     assert isinstance(line.ended, Expired)
@@ -1255,7 +1258,7 @@ async def test_a_token_that_has_ended_already_but_for_the_leeway_is_warned_of_an
     shifted: list[float],
 ) -> None:
     world = World()
-    world.parts.tokens = Tokens(secret=SECRET, clock=time.time)
+    world.services.tokens = Tokens(secret=SECRET, clock=time.time)
     session, line = world.open()
     await authenticate(session, ttl=-9.5)
     await asyncio.sleep(0.4)
@@ -1288,11 +1291,11 @@ async def test_a_clock_that_goes_wrong_at_the_end_is_looked_at_once_a_minute(
 
 
 async def guess(session: Session) -> None:
-    await session.hear('{"type": "authenticate", "token": "no token"}')
+    await session.receive('{"type": "authenticate", "token": "no token"}')
 
 
 async def test_c17_no_address_has_more_sockets_than_allowed(world: World) -> None:
-    world.admission = world.parts.admission = Admission(100, 100, 2)
+    world.admission = world.services.admission = Admission(100, 100, 2)
     first, _ = world.open("192.0.2.1")
     world.open("192.0.2.1")
     for _ in range(2):
@@ -1302,9 +1305,9 @@ async def test_c17_no_address_has_more_sockets_than_allowed(world: World) -> Non
         world.open("192.0.2.2")
     for _ in range(3):
         world.open()  # nobody knows from where
-        world.sessions.append(Session(world.parts, Line(quick=True)))
-    first.forget()
-    first.forget()
+        world.sessions.append(Session(world.services, Line(quick=True)))
+    first.closed()
+    first.closed()
     world.open("192.0.2.1")
     with pytest.raises(TooMany):
         world.open("192.0.2.1")
@@ -1349,7 +1352,7 @@ async def test_c17_with_too_long_a_line_no_token_of_the_address_is_looked_at(
     looked_at: list[str] = []
     monkeypatch.setattr(sessions, "REFUSED_SECONDS", 3600.0)
     monkeypatch.setattr(admission, "QUEUE_LIMIT", 2)
-    world.parts.tokens = CountingTokens(secret=SECRET)
+    world.services.tokens = CountingTokens(secret=SECRET)
     known, line = world.open("192.0.2.1")
     await authenticate(known)
     guessing = [asyncio.create_task(guess(world.open("192.0.2.1")[0])) for _ in range(2)]
@@ -1381,9 +1384,9 @@ async def test_a_message_is_as_long_as_it_may_be_and_no_longer(world: World, kno
     room = limit - len(ping) + 2
     for letter in ("x", "é", "🗝"):
         size = len(letter.encode())
-        await session.hear(ping % (letter * (room // size) + "x" * (room % size)))
+        await session.receive(ping % (letter * (room // size) + "x" * (room % size)))
         with pytest.raises(TooBig):
-            await session.hear(ping % (letter * (room // size) + "x" * (room % size + 1)))
+            await session.receive(ping % (letter * (room // size) + "x" * (room % size + 1)))
     assert line.kinds[-3:] == ["Pong"] * 3
 
 
@@ -1393,32 +1396,32 @@ async def test_a_hundred_messages_in_ten_seconds_are_heard(
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     session, line = world.open()
-    await session.hear('{"type": "ping"}')
+    await session.receive('{"type": "ping"}')
     now += 5
     for _ in range(99):
-        await session.hear('{"type": "ping"}')
+        await session.receive('{"type": "ping"}')
     with pytest.raises(TooMany):
-        await session.hear('{"type": "ping"}')
+        await session.receive('{"type": "ping"}')
     assert line.kinds == ["Pong"] * 100
     now += 5  # the first is forgotten, the others and the refused one are not
     with pytest.raises(TooMany):
-        await session.hear('{"type": "ping"}')
+        await session.receive('{"type": "ping"}')
     now += 5
     for _ in range(99):
-        await session.hear('{"type": "ping"}')
+        await session.receive('{"type": "ping"}')
     with pytest.raises(TooMany):
-        await session.hear('{"type": "ping"}')
+        await session.receive('{"type": "ping"}')
 
 
 async def test_ten_malformed_messages_are_answered_and_the_next_is_the_end(world: World) -> None:
     session, line = world.open()
     for _ in range(10):
-        await session.hear("{")
-        await session.hear('{"type": "ping"}')
+        await session.receive("{")
+        await session.receive('{"type": "ping"}')
     assert line.kinds == ["Error", "Pong"] * 10
     assert line.said[0]["Error"]["Code"] == "malformed"
     with pytest.raises(Malformed):
-        await session.hear("{")
+        await session.receive("{")
 
 
 async def test_before_he_is_known_nobody_has_a_company(world: World) -> None:
@@ -1432,7 +1435,7 @@ async def test_before_the_log_was_read_no_company_can_be_entered(world: World) -
     world.log.hub.epoch = ""
     session, line = await world.enter()
     assert line.said[-1]["Error"]["Code"] == "unavailable"
-    assert session.following is None
+    assert not session.live_subscriptions
 
 
 # --- the wire piles up, the log is lost
@@ -1440,56 +1443,58 @@ async def test_before_the_log_was_read_no_company_can_be_entered(world: World) -
 
 async def test_a_session_is_written_to_with_care_while_its_wire_piles_up(world: World) -> None:
     session, line = await world.enter()
-    channel = world.log.hub.known(A)
+    channel = world.log.hub.channel(A)
     assert channel is not None
-    for pile, fast in ((session.slow_down, 0), (session.speed_up, 1)):
+    for pile, fast in ((session.paused, 0), (session.resumed, 1)):
         pile()
-        assert len(channel._fast) == fast
+        assert len(channel._direct[TEXT]) == fast
         assert len(channel) == 1
         world.log.say(A)
-    line.fast = None  # a wire that never is
-    session.slow_down()
-    session.speed_up()
-    assert not channel._fast
+    line.write_direct = None  # a wire that never is
+    session.paused()
+    session.resumed()
+    assert not channel._direct[TEXT]
     world.log.say(A)
     assert line.heard == [(A, 1), (A, 2), (A, 3)]
 
 
 async def test_a_session_is_written_to_as_its_wire_takes_it(world: World) -> None:
     ways = []
-    for quick, deflates in ((False, False), (True, False), (True, True)):
+    for quick, encoding in ((False, TEXT), (True, TEXT), (True, DEFLATED)):
         session, line = world.open(quick=quick)
-        line.deflates = deflates
+        line.encoding = encoding
         await authenticate(session)
         world.door.members.add((A, "u"))
         await set_company(session, A)
-        channel = world.log.hub.known(A)
+        channel = world.log.hub.channel(A)
         assert channel is not None
-        groups: list[dict[Any, Any]] = [channel._slow, channel._fast, channel._deflating]
-        ways.append([session in group for group in groups])
-        session.slow_down()
-        assert session in channel._slow
-        session.speed_up()
-        ways.append([session in group for group in groups])
+        (own,) = session.live_subscriptions
+        direct: dict[Any, Any] = channel._direct
+        groups = [channel._paused, direct.get(TEXT, {}), direct.get(DEFLATED, {})]
+        ways.append([own in group for group in groups])
+        session.paused()
+        assert own in channel._paused
+        session.resumed()
+        ways.append([own in group for group in groups])
     slow, fast, deflating = [[n == way for n in range(3)] for way in range(3)]
     assert ways == [slow, slow, fast, fast, deflating, deflating]
 
 
 async def test_a_session_without_a_company_may_pile_up_as_well(world: World) -> None:
     session, _ = world.open()
-    session.slow_down()
-    session.speed_up()
-    assert session.following is None
+    session.paused()
+    session.resumed()
+    assert not session.live_subscriptions
 
 
 async def test_when_the_log_is_lost_everybody_comes_back(world: World) -> None:
     session, line = await world.enter()
     world.log.say(A, 3)
-    world.log.hub.lose()
+    world.log.hub.drop()
     session.end(Restart())  # too late
     assert isinstance(line.ended, NotReady)
-    assert session.ended
-    assert world.log.hub.known(A) is None
+    assert session.stage is Stage.ENDED
+    assert world.log.hub.channel(A) is None
     assert world.log.hub._budget.used == 0
 
 
@@ -1497,5 +1502,5 @@ async def test_another_epoch_gives_back_what_the_former_has_kept(world: World) -
     await world.enter()
     world.log.say(A, 3)
     assert world.log.hub._budget.used > 0
-    world.log.hub.restart("f")
+    world.log.hub.begin_epoch("f")
     assert world.log.hub._budget.used == 0

@@ -28,13 +28,13 @@ DEADLINE = 10.0
 @asynccontextmanager
 async def a_world() -> AsyncIterator[World]:
     world = World()
-    world.parts.auth_timeout = DEADLINE
+    world.services.auth_timeout = DEADLINE
     began, loop = time.time(), asyncio.get_running_loop()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(time, "time", lambda: began + loop.time())  # the clock goes with the timers
         yield world
     for session in world.sessions:
-        session.forget()
+        session.closed()
 
 
 # --- C1: the deadline
@@ -56,9 +56,9 @@ async def test_c1_other_messages_first_move_no_deadline() -> None:
     async with a_world() as world:
         session, line = world.open()
         for _ in range(3):
-            await session.hear('{"type": "ping"}')
+            await session.receive('{"type": "ping"}')
             await set_company(session, A)
-            await session.hear("{")
+            await session.receive("{")
             await asyncio.sleep(DEADLINE / 4)
         await asyncio.sleep(DEADLINE / 4 - 0.1)
         assert line.ended is None
@@ -89,7 +89,7 @@ async def test_c1_a_token_a_moment_after_the_deadline_is_not_heard() -> None:
         world.log.say(A)
         assert isinstance(line.ended, NotAuthenticated)
         assert line.heard == []
-        assert session.following is None
+        assert not session.live_subscriptions
         assert not world.admission._users
 
 
@@ -99,7 +99,7 @@ async def test_c1_a_bad_token_at_the_deadline_prolongs_nothing() -> None:
         session, line = world.open()
         await asyncio.sleep(DEADLINE - REFUSED_SECONDS / 2)
         with pytest.raises(BadToken):
-            await session.hear('{"type": "authenticate", "token": "no token"}')
+            await session.receive('{"type": "authenticate", "token": "no token"}')
         assert isinstance(line.ended, NotAuthenticated)
 
 
@@ -112,7 +112,7 @@ async def refusal(world: World, text: str) -> tuple[float, str]:
     session, line = world.open()
     begun = loop.time()
     with pytest.raises((BadToken, Expired)) as refused:
-        await session.hear(json.dumps({"type": "authenticate", "token": text}))
+        await session.receive(json.dumps({"type": "authenticate", "token": text}))
     said = json.dumps([line.said, refused.value.code, refused.value.reason])
     return round(loop.time() - begun, 6), said
 
@@ -130,7 +130,7 @@ async def test_c2_every_forged_token_is_refused_in_the_same_words_and_time() -> 
         }
         stolen = signed(claims(), {"alg": "HS256"}, key=pem(KEY))
         for parts in by_key.values():
-            world.parts.tokens = parts
+            world.services.tokens = parts
             for text in (*SAYABLE.values(), stolen):
                 answers.add(await refusal(world, text))
         ((seconds, said),) = answers
@@ -142,7 +142,7 @@ async def test_c2_every_forged_token_is_refused_in_the_same_words_and_time() -> 
 @timeless
 async def test_c3_every_wrong_claim_is_refused_in_the_same_words_and_time() -> None:
     async with a_world() as world:
-        world.parts.tokens = tokens()
+        world.services.tokens = tokens()
         answers = set()
         for other in REFUSED.values():
             answers.add(await refusal(world, signed(claims(**other))))
@@ -178,7 +178,7 @@ async def test_c6_nothing_is_said_after_the_end_of_a_token_and_its_leeway() -> N
         world.door.definite = False
         world.door.open.clear()
         world.log.say(B, revokes=("v",))
-        await asyncio.sleep(20 + world.parts.leeway - 2)
+        await asyncio.sleep(20 + world.services.leeway - 2)
         world.log.say(A)
         assert [line.ended for _, line in (live, replaying, doubted)] == [None] * 3
         await asyncio.sleep(2)
@@ -222,7 +222,7 @@ async def test_c7_a_second_token_may_shorten_a_stay_and_a_bad_one_ends_it() -> N
         session, line = world.open()
         await authenticate(session, ttl=3600)
         await authenticate(session, ttl=20)
-        await asyncio.sleep(20 + world.parts.leeway + 1)
+        await asyncio.sleep(20 + world.services.leeway + 1)
         assert isinstance(line.ended, Expired)
         for bad, closure in (
             ({"token": "x"}, BadToken),
@@ -232,5 +232,5 @@ async def test_c7_a_second_token_may_shorten_a_stay_and_a_bad_one_ends_it() -> N
             await authenticate(session)
             said: dict[str, Any] = {"type": "authenticate", **bad}
             with pytest.raises(closure):
-                await session.hear(json.dumps(said))
+                await session.receive(json.dumps(said))
             assert line.kinds == ["AuthenticationResult"] * 2

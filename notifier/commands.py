@@ -1,0 +1,125 @@
+"""The commands of the protocol: what clients send, declared once for decoding and for AsyncAPI.
+
+A new command is a Struct here, listed in COMMANDS, and a case in `Session.receive`.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Annotated, Any, TypeAlias, cast
+
+import msgspec
+from msgspec import Meta, Struct
+from msgspec.structs import fields
+
+from notifier import messages
+from notifier.companies import COMPANY_LIMIT
+from notifier.errors import Code
+
+
+class Authenticate(Struct, frozen=True, tag_field="type", tag="authenticate"):
+    token: Annotated[str, Meta(description="A JWT.")]
+
+
+class CompanyRequest(Struct, frozen=True, rename="camel"):
+    company_id: Annotated[str, Meta(min_length=1, max_length=COMPANY_LIMIT)] | int
+    after: Annotated[int, Meta(ge=0, description="The last position it has.")] | None = None
+    epoch: Annotated[str, Meta(description="The log that it counts in.")] | None = None
+
+
+class SetCompany(Struct, frozen=True, tag_field="type", tag="setCompany"):
+    data: CompanyRequest
+
+
+class Ping(Struct, frozen=True, tag_field="type", tag="ping"):
+    pass
+
+
+Command: TypeAlias = Authenticate | SetCompany | Ping
+
+COMMANDS: dict[type[Struct], tuple[str, type[Struct]]] = {
+    Authenticate: (
+        "Presents the client's token; again with a fresh one, it extends the first.",
+        messages.AuthenticationResult,
+    ),
+    SetCompany: (
+        "Subscribes to a company, from a position on if one is given; leaves the one before.",
+        messages.SetCompanyResult,
+    ),
+    Ping: ("Requests a sign of life.", messages.Pong),
+}
+"""What each does, and the message that answers it."""
+
+
+class Unreadable(Exception):
+    """What a client sent is no command; `code` and `message` go into the Error that answers it."""
+
+    def __init__(self, code: Code, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+def decode(text: str | bytes) -> Command:
+    """The command in a client's message. Keys are matched without regard to case.
+
+    Raises Unreadable.
+    """
+    try:
+        decoded = msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError, ValueError) as error:
+        raise Unreadable(Code.MALFORMED, "a message must be JSON") from error
+    if not isinstance(decoded, dict):
+        raise Unreadable(Code.MALFORMED, "a message must be a JSON object")
+    name = _lowered(decoded).get("type")
+    if not isinstance(name, str):
+        raise Unreadable(Code.MALFORMED, "a message must have a type, a string")
+    declared = _DECLARED.get(name)
+    if declared is None:
+        raise Unreadable(Code.UNKNOWN_TYPE, "unknown type")
+    try:
+        command = cast("Command", msgspec.convert(_spelled(decoded, declared), declared))
+    except msgspec.ValidationError as error:
+        raise Unreadable(Code.MALFORMED, f"{name}: {error}") from error
+    if isinstance(command, SetCompany) and not _is_storable(str(command.data.company_id)):
+        raise Unreadable(Code.MALFORMED, "data.companyId cannot be the id of a company")
+    return command
+
+
+def _lowered(given: dict[str, Any]) -> dict[str, Any]:
+    return {key.lower(): value for key, value in given.items()}
+
+
+def _spelled(given: dict[str, Any], declared: type[Struct]) -> dict[str, Any]:
+    """The fields that are declared, in that spelling. Null means that a field was left out."""
+    lowered, found = _lowered(given), dict[str, Any]()
+    for name, nested in _names(declared):
+        value = lowered.get(name.lower())
+        if nested is not None and isinstance(value, dict):
+            found[name] = _spelled(value, nested)
+        elif value is not None:
+            found[name] = value
+    return found
+
+
+@cache
+def _names(declared: type[Struct]) -> list[tuple[str, type[Struct] | None]]:
+    """The names of a struct's fields in JSON, each with the struct that its value is, if it is one."""
+    tag = declared.__struct_config__.tag_field
+    names: list[tuple[str, type[Struct] | None]] = [] if tag is None else [(tag, None)]
+    for field in fields(declared):
+        is_struct = isinstance(field.type, type) and issubclass(field.type, Struct)
+        names.append((field.encode_name, field.type if is_struct else None))
+    return names
+
+
+_DECLARED: dict[object, type[Struct]] = {kind.__struct_config__.tag: kind for kind in COMMANDS}
+
+
+def _is_storable(company: str) -> bool:
+    """An integer may be too long; PostgreSQL's text has neither NUL nor a lone surrogate."""
+    return (
+        len(company) <= COMPANY_LIMIT
+        and "\0" not in company
+        and not any("\ud800" <= letter <= "\udfff" for letter in company)
+    )

@@ -1,0 +1,314 @@
+"""One company on this node: its position, its recent messages, its subscribers.
+
+A batch is encoded once per encoding and written to each subscriber with one call. Subscribers whose
+transport takes direct writes are grouped by encoding; the others are written to through `write`,
+which looks at the size of their buffer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, Protocol
+
+from notifier import metrics
+from notifier.delivery.encoding import Encoding, pieces
+from notifier.delivery.recent import Budget, Recent
+from notifier.delivery.transport import Write
+from notifier.frames import CHUNK_BYTES
+from notifier.messages import ANY_USER, JSON, Message
+
+SLICE = 500
+"""Subscribers that are written to before other tasks get a turn."""
+
+QUEUE_BYTES = 32 * 1024 * 1024
+"""How much may wait in a channel whose messages come faster than its subscribers can be written to."""
+
+
+class Subscriber(Protocol):
+    """One subscription, as its channel sees it. None of its methods may wait."""
+
+    user: str
+
+    def write(self, frames: bytes, bodies: Sequence[JSON]) -> None:
+        """Takes frames in its encoding, and the same as texts, while it has no direct write."""
+
+    def recheck(self, position: int, *, certain: bool) -> None:
+        """The user may have lost the company with the message at `position`, which was written.
+
+        `certain`: because a row that names this user was removed.
+        """
+
+    def dropped(self) -> None:
+        """The channel ends here: the client must reconnect and resume."""
+
+
+class Batch(NamedTuple):
+    """Messages that are written together; `revokes` are the users who may lose access with the last."""
+
+    messages: list[Message]
+    revokes: Sequence[str] = ()
+    certain: bool = True
+
+    @property
+    def size(self) -> int:
+        """The bytes of the messages."""
+        return sum(len(message.body) for message in self.messages)
+
+
+class Channel:
+    """A company's subscribers and the messages on their way to them. `pins`: open subscriptions."""
+
+    def __init__(self, company: str, epoch: str, position: int, budget: Budget) -> None:
+        self.company = company
+        self.epoch = epoch
+        self.recent = Recent(position, budget)
+        self.pins = 0
+        self._budget = budget
+        self._published = position
+        self._grown: asyncio.Future[None] | None = None
+        self._direct: dict[Encoding, dict[Subscriber, Write]] = {}
+        self._paused: dict[Subscriber, Encoding] = {}
+        self._users: dict[str, set[Subscriber]] = {}
+        self._queue: deque[Batch] = deque()
+        self._queued_bytes = 0
+        self._pumping: asyncio.Task[None] | None = None
+        self._left: set[Subscriber] = set()  # since the batch that is being pumped began
+
+    @property
+    def position(self) -> int:
+        """The last message that was written to its subscribers, or is being written."""
+        return self.recent.last
+
+    @property
+    def overrun(self) -> bool:
+        """Whether more is queued than may be: the subscribers cannot keep up."""
+        return self._queued_bytes > QUEUE_BYTES
+
+    def __len__(self) -> int:
+        return sum(map(len, self._direct.values())) + len(self._paused)
+
+    def subscribers(self) -> list[Subscriber]:
+        """All of them."""
+        direct = [subscriber for group in self._direct.values() for subscriber in group]
+        return [*direct, *self._paused]
+
+    # --- subscribers
+
+    def join(self, subscriber: Subscriber, encoding: Encoding, write: Write | None) -> None:
+        """Subscribes from the next message on.
+
+        `write` is the transport's direct write, or None while there is none.
+        """
+        if write is None:
+            self._paused[subscriber] = encoding
+        else:
+            self._direct.setdefault(encoding, {})[subscriber] = write
+        self._users.setdefault(subscriber.user, set()).add(subscriber)
+        metrics.SUBSCRIBERS.inc()
+
+    def leave(self, subscriber: Subscriber) -> None:
+        """Unsubscribes: nothing more is written to it."""
+        if subscriber not in self._users.get(subscriber.user, ()):
+            return
+        self._paused.pop(subscriber, None)
+        for group in self._direct.values():
+            group.pop(subscriber, None)
+        if self._pumping is not None:
+            self._left.add(subscriber)
+        same_user = self._users[subscriber.user]
+        same_user.discard(subscriber)
+        if not same_user:
+            del self._users[subscriber.user]
+        metrics.SUBSCRIBERS.dec()
+
+    def paused(self, subscriber: Subscriber) -> None:
+        """Its transport is under back-pressure: it gets `Subscriber.write` instead of direct writes."""
+        for encoding, group in self._direct.items():
+            if group.pop(subscriber, None) is not None:
+                self._paused[subscriber] = encoding
+
+    def resumed(self, subscriber: Subscriber, write: Write) -> None:
+        """Its transport has drained and takes direct writes again."""
+        encoding = self._paused.pop(subscriber, None)
+        if encoding is not None:
+            self._direct.setdefault(encoding, {})[subscriber] = write
+
+    # --- messages
+
+    def publish(self, messages: list[Message]) -> None:
+        """Writes messages to all subscribers, in order; large batches in a task of its own.
+
+        The stream may still be behind the position that the channel was opened at: such messages
+        are not written again, but they may revoke the access of a user who has subscribed since.
+        """
+        known = [message for message in messages if message.position <= self._published]
+        if known:
+            if revokes := [user for message in known for user in message.revokes]:
+                self._queue.append(Batch([], revokes, certain=False))
+            messages = messages[len(known) :]
+        if messages:
+            self._published = messages[-1].position
+            for batch in _batches(messages):
+                self._queue.append(batch)
+                self._queued_bytes += batch.size
+        if self._pumping is not None:
+            return
+        while self._queue:
+            if len(self) > SLICE or self._queue[0].size > CHUNK_BYTES:
+                self._pumping = asyncio.create_task(self._pump())
+                return
+            self._write_now(self._next())
+
+    def _next(self) -> Batch:
+        batch = self._queue.popleft()
+        self._queued_bytes -= batch.size
+        return batch
+
+    def _write_now(self, batch: Batch) -> None:
+        """The hot path: one frame per message and encoding, one write per subscriber."""
+        messages = batch.messages
+        if messages:
+            self._save(messages)
+            encoded = _Encoded(messages, self.epoch)
+            # A write may pause its subscriber, which then moves to another group.
+            paused = list(self._paused.items())
+            for encoding, group in self._direct.items():
+                if group:
+                    frames = encoded[encoding]
+                    for write in list(group.values()):
+                        write(frames)
+            if paused:
+                bodies = [message.body for message in messages]
+                for subscriber, encoding in paused:
+                    subscriber.write(encoded[encoding], bodies)
+        self._written(batch)
+
+    async def _pump(self) -> None:
+        """Writes what is queued in slices.
+
+        A subscriber that leaves meanwhile gets nothing more; one that joins has it already.
+        """
+        try:
+            while self._queue:
+                batch, epoch = self._next(), self.epoch
+                direct = [(each, group, list(group)) for each, group in self._direct.items()]
+                paused = list(self._paused)
+                self._left.clear()
+                self._save(batch.messages)
+                for piece in pieces(batch.messages):
+                    encoded, bodies = _Encoded(piece, epoch), [each.body for each in piece]
+                    for encoding, group, subscribers in direct:
+                        await self._write_slices(subscribers, group, encoding, encoded, bodies)
+                    if paused:
+                        await self._write_slices(paused, {}, None, encoded, bodies)
+                self._written(batch)
+        except Exception:
+            self.drop()  # subscribers that were not reached would miss the rest without notice
+            raise
+        finally:
+            self._pumping = None
+            self._left.clear()
+
+    async def _write_slices(
+        self,
+        subscribers: list[Subscriber],
+        group: dict[Subscriber, Write],
+        encoding: Encoding | None,
+        encoded: _Encoded,
+        bodies: list[JSON],
+    ) -> None:
+        frames = encoded[encoding] if encoding is not None and subscribers else b""
+        for start in range(0, len(subscribers), SLICE):
+            for subscriber in subscribers[start : start + SLICE]:
+                if subscriber in self._left:
+                    continue
+                if write := group.get(subscriber):
+                    write(frames)
+                else:
+                    self._write_as_it_is(subscriber, encoded, bodies)
+            await asyncio.sleep(0)
+
+    def _write_as_it_is(
+        self, subscriber: Subscriber, encoded: _Encoded, bodies: list[JSON]
+    ) -> None:
+        """Writes to a subscriber that is paused, or that was when the batch began."""
+        if own := self._paused.get(subscriber):
+            subscriber.write(encoded[own], bodies)
+            return
+        for encoding, group in self._direct.items():
+            if write := group.get(subscriber):
+                write(encoded[encoding])
+
+    def _save(self, messages: list[Message]) -> None:
+        for message in messages:
+            self.recent.append(message)
+        self._report_growth()
+
+    def _written(self, batch: Batch) -> None:
+        if batch.messages and len(self):
+            metrics.DELIVERED.inc(len(batch.messages) * len(self))
+            metrics.LAG.observe(max(0.0, time.time() - batch.messages[0].at.timestamp()))
+        for user in batch.revokes:
+            affected = self.subscribers() if user == ANY_USER else self._users.get(user, ())
+            for subscriber in list(affected):
+                subscriber.recheck(self.position, certain=batch.certain and user != ANY_USER)
+
+    async def growth(self) -> None:
+        """Waits until there are further messages, or another epoch."""
+        if self._grown is None:
+            self._grown = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._grown)
+
+    def _report_growth(self) -> None:
+        grown, self._grown = self._grown, None
+        if grown is not None:
+            grown.set_result(None)
+
+    # --- ends
+
+    def begin_epoch(self, epoch: str) -> None:
+        """Starts again at position 0; messages of the former epoch that are queued are dropped."""
+        self._clear()
+        self.epoch = epoch
+        self._published = 0
+        self.recent = Recent(0, self._budget)
+        self._report_growth()
+
+    def drop(self) -> None:
+        """Ends the channel: every client must reconnect and resume."""
+        self._clear()
+        for subscriber in self.subscribers():
+            subscriber.dropped()
+
+    def _clear(self) -> None:
+        self._queue.clear()
+        self._queued_bytes = 0
+        self.recent.clear()
+
+
+class _Encoded(dict[Encoding, bytes]):
+    """The frames of some messages in each encoding that is looked up."""
+
+    def __init__(self, messages: list[Message], epoch: str) -> None:
+        super().__init__()
+        self._messages = messages
+        self._epoch = epoch
+
+    def __missing__(self, encoding: Encoding) -> bytes:
+        frames = self[encoding] = encoding.frames(self._messages, self._epoch)
+        return frames
+
+
+def _batches(messages: list[Message]) -> Iterable[Batch]:
+    """Cuts behind each message that takes access away."""
+    batch: list[Message] = []
+    for message in messages:
+        batch.append(message)
+        if message.revokes:
+            yield Batch(batch, message.revokes)
+            batch = []
+    if batch:
+        yield Batch(batch)

@@ -1,0 +1,198 @@
+"""The stream over PostgreSQL: LISTEN, catch up, deliver.
+
+A notification is only a hint to look, whoever sent it. After every (re)connection the listener is
+set up first and the log is read afterwards, so no message falls between the two.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from notifier.database import sql
+from notifier.database.connections import (
+    DEADLINE_SECONDS,
+    Connection,
+    connected,
+    listener,
+    reconnecting,
+)
+from notifier.database.query import Query
+from notifier.delivery.history import message_of
+from notifier.delivery.hub import Hub
+from notifier.delivery.probe import Probe
+from notifier.errors import DatabaseError, Misplaced, SchemaMissing
+from notifier.health import Health
+from notifier.messages import Message
+
+PROBE_SECONDS = 4.0
+"""How often the path is proven; this finds a dead link as well."""
+
+PAGE_MESSAGES, PAGE_BYTES = 1000, 8 * 1024 * 1024
+"""How much of the log is read at once while the node catches up."""
+
+SEQ_DIGITS = 19
+GRACE_SECONDS = 0.02
+"""Where the relay is on this node it delivers its messages itself; so long is left to it."""
+
+_logger = structlog.get_logger("notifier.stream")
+
+
+class PostgresStream:
+    """Follows the log on a link of its own. `query`: the link of the other queries, for comparison.
+
+    `rule`: adds to each message whose access must be checked again because of it.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        query: Query,
+        hub: Hub,
+        health: Health,
+        rule: Callable[[Message], Message] | None = None,
+    ) -> None:
+        self._url = url
+        self._query = query
+        self._hub = hub
+        self._health = health
+        self._rule = rule
+        self._seq = 0  # of the last message delivered
+        self._announced = 0  # the highest seq that a notification named
+        self._is_local = False  # whether the relay on this node delivered last
+        self._look = asyncio.Event()
+
+    def accept(self, epoch: str, messages: Sequence[Message]) -> None:
+        """Delivers messages that the relay on this node has just stored."""
+        self._is_local = True
+        if epoch == self._hub.epoch and messages[0].seq == self._seq + 1:
+            self._seq = messages[-1].seq
+            self._deliver(messages)
+        elif messages[-1].seq > self._seq or epoch != self._hub.epoch:
+            self._is_local = False
+            self._look.set()
+
+    def _deliver(self, messages: Sequence[Message]) -> None:
+        rule = self._rule
+        self._hub.deliver(messages if rule is None else [rule(each) for each in messages])
+
+    async def run(self) -> None:
+        """Follows the log for ever; reconnects after every DatabaseError."""
+        await reconnecting("node", self._connect)
+
+    async def _connect(self) -> None:
+        try:
+            async with connected(self._url, "node") as connection:
+                await self._follow(connection)
+        except DatabaseError as error:
+            self._health.lost(str(error))
+            raise
+
+    async def _follow(self, connection: Connection) -> None:
+        probe, closed = Probe(self._health), asyncio.Event()
+        self._announced = 0
+
+        def notified(payload: str) -> None:
+            if payload.isdecimal() and payload.isascii() and len(payload) <= SEQ_DIGITS:
+                if int(payload) > self._seq:
+                    self._announced = int(payload)
+                    self._look.set()
+            else:
+                probe.receive(payload)
+
+        def on_close(_: object) -> None:
+            closed.set()
+            self._look.set()
+
+        connection.add_termination_listener(on_close)
+        if await connection.fetchval("SELECT pg_is_in_recovery()", timeout=DEADLINE_SECONDS):
+            raise Misplaced("this is a standby: it cannot notify")
+        await connection.add_listener("notifier_messages", listener(notified))
+        if self._query.url != self._url:
+            await self._compare(connection)
+        await self._catch_up(connection)
+        probed = 0.0
+        while not closed.is_set():
+            if time.monotonic() - probed >= PROBE_SECONDS:
+                await probe.run(connection)
+                probed = time.monotonic()
+                await self._catch_up(connection)
+            if not await self._is_woken(probed + PROBE_SECONDS) or await self._is_fed():
+                continue
+            self._look.clear()
+            before = self._seq
+            await self._catch_up(connection)
+            if self._seq == before:
+                await asyncio.sleep(GRACE_SECONDS)  # a false alarm, of which there may be many
+        raise DatabaseError("the connection was closed")
+
+    async def _is_woken(self, deadline: float) -> bool:
+        """Waits for a reason to look into the log; False at the deadline."""
+        try:
+            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                return await self._look.wait()
+        except TimeoutError:
+            return False
+
+    async def _is_fed(self) -> bool:
+        """Whether the relay on this node delivers what was announced; gives it a moment to do so."""
+        if not self._is_local:
+            return False
+        before = self._seq
+        await asyncio.sleep(GRACE_SECONDS)
+        if self._seq == before:
+            self._is_local = False
+        elif self._seq >= self._announced and self._is_local:
+            self._look.clear()
+        return self._seq > before
+
+    async def _compare(self, connection: Connection) -> None:
+        """Queries and LISTEN may take different routes, but not to different databases."""
+        query = (
+            "SELECT oid, pg_postmaster_start_time() FROM pg_database"
+            " WHERE datname = current_database()"
+        )
+        if await self._query.fetch(query) != await connection.fetch(query):
+            raise Misplaced(
+                "NOTIFIER_LISTEN_DATABASE_URL is not the database of NOTIFIER_DATABASE_URL"
+            )
+
+    async def _catch_up(self, connection: Connection) -> None:
+        """Reads the messages after the last delivered one, page by page."""
+        hub = self._hub
+        if not hub.epoch:
+            row = await connection.fetchrow(sql.query("log_head"), timeout=DEADLINE_SECONDS)
+            if row is None:
+                raise SchemaMissing("the log is empty; run: notifier migrate")
+            self._seq = row["seq"]
+            hub.begin_epoch(row["epoch"])
+            return
+        while True:
+            after, epoch = self._seq, hub.epoch
+            rows = await connection.fetch(
+                sql.query("catch_up"),
+                after,
+                epoch,
+                PAGE_MESSAGES,
+                PAGE_BYTES,
+                timeout=DEADLINE_SECONDS * 4,
+            )
+            if self._seq != after or hub.epoch != epoch:
+                continue  # the relay on this node was faster
+            if rows[0]["epoch"] != epoch:
+                self._seq = rows[0]["epoch_seq"]
+                hub.begin_epoch(rows[0]["epoch"])
+            if rows[0]["seq"] is None:
+                return
+            messages = [message_of(row) for row in rows]
+            if messages[0].seq != self._seq + 1:
+                _logger.error("missed messages that the log no longer has", after=self._seq)
+                hub.drop()
+            self._seq = messages[-1].seq
+            self._deliver(messages)
+            if len(messages) < PAGE_MESSAGES and sum(len(m.body) for m in messages) < PAGE_BYTES:
+                return
+            await asyncio.sleep(0)

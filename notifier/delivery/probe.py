@@ -1,0 +1,53 @@
+"""Proof that the path from trigger to node works: a NOTIFY that returns, and the state of the relay."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+
+from notifier import metrics
+from notifier.database import sql
+from notifier.database.connections import DEADLINE_SECONDS, Connection
+from notifier.errors import Misplaced, SchemaMissing
+from notifier.health import Health
+
+WAITING_SECONDS = 10.0
+"""How long a change may wait for the relay."""
+
+
+class Probe:
+    """Probes one link, and reports what it finds to `health`."""
+
+    def __init__(self, health: Health) -> None:
+        self._health = health
+        self._nonce = secrets.token_hex(8)
+        self._returned = asyncio.Event()
+
+    def receive(self, payload: str) -> None:
+        """Takes the payload of a notification, which may be the probe's own."""
+        if payload == self._nonce:
+            self._returned.set()
+
+    async def run(self, connection: Connection) -> None:
+        """Raises Misplaced where notifications do not come through, SchemaMissing without a log."""
+        self._returned.clear()
+        row = await connection.fetchrow(
+            sql.query("probe"), self._nonce, WAITING_SECONDS, timeout=DEADLINE_SECONDS
+        )
+        if row is None:  # nor was there a row to notify for
+            raise SchemaMissing("the log is empty; run: notifier migrate")
+        try:
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                await self._returned.wait()
+        except TimeoutError:
+            raise Misplaced(
+                "LISTEN does not receive its own NOTIFY: a pooler in transaction mode?"
+                " set NOTIFIER_LISTEN_DATABASE_URL to a direct connection"
+            ) from None
+        metrics.QUEUE.set(row["queue"])
+        self._health.proven(
+            relay=row["relay"],
+            uncaptured=tuple(row["uncaptured"]),
+            waiting=row["waiting"],
+            backlog=row["backlog"],
+        )

@@ -1,0 +1,260 @@
+"""One company's messages to one session: access, replay, live messages, re-checks of access.
+
+    subscription = await Subscription.open(session, hub, membership, company)   access is checked
+    await subscription.can_resume(after, epoch)
+    subscription.begin(after)                                       the answer is sent now
+    await subscription.deliver()                                    replays, then is live
+    subscription.close()
+
+From `open` to `close` it holds one pin on its channel. It is live only while it has joined the
+channel; when its user may have lost the company it leaves, checks, and replays from where it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from enum import Enum
+from typing import Protocol, Self
+
+import structlog
+
+from notifier import metrics
+from notifier.access.membership import Membership
+from notifier.access.tokens import Identity
+from notifier.delivery.channel import Channel
+from notifier.delivery.hub import Hub
+from notifier.delivery.transport import Transport
+from notifier.errors import Closure, DatabaseError, Internal, NotReady
+from notifier.messages import JSON, CompanyOnly, CompanyRevoked, ServerMessage
+
+REPLAY_SECONDS = 60.0
+"""How often access is re-checked during a replay: a slow reader may never become live."""
+
+_logger = structlog.get_logger("notifier.subscription")
+
+
+class Owner(Protocol):
+    """The session that a subscription belongs to."""
+
+    transport: Transport
+
+    @property
+    def identity(self) -> Identity:
+        """Who has authenticated."""
+
+    def send(self, message: ServerMessage) -> None:
+        """Sends a message to the client."""
+
+    def end(self, closure: Closure) -> None:
+        """Ends the session, and this subscription with it."""
+
+    def unsubscribed(self, subscription: Subscription) -> None:
+        """The user has lost the company; the subscription is closed."""
+
+
+class Phase(Enum):
+    """Where in its life a subscription is."""
+
+    REPLAYING = "replaying"
+    LIVE = "live"
+    RECHECKING = "re-checking"
+    CLOSED = "closed"
+
+
+class Subscription:
+    """A channel's subscriber. Its messages are those after `position` in `epoch`."""
+
+    __slots__ = (
+        "_channel",
+        "_hub",
+        "_membership",
+        "_owner",
+        "_phase",
+        "_serial",
+        "_task",
+        "epoch",
+        "position",
+        "user",
+    )
+
+    def __init__(
+        self, owner: Owner, hub: Hub, membership: Membership, channel: Channel, serial: int
+    ) -> None:
+        self._owner = owner
+        self._hub = hub
+        self._membership = membership
+        self._channel = channel
+        self._serial = serial
+        self._phase = Phase.REPLAYING
+        self._task: asyncio.Task[None] | None = None
+        self.epoch = channel.epoch
+        self.position = channel.position
+        self.user = owner.identity.user
+
+    @classmethod
+    async def open(
+        cls, owner: Owner, hub: Hub, membership: Membership, company: str
+    ) -> Self | None:
+        """A subscription whose channel is pinned; None where the user may not see the company.
+
+        Raises DatabaseError where access or the company's position cannot be read now.
+        """
+        if not hub.epoch:
+            raise DatabaseError("the log has not been read yet")
+        serial, known = hub.revocations.serial, hub.channel(company)
+        if not await membership.may(owner.identity, company):
+            return None
+        channel = await hub.open(company)
+        # A channel that was opened since begins at the end of the log. The stream may not have
+        # delivered the messages up to there yet, nor what they revoke.
+        try:
+            allowed = channel is known or await membership.may(owner.identity, company)
+        except BaseException:
+            hub.close(channel)
+            raise
+        if allowed:
+            return cls(owner, hub, membership, channel, serial)
+        hub.close(channel)
+        return None
+
+    @property
+    def company(self) -> str:
+        """The company's id in its canonical spelling."""
+        return self._channel.company
+
+    @property
+    def live(self) -> bool:
+        """Whether messages go to the client as they are published."""
+        return self._phase is Phase.LIVE
+
+    # --- replay
+
+    async def can_resume(self, after: int, epoch: str | None) -> bool:
+        """Whether every message after `after` of the epoch can be delivered. Raises DatabaseError."""
+        hub = self._hub
+        recovered = epoch == hub.epoch and await hub.can_replay(self._channel, after)
+        metrics.RESUMES.labels(str(recovered).lower()).inc()
+        return recovered
+
+    def begin(self, after: int | None) -> None:
+        """Fixes the position: `after`, or the present one. Nothing may be awaited before the answer."""
+        self.epoch = self._hub.epoch
+        self.position = self._channel.position if after is None else after
+
+    async def deliver(self) -> None:
+        """Replays what comes after the position, then joins the channel, with nothing in between.
+
+        Raises NotReady where that cannot be done without a gap, and DatabaseError.
+        """
+        hub, channel, transport = self._hub, self._channel, self._owner.transport
+        encoding = transport.encoding.unshared or transport.encoding
+        self._phase = Phase.REPLAYING
+        checked = time.monotonic()
+        while self._phase is Phase.REPLAYING:
+            if self.epoch != hub.epoch or not hub.is_current(channel):
+                raise NotReady
+            if self._is_due(checked):
+                self._serial, checked = hub.revocations.serial, time.monotonic()
+                if not await self._may():
+                    self.revoke()
+                continue
+            if self.position >= channel.position:
+                self._phase = Phase.LIVE
+                channel.join(self, transport.encoding, transport.write_direct)
+                return
+            chunks = await hub.replay(channel, self.position, encoding)
+            if not chunks:
+                raise NotReady  # pruned meanwhile: when the client resumes, it is told so
+            for chunk in chunks:
+                if self._is_due(checked) or self.epoch != hub.epoch or self._is_closed:
+                    break
+                transport.write(chunk.frames, chunk.bodies)
+                metrics.REPLAYED.inc(chunk.last - self.position)
+                self.position = chunk.last
+                await transport.drain()
+
+    @property
+    def _is_closed(self) -> bool:
+        return self._phase is Phase.CLOSED
+
+    def _is_due(self, checked: float) -> bool:
+        """Whether access must be checked again before anything is written."""
+        return self._membership.follows_rows and (
+            self._hub.revocations.since(self._serial, self._channel.company, self.user)
+            or time.monotonic() > checked + REPLAY_SECONDS
+        )
+
+    async def _may(self) -> bool:
+        return await self._membership.may(self._owner.identity, self._channel.company)
+
+    # --- from the channel
+
+    def write(self, frames: bytes, bodies: Sequence[JSON]) -> None:
+        """Live messages while the transport has no direct write."""
+        self._owner.transport.write(frames, bodies)
+
+    def recheck(self, position: int, *, certain: bool) -> None:
+        """Stops after `position` until it is known that the user may still see the company."""
+        membership = self._membership
+        if not membership.follows_rows or not self.live:
+            return
+        if certain and membership.definite:
+            self.revoke()
+            return
+        self._channel.leave(self)
+        self._phase = Phase.RECHECKING
+        self.epoch, self.position = self._hub.epoch, position
+        self._task = asyncio.create_task(self._recheck())
+
+    async def _recheck(self) -> None:
+        owner = self._owner
+        try:
+            self._serial = self._hub.revocations.serial
+            if await self._may():
+                await self.deliver()
+            else:
+                self.revoke()
+        except DatabaseError:
+            owner.end(NotReady())
+        except Closure as closure:
+            owner.end(closure)
+        except Exception:
+            owner.end(Internal())
+            _logger.exception("a re-check of access failed")
+
+    def dropped(self) -> None:
+        """The channel ends: the client must reconnect and resume."""
+        self._owner.end(NotReady())
+
+    # --- from the session
+
+    def paused(self) -> None:
+        """The transport is under back-pressure."""
+        self._channel.paused(self)
+
+    def resumed(self) -> None:
+        """The transport takes direct writes again."""
+        write_direct = self._owner.transport.write_direct
+        if write_direct is not None:
+            self._channel.resumed(self, write_direct)
+
+    def revoke(self) -> None:
+        """Closes the subscription, as the user may not see the company any more."""
+        if self._is_closed:
+            return
+        self.close()
+        metrics.REVOKED.inc()
+        self._owner.send(CompanyRevoked(data=CompanyOnly(company_id=self.company)))
+        self._owner.unsubscribed(self)
+
+    def close(self) -> None:
+        """Ends it; nothing of the company is written any more."""
+        if self._is_closed:
+            return
+        self._phase = Phase.CLOSED
+        if self._task is not None:
+            self._task.cancel()
+        self._channel.leave(self)
+        self._hub.close(self._channel)

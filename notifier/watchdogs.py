@@ -1,0 +1,98 @@
+"""What a node watches beside its work: the clock, the event loop, a shutdown of the database."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Collection
+from contextlib import suppress
+from itertools import count
+from typing import Protocol
+
+import structlog
+
+from notifier import metrics
+from notifier.database import sql
+from notifier.database.connections import backoff, is_shutting_down
+from notifier.database.query import Query
+from notifier.errors import DatabaseError
+from notifier.settings import Settings
+
+CLOCK_SECONDS = 4.0
+"""How often the clock is compared with the monotonic one."""
+
+SHUTDOWN_SECONDS = 30.0
+"""How often the database is checked for a smart shutdown."""
+
+LOOP_SECONDS = 1.0
+"""How often the delay of the event loop is measured."""
+
+_logger = structlog.get_logger("notifier")
+
+
+class Clocked(Protocol):
+    """A session that waits for a moment of the clock."""
+
+    def clock_was_set(self) -> None:
+        """Timers must be set again."""
+
+
+async def watch_clock(sessions: Collection[Clocked]) -> None:
+    """Timers follow neither a clock that is set nor a machine that was suspended: sets them again."""
+    offset = time.time() - time.monotonic()
+    while True:
+        await asyncio.sleep(CLOCK_SECONDS)
+        now = time.time() - time.monotonic()
+        if abs(now - offset) > 1:
+            offset = now
+            _logger.warning("the clock was set")
+            for session in list(sessions):
+                session.clock_was_set()
+
+
+async def watch_shutdown(url: str, query: Query) -> None:
+    """Disconnects from a database in a smart shutdown, which waits for every client to do so."""
+    while True:
+        await asyncio.sleep(SHUTDOWN_SECONDS)
+        if await is_shutting_down(url):
+            with suppress(DatabaseError):  # it may be starting instead
+                await query.fetch(sql.query("terminate_own_backends"))
+                query.close()
+                _logger.warning("the database shuts down: disconnected from it")
+
+
+async def watch_loop() -> None:
+    """Measures how late the event loop runs its timers."""
+    clock = asyncio.get_running_loop().time
+    while True:
+        due = clock() + LOOP_SECONDS
+        await asyncio.sleep(LOOP_SECONDS)
+        late = max(0.0, clock() - due)
+        metrics.LOOP.observe(late)
+        if late > LOOP_SECONDS:
+            _logger.warning("the event loop was blocked", seconds=round(late, 1))
+
+
+async def warn_of_drift(settings: Settings, query: Query) -> None:
+    """Warns, once, where the database was migrated with other settings than these."""
+    rows = None
+    for attempt in count():
+        try:
+            rows = await query.fetch(
+                "SELECT entity, key, company, member, exclude, created, updated, deleted,"
+                " max_log_bytes FROM notifier.watches, notifier.configuration"
+            )
+            break
+        except DatabaseError:
+            await backoff(attempt)
+    wanted = {
+        (w.entity, w.key, w.company, w.member, tuple(w.exclude), *w.names) for w in settings.watch
+    }
+    if {(*row[:4], tuple(row[4]), *row[5:8]) for row in rows or ()} != wanted:
+        _logger.warning("the database watches other tables; run: notifier migrate")
+    if any(row["max_log_bytes"] != settings.max_log_bytes for row in rows or ()):
+        _logger.warning(
+            "MAX_LOG_BYTES in the database is another; run: notifier migrate",
+            here=settings.max_log_bytes,
+            there=rows[0]["max_log_bytes"] if rows else None,
+        )
