@@ -1,4 +1,4 @@
-"""What a chaos run does to the flow, one thing after the other, as a seed has it."""
+"""The faults of a chaos run, one after the other, in an order that the seed decides."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Faults:
         self._stalled = False
 
     async def run(self, seconds: float) -> None:
-        """Fault upon fault for so long; each kind comes once before one comes again."""
+        """Runs faults for this long; each kind comes once before one repeats."""
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
         waiting: list[Callable[[], Awaitable[None]]] = []
@@ -109,7 +109,7 @@ class Faults:
         self._history.up()
 
     async def _kill_an_app(self) -> None:
-        """One backend dies of SIGKILL: the server restarts all of them, and recovers."""
+        """Kills one backend with SIGKILL: the server restarts all of them and recovers."""
         pid = await self._database.fetchval(
             "SELECT pid FROM pg_stat_activity WHERE usename = 'app' ORDER BY random() LIMIT 1"
         )
@@ -144,7 +144,7 @@ class Faults:
         node.terminate()
         status = await node.ended()
         if status != 0:
-            self._history.violated("a node that was told to go", port=node.port, status=status)
+            self._history.violated("a node that received SIGTERM", port=node.port, status=status)
         await node.start()
 
     async def _stop_a_node(self) -> None:
@@ -206,10 +206,10 @@ class Faults:
             await node.ended()
             await node.start()
 
-    # --- looking
+    # --- checks
 
     async def _look(self, node: Service) -> None:
-        """Counts what its relay found without having been rung for; a stall excuses it."""
+        """Counts the changes that a relay found without a ring; a stall excuses them."""
         with suppress(httpx.TransportError):
             for line in (await node.get("/metrics")).text.splitlines():
                 if line.startswith("notifier_fallback_finds_total ") and not self._stalled:

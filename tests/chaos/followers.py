@@ -1,4 +1,4 @@
-"""Clients that come and go, resume where they were, and check whatever they hear."""
+"""Clients that connect, leave, resume, and check every message that they receive."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from tests.chaos.ledger import State, apply
 from tests.services import Service, token
 
 NEVER = frozenset({1002, 1003, 1007, 1009, 1011, 4400, 4401, 4403, 4409, 4419, 4429, 4500, 4508})
-"""Codes that nothing in a chaos run excuses."""
+"""Close codes that no fault of a chaos run excuses."""
 
 
 class Canon:
-    """Each message of each company, as whoever heard it first heard it."""
+    """Each message of each company, as the first client received it."""
 
     def __init__(self, history: History) -> None:
         self.texts: dict[tuple[str, str, int], str] = {}
         self._history = history
 
-    def hear(self, company: str, epoch: str, position: int, text: str) -> None:
-        """The same position is the same bytes for everybody."""
+    def record(self, company: str, epoch: str, position: int, text: str) -> None:
+        """Checks that every client receives the same bytes at the same position."""
         known = self.texts.setdefault((company, epoch, position), text)
         if known != text:
             self._history.violated("two texts at one position", one=known, other=text)
 
 
 class Follower:
-    """A client of one company. Its lives are short until it is told to stay.
+    """A client of one company. Its visits are short until `stay` is called.
 
-    `forgetful`: now and then it drops what it knows and reads its state afresh. `guest`: it may be
+    `forgetful`: sometimes it drops its state and reads it again. `guest`: it may be
     refused at times. `snapshot` reads the company's state.
     """
 
@@ -74,18 +74,18 @@ class Follower:
         self._visiting: asyncio.Timeout | None = None
 
     def begin(self, epoch: str, name: str) -> None:
-        """It will follow the company, called so, from the first message on."""
+        """Follows the company, which has this name, from the first message on."""
         self._epoch = epoch
         self.state = {("Company", self.company): name}
 
     def stay(self) -> None:
-        """From now on it leaves only when it is thrown out."""
+        """From now on it leaves only when it is disconnected."""
         self._staying = True
         if self._visiting is not None and not self._visiting.expired():  # or it leaves once more
             self._visiting.reschedule(None)
 
     async def run(self) -> None:
-        """Comes back as long as it is let."""
+        """Reconnects until it may not."""
         while True:
             node = self._random.choice(self._nodes)
             try:
@@ -109,7 +109,7 @@ class Follower:
                 code = closed.rcvd.code if closed.rcvd is not None else 1006
                 self._history.note("closed", who=self.name, node=node.port, code=code)
                 if code in NEVER:
-                    self._violated("closed with a code that is nobody's fault", code=code)
+                    self._violated("closed with a code that no fault explains", code=code)
             except TimeoutError:
                 self._history.note("left", who=self.name, node=node.port)
             except (OSError, InvalidHandshake) as error:
@@ -139,24 +139,24 @@ class Follower:
         await self._nothing_more(socket)
 
     async def _nothing_more(self, socket: ClientConnection) -> None:
-        """Of a company that was taken away nothing may be heard."""
+        """Checks that no message of a revoked company arrives."""
         try:
             async with asyncio.timeout(0.2):
                 while True:
                     text = str(await socket.recv())
                     if "Position" in msgspec.json.decode(text):
-                        self._violated("heard of a company that is not his", text=text)
+                        self._violated("received a message of a foreign company", text=text)
         except TimeoutError:
             return
 
     async def _enter(self, socket: ClientConnection, node: Service) -> bool:
-        """Joins the company; whether it was let in."""
+        """Subscribes to the company; whether it was accepted."""
         if self._forgetful and self._random.random() < 0.3:
             self.position = None
         data: dict[str, Any] = {"companyId": self.company}
         if self.position is not None:
             data |= {"after": self.position, "epoch": self._epoch}
-        self._history.note("asks", who=self.name, node=node.port, **data)
+        self._history.note("subscribes", who=self.name, node=node.port, **data)
         await socket.send(json.dumps({"type": "setCompany", "data": data}))
         answer = msgspec.json.decode(await socket.recv())
         if answer["Type"] == "Disconnect":
@@ -169,23 +169,23 @@ class Follower:
             if code != "unavailable" and not self._guest:
                 self._violated("refused", answer=answer)
             return False
-        said = answer["Data"]
-        self._history.note("joined", who=self.name, node=node.port, at_position=said["Position"])
-        self.epochs.add(said["Epoch"])
+        result = answer["Data"]
+        self._history.note("joined", who=self.name, node=node.port, at_position=result["Position"])
+        self.epochs.add(result["Epoch"])
         if self.position is None:
-            self._epoch, self.position = said["Epoch"], said["Position"]
-            self.first = said["Position"] + 1
+            self._epoch, self.position = result["Epoch"], result["Position"]
+            self.first = result["Position"] + 1
             try:
                 self.state = await self._snapshot(self.company)
             except OSError:
                 self.position = None
                 return False
-        elif said.get("Recovered") is not True:
-            self._violated("not recovered", asked=data, answer=answer)
+        elif result.get("Recovered") is not True:
+            self._violated("not recovered", sent=data, answer=answer)
             self.position = None
             return False
-        elif (said["Position"], said["Epoch"]) != (self.position, self._epoch):
-            self._violated("acknowledged another position", asked=data, answer=answer)
+        elif (result["Position"], result["Epoch"]) != (self.position, self._epoch):
+            self._violated("acknowledged another position", sent=data, answer=answer)
         else:
             self.resumed += 1
         return True
@@ -209,7 +209,7 @@ class Follower:
         if message["Position"] != self.position + 1:
             self._violated("a hole, or a double", at=self.position, message=message)
         self.position = message["Position"]
-        self._canon.hear(self.company, self._epoch, message["Position"], text)
+        self._canon.record(self.company, self._epoch, message["Position"], text)
         apply(self.state, message)
         return True
 

@@ -1,4 +1,4 @@
-"""What happened in a chaos run, in order, in a file: the evidence when something was wrong."""
+"""A file with every event of a chaos run, in order: the evidence for a failure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SLOW_SECONDS = 1.0
 
 
 class History:
-    """`violations` is what may not happen; it must stay empty."""
+    """`violations` must stay empty."""
 
     def __init__(self, path: Path, seed: int) -> None:
         self.path = path
@@ -24,13 +24,13 @@ class History:
         self._errors: list[tuple[float, str]] = []
 
     def note(self, what: str, **details: Any) -> None:
-        """One line."""
+        """Writes one line."""
         at = round(time.monotonic() - self._begun, 3)
         self._file.write(json.dumps({"at": at, "what": what} | details, default=str) + "\n")
         self._file.flush()
 
     def violated(self, what: str, **details: Any) -> None:
-        """Something that no fault excuses."""
+        """Records something that no fault excuses."""
         self.note("VIOLATION", violation=what, details=details)
         self.violations.append(f"{what} {details}")
 
@@ -43,13 +43,13 @@ class History:
         self._outages[-1][1] = time.monotonic()
 
     def failed(self, writer: str, error: BaseException) -> None:
-        """A write failed."""
-        said = f"{writer}: {type(error).__name__}: {error}"
-        self.note("write failed", said=said)
-        self._errors.append((time.monotonic(), said))
+        """Records a failed write."""
+        error_text = f"{writer}: {type(error).__name__}: {error}"
+        self.note("write failed", error_text=error_text)
+        self._errors.append((time.monotonic(), error_text))
 
     def waited(self, seconds: float) -> None:
-        """So long a transaction took."""
+        """Records how long a transaction took."""
         self.longest_write = max(self.longest_write, seconds)
         if seconds > SLOW_SECONDS:
             self.note("a slow write", seconds=round(seconds, 3))
@@ -57,8 +57,8 @@ class History:
     def inexcusable(self) -> list[str]:
         """Writes that failed while the database was there; it may take a second to be noticed."""
         return [
-            said
-            for at, said in self._errors
+            error_text
+            for at, error_text in self._errors
             if not any(begun <= at <= ended + 1 for begun, ended in self._outages)
         ]
 

@@ -1,6 +1,6 @@
-"""What an app committed, by its own account: each write is entered in a ledger in its transaction.
+"""The committed writes of an application: each write is entered in a ledger in its own transaction.
 
-So the database itself says what happened, also where a connection died in the middle of a COMMIT.
+So the database itself records what happened, also where a connection died in the middle of a COMMIT.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ Row: TypeAlias = tuple[str, str]
 """An entity and a key."""
 
 State: TypeAlias = dict[Row, str]
-"""The value of each row that there is."""
+"""The value of each row."""
 
 
-class Said(NamedTuple):
-    """What a message says of a row."""
+class Sent(NamedTuple):
+    """The state of a row in a message."""
 
     kind: str
     value: str
 
     @classmethod
-    def of(cls, message: Mapping[str, Any]) -> tuple[Row, Said]:
-        """The row that a message is about, and what it says."""
+    def of(cls, message: Mapping[str, Any]) -> tuple[Row, Sent]:
+        """The row of a message, and its state."""
         kind = message["Type"]
         entity = ENTITIES[kind]
         data = message["Data"]
@@ -56,22 +56,22 @@ class Said(NamedTuple):
 
 
 def apply(state: State, message: Mapping[str, Any]) -> None:
-    """Keeps a client's state as its messages say."""
-    row, said = Said.of(message)
-    if said.kind == KINDS[row[0]][2]:
+    """Applies a message to a client's state."""
+    row, sent = Sent.of(message)
+    if sent.kind == KINDS[row[0]][2]:
         state.pop(row, None)
     else:
-        state[row] = said.value
+        state[row] = sent.value
 
 
 class Ledger:
-    """Writes that enter themselves, on one connection of the app's. Ids and values are strings."""
+    """Writes with their ledger entries, on one connection of the application. Ids and values are strings."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     async def add(self, entity: str, company: str, value: str, user: str | None = None) -> str:
-        """A new event or employee; its id."""
+        """Inserts an event or employee; its id."""
         insert = {
             "Event": "events (company_id, title, starts_at, ends_at, location)"
             " VALUES ($1::uuid, $2, now(), now(), $3) RETURNING id, company_id, title AS value",
@@ -82,7 +82,7 @@ class Ledger:
         return added
 
     async def rename(self, entity: str, key: str, value: str) -> None:
-        """Another value for a row."""
+        """Gives a row another value."""
         table, column, company = {
             "Event": ("events", "title", "company_id"),
             "Employee": ("employees", "name", "company_id"),
@@ -97,7 +97,7 @@ class Ledger:
         )
 
     async def move(self, key: str, company: str, value: str) -> None:
-        """An event goes to another company."""
+        """Moves an event to another company."""
         await self._enter(
             "Event",
             "UPDATE events SET company_id = $2::uuid, title = $3 WHERE id = $1::uuid"
@@ -108,7 +108,7 @@ class Ledger:
         )
 
     async def remove(self, entity: str, key: str) -> None:
-        """A row goes."""
+        """Deletes a row."""
         table = {"Event": "events", "Employee": "employees"}[entity]
         await self._enter(
             entity,
@@ -118,7 +118,7 @@ class Ledger:
         )
 
     async def dismiss(self, company: str, user: str) -> None:
-        """A user leaves a company, if he is in it."""
+        """Removes a user from a company."""
         await self._enter(
             "Employee",
             "DELETE FROM employees WHERE company_id = $1::uuid AND user_id = $2"
@@ -128,7 +128,7 @@ class Ledger:
         )
 
     async def fill(self, companies: Sequence[str], count: int, value: str) -> None:
-        """So many events for each company, in one statement."""
+        """Inserts `count` events for each company in one statement."""
         await self._connection.execute(
             """
             WITH added AS (
@@ -156,43 +156,43 @@ class Ledger:
         )
 
 
-async def expected(database: Database) -> dict[str, dict[Row, list[Said]]]:
-    """What each company must have been told of each row, by the ledger."""
+async def expected(database: Database) -> dict[str, dict[Row, list[Sent]]]:
+    """The messages that each company must have received of each row, by the ledger."""
     entries = await database.fetch(
         "SELECT entity, key, xid::text AS xid, company, value FROM ledger ORDER BY entity, key, id"
     )
-    told: dict[str, dict[Row, list[Said]]] = defaultdict(lambda: defaultdict(list))
+    messages: dict[str, dict[Row, list[Sent]]] = defaultdict(lambda: defaultdict(list))
     for (entity, key), history in groupby(entries, lambda entry: (entry["entity"], entry["key"])):
-        for company, said in _net(entity, key, history):
-            told[company][entity, key].append(said)
-    return {company: dict(rows) for company, rows in told.items()}
+        for company, sent in _net(entity, key, history):
+            messages[company][entity, key].append(sent)
+    return {company: dict(rows) for company, rows in messages.items()}
 
 
-def _net(entity: str, key: str, history: Iterable[Any]) -> Iterable[tuple[str, Said]]:
-    """One row's history, a transaction at a time: what changed in the end, and for whom."""
+def _net(entity: str, key: str, history: Iterable[Any]) -> Iterable[tuple[str, Sent]]:
+    """The net messages of one row's history, transaction by transaction."""
     created, updated, deleted = KINDS[entity]
     before: tuple[str, str] | None = None
     if entity == "Company":
-        before = (key, "")  # its creation is not told
+        before = (key, "")  # its creation sends nothing
     for _, entries in groupby(history, lambda entry: entry["xid"]):
         last = list(entries)[-1]
         after = None if last["company"] is None else (last["company"], last["value"])
         if before is not None and after is not None and before[0] == after[0]:
             if before != after:
                 assert updated is not None
-                yield after[0], Said(updated, after[1])
+                yield after[0], Sent(updated, after[1])
         else:
             if before is not None:
                 assert deleted is not None
-                yield before[0], Said(deleted, before[1])
+                yield before[0], Sent(deleted, before[1])
             if after is not None:
                 assert created is not None
-                yield after[0], Said(created, after[1])
+                yield after[0], Sent(created, after[1])
         before = after
 
 
 async def state(database: Database | Connection, company: str) -> State:
-    """A company's events and employees as they stand in the database, and its name."""
+    """The name, events and employees of a company in the database."""
     rows = await database.fetch(
         """
         SELECT 'Event' AS entity, id::text, title AS value FROM events WHERE company_id = $1::uuid
@@ -206,10 +206,10 @@ async def state(database: Database | Connection, company: str) -> State:
     return {(row["entity"], row["id"]): row["value"] for row in rows}
 
 
-def collect(messages: Iterable[Mapping[str, Any]]) -> dict[Row, list[Said]]:
-    """What messages said of each row, in order."""
-    told: dict[Row, list[Said]] = defaultdict(list)
+def collect(messages: Iterable[Mapping[str, Any]]) -> dict[Row, list[Sent]]:
+    """The states of each row in messages, in order."""
+    states: dict[Row, list[Sent]] = defaultdict(list)
     for message in messages:
-        row, said = Said.of(message)
-        told[row].append(said)
-    return dict(told)
+        row, sent = Sent.of(message)
+        states[row].append(sent)
+    return dict(states)

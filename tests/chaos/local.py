@@ -1,4 +1,4 @@
-"""A node in this process, and conversations without sockets: real database, real hub, real sessions."""
+"""A node in this process, and sessions without sockets, on a real database."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.waiting import until
 
 
 class Voice:
-    """A wire that keeps what was said, and why it ended."""
+    """A transport that keeps the messages, and the reason of its end."""
 
     write_direct = None
     encoding = TEXT
@@ -42,7 +42,7 @@ class Voice:
 
 
 class LocalNode:
-    """Stops as SIGKILL would have it, and starts again with nothing in mind."""
+    """Stops as with SIGKILL, and starts again without state."""
 
     def __init__(self, dsn: str, **settings: Any) -> None:
         self._settings = load({}, database_url=dsn, jwt_secret=SECRET, **settings)
@@ -62,7 +62,7 @@ class LocalNode:
         await until(ready)
 
     async def stop(self) -> None:
-        """Whoever listens hears nothing more."""
+        """Its clients receive nothing more."""
         if self._running is not None:
             for session in list(self.node.admission.connections):
                 session.closed()
@@ -74,7 +74,7 @@ class LocalNode:
     async def visit(
         self, user: str, company: str, after: int | None = None, epoch: str | None = None
     ) -> tuple[Session, Voice]:
-        """A conversation that has asked for a company; the answers are in the voice."""
+        """A session that has subscribed to a company; the answers are in the voice."""
         voice = Voice()
         session = Session(self.node.services, voice)
         data: dict[str, Any] = {"companyId": company}

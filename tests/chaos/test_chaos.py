@@ -1,4 +1,4 @@
-"""Everything at once, for a while, and then the ledger says whether anything was lost.
+"""Writers, clients and faults at once; then the ledger shows whether anything was lost.
 
 NOTIFIER_CHAOS_SECONDS    how long faults are made (default 30)
 NOTIFIER_CHAOS_SEED       which ones, and what the apps write (default: a new one each time)
@@ -46,7 +46,7 @@ async def history(tmp_path: Path) -> AsyncIterator[History]:
 
 @pytest.mark.chaos
 @pytest.mark.timeout(SECONDS + 240)
-async def test_whatever_dies_every_client_ends_with_what_was_committed(
+async def test_every_client_ends_with_the_committed_rows_whatever_dies(
     mortal: EmbeddedPostgres, mortal_database: Database, serve: Serve, history: History
 ) -> None:
     database = mortal_database
@@ -115,7 +115,7 @@ async def test_whatever_dies_every_client_ends_with_what_was_committed(
             enough.set()
             await asyncio.gather(*writing)
             ledger = Ledger(await database.connect())
-            for company in companies:  # the guest is back, and the end is said
+            for company in companies:  # the guest is back, and the last message of the company
                 await ledger.dismiss(company, "guest")
                 await ledger.add("Employee", company, "guest", "guest")
             for company in companies:
@@ -153,8 +153,8 @@ async def test_whatever_dies_every_client_ends_with_what_was_committed(
 async def judge(
     database: Database, history: History, canon: Canon, followers: list[Follower], epoch: str
 ) -> None:
-    """Compares the ledger, the log, what was heard, and what the tables hold."""
-    told = await expected(database)
+    """Compares the ledger, the log, the received messages, and the tables."""
+    expected_messages = await expected(database)
     log = await database.fetch(
         "SELECT company, position, body::text FROM notifier.messages ORDER BY company, position"
     )
@@ -162,24 +162,24 @@ async def judge(
         stored = {row["position"]: row["body"] for row in log if row["company"] == company}
         if list(stored) != list(range(1, len(stored) + 1)):
             history.violated("the log has a hole", company=company)
-        heard = {
+        received = {
             position: text
             for (name, era, position), text in canon.texts.items()
             if name == company and era == epoch
         }
-        if heard != stored:
-            wrong = [key for key in stored | heard if stored.get(key) != heard.get(key)]
-            history.violated("heard is not what is in the log", company=company, at=wrong[:5])
-        said = collect(json.loads(text) for text in stored.values())
-        wanted = told.get(company, {})
-        for row in said.keys() | wanted.keys():
-            if said.get(row) != wanted.get(row):
+        if received != stored:
+            wrong = [key for key in stored | received if stored.get(key) != received.get(key)]
+            history.violated("received messages differ from the log", company=company, at=wrong[:5])
+        sent = collect(json.loads(text) for text in stored.values())
+        wanted = expected_messages.get(company, {})
+        for row in sent.keys() | wanted.keys():
+            if sent.get(row) != wanted.get(row):
                 history.violated(
                     "not what the ledger has",
                     company=company,
                     row=row,
                     committed=wanted.get(row),
-                    said=said.get(row),
+                    sent=sent.get(row),
                 )
         there = await state(database, company)
         for follower in followers:

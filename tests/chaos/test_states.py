@@ -1,4 +1,4 @@
-"""Any order of writes, visits and faults: in the end every client holds what the ledger has."""
+"""In any order of writes, visits and faults, every client ends with the rows of the ledger."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ END = "the end"
 
 
 class Reader:
-    """A client: what it has heard of a company, over all its visits."""
+    """A client: the messages of a company that it received over all its visits."""
 
     def __init__(self, company: str, epoch: str) -> None:
         self.company = company
         self.epoch = epoch
-        self.heard: list[dict[str, Any]] = []
+        self.received: list[dict[str, Any]] = []
         self.state: State = {("Company", company): ""}
         self._session: Session | None = None
         self._voice = Voice()
@@ -48,35 +48,35 @@ class Reader:
         return self._session is not None and self._session.stage is not Stage.ENDED
 
     async def come(self, node: LocalNode) -> None:
-        """Resumes after what it has."""
+        """Resumes after its last message."""
         self.leave()
         self._session, self._voice = await node.visit(
-            "u1", self.company, len(self.heard), self.epoch
+            "u1", self.company, len(self.received), self.epoch
         )
-        answers = [said for said in self._voice.said if said["Type"] == "SetCompanyResult"]
+        answers = [each for each in self._voice.said if each["Type"] == "SetCompanyResult"]
         if not answers or not answers[0]["Success"]:
-            self._session.closed()  # the database could not be asked: it comes again
+            self._session.closed()  # the database was not available: it retries
             return
         assert answers[0]["Data"] == {
             "CompanyId": self.company,
-            "Position": len(self.heard),
+            "Position": len(self.received),
             "Epoch": self.epoch,
             "Recovered": True,
         }
 
     def take(self) -> None:
-        """Everything that was said since it looked last."""
-        said, self._voice.said = self._voice.said, []
-        for message in said:
+        """Takes the messages since its last look."""
+        received, self._voice.said = self._voice.said, []
+        for message in received:
             if message["Type"] in {"AuthenticationResult", "SetCompanyResult"}:
                 continue
-            assert message["Position"] == len(self.heard) + 1, message
+            assert message["Position"] == len(self.received) + 1, message
             assert message["Data"]["CompanyId"] == self.company
-            self.heard.append(message)
+            self.received.append(message)
             apply(self.state, message)
 
     def leave(self) -> None:
-        """Without a word."""
+        """Leaves without closing."""
         self.take()
         if self._session is not None:
             self._session.closed()
@@ -84,7 +84,7 @@ class Reader:
 
 
 class Machine(RuleBasedStateMachine):
-    """The ledger is the model; three companies, one app, one node that may be restarted."""
+    """The ledger is the model: three companies, one application, one node that may be restarted."""
 
     events = Bundle("events")
     companies = st.integers(0, 2)
@@ -227,10 +227,10 @@ class Machine(RuleBasedStateMachine):
             reader.take()
             return reader.state["Company", reader.company] == END
 
-        told = await expected(self.database)
+        ledger = await expected(self.database)
         for reader in [*self.readers, *(Reader(company, self.epoch) for company in self.ids)]:
             await until(lambda reader=reader: level(reader))  # type: ignore[misc]  # bound now
-            assert collect(reader.heard) == told[reader.company]
+            assert collect(reader.received) == ledger[reader.company]
             assert reader.state == await state(self.database, reader.company)
 
 
@@ -251,9 +251,7 @@ def ledgered(postgres: str, template: str) -> Iterator[str]:
 
 @pytest.mark.chaos
 @pytest.mark.timeout(300)
-def test_in_any_order_of_writes_visits_and_faults_nothing_is_lost(
-    postgres: str, ledgered: str
-) -> None:
+def test_no_order_of_writes_visits_and_faults_loses_anything(postgres: str, ledgered: str) -> None:
     class Ready(Machine):
         def __init__(self) -> None:
             super().__init__(postgres, ledgered)

@@ -1,4 +1,4 @@
-"""Apps that write at random, many rows to a transaction, and now and then change their minds."""
+"""Applications that write at random, many rows to a transaction, and sometimes roll back."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class _ChangedMind(Exception):
 
 
 class Writer:
-    """One app. Its rows are its own, so that it waits for nobody, but for a company's name."""
+    """One application. It writes its own rows, so it waits for others only at a company's name."""
 
     def __init__(
         self, name: str, dsn: str, companies: Sequence[str], guests: Sequence[str], history: History
@@ -35,7 +35,7 @@ class Writer:
         self._count = 0
 
     async def run(self, enough: asyncio.Event) -> None:
-        """Writes until that is enough; an error is noted, and it connects anew."""
+        """Writes until `enough`; records errors and reconnects."""
         while not enough.is_set():
             connection = None
             try:
@@ -67,7 +67,7 @@ class Writer:
             self._rows = before
             return
         except BaseException:
-            # Whether it committed, the database knows: those rows are not touched again.
+            # It may have committed: those rows are not touched again.
             self._rows = {
                 entity: [row for row in rows if row in self._rows[entity]]
                 for entity, rows in before.items()

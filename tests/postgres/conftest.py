@@ -1,4 +1,4 @@
-"""A relay, and an app that writes."""
+"""A relay, and an application that writes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.postgres.relays import Relayed, new_company
 
 @pytest.fixture
 async def relay(database: Database) -> AsyncIterator[Relayed]:
-    """Leads from the beginning; ends with the test."""
+    """A relay that leads for the whole test."""
     relay = Relayed(database)
     await relay.start()
     yield relay
@@ -21,11 +21,11 @@ async def relay(database: Database) -> AsyncIterator[Relayed]:
 
 @pytest.fixture
 async def app(database: Database) -> Connection:
-    """A connection of the app's role, which has no right on the schema `notifier`."""
+    """A connection of the application's role, which has no right on the schema `notifier`."""
     return await database.connect(app=True)
 
 
 @pytest.fixture
 async def company(app: Connection) -> str:
-    """A company that the app has made."""
+    """A company that the application has inserted."""
     return await new_company(app)

@@ -1,4 +1,4 @@
-"""A relay in this process, on a real database, and what it has said to each company."""
+"""A relay in this process, on a real database, and the messages that it stores."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from notifier.relay.relay import Relay, State
 from tests.databases import Connection, Database
 from tests.waiting import until
 
-Said: TypeAlias = dict[str, Any]
+Json: TypeAlias = dict[str, Any]
 
 
 class Relayed:
     """A relay that may be stopped and started again.
 
-    `delivered` is what it handed to its node, `url` what it connects to.
+    `published`: what it handed to its node. `url`: the database that it connects to.
     """
 
     def __init__(self, database: Database, **settings: Any) -> None:
@@ -37,11 +37,11 @@ class Relayed:
         self._running: asyncio.Task[None] | None = None
         self._sentinel: str | None = None
         self.relay: Relay | None = None
-        self.delivered: list[tuple[str, Message]] = []
+        self.published: list[tuple[str, Message]] = []
 
     async def start(self) -> None:
         """Returns when it leads."""
-        relay = self.relay = Relay(self.url, PostgresPublisher(self._deliver), **self._settings)
+        relay = self.relay = Relay(self.url, PostgresPublisher(self._accept), **self._settings)
         running = self._running = asyncio.create_task(relay.run())
 
         async def leads() -> bool:
@@ -52,7 +52,7 @@ class Relayed:
         await until(leads)
 
     async def stop(self) -> None:
-        """Ends it in the middle of whatever it does, as SIGKILL would."""
+        """Stops it at once, wherever it is, as SIGKILL would."""
         if self._running is not None:
             self._running.cancel()
             with suppress(asyncio.CancelledError):
@@ -89,7 +89,7 @@ class Relayed:
             "UPDATE companies SET name = $2 WHERE id = $1", self._sentinel, mark
         )
 
-        async def said() -> bool:
+        async def stored() -> bool:
             if self._running is not None and self._running.done():
                 self._running.result()
             return bool(
@@ -101,24 +101,24 @@ class Relayed:
                 )
             )
 
-        await until(said)
+        await until(stored)
 
-    async def heard(self, company: object) -> list[Said]:
-        """Everything that the log has for a company, after all that was committed so far."""
+    async def messages_of(self, company: object) -> list[Json]:
+        """The messages of a company, with all that was committed before the call."""
         await self.settled()
-        return await heard(self._database, company)
+        return await messages_of(self._database, company)
 
-    def _deliver(self, epoch: str, messages: Sequence[Message]) -> None:
-        self.delivered += [(epoch, message) for message in messages]
+    def _accept(self, epoch: str, messages: Sequence[Message]) -> None:
+        self.published += [(epoch, message) for message in messages]
 
 
-async def heard(database: Database, company: object) -> list[Said]:
-    """What the log has for a company, and that its positions have no hole."""
+async def messages_of(database: Database, company: object) -> list[Json]:
+    """The messages of a company in the log; their positions must have no gap."""
     rows = await database.fetch(
         "SELECT position, body::text FROM notifier.messages WHERE company = $1 ORDER BY position",
         str(company),
     )
-    messages: list[Said] = [json.loads(row["body"]) for row in rows]
+    messages: list[Json] = [json.loads(row["body"]) for row in rows]
     positions = [row["position"] for row in rows]
     assert [message["Position"] for message in messages] == positions
     if positions:
@@ -126,26 +126,26 @@ async def heard(database: Database, company: object) -> list[Said]:
     return messages
 
 
-async def place(database: Database) -> tuple[str, int]:
+async def log_head(database: Database) -> tuple[str, int]:
     """The log's epoch and its last seq."""
     rows = await database.fetch(sql.query("log_head"))
     return rows[0]["epoch"], rows[0]["seq"]
 
 
-def types(messages: Sequence[Said]) -> list[str]:
-    """What they are called, in order."""
+def types(messages: Sequence[Json]) -> list[str]:
+    """The types of messages, in order."""
     return [message["Type"] for message in messages]
 
 
 async def new_company(connection: Connection | Database, name: str = "Acme") -> str:
-    """A company, inserted; its id."""
+    """Inserts a company; its id."""
     return str(
         await connection.fetchval("INSERT INTO companies (name) VALUES ($1) RETURNING id", name)
     )
 
 
 async def new_event(connection: Connection | Database, company: str, title: str = "Tea") -> str:
-    """An event, inserted; its id."""
+    """Inserts an event; its id."""
     return str(
         await connection.fetchval(
             "INSERT INTO events (company_id, title, starts_at, ends_at)"

@@ -1,4 +1,4 @@
-"""More at once than fits into memory: told completely, in order, whatever is in it and whatever fails."""
+"""More changes than fit into memory: relayed completely, in order, in bounded memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from notifier.relay.backlog import CHUNK
 from notifier.relay.store import RelayStore
 from tests.databases import Connection, Database
-from tests.postgres.relays import Relayed, heard, types
+from tests.postgres.relays import Relayed, messages_of, types
 from tests.waiting import until
 
 Make = Callable[..., Relayed]
@@ -22,7 +22,7 @@ EACH = 1_000
 
 @pytest.fixture
 async def make_relay(database: Database) -> AsyncIterator[Make]:
-    """Relays with settings of their own; they are not started."""
+    """Makes relays with settings of their own, not started."""
     made: list[Relayed] = []
 
     def make(**settings: object) -> Relayed:
@@ -36,7 +36,7 @@ async def make_relay(database: Database) -> AsyncIterator[Make]:
 
 
 async def companies_with_employees(database: Database, count: int) -> list[str]:
-    """So many companies, each with `EACH` employees, and nothing in the log of any of them."""
+    """Companies with `EACH` employees, none of which were captured."""
     await database.execute("ALTER TABLE employees DISABLE TRIGGER USER")
     rows = await database.fetch(
         "INSERT INTO companies (name) SELECT '' FROM generate_series(1, $1::int) RETURNING id::text",
@@ -60,14 +60,14 @@ async def companies_with_employees(database: Database, count: int) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("limit", [EACH - 1, EACH], ids=["more than BULK_LIMIT", "no more"])
-async def test_b3_a_hundred_thousand_rows_in_one_update_are_told_in_bounded_memory(
+async def test_b3_an_update_of_a_hundred_thousand_rows_is_relayed_in_bounded_memory(
     limit: int,
     database: Database,
     app: Connection,
     make_relay: Make,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """B3: above BULK_LIMIT each company hears one Resync, else each row; chunk by chunk."""
+    """B3: above BULK_LIMIT each company gets one Resync, else each row, chunk by chunk."""
     companies = await companies_with_employees(database, MANY // EACH)
     at_once: list[int] = []
     append = RelayStore.append
@@ -81,18 +81,18 @@ async def test_b3_a_hundred_thousand_rows_in_one_update_are_told_in_bounded_memo
     await relay.start()
     assert await app.execute("UPDATE employees SET name = 'Bob'") == f"UPDATE {MANY}"
 
-    async def all_told() -> bool:
-        told = await database.fetchval("SELECT count(DISTINCT company) FROM notifier.messages")
-        return bool(told == len(companies))
+    async def all_stored() -> bool:
+        stored = await database.fetchval("SELECT count(DISTINCT company) FROM notifier.messages")
+        return bool(stored == len(companies))
 
-    await until(all_told, seconds=120)
+    await until(all_stored, seconds=120)
     assert max(at_once) <= CHUNK + EACH
     for company in (companies[0], companies[-1]):
-        messages = await heard(database, company)
+        messages = await messages_of(database, company)
         if limit < EACH:
             assert [(m["Type"], m["Data"]["Reason"]) for m in messages] == [("Resync", "bulk")]
         else:
             assert types(messages) == ["EmployeeUpdated"] * EACH
             assert {m["Old"]["Name"] for m in messages} == {"Ann"}
-    told = await database.fetchval("SELECT count(*) FROM notifier.messages")
-    assert told == (len(companies) if limit < EACH else MANY)
+    stored = await database.fetchval("SELECT count(*) FROM notifier.messages")
+    assert stored == (len(companies) if limit < EACH else MANY)

@@ -1,4 +1,4 @@
-"""What an app does with plain SQL, and what its company hears of it."""
+"""Every way to write rows in SQL, and the messages that its company gets."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import asyncpg
 import pytest
 
 from tests.databases import Connection, Database
-from tests.postgres.relays import Relayed, heard, new_company, new_event, types
+from tests.postgres.relays import Relayed, messages_of, new_company, new_event, types
 
-# --- every row of the table of messages
+# --- each type of message
 
 
 async def test_an_event_is_created_updated_and_deleted(
@@ -17,7 +17,7 @@ async def test_an_event_is_created_updated_and_deleted(
     event = await new_event(app, company)
     await app.execute("UPDATE events SET title = 'Coffee' WHERE id = $1", event)
     await app.execute("DELETE FROM events WHERE id = $1", event)
-    created, updated, deleted = await relay.heard(company)
+    created, updated, deleted = await relay.messages_of(company)
     assert types([created, updated, deleted]) == ["EventCreated", "EventUpdated", "EventDeleted"]
     assert created["Data"]["EventId"] == event
     assert created["Data"]["CompanyId"] == company
@@ -46,7 +46,7 @@ async def test_an_employee_is_added_updated_and_removed(
     )
     await app.execute("UPDATE employees SET job_title = 'Cook' WHERE id = $1", employee)
     await app.execute("DELETE FROM employees WHERE id = $1", employee)
-    added, updated, removed = await relay.heard(company)
+    added, updated, removed = await relay.messages_of(company)
     assert types([added, updated, removed]) == [
         "EmployeeAdded",
         "EmployeeUpdated",
@@ -57,12 +57,12 @@ async def test_an_employee_is_added_updated_and_removed(
     assert removed["Data"]["UserId"] == "u1"
 
 
-async def test_a_company_hears_of_its_own_update_and_end_but_not_of_its_beginning(
+async def test_a_company_gets_its_own_update_and_deletion_but_not_its_creation(
     app: Connection, company: str, relay: Relayed
 ) -> None:
     await app.execute("UPDATE companies SET name = 'Acme Ltd' WHERE id = $1", company)
     await app.execute("DELETE FROM companies WHERE id = $1", company)
-    updated, deleted = await relay.heard(company)
+    updated, deleted = await relay.messages_of(company)
     assert types([updated, deleted]) == ["CompanyUpdated", "CompanyDeleted"]
     assert updated["Position"] == 1
     assert updated["Data"]["CompanyId"] == company
@@ -70,21 +70,23 @@ async def test_a_company_hears_of_its_own_update_and_end_but_not_of_its_beginnin
     assert deleted["Data"]["Name"] == "Acme Ltd"
 
 
-async def test_companies_hear_only_their_own(app: Connection, company: str, relay: Relayed) -> None:
+async def test_each_company_gets_only_its_own_changes(
+    app: Connection, company: str, relay: Relayed
+) -> None:
     other = await new_company(app, "Bolt")
     mine, theirs = await new_event(app, company), await new_event(app, other)
-    assert [m["Data"]["EventId"] for m in await relay.heard(company)] == [mine]
-    assert [m["Data"]["EventId"] for m in await relay.heard(other)] == [theirs]
+    assert [m["Data"]["EventId"] for m in await relay.messages_of(company)] == [mine]
+    assert [m["Data"]["EventId"] for m in await relay.messages_of(other)] == [theirs]
 
 
-# --- triggers of the app's own
+# --- triggers of the application
 
 
 @pytest.mark.parametrize("name", ["a_trigger", "z_trigger"])
-async def test_what_a_trigger_of_the_apps_writes_is_heard(
+async def test_writes_of_the_applications_triggers_are_captured(
     name: str, database: Database, app: Connection, company: str, relay: Relayed
 ) -> None:
-    """It may be captured before what fired it: its name comes first, or another row's turn does."""
+    """A nested write may be captured before the write that fired its trigger."""
     await database.execute(
         f"""
         CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -100,16 +102,16 @@ async def test_what_a_trigger_of_the_apps_writes_is_heard(
     )
     first, second = await new_event(app, company), await new_event(app, company)
     await app.execute("UPDATE events SET title = 'Coffee'")
-    said = [
+    sent = [
         (m["Type"], m["Data"]["EventId"], m["Data"]["Title"], m["Data"]["Location"])
-        for m in await relay.heard(company)
+        for m in await relay.messages_of(company)
     ]
-    assert said[0] == ("EventCreated", first, "Tea", ".")
-    assert set(said[1:3]) == {
+    assert sent[0] == ("EventCreated", first, "Tea", ".")
+    assert set(sent[1:3]) == {
         ("EventCreated", second, "Tea", "."),
         ("EventUpdated", first, "Tea", ".."),
     }
-    assert set(said[3:]) == {
+    assert set(sent[3:]) == {
         ("EventUpdated", first, "Coffee", "...."),
         ("EventUpdated", second, "Coffee", "..."),
     }
@@ -118,7 +120,7 @@ async def test_what_a_trigger_of_the_apps_writes_is_heard(
 # --- committed only
 
 
-async def test_b1_what_was_rolled_back_is_never_heard(
+async def test_b1_a_rolled_back_change_is_never_sent(
     app: Connection, company: str, relay: Relayed
 ) -> None:
     transaction = app.transaction()
@@ -134,12 +136,12 @@ async def test_b1_what_was_rolled_back_is_never_heard(
     with pytest.raises(asyncpg.DivisionByZeroError):
         await fail()
     await new_event(app, company, "real")
-    (message,) = await relay.heard(company)
+    (message,) = await relay.messages_of(company)
     assert message["Data"]["Title"] == "real"
     assert message["Position"] == 1
 
 
-async def test_b1_a_savepoint_that_was_rolled_back_is_never_heard(
+async def test_b1_a_rolled_back_savepoint_is_never_sent(
     app: Connection, company: str, relay: Relayed
 ) -> None:
     await app.execute(
@@ -159,10 +161,10 @@ async def test_b1_a_savepoint_that_was_rolled_back_is_never_heard(
         COMMIT;
         """
     )
-    assert [m["Data"]["Title"] for m in await relay.heard(company)] == ["before", "kept"]
+    assert [m["Data"]["Title"] for m in await relay.messages_of(company)] == ["before", "kept"]
 
 
-async def test_b1_a_write_that_fails_its_deferred_constraint_is_never_heard(
+async def test_b1_a_write_that_fails_its_deferred_constraint_is_never_sent(
     database: Database, app: Connection, company: str, relay: Relayed
 ) -> None:
     await database.execute(
@@ -172,10 +174,10 @@ async def test_b1_a_write_that_fails_its_deferred_constraint_is_never_heard(
     with pytest.raises(asyncpg.UniqueViolationError):
         async with app.transaction():
             await new_event(app, company, "Tea")
-    assert len(await relay.heard(company)) == 1
+    assert len(await relay.messages_of(company)) == 1
 
 
-async def test_b9_a_cascade_at_commit_is_heard(
+async def test_b9_a_cascade_at_commit_is_captured(
     database: Database, app: Connection, company: str, relay: Relayed
 ) -> None:
     await database.execute(
@@ -184,31 +186,37 @@ async def test_b9_a_cascade_at_commit_is_heard(
     await new_event(app, company)
     await relay.asleep()
     await app.execute("DELETE FROM companies WHERE id = $1", company)
-    assert types(await relay.heard(company)) == ["EventCreated", "CompanyDeleted", "EventDeleted"]
+    assert types(await relay.messages_of(company)) == [
+        "EventCreated",
+        "CompanyDeleted",
+        "EventDeleted",
+    ]
 
 
 # --- one transaction, one net change per row
 
 
-async def test_insert_and_update_are_one_creation(
+async def test_an_insert_and_an_update_are_one_creation(
     app: Connection, company: str, relay: Relayed
 ) -> None:
     async with app.transaction():
         event = await new_event(app, company)
         await app.execute("UPDATE events SET title = 'Coffee' WHERE id = $1", event)
-    (message,) = await relay.heard(company)
+    (message,) = await relay.messages_of(company)
     assert message["Type"] == "EventCreated"
     assert message["Data"]["Title"] == "Coffee"
 
 
-async def test_insert_and_delete_are_nothing(app: Connection, company: str, relay: Relayed) -> None:
+async def test_an_insert_and_a_delete_send_nothing(
+    app: Connection, company: str, relay: Relayed
+) -> None:
     async with app.transaction():
         event = await new_event(app, company)
         await app.execute("DELETE FROM events WHERE id = $1", event)
-    assert await relay.heard(company) == []
+    assert await relay.messages_of(company) == []
 
 
-async def test_b5_an_update_that_changes_nothing_is_nothing(
+async def test_b5_an_update_that_changes_nothing_sends_nothing(
     database: Database, app: Connection, company: str, relay: Relayed
 ) -> None:
     event = await new_event(app, company)
@@ -219,10 +227,10 @@ async def test_b5_an_update_that_changes_nothing_is_nothing(
     async with app.transaction():
         await app.execute("UPDATE events SET title = 'Coffee' WHERE id = $1", event)
         await app.execute("UPDATE events SET title = 'Tea' WHERE id = $1", event)
-    assert types(await relay.heard(company)) == ["EventCreated"]
+    assert types(await relay.messages_of(company)) == ["EventCreated"]
 
 
-async def test_delete_and_insert_of_one_key_are_an_update(
+async def test_a_delete_and_an_insert_of_one_key_are_an_update(
     app: Connection, company: str, relay: Relayed
 ) -> None:
     event = await new_event(app, company)
@@ -234,7 +242,7 @@ async def test_delete_and_insert_of_one_key_are_an_update(
             event,
             company,
         )
-    _, message = await relay.heard(company)
+    _, message = await relay.messages_of(company)
     assert message["Type"] == "EventUpdated"
     assert message["Old"]["Title"] == "Tea"
 
@@ -248,13 +256,13 @@ async def test_b7_a_changed_key_is_a_deletion_and_a_creation(
             "UPDATE events SET id = gen_random_uuid() WHERE id = $1 RETURNING id", event
         )
     )
-    _, deleted, created = await relay.heard(company)
+    _, deleted, created = await relay.messages_of(company)
     assert types([deleted, created]) == ["EventDeleted", "EventCreated"]
     assert deleted["Data"]["EventId"] == event
     assert created["Data"]["EventId"] == changed
 
 
-async def test_b6_a_row_updated_a_thousand_times_is_heard_once_or_in_order(
+async def test_b6_a_row_updated_a_thousand_times_is_sent_once_or_in_order(
     app: Connection, company: str, relay: Relayed
 ) -> None:
     event = await new_event(app, company)
@@ -265,7 +273,7 @@ async def test_b6_a_row_updated_a_thousand_times_is_heard_once_or_in_order(
             )
     for number in range(1000, 1100):
         await app.execute("UPDATE events SET title = $2 WHERE id = $1", event, f"number {number}")
-    _, *updates = await relay.heard(company)
+    _, *updates = await relay.messages_of(company)
     assert [message["Data"]["Title"] for message in updates] == [
         f"number {number}" for number in range(999, 1100)
     ]
@@ -273,7 +281,7 @@ async def test_b6_a_row_updated_a_thousand_times_is_heard_once_or_in_order(
     assert updates[1]["Old"] == {"Title": "number 999"}
 
 
-# --- rows that move, rows of nobody
+# --- rows that move, rows without a company
 
 
 async def test_b8_a_moved_row_leaves_one_company_and_comes_to_the_other(
@@ -284,8 +292,8 @@ async def test_b8_a_moved_row_leaves_one_company_and_comes_to_the_other(
     await app.execute(
         "UPDATE events SET company_id = $2, title = 'secret of Bolt' WHERE id = $1", event, other
     )
-    _, removed = await relay.heard(company)
-    (added,) = await relay.heard(other)
+    _, removed = await relay.messages_of(company)
+    (added,) = await relay.messages_of(other)
     assert removed["Type"] == "EventDeleted"
     assert removed["Data"]["Title"] == "secret of Acme"
     assert "Bolt" not in str(removed)
@@ -305,11 +313,13 @@ async def test_b8_many_rows_move_at_once(app: Connection, company: str, relay: R
         company,
     )
     await app.execute("UPDATE employees SET company_id = $1", other)
-    assert types(await relay.heard(company)) == ["EmployeeAdded"] * 50 + ["EmployeeRemoved"] * 50
-    assert types(await relay.heard(other)) == ["EmployeeAdded"] * 50
+    assert (
+        types(await relay.messages_of(company)) == ["EmployeeAdded"] * 50 + ["EmployeeRemoved"] * 50
+    )
+    assert types(await relay.messages_of(other)) == ["EmployeeAdded"] * 50
 
 
-async def test_a_row_of_no_company_is_heard_by_nobody_until_it_has_one(
+async def test_a_row_without_a_company_is_not_sent_until_it_has_one(
     database: Database, app: Connection, company: str, relay: Relayed
 ) -> None:
     await database.execute("ALTER TABLE events ALTER company_id DROP NOT NULL")
@@ -319,17 +329,19 @@ async def test_a_row_of_no_company_is_heard_by_nobody_until_it_has_one(
             " RETURNING id"
         )
     )
-    assert await relay.heard(company) == []
+    assert await relay.messages_of(company) == []
     await app.execute("UPDATE events SET company_id = $2 WHERE id = $1", event, company)
     await app.execute("UPDATE events SET company_id = NULL WHERE id = $1", event)
-    assert types(await relay.heard(company)) == ["EventCreated", "EventDeleted"]
+    assert types(await relay.messages_of(company)) == ["EventCreated", "EventDeleted"]
     assert await database.fetch("SELECT FROM notifier.messages WHERE company = 'null'") == []
 
 
 # --- ways to write
 
 
-async def test_b7_an_upsert_is_what_it_does(app: Connection, company: str, relay: Relayed) -> None:
+async def test_b7_an_upsert_is_an_insert_or_an_update(
+    app: Connection, company: str, relay: Relayed
+) -> None:
     for name in ("Ann", "Anna"):
         await app.execute(
             "INSERT INTO employees (company_id, user_id, name) VALUES ($1, 'u1', $2)"
@@ -342,12 +354,12 @@ async def test_b7_an_upsert_is_what_it_does(app: Connection, company: str, relay
         " ON CONFLICT DO NOTHING",
         company,
     )
-    added, updated = await relay.heard(company)
+    added, updated = await relay.messages_of(company)
     assert types([added, updated]) == ["EmployeeAdded", "EmployeeUpdated"]
     assert updated["Old"] == {"Name": "Ann"}
 
 
-async def test_b7_a_merge_is_what_it_does(
+async def test_b7_a_merge_is_its_inserts_updates_and_deletes(
     database: Database, app: Connection, company: str, relay: Relayed
 ) -> None:
     if await database.fetchval("SELECT current_setting('server_version_num')::int < 150000"):
@@ -369,7 +381,7 @@ async def test_b7_a_merge_is_what_it_does(
             VALUES ('{company}', s.user_id, s.name)
         """
     )
-    merged = (await relay.heard(company))[2:]
+    merged = (await relay.messages_of(company))[2:]
     assert {message["Data"]["UserId"]: message["Type"] for message in merged} == {
         "u1": "EmployeeUpdated",
         "u2": "EmployeeRemoved",
@@ -377,7 +389,7 @@ async def test_b7_a_merge_is_what_it_does(
     }
 
 
-async def test_b7_a_writable_cte_is_heard_whole(
+async def test_b7_every_write_of_a_writable_cte_is_captured(
     app: Connection, company: str, relay: Relayed
 ) -> None:
     event = await new_event(app, company)
@@ -389,21 +401,23 @@ async def test_b7_a_writable_cte_is_heard_whole(
         """,
         event,
     )
-    heard = await relay.heard(company)
-    assert sorted(types(heard[1:])) == ["EventCreated", "EventDeleted"]
+    messages = await relay.messages_of(company)
+    assert sorted(types(messages[1:])) == ["EventCreated", "EventDeleted"]
 
 
-async def test_b7_a_copy_is_heard_row_by_row(app: Connection, company: str, relay: Relayed) -> None:
+async def test_b7_a_copy_is_captured_row_by_row(
+    app: Connection, company: str, relay: Relayed
+) -> None:
     await app.copy_records_to_table(
         "employees",
         columns=["company_id", "user_id", "name"],
         records=[(company, f"u{number}", "Ann") for number in range(300)],
     )
-    heard = await relay.heard(company)
-    assert [message["Data"]["UserId"] for message in heard] == [f"u{n}" for n in range(300)]
+    messages = await relay.messages_of(company)
+    assert [message["Data"]["UserId"] for message in messages] == [f"u{n}" for n in range(300)]
 
 
-async def test_b9_a_deleted_company_takes_its_rows_along(
+async def test_b9_a_deleted_company_removes_its_rows(
     app: Connection, company: str, relay: Relayed
 ) -> None:
     employee = await app.fetchval(
@@ -413,10 +427,10 @@ async def test_b9_a_deleted_company_takes_its_rows_along(
     event = await new_event(app, company)
     await app.execute("UPDATE events SET organizer_id = $2 WHERE id = $1", event, employee)
     await app.execute("DELETE FROM companies WHERE id = $1", company)
-    heard = (await relay.heard(company))[3:]
-    assert sorted(types(heard)) == ["CompanyDeleted", "EmployeeRemoved", "EventDeleted"]
-    (deleted,) = (message for message in heard if message["Type"] == "EventDeleted")
-    # As it was before the transaction: the cascade had taken the organizer out of it meanwhile.
+    messages = (await relay.messages_of(company))[3:]
+    assert sorted(types(messages)) == ["CompanyDeleted", "EmployeeRemoved", "EventDeleted"]
+    (deleted,) = (message for message in messages if message["Type"] == "EventDeleted")
+    # The row as before the transaction, although the cascade removed the organizer first.
     assert deleted["Data"]["OrganizerId"] == str(employee)
 
 
@@ -430,8 +444,8 @@ async def test_b9_a_reference_set_to_null_is_an_update(
     event = await new_event(app, company)
     await app.execute("UPDATE events SET organizer_id = $2 WHERE id = $1", event, employee)
     await app.execute("DELETE FROM employees WHERE id = $1", employee)
-    heard = (await relay.heard(company))[3:]
-    (updated,) = (message for message in heard if message["Type"] == "EventUpdated")
+    messages = (await relay.messages_of(company))[3:]
+    (updated,) = (message for message in messages if message["Type"] == "EventUpdated")
     assert updated["Old"] == {"OrganizerId": str(employee)}
     assert updated["Data"]["OrganizerId"] is None
 
@@ -461,8 +475,8 @@ async def test_b9_a_reference_set_to_its_default_is_an_update(
     event = await new_event(app, company)
     await app.execute("UPDATE events SET organizer_id = $2 WHERE id = $1", event, second)
     await app.execute("DELETE FROM employees WHERE id = $1", second)
-    heard = (await relay.heard(company))[4:]
-    (updated,) = (message for message in heard if message["Type"] == "EventUpdated")
+    messages = (await relay.messages_of(company))[4:]
+    (updated,) = (message for message in messages if message["Type"] == "EventUpdated")
     assert updated["Old"] == {"OrganizerId": second}
     assert updated["Data"]["OrganizerId"] == first
 
@@ -481,41 +495,41 @@ async def test_b10_a_truncated_table_is_a_resync_for_every_company(
         (company, ["EventCreated", "Resync", "EventCreated"]),
         (other, ["EventCreated", "Resync"]),
     ):
-        heard = await relay.heard(each)
-        assert types(heard) == kinds
-        assert heard[1]["Data"]["Reason"] == "truncate"
-        assert heard[1]["Data"]["CompanyId"] == each
-    assert (await relay.heard(company))[2]["Data"]["Title"] == "stays"
+        messages = await relay.messages_of(each)
+        assert types(messages) == kinds
+        assert messages[1]["Data"]["Reason"] == "truncate"
+        assert messages[1]["Data"]["CompanyId"] == each
+    assert (await relay.messages_of(company))[2]["Data"]["Title"] == "stays"
 
 
-async def test_b10_a_truncate_that_cascades_is_heard(
+async def test_b10_a_truncate_that_cascades_is_captured(
     app: Connection, company: str, relay: Relayed
 ) -> None:
     await new_event(app, company)
     await app.execute("TRUNCATE companies CASCADE")
-    heard = await relay.heard(company)
-    assert set(types(heard[1:])) == {"Resync"}
+    messages = await relay.messages_of(company)
+    assert set(types(messages[1:])) == {"Resync"}
 
 
-# --- who, and where
+# --- actor, rights, search_path
 
 
-async def test_an_app_needs_no_right_on_the_schema(
+async def test_an_application_needs_no_right_on_the_schema(
     database: Database, app: Connection, company: str, relay: Relayed
 ) -> None:
     assert not await database.fetchval("SELECT has_schema_privilege('app', 'notifier', 'USAGE')")
     await new_event(app, company)
-    assert types(await relay.heard(company)) == ["EventCreated"]
+    assert types(await relay.messages_of(company)) == ["EventCreated"]
 
 
-async def test_the_actor_is_whom_the_writer_names(
+async def test_the_actor_is_the_one_that_the_writer_set(
     app: Connection, company: str, relay: Relayed
 ) -> None:
     async with app.transaction():
         await app.execute("SET LOCAL notifier.actor = 'Zoë \"\\'")
         await new_event(app, company)
     await new_event(app, company)
-    named, unnamed = await relay.heard(company)
+    named, unnamed = await relay.messages_of(company)
     assert named["Actor"] == 'Zoë "\\'
     assert "Actor" not in unnamed
 
@@ -536,11 +550,11 @@ async def test_another_search_path_changes_nothing(
         """
     )
     await new_event(app, company)
-    (message,) = await relay.heard(company)
+    (message,) = await relay.messages_of(company)
     assert message["Data"]["Title"] == "Tea"
 
 
-async def test_b17_nobody_can_borrow_the_trigger_function(app: Connection) -> None:
+async def test_b17_other_roles_cannot_use_the_trigger_function(app: Connection) -> None:
     await app.execute("CREATE TEMP TABLE bait (id int, company_id text)")
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await app.execute(
@@ -549,7 +563,7 @@ async def test_b17_nobody_can_borrow_the_trigger_function(app: Connection) -> No
         )
 
 
-async def test_nobody_can_call_a_function_of_the_schema(
+async def test_other_roles_cannot_call_functions_of_the_schema(
     database: Database, app: Connection
 ) -> None:
     assert (
@@ -566,32 +580,32 @@ async def test_every_function_pins_its_search_path(database: Database) -> None:
         await database.fetch(
             "SELECT oid::regprocedure FROM pg_proc WHERE pronamespace = 'notifier'::regnamespace"
             " AND NOT coalesce(proconfig, '{}') @> ARRAY['search_path=pg_catalog, pg_temp']"
-            " AND prosqlbody IS NULL"  # such a body was read when it was made
+            " AND prosqlbody IS NULL"  # such a body was parsed when it was created
         )
         == []
     )
 
 
-async def test_a_replica_role_fires_nothing(
+async def test_session_replication_role_replica_captures_nothing(
     database: Database, company: str, relay: Relayed
 ) -> None:
     await database.execute("SET session_replication_role = replica")
     await new_event(database, company, "replicated")
     await database.execute("RESET session_replication_role")
     await new_event(database, company, "written")
-    assert [m["Data"]["Title"] for m in await relay.heard(company)] == ["written"]
+    assert [m["Data"]["Title"] for m in await relay.messages_of(company)] == ["written"]
 
 
 @pytest.mark.parametrize("isolation", ["read_committed", "repeatable_read", "serializable"])
-async def test_every_isolation_level_is_heard(
+async def test_every_isolation_level_is_captured(
     isolation: str, app: Connection, company: str, relay: Relayed
 ) -> None:
-    async with app.transaction(isolation=isolation):  # type: ignore[arg-type]  # its words
+    async with app.transaction(isolation=isolation):  # type: ignore[arg-type]  # a str
         await new_event(app, company)
-    assert types(await relay.heard(company)) == ["EventCreated"]
+    assert types(await relay.messages_of(company)) == ["EventCreated"]
 
 
-async def test_serializable_writers_of_different_companies_do_not_hurt_each_other(
+async def test_serializable_writers_of_different_companies_do_not_conflict(
     database: Database, relay: Relayed
 ) -> None:
     one, two = await database.connect(app=True), await database.connect(app=True)
@@ -601,16 +615,16 @@ async def test_serializable_writers_of_different_companies_do_not_hurt_each_othe
         await new_event(two, second)
         await one.execute("UPDATE events SET title = 'x' WHERE company_id = $1", first)
         await two.execute("UPDATE events SET title = 'x' WHERE company_id = $1", second)
-    assert types(await relay.heard(first)) == ["EventCreated"]
-    assert types(await relay.heard(second)) == ["EventCreated"]
+    assert types(await relay.messages_of(first)) == ["EventCreated"]
+    assert types(await relay.messages_of(second)) == ["EventCreated"]
 
 
-async def test_a_read_only_transaction_is_left_alone(app: Connection, company: str) -> None:
+async def test_a_read_only_transaction_is_not_affected(app: Connection, company: str) -> None:
     async with app.transaction(readonly=True):
         assert await app.fetchval("SELECT count(*) FROM events") == 0
 
 
-async def test_time_is_said_in_utc_whatever_the_writers_zone_is(
+async def test_timestamps_are_in_utc_whatever_the_writers_time_zone(
     app: Connection, company: str, relay: Relayed
 ) -> None:
     await app.execute("SET timezone = 'America/St_Johns'; SET datestyle = 'SQL, DMY'")
@@ -619,13 +633,13 @@ async def test_time_is_said_in_utc_whatever_the_writers_zone_is(
         " VALUES ($1, 'Tea', '2026-06-01 12:00+02', 'infinity')",
         company,
     )
-    (message,) = await relay.heard(company)
+    (message,) = await relay.messages_of(company)
     assert message["Data"]["StartsAt"] == "2026-06-01T10:00:00+00:00"
     assert message["Data"]["EndsAt"] == "infinity"
     assert message["At"].endswith("+00:00")
 
 
-async def test_writes_succeed_while_nobody_relays(
+async def test_writes_succeed_without_a_relay(
     database: Database, app: Connection, company: str
 ) -> None:
     event = await new_event(app, company)
@@ -634,4 +648,4 @@ async def test_writes_succeed_while_nobody_relays(
     await relay.start()
     await relay.settled()
     await relay.stop()
-    assert types(await heard(database, company)) == ["EventCreated", "EventUpdated"]
+    assert types(await messages_of(database, company)) == ["EventCreated", "EventUpdated"]

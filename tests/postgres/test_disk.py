@@ -1,4 +1,4 @@
-"""The disk stays bounded whether or not anybody drains, and nobody is deceived about it."""
+"""The log stays within its limit on disk, with or without a relay, and clients learn what was dropped."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ from notifier.database.schema import migrate
 from notifier.relay import maintenance
 from notifier.relay.disk import REOPENING
 from tests.databases import Connection, Database
-from tests.postgres.relays import Relayed, Said, heard, new_company, new_event, place, types
+from tests.postgres.relays import (
+    Json,
+    Relayed,
+    log_head,
+    messages_of,
+    new_company,
+    new_event,
+    types,
+)
 from tests.waiting import until
 
 MIB = 1024 * 1024
@@ -22,14 +30,14 @@ FULL = 1 << 62
 
 @pytest.fixture
 async def small(database: Database, monkeypatch: pytest.MonkeyPatch) -> Database:
-    """A database whose log is small; its relay does its chores at every turn."""
+    """A database with a small log, whose relay does its maintenance after each read."""
     await migrate(database.dsn, max_log_bytes=LIMIT)
     monkeypatch.setattr(maintenance, "AWAKE_SECONDS", 0.0)
     return database
 
 
 async def fill(database: Database, app: Connection, company: str) -> None:
-    """Writes until capture stores no more; the writes themselves all succeed."""
+    """Writes until capture stops storing; every write succeeds."""
     event = await new_event(app, company)
     for _ in range(5):
         await app.execute(
@@ -65,7 +73,7 @@ async def sizes(database: Database) -> tuple[int, int]:
 # --- overflow
 
 
-async def test_with_nobody_to_drain_writes_go_on_and_the_disk_stays_bounded(
+async def test_without_a_relay_writes_succeed_and_the_disk_stays_bounded(
     small: Database, app: Connection
 ) -> None:
     company = await new_company(app)
@@ -77,7 +85,7 @@ async def test_with_nobody_to_drain_writes_go_on_and_the_disk_stays_bounded(
     assert await log_bytes(small) == full
 
 
-async def test_after_an_overflow_everybody_is_told_and_all_is_well_again(
+async def test_after_an_overflow_every_company_gets_a_resync_and_messages_again(
     small: Database, app: Connection
 ) -> None:
     company = await new_company(app)
@@ -86,25 +94,25 @@ async def test_after_an_overflow_everybody_is_told_and_all_is_well_again(
     await new_event(app, company)
     await relay.settled()
     await relay.stop()
-    before, _ = await place(small)
+    before, _ = await log_head(small)
     await fill(small, app, company)
     await relay.start()
 
     async def begun() -> bool:
-        return (await place(small))[0] != before
+        return (await log_head(small))[0] != before
 
     await until(begun)
-    await new_event(app, company, "heard again")
-    first, *_, last = await relay.heard(company)
+    await new_event(app, company, "after the overflow")
+    first, *_, last = await relay.messages_of(company)
     assert first["Type"] == "Resync"
     assert first["Data"]["Reason"] == "overflow"
-    assert first["Data"]["Epoch"] == (await place(small))[0]
-    assert last["Data"]["Title"] == "heard again"
+    assert first["Data"]["Epoch"] == (await log_head(small))[0]
+    assert last["Data"]["Title"] == "after the overflow"
     await relay.stop()
     assert sum(await sizes(small)) < MIB
 
 
-async def test_what_a_transaction_in_flight_dropped_is_told_when_it_commits(
+async def test_a_commit_of_a_transaction_that_dropped_changes_is_followed_by_a_resync(
     small: Database, app: Connection
 ) -> None:
     company = await new_company(app)
@@ -114,7 +122,7 @@ async def test_what_a_transaction_in_flight_dropped_is_told_when_it_commits(
     await new_event(app, company)
     await relay.settled()
     await relay.stop()
-    before, _ = await place(small)
+    before, _ = await log_head(small)
     await overflow(small)
     transaction = late.transaction()
     await transaction.start()
@@ -122,28 +130,28 @@ async def test_what_a_transaction_in_flight_dropped_is_told_when_it_commits(
     await relay.start()
 
     async def begun() -> bool:
-        return (await place(small))[0] != before and not await small.fetchval(
+        return (await log_head(small))[0] != before and not await small.fetchval(
             "SELECT last_value >= $1 FROM notifier.change_ids", FULL
         )
 
     await until(begun)
     await new_event(app, company, "between")
     await relay.settled()
-    told = types(await heard(small, company)).count("Resync")
+    before_commit = types(await messages_of(small, company)).count("Resync")
     await transaction.commit()
 
-    async def told_again() -> bool:
-        return types(await heard(small, company)).count("Resync") > told
+    async def resynced() -> bool:
+        return types(await messages_of(small, company)).count("Resync") > before_commit
 
-    await until(told_again)
+    await until(resynced)
     await relay.stop()
-    messages = await heard(small, company)
+    messages = await messages_of(small, company)
     assert messages[-1]["Type"] == "Resync"
     assert messages[-1]["Data"]["Reason"] == "overflow"
     assert await small.fetchval("SELECT unsettled FROM notifier.log") is None
 
 
-async def test_an_overflow_that_a_relay_did_not_finish_is_finished_by_the_next(
+async def test_a_recovery_from_overflow_that_a_relay_did_not_finish_is_finished_by_the_next(
     small: Database, app: Connection
 ) -> None:
     company = await new_company(app)
@@ -152,9 +160,9 @@ async def test_an_overflow_that_a_relay_did_not_finish_is_finished_by_the_next(
     await new_event(app, company)
     await relay.settled()
     await relay.stop()
-    before, _ = await place(small)
+    before, _ = await log_head(small)
     await overflow(small)
-    # It died when capture stored again already, but nobody had been told yet.
+    # It died after capture was reopened and before the new epoch.
     await small.execute("UPDATE notifier.log SET unsettled = $1::bigint::text::xid8", REOPENING)
     await small.execute(
         f"SELECT setval('notifier.change_ids', last_value - {FULL} + 1000000)"
@@ -163,10 +171,10 @@ async def test_an_overflow_that_a_relay_did_not_finish_is_finished_by_the_next(
     await relay.start()
 
     async def begun() -> bool:
-        return (await place(small))[0] != before
+        return (await log_head(small))[0] != before
 
     await until(begun)
-    assert (await relay.heard(company))[0]["Data"]["Reason"] == "overflow"
+    assert (await relay.messages_of(company))[0]["Data"]["Reason"] == "overflow"
     await relay.stop()
 
 
@@ -178,13 +186,13 @@ async def test_ids_go_on_growing_after_an_overflow(small: Database, app: Connect
     await transaction.start()
     await writer.execute("UPDATE events SET title = '1' WHERE id = $1", event)
     before = await small.fetchval("SELECT last_value FROM notifier.change_ids")
-    epoch, _ = await place(small)
+    epoch, _ = await log_head(small)
     await overflow(small)
     relay = Relayed(small)
     await relay.start()
 
     async def begun() -> bool:
-        return (await place(small))[0] != epoch
+        return (await log_head(small))[0] != epoch
 
     await until(begun)
     assert await small.fetchval("SELECT last_value FROM notifier.change_ids") > before
@@ -192,17 +200,17 @@ async def test_ids_go_on_growing_after_an_overflow(small: Database, app: Connect
     await transaction.commit()
     (message,) = [
         message
-        for message in await relay.heard(company)
+        for message in await relay.messages_of(company)
         if message.get("Data", {}).get("EventId") == event
     ]
     assert message["Data"]["Title"] == "2"
     await relay.stop()
 
 
-async def test_a_writer_who_was_slow_to_find_the_log_full_puts_no_id_back(
+async def test_a_writer_that_is_slow_to_find_the_log_full_resets_no_id(
     database: Database, app: Connection, company: str
 ) -> None:
-    """Meanwhile others took ids, and the relay turned to the other table."""
+    """Meanwhile others took ids, and the relay rotated to the other table."""
     await database.execute("UPDATE notifier.configuration SET max_log_bytes = 0")
     watcher, holder = await database.connect(), await database.connect()
     async with holder.transaction():
@@ -219,7 +227,7 @@ async def test_a_writer_who_was_slow_to_find_the_log_full_puts_no_id_back(
     assert last >= FULL + 2**32
 
 
-async def test_a_writer_with_no_time_to_wait_for_a_lock_writes_while_a_table_is_emptied(
+async def test_a_writer_with_a_short_lock_timeout_writes_while_a_table_is_truncated(
     database: Database, app: Connection, company: str, relay: Relayed
 ) -> None:
     await app.execute("SET lock_timeout = 1")
@@ -227,10 +235,10 @@ async def test_a_writer_with_no_time_to_wait_for_a_lock_writes_while_a_table_is_
     async with holder.transaction():
         await holder.execute("LOCK TABLE notifier.changes_1")
         await new_event(app, company, "x" * 3_000_000)
-    assert types(await relay.heard(company)) == ["EventCreated"]
+    assert types(await relay.messages_of(company)) == ["EventCreated"]
 
 
-async def test_an_epoch_begins_although_somebody_reads_the_old_messages(
+async def test_an_epoch_begins_although_old_messages_are_being_read(
     small: Database, app: Connection
 ) -> None:
     company = await new_company(app)
@@ -241,22 +249,22 @@ async def test_an_epoch_begins_although_somebody_reads_the_old_messages(
     backup = await small.connect()
     async with backup.transaction(isolation="repeatable_read"):
         await backup.execute("SELECT count(*) FROM notifier.messages")
-        before, _ = await place(small)
+        before, _ = await log_head(small)
         await overflow(small)
 
         async def begun() -> bool:
-            return (await place(small))[0] != before
+            return (await log_head(small))[0] != before
 
         await until(begun)
         await new_event(app, company)
-        assert types(await relay.heard(company)) == ["Resync", "EventCreated"]
+        assert types(await relay.messages_of(company)) == ["Resync", "EventCreated"]
     await relay.stop()
 
 
-# --- the tables of changes take turns
+# --- the tables of changes rotate
 
 
-async def test_changes_are_emptied_by_turns_under_load_and_none_is_lost(
+async def test_change_tables_rotate_under_load_and_no_change_is_lost(
     small: Database, app: Connection
 ) -> None:
     company = await new_company(app)
@@ -278,12 +286,12 @@ async def test_changes_are_emptied_by_turns_under_load_and_none_is_lost(
     users = {m["Data"]["UserId"] for _, m in decoded(relay) if m["Type"] == "EmployeeAdded"}
     assert len(users) == 6_000
     assert sum(await sizes(small)) < LIMIT
-    epochs = {epoch for epoch, _ in relay.delivered}
+    epochs = {epoch for epoch, _ in relay.published}
     assert len(epochs) == 1
     await relay.stop()
 
 
-async def test_a_table_that_a_long_transaction_has_written_to_is_not_emptied_before_its_end(
+async def test_a_table_that_a_long_transaction_has_written_to_is_not_truncated_before_its_end(
     small: Database, app: Connection
 ) -> None:
     company = await new_company(app)
@@ -307,25 +315,25 @@ async def test_a_table_that_a_long_transaction_has_written_to_is_not_emptied_bef
     await load(10)
     await transaction.commit()
     assert "late" in [m["Data"].get("Title") for _, m in decoded(relay)] or "late" in [
-        m["Data"].get("Title") for m in await relay.heard(company)
+        m["Data"].get("Title") for m in await relay.messages_of(company)
     ]
 
-    async def turned() -> bool:
+    async def rotated() -> bool:
         await load(5)
         return bool(await small.fetchval("SELECT last_value >> 32 > 1 FROM notifier.change_ids"))
 
-    await until(turned)
+    await until(rotated)
     await relay.stop()
 
 
-def decoded(relay: Relayed) -> list[tuple[str, Said]]:
-    return [(epoch, json.loads(message.body)) for epoch, message in relay.delivered]
+def decoded(relay: Relayed) -> list[tuple[str, Json]]:
+    return [(epoch, json.loads(message.body)) for epoch, message in relay.published]
 
 
-# --- messages leave by retention and by bytes
+# --- messages are pruned by age and by size
 
 
-async def test_old_messages_go_and_positions_stay(
+async def test_old_messages_are_pruned_and_positions_stay(
     database: Database, app: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(maintenance, "AWAKE_SECONDS", 0.0)
@@ -338,19 +346,19 @@ async def test_old_messages_go_and_positions_stay(
     async def gone() -> bool:
         await new_event(app, busy)
         await relay.settled()
-        return await heard(database, company) == []
+        return await messages_of(database, company) == []
 
     await until(gone)
     await relay.stop()
     relay = Relayed(database)
     await relay.start()
     await new_event(app, company, "5")
-    (message,) = await relay.heard(company)
+    (message,) = await relay.messages_of(company)
     assert message["Position"] == 6
     await relay.stop()
 
 
-async def test_messages_keep_to_their_share_of_the_disk_and_positions_stay_dense(
+async def test_messages_stay_within_their_share_of_the_disk_and_positions_stay_dense(
     small: Database, app: Connection
 ) -> None:
     company = await new_company(app)
@@ -363,18 +371,18 @@ async def test_messages_keep_to_their_share_of_the_disk_and_positions_stay_dense
             company,
         )
         await relay.settled()
-    messages = await relay.heard(company)  # which looks for holes
+    messages = await relay.messages_of(company)  # checks that there is no gap
     assert messages[0]["Position"] > 1
     assert messages[-1]["Position"] == 4_000
     assert await log_bytes(small) < LIMIT + MIB
     await relay.stop()
     await relay.start()
     await new_event(app, company)
-    assert (await relay.heard(company))[-1]["Position"] == 4_001
+    assert (await relay.messages_of(company))[-1]["Position"] == 4_001
     await relay.stop()
 
 
-async def test_a_reader_of_old_messages_delays_their_end_but_not_the_relay(
+async def test_a_reader_of_old_messages_delays_pruning_but_not_the_relay(
     small: Database, app: Connection
 ) -> None:
     await migrate(small.dsn, max_log_bytes=4 * LIMIT)
@@ -393,11 +401,11 @@ async def test_a_reader_of_old_messages_delays_their_end_but_not_the_relay(
                 company,
             )
             await relay.settled()
-    assert len(await relay.heard(company)) == 1_501
+    assert len(await relay.messages_of(company)) == 1_501
     await relay.stop()
 
 
-async def test_writers_do_not_wait_while_a_table_is_emptied(
+async def test_writers_do_not_wait_while_a_table_is_truncated(
     small: Database, app: Connection
 ) -> None:
     await migrate(small.dsn, max_log_bytes=4 * LIMIT)
@@ -425,15 +433,15 @@ async def test_writers_do_not_wait_while_a_table_is_emptied(
     await relay.stop()
 
 
-async def test_what_waits_in_a_full_log_is_not_said_before_the_new_epoch(
+async def test_unread_changes_of_a_full_log_are_not_sent_before_the_new_epoch(
     small: Database, app: Connection
 ) -> None:
     company = await new_company(app)
     await fill(small, app, company)
     relay = Relayed(small)
-    before, _ = await place(small)
+    before, _ = await log_head(small)
     await relay.start()
-    await new_event(app, company, "heard again")
-    assert types(await relay.heard(company)) == ["EventCreated"]
-    assert before not in {epoch for epoch, _ in relay.delivered}
+    await new_event(app, company, "after the overflow")
+    assert types(await relay.messages_of(company)) == ["EventCreated"]
+    assert before not in {epoch for epoch, _ in relay.published}
     await relay.stop()

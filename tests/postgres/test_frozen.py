@@ -1,4 +1,4 @@
-"""A relay that freezes, wherever it is just then: the app never waits for it, and another one leads."""
+"""A relay that freezes at any point: no application waits for it, and another one leads."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from tests.waiting import until
 
 MIB = 1024 * 1024
 TAKEOVER_SECONDS = 15.0
-"""What is promised."""
+"""The promise."""
 
 
 @pytest.fixture
 async def proxy(database: Database) -> AsyncIterator[Proxy]:
-    """The way of one relay to the database."""
+    """Between one relay and the database."""
     async with Proxy(*database.address) as proxy:
         yield proxy
 
 
 @pytest.fixture
 async def frail(database: Database, proxy: Proxy) -> AsyncIterator[Relayed]:
-    """A relay that goes by the proxy; it is not started."""
+    """A relay that connects through the proxy, not started."""
     relay = Relayed(database)
     relay.url = database.through(proxy.port)
     yield relay
@@ -41,7 +41,7 @@ async def frail(database: Database, proxy: Proxy) -> AsyncIterator[Relayed]:
 
 
 async def write(app: Connection, company: str) -> None:
-    """So much that capture looks at the log's size several times."""
+    """Writes enough that capture checks the log's size several times."""
     event = await new_event(app, company)
     await app.execute(
         f"""
@@ -55,7 +55,7 @@ async def write(app: Connection, company: str) -> None:
 
 
 @pytest.mark.parametrize("answers", range(6))
-async def test_writers_never_wait_for_a_relay_that_froze_while_it_emptied_a_table(
+async def test_writers_never_wait_for_a_relay_that_froze_while_it_truncated_a_table(
     database: Database,
     app: Connection,
     frail: Relayed,
@@ -106,7 +106,7 @@ async def test_another_relay_leads_when_one_hangs_within_a_transaction(
         proxy.freeze()
         await save(store, **changes)
 
-    # A backlog of one page, which is stored in a transaction that ends with the place.
+    # A backlog of one page: its transaction ends with the checkpoint.
     monkeypatch.setattr(RelayStore, "save", freeze_and_save)
     monkeypatch.setattr(reader, "PAGE", 5)
     monkeypatch.setattr(backlog, "PAGE", 5)
@@ -121,7 +121,7 @@ async def test_another_relay_leads_when_one_hangs_within_a_transaction(
     starting = asyncio.create_task(other.start())
     async with asyncio.timeout(TAKEOVER_SECONDS):
         await starting
-    titles = [m["Data"]["Title"] for m in await other.heard(company)]
+    titles = [m["Data"]["Title"] for m in await other.messages_of(company)]
     assert titles == [str(number) for number in range(10)]
     await other.stop()
 
@@ -151,14 +151,14 @@ async def test_another_relay_leads_when_the_network_goes_while_one_waits_for_a_l
         starting = asyncio.create_task(other.start())
         async with asyncio.timeout(TAKEOVER_SECONDS):
             await starting
-    assert types(await other.heard(company)) == ["EventCreated"]
+    assert types(await other.messages_of(company)) == ["EventCreated"]
     await other.stop()
 
 
-async def test_a_relay_whose_backend_is_ended_notices_at_once(
+async def test_a_relay_notices_at_once_that_its_backend_was_terminated(
     database: Database, relay: Relayed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("notifier.relay.relay.LOOK_SECONDS", 600.0)  # nobody asks
+    monkeypatch.setattr("notifier.relay.relay.LOOK_SECONDS", 600.0)  # no heartbeat
     for name in ("notifier relay", "notifier relay reader"):
         await relay.stop()
         await relay.start()

@@ -93,7 +93,7 @@ async def test_down_and_up_again_is_as_before(database: Database, app: Connectio
     relay = Relayed(database)
     await relay.start()
     await new_event(app, company)
-    assert types(await relay.heard(company)) == ["EventCreated"]
+    assert types(await relay.messages_of(company)) == ["EventCreated"]
     await relay.stop()
 
 
@@ -244,7 +244,7 @@ async def test_an_app_goes_on_while_an_older_log_is_migrated_and_nothing_is_lost
     await amid_writers(database, company, lambda: migrate(database.dsn))
     relay = Relayed(database)
     await relay.start()
-    heard = await relay.heard(company)
+    heard = await relay.messages_of(company)
     await relay.stop()
     assert types(heard) == ["EventCreated"] * await database.fetchval("SELECT count(*) FROM events")
 
@@ -330,7 +330,7 @@ async def test_strange_names_are_watched(database: Database, app: Connection) ->
     relay = Relayed(database)
     await relay.start()
     await app.execute(f"INSERT INTO {table} VALUES (1, 'c', 'hush', 'u')")
-    (message,) = await relay.heard("c")
+    (message,) = await relay.messages_of("c")
     assert message["Data"] == {"OddId": 1, "CompanyId": "c", "User": "u"}
     await relay.stop()
     await uninstall(database.dsn)
@@ -369,7 +369,7 @@ async def test_a_granted_role_can_relay_and_nothing_more(
     company = await new_company(app)
     await new_event(app, company)
     await app.execute("TRUNCATE events")
-    assert types(await relay.heard(company)) == ["EventCreated", "Resync"]
+    assert types(await relay.messages_of(company)) == ["EventCreated", "Resync"]
     connection = await asyncpg.connect(serving)
     try:
         for statement in (
@@ -411,7 +411,7 @@ async def test_a_granted_role_can_do_every_chore(
     await database.execute("UPDATE notifier.log SET system = 'another/00000001'")
     await relay.stop()
     await relay.start()
-    assert types(await relay.heard(company))[:1] in ([], ["Resync"])
+    assert types(await relay.messages_of(company))[:1] in ([], ["Resync"])
     await relay.stop()
 
 
@@ -437,7 +437,7 @@ async def test_an_owner_who_is_no_superuser_can_migrate_and_relay(
         await relay.start()
         company = await new_company(empty)
         await new_event(empty, company)
-        assert types(await relay.heard(company)) == ["EventCreated"]
+        assert types(await relay.messages_of(company)) == ["EventCreated"]
         await relay.stop()
         await uninstall(url)
     finally:

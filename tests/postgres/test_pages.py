@@ -16,7 +16,7 @@ from notifier.delivery.postgres import PostgresStream
 from notifier.health import Health
 from notifier.messages import Message
 from tests.databases import Connection, Database
-from tests.postgres.relays import place
+from tests.postgres.relays import log_head
 
 MIB = 1024 * 1024
 
@@ -57,7 +57,7 @@ async def test_whoever_resumes_is_read_a_page_of_bounded_weight_at_a_time(
 ) -> None:
     history = History(query)
     await database.execute(STORE)
-    epoch, _ = await place(database)
+    epoch, _ = await log_head(database)
     positions: list[int] = []
     while page := await history.page("c", len(positions), epoch):
         assert sum(len(message.body) for message in page) < 1.25 * MIB
@@ -94,7 +94,7 @@ async def test_a_message_heavier_than_a_page_is_a_page(
     monkeypatch.setattr(histories, "RECENT_BYTES", 1000)
     await stream._catch_up(connection)
     await database.execute(STORE)
-    epoch, _ = await place(database)
+    epoch, _ = await log_head(database)
     assert [message.position for message in await History(query).page("c", 3, epoch)] == [4]
     delivered: list[list[Message]] = []
     monkeypatch.setattr(hub, "deliver", delivered.append)

@@ -1,4 +1,4 @@
-"""From changes to messages: who relays, in which order, how much at once, and what is kept."""
+"""From changes to messages: the doorbell, order, leadership, backlogs and epochs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from notifier.database.schema import migrate
 from notifier.relay.doorbell import Doorbell
 from notifier.settings import CALENDAR, Watch
 from tests.databases import Connection, Database
-from tests.postgres.relays import Relayed, heard, new_company, new_event, place, types
+from tests.postgres.relays import Relayed, log_head, messages_of, new_company, new_event, types
 from tests.waiting import until
 
 Make = Callable[..., Relayed]
@@ -20,7 +20,7 @@ Make = Callable[..., Relayed]
 
 @pytest.fixture
 async def make_relay(database: Database) -> AsyncIterator[Make]:
-    """Relays with settings of their own; they are not started."""
+    """Makes relays with settings of their own, not started."""
     made: list[Relayed] = []
 
     def make(**settings: object) -> Relayed:
@@ -64,16 +64,16 @@ async def test_a_sleeping_relay_is_woken_by_the_first_write(
     await new_event(app, company)
     async with asyncio.timeout(10):
         await rung.wait()
-    assert types(await relay.heard(company)) == ["EventCreated"]
+    assert types(await relay.messages_of(company)) == ["EventCreated"]
 
 
-async def test_nobody_rings_while_the_relay_is_awake(
+async def test_no_writer_rings_while_the_relay_is_awake(
     database: Database, app: Connection, company: str, relay: Relayed
 ) -> None:
-    rings: list[tuple[object, object]] = []  # who rang, and with which words
+    rings: list[tuple[object, object]] = []  # pid and payload
 
-    def heard(_: object, pid: object, __: object, words: object) -> None:
-        rings.append((pid, words))
+    def record(_: object, pid: object, __: object, payload: object) -> None:
+        rings.append((pid, payload))
 
     listener = await database.connect()
     writer = await database.connect(app=True)
@@ -81,7 +81,7 @@ async def test_nobody_rings_while_the_relay_is_awake(
     async with writer.transaction():
 
         async def keeps_it_awake() -> object:
-            """In flight, a transaction that found the relay awake does not let it sleep."""
+            """An open transaction that found the relay awake keeps it awake."""
             await database.execute("SELECT pg_notify('notifier_changes', '')")
             await new_event(writer, company)
             return await database.fetchval(
@@ -91,22 +91,22 @@ async def test_nobody_rings_while_the_relay_is_awake(
             )
 
         await until(keeps_it_awake)
-        await listener.add_listener("notifier_changes", heard)
+        await listener.add_listener("notifier_changes", record)
         for _ in range(20):
             await new_event(app, company)
-        assert len(await relay.heard(company)) == 20
-        # Notifications come in order: with this one all earlier ones are here.
+        assert len(await relay.messages_of(company)) == 20
+        # Notifications arrive in order: after this one, all earlier ones are here.
         await database.execute("SELECT pg_notify('notifier_changes', 'end')")
 
         async def ended() -> bool:
             await listener.execute("SELECT 1")
-            return any(words == "end" for _, words in rings)
+            return any(payload == "end" for _, payload in rings)
 
         await until(ended)
         assert app.get_server_pid() not in [pid for pid, _ in rings]
 
 
-async def test_a_write_just_before_it_falls_asleep_is_found_before_it_does(
+async def test_a_write_just_before_the_relay_falls_asleep_is_found_before_it_sleeps(
     database: Database,
     app: Connection,
     company: str,
@@ -118,7 +118,7 @@ async def test_a_write_just_before_it_falls_asleep_is_found_before_it_does(
     found: list[bool] = []
 
     async def arm_late(doorbell: Doorbell) -> bool:
-        if not found:  # awake it is, so this rings nothing
+        if not found:  # the relay is awake, so this write does not ring
             found.append(True)
             await new_event(app, company)
         return await arm(doorbell)
@@ -127,13 +127,13 @@ async def test_a_write_just_before_it_falls_asleep_is_found_before_it_does(
     relay = make_relay()
     await relay.start()
 
-    async def said() -> bool:
-        return types(await heard(database, company)) == ["EventCreated"]
+    async def stored() -> bool:
+        return types(await messages_of(database, company)) == ["EventCreated"]
 
-    await until(said)
+    await until(stored)
 
 
-async def test_without_a_doorbell_it_looks_by_itself_and_nobody_rings(
+async def test_without_a_doorbell_the_relay_polls_and_no_writer_rings(
     database: Database, app: Connection, company: str, make_relay: Make
 ) -> None:
     rings: list[object] = []
@@ -142,7 +142,7 @@ async def test_without_a_doorbell_it_looks_by_itself_and_nobody_rings(
     relay = make_relay(doorbell=False)
     await relay.start()
     await new_event(app, company)
-    assert types(await relay.heard(company)) == ["EventCreated"]
+    assert types(await relay.messages_of(company)) == ["EventCreated"]
     await listener.execute("SELECT 1")
     assert rings == []
 
@@ -154,13 +154,13 @@ async def test_b16_a_forged_ring_is_only_a_hint(
         await app.execute("SELECT pg_notify('notifier_changes', $1)", payload)
         await app.execute("SELECT pg_notify('notifier_messages', $1)", payload)
     await new_event(app, company)
-    assert types(await relay.heard(company)) == ["EventCreated"]
+    assert types(await relay.messages_of(company)) == ["EventCreated"]
 
 
 # --- order
 
 
-async def test_b2_a_late_commit_is_no_hole(
+async def test_b2_a_late_commit_leaves_no_gap(
     database: Database, app: Connection, company: str, relay: Relayed
 ) -> None:
     late = await database.connect(app=True)
@@ -168,15 +168,15 @@ async def test_b2_a_late_commit_is_no_hole(
     await transaction.start()
     await new_event(late, company, "first written")
     await new_event(app, company, "first committed")
-    assert [m["Data"]["Title"] for m in await relay.heard(company)] == ["first committed"]
+    assert [m["Data"]["Title"] for m in await relay.messages_of(company)] == ["first committed"]
     await transaction.commit()
-    assert [m["Data"]["Title"] for m in await relay.heard(company)] == [
+    assert [m["Data"]["Title"] for m in await relay.messages_of(company)] == [
         "first committed",
         "first written",
     ]
 
 
-async def test_a26_a_long_transaction_is_nobodys_delay(
+async def test_a26_a_long_transaction_delays_no_other(
     database: Database, app: Connection, company: str, relay: Relayed
 ) -> None:
     long = await database.connect()
@@ -184,7 +184,7 @@ async def test_a26_a_long_transaction_is_nobodys_delay(
         await long.execute("INSERT INTO companies (name) VALUES ('long')")
         for number in range(20):
             await new_event(app, company, str(number))
-        assert len(await relay.heard(company)) == 20
+        assert len(await relay.messages_of(company)) == 20
 
 
 @pytest.mark.parametrize("at_once", [True, False], ids=["in one batch", "one by one"])
@@ -216,12 +216,14 @@ async def test_two_changes_of_one_row_never_swap(
     if at_once:
         await relay.start()
     titles = [
-        m["Data"]["Title"] for m in await relay.heard(company) if m["Data"]["EventId"] == event
+        m["Data"]["Title"]
+        for m in await relay.messages_of(company)
+        if m["Data"]["EventId"] == event
     ]
     assert titles == ["0", "1", "12"]
 
 
-async def test_what_is_delivered_is_what_is_stored(
+async def test_published_messages_are_the_stored_ones(
     database: Database, app: Connection, company: str, relay: Relayed
 ) -> None:
     other = await new_company(app, "Bolt")
@@ -231,17 +233,17 @@ async def test_what_is_delivered_is_what_is_stored(
     rows = await database.fetch(
         "SELECT seq, company, position, body FROM notifier.messages ORDER BY seq"
     )
-    epoch, seq = await place(database)
-    assert [(e, m.seq, m.company, m.position, m.body.decode()) for e, m in relay.delivered] == [
+    epoch, seq = await log_head(database)
+    assert [(e, m.seq, m.company, m.position, m.body.decode()) for e, m in relay.published] == [
         (epoch, *row) for row in rows
     ]
     assert [row["seq"] for row in rows] == list(range(1, seq + 1))
 
 
-# --- one relay, and the next
+# --- leadership
 
 
-async def test_there_is_one_relay_and_the_next_goes_on_where_it_stopped(
+async def test_one_node_relays_and_the_next_continues_where_it_stopped(
     app: Connection, company: str, make_relay: Make
 ) -> None:
     first, second = make_relay(), make_relay()
@@ -253,11 +255,11 @@ async def test_there_is_one_relay_and_the_next_goes_on_where_it_stopped(
     await first.stop()
     await new_event(app, company, "2")
     await taking_over
-    assert [m["Data"]["Title"] for m in await second.heard(company)] == ["1", "2"]
+    assert [m["Data"]["Title"] for m in await second.messages_of(company)] == ["1", "2"]
 
 
 @pytest.mark.parametrize("victim", ["notifier relay", "notifier relay reader"])
-async def test_a_relay_whose_connection_dies_goes_on(
+async def test_a_relay_continues_after_its_connection_is_lost(
     victim: str, database: Database, app: Connection, company: str, relay: Relayed
 ) -> None:
     for number in range(30):
@@ -268,30 +270,30 @@ async def test_a_relay_whose_connection_dies_goes_on(
                 " WHERE application_name = $1 AND datname = current_database()",
                 victim,
             )
-    titles = [m["Data"]["Title"] for m in await relay.heard(company)]
+    titles = [m["Data"]["Title"] for m in await relay.messages_of(company)]
     assert titles == [str(number) for number in range(30)]
 
 
-async def test_a_table_watched_while_it_relays_is_heard_at_once(
+async def test_a_table_that_becomes_watched_is_relayed_at_once(
     database: Database, app: Connection, relay: Relayed
 ) -> None:
     await database.execute("CREATE TABLE docs (id int, company_id text); GRANT ALL ON docs TO app")
     await migrate(database.dsn, watches=[*CALENDAR, Watch(table="docs", entity="Doc")])
     await app.execute("INSERT INTO docs VALUES (1, 'c')")
-    assert types(await relay.heard("c")) == ["DocCreated"]
+    assert types(await relay.messages_of("c")) == ["DocCreated"]
 
 
-async def test_a_table_watched_no_longer_is_silent(
+async def test_a_table_that_is_no_longer_watched_sends_nothing(
     database: Database, app: Connection, company: str, relay: Relayed
 ) -> None:
     await new_event(app, company)
     await migrate(database.dsn, watches=[watch for watch in CALENDAR if watch.entity != "Event"])
     await new_event(app, company)
     await app.execute("UPDATE companies SET name = 'x' WHERE id = $1", company)
-    assert types(await relay.heard(company)) == ["EventCreated", "CompanyUpdated"]
+    assert types(await relay.messages_of(company)) == ["EventCreated", "CompanyUpdated"]
 
 
-# --- much at once
+# --- backlogs
 
 
 async def test_a_backlog_is_read_in_pages_and_nothing_is_missing(
@@ -304,11 +306,11 @@ async def test_a_backlog_is_read_in_pages_and_nothing_is_missing(
     relay = make_relay()
     await relay.start()
     for company in companies:
-        users = [m["Data"]["UserId"] for m in await relay.heard(company)]
+        users = [m["Data"]["UserId"] for m in await relay.messages_of(company)]
         assert users == [f"u{n}" for n in range(2_400)]
 
 
-async def test_a_relay_killed_in_the_middle_of_a_backlog_is_continued_exactly(
+async def test_a_backlog_of_a_killed_relay_is_continued_exactly(
     database: Database, app: Connection, make_relay: Make
 ) -> None:
     companies = [await new_company(app) for _ in range(5)]
@@ -318,16 +320,16 @@ async def test_a_relay_killed_in_the_middle_of_a_backlog_is_continued_exactly(
     kills = 0
 
     async def over() -> bool:
-        """The backlog has been read; every page of it may have been before, when a relay dies in between."""
+        """Whether the backlog was read to its end, which may come after its last page."""
         return bool(await database.fetchval("SELECT seq > 0 AND target IS NULL FROM notifier.log"))
 
     while True:
-        before = (await place(database))[1]
+        before = (await log_head(database))[1]
         relay = make_relay()
         await relay.start()
 
         async def moves(before: int = before) -> bool:
-            return await over() or (await place(database))[1] > before
+            return await over() or (await log_head(database))[1] > before
 
         await until(moves, every=0)
         await relay.stop()
@@ -338,7 +340,7 @@ async def test_a_relay_killed_in_the_middle_of_a_backlog_is_continued_exactly(
     relay = make_relay()
     await relay.start()
     for company in companies:
-        users = [m["Data"]["UserId"] for m in await relay.heard(company)]
+        users = [m["Data"]["UserId"] for m in await relay.messages_of(company)]
         assert users == [f"u{n}" for n in range(4_000)]
 
 
@@ -351,15 +353,15 @@ async def test_b3_more_than_the_limit_for_one_company_is_one_resync(
         await add_employees(app, company, rows)
         await add_employees(app, other, 10)
     await new_event(app, company)
-    resync, event = await relay.heard(company)
+    resync, event = await relay.messages_of(company)
     assert types([resync, event]) == ["Resync", "EventCreated"]
     assert resync["Data"]["Reason"] == "bulk"
     assert resync["Data"]["CompanyId"] == company
     assert [resync["Position"], event["Position"]] == [1, 2]
-    assert types(await relay.heard(other)) == ["EmployeeAdded"] * 10
+    assert types(await relay.messages_of(other)) == ["EmployeeAdded"] * 10
 
 
-async def test_a_large_transaction_of_many_companies_is_heard_message_by_message(
+async def test_a_large_transaction_of_many_companies_is_sent_message_by_message(
     database: Database, app: Connection, relay: Relayed
 ) -> None:
     companies = [
@@ -378,17 +380,17 @@ async def test_a_large_transaction_of_many_companies_is_heard_message_by_message
             await new_company(app, "gone") if not companies else companies[0],
         )
     for company in companies:
-        messages = await relay.heard(company)
+        messages = await relay.messages_of(company)
         assert types(messages) == ["EmployeeAdded"] * 500
         assert [m["Data"]["UserId"] for m in messages] == [f"u{n}" for n in range(1, 501)]
         assert messages[6]["Data"]["Name"] == "Bob"
     await app.execute("DELETE FROM companies WHERE id = ANY ($1::uuid[])", companies)
     for company in companies:
-        after = (await relay.heard(company))[500:]
+        after = (await relay.messages_of(company))[500:]
         assert Counter(types(after)) == {"EmployeeRemoved": 500, "CompanyDeleted": 1}
 
 
-async def test_b8_a_large_move_tells_each_company_its_side(
+async def test_b8_a_large_move_sends_each_company_its_side(
     app: Connection, company: str, make_relay: Make
 ) -> None:
     relay = make_relay(bulk_limit=10_000)
@@ -396,12 +398,12 @@ async def test_b8_a_large_move_tells_each_company_its_side(
     other = await new_company(app, "Bolt")
     await add_employees(app, company, 6_000)
     await app.execute("UPDATE employees SET company_id = $1", other)
-    kinds = types(await relay.heard(company))
+    kinds = types(await relay.messages_of(company))
     assert kinds == ["EmployeeAdded"] * 6_000 + ["EmployeeRemoved"] * 6_000
-    assert types(await relay.heard(other)) == ["EmployeeAdded"] * 6_000
+    assert types(await relay.messages_of(other)) == ["EmployeeAdded"] * 6_000
 
 
-async def test_a_large_transaction_with_a_truncate_tells_everybody_once(
+async def test_a_truncate_in_a_large_transaction_is_one_resync_for_every_company(
     database: Database, app: Connection, company: str, relay: Relayed
 ) -> None:
     other, silent = await new_company(app, "Bolt"), await new_company(app, "Silent")
@@ -415,25 +417,25 @@ async def test_a_large_transaction_with_a_truncate_tells_everybody_once(
         await app.execute("TRUNCATE events")
         await add_employees(app, company, 1)
         await add_employees(app, other, 1)
-    assert types(await relay.heard(silent)) == ["EventCreated", "Resync"]
-    assert types(await relay.heard(other)) in (["Resync", "EmployeeAdded"], ["EmployeeAdded"])
-    assert "EmployeeAdded" in types(await relay.heard(company))
-    assert types(await relay.heard(company)).count("EmployeeAdded") == 1
-    # Employees may be gone: whoever follows must be asked for again.
+    assert types(await relay.messages_of(silent)) == ["EventCreated", "Resync"]
+    assert types(await relay.messages_of(other)) in (["Resync", "EmployeeAdded"], ["EmployeeAdded"])
+    assert "EmployeeAdded" in types(await relay.messages_of(company))
+    assert types(await relay.messages_of(company)).count("EmployeeAdded") == 1
+    # Employees may be gone, so the access of every subscriber is re-checked.
     revokes = await database.fetchval(
         "SELECT revokes FROM notifier.messages WHERE company = $1 AND position = 2", silent
     )
     assert revokes == ["*"]
 
 
-async def test_a_truncate_is_told_also_to_companies_first_heard_of_in_the_same_batch(
+async def test_a_truncate_reaches_companies_whose_first_message_is_in_the_same_batch(
     app: Connection, company: str, make_relay: Make
 ) -> None:
     relay = make_relay()
     await new_event(app, company)
     await app.execute("TRUNCATE events")
     await relay.start()
-    assert types(await relay.heard(company)) == ["EventCreated", "Resync"]
+    assert types(await relay.messages_of(company)) == ["EventCreated", "Resync"]
 
 
 async def test_b6_a_row_updated_often_in_a_large_transaction_is_one_message(
@@ -449,7 +451,7 @@ async def test_b6_a_row_updated_often_in_a_large_transaction_is_one_message(
         END $$
         """
     )
-    _, updated = await relay.heard(company)
+    _, updated = await relay.messages_of(company)
     assert updated["Type"] == "EventUpdated"
     assert updated["Data"]["Title"] == "7000"
     assert updated["Old"] == {"Title": "Tea"}
@@ -458,7 +460,7 @@ async def test_b6_a_row_updated_often_in_a_large_transaction_is_one_message(
 # --- epochs
 
 
-async def test_a15_another_system_is_another_epoch(
+async def test_a15_another_system_begins_an_epoch(
     database: Database, app: Connection, company: str, make_relay: Make
 ) -> None:
     relay = make_relay()
@@ -466,14 +468,14 @@ async def test_a15_another_system_is_another_epoch(
     await new_event(app, company)
     await relay.settled()
     await relay.stop()
-    before, _ = await place(database)
+    before, _ = await log_head(database)
     await database.execute("UPDATE notifier.log SET system = 'another/00000001'")
     await new_event(app, company, "written before the epoch")
     relay = make_relay()
     await relay.start()
     await new_event(app, company, "after it")
-    resync, event = await relay.heard(company)
-    after, _ = await place(database)
+    resync, event = await relay.messages_of(company)
+    after, _ = await log_head(database)
     assert after != before
     assert resync["Type"] == "Resync"
     assert resync["Data"] == {"CompanyId": company, "Reason": "epoch", "Epoch": after}
@@ -481,7 +483,7 @@ async def test_a15_another_system_is_another_epoch(
     assert event["Data"]["Title"] == "after it"
 
 
-async def test_a27_a_cursor_of_the_future_is_another_epoch(
+async def test_a27_a_cursor_ahead_of_the_server_begins_an_epoch(
     database: Database, app: Connection, company: str, make_relay: Make
 ) -> None:
     relay = make_relay()
@@ -489,8 +491,8 @@ async def test_a27_a_cursor_of_the_future_is_another_epoch(
     await new_event(app, company)
     await relay.settled()
     await relay.stop()
-    before, seq = await place(database)
-    # A backup was restored: the log is from a time that this cluster has not seen yet.
+    before, seq = await log_head(database)
+    # As after the restore of a backup: the log is ahead of the cluster.
     await database.execute(
         "UPDATE notifier.log SET seq = $1, cursor ="
         " (SELECT format('%s:%s:', x, x) FROM (SELECT pg_snapshot_xmax(pg_current_snapshot())"
@@ -500,27 +502,27 @@ async def test_a27_a_cursor_of_the_future_is_another_epoch(
     relay = make_relay()
     await relay.start()
     await new_event(app, company, "after it")
-    assert types(await relay.heard(company)) == ["Resync", "EventCreated"]
-    after, newest = await place(database)
+    assert types(await relay.messages_of(company)) == ["Resync", "EventCreated"]
+    after, newest = await log_head(database)
     assert after != before
-    assert newest > seq, "no node may take the new epoch's messages for old ones"
+    assert newest > seq, "nodes would take messages of the new epoch for old ones"
 
 
-async def test_a27_a_sequence_that_begins_anew_costs_nothing(
+async def test_a27_a_restarted_sequence_loses_nothing(
     database: Database, app: Connection, company: str, relay: Relayed
 ) -> None:
     event = await new_event(app, company)
     await relay.settled()
-    before, _ = await place(database)
+    before, _ = await log_head(database)
     for number in range(3):
         await database.execute("ALTER SEQUENCE notifier.change_ids RESTART")
         await app.execute("UPDATE events SET title = $2 WHERE id = $1", event, str(number))
         await relay.settled()
-    assert [m["Data"]["Title"] for m in await relay.heard(company)] == ["Tea", "0", "1", "2"]
-    assert (await place(database))[0] == before
+    assert [m["Data"]["Title"] for m in await relay.messages_of(company)] == ["Tea", "0", "1", "2"]
+    assert (await log_head(database))[0] == before
 
 
-async def test_the_same_system_goes_on_in_its_epoch(
+async def test_the_same_system_continues_its_epoch(
     database: Database, app: Connection, company: str, make_relay: Make
 ) -> None:
     epochs = set()
@@ -530,9 +532,9 @@ async def test_the_same_system_goes_on_in_its_epoch(
         await new_event(app, company, str(number))
         await relay.settled()
         await relay.stop()
-        epochs.add((await place(database))[0])
+        epochs.add((await log_head(database))[0])
     assert len(epochs) == 1
-    assert [m["Data"]["Title"] for m in await heard(database, company)] == ["0", "1", "2"]
+    assert [m["Data"]["Title"] for m in await messages_of(database, company)] == ["0", "1", "2"]
 
 
 async def test_a_company_named_star_is_a_company(database: Database, app: Connection) -> None:
@@ -542,7 +544,7 @@ async def test_a_company_named_star_is_a_company(database: Database, app: Connec
     await relay.start()
     try:
         await app.execute("INSERT INTO docs VALUES (1, '*'), (2, 'c')")
-        assert types(await relay.heard("c")) == ["DocCreated"]
-        assert types(await relay.heard("*")) == ["DocCreated"]
+        assert types(await relay.messages_of("c")) == ["DocCreated"]
+        assert types(await relay.messages_of("*")) == ["DocCreated"]
     finally:
         await relay.stop()

@@ -100,7 +100,7 @@ async def test_a_stranger_reads_and_writes_nothing(
                 f"CREATE TRIGGER forged AFTER INSERT ON bait FOR EACH ROW"
                 f" EXECUTE FUNCTION notifier.{function}('Event', 'id', 'company_id')"
             )
-    assert await relay.heard(company) == []
+    assert await relay.messages_of(company) == []
 
 
 async def test_a_stranger_may_knock_and_listen_and_learns_no_row(
@@ -111,7 +111,7 @@ async def test_a_stranger_may_knock_and_listen_and_learns_no_row(
         await stranger.add_listener(channel, lambda *said: heard.append(str(said[3])))
         await stranger.execute("SELECT pg_notify($1, '99999999999')", channel)
     await new_event(app, company, "a secret")
-    assert types(await relay.heard(company)) == ["EventCreated"]
+    assert types(await relay.messages_of(company)) == ["EventCreated"]
     await stranger.execute("SELECT")
     assert heard
     assert all(payload == "" or payload.isdigit() for payload in heard)
@@ -140,7 +140,7 @@ async def test_b17_objects_of_the_apps_own_stand_in_for_none_of_ours(
         " VALUES ($1, 'Tea', now(), now())",
         company,
     )
-    (message,) = await relay.heard(company)
+    (message,) = await relay.messages_of(company)
     assert message["Data"]["Title"] == "Tea"
 
 
@@ -156,7 +156,7 @@ async def test_what_an_app_says_of_its_actor_is_text_and_no_more(
         async with app.transaction():
             await app.execute("SELECT set_config('notifier.actor', $1, true)", actor)
             await new_event(app, company)
-        (message,) = [m for m in await relay.heard(company) if m.get("Actor") == actor]
+        (message,) = [m for m in await relay.messages_of(company) if m.get("Actor") == actor]
         assert message["Data"]["CompanyId"] == company
 
 
@@ -166,7 +166,7 @@ async def test_an_actor_takes_no_more_than_its_share(
     async with app.transaction():
         await app.execute("SELECT set_config('notifier.actor', repeat('x', 1000000), true)")
         await new_event(app, company)
-    (message,) = await relay.heard(company)
+    (message,) = await relay.messages_of(company)
     assert message["Actor"] == "x" * 10_000
     assert message["Data"]["Title"] == "Tea"
 

@@ -1,4 +1,4 @@
-"""Many writers at once against one relay: what was committed is what is heard, once each."""
+"""Many concurrent writers and one relay: every committed change is sent exactly once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from notifier import metrics
 from notifier.database.schema import migrate
 from notifier.settings import Watch
 from tests.databases import Connection, Database
-from tests.postgres.relays import Relayed, heard, new_company
+from tests.postgres.relays import Relayed, messages_of, new_company
 from tests.waiting import until
 
 WRITERS = 8
@@ -24,11 +24,11 @@ SINGLE = 100_000
 ROWS = 12
 
 Ledger = dict[str, list[int]]
-"""Of each row the versions that were committed, in the order of its lock."""
+"""The committed versions of each row, in the order of its lock."""
 
 
 async def write(number: int, connection: Connection, rows: list[str], ledger: Ledger) -> None:
-    """Transactions of all kinds; a version is a number that grows with each write of the row."""
+    """Runs transactions of all kinds; each write of a row increments its version."""
     chance = random.Random(number)
 
     async def touch(committed: dict[str, int]) -> None:
@@ -59,7 +59,9 @@ async def write(number: int, connection: Connection, rows: list[str], ledger: Le
                 else:
                     await touch(committed)
             if chance.random() < 0.1:
-                await asyncio.sleep(chance.random() * 0.2)  # a late commit, others overtake it
+                await asyncio.sleep(
+                    chance.random() * 0.2
+                )  # commits later than others that began later
             if chance.random() < 0.2:
                 await transaction.rollback()
                 continue
@@ -74,7 +76,7 @@ async def write(number: int, connection: Connection, rows: list[str], ledger: Le
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("doorbell", [True, False], ids=["doorbell", "no doorbell"])
-async def test_what_was_committed_is_what_is_heard_once_each(
+async def test_every_committed_change_is_sent_exactly_once(
     doorbell: bool, database: Database, app: Connection
 ) -> None:
     relay = Relayed(database, doorbell=doorbell)
@@ -103,20 +105,20 @@ async def test_what_was_committed_is_what_is_heard_once_each(
 
     versions_heard: Ledger = defaultdict(list)
     for company in companies:
-        for message in await relay.heard(company):
+        for message in await relay.messages_of(company):
             if message["Type"] == "EmployeeUpdated":
                 version = int(message["Data"]["JobTitle"])
                 versions_heard[message["Data"]["EmployeeId"]].append(version)
                 assert int(message["Old"]["JobTitle"]) < version
     await relay.stop()
     assert versions_heard == {row: sorted(versions) for row, versions in ledger.items()}
-    assert len(relay.delivered) == await database.fetchval("SELECT count(*) FROM notifier.messages")
+    assert len(relay.published) == await database.fetchval("SELECT count(*) FROM notifier.messages")
     assert metrics.FALLBACK_FINDS._value.get() == finds
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-async def test_b4_a_hundred_thousand_transactions_of_a_row_by_eight_writers_are_heard_one_by_one(
+async def test_b4_a_hundred_thousand_transactions_on_one_row_by_eight_writers_are_sent_one_by_one(
     database: Database,
 ) -> None:
     relay = Relayed(database)
@@ -149,23 +151,23 @@ async def test_b4_a_hundred_thousand_transactions_of_a_row_by_eight_writers_are_
     await until(stored, seconds=120, every=0.5)
     for company in companies[: WRITERS // 2]:
         names: dict[str, list[int]] = defaultdict(list)
-        for message in await relay.heard(company):
+        for message in await relay.messages_of(company):
             assert message["Type"] == "EmployeeAdded"
             writer, _, n = message["Data"]["Name"].partition(":")
             names[writer].append(int(n))
         assert list(map(len, names.values())) == [each, each]
-        assert all(told == list(range(1, each + 1)) for told in names.values())
+        assert all(numbers == list(range(1, each + 1)) for numbers in names.values())
     await relay.stop()
-    assert len(relay.delivered) == await database.fetchval("SELECT count(*) FROM notifier.messages")
+    assert len(relay.published) == await database.fetchval("SELECT count(*) FROM notifier.messages")
     assert metrics.FALLBACK_FINDS._value.get() == finds
 
 
 @pytest.mark.slow
-async def test_the_doorbell_is_rung_whenever_the_relay_sleeps(
+async def test_the_doorbell_rings_whenever_the_relay_sleeps(
     database: Database, app: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Again and again it falls asleep just when somebody writes."""
-    monkeypatch.setattr("notifier.relay.relay.LOOK_SECONDS", 600.0)  # nothing else wakes it
+    """Writes come just when the relay falls asleep, again and again."""
+    monkeypatch.setattr("notifier.relay.relay.LOOK_SECONDS", 600.0)  # only the doorbell wakes it
     relay = Relayed(database)
     await relay.start()
     company = await new_company(app)
@@ -183,10 +185,10 @@ async def test_the_doorbell_is_rung_whenever_the_relay_sleeps(
         for connection in writers:
             tasks.create_task(write_now_and_then(connection))
 
-    async def all_heard() -> bool:
-        return len(await heard(database, company)) == 240
+    async def all_stored() -> bool:
+        return len(await messages_of(database, company)) == 240
 
-    await until(all_heard)  # without another write: that would ring as well
+    await until(all_stored)  # without another write, which would ring too
     await relay.stop()
 
 
@@ -227,7 +229,7 @@ MEDDLED = (
 )
 
 
-async def test_whatever_triggers_in_triggers_do_the_last_word_of_each_row_is_heard(
+async def test_nested_triggers_never_hide_the_last_version_of_a_row(
     database: Database, relay: Relayed
 ) -> None:
     await database.execute(MEDDLE)
@@ -236,11 +238,11 @@ async def test_whatever_triggers_in_triggers_do_the_last_word_of_each_row_is_hea
     await migrate(database.dsn, watches=[companies, things])
     await database.execute("SELECT setseed(0.5)")
     for number in range(200):
-        with suppress(asyncpg.UniqueViolationError):  # a row that was moved onto another
+        with suppress(asyncpg.UniqueViolationError):  # it was moved onto an existing key
             await database.execute(MEDDLED[number % len(MEDDLED)])
     for company in ("a", "b"):
         rows: dict[int, int] = {}
-        for message in await relay.heard(company):
+        for message in await relay.messages_of(company):
             row = message["Data"]["ThingId"]
             assert (row in rows) is (message["Type"] != "ThingCreated")
             if message["Type"] == "ThingDeleted":

@@ -1,4 +1,4 @@
-"""Rows of every kind: none breaks the app's write, none is silently lost."""
+"""Rows of every kind: none breaks a write, none is silently lost."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from notifier.database.schema import migrate
 from notifier.errors import SettingsError
 from notifier.settings import Watch
 from tests.databases import Connection, Database
-from tests.postgres.relays import Relayed, Said, types
+from tests.postgres.relays import Json, Relayed, types
 
 Watching: TypeAlias = Callable[..., Awaitable[Relayed]]
 
@@ -29,22 +29,22 @@ POISON = (
     "[" * 3000 + "]" * 3000,
 )
 UNREADABLE = {1, 3, 4}
-"""Those that a client's JSON reader may refuse: they are heard by their keys only."""
+"""Values that a JSON reader may refuse: such rows are sent with keys only."""
 
 
-def _body(message: Said) -> object:
+def _body(message: Json) -> object:
     assert ("Body" in message["Data"]) is not message.get("Partial", False)
     return message["Data"].get("Body")
 
 
-def _said(number: int) -> object:
-    """What is heard of the poison: its value, or None for keys only."""
+def _sent(number: int) -> object:
+    """The value as it is sent; None for keys only."""
     return None if number in UNREADABLE else json.loads(POISON[number])
 
 
 @pytest.fixture
 async def watching(database: Database) -> AsyncIterator[Watching]:
-    """Makes the table `docs`, watches it as Doc, and relays. The company's column is text."""
+    """Creates the table `docs`, watches it as Doc, and starts a relay. The company is text."""
     relays: list[Relayed] = []
 
     async def watch(columns: str, *exclude: str, company: str = "company_id") -> Relayed:
@@ -64,7 +64,7 @@ async def watching(database: Database) -> AsyncIterator[Watching]:
 
 
 WITH_COMPANIES = (Watch(table="companies", entity="Company", company="id", created=""),)
-"""What `Relayed.settled` needs."""
+"""`Relayed.settled` writes to it."""
 
 
 def _doc(exclude: tuple[str, ...] = (), company: str = "company_id") -> Watch:
@@ -75,7 +75,7 @@ def _doc(exclude: tuple[str, ...] = (), company: str = "company_id") -> Watch:
 
 
 @pytest.mark.parametrize(
-    ("kind", "value", "said"),
+    ("kind", "value", "sent"),
     [
         ("bigint", "9007199254740993", "9007199254740993"),
         ("bigint", "9007199254740992", 9007199254740992),
@@ -102,17 +102,17 @@ def _doc(exclude: tuple[str, ...] = (), company: str = "company_id") -> Watch:
     ],
     ids=str,
 )
-async def test_a_value_arrives_as_it_is(
-    kind: str, value: str, said: object, watching: Watching, app: Connection
+async def test_a_value_arrives_unchanged(
+    kind: str, value: str, sent: object, watching: Watching, app: Connection
 ) -> None:
     relay = await watching(f"value {kind}")
     await app.execute(f"INSERT INTO docs VALUES (1, 'c', {value})")
-    (message,) = await relay.heard("c")
-    assert message["Data"] == {"DocId": 1, "CompanyId": "c", "Value": said}
+    (message,) = await relay.messages_of("c")
+    assert message["Data"] == {"DocId": 1, "CompanyId": "c", "Value": sent}
 
 
 @pytest.mark.parametrize(
-    ("kind", "setting", "before", "after", "said"),
+    ("kind", "setting", "before", "after", "sent"),
     [
         ("float8", "extra_float_digits = -15", "1.4", "1.3", 1.3),
         (
@@ -126,12 +126,12 @@ async def test_a_value_arrives_as_it_is(
         ("bytea", "bytea_output = 'escape'", "NULL", r"'\x00ff'", r"\x00ff"),
     ],
 )
-async def test_a_value_is_the_same_whatever_its_writer_has_set(
+async def test_a_value_is_the_same_whatever_the_writers_settings(
     kind: str,
     setting: str,
     before: str,
     after: str,
-    said: object,
+    sent: object,
     watching: Watching,
     app: Connection,
 ) -> None:
@@ -139,8 +139,8 @@ async def test_a_value_is_the_same_whatever_its_writer_has_set(
     await app.execute(f"SET {setting}")
     await app.execute(f"INSERT INTO docs VALUES (1, 'c', {before})")
     await app.execute(f"UPDATE docs SET value = {after}")
-    _, updated = await relay.heard("c")
-    assert updated["Data"]["Value"] == said
+    _, updated = await relay.messages_of("c")
+    assert updated["Data"]["Value"] == sent
 
 
 async def test_composites_domains_enums_and_generated_columns_arrive(
@@ -163,7 +163,7 @@ async def test_composites_domains_enums_and_generated_columns_arrive(
         "INSERT INTO docs VALUES (1, 'c', ('Here', 9007199254740993), 9007199254740993,"
         """ '{"n": 9007199254740993}', 'glad')"""
     )
-    (message,) = await relay.heard("c")
+    (message,) = await relay.messages_of("c")
     assert message["Data"] == {
         "DocId": 1,
         "CompanyId": "c",
@@ -175,23 +175,21 @@ async def test_composites_domains_enums_and_generated_columns_arrive(
     }
 
 
-async def test_what_no_trigger_sees_is_not_said_to_be_null(
+async def test_a_virtual_column_is_not_sent_as_null(
     database: Database, watching: Watching, app: Connection
 ) -> None:
-    """A virtual column; servers that know none store it."""
+    """A virtual column; PostgreSQL before 18 stores it."""
     kind = "VIRTUAL" if database_version(app) >= 18 else "STORED"
     relay = await watching(f"number int, twice int GENERATED ALWAYS AS (number * 2) {kind}")
     await app.execute("INSERT INTO docs VALUES (1, 'c', 1)")
     await app.execute("UPDATE docs SET number = 2")
     seen = [{}, {}] if kind == "VIRTUAL" else [{"Twice": 2}, {"Twice": 4}]
-    created, updated = await relay.heard("c")
+    created, updated = await relay.messages_of("c")
     assert created["Data"] == {"DocId": 1, "CompanyId": "c", "Number": 1, **seen[0]}
     assert updated["Data"] == {"DocId": 1, "CompanyId": "c", "Number": 2, **seen[1]}
 
 
-async def test_a_company_that_no_trigger_sees_is_refused(
-    database: Database, app: Connection
-) -> None:
+async def test_a_virtual_company_column_is_refused(database: Database, app: Connection) -> None:
     if_known = " GENERATED ALWAYS AS ('c') VIRTUAL" if database_version(app) >= 18 else ""
     await database.execute(f"CREATE TABLE docs (id int PRIMARY KEY, company text{if_known})")
     refused = pytest.raises(SettingsError, match="no trigger sees the virtual column company")
@@ -218,7 +216,7 @@ async def test_a_company_may_be_of_any_type(
     await app.execute(
         f"INSERT INTO docs (id, owner) VALUES (1, CAST($1::text AS {company}))", owner
     )
-    (message,) = await relay.heard(owner.lower() if company == "uuid" else owner)
+    (message,) = await relay.messages_of(owner.lower() if company == "uuid" else owner)
     assert message["Data"]["DocId"] == 1
 
 
@@ -229,7 +227,7 @@ async def test_json_columns_can_be_compared_and_excluded(
     await app.execute("""INSERT INTO docs VALUES (1, 'c', '{"a": 1}', 'x')""")
     await app.execute("""UPDATE docs SET body = '{"a": 1}'""")
     await app.execute("""UPDATE docs SET body = '{"a": 2}'""")
-    _, updated = await relay.heard("c")
+    _, updated = await relay.messages_of("c")
     assert updated["Old"] == {"Body": {"a": 1}}
 
 
@@ -252,30 +250,30 @@ async def test_b5_an_excluded_column_is_never_stored(
     )
     assert await database.fetchval("SELECT count(*) FROM notifier.changes") == 3
     await relay.start()
-    created, updated, deleted = await relay.heard("c")
+    created, updated, deleted = await relay.messages_of("c")
     assert created["Data"] == {"DocId": 1, "CompanyId": "c", "Title": "one"}
     assert updated["Old"] == {"Title": "one"}
     assert deleted["Data"] == updated["Data"]
 
 
-async def test_a_row_is_heard_whole_whatever_its_excluded_columns_weigh(
+async def test_a_row_is_sent_whole_whatever_the_size_of_its_excluded_columns(
     watching: Watching, app: Connection
 ) -> None:
     relay = await watching("attachment text, title text", "attachment")
     await app.execute("INSERT INTO docs VALUES (1, 'c', repeat('x', 3000000), 'one')")
     await app.execute("UPDATE docs SET title = 'two'")
     await app.execute("UPDATE docs SET attachment = repeat('y', 3000000)")
-    created, updated = await relay.heard("c")
+    created, updated = await relay.messages_of("c")
     assert created["Data"] == {"DocId": 1, "CompanyId": "c", "Title": "one"}
     assert updated["Old"] == {"Title": "one"}
 
 
-# --- poison
+# --- invalid JSON
 
 
 @pytest.mark.parametrize("number", range(len(POISON)))
 @pytest.mark.parametrize("exclude", [(), ("secret",)], ids=["all columns", "one excluded"])
-async def test_b14_a_poisonous_json_breaks_neither_the_write_nor_the_rest(
+async def test_b14_invalid_json_breaks_neither_the_write_nor_other_messages(
     number: int, exclude: tuple[str, ...], watching: Watching, app: Connection
 ) -> None:
     relay = await watching("body json, secret text", *exclude)
@@ -284,25 +282,25 @@ async def test_b14_a_poisonous_json_breaks_neither_the_write_nor_the_rest(
         await app.execute(f"INSERT INTO docs VALUES (2, 'c', '{POISON[number]}', 'hush')")
         await app.execute("INSERT INTO docs VALUES (3, 'c', '3', 'hush')")
     await app.execute("DELETE FROM docs")
-    heard = await relay.heard("c")
-    assert [m["Data"]["DocId"] for m in heard if m["Type"] == "DocCreated"] == [1, 2, 3]
-    assert types(heard[3:]) == ["DocDeleted"] * 3
+    messages = await relay.messages_of("c")
+    assert [m["Data"]["DocId"] for m in messages if m["Type"] == "DocCreated"] == [1, 2, 3]
+    assert types(messages[3:]) == ["DocDeleted"] * 3
     if not exclude:
-        assert _body(heard[1]) == _said(number)
+        assert _body(messages[1]) == _sent(number)
 
 
 @pytest.mark.parametrize("poison", POISON)
-async def test_b14_a_large_poisonous_row_breaks_no_write_and_is_heard_by_its_keys(
+async def test_b14_a_large_row_with_invalid_json_breaks_no_write_and_is_sent_by_its_keys(
     poison: str, watching: Watching, app: Connection
 ) -> None:
     relay = await watching("body json, filler text")
     await app.execute(f"INSERT INTO docs VALUES (1, 'c', '{poison}', repeat('x', 300000))")
-    (message,) = await relay.heard("c")
+    (message,) = await relay.messages_of("c")
     assert message["Data"] == {"DocId": 1, "CompanyId": "c"}
     assert message["Partial"] is True
 
 
-async def test_b18_a_large_transaction_with_poison_in_it_is_heard_all_the_same(
+async def test_b18_a_large_transaction_with_invalid_json_is_relayed(
     watching: Watching, app: Connection
 ) -> None:
     relay = await watching("body json")
@@ -313,13 +311,13 @@ async def test_b18_a_large_transaction_with_poison_in_it_is_heard_all_the_same(
         for number, poison in enumerate(POISON):
             await app.execute(f"INSERT INTO docs VALUES ({7000 + number}, 'c1', '{poison}')")
         await app.execute("""UPDATE docs SET body = '"\\u0000"' WHERE company_id = 'c2'""")
-    heard = await relay.heard("c1")
-    assert types(heard) == ["DocCreated"] * 505
-    assert [_body(message) for message in heard[-5:]] == [_said(number) for number in range(5)]
-    assert [m["Data"]["Body"] for m in await relay.heard("c2")] == ["\0"] * 500
+    messages = await relay.messages_of("c1")
+    assert types(messages) == ["DocCreated"] * 505
+    assert [_body(message) for message in messages[-5:]] == [_sent(number) for number in range(5)]
+    assert [m["Data"]["Body"] for m in await relay.messages_of("c2")] == ["\0"] * 500
 
 
-async def test_b18_what_is_heard_by_its_keys_is_counted_and_so_is_who_must_read_afresh(
+async def test_b18_partial_messages_and_resyncs_are_counted(
     database: Database, watching: Watching, app: Connection
 ) -> None:
     def counted(name: str, **labels: str) -> float:
@@ -330,13 +328,13 @@ async def test_b18_what_is_heard_by_its_keys_is_counted_and_so_is_who_must_read_
     for number, poison in enumerate(POISON):
         await app.execute(f"INSERT INTO docs VALUES ({number}, 'c', '{poison}')")
     await app.execute("TRUNCATE docs")
-    assert types(await relay.heard("c")) == ["DocCreated"] * len(POISON) + ["Resync"]
+    assert types(await relay.messages_of("c")) == ["DocCreated"] * len(POISON) + ["Resync"]
     assert counted("partial_messages") == partial + len(UNREADABLE)
     told = """SELECT count(*) FROM notifier.messages WHERE body::text LIKE '{"Type":"Resync"%'"""
     assert counted("resyncs", reason="truncate") == afresh + await database.fetchval(told)
 
 
-async def test_b18_a_type_that_cannot_become_json_is_heard_by_its_keys(
+async def test_b18_a_type_that_cannot_become_json_is_sent_by_its_keys(
     database: Database, watching: Watching, app: Connection
 ) -> None:
     await database.execute(
@@ -351,7 +349,7 @@ async def test_b18_a_type_that_cannot_become_json_is_heard_by_its_keys(
     async with app.transaction():
         await app.execute("INSERT INTO docs VALUES (1, 'c', 'x', 'one')")
     await app.execute("UPDATE docs SET title = 'two'")
-    created, updated = await relay.heard("c")
+    created, updated = await relay.messages_of("c")
     assert types([created, updated]) == ["DocCreated", "DocUpdated"]
     for message in (created, updated):
         assert message["Data"] == {"DocId": 1, "CompanyId": "c"}
@@ -363,10 +361,10 @@ SIZES = [7_999, 8_000, 8_001, 262_143, 262_144, 262_145, 1_000_000, 50_000_000]
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("size", [*SIZES, pytest.param(300_000_000, marks=pytest.mark.slow)])
-async def test_b13_a_row_of_any_size_is_written_and_heard(
+async def test_b13_a_row_of_any_size_is_written_and_sent(
     size: int, watching: Watching, app: Connection
 ) -> None:
-    """What is kept of the row is JSON of so many bytes; letters of three bytes go up to its end."""
+    """The row's JSON has this many bytes, with three-byte characters up to its end."""
     relay = await watching("body text, secret text", "secret")
     await app.execute("SET statement_timeout = '100s'")
     await app.execute("INSERT INTO docs VALUES (1, 'c', 'small')")
@@ -376,7 +374,7 @@ async def test_b13_a_row_of_any_size_is_written_and_heard(
         "UPDATE docs SET body = repeat('x', $1::int) || repeat('\u20ac', $2::int)", rest, letters
     )
     await app.execute("DELETE FROM docs")
-    _, updated, deleted = await relay.heard("c")
+    _, updated, deleted = await relay.messages_of("c")
     assert types([updated, deleted]) == ["DocUpdated", "DocDeleted"]
     if size > 256 * 1024 - 200:  # a message has its own head and tail
         assert updated["Partial"] is deleted["Partial"] is True
@@ -386,10 +384,10 @@ async def test_b13_a_row_of_any_size_is_written_and_heard(
         assert updated["Data"]["Body"] == deleted["Data"]["Body"] == "x" * rest + "\u20ac" * letters
 
 
-# --- the table changes its shape
+# --- changes of the table
 
 
-async def test_a_new_column_is_heard_from_the_next_write_on(
+async def test_a_new_column_is_sent_from_the_next_write_on(
     database: Database, watching: Watching, app: Connection
 ) -> None:
     relay = await watching("title text")
@@ -397,7 +395,7 @@ async def test_a_new_column_is_heard_from_the_next_write_on(
     await database.execute("ALTER TABLE docs ADD COLUMN note text DEFAULT 'new'")
     await database.execute("ALTER TABLE docs DROP COLUMN title")
     await app.execute("UPDATE docs SET note = 'newer'")
-    _, updated = await relay.heard("c")
+    _, updated = await relay.messages_of("c")
     assert updated["Data"] == {"DocId": 1, "CompanyId": "c", "Note": "newer"}
     assert updated["Old"] == {"Note": "new"}
 
@@ -411,7 +409,7 @@ async def test_a_new_column_is_heard_from_the_next_write_on(
     ],
 )
 @pytest.mark.parametrize("size", [1, 300_000], ids=["small", "large"])
-async def test_a_lost_key_breaks_no_write_and_everybody_is_told_to_read_afresh(
+async def test_a_missing_key_column_breaks_no_write_and_every_company_gets_a_resync(
     change: str, size: int, database: Database, watching: Watching, app: Connection
 ) -> None:
     relay = await watching("title text")
@@ -419,37 +417,37 @@ async def test_a_lost_key_breaks_no_write_and_everybody_is_told_to_read_afresh(
     await relay.settled()
     await database.execute(change)
     await app.execute("UPDATE docs SET title = repeat('x', $1)", size)
-    heard = await relay.heard("c")
-    assert types(heard) == ["DocCreated", "Resync"]
+    messages = await relay.messages_of("c")
+    assert types(messages) == ["DocCreated", "Resync"]
 
 
-async def test_a_dropped_excluded_column_is_no_loss(
+async def test_a_dropped_excluded_column_changes_nothing(
     database: Database, watching: Watching, app: Connection
 ) -> None:
     relay = await watching("secret text, title text", "secret")
     await database.execute("ALTER TABLE docs DROP COLUMN secret")
     await app.execute("INSERT INTO docs VALUES (1, 'c', 'one')")
-    (message,) = await relay.heard("c")
+    (message,) = await relay.messages_of("c")
     assert message["Data"]["Title"] == "one"
 
 
-async def test_a_renamed_table_is_still_heard(
+async def test_a_renamed_table_is_still_captured(
     database: Database, watching: Watching, app: Connection
 ) -> None:
     relay = await watching("title text")
     await database.execute("ALTER TABLE docs RENAME TO papers")
     await app.execute("INSERT INTO papers VALUES (1, 'c', 'one')")
-    assert types(await relay.heard("c")) == ["DocCreated"]
+    assert types(await relay.messages_of("c")) == ["DocCreated"]
 
 
-async def test_a_changed_type_is_heard(
+async def test_a_changed_column_type_is_captured(
     database: Database, watching: Watching, app: Connection
 ) -> None:
     relay = await watching("title text")
     await app.execute("INSERT INTO docs VALUES (1, 'c', '1')")
     await database.execute("ALTER TABLE docs ALTER title TYPE int USING title::int")
     await app.execute("UPDATE docs SET title = 2")
-    _, updated = await relay.heard("c")
+    _, updated = await relay.messages_of("c")
     assert updated["Data"]["Title"] == 2
     assert updated["Old"] == {"Title": 1}
 
@@ -457,7 +455,7 @@ async def test_a_changed_type_is_heard(
 # --- partitions
 
 
-async def test_partitions_are_heard_also_when_written_directly(
+async def test_partitions_are_captured_also_when_written_directly(
     database: Database, app: Connection
 ) -> None:
     await database.execute(
@@ -481,16 +479,16 @@ async def test_partitions_are_heard_also_when_written_directly(
         await app.execute("INSERT INTO loose VALUES (4, 'c', '2028-01-01')")
         await app.execute("UPDATE docs SET day = '2026-06-03' WHERE id = 1")
         await app.execute("DELETE FROM docs_new WHERE id = 2")
-        heard = await relay.heard("c")
-        assert [(m["Type"], m["Data"]["DocId"]) for m in heard] == [
+        messages = await relay.messages_of("c")
+        assert [(m["Type"], m["Data"]["DocId"]) for m in messages] == [
             ("DocCreated", 1),
             ("DocCreated", 2),
             ("DocCreated", 3),
             ("DocCreated", 4),
-            ("DocUpdated", 1),  # it went to another partition
+            ("DocUpdated", 1),  # it moved to another partition
             ("DocDeleted", 2),
         ]
-        assert heard[4]["Old"] == {"Day": "2025-06-01"}
+        assert messages[4]["Old"] == {"Day": "2025-06-01"}
 
 
 async def test_a_truncated_partition_is_a_resync(database: Database, app: Connection) -> None:
@@ -508,7 +506,7 @@ async def test_a_truncated_partition_is_a_resync(database: Database, app: Connec
         await app.execute("INSERT INTO docs VALUES (1, 'c', '2025-06-01')")
         await relay.settled()
         await app.execute("TRUNCATE docs_old")
-        assert types(await relay.heard("c")) == ["DocCreated", "Resync"]
+        assert types(await relay.messages_of("c")) == ["DocCreated", "Resync"]
 
 
 # --- encodings
@@ -528,7 +526,7 @@ async def relaying(database: Database) -> AsyncIterator[Relayed]:
 async def encoded(
     postgres: str,
 ) -> AsyncIterator[Callable[[str], Awaitable[Database]]]:
-    """Makes a migrated database of another encoding."""
+    """Creates a migrated database with another encoding."""
     made: list[Database] = []
 
     async def make(encoding: str) -> Database:
@@ -550,8 +548,8 @@ async def encoded(
         await database.drop()
 
 
-async def _event(database: Database, title: str) -> tuple[str, Said]:
-    """Writes an event with the title that the SQL expression `title` gives, and hears of it."""
+async def _event(database: Database, title: str) -> tuple[str, Json]:
+    """Inserts an event with the title of the SQL expression `title`; its message."""
     async with relaying(database) as relay:
         company = str(
             await database.fetchval("INSERT INTO companies (name) VALUES ('c') RETURNING id")
@@ -565,25 +563,25 @@ async def _event(database: Database, title: str) -> tuple[str, Said]:
                 "INSERT INTO events (company_id, title, starts_at, ends_at)"
                 f" VALUES ('{company}', {title}, now(), now())"
             )
-        (message,) = await relay.heard(company)
+        (message,) = await relay.messages_of(company)
     return company, message
 
 
-async def test_b14_a_latin1_database_is_heard_in_utf8(
+async def test_b14_a_latin1_database_is_sent_in_utf8(
     encoded: Callable[[str], Awaitable[Database]],
 ) -> None:
     _, message = await _event(await encoded("LATIN1"), "'Zoë'")
     assert message["Data"]["Title"] == message["Actor"] == "Zoë"
 
 
-async def test_b14_a_database_without_encoding_is_heard(
+async def test_b14_a_database_without_an_encoding_is_relayed(
     encoded: Callable[[str], Awaitable[Database]],
 ) -> None:
     _, message = await _event(await encoded("SQL_ASCII"), "'Zoë'")
     assert message["Data"]["Title"] == message["Actor"] == "Zoë"
 
 
-async def test_b14_bytes_that_are_no_text_are_heard_by_their_keys(
+async def test_b14_rows_with_invalid_utf8_are_sent_by_their_keys(
     encoded: Callable[[str], Awaitable[Database]],
 ) -> None:
     company, message = await _event(await encoded("SQL_ASCII"), "'Zo' || chr(235)")
@@ -598,7 +596,7 @@ async def test_b14_a_company_of_a_megabyte_breaks_nothing(
     relay = await watching("filler text")
     await app.execute("INSERT INTO docs VALUES (1, repeat('c', 1000000), 'x')")
     await app.execute("INSERT INTO docs VALUES (2, 'c', 'x')")
-    (message,) = await relay.heard("c")
+    (message,) = await relay.messages_of("c")
     assert message["Data"]["DocId"] == 2
 
 
@@ -610,13 +608,13 @@ async def test_b14_a_key_of_a_megabyte_in_a_json_breaks_nothing(
         "INSERT INTO docs VALUES (1, 'c', json_build_object(repeat('k', 1000000), 1))"
     )
     await app.execute("INSERT INTO docs VALUES (2, 'c', json_build_object(repeat('k', 1000), 1))")
-    large, small = await relay.heard("c")
+    large, small = await relay.messages_of("c")
     assert large["Partial"] is True
     assert large["Data"] == {"DocId": 1, "CompanyId": "c"}
     assert small["Data"]["Body"] == {"k" * 1000: 1}
 
 
-async def test_b14_a_row_whose_own_key_has_a_megabyte_is_heard_by_it(
+async def test_b14_a_row_with_a_key_of_a_megabyte_is_sent_by_it(
     database: Database, app: Connection
 ) -> None:
     await database.execute("CREATE TABLE docs (id text, company_id text); GRANT ALL ON docs TO app")
@@ -624,13 +622,13 @@ async def test_b14_a_row_whose_own_key_has_a_megabyte_is_heard_by_it(
     async with relaying(database) as relay:
         await app.execute("INSERT INTO docs VALUES (repeat('k', 1000000), 'c')")
         await app.execute("INSERT INTO docs VALUES ('small', 'c')")
-        large, small = await relay.heard("c")
+        large, small = await relay.messages_of("c")
         assert large["Data"] == {"DocId": "k" * 1_000_000, "CompanyId": "c"}
         assert large["Partial"] is True
         assert small["Data"] == {"DocId": "small", "CompanyId": "c"}
 
 
-async def test_writers_of_poison_do_not_wait_for_each_other(
+async def test_writers_of_invalid_json_do_not_wait_for_each_other(
     watching: Watching, database: Database
 ) -> None:
     relay = await watching("body json")
@@ -643,4 +641,4 @@ async def test_writers_of_poison_do_not_wait_for_each_other(
             )
 
     await asyncio.gather(*map(write, range(4)))
-    assert len(await relay.heard("c")) == 80
+    assert len(await relay.messages_of("c")) == 80

@@ -219,7 +219,7 @@ async def test_one_transaction_is_one_net_change_for_each_row(
     assert (await client.expect("EventCreated"))["Data"]["Title"] == "the end"
 
 
-async def test_b1_what_was_rolled_back_is_never_heard(
+async def test_b1_a_rolled_back_change_is_never_sent(
     app: Connection, client: Client, company: str
 ) -> None:
     transaction = app.transaction()
