@@ -1,9 +1,10 @@
-"""The command line. What goes wrong is one line on stderr and an exit status that is not 0."""
+"""The command line. An error is one line on stderr and an exit status that is not 0."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -13,23 +14,25 @@ from rich.console import Console
 
 from notifier import __version__, logs
 from notifier.access.tokens import sign
-from notifier.client import Position
-from notifier.client import listen as listening
+from notifier.client import listen
+from notifier.client.reports import Position
 from notifier.errors import NotifierError, SettingsError
 from notifier.settings import load
 
 app = typer.Typer(
     name="notifier",
-    help="Committed changes of PostgreSQL rows, to the WebSocket clients of their company.",
+    help="Sends committed changes of PostgreSQL rows to the WebSocket clients of their company.",
+    epilog="Every NOTIFIER_ variable is in the table of the README.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-_out = Console(highlight=False, soft_wrap=True)
+_console = Console(highlight=False, soft_wrap=True)
 
 
 def main() -> None:
-    """The entry point: errors of ours become a line and a status."""
+    """The entry point. Turns our errors into one line and an exit status."""
     try:
         app()
     except SettingsError as error:
@@ -47,54 +50,99 @@ def _fail(error: NotifierError, status: int) -> None:
     sys.exit(status)
 
 
-def _say(line: str) -> None:
-    _out.print(line, markup=False)
+def _print(line: str) -> None:
+    _console.print(line, markup=False)
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
-        _say(f"notifier {__version__}")
+def _version(requested: bool) -> None:
+    if requested:
+        _print(f"notifier {__version__}")
         raise typer.Exit
 
 
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Print the version and exit."
+        ),
     ] = False,
 ) -> None:
     del version
 
 
-@app.command()
-def serve(
-    host: Annotated[str | None, typer.Option(help="Where to listen.")] = None,
-    port: Annotated[int | None, typer.Option(min=0, max=65535)] = None,
-    workers: Annotated[int, typer.Option(min=1, max=64, help="Processes; each is a node.")] = 1,
-    ssl_certfile: Annotated[Path | None, typer.Option(help="For wss://")] = None,
-    ssl_keyfile: Annotated[Path | None, typer.Option()] = None,
+@app.command("serve")
+def serve_command(
+    host: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST",
+            help="Address to listen on; :: for IPv6 and IPv4.  [env var: NOTIFIER_HOST; default: 0.0.0.0]",
+        ),
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PORT",
+            min=0,
+            max=65535,
+            help="Port to listen on; 0 for any free one.  [env var: NOTIFIER_PORT; default: 8181]",
+        ),
+    ] = None,
+    workers: Annotated[
+        int,
+        typer.Option(metavar="N", min=1, max=64, help="Number of processes; each one is a node."),
+    ] = 1,
+    ssl_certfile: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Certificate chain (PEM), to serve wss:// and https://.  [env var: NOTIFIER_SSL_CERTFILE]",
+        ),
+    ] = None,
+    ssl_keyfile: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Private key (PEM, not encrypted) of the certificate.  [env var: NOTIFIER_SSL_KEYFILE]",
+        ),
+    ] = None,
 ) -> None:
-    """Relay changes and serve WebSocket clients."""
+    """Relay changes and serve WebSocket clients until SIGTERM."""
     from notifier import server
+    from notifier import workers as processes
 
     settings = load(host=host, port=port, ssl_certfile=ssl_certfile, ssl_keyfile=ssl_keyfile)
     logs.set_up(settings.log_level, settings.log_format)
-    server.run(settings, workers, lambda address: _say(f"listening on {address}"))
+
+    def ready(address: str) -> None:
+        _print(f"listening on {address}")
+
+    if workers == 1:
+        server.run(settings, ready)
+    else:
+        processes.run(settings, workers, ready)
 
 
-@app.command()
-def migrate(
+@app.command("migrate")
+def migrate_command(
     calendar: Annotated[
-        bool, typer.Option("--calendar", help="Also create companies, employees, events.")
+        bool,
+        typer.Option(
+            "--calendar",
+            help="Also create the tables companies, employees and events where they are missing.",
+        ),
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done; change nothing.")
+        bool, typer.Option("--dry-run", help="Print what would be done; change nothing.")
     ] = False,
     grant: Annotated[
-        str | None, typer.Option(help="A role that may then run `serve`, and nothing more.")
+        str | None,
+        typer.Option(metavar="ROLE", help="Grant this role exactly what `notifier serve` needs."),
     ] = None,
 ) -> None:
-    """Bring the database to what this version needs: schema `notifier` and the triggers."""
+    """Install or upgrade the schema `notifier` and the triggers. Safe to repeat."""
     from notifier.database import schema
 
     settings = load()
@@ -106,97 +154,129 @@ def migrate(
             max_log_bytes=settings.max_log_bytes,
             dry_run=dry_run,
             grant=grant,
-            tell=_say,
+            tell=_print,
         )
     )
     if not dry_run:
-        _say(f"schema notifier: {schema.newest()}, {len(settings.watch)} tables are watched")
+        _print(f"schema notifier: {schema.newest()}, {len(settings.watch)} tables are watched")
 
 
-@app.command()
-def check() -> None:
-    """Is the whole path sound? Exit status 1, and what is not, where it is not."""
-    from notifier import check as checks
+@app.command("check")
+def check_command() -> None:
+    """Check every link from trigger to client. Exits with 1 and lists the problems, if there are any."""
+    from notifier import check
 
     sound = True
-    for finding in asyncio.run(checks.check(load())):
+    for finding in asyncio.run(check.check(load())):
         mark = {True: "ok", False: "NOT SOUND", None: "note"}[finding.sound]
-        _say(f"{mark}: {finding.line}")
+        _print(f"{mark}: {finding.line}")
         sound = sound and finding.sound is not False
     if not sound:
-        raise NotifierError("the path is not sound")
+        raise NotifierError("one or more checks failed")
 
 
-@app.command()
-def demo(
-    port: Annotated[int, typer.Option(min=0, max=65535)] = 8181,
-    data: Annotated[Path | None, typer.Option(help="Where PostgreSQL keeps its files.")] = None,
+@app.command("demo")
+def demo_command(
+    port: Annotated[
+        int, typer.Option(metavar="PORT", min=0, max=65535, help="Port to listen on.")
+    ] = 8181,
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Directory for PostgreSQL's files; kept between runs."),
+    ] = None,
 ) -> None:
-    """Everything at once: an embedded PostgreSQL, a sample company, the server, a live page."""
-    from notifier.demo import run as everything
+    """Run a demo: an embedded PostgreSQL, the server and a live page."""
+    from notifier.demo import run
 
     logs.set_up("warning", "auto")
-    everything.run(port, data, _say)
+    run.run(port, data, _print)
 
 
-@app.command()
-def uninstall(
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+@app.command("uninstall")
+def uninstall_command(
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
 ) -> None:
-    """Take the triggers and the schema `notifier` out of the database; never a table of yours."""
+    """Remove the triggers and the schema `notifier`. Your tables stay."""
     from notifier.database import schema
 
     settings = load()
     if not yes:
         if not sys.stdin.isatty():
-            raise NotifierError("this drops the schema notifier; say --yes")
+            raise NotifierError("this drops the schema notifier; confirm with --yes")
         typer.confirm("Drop the schema notifier and its triggers?", abort=True)
-    asyncio.run(schema.uninstall(settings.listen_database, _say))
+    asyncio.run(schema.uninstall(settings.listen_database, _print))
 
 
-@app.command()
-def token(
-    user: Annotated[str, typer.Option(help="The `sub` claim: an employees.user_id.")],
-    company: Annotated[
-        list[str] | None, typer.Option(help="For AUTHORIZATION=claim; may be repeated.")
-    ] = None,
-    ttl: Annotated[int, typer.Option(min=1, help="Seconds.")] = 3600,
-) -> None:
-    """Print a token for development, signed with JWT_SECRET."""
-    print(_signed(user, company, ttl))
-
-
-@app.command()
-def listen(
-    *,
-    url: Annotated[str, typer.Option(metavar="WS", help="wss://… of the notifier.")],
-    company: Annotated[str, typer.Option(metavar="ID", help="Whose messages.")],
-    token: Annotated[str | None, typer.Option(help="What says who you are.")] = None,
+@app.command("token")
+def token_command(
     user: Annotated[
-        str | None, typer.Option(metavar="ID", help="Sign tokens for this user with JWT_SECRET.")
+        str, typer.Option(metavar="ID", help="User ID, the claim `sub`: an employees.user_id.")
+    ],
+    company: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID", help="Company ID for AUTHORIZATION=claim. Repeatable."),
     ] = None,
-    after: Annotated[int | None, typer.Option(min=0, help="Resume after this position…")] = None,
-    epoch: Annotated[str | None, typer.Option(help="…of this log.")] = None,
+    ttl: Annotated[
+        int, typer.Option(metavar="SECONDS", min=1, help="How long the token is valid.")
+    ] = 3600,
+) -> None:
+    """Print a development token, signed with NOTIFIER_JWT_SECRET."""
+    print(_sign(user, company, ttl))
+
+
+@app.command("listen")
+def listen_command(
+    *,
+    url: Annotated[
+        str,
+        typer.Option(
+            metavar="WS", envvar="NOTIFIER_URL", help="Address of the service: wss://… or ws://…"
+        ),
+    ],
+    company: Annotated[str, typer.Option(metavar="ID", help="Company ID to follow.")],
+    token: Annotated[
+        str | None,
+        typer.Option(
+            metavar="JWT",
+            help="Access token (JWT); @FILE reads it from a file, - from standard input."
+            "  [env var: NOTIFIER_TOKEN]",
+        ),
+    ] = None,
+    user: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID", help="Instead: sign tokens for this user with NOTIFIER_JWT_SECRET."
+        ),
+    ] = None,
+    after: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="Resume after this position …")
+    ] = None,
+    epoch: Annotated[
+        str | None, typer.Option(metavar="E", help="… of the log with this epoch.")
+    ] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="A message a line, as it was received.")
+        bool, typer.Option("--json", help="Print each message as it was received, one per line.")
     ] = False,
     state: Annotated[
-        Path | None, typer.Option(help="A file that remembers where to resume next time.")
+        Path | None,
+        typer.Option(metavar="FILE", help="File that stores the position to resume from."),
     ] = None,
 ) -> None:
     """Print a company's messages as they are committed, until Ctrl-C."""
+    if token is None and user is None:
+        token = os.environ.get("NOTIFIER_TOKEN") or None
     if user is not None and token is None:
-        get_token = functools.partial(_signed, user, [company], 3600)
+        get_token = functools.partial(_sign, user, [company], 3600)
     elif token is not None and user is None:
-        get_token = functools.partial(str, token)
+        get_token = functools.partial(str, _read_token(token))
     else:
-        raise SettingsError("say either --token or --user")
+        raise SettingsError("give either --token (or NOTIFIER_TOKEN) or --user")
     if (after is None) != (epoch is None):
         raise SettingsError("--after and --epoch go together")
     position = None if after is None or epoch is None else Position(after, epoch)
     try:
         asyncio.run(
-            listening.listen(
+            listen.listen(
                 url,
                 company,
                 get_token,
@@ -212,10 +292,24 @@ def listen(
         raise typer.Exit(141) from None
 
 
-def _signed(user: str, companies: list[str] | None, ttl: int) -> str:
+def _read_token(given: str) -> str:
+    """The token itself, or what the file or standard input holds. Raises SettingsError."""
+    if given == "-":
+        return sys.stdin.readline().strip()
+    if not given.startswith("@"):
+        return given
+    try:
+        return Path(given[1:]).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"--token: cannot read the file {given[1:]}") from error
+
+
+def _sign(user: str, companies: list[str] | None, ttl: int) -> str:
     settings = load()
     if settings.jwt_secret is None:
-        raise SettingsError("NOTIFIER_JWT_SECRET is not set: only a secret can sign")
+        raise SettingsError(
+            "NOTIFIER_JWT_SECRET is not set; tokens can only be signed with a secret"
+        )
     issuers, audiences = settings.jwt_issuer, settings.jwt_audience
     return sign(
         user,

@@ -1,4 +1,4 @@
-"""What names a company: any text; uuids without regard to case."""
+"""Company ids: any text; uuids are compared without regard to case."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12
 
 
 def canonical(company: str) -> str:
-    """The one spelling of a company's id by which it is looked up."""
+    """The spelling of a company's id that is used as its key: a uuid in lower case."""
     return company.lower() if _UUID.fullmatch(company) else company
 
 
 def is_uuid(text: str) -> bool:
-    """Whether the text is a uuid as PostgreSQL prints one."""
+    """Whether the text is a uuid in the form that PostgreSQL prints."""
     return _UUID.fullmatch(text) is not None

@@ -1,14 +1,13 @@
-"""What can go wrong, and who hears of it.
+"""Every error, and who receives it.
 
 NotifierError
 ├── SettingsError            the operator: one line, exit status 2
 ├── DatabaseError            the operator: one line, exit status 1
 │   ├── Unreachable          no connection, or it went away
-│   ├── SchemaMissing        `notifier migrate` was not run, or by another version
-│   └── Misplaced            a standby, a pooler, the wrong role
+│   ├── SchemaMissing        `notifier migrate` has not run, or not in this version
+│   └── Misplaced            a standby, a pooler, a role with too few rights
 ├── TokenInvalid             the client: AuthenticationResult, then 4401
 │   └── TokenExpired         the client: AuthenticationResult, then 4419
-├── Rejection                the client: an Error message; the conversation goes on
 └── Closure                  the client: Disconnect, then its close code
 """
 
@@ -18,15 +17,15 @@ from enum import StrEnum
 
 
 class NotifierError(Exception):
-    """Something that is said in one readable line."""
+    """An error whose text is one readable line."""
 
 
 class SettingsError(NotifierError):
-    """A setting is unknown, missing or wrong."""
+    """A setting is missing or wrong."""
 
 
 class DatabaseError(NotifierError):
-    """The database does not do what is needed of it."""
+    """The database is not usable as it is."""
 
 
 class Unreachable(DatabaseError):
@@ -34,7 +33,7 @@ class Unreachable(DatabaseError):
 
 
 class SchemaMissing(DatabaseError):
-    """The schema `notifier` is missing or of another version."""
+    """The schema `notifier` is missing or belongs to another version."""
 
 
 class Misplaced(DatabaseError):
@@ -42,19 +41,19 @@ class Misplaced(DatabaseError):
 
 
 class TokenInvalid(NotifierError):
-    """The token is not one of ours. The text says nothing of its contents."""
+    """The token is not valid here. The text contains nothing of the token."""
 
 
 class TokenExpired(TokenInvalid):
-    """The token was good once."""
+    """The token was valid and has expired."""
 
 
 class KeysUnavailable(TokenInvalid):
-    """There is no key to check the token with: it may be good, and nobody can tell now."""
+    """No key is available to check the token, which may be valid."""
 
 
 class Code(StrEnum):
-    """Every `Error.Code` that a client can read."""
+    """Every `Error.Code` of the protocol."""
 
     MALFORMED = "malformed"
     UNKNOWN_TYPE = "unknown_type"
@@ -65,19 +64,10 @@ class Code(StrEnum):
     UNAVAILABLE = "unavailable"
 
 
-class Rejection(NotifierError):
-    """The client asked for something that we do not do; it hears why and stays connected."""
-
-    def __init__(self, code: Code, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-
-
 class Closure(NotifierError):
-    """The conversation is over. DESIGN 1.4 has the table of codes.
+    """Ends a connection. docs/protocol.md has the table of close codes.
 
-    `reconnect` tells the client whether to come back, `retry_after_ms` how long to wait at least.
+    `reconnect` tells the client whether to reconnect, `retry_after_ms` how long to wait at least.
     """
 
     code: int = 4500

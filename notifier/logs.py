@@ -1,4 +1,4 @@
-"""Structured logs: JSON lines for machines, readable ones on a terminal. No tokens, no row data."""
+"""Structured logs: JSON lines, or readable ones on a terminal. They contain no token and no row."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from structlog.typing import Processor
 
 
 def set_up(level: str, form: Literal["auto", "json", "text"]) -> None:
-    """Sends our own records and those of the libraries to stderr in one form."""
+    """Writes our own log lines and those of the libraries to stderr in one format."""
     as_json = form == "json" or (form == "auto" and not sys.stderr.isatty())
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,

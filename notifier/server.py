@@ -1,4 +1,4 @@
-"""Runs a node under uvicorn: sockets, TLS, signals, the drain, several workers."""
+"""Serves a node with uvicorn: listening sockets, TLS, signals and the drain."""
 
 from __future__ import annotations
 
@@ -6,19 +6,16 @@ import asyncio
 import contextlib
 import gc
 import multiprocessing
-import os
 import resource
 import signal
 import socket
 import ssl
 from collections.abc import Callable, Iterator
-from multiprocessing.context import SpawnProcess
-from pathlib import Path
 
 import structlog
 import uvicorn
 
-from notifier import logs
+from notifier.certificates import reload_renewed
 from notifier.errors import NotifierError, SettingsError
 from notifier.node import Node
 from notifier.settings import Settings
@@ -27,21 +24,21 @@ from notifier.transport.websocket import MESSAGE_BYTES, Options, WebSocketProtoc
 
 BACKLOG = 4096
 EXIT_SECONDS = 28.0
-CERTIFICATE_SECONDS = 10.0
+"""How long a drain may take: the process ends within 30 s of SIGTERM."""
 
 Socket = socket.socket
 
 GC_ALLOCATIONS = 50_000
-"""Python looks for reference cycles after 700 new objects: in a batch of thousands, again and again."""
+"""Python's default looks for reference cycles after every 700 new objects, many times in one batch."""
 
 _log = structlog.get_logger("notifier")
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server without its signals: it closes every socket at once."""
+    """uvicorn's server without its signal handlers, which close every socket at once."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """As uvicorn's, with a deadline for the TLS handshake: left to itself, it may take 60 s."""
+        """Like uvicorn's, with a deadline for the TLS handshake, which is 60 s by default."""
         config = self.config
 
         def protocol() -> GuardedHttp:
@@ -65,7 +62,7 @@ class _Server(uvicorn.Server):
 
 
 def configuration(settings: Settings, app: object) -> uvicorn.Config:
-    """How uvicorn is set up. Raises SettingsError for a certificate that cannot be read."""
+    """The configuration of uvicorn. Raises SettingsError for a certificate that cannot be read."""
     options = Options(settings.max_buffer_bytes, settings.deflate)
     config = uvicorn.Config(
         app,  # type: ignore[arg-type]  # Starlette's ASGI types are not uvicorn's
@@ -95,7 +92,7 @@ def configuration(settings: Settings, app: object) -> uvicorn.Config:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises NotifierError, in one line, where the port is taken."""
+    """A listening socket. Raises NotifierError, in one line, where the address is in use or not ours."""
     try:
         family, kind, proto, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -118,25 +115,28 @@ async def serve(
 ) -> None:
     """Serves until SIGTERM or SIGINT, then drains. A second signal ends it at once."""
     loop = asyncio.get_running_loop()
-    asked = asyncio.Event()
+    stopping = asyncio.Event()
 
     def stop() -> None:
-        if asked.is_set():
+        if stopping.is_set():
             server.should_exit = server.force_exit = True
-        asked.set()
+        stopping.set()
 
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stop)
     supervisor = multiprocessing.parent_process()
-    if supervisor is not None:  # when it is killed, nobody else ends its workers
-        loop.add_reader(supervisor.sentinel, asked.set)
+    if supervisor is not None:  # a supervisor that is killed cannot end its workers
+        loop.add_reader(supervisor.sentinel, stopping.set)
     config = configuration(settings, node.app())
     server = _Server(config)
     tasks = [
         asyncio.create_task(node.run(), name="node"),
         asyncio.create_task(server.serve(sockets=sockets), name="server"),
-        asyncio.create_task(asked.wait(), name="signal"),
-        asyncio.create_task(_certificates(settings, config.ssl), name="certificates"),
+        asyncio.create_task(stopping.wait(), name="signal"),
+        asyncio.create_task(
+            reload_renewed(config.ssl, settings.ssl_certfile, settings.ssl_keyfile),
+            name="certificates",
+        ),
     ]
     status: _Server | None = None
     if settings.status_port is not None or settings.status_host is not None:
@@ -157,7 +157,7 @@ async def serve(
                 raise NotifierError(f"{task.get_name()} ended: {task.exception()!r}")
         async with asyncio.timeout(EXIT_SECONDS):
             tasks.append(asyncio.create_task(node.drain(), name="drain"))
-            # A second signal ends the server in the middle of it.
+            # A second signal ends the server during the drain.
             await asyncio.wait({tasks[1], tasks[-1]}, return_when=asyncio.FIRST_COMPLETED)
             server.should_exit = True
             await tasks[1]
@@ -172,107 +172,33 @@ async def serve(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _certificates(settings: Settings, context: ssl.SSLContext | None) -> None:
-    """A renewed certificate is taken without a restart: at SIGHUP, or soon after it was written."""
-    certfile, keyfile = settings.ssl_certfile, settings.ssl_keyfile
-    hup = asyncio.Event()
-    if hasattr(signal, "SIGHUP"):
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hup.set)
-    if context is None or certfile is None or keyfile is None:
-        await asyncio.Event().wait()
-        return
-    seen = _stamp(certfile, keyfile)
-    while True:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CERTIFICATE_SECONDS):
-                await hup.wait()
-        now = _stamp(certfile, keyfile)
-        if now == seen and not hup.is_set():
-            continue
-        hup.clear()
-        try:
-            context.load_cert_chain(certfile, keyfile)
-            seen = now
-            _log.info("certificate taken anew")
-        except (OSError, ssl.SSLError) as error:
-            _log.error("certificate cannot be used, the old one stays", error=str(error))
-
-
-def _stamp(*paths: Path) -> tuple[float, ...]:
-    return tuple(path.stat().st_mtime if path.exists() else 0.0 for path in paths)
-
-
-def run(settings: Settings, workers: int, ready: Callable[[str], None]) -> None:
-    """`notifier serve`. Returns after a drain; raises NotifierError."""
+def run(settings: Settings, ready: Callable[[str], None]) -> None:
+    """`notifier serve` in one process. Returns after the drain. Raises NotifierError."""
     raise_file_limit()
-    Node(settings)  # wrong settings are said before a socket is opened
+    Node(settings)  # raises SettingsError before a socket is bound
     listening = bind(settings.host, settings.port)
+    run_node(settings, [listening], lambda: ready(address(settings, listening)))
+
+
+def run_node(settings: Settings, sockets: list[socket.socket], ready: Callable[[], None]) -> None:
+    """Runs a node in an event loop of its own until its drain is over."""
+
+    async def main() -> None:
+        gc.set_threshold(GC_ALLOCATIONS)
+        await serve(Node(settings), settings, sockets, ready)
+
+    runner()(main())
+
+
+def address(settings: Settings, listening: socket.socket) -> str:
+    """The URL of a listening socket."""
     host, port = listening.getsockname()[:2]
     scheme = "wss" if settings.ssl_certfile else "ws"
-    address = f"{scheme}://{host}:{port}/"
-    if workers == 1:
-        runner()(_one(settings, [listening], lambda: ready(address)))
-        return
-    ready(address)
-    asyncio.run(_supervise(settings, listening, workers))
-
-
-async def _supervise(settings: Settings, listening: socket.socket, workers: int) -> None:
-    """Keeps so many processes on one socket, each a node of its own; a dead one is replaced."""
-    loop = asyncio.get_running_loop()
-    asked = asyncio.Event()
-    spawn = multiprocessing.get_context("spawn")
-    processes: set[SpawnProcess] = set()
-
-    def stop() -> None:
-        asked.set()
-        for process in processes:
-            process.terminate()
-
-    def reread() -> None:
-        for process in processes:
-            if process.pid is not None:
-                os.kill(process.pid, signal.SIGHUP)
-
-    for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, stop)
-    loop.add_signal_handler(signal.SIGHUP, reread)
-
-    async def keep() -> None:
-        while not asked.is_set():
-            process = spawn.Process(target=_work, args=(settings, listening))
-            process.start()
-            processes.add(process)
-            ended = asyncio.Event()
-            loop.add_reader(process.sentinel, ended.set)
-            await ended.wait()
-            loop.remove_reader(process.sentinel)
-            process.join()
-            processes.discard(process)
-            if not asked.is_set():
-                _log.error("a worker ended", status=process.exitcode)
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(1):
-                        await asked.wait()
-
-    async with asyncio.TaskGroup() as tasks:
-        for _ in range(workers):
-            tasks.create_task(keep())
-
-
-def _work(settings: Settings, listening: socket.socket) -> None:
-    """What a worker process runs."""
-    logs.set_up(settings.log_level, settings.log_format)
-    runner()(_one(settings, [listening], lambda: None))
-
-
-async def _one(settings: Settings, sockets: list[socket.socket], ready: Callable[[], None]) -> None:
-    gc.set_threshold(GC_ALLOCATIONS)
-    await serve(Node(settings), settings, sockets, ready)
+    return f"{scheme}://{host}:{port}/"
 
 
 def runner() -> Callable[..., None]:
-    """uvloop's `run` where there is one."""
+    """uvloop's `run` where uvloop is installed, else asyncio's."""
     try:
         import uvloop
     except ImportError:
@@ -281,7 +207,7 @@ def runner() -> Callable[..., None]:
 
 
 def raise_file_limit() -> None:
-    """A socket is an open file; the usual limit of 1,024 is not meant for servers."""
+    """Raises the limit of open files, of which each connection is one; 1,024 is a common default."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = hard if hard != resource.RLIM_INFINITY else 1_000_000
     if soft < wanted:

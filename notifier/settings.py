@@ -1,4 +1,4 @@
-"""Everything that an operator may set: `NOTIFIER_…` variables, and `notifier.toml` for lists."""
+"""The settings: environment variables `NOTIFIER_…`, and `notifier.toml` for lists of tables."""
 
 from __future__ import annotations
 
@@ -31,6 +31,8 @@ from notifier.errors import SettingsError
 
 PREFIX = "NOTIFIER_"
 CONFIG = "NOTIFIER_CONFIG"
+_OTHERS = ("NOTIFIER_PG_BIN", "NOTIFIER_TEST_POSTGRES", "NOTIFIER_TOKEN", "NOTIFIER_URL")
+"""Variables that something else reads: `demo`, the tests, `listen`."""
 
 
 class Watch(BaseModel):
@@ -82,11 +84,11 @@ CALENDAR = (
     Watch(table="companies", entity="Company", company="id", created=""),
 )
 
-Words = Annotated[tuple[str, ...], NoDecode]
+Strings = Annotated[tuple[str, ...], NoDecode]
 
 
 class Settings(BaseSettings):
-    """A frozen value, read once at the edge. An unknown or wrong setting is a `SettingsError`."""
+    """All settings, read once at the start. `load` turns a wrong one into a SettingsError."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True
@@ -101,13 +103,13 @@ class Settings(BaseSettings):
     jwt_secret: SecretStr | None = None
     jwt_public_key: str | None = None
     jwks_url: str | None = None
-    jwt_algorithms: Words | None = None
-    jwt_issuer: Words | None = None
-    jwt_audience: Words | None = None
+    jwt_algorithms: Strings | None = None
+    jwt_issuer: Strings | None = None
+    jwt_audience: Strings | None = None
     jwt_leeway_seconds: Annotated[float, Field(ge=0, le=60)] = 10
     authorization: Literal["employees", "claim"] = "employees"
     membership_query: str | None = None
-    allowed_origins: Words | None = None
+    allowed_origins: Strings | None = None
     retention_hours: Annotated[float, Field(gt=0, le=24 * 366)] = 24
     max_log_bytes: Annotated[int, Field(ge=1024 * 1024, le=2**62)] = 1024**3
     bulk_limit: Annotated[int, Field(ge=1)] = 1000
@@ -119,8 +121,8 @@ class Settings(BaseSettings):
     max_connections: Annotated[int, Field(ge=1)] = 100_000
     max_connections_per_user: Annotated[int, Field(ge=1)] = 1000
     max_connections_per_address: Annotated[int, Field(ge=0)] = 10_000  # 0: any number
-    trusted_proxies: Words | None = None  # addresses and networks whose X-Forwarded-For is believed
-    status_host: str | None = None  # where /metrics and /readyz are, if not on the public port
+    trusted_proxies: Strings | None = None  # addresses and networks whose X-Forwarded-For is used
+    status_host: str | None = None  # for /livez, /readyz and /metrics, if not the public one
     status_port: Annotated[int, Field(ge=0, le=65535)] | None = None
     drain_seconds: Annotated[float, Field(ge=0, le=25)] = 10
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -136,7 +138,7 @@ class Settings(BaseSettings):
         mode="before",
     )
     @classmethod
-    def _words(cls, value: object) -> object:
+    def _split(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(word.strip() for word in value.split(",") if word.strip()) or None
         return value
@@ -145,7 +147,7 @@ class Settings(BaseSettings):
     @classmethod
     def _networks(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
         for network in value or ():
-            ip_network(network)  # its errors are readable
+            ip_network(network)  # its error texts are readable
         return value
 
     @field_validator("database_url", "listen_database_url")
@@ -181,27 +183,27 @@ class Settings(BaseSettings):
 
     @property
     def database(self) -> str:
-        """The database's URL. Raises SettingsError when there is none."""
+        """The URL of the database. Raises SettingsError when it is not set."""
         if self.database_url is None:
             raise SettingsError("NOTIFIER_DATABASE_URL is not set")
         return self.database_url.get_secret_value()
 
     @property
     def listen_database(self) -> str:
-        """The URL of a direct connection: LISTEN and advisory locks do not go through a pooler."""
+        """The URL for direct connections: LISTEN and advisory locks do not work through a pooler."""
         url = self.listen_database_url
         return url.get_secret_value() if url else self.database
 
 
 def load(environ: Mapping[str, str] | None = None, **given: Any) -> Settings:
-    """Reads the environment and `notifier.toml`; `given` (from the command line) goes first.
+    """Reads the environment and `notifier.toml`; `given` (from the command line) has precedence.
 
-    An `environ` that is given is only checked: what counts is `given`. Raises SettingsError, in one
-    line that names the variable and never its value.
+    A given `environ` replaces the environment in the checks of names only. Raises SettingsError in one
+    line, which names the variable and never contains its value.
     """
     environ = os.environ if environ is None else environ
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
-    known |= {CONFIG, "NOTIFIER_PG_BIN", "NOTIFIER_TEST_POSTGRES"}
+    known |= {CONFIG, *_OTHERS}
     known.discard(f"{PREFIX}WATCH")
     for name in environ:
         if name.startswith(PREFIX) and name not in known:
@@ -218,12 +220,12 @@ def load(environ: Mapping[str, str] | None = None, **given: Any) -> Settings:
 
 
 def _first(error: ValidationError) -> str:
-    """What is wrong, without the value: it may be a secret."""
+    """The first error, without the value, which may be a secret."""
     wrong = error.errors(include_input=False, include_url=False)[0]
-    place = [str(part) for part in wrong["loc"]]
-    said = wrong["msg"].removeprefix("Value error, ")
-    if not place:
-        return said
-    if place[0] in Settings.model_fields and place[0] != "watch":
-        return f"{PREFIX}{place[0].upper()}: {said}"
-    return f"notifier.toml: {'.'.join(place)}: {said}"
+    path = [str(part) for part in wrong["loc"]]
+    text = wrong["msg"].removeprefix("Value error, ")
+    if not path:
+        return text
+    if path[0] in Settings.model_fields and path[0] != "watch":
+        return f"{PREFIX}{path[0].upper()}: {text}"
+    return f"notifier.toml: {'.'.join(path)}: {text}"

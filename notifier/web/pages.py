@@ -1,4 +1,4 @@
-"""What is served over HTTP on the same port: health, metrics, the browser client, the protocol."""
+"""The HTTP pages: health, metrics, the browser client and the description of the protocol."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
 
 
 class Pages:
-    """The routes; `status` only those that an operator may want on another address."""
+    """The routes: `public` for clients, `status` for operators, which may have an address of its own."""
 
     def __init__(self, health: Health, watches: tuple[Watch, ...] = CALENDAR) -> None:
         self._health = health
         self._watches = watches
 
     def public(self) -> list[BaseRoute]:
-        """What clients may see."""
+        """Pages for clients."""
         return [
             Route("/", self._front),
             Route("/client.js", self._client),
@@ -37,7 +37,7 @@ class Pages:
         ]
 
     def status(self) -> list[BaseRoute]:
-        """What operators watch."""
+        """Pages for load balancers and monitoring."""
         return [
             Route("/livez", self._livez),
             Route("/readyz", self._readyz),

@@ -278,7 +278,11 @@ REFUSED = [
     (["--token", "no token"], 1, "notifier: token invalid (4401)"),
     (["--token", token("u1", ttl=-60)], 1, "notifier: token expired (4419)"),
     (["--user", "u2"], 1, "notifier: no such company for this user: "),
-    (["--user", "u1", "--token", "x"], 2, "notifier: say either --token or --user"),
+    (
+        ["--user", "u1", "--token", "x"],
+        2,
+        "notifier: give either --token (or NOTIFIER_TOKEN) or --user",
+    ),
     (["--user", "u1", "--after", "1"], 2, "notifier: --after and --epoch go together"),
     (["--user", "u1", "--state", "no/such"], 2, "notifier: no/such: No such file or directory"),
     (["--user", "u1", "--state", "."], 2, "notifier: .: Is a directory"),

@@ -1,0 +1,84 @@
+"""Several worker processes on one listening socket: `notifier serve --workers N`.
+
+Written here because uvicorn's supervisor ends workers in the middle of their drain.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import multiprocessing
+import os
+import signal
+import socket
+from collections.abc import Callable
+from multiprocessing.context import SpawnProcess
+
+import structlog
+
+from notifier import logs, server
+from notifier.node import Node
+from notifier.settings import Settings
+
+RESTART_SECONDS = 1.0
+"""How long after its end a worker is replaced."""
+
+_log = structlog.get_logger("notifier.workers")
+
+
+def run(settings: Settings, workers: int, ready: Callable[[str], None]) -> None:
+    """Runs the workers until SIGTERM or SIGINT. Raises NotifierError before the first one starts."""
+    server.raise_file_limit()
+    Node(settings)  # raises SettingsError before a socket is bound
+    listening = server.bind(settings.host, settings.port)
+    ready(server.address(settings, listening))
+    asyncio.run(_supervise(settings, listening, workers))
+
+
+async def _supervise(settings: Settings, listening: socket.socket, workers: int) -> None:
+    """Keeps `workers` processes running; each is a node of its own. One that ended is replaced."""
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    spawn = multiprocessing.get_context("spawn")
+    processes: set[SpawnProcess] = set()
+
+    def stop() -> None:
+        stopping.set()
+        for process in processes:
+            process.terminate()
+
+    def reload_certificates() -> None:
+        for process in processes:
+            if process.pid is not None:
+                os.kill(process.pid, signal.SIGHUP)
+
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stop)
+    loop.add_signal_handler(signal.SIGHUP, reload_certificates)
+
+    async def keep_running() -> None:
+        while not stopping.is_set():
+            process = spawn.Process(target=_work, args=(settings, listening))
+            process.start()
+            processes.add(process)
+            ended = asyncio.Event()
+            loop.add_reader(process.sentinel, ended.set)
+            await ended.wait()
+            loop.remove_reader(process.sentinel)
+            process.join()
+            processes.discard(process)
+            if not stopping.is_set():
+                _log.error("a worker ended", status=process.exitcode)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(RESTART_SECONDS):
+                        await stopping.wait()
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(workers):
+            tasks.create_task(keep_running())
+
+
+def _work(settings: Settings, listening: socket.socket) -> None:
+    """The main function of a worker process."""
+    logs.set_up(settings.log_level, settings.log_format)
+    server.run_node(settings, [listening], lambda: None)
