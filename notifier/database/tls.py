@@ -73,10 +73,11 @@ def arguments(options: Mapping[str, str], host: str) -> dict[str, Any]:
 def _context(options: Mapping[str, str], mode: str, host: str) -> ssl.SSLContext:
     context = _Context(ssl.PROTOCOL_TLS_CLIENT)
     context.server_name = host
-    context.check_hostname = mode == "verify-full"
+    context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     if mode in ("require", "verify-ca", "verify-full"):
         _trust(context, options, mode)
+    context.check_hostname = mode == "verify-full"
     if options.get("sslcertmode") != "disable" and (certificate := _file(options, "sslcert")):
         key = _file(options, "sslkey")
         password = options.get("sslpassword", "")
