@@ -86,17 +86,28 @@ async def database(make_database: Callable[[], Awaitable[Database]]) -> Database
     return await make_database()
 
 
+@pytest.fixture(scope="session")
+def stopped() -> Iterator[tuple[Path, str]]:
+    """A stopped server with a migrated database, to be copied: its directory, the database's name."""
+    with databases.directory() as data:
+        with databases.embedded(data) as server:
+            name = asyncio.run(databases.make_template(server.dsn()))
+        yield data, name
+
+
 @pytest.fixture
-def mortal() -> Iterator[EmbeddedPostgres]:
+def mortal(stopped: tuple[Path, str]) -> Iterator[EmbeddedPostgres]:
     """A server for this test alone, which it may kill and start again."""
-    with databases.embedded() as server:
+    with databases.directory(stopped[0]) as data, databases.embedded(data) as server:
         yield server
 
 
 @pytest.fixture
-async def mortal_database(mortal: EmbeddedPostgres) -> AsyncIterator[Database]:
+async def mortal_database(
+    mortal: EmbeddedPostgres, stopped: tuple[Path, str]
+) -> AsyncIterator[Database]:
     """A migrated database on that server."""
-    database = Database(mortal.dsn(), await databases.make_template(mortal.dsn()))
+    database = Database(mortal.dsn(), stopped[1])
     yield database
     database.leave()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -82,21 +83,27 @@ def running() -> Iterator[str]:
         case given if given.startswith("DSN="):
             yield given.removeprefix("DSN=")
         case version if version.isdigit():
-            with embedded() as server:
+            with directory() as data, embedded(data) as server:
                 yield server.dsn()
         case unknown:
             raise ValueError(f"{VARIABLE}={unknown}: a major version, `docker` or `DSN=…`")
 
 
 @contextmanager
-def embedded() -> Iterator[EmbeddedPostgres]:
-    """An embedded server of the chosen version, that may be killed and started again."""
+def directory(original: Path | None = None) -> Iterator[Path]:
+    """A directory for an embedded server, removed at the end; `original` is a stopped server's."""
     with tempfile.TemporaryDirectory(prefix="notifier-") as name:
         # Started by root, the server runs as another user, who must be able to enter.
         Path(name).chmod(0o755)
         data = Path(name) / "data"
-        with EmbeddedPostgres(data, programs(), free_port(), OPTIONS, durable=False) as server:
-            yield server
+        if original is not None:
+            subprocess.run(["cp", "--archive", "--reflink=auto", original, data], check=True)
+        yield data
+
+
+def embedded(data: Path) -> EmbeddedPostgres:
+    """An embedded server of the chosen version, that may be killed and started again."""
+    return EmbeddedPostgres(data, programs(), free_port(), OPTIONS, durable=False)
 
 
 async def make_template(postgres: str) -> str:

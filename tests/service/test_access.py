@@ -435,7 +435,7 @@ async def test_c9_who_loses_access_in_a_replay_hears_no_more_of_it_nor_do_his_ot
     """12 MB are more than any kernel holds for a socket that is not read."""
     calendar = pair.calendar
     company = await calendar.company("u1", "witness")
-    epoch = (await connect(pair.nodes[0], "witness", company)).epoch
+    epoch = await calendar.epoch()
     for turn in range(6):
         await calendar.events(company, 500, f"{turn} {'x' * 4000}")
     await calendar.reaches(company, 3002)

@@ -106,7 +106,11 @@ async def test_a3_a_smart_shutdown_does_not_wait_for_us(
         return not server.is_running() or server.status() == psutil.STATUS_ZOMBIE
 
     await until(ended)
-    assert node.node.health.reason() is not None
+
+    async def lost() -> bool:
+        return node.node.health.reason() is not None
+
+    await until(lost)
     await asyncio.to_thread(mortal.stop)
     await asyncio.to_thread(mortal.start)
     await calendar.event(company)
