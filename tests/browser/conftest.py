@@ -1,4 +1,4 @@
-"""One demo for all tests, and a Chromium for each test."""
+"""One demo and one Chromium for all tests, whose event loop they share, and new contexts for each."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
+import pytest_asyncio
 from playwright.async_api import Browser, async_playwright, expect
 
 from tests.browser.live import ARGUMENTS, CHROMIUM, Demo, Sql, Window
@@ -23,6 +24,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):
             item.add_marker(pytest.mark.browser)
+            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
 
 
 @pytest.fixture(scope="session")
@@ -42,8 +44,8 @@ def sql(demo: Demo) -> Sql:
     return Sql(demo)
 
 
-@pytest.fixture
-async def browser() -> AsyncIterator[Browser]:
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def chromium() -> AsyncIterator[Browser]:
     if not CHROMIUM.exists() and not os.environ.get("CI"):
         pytest.skip(f"there is no {CHROMIUM}; set CHROMIUM= to another path")
     async with async_playwright() as playwright:
@@ -54,7 +56,15 @@ async def browser() -> AsyncIterator[Browser]:
         await running.close()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
+async def browser(chromium: Browser) -> AsyncIterator[Browser]:
+    """Chromium without contexts; those that the test opens are closed at its end."""
+    yield chromium
+    for context in chromium.contexts:
+        await context.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
 async def window(browser: Browser, demo: Demo) -> AsyncIterator[Open]:
     """Opens windows: `await window("ben")`. No page may violate its policy or throw an error."""
     windows: list[Window] = []

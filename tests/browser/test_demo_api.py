@@ -8,13 +8,14 @@ from uuid import uuid4
 
 import httpx
 import pytest
+import pytest_asyncio
 
 from tests.browser.live import Demo, Sql
 
 AT = {"StartsAt": "2031-01-01T10:00:00Z", "EndsAt": "2031-01-01T11:00:00+00:00"}
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def client(demo: Demo) -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(base_url=f"{demo.page}demo", trust_env=False) as opened:
         yield opened
