@@ -23,6 +23,7 @@ import asyncpg
 from bench import (
     bulk,
     fanout,
+    isolated,
     latency,
     machine,
     plots,
@@ -39,7 +40,7 @@ from bench.stand import Stand
 from notifier.errors import NotifierError
 
 RESULTS = Path(__file__).with_name("results.json")
-WHOLE_SECONDS = 9 * 60.0
+WHOLE_SECONDS = 12 * 60.0
 
 
 @dataclass(frozen=True)
@@ -53,15 +54,19 @@ class Measurement:
 
 
 MEASUREMENTS = (
+    Measurement(("F0",), isolated.measure, 90),
     Measurement(("F1", "F1c", "F2", "F3"), fanout.measure, 180),
+    Measurement(("W0",), writers.measure_audit, 90, compiled=False),
     Measurement(("W1", "W2"), writers.measure, 150),
     Measurement(("W3",), writers.measure_many, 90, compiled=False),
     Measurement(("L1",), latency.measure_idle, 60),
     Measurement(("L2",), latency.measure_busy, 75),
     Measurement(("T1",), throughput.measure, 75),
     Measurement(("M1",), sockets.measure_memory, 75),
+    Measurement(("I1", "Q1"), sockets.measure_idle, 90),
     Measurement(("C1",), sockets.measure_connecting, 60),
     Measurement(("R1", "R1q"), sockets.measure_return, 120),
+    Measurement(("H1",), bulk.measure_delay, 150, compiled=False),
     Measurement(("B3", "B3m"), bulk.measure, 400),
 )
 DRIVER = (asyncpg.PostgresError, asyncpg.InterfaceError)
@@ -77,7 +82,7 @@ async def prepare(stack: AsyncExitStack, quick: bool) -> Stand:
         floor, load = [await programs.compiled(name, directory) for name in ("floor", "load")]
     except BenchError as error:
         lacking, floor, load = str(error), directory, directory
-        print(f"Only W3 can be measured: {lacking}.", file=sys.stderr)
+        print(f"Only W0, W3 and H1 can be measured: {lacking}.", file=sys.stderr)
     cluster = await stack.enter_async_context(postgres.started(directory / "postgres"))
     await cluster.execute(f"CREATE DATABASE {postgres.TEMPLATE}")
     template = cluster.url(postgres.TEMPLATE)
@@ -143,7 +148,10 @@ def options() -> argparse.Namespace:
     )
     choices = (*table.ROWS, "plots")
     parser.add_argument(
-        "rows", nargs="*", metavar="ROW", help=f"of {', '.join(choices)}; default: all but B3, B3m"
+        "rows",
+        nargs="*",
+        metavar="ROW",
+        help=f"of {', '.join(choices)}; default: all but H1, B3, B3m",
     )
     parser.add_argument("--quick", action="store_true", help="one short run of everything")
     given = parser.parse_args()

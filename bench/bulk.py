@@ -1,4 +1,4 @@
-"""B3: a million rows by COPY in one transaction; the time until the clients have the messages."""
+"""B3, H1: very large transactions: until their messages arrive, and the delay of other companies."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from itertools import count
 from typing import Any
 from uuid import UUID
 
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_socket
 
-from bench import machine, service
+from bench import feed, machine, service
 from bench.load import load
 from bench.postgres import connected, uuid
 from bench.programs import BenchError
@@ -24,6 +25,16 @@ from bench.stand import Stand
 ROWS, QUICK_ROWS = 1_000_000, 100_000
 EACH = 1_000
 """Rows per company in B3m: not above BULK_LIMIT, so each becomes a message."""
+
+MANY, QUICK_MANY = 150_000, 20_000
+MANY_COMPANIES = """
+INSERT INTO companies (name) SELECT 'many' FROM generate_series(1, $1::int)
+"""
+MANY_EVENTS = """
+INSERT INTO events (company_id, title, starts_at, ends_at)
+SELECT id, 'new', now(), now() FROM companies WHERE name = 'many'
+"""
+_numbers = count(1)
 
 ROOM = 8 * 1024**3
 MOMENT = datetime(2026, 11, 23, 9, tzinfo=UTC)
@@ -109,6 +120,23 @@ async def measure(stand: Stand, names: frozenset[str]) -> None:
                 seconds = time.monotonic() - began
                 (await clients.mark()).check()
                 stand.table.add("B3m", seconds, watch.noise(), **figures(target, copied, backend))
+
+
+async def measure_delay(stand: Stand, _names: frozenset[str]) -> None:
+    """H1: a transaction over very many companies, and the next change of another company."""
+    companies = QUICK_MANY if stand.quick else MANY
+    async with service.migrated(stand) as url, connected(url) as connection:
+        await connection.execute(MANY_COMPANIES, companies)
+        async with service.serving(stand, url) as target, client(target, 1) as one:
+            for _ in stand.rounds(2):
+                watch = stand.watch()
+                await connection.execute(MANY_EVENTS)
+                committed = time.monotonic()
+                await connection.execute(feed.ONE, next(_numbers), uuid(1))
+                await one.recv()
+                stand.table.add(
+                    "H1", time.monotonic() - committed, watch.noise(), companies=companies
+                )
 
 
 COMPANIES = """

@@ -1,9 +1,10 @@
 /* The floor: one send() of one frame to each of N sockets, again and again, and nothing else.
  *
- *     floor CLIENTS BYTES
+ *     floor CLIENTS BYTES [paced]
  *
  * Prints its port, accepts CLIENTS WebSocket clients, waits for a line on its standard input, and sends
- * frames of BYTES bytes until the input ends. The sockets block, so the slowest reader sets the pace. */
+ * frames of BYTES bytes until the input ends. The sockets block, so the slowest reader sets the pace.
+ * Paced, it sends one frame to each socket for each line, and first prints the time (CLOCK_MONOTONIC, ns). */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
@@ -13,6 +14,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 #include <poll.h>
 
@@ -63,8 +65,16 @@ static void frame(unsigned char *to, size_t size, unsigned long number) {
     to[size - 1] = '}';
 }
 
+static void print_time(void) {
+    struct timespec at;
+    clock_gettime(CLOCK_MONOTONIC, &at);
+    printf("{\"event\": \"sending\", \"at\": %lld}\n", at.tv_sec * 1000000000LL + at.tv_nsec);
+    fflush(stdout);
+}
+
 int main(int argc, char **argv) {
-    if (argc != 3) return 2;
+    int paced = argc == 4 && !strcmp(argv[3], "paced");
+    if (argc != 3 && !paced) return 2;
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     size_t clients = strtoul(argv[1], NULL, 10), size = strtoul(argv[2], NULL, 10);
     unsigned char *message = malloc(size + 1);
@@ -78,8 +88,10 @@ int main(int argc, char **argv) {
     char line[16];
     if (read(0, line, sizeof line) <= 0) return 0;
     struct pollfd input = {.fd = 0, .events = POLLIN};
-    for (unsigned long number = 1; poll(&input, 1, 0) == 0; number++) {
+    for (unsigned long number = 1; paced || poll(&input, 1, 0) == 0; number++) {
+        if (paced && number > 1 && read(0, line, sizeof line) <= 0) return 0;
         frame(message, size, number);
+        if (paced) print_time();
         for (size_t i = 0; i < clients; i++)
             if (send(sockets[i], message, size, 0) != (ssize_t)size) return 0;
     }

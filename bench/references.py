@@ -22,9 +22,9 @@ ROW_NUMBER = '"title":"change '
 
 
 @asynccontextmanager
-async def floor(stand: Stand, clients: int) -> AsyncIterator[Service]:
-    """The C loop; it starts to send when it reads a line."""
-    command = (stand.floor, str(clients), str(FLOOR_BYTES))
+async def floor(stand: Stand, clients: int, *, paced: bool = False) -> AsyncIterator[Service]:
+    """The C loop; it starts to send when it reads a line. `paced`: one frame per socket and line."""
+    command = (stand.floor, str(clients), str(FLOOR_BYTES), *(("paced",) if paced else ()))
     async with running(*command, log=stand.directory / "floor.log") as program:
         yield Service(program, await program.port())
 

@@ -1,4 +1,4 @@
-"""M1, C1, R1: many sockets: their memory, and how fast they connect and reconnect."""
+"""M1, I1, Q1, C1, R1: many sockets: memory, CPU and transactions while idle, connecting, reconnecting."""
 
 from __future__ import annotations
 
@@ -15,6 +15,11 @@ WARM, IDLE = 50, 2_000
 CONNECTING = 2_000
 RETURNING, COMPANIES, BEHIND = 5_000, 10, 100
 SETTLE_SECONDS = 1.0
+RESTING, IDLE_SECONDS = 5_000, 20.0
+FEW = 20
+"""Clients of the node whose transactions are counted."""
+
+COMMITS = "SELECT xact_commit FROM pg_stat_database WHERE datname = 'ours'"
 
 # Transaction control is not counted.
 QUERIES = """
@@ -46,6 +51,36 @@ async def measure_memory(stand: Stand, _names: frozenset[str]) -> None:
             async with references.starlette(stand, notifying) as loop:
                 bare = await memory(stand, loop, references.paths(WARM), references.paths(IDLE))
             stand.table.add("M1", mine, starlette_KiB=bare)
+
+
+async def measure_idle(stand: Stand, names: frozenset[str]) -> None:
+    """I1, Q1: CPU per idle socket, pings included; transactions of a node with twenty clients."""
+    seconds = stand.seconds(IDLE_SECONDS)
+    async with service.migrated(stand) as url:
+        for _ in stand.rounds(1):
+            async with service.serving(stand, url) as target:
+                few, cpu_of_few = await _idle(stand, target, FEW, seconds)
+                stand.table.add("Q1", few, own_cpu_ms_per_s=cpu_of_few * 1e3)
+                if "I1" in names:
+                    watch = stand.watch()
+                    _, cpu = await _idle(stand, target, RESTING, seconds)
+                    each = (cpu - cpu_of_few) / (RESTING - FEW) * 1e6
+                    stand.table.add("I1", each, watch.noise(), sockets=RESTING)
+
+
+async def _idle(stand: Stand, target: Service, sockets: int, seconds: float) -> tuple[float, float]:
+    """Commits, and CPU seconds of the server, per second with this number of idle clients."""
+    async with (
+        load(stand.load, target.port, service.subscribers(sockets)) as clients,
+        connected(stand.cluster.url("postgres")) as connection,
+    ):
+        await clients.ready()
+        await asyncio.sleep(SETTLE_SECONDS)
+        before, cpu = await connection.fetchval(COMMITS), target.program.cpu_seconds()
+        await asyncio.sleep(seconds)
+        commits = await connection.fetchval(COMMITS) - before
+        (await clients.mark()).check()
+        return commits / seconds, (target.program.cpu_seconds() - cpu) / seconds
 
 
 async def measure_connecting(stand: Stand, _names: frozenset[str]) -> None:

@@ -32,10 +32,12 @@ class Row:
 ROWS = {
     row.name: row
     for row in (
+        Row("F0", "one change to 5,000 sockets, to the last one / C loop of one round", 1.3, False),
         Row("F1", "deliveries/s to 500 sockets, one change at a time / C `send()` loop", 2.5, True),
         Row("F1c", "the same in CPU per delivery, server / C loop", 0.3, False),
         Row("F2", "deliveries/s / Starlette loop of `send_text`", 8, True),
         Row("F3", "bursts of 100 changes / F1's C loop", 12, True),
+        Row("W0", "pgbench, 32 clients: capture, no relay / minimal audit trigger", 0.95, True),
         Row("W1", "pgbench, 32 clients: capture and an awake relay / neither", 0.6, True),
         Row("W2", "the same / a `pg_notify(row)` trigger and its listener", 3, True),
         Row("W3", "one 100,000-row update: with capture / without", 2.5, False),
@@ -43,9 +45,19 @@ ROWS = {
         Row("L2", "commit → client, p99, 500 writes/s, 500 sockets", 25, False, " ms"),
         Row("T1", "changes/s, sustained, trigger to socket", 25_000, True),
         Row("M1", "memory per idle subscribed socket, deflate offered", 10.5, False, " KiB"),
+        Row("I1", "CPU per idle socket and second, pings included", 2.3, False, " µs"),
+        Row("Q1", "transactions per second of an idle node with 20 clients", 2, False),
         Row("C1", "connect + authenticate + setCompany per second", 2_000, True),
         Row("R1", "5,000 reconnect, each 100 behind: until all are level", 2, False, " s"),
         Row("R1q", "the same: queries", 25, False),
+        Row(
+            "H1",
+            "150,000 companies in one transaction: delay of another",
+            5,
+            False,
+            " s",
+            usual=False,
+        ),
         Row(
             "B3",
             "1,000,000 rows of one company by COPY: until delivered",

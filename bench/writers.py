@@ -1,4 +1,4 @@
-"""W1, W2, W3: the cost of capture for the application's writes."""
+"""W0, W1, W2, W3: the cost of capture for the application's writes."""
 
 from __future__ import annotations
 
@@ -105,6 +105,26 @@ async def measure(stand: Stand, names: frozenset[str]) -> None:
                 stand.table.add(
                     "W2", mine.tps / usual.tps, ours_tps=mine.tps, pg_notify_tps=usual.tps
                 )
+
+
+async def measure_audit(stand: Stand, _names: frozenset[str]) -> None:
+    """W0: capture without a relay, against a minimal audit trigger."""
+    seconds = stand.seconds(5)
+    async with stand.cluster.copy("audited") as audited, service.migrated(stand) as ours:
+        await stand.cluster.execute((SQL / "audit.sql").read_text(), "audited")
+        for _ in stand.rounds(3):
+            watch = stand.watch()
+            usual = await write(stand, audited, CLIENTS, seconds)
+            mine = await write(stand, ours, CLIENTS, seconds)
+            stand.table.add(
+                "W0",
+                mine.tps / usual.tps,
+                watch.noise(),
+                ours_tps=mine.tps,
+                audit_tps=usual.tps,
+                ours_µs_each=mine.database * 1e6,
+                audit_µs_each=usual.database * 1e6,
+            )
 
 
 async def measure_many(stand: Stand, _names: frozenset[str]) -> None:
