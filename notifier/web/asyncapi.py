@@ -62,6 +62,12 @@ SERVER_MESSAGES: dict[type[Struct], str] = {
     Resync: "What follows is complete, what came before may not be: read the state again.",
 }
 
+_SENT = SERVER_MESSAGES | {
+    answer: f"Answers {command.__struct_config__.tag}."
+    for command, (_, answer) in COMMANDS.items()
+    if answer not in SERVER_MESSAGES
+}
+
 TRANSPORT_CLOSES = {
     1001: ("going away", True),
     1002: ("protocol error", False),
@@ -81,8 +87,8 @@ COLUMNS: dict[type, Schema] = {
 def document(watches: Sequence[Watch] = CALENDAR) -> Schema:
     """The document. Only the calendar's tables have all their columns in it, others their keys."""
     received = {_name(kind): _message(_name(kind), text) for kind, (text, _) in COMMANDS.items()}
-    sent = {_name(kind): _message(_name(kind), text) for kind, text in SERVER_MESSAGES.items()}
-    schemas = _schemas([*COMMANDS]) | _schemas([*SERVER_MESSAGES])
+    sent = {_name(kind): _message(_name(kind), text) for kind, text in _SENT.items()}
+    schemas = _schemas([*COMMANDS]) | _schemas([*_SENT])
     for watch in watches:
         schemas[f"{watch.entity}Row"] = _row(watch)
         for name, summary, schema in _changes(watch):
