@@ -182,6 +182,8 @@ class PostgresStream:
             )
             if self._seq != after or hub.epoch != epoch:
                 continue  # the relay on this node was faster
+            if not rows:
+                raise SchemaMissing("the log is empty; run: notifier migrate")
             if rows[0]["epoch"] != epoch:
                 self._seq = rows[0]["epoch_seq"]
                 hub.begin_epoch(rows[0]["epoch"])

@@ -626,6 +626,8 @@ async def test_a_log_that_was_emptied_is_said(log: Log, node: Node, database: Da
     with pytest.raises(SchemaMissing, match="run: notifier migrate"):
         await probe.run(link)
     link.terminate()
+    await log.ring(10**9)
+    await node.says("the log is empty")
 
 
 async def test_who_does_not_hear_his_own_notification_listens_in_vain(
