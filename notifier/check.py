@@ -19,6 +19,7 @@ from notifier.database.connections import (
     first_line,
     listener,
 )
+from notifier.database.url import resolve
 from notifier.errors import DatabaseError, NotifierError
 from notifier.settings import Settings
 
@@ -38,6 +39,8 @@ async def findings(settings: Settings) -> AsyncIterator[Finding]:
     try:
         async with connected(settings.listen_database, "check", pinned=False) as connection:
             yield Finding(True, "the database answers")
+            for note in resolve(settings.listen_database).notes:
+                yield Finding(None, note)
             async for finding in _inside(connection, settings):
                 yield finding
         if settings.database != settings.listen_database:

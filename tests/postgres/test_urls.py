@@ -27,6 +27,7 @@ from notifier.errors import Misplaced, Unreachable
 from notifier.settings import load
 from tests import databases
 from tests.conftest import Serve
+from tests.databases import Database
 from tests.ports import free_port
 from tests.services import ROOT, SECRET
 from tests.waiting import until
@@ -440,3 +441,9 @@ async def test_a_pooler_that_refuses_settings_is_called_one(unused_tcp_port: int
     async with server:
         with pytest.raises(Misplaced, match="set NOTIFIER_LISTEN_DATABASE_URL"):
             await connect(f"postgresql://u@127.0.0.1:{unused_tcp_port}/d", "test")
+
+
+async def test_check_names_the_options_that_have_no_effect(database: Database) -> None:
+    url = f"{database.dsn}?channel_binding=require"
+    findings = await check(load({}, database_url=url, jwt_secret=SECRET))
+    assert (None, "connection option channel_binding has no effect here") in findings
