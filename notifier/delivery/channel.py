@@ -172,15 +172,15 @@ class Channel:
         messages = batch.messages
         if messages:
             self._save(messages)
-            encoded = _Encoded(messages, self.epoch)
             # A write may pause its subscriber, which then moves to another group.
-            paused = list(self._paused.items())
+            paused = list(self._paused.items()) if self._paused else None
             for encoding, group in self._direct.items():
                 if group:
-                    frames = encoded[encoding]
+                    frames = encoding.frames(messages, self.epoch)
                     for write in list(group.values()):
                         write(frames)
-            if paused:
+            if paused is not None:
+                encoded = _Encoded(messages, self.epoch)
                 bodies = [message.body for message in messages]
                 for subscriber, encoding in paused:
                     subscriber.write(encoded[encoding], bodies)

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from notifier.frames import CHUNK_BYTES, deflated, frame
 from notifier.messages import JSON, Message
-
-
-class Frame(Protocol):
-    """Encodes a text. `epoch` and `position` say where in the log it is, for encodings with event ids."""
-
-    def __call__(self, body: JSON, epoch: str = "", position: int = 0, /) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,14 +18,15 @@ class Encoding:
     """
 
     name: str
-    frame: Frame
+    frame: Callable[[JSON], bytes]
     unshared: Encoding | None = None
 
-    def frames(self, messages: Sequence[Message], epoch: str) -> bytes:
-        """The frames of several messages, joined."""
+    def frames(self, messages: Sequence[Message], _epoch: str) -> bytes:
+        """The frames of several messages, joined. An encoding with event ids uses the epoch."""
+        frame = self.frame
         if len(messages) == 1:  # most batches
-            return self.frame(messages[0].body, epoch, messages[0].position)
-        return b"".join([self.frame(each.body, epoch, each.position) for each in messages])
+            return frame(messages[0].body)
+        return b"".join([frame(each.body) for each in messages])
 
 
 class Chunk(NamedTuple):
@@ -63,16 +58,8 @@ def encode_chunks(encoding: Encoding, messages: Sequence[Message], epoch: str) -
     ]
 
 
-def _text(body: JSON, _epoch: str = "", _position: int = 0, /) -> bytes:
-    return frame(body)
-
-
-def _deflated(body: JSON, _epoch: str = "", _position: int = 0, /) -> bytes:
-    return deflated(body)
-
-
-TEXT = Encoding("text", _text)
+TEXT = Encoding("text", frame)
 """WebSocket text frames (RFC 6455)."""
 
-DEFLATED = Encoding("deflated", _deflated, unshared=TEXT)
+DEFLATED = Encoding("deflated", deflated, unshared=TEXT)
 """Compressed ones (RFC 7692). Compressing a text pays only where many clients share the result."""

@@ -451,7 +451,7 @@ async def test_many_forged_notifications_cost_few_looks(
 async def test_what_the_relay_of_this_node_hands_over_is_heard_at_once_and_not_read_again(
     log: Log, node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streams, "GRACE_SECONDS", 0.5)
+    monkeypatch.setattr(streams, "GRACE_SECONDS", 2.0)
     await node.start()
     ear, other = await node.listen("a"), await node.listen("b")
     looks = node.stream.looks
@@ -483,7 +483,7 @@ async def test_what_the_relay_of_this_node_hands_over_is_heard_at_once_and_not_r
 async def test_a_hole_in_what_is_handed_over_in_that_moment_is_read_from_the_log(
     log: Log, node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streams, "GRACE_SECONDS", 0.5)
+    monkeypatch.setattr(streams, "GRACE_SECONDS", 2.0)
     await node.start()
     ear = await node.listen()
     await log.store("a", 6)

@@ -3,48 +3,52 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import pytest
 
 from notifier import frames
 from notifier.delivery.channel import SLICE, Channel
 from notifier.delivery.encoding import DEFLATED, TEXT, Encoding
-from notifier.messages import ANY_USER
+from notifier.messages import ANY_USER, Message
 from tests.unit.subscribers import Recorder, channel_of, message, positions, written
 
 
-def counting(made: list[tuple[str, int]]) -> Encoding:
+@dataclass(frozen=True, eq=False)
+class Counting(Encoding):
     """TEXT, recording the epoch and position of every frame that it makes."""
 
-    def frame(body: bytes, epoch: str = "", position: int = 0, /) -> bytes:
-        made.append((epoch, position))
-        return frames.frame(body)
+    name: str = "counting"
+    frame: Callable[[bytes], bytes] = frames.frame
+    made: list[tuple[str, int]] = field(default_factory=list)
 
-    return Encoding("counting", frame)
+    def frames(self, messages: Sequence[Message], epoch: str) -> bytes:
+        self.made.extend((epoch, each.position) for each in messages)
+        return super().frames(messages, epoch)
 
 
 # --- writes
 
 
 async def test_a_message_is_framed_once_for_all_subscribers() -> None:
-    made: list[tuple[str, int]] = []
+    encoding = Counting()
     subscribers = [Recorder() for _ in range(SLICE)]
-    channel = channel_of(*subscribers, encoding=counting(made))
+    channel = channel_of(*subscribers, encoding=encoding)
     channel.publish([message(1)])
-    assert made == [("e", 1)]
+    assert encoding.made == [("e", 1)]
     (first,) = subscribers[0].written
     assert all(subscriber.written[0] is first for subscriber in subscribers)
 
 
-async def test_a_message_is_framed_once_for_paused_and_direct_subscribers() -> None:
-    made: list[tuple[str, int]] = []
-    encoding = counting(made)
+async def test_a_message_is_framed_once_for_all_paused_subscribers() -> None:
+    encoding = Counting()
     subscribers = [Recorder() for _ in range(10)]
     channel = channel_of(*subscribers, encoding=encoding)
-    for subscriber in subscribers[:5]:
+    for subscriber in subscribers:
         channel.paused(subscriber)
     channel.publish([message(1)])
-    assert made == [("e", 1)]
+    assert encoding.made == [("e", 1)]
     assert [subscriber.positions() for subscriber in subscribers] == [[1]] * 10
 
 
@@ -197,8 +201,7 @@ async def test_a_message_is_compressed_once_for_all_that_take_it_so() -> None:
 
 
 async def test_nothing_is_encoded_for_encodings_without_subscribers() -> None:
-    made: list[tuple[str, int]] = []
-    encoding, plain, gone = counting(made), Recorder(), Recorder()
+    encoding, plain, gone = Counting(), Recorder(), Recorder()
     channel = channel_of(plain)
     channel.join(gone, encoding, gone.written.append)
     channel.leave(gone)
@@ -207,7 +210,7 @@ async def test_nothing_is_encoded_for_encodings_without_subscribers() -> None:
         channel.join(Recorder(), TEXT, list[bytes]().append)
     channel.publish([message(2)])
     await written(channel)
-    assert made == []
+    assert encoding.made == []
     assert plain.positions() == [1, 2]
 
 
@@ -251,15 +254,15 @@ async def test_between_slices_each_subscriber_is_written_to_as_it_takes_it_by_th
 
 
 async def test_a_batch_is_encoded_for_the_epoch_that_it_was_published_in() -> None:
-    made: list[tuple[str, int]] = []
+    encoding = Counting()
     subscribers = [Recorder() for _ in range(SLICE + 1)]
-    channel = channel_of(*subscribers, encoding=counting(made))
+    channel = channel_of(*subscribers, encoding=encoding)
     channel.publish([message(1)])
     await asyncio.sleep(0)  # the first slice
     channel.begin_epoch("f")
     channel.publish([message(1)])
     await written(channel)
-    assert made == [("e", 1), ("f", 1)]
+    assert encoding.made == [("e", 1), ("f", 1)]
     assert subscribers[-1].positions() == [1, 1]
 
 
