@@ -582,7 +582,7 @@ async def follow(node: Node, user: str, company: str) -> tuple[Session, Line]:
     session = Session(node.services, line)
     await session.receive(f'{{"type": "authenticate", "token": "{token(user)}"}}')
     await session.receive(f'{{"type": "setCompany", "data": {{"companyId": "{company}"}}}}')
-    assert line.said[-1]["Success"], line.said
+    assert line.sent[-1]["Success"], line.sent
     return session, line
 
 
@@ -599,12 +599,12 @@ async def test_what_no_trigger_saw_is_found_out_when_access_is_checked_again(
     )
 
     async def revoked() -> bool:
-        return line.kinds[-1] == "CompanyRevoked"
+        return line.types[-1] == "CompanyRevoked"
 
     await until(revoked)
     assert not lost.live_subscriptions
     assert kept.live_subscriptions
-    assert other.kinds[-1] == "SetCompanyResult"
+    assert other.types[-1] == "SetCompanyResult"
     for session in (lost, kept):
         session.closed()
 
@@ -679,7 +679,7 @@ async def test_c15_a_node_watches_the_clock(
         return line.ended is not None
 
     await until(closed)
-    assert line.kinds[-1] == "TokenExpiring"
+    assert line.types[-1] == "TokenExpiring"
     assert line.ended is not None
     assert line.ended.code == 4419
 
@@ -735,7 +735,7 @@ async def test_c15_a_clock_that_is_set_ends_nothing_but_tokens(
     await Calendar(database).event(company, "heard")
 
     async def heard_it() -> bool:
-        return "EventCreated" in line.kinds
+        return "EventCreated" in line.types
 
     await until(heard_it)
     assert line.ended is None

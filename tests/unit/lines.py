@@ -29,33 +29,33 @@ class Line:
     """Records what is sent. While `room` is not set, the client does not read."""
 
     def __init__(self, *, quick: bool) -> None:
-        self.said: list[dict[str, Any]] = []
+        self.sent: list[dict[str, Any]] = []
         self.ended: Closure | None = None
         self.room = asyncio.Event()
         self.room.set()
         self.writes = 0
         self.encoding: Encoding = TEXT
         self.listener: TransportListener | None = None
-        self.write_direct: Callable[[bytes], object] | None = self._take if quick else None
+        self.write_direct: Callable[[bytes], object] | None = self._write if quick else None
 
-    def _take(self, frames: bytes) -> None:
+    def _write(self, frames: bytes) -> None:
         self.writes += 1
         for text in texts(frames):
-            self._note(text)
+            self._record(text)
 
     def write(self, frames: bytes, bodies: Sequence[bytes]) -> None:
         if self.write_direct is None:
             self.writes += 1
             for text in bodies:
-                self._note(text)
+                self._record(text)
         else:
-            self._take(frames)
+            self._write(frames)
 
-    def _note(self, text: bytes) -> None:
+    def _record(self, text: bytes) -> None:
         message = json.loads(text)
-        if message["Type"] != "E":  # what a test has made up
+        if message["Type"] != "E":  # made up by a test
             conforms(message)
-        self.said.append(message)
+        self.sent.append(message)
 
     async def drain(self) -> None:
         await self.room.wait()
@@ -65,11 +65,11 @@ class Line:
         self.ended = closure
 
     @property
-    def heard(self) -> list[tuple[str, int]]:
-        """Companies and positions of the messages."""
-        return [(m["Company"], m["Position"]) for m in self.said if m["Type"] == "E"]
+    def messages(self) -> list[tuple[str, int]]:
+        """Companies and positions of the log's messages."""
+        return [(m["Company"], m["Position"]) for m in self.sent if m["Type"] == "E"]
 
     @property
-    def kinds(self) -> list[str]:
-        """All types but those of messages."""
-        return [m["Type"] for m in self.said if m["Type"] != "E"]
+    def types(self) -> list[str]:
+        """The types of all others."""
+        return [m["Type"] for m in self.sent if m["Type"] != "E"]

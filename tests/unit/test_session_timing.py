@@ -18,9 +18,9 @@ from notifier.transport.asgi import AsgiTransport
 from notifier.transport.websocket import CLOSE_SECONDS, DRAIN_SECONDS
 from tests.services import token
 from tests.timeless import timeless
-from tests.unit.test_session_races import A, B, World, authenticate, set_company
 from tests.unit.test_tokens import FORGED, NOW, REFUSED, claims, pem, signed, tokens
 from tests.unit.test_tokens import RSA as KEY
+from tests.unit.worlds import A, B, World, authenticate, set_company
 
 DEADLINE = 10.0
 
@@ -41,14 +41,14 @@ async def a_world() -> AsyncIterator[World]:
 
 
 @timeless
-async def test_c1_who_says_nothing_is_ended_at_the_deadline_and_not_before() -> None:
+async def test_c1_a_silent_client_is_ended_at_the_deadline_and_not_before() -> None:
     async with a_world() as world:
         _, line = world.open()
         await asyncio.sleep(DEADLINE - 0.1)
         assert line.ended is None
         await asyncio.sleep(0.2)
         assert isinstance(line.ended, NotAuthenticated)
-        assert line.said == []
+        assert line.sent == []
 
 
 @timeless
@@ -64,7 +64,7 @@ async def test_c1_other_messages_first_move_no_deadline() -> None:
         assert line.ended is None
         await asyncio.sleep(0.2)
         assert isinstance(line.ended, NotAuthenticated)
-        assert line.kinds == ["Pong", "Error", "Error"] * 3
+        assert line.types == ["Pong", "Error", "Error"] * 3
 
 
 @timeless
@@ -75,20 +75,20 @@ async def test_c1_a_token_a_moment_before_the_deadline_is_in_time() -> None:
         await authenticate(session)
         await asyncio.sleep(DEADLINE)
         assert line.ended is None
-        assert line.kinds == ["AuthenticationResult"]
+        assert line.types == ["AuthenticationResult"]
 
 
 @timeless
-async def test_c1_a_token_a_moment_after_the_deadline_is_not_heard() -> None:
+async def test_c1_a_token_a_moment_after_the_deadline_is_ignored() -> None:
     async with a_world() as world:
         session, line = world.open()
         await asyncio.sleep(DEADLINE + 0.1)
         await authenticate(session)
-        world.door.members.add((A, "u"))
+        world.membership.members.add((A, "u"))
         await set_company(session, A)
-        world.log.say(A)
+        world.log.publish(A)
         assert isinstance(line.ended, NotAuthenticated)
-        assert line.heard == []
+        assert line.messages == []
         assert not session.live_subscriptions
         assert not world.admission._users
 
@@ -107,14 +107,14 @@ async def test_c1_a_bad_token_at_the_deadline_prolongs_nothing() -> None:
 
 
 async def refusal(world: World, text: str) -> tuple[float, str]:
-    """How long it took to refuse a token, and all that was said."""
+    """How long it took to refuse a token, and all that was sent."""
     loop = asyncio.get_running_loop()
     session, line = world.open()
     begun = loop.time()
     with pytest.raises((BadToken, Expired)) as refused:
         await session.receive(json.dumps({"type": "authenticate", "token": text}))
-    said = json.dumps([line.said, refused.value.code, refused.value.reason])
-    return round(loop.time() - begun, 6), said
+    sent = json.dumps([line.sent, refused.value.code, refused.value.reason])
+    return round(loop.time() - begun, 6), sent
 
 
 SAYABLE = {name: text for name, text in FORGED.items() if text.isprintable() and len(text) < 16_000}
@@ -133,10 +133,10 @@ async def test_c2_every_forged_token_is_refused_in_the_same_words_and_time() -> 
             world.services.tokens = parts
             for text in (*SAYABLE.values(), stolen):
                 answers.add(await refusal(world, text))
-        ((seconds, said),) = answers
+        ((seconds, sent),) = answers
         assert seconds == REFUSED_SECONDS
-        assert "token_invalid" in said
-        assert "4401" in said
+        assert "token_invalid" in sent
+        assert "4401" in sent
 
 
 @timeless
@@ -146,28 +146,28 @@ async def test_c3_every_wrong_claim_is_refused_in_the_same_words_and_time() -> N
         answers = set()
         for other in REFUSED.values():
             answers.add(await refusal(world, signed(claims(**other))))
-        ((seconds, said),) = answers
+        ((seconds, sent),) = answers
         assert seconds == REFUSED_SECONDS
-        assert "4401" in said
+        assert "4401" in sent
         expired = {
             await refusal(world, signed(claims(exp=exp))) for exp in (NOW - 10, 0, -(10**400))
         }
-        ((seconds, said),) = expired
+        ((seconds, sent),) = expired
         assert seconds == REFUSED_SECONDS
-        assert "4419" in said
+        assert "4419" in sent
 
 
 # --- C6, C7: a token's end
 
 
 @timeless
-async def test_c6_nothing_is_said_after_the_end_of_a_token_and_its_leeway() -> None:
-    """Of a socket that follows, one in a replay, and one whose access is being asked about."""
+async def test_c6_nothing_is_sent_after_the_end_of_a_token_and_its_leeway() -> None:
+    """Of a socket that follows, one in a replay, and one whose access is being checked."""
     async with a_world() as world:
         world.log.store(A, 500, pad=1000)
-        world.log.hear()
+        world.log.deliver()
         live, replaying, doubted = [world.open() for _ in range(3)]
-        world.door.members = {(A, "u"), (A, "v"), (B, "v")}
+        world.membership.members = {(A, "u"), (A, "v"), (B, "v")}
         for (session, _), user in zip((live, replaying, doubted), "uuv", strict=True):
             await authenticate(session, user, ttl=20)
         await set_company(live[0], A)
@@ -175,27 +175,27 @@ async def test_c6_nothing_is_said_after_the_end_of_a_token_and_its_leeway() -> N
         replay = asyncio.create_task(set_company(replaying[0], A, 0))
         await set_company(doubted[0], B)
         await asyncio.sleep(1)
-        world.door.definite = False
-        world.door.open.clear()
-        world.log.say(B, revokes=("v",))
+        world.membership.definite = False
+        world.membership.open.clear()
+        world.log.publish(B, revokes=("v",))
         await asyncio.sleep(20 + world.services.leeway - 2)
-        world.log.say(A)
+        world.log.publish(A)
         assert [line.ended for _, line in (live, replaying, doubted)] == [None] * 3
         await asyncio.sleep(2)
-        said = [len(line.said) for _, line in (live, replaying, doubted)]
-        world.log.say(A)
-        world.log.say(B)
+        sent = [len(line.sent) for _, line in (live, replaying, doubted)]
+        world.log.publish(A)
+        world.log.publish(B)
         replaying[1].room.set()
-        world.door.open.set()
+        world.membership.open.set()
         await replay
         await asyncio.sleep(60)
-        for (_, line), before in zip((live, replaying, doubted), said, strict=True):
+        for (_, line), before in zip((live, replaying, doubted), sent, strict=True):
             assert isinstance(line.ended, Expired)
-            assert len(line.said) == before
+            assert len(line.sent) == before
 
 
 @timeless
-async def test_c6_a_reader_who_takes_little_by_little_has_no_more_than_a_closing_takes() -> None:
+async def test_c6_a_slow_reader_is_closed_within_the_time_that_a_close_may_take() -> None:
     """Under another server, where what was queued goes out text by text."""
     loop, sent = asyncio.get_running_loop(), 0
 
@@ -230,7 +230,7 @@ async def test_c7_a_second_token_may_shorten_a_stay_and_a_bad_one_ends_it() -> N
         ):
             session, line = world.open()
             await authenticate(session)
-            said: dict[str, Any] = {"type": "authenticate", **bad}
+            sent: dict[str, Any] = {"type": "authenticate", **bad}
             with pytest.raises(closure):
-                await session.receive(json.dumps(said))
-            assert line.kinds == ["AuthenticationResult"] * 2
+                await session.receive(json.dumps(sent))
+            assert line.types == ["AuthenticationResult"] * 2

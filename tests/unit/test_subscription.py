@@ -1,0 +1,641 @@
+"""Subscriptions: what happens between a check of access and its answer, one interleaving after another."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from notifier.delivery import subscription
+from notifier.delivery.channel import SLICE
+from notifier.delivery.encoding import DEFLATED, TEXT
+from notifier.delivery.session import Stage
+from notifier.errors import (
+    Expired,
+    NotReady,
+    Restart,
+    Unreachable,
+)
+from tests.unit.worlds import A, B, World, authenticate, set_company, settle
+
+# --- between the check of access and joining
+
+
+REMOVED = pytest.mark.parametrize("users", [("u",), ("*",), ("v", "u")])
+
+
+@REMOVED
+async def test_a_user_who_is_removed_while_the_company_is_opened_is_refused(
+    world: World, users: tuple[str, ...]
+) -> None:
+    world.log.publish(A, 3)
+    session, line = await world.enter(company=None)
+    world.membership.members.add((A, "u"))
+    world.log.open.clear()
+    setting = asyncio.create_task(set_company(session, A))
+    await settle()
+    world.membership.members.remove((A, "u"))
+    world.log.publish(A, revokes=users)
+    world.log.open.set()
+    await setting
+    world.log.publish(A)
+    assert line.messages == []
+    assert line.sent[-1]["Error"]["Code"] == "company_forbidden"
+    assert not session.live_subscriptions
+
+
+@REMOVED
+async def test_a_user_who_is_removed_while_the_position_is_looked_up_gets_only_company_revoked(
+    world: World, users: tuple[str, ...]
+) -> None:
+    world.log.publish(A, 3)
+    await world.enter("other")
+    session, line = await world.enter(company=None)
+    world.membership.members.add((A, "u"))
+    world.log.open.clear()
+    setting = asyncio.create_task(set_company(session, A, 0))
+    await settle()
+    world.membership.members.remove((A, "u"))
+    world.log.publish(A, revokes=users)
+    world.log.open.set()
+    await setting
+    world.log.publish(A)
+    assert line.messages == []
+    assert line.types[-2:] == ["SetCompanyResult", "CompanyRevoked"]
+    assert not session.live_subscriptions
+
+
+@pytest.mark.parametrize("users", [("v",), ("uu",), ("u ",)])
+async def test_the_removal_of_another_user_causes_no_check(
+    world: World, users: tuple[str, ...]
+) -> None:
+    world.log.publish(A)
+    session, line = await world.enter()
+    checks = world.membership.checks
+    world.log.publish(A, revokes=users)
+    world.log.publish(B, revokes=("u", "*"))
+    world.log.publish(A)
+    await settle()
+    assert line.messages == [(A, 2), (A, 3)]
+    assert world.membership.checks == checks
+    assert session.live_subscriptions
+
+
+async def test_a_user_gets_the_removal_itself_and_nothing_after_it(world: World) -> None:
+    session, line = await world.enter()
+    assert line.sent[-1] == {
+        "Type": "SetCompanyResult",
+        "Success": True,
+        "Data": {"CompanyId": A, "Position": 0, "Epoch": "e"},
+    }
+    _, other = await world.enter("v")
+    checks = world.membership.checks
+    world.log.store(A, 3, revokes=("u",))
+    world.log.store(A, 2)
+    world.log.deliver()
+    assert line.messages == [(A, 1), (A, 2), (A, 3)]
+    assert line.sent[-1] == {"Type": "CompanyRevoked", "Data": {"CompanyId": A}}
+    assert other.messages == [(A, position) for position in range(1, 6)]
+    assert world.membership.checks == checks  # where the row decides, its loss is certain
+    assert not session.live_subscriptions
+    assert line.ended is None
+
+
+async def test_all_sockets_of_a_user_lose_the_company(world: World) -> None:
+    lines = [(await world.enter(quick=quick))[1] for quick in (True, False, True)]
+    world.log.publish(A, revokes=("u",))
+    world.log.publish(A)
+    for line in lines:
+        assert line.messages == [(A, 1)]
+        assert line.types[-1] == "CompanyRevoked"
+
+
+async def test_a_socket_that_lost_a_company_can_follow_another(world: World) -> None:
+    session, line = await world.enter()
+    world.log.publish(A, revokes=("u",))
+    world.membership.members = {(B, "u")}
+    await set_company(session, A)
+    assert line.sent[-1]["Error"]["Code"] == "company_forbidden"
+    await set_company(session, B)
+    world.log.publish(A)
+    world.log.publish(B)
+    assert line.messages == [(A, 1), (B, 1)]
+
+
+# --- re-checks
+
+
+async def test_a_user_who_may_have_lost_a_company_gets_nothing_until_that_is_checked(
+    world: World,
+) -> None:
+    world.membership.definite = False
+    session, line = await world.enter()
+    world.membership.open.clear()
+    world.log.publish(A, 2, revokes=("u",))
+    world.log.publish(A, 3)
+    await settle()
+    assert line.messages == [(A, 1), (A, 2)]
+    assert not session.live_subscriptions
+    world.log.publish(A)
+    world.membership.open.set()
+    await settle()
+    world.log.publish(A)
+    assert line.messages == [(A, position) for position in range(1, 8)]
+    assert line.types == ["AuthenticationResult", "SetCompanyResult"]
+
+
+async def test_a_user_who_has_lost_a_company_gets_company_revoked_and_no_more(world: World) -> None:
+    world.membership.definite = False
+    _, line = await world.enter()
+    world.membership.open.clear()
+    world.log.publish(A, revokes=("*",))
+    world.log.publish(A)
+    world.membership.members.clear()
+    world.membership.open.set()
+    await settle()
+    world.log.publish(A)
+    assert line.messages == [(A, 1)]
+    assert line.sent[-1] == {"Type": "CompanyRevoked", "Data": {"CompanyId": A}}
+
+
+async def test_a_revocation_of_any_user_is_checked_for_each(world: World) -> None:
+    stays, goes = [await world.enter(user) for user in ("stays", "goes")]
+    world.membership.members.remove((A, "goes"))
+    world.log.store(A, revokes=("*",))
+    world.log.store(A)
+    world.log.deliver()
+    await settle()
+    assert stays[1].messages == [(A, 1), (A, 2)]
+    assert goes[1].messages == [(A, 1)]
+    assert goes[1].types[-1] == "CompanyRevoked"
+
+
+async def test_a_user_who_is_removed_again_during_a_check_is_checked_again(
+    world: World,
+) -> None:
+    world.membership.definite = False
+    _, line = await world.enter()
+    world.membership.open.clear()
+    world.log.publish(A, revokes=("u",))
+    await settle()
+    checks = world.membership.checks
+    world.log.publish(A, revokes=("u",))
+    world.membership.open.set()
+    await settle()
+    assert world.membership.checks == checks + 1
+    assert line.messages == [(A, 1), (A, 2)]
+    world.log.publish(A)
+    assert line.messages[-1] == (A, 3)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(Unreachable("gone"), 4503), (RuntimeError("a fault of ours"), 4500)]
+)
+async def test_a_session_whose_access_cannot_be_checked_is_ended(
+    world: World, error: Exception, code: int
+) -> None:
+    world.membership.definite = False
+    _, line = await world.enter()
+    world.membership.error = error
+    world.log.publish(A, revokes=("u",))
+    world.log.publish(A)
+    await settle()
+    assert line.messages == [(A, 1)]
+    assert line.ended is not None
+    assert line.ended.code == code
+
+
+async def test_a_check_for_a_former_company_is_cancelled_with_its_subscription(
+    world: World,
+) -> None:
+    world.membership.definite = False
+    world.log.store(B, 2)
+    await world.enter("v", B)
+    session, line = await world.enter()
+    world.membership.members.add((B, "u"))
+    world.log.open.clear()
+    setting = asyncio.create_task(set_company(session, B, 0))
+    await settle()
+    world.membership.open.clear()
+    world.log.publish(A, revokes=("u",))
+    await settle()
+    world.log.open.set()
+    await setting
+    world.membership.open.set()
+    await settle()
+    world.log.publish(A)
+    world.log.publish(B)
+    assert line.messages == [(A, 1), (B, 1), (B, 2), (B, 3)]
+    assert world.pins(A) == 0
+    assert session.live_subscriptions
+
+
+async def test_a_check_is_cancelled_with_its_socket(world: World) -> None:
+    world.membership.definite = False
+    session, line = await world.enter()
+    world.log.publish(A, revokes=("u",))
+    session.closed()
+    await settle()
+    assert world.pins(A) == 0
+    assert line.ended is None
+
+
+async def test_rows_are_not_checked_where_the_token_decides(world: World) -> None:
+    world.membership.follows_rows = world.membership.definite = False
+    session, line = await world.enter()
+    checks = world.membership.checks
+    world.log.publish(A, revokes=("u", "*"))
+    world.log.publish(A)
+    await settle()
+    assert line.messages == [(A, 1), (A, 2)]
+    assert world.membership.checks == checks
+    await authenticate(session)
+    assert line.types[-1] == "AuthenticationResult"
+    world.membership.members.clear()
+    await authenticate(session)
+    assert line.types[-2:] == ["AuthenticationResult", "CompanyRevoked"]
+    world.log.publish(A)
+    assert line.messages == [(A, 1), (A, 2)]
+
+
+async def test_a_new_token_causes_no_check_where_rows_decide(world: World) -> None:
+    session, line = await world.enter()
+    world.membership.members.clear()
+    await authenticate(session)
+    assert line.types[-1] == "AuthenticationResult"
+    assert session.live_subscriptions
+
+
+# --- replay
+
+
+@pytest.mark.parametrize("quick", [True, False])
+async def test_a_replay_ends_when_access_is_lost(world: World, quick: bool) -> None:
+    world.log.store(A, 2500, pad=1000)
+    world.log.deliver()
+    session, line = await world.enter(company=None, quick=quick)
+    world.membership.members.add((A, "u"))
+    line.room.clear()
+    setting = asyncio.create_task(set_company(session, A, 0))
+    await settle()
+    begun = len(line.messages)
+    assert 0 < begun < 1000
+    world.membership.members.clear()
+    world.log.publish(A, revokes=("u",))
+    line.room.set()
+    await setting
+    assert len(line.messages) == begun
+    assert line.sent[-1] == {"Type": "CompanyRevoked", "Data": {"CompanyId": A}}
+    assert not session.live_subscriptions
+
+
+async def test_a_replay_continues_where_it_was_when_access_was_kept(world: World) -> None:
+    world.log.store(A, 2500, pad=1000)
+    world.log.deliver()
+    session, line = await world.enter(company=None)
+    world.membership.members.add((A, "u"))
+    line.room.clear()
+    setting = asyncio.create_task(set_company(session, A, 0))
+    await settle()
+    world.log.publish(A, revokes=("*",))
+    world.log.publish(A, 3)
+    line.room.set()
+    await setting
+    world.log.publish(A)
+    assert line.messages == [(A, position) for position in range(1, 2506)]
+    assert "CompanyRevoked" not in line.types
+
+
+@pytest.mark.parametrize("member", [True, False])
+async def test_a_reader_too_slow_to_become_live_is_checked_every_minute(
+    world: World, monkeypatch: pytest.MonkeyPatch, member: bool
+) -> None:
+    """No message announces a loss that no trigger saw, and the periodic re-check covers only live ones."""
+    later, monotonic = 0.0, time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: monotonic() + later)
+    world.log.store(A, 2500, pad=1000)
+    world.log.deliver()
+    session, line = await world.enter(company=None)
+    world.membership.members.add((A, "u"))
+    line.room.clear()
+    setting = asyncio.create_task(set_company(session, A, 0))
+    await settle()
+    begun, checks = len(line.messages), world.membership.checks
+    if not member:
+        world.membership.members.clear()
+    later = subscription.REPLAY_SECONDS + 1
+    line.room.set()
+    await setting
+    assert world.membership.checks == checks + 1
+    assert len(line.messages) == (2500 if member else begun)
+    assert bool(session.live_subscriptions) is member
+    assert (line.types[-1] == "CompanyRevoked") is not member
+
+
+async def test_nothing_is_replayed_that_the_stream_has_not_delivered(world: World) -> None:
+    world.log.store(A, 5)
+    await world.enter("v")
+    world.log.store(A, revokes=("u",))
+    world.log.store(A, 4)
+    _, line = await world.enter(after=0)
+    assert line.messages == [(A, position) for position in range(1, 6)]
+    world.log.deliver()
+    assert line.messages == [(A, position) for position in range(1, 7)]
+    assert line.types[-1] == "CompanyRevoked"
+
+
+async def test_a_user_who_was_removed_while_the_log_was_ahead_of_the_node_is_refused(
+    world: World,
+) -> None:
+    session, line = await world.enter(company=None)
+    world.membership.members.add((A, "u"))
+    world.log.open.clear()
+    setting = asyncio.create_task(set_company(session, A, 0))
+    await settle()
+    world.membership.members.clear()
+    world.log.store(A, revokes=("u",))
+    world.log.store(A, 3)
+    world.log.open.set()
+    await setting
+    assert line.sent[-1]["Error"]["Code"] == "company_forbidden"
+    assert line.messages == []
+    assert world.pins(A) == 0
+
+
+async def test_a_channel_is_unpinned_when_access_cannot_be_checked_again(world: World) -> None:
+    session, line = await world.enter(company=None)
+    world.membership.members.add((A, "u"))
+    world.log.open.clear()
+    setting = asyncio.create_task(set_company(session, A))
+    await settle()
+    world.membership.error = Unreachable("gone")
+    world.log.open.set()
+    await setting
+    assert line.sent[-1]["Error"]["Code"] == "unavailable"
+    assert world.pins(A) == 0
+
+
+async def test_access_to_an_open_channel_is_checked_once(world: World) -> None:
+    await world.enter("v")
+    checks = world.membership.checks
+    await world.enter()
+    assert world.membership.checks == checks + 1
+
+
+async def test_a_removal_that_the_stream_delivers_late_still_revokes(world: World) -> None:
+    world.log.store(A, 4, revokes=("u",))
+    session, line = await world.enter()
+    _, other = await world.enter("v")
+    assert line.sent[-1]["Data"]["Position"] == 4
+    world.membership.members.remove((A, "u"))
+    world.log.deliver()
+    await settle()
+    assert line.types[-1] == "CompanyRevoked"
+    assert not session.live_subscriptions
+    assert other.messages == []
+    world.log.publish(A)
+    assert other.messages == [(A, 5)]
+
+
+async def test_a_removal_that_is_delivered_after_the_user_returned_revokes_nothing(
+    world: World,
+) -> None:
+    world.log.store(A, 4, revokes=("u",))
+    session, line = await world.enter()  # the user is a member again
+    checks = world.membership.checks
+    world.log.deliver()
+    await settle()
+    assert world.membership.checks == checks + 1
+    assert "CompanyRevoked" not in line.types
+    assert session.live_subscriptions
+    world.log.publish(A)
+    assert line.messages == [(A, 5)]
+
+
+async def test_the_removal_of_other_users_causes_no_check_during_a_replay(world: World) -> None:
+    world.log.store(A, 2500, pad=1000)
+    world.log.deliver()
+    session, line = await world.enter(company=None)
+    world.membership.members.add((A, "u"))
+    line.room.clear()
+    setting = asyncio.create_task(set_company(session, A, 0))
+    await settle()
+    checks = world.membership.checks
+    world.log.publish(A, revokes=("v",))
+    world.log.publish(B, revokes=("u", "*"))
+    line.room.set()
+    await setting
+    assert world.membership.checks == checks
+    assert line.messages == [(A, position) for position in range(1, 2502)]
+
+
+async def test_another_epoch_during_a_check_ends_the_session(world: World) -> None:
+    world.membership.definite = False
+    session, line = await world.enter()
+    world.membership.open.clear()
+    world.log.publish(A, revokes=("u",))
+    world.log.hub.begin_epoch("f")
+    world.membership.open.set()
+    await settle()
+    world.log.publish(A)
+    assert line.messages == [(A, 1)]
+    assert isinstance(line.ended, NotReady)
+    assert not session.live_subscriptions
+
+
+async def test_another_epoch_during_a_replay_ends_the_session(world: World) -> None:
+    world.log.store(A, 500, pad=1000)
+    world.log.deliver()
+    session, line = await world.enter(company=None)
+    world.membership.members.add((A, "u"))
+    line.room.clear()
+    setting = asyncio.create_task(set_company(session, A, 0))
+    await settle()
+    begun = len(line.messages)
+    world.log.hub.begin_epoch("f")
+    line.room.set()
+    with pytest.raises(NotReady):
+        await setting
+    assert len(line.messages) == begun
+
+
+async def test_a_channel_that_is_dropped_during_a_replay_ends_the_session(world: World) -> None:
+    world.log.store(A, 500, pad=1000)
+    world.log.deliver()
+    session, line = await world.enter(company=None)
+    world.membership.members.add((A, "u"))
+    line.room.clear()
+    setting = asyncio.create_task(set_company(session, A, 0))
+    await settle()
+    world.log.hub.drop()
+    line.room.set()
+    with pytest.raises(NotReady):
+        await setting
+
+
+@pytest.mark.parametrize("end", ["the socket", "the epoch"])
+async def test_the_socket_or_the_epoch_may_end_while_access_is_checked_during_a_replay(
+    world: World, end: str
+) -> None:
+    world.log.store(A, 500, pad=1000)
+    world.log.deliver()
+    session, line = await world.enter(company=None)
+    world.membership.members.add((A, "u"))
+    line.room.clear()
+    setting = asyncio.create_task(set_company(session, A, 0))
+    await settle()
+    begun = len(line.messages)
+    world.membership.open.clear()
+    world.log.publish(A, revokes=("*",))
+    line.room.set()
+    await settle()
+    if end == "the socket":
+        session.end(Expired())
+    else:
+        world.log.hub.begin_epoch("f")
+    world.membership.open.set()
+    if end == "the socket":
+        await setting
+    else:
+        with pytest.raises(NotReady):
+            await setting
+    world.log.publish(A)
+    assert len(line.messages) == begun
+    assert not session.live_subscriptions
+
+
+async def test_a_socket_that_closes_during_a_replay_gets_no_more(
+    world: World,
+) -> None:
+    world.log.store(A, 500, pad=1000)
+    world.log.deliver()
+    session, line = await world.enter(company=None)
+    world.membership.members.add((A, "u"))
+    line.room.clear()
+    setting = asyncio.create_task(set_company(session, A, 0))
+    await settle()
+    begun = len(line.messages)
+    session.end(Expired())
+    assert isinstance(line.ended, Expired)
+    line.room.set()
+    await setting
+    assert len(line.messages) == begun
+    assert world.pins(A) == 0
+
+
+# --- many subscribers
+
+
+async def test_when_a_batch_is_written_in_slices_removed_users_get_only_their_part(
+    world: World,
+) -> None:
+    many = [
+        await world.enter(f"u{number % 3}", quick=number % 2 == 0) for number in range(SLICE + 100)
+    ]
+    world.log.store(A, 2)
+    world.log.store(A, revokes=("u1",))
+    world.log.store(A, 2)
+    world.log.deliver()
+    await settle()
+    for number, (_, line) in enumerate(many):
+        last = 3 if number % 3 == 1 else 5
+        assert line.messages == [(A, position) for position in range(1, last + 1)]
+        assert (line.types[-1] == "CompanyRevoked") is (number % 3 == 1)
+
+
+async def test_messages_queued_in_a_former_epoch_are_not_written_in_the_next(world: World) -> None:
+    many = [await world.enter(f"u{number}") for number in range(SLICE + 100)]
+    for _ in range(3):
+        world.log.store(A, 2, revokes=("absent",))
+    world.log.deliver()
+    await asyncio.sleep(0)
+    world.log.hub.begin_epoch("f")
+    await settle()
+    world.log.stored.clear()
+    world.log.publish(A)
+    await settle()
+    for _, line in many:
+        assert line.messages == [(A, 1), (A, 2), (A, 1)]
+
+
+async def test_messages_that_are_delivered_twice_are_written_once(world: World) -> None:
+    _, line = await world.enter()
+    world.log.publish(A, 3)
+    world.log.hub.deliver(world.log.stored[A])
+    world.log.publish(A)
+    assert line.messages == [(A, position) for position in range(1, 5)]
+
+
+async def test_a_socket_that_closes_between_two_slices_gets_no_more(world: World) -> None:
+    many = [await world.enter(f"u{number}") for number in range(SLICE + 100)]
+    world.log.publish(A)
+    await asyncio.sleep(0)
+    (left, silent), (_, last) = many[-1], many[-2]
+    assert not silent.messages
+    left.closed()
+    await settle()
+    assert silent.messages == []
+    assert last.messages == [(A, 1)]
+
+
+# --- back-pressure, and the end of a channel
+
+
+async def test_a_paused_transport_gets_no_direct_writes(world: World) -> None:
+    session, line = await world.enter()
+    channel = world.log.hub.channel(A)
+    assert channel is not None
+    for pile, fast in ((session.paused, 0), (session.resumed, 1)):
+        pile()
+        assert len(channel._direct[TEXT]) == fast
+        assert len(channel) == 1
+        world.log.publish(A)
+    line.write_direct = None  # a wire that never is
+    session.paused()
+    session.resumed()
+    assert not channel._direct[TEXT]
+    world.log.publish(A)
+    assert line.messages == [(A, 1), (A, 2), (A, 3)]
+
+
+async def test_a_subscription_joins_the_group_of_its_transport(world: World) -> None:
+    ways = []
+    for quick, encoding in ((False, TEXT), (True, TEXT), (True, DEFLATED)):
+        session, line = world.open(quick=quick)
+        line.encoding = encoding
+        await authenticate(session)
+        world.membership.members.add((A, "u"))
+        await set_company(session, A)
+        channel = world.log.hub.channel(A)
+        assert channel is not None
+        (own,) = session.live_subscriptions
+        direct: dict[Any, Any] = channel._direct
+        groups = [channel._paused, direct.get(TEXT, {}), direct.get(DEFLATED, {})]
+        ways.append([own in group for group in groups])
+        session.paused()
+        assert own in channel._paused
+        session.resumed()
+        ways.append([own in group for group in groups])
+    slow, fast, deflating = [[n == way for n in range(3)] for way in range(3)]
+    assert ways == [slow, slow, fast, fast, deflating, deflating]
+
+
+async def test_when_messages_are_missing_every_session_is_ended(world: World) -> None:
+    session, line = await world.enter()
+    world.log.publish(A, 3)
+    world.log.hub.drop()
+    session.end(Restart())  # too late
+    assert isinstance(line.ended, NotReady)
+    assert session.stage is Stage.ENDED
+    assert world.log.hub.channel(A) is None
+    assert world.log.hub._budget.used == 0
+
+
+async def test_another_epoch_returns_the_bytes_of_the_former_to_the_budget(world: World) -> None:
+    await world.enter()
+    world.log.publish(A, 3)
+    assert world.log.hub._budget.used > 0
+    world.log.hub.begin_epoch("f")
+    assert world.log.hub._budget.used == 0

@@ -1,0 +1,165 @@
+"""Sessions and a hub without connections and without a database: log and membership are the test's."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+from msgspec import structs
+
+from notifier.access.admission import Admission
+from notifier.access.membership import Membership
+from notifier.access.tokens import Identity, Tokens
+from notifier.delivery.history import History
+from notifier.delivery.hub import Hub
+from notifier.delivery.session import Services, Session
+from notifier.messages import Message
+from tests.services import SECRET, token
+from tests.unit.lines import Line
+
+A, B = "company a", "company b"
+NOW = datetime.now(UTC)
+
+
+class FakeMembership:
+    """Membership that answers while `open` is set, with what is true then."""
+
+    def __init__(self) -> None:
+        self.members: set[tuple[str, str]] = set()
+        self.error: Exception | None = None
+        self.open = asyncio.Event()
+        self.open.set()
+        self.checks = 0
+        self.follows_rows = True
+        self.definite = True
+
+    async def may(self, identity: Identity, company: str) -> bool:
+        self.checks += 1
+        await self.open.wait()
+        if self.error is not None:
+            raise self.error
+        return (company, identity.user) in self.members
+
+
+class FakeLog(History):
+    """The messages of all companies, and how many of them the stream has delivered."""
+
+    def __init__(self) -> None:
+        self.hub = Hub(self, 24)
+        self.hub.epoch = "e"
+        self.stored: dict[str, list[Message]] = {}
+        self._delivered = self._seq = 0
+        self.page_reads = 0
+        self.open = asyncio.Event()
+        self.open.set()
+
+    def store(
+        self, company: str, count: int = 1, revokes: tuple[str, ...] = (), pad: int = 0
+    ) -> None:
+        """Stores new messages, of which the last revokes access; they are not delivered yet."""
+        log = self.stored.setdefault(company, [])
+        for number in range(count):
+            self._seq += 1
+            text = {"Type": "E", "Company": company, "Position": len(log) + 1, "Pad": "x" * pad}
+            last = revokes if number == count - 1 else ()
+            log.append(
+                Message(
+                    self._seq, company, len(log) + 1, NOW, datetime.now(UTC),
+                    json.dumps(text).encode(), last,
+                )
+            )  # fmt: skip
+
+    def deliver(self) -> None:
+        """Delivers what was stored."""
+        new = [m for log in self.stored.values() for m in log if m.seq > self._delivered]
+        self._delivered = self._seq
+        self.hub.deliver(sorted(new, key=lambda message: message.seq))
+
+    def publish(self, company: str, count: int = 1, revokes: tuple[str, ...] = ()) -> None:
+        """Stores new messages and delivers them."""
+        self.store(company, count, revokes)
+        self.deliver()
+
+    async def head(self, company: str) -> int:
+        await self.open.wait()
+        log = self.stored.get(company)
+        return log[-1].position if log else 0
+
+    def age(self, company: str, position: int, hours: float) -> None:
+        """Makes the messages up to this one as old as that."""
+        then = datetime.now(UTC) - timedelta(hours=hours)
+        log = self.stored[company]
+        log[:position] = [structs.replace(message, stored=then) for message in log[:position]]
+
+    async def page(self, company: str, after: int, epoch: str) -> list[Message]:
+        self.page_reads += 1
+        await self.open.wait()
+        if epoch != self.hub.epoch:
+            return []
+        return [m for m in self.stored.get(company, []) if m.position > after][:1000]
+
+
+class World:
+    """A node without connections and without a database."""
+
+    def __init__(self) -> None:
+        self.membership = FakeMembership()
+        self.log = FakeLog()
+        self.admission: Admission[Session] = Admission(1000, 600)
+        self.services = Services(
+            self.log.hub,
+            Tokens(secret=SECRET),
+            cast("Membership", self.membership),
+            self.admission,
+            auth_timeout=60,
+            leeway=10,
+        )
+        self.sessions: list[Session] = []
+
+    def open(self, address: str = "", *, quick: bool = True) -> tuple[Session, Line]:
+        line = Line(quick=quick)
+        session = Session(self.services, line, address)
+        self.sessions.append(session)
+        return session, line
+
+    async def enter(
+        self,
+        user: str = "u",
+        company: str | None = A,
+        *,
+        quick: bool = True,
+        member: bool = True,
+        after: int | None = None,
+    ) -> tuple[Session, Line]:
+        """A session that has authenticated and follows its company."""
+        session, line = self.open(quick=quick)
+        await authenticate(session, user)
+        if company is not None:
+            if member:
+                self.membership.members.add((company, user))
+            await set_company(session, company, after)
+        return session, line
+
+    def pins(self, company: str) -> int:
+        channel = self.log.hub.channel(company)
+        return 0 if channel is None else channel.pins
+
+
+async def authenticate(session: Session, user: str = "u", ttl: float = 3600, **claims: Any) -> None:
+    command = {"type": "authenticate", "token": token(user, ttl=ttl, **claims)}
+    await session.receive(json.dumps(command))
+
+
+async def set_company(session: Session, company: str, after: int | None = None) -> None:
+    data: dict[str, Any] = {"companyId": company}
+    if after is not None:
+        data |= {"after": after, "epoch": "e"}
+    await session.receive(json.dumps({"type": "setCompany", "data": data}))
+
+
+async def settle() -> None:
+    """Lets every task run until it waits for the test."""
+    for _ in range(50):
+        await asyncio.sleep(0)
