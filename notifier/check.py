@@ -10,7 +10,7 @@ from typing import NamedTuple
 import asyncpg
 
 from notifier.access.membership import as_text
-from notifier.database import schema, sql
+from notifier.database import catalogue, functions, schema, sql, triggers, views
 from notifier.database.connections import (
     DEADLINE_SECONDS,
     Connection,
@@ -22,6 +22,7 @@ from notifier.database.connections import (
 from notifier.database.url import resolve
 from notifier.errors import DatabaseError, NotifierError
 from notifier.settings import Settings
+from notifier.watches import Watch
 
 OLDEST = 14
 QUEUE_LIMIT = 0.5
@@ -72,6 +73,8 @@ async def _inside(connection: Connection, settings: Settings) -> AsyncIterator[F
     yield Finding(True, f"the schema notifier is of version {revision}")
     async for finding in _watches(connection, settings):
         yield finding
+    async for finding in _definitions(connection):
+        yield finding
     yield await _round_trip(connection)
     yield await _membership(connection, settings)
     probe = await connection.fetchrow(sql.query("probe"), "check", 10.0)
@@ -108,51 +111,40 @@ async def _inside(connection: Connection, settings: Settings) -> AsyncIterator[F
 
 
 async def _watches(connection: Connection, settings: Settings) -> AsyncIterator[Finding]:
-    """The watched tables of the settings, those of the database, and the triggers on them."""
-    rows = {row["entity"]: row for row in await connection.fetch("SELECT * FROM notifier.watches")}
+    """The watched tables of the settings, and those of the database."""
+    rows = await connection.fetch("SELECT * FROM notifier.watches")
+    stored = {row["entity"]: (Watch.from_row(row), row["relation"]) for row in rows}
+    relations = [relation for _, relation in stored.values()]
     for watch in settings.watch:
-        row = rows.pop(watch.entity, None)
-        same = row is not None and (
-            row["key"],
-            row["company"],
-            row["member"],
-            tuple(row["exclude"]),
-            row["created"],
-            row["updated"],
-            row["deleted"],
-        ) == (watch.key, watch.company, watch.member, watch.exclude, *watch.names)
-        if row is None or not same:
+        present, relation = stored.pop(watch.entity, (None, ""))
+        if present != watch:
             yield Finding(False, f"{watch.table} is not watched as set; run: notifier migrate")
             continue
-        columns = await connection.fetch(
-            "SELECT attname::text FROM pg_attribute WHERE attrelid = to_regclass($1) AND attnum > 0"
-            " AND NOT attisdropped",
-            row["relation"],
-        )
-        there = {column[0] for column in columns}
-        if not there:
-            yield Finding(False, f"the watched table {row['relation']} is gone")
-            continue
-        if missing := {watch.key, watch.company, watch.member} - {None} - there:
-            yield Finding(
-                False, f"{watch.table} has no column {', '.join(sorted(map(str, missing)))}"
-            )
-            continue
-        triggers = await connection.fetch(
-            "SELECT tgname::text, tgenabled::text FROM pg_trigger WHERE tgrelid = to_regclass($1)"
-            " AND tgfoid = 'notifier.capture'::regproc",
-            row["relation"],
-        )
-        enabled = {name for name, state in triggers if state in "OA"}
-        wanted = {"notifier_capture", "notifier_capture_truncate"}
-        if lacking := sorted(wanted - enabled):
-            disabled = {name for name, _ in triggers}
-            how = "disabled" if set(lacking) <= disabled else "missing; run: notifier migrate"
-            yield Finding(False, f"{watch.table}: trigger {', '.join(lacking)} is {how}")
+        (table,) = await catalogue.describe(connection, [relation])
+        if table is None:
+            yield Finding(False, f"the watched table {relation} is gone")
+        elif found := catalogue.problems(watch, table, relations):
+            for problem in found:
+                yield Finding(False, problem)
         else:
             yield Finding(True, f"{watch.table} is watched as {watch.entity}")
-    for entity in rows:
+    for entity in stored:
         yield Finding(False, f"{entity} is still watched; run: notifier migrate")
+
+
+async def _definitions(connection: Connection) -> AsyncIterator[Finding]:
+    """Functions, views and triggers, compared with those that `migrate` makes."""
+    async with connection.transaction():
+        await connection.execute("SET LOCAL search_path = pg_catalog, pg_temp")
+        different: list[object] = [*await functions.differences(connection)]
+        different += [f"view {name} differs" for name in await views.differences(connection)]
+        if not different:  # a function lists the triggers
+            found = await triggers.differences(connection)
+            different += [f"{each} is {each.state}" for each in found]
+    for each in different:
+        yield Finding(False, f"{each}; run: notifier migrate")
+    if not different:
+        yield Finding(True, "functions and triggers are this version's")
 
 
 async def _round_trip(connection: Connection) -> Finding:

@@ -154,7 +154,7 @@ def migrate_command(
             max_log_bytes=settings.max_log_bytes,
             dry_run=dry_run,
             grant=grant,
-            tell=_print,
+            report=_print,
         )
     )
     if not dry_run:

@@ -21,12 +21,12 @@ from notifier.delivery.recheck import Recheck
 from notifier.delivery.session import Services, Session
 from notifier.delivery.stream import Stream
 from notifier.health import Health
-from notifier.relay.changes import Watched
 from notifier.relay.publisher import PostgresPublisher
 from notifier.relay.relay import Relay
-from notifier.settings import Settings, Watch
+from notifier.settings import Settings
 from notifier.transport.endpoint import Endpoint
 from notifier.watchdogs import warn_of_drift, watch_clock, watch_loop, watch_shutdown
+from notifier.watches import Watch
 from notifier.web.pages import Pages
 
 
@@ -137,6 +137,5 @@ def _members(watches: Sequence[Watch]) -> dict[str, str]:
     members: dict[str, str] = {}
     for watch in watches:
         if watch.member is not None:
-            watched = Watched(watch.entity, watch.key, watch.company, watch.member, *watch.names)
-            members[watched.updated or ""] = watched.property(watch.member)
+            members[watch.updated or ""] = watch.property(watch.member)
     return members

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     SecretStr,
     ValidationError,
@@ -28,61 +26,13 @@ from pydantic_settings import (
 
 from notifier import conninfo
 from notifier.errors import SettingsError
+from notifier.watches import CALENDAR, Watch
 
 PREFIX = "NOTIFIER_"
 CONFIG = "NOTIFIER_CONFIG"
 _OTHERS = ("NOTIFIER_PG_BIN", "NOTIFIER_TEST_POSTGRES", "NOTIFIER_TOKEN", "NOTIFIER_URL")
 """Variables that something else reads: `demo`, the tests, `listen`."""
 
-
-class Watch(BaseModel):
-    """One watched table: `[[watch]]` in `notifier.toml`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    table: Annotated[str, Field(min_length=1)]
-    entity: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9]*$", max_length=60)]
-    key: str = "id"
-    company: str = "company_id"
-    member: str | None = None  # the column that names a user to whom the row gives access
-    exclude: tuple[str, ...] = ()
-    created: str | None = None  # names of the messages; "" sends none
-    updated: str | None = None
-    deleted: str | None = None
-
-    @model_validator(mode="after")
-    def _not_without_keys(self) -> Self:
-        if lost := {self.key, self.company, self.member} & set(self.exclude):
-            raise ValueError(f"exclude names {', '.join(sorted(map(str, lost)))}, which is needed")
-        if self.member is not None and not all(self.names[1:]):
-            raise ValueError("a table with members needs messages for updates and deletions")
-        return self
-
-    @property
-    def names(self) -> tuple[str | None, str | None, str | None]:
-        """What a creation, an update and a deletion are called; None: nothing is sent."""
-        return (
-            _named(self.created, f"{self.entity}Created"),
-            _named(self.updated, f"{self.entity}Updated"),
-            _named(self.deleted, f"{self.entity}Deleted"),
-        )
-
-
-def _named(name: str | None, default: str) -> str | None:
-    return default if name is None else name or None
-
-
-CALENDAR = (
-    Watch(table="events", entity="Event"),
-    Watch(
-        table="employees",
-        entity="Employee",
-        member="user_id",
-        created="EmployeeAdded",
-        deleted="EmployeeRemoved",
-    ),
-    Watch(table="companies", entity="Company", company="id", created=""),
-)
 
 Strings = Annotated[tuple[str, ...], NoDecode]
 

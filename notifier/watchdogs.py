@@ -17,6 +17,7 @@ from notifier.database.connections import backoff, is_shutting_down
 from notifier.database.query import Query
 from notifier.errors import DatabaseError
 from notifier.settings import Settings
+from notifier.watches import Watch
 
 CLOCK_SECONDS = 4.0
 """How often the clock is compared with the monotonic one."""
@@ -75,24 +76,19 @@ async def watch_loop() -> None:
 
 async def warn_of_drift(settings: Settings, query: Query) -> None:
     """Warns, once, where the database was migrated with other settings than these."""
-    rows = None
     for attempt in count():
         try:
-            rows = await query.fetch(
-                "SELECT entity, key, company, member, exclude, created, updated, deleted,"
-                " max_log_bytes FROM notifier.watches, notifier.configuration"
-            )
+            rows = await query.fetch(sql.query("configuration"))
             break
         except DatabaseError:
             await backoff(attempt)
-    wanted = {
-        (w.entity, w.key, w.company, w.member, tuple(w.exclude), *w.names) for w in settings.watch
-    }
-    if {(*row[:4], tuple(row[4]), *row[5:8]) for row in rows or ()} != wanted:
+    stored = {Watch.from_row(row) for row in rows if row["entity"] is not None}
+    if stored != set(settings.watch):
         _logger.warning("the database watches other tables; run: notifier migrate")
-    if any(row["max_log_bytes"] != settings.max_log_bytes for row in rows or ()):
+    there = rows[0]["max_log_bytes"] if rows else None
+    if there != settings.max_log_bytes:
         _logger.warning(
             "MAX_LOG_BYTES in the database is another; run: notifier migrate",
             here=settings.max_log_bytes,
-            there=rows[0]["max_log_bytes"] if rows else None,
+            there=there,
         )

@@ -8,7 +8,7 @@ from typing import Any
 from jsonschema import Draft7Validator
 from jsonschema.protocols import Validator
 
-from notifier.settings import CALENDAR, Watch
+from notifier.watches import CALENDAR, Watch
 from notifier.web.asyncapi import document
 
 ENTITIES = {name: watch for watch in CALENDAR for name in watch.names if name is not None}

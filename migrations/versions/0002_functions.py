@@ -1,8 +1,10 @@
-"""Functions and the view of changes, as they are now, also where an older log has others."""
+"""Changes without the columns that messages no longer need, also where an older log has them.
+
+Functions and views are no longer made here: `notifier.database.functions` compares them.
+"""
 
 from __future__ import annotations
 
-from notifier.database import sql
 from notifier.database.schema import run
 
 revision = "0002"
@@ -10,20 +12,10 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
-FUNCTIONS = (
-    *("log_bytes", "is_full", "strip_columns", "keys", "sanitize_json", "readable_json", "capture"),
-    *("truncate_changes", "rotate_changes", "reopen", "prune"),
-)
-SERVING = (
-    "notifier.log_bytes(), notifier.system(), notifier.readable_json(json), notifier.sanitize_json(json),"
-    " notifier.truncate_changes(int, text, bigint), notifier.rotate_changes(), notifier.reopen(),"
-    " notifier.prune(int, text, bigint)"
-)
-
 
 def upgrade() -> None:
-    # First the tables that are captured: whoever writes to one of them is in the middle of an older
-    # `capture` that knows its columns, and holds what is to be altered.
+    # First the tables that are captured: a transaction that writes to one of them may be in an older
+    # `capture` that knows these columns, and holds what is to be altered.
     run(
         """
         DO $$
@@ -49,33 +41,24 @@ def upgrade() -> None:
         ALTER TABLE notifier.changes_1 DROP COLUMN IF EXISTS operation, DROP COLUMN IF EXISTS size;
         """
     )
-    run(sql.view("changes"))
-    for name in FUNCTIONS:
-        run(sql.function(name))
-    run("REVOKE ALL ON ALL FUNCTIONS IN SCHEMA notifier FROM PUBLIC")
-    # Whoever was granted to may relay: with these functions from now on.
+
+
+def downgrade() -> None:
+    # With `capture` go its triggers. The tables' own migration drops `system`.
     run(
-        f"""
+        """
+        DROP VIEW IF EXISTS notifier.changes;
         DO $$
         DECLARE
-            grantee regrole;
+            function regprocedure;
         BEGIN
-            FOR grantee IN
-                SELECT granted.grantee::regrole
-                FROM pg_class AS c, aclexplode(c.relacl) AS granted
-                WHERE c.oid = 'notifier.change_ids'::regclass AND granted.grantee <> c.relowner
-                  AND granted.privilege_type = 'UPDATE'
+            FOR function IN
+                SELECT oid FROM pg_proc
+                WHERE pronamespace = 'notifier'::regnamespace AND proname <> 'system'
             LOOP
-                EXECUTE format('GRANT SELECT ON notifier.changes TO %s', grantee);
-                EXECUTE format('GRANT EXECUTE ON FUNCTION {SERVING} TO %s', grantee);
+                EXECUTE format('DROP FUNCTION %s CASCADE', function);
             END LOOP;
         END
         $$
         """
     )
-
-
-def downgrade() -> None:
-    run("DROP VIEW notifier.changes")
-    for name in reversed(FUNCTIONS):
-        run(f"DROP FUNCTION notifier.{name} CASCADE")  # with `capture` go its triggers

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import (
     Boolean,
+    Connection,
     DateTime,
     ForeignKey,
     Index,
@@ -14,6 +15,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     Uuid,
+    inspect,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -67,3 +69,10 @@ class Event(Calendar):
     organizer_id: Mapped[UUID | None] = mapped_column(
         ForeignKey("employees.id", ondelete="SET NULL"), index=True
     )
+
+
+def create(connection: Connection) -> list[str]:
+    """Creates the tables that are missing, in the first schema of the search path; their names."""
+    missing = set(Calendar.metadata.tables) - set(inspect(connection).get_table_names())
+    Calendar.metadata.create_all(connection)
+    return sorted(missing)

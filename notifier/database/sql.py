@@ -2,13 +2,19 @@
 
 `sql/tables/` creates tables, once, from a migration. `sql/functions/` and `sql/views/` hold what
 `migrate` replaces whenever the database has another definition. `sql/queries/` are the statements of
-the running program.
+the running program. `:name` in a file stands for a number of `notifier.database.constants`.
 """
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
+
+from notifier.database import constants
+
+_CONSTANTS = {name.lower(): value for name, value in vars(constants).items() if name.isupper()}
+_PLACEHOLDER = re.compile(r"(?<![:\w]):([a-z_]+)\b")
 
 
 def folder(name: str) -> Path:
@@ -38,9 +44,9 @@ def tables(name: str) -> str:
     return _text(f"tables/{name}")
 
 
-def grants() -> str:
-    """The rights of a role that runs `notifier serve`, with `:role` in place of its name."""
-    return _text("grant")
+def names(kind: str) -> list[str]:
+    """The names of all files in `sql/KIND/`, sorted."""
+    return sorted(path.stem for path in (folder("sql") / kind).glob("*.sql"))
 
 
 @cache
@@ -48,4 +54,9 @@ def _text(path: str) -> str:
     file = folder("sql") / f"{path}.sql"
     if not file.is_file():  # not the OSError that a lost connection is
         raise LookupError(f"this installation lacks {file}")
-    return file.read_text(encoding="utf-8")
+    return _PLACEHOLDER.sub(_value, file.read_text(encoding="utf-8"))
+
+
+def _value(placeholder: re.Match[str]) -> str:
+    """The number that a placeholder stands for; any other word stays as it is."""
+    return str(_CONSTANTS.get(placeholder[1], placeholder[0]))

@@ -19,6 +19,7 @@ from starlette.routing import BaseRoute, Route
 
 from notifier.database.connections import Connection, connected
 from notifier.errors import DatabaseError
+from notifier.watches import property_name
 
 BODY_LIMIT = 64 * 1024
 INTEGRITY = "23"
@@ -155,7 +156,7 @@ def _insert(table: str) -> Callable[[Connection, Request], Awaitable[Response]]:
         values = await _values(table, request)
         missing = TABLES[table][1] - values.keys()
         if missing:
-            raise Refused(400, f"missing: {', '.join(sorted(map(_property, missing)))}")
+            raise Refused(400, f"missing: {', '.join(sorted(map(property_name, missing)))}")
         if table == "employees":
             values["user_id"] = _user(str(values["name"]))
         columns = ", ".join(values)
@@ -246,11 +247,7 @@ def _user(name: str) -> str:
 
 def _pascal(row: Row) -> dict[str, Any]:
     """`starts_at` → `StartsAt`, as in messages."""
-    return {_property(name): value for name, value in row.items()}
-
-
-def _property(column: str) -> str:
-    return column.title().replace("_", "")
+    return {property_name(name): value for name, value in row.items()}
 
 
 def _answer(content: object, status: int = 200) -> Response:

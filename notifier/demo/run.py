@@ -21,7 +21,8 @@ from notifier.database.connections import connect
 from notifier.demo import api
 from notifier.demo.postgres import EmbeddedPostgres, default_directory
 from notifier.node import Node
-from notifier.settings import CALENDAR, Settings
+from notifier.settings import Settings
+from notifier.watches import CALENDAR
 
 STATIC = Path(__file__).parent / "static"
 SAMPLES = Path(__file__).with_name("samples.sql")

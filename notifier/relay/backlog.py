@@ -97,7 +97,7 @@ class Backlog:
 
     async def _large(self, xid: int) -> AsyncIterator[list[Message]]:
         """The messages of a transaction that is too large for memory, in chunks."""
-        await self._pipeline.refresh_watches()
+        await self._pipeline.refresh_sources()
         async for drafts in self._net_large(xid):
             yield await self._pipeline.number(drafts)
 
@@ -131,7 +131,7 @@ class Backlog:
                     drafts = []
                 current = company
                 transaction = Transaction(
-                    self._pipeline.watched,
+                    self._pipeline.sources,
                     only=company_named(company.encode()) or "",
                     truncates=[each for each in shared if each.is_truncate],
                 )

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import msgspec
 
 from notifier.messages import JSON
+from notifier.watches import Watch
 
 EVERY_COMPANY = ""
 """Stands for every company that the log knows; no company has this id."""
@@ -16,31 +17,12 @@ ANY_USER = ("*",)
 """In `revokes`: any user may have lost the company, so each of them is re-checked."""
 
 
-class Watched(msgspec.Struct, frozen=True, eq=False):
-    """How the rows of one entity become messages. A message whose name is None is not sent."""
+class Source(msgspec.Struct, frozen=True, eq=False):
+    """A watched table as the relay reads it: its watch, and what the catalogue says of its columns."""
 
-    entity: str
-    key: str
-    company: str
-    member: str | None
-    created: str | None
-    updated: str | None
-    deleted: str | None
-    untouched: frozenset[str] = frozenset()  # json columns: their values are sent as they are
-    virtual: frozenset[str] = frozenset()  # generated on read: triggers see null in them
-
-    @property
-    def grants(self) -> bool:
-        """Whether a row of it may give a user access to a company."""
-        return self.member is not None or self.key == self.company
-
-    def property(self, column: str) -> str:
-        """The property that a column is sent as: `starts_at` → `StartsAt`, the key → `EventId`."""
-        if column == self.key:
-            return f"{self.entity}Id"
-        if column == self.company:
-            return "CompanyId"
-        return "".join(word[:1].upper() + word[1:] for word in column.split("_"))
+    watch: Watch
+    json_columns: frozenset[str] = frozenset()  # their values are sent as they are
+    virtual_columns: frozenset[str] = frozenset()  # generated on read: triggers see null in them
 
 
 class Change(NamedTuple):

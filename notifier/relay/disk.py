@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from notifier.database import sql
+from notifier.database.constants import FULL_MARK, TABLE_BIT
 from notifier.relay.store import LONG_SECONDS, Checkpoint, RelayStore
 from notifier.relay.writer import Writer
 
@@ -11,9 +12,6 @@ SLOTS = 8
 
 REOPENING = 1 << 62
 """In `Checkpoint.unsettled`: recovery from a full log has begun, and must be done (again)."""
-
-_ERA = 1 << 32  # bit 32 of a change's id chooses the table
-_FULL = 1 << 62  # from this id on capture stores nothing
 
 
 class Disk:
@@ -31,7 +29,7 @@ class Disk:
     async def is_full(self) -> bool:
         """Whether capture has stopped storing."""
         row = await self._writer.fetchrow("SELECT last_value FROM notifier.change_ids")
-        return bool(row and row[0] >= _FULL)
+        return bool(row and row[0] >= FULL_MARK)
 
     async def reopen(self) -> int | None:
         """Empties each table of changes that no transaction writes to, and lets capture store again.
@@ -58,9 +56,9 @@ class Disk:
         row = await self._writer.fetchrow(sql.query("change_table_sizes"))
         assert row is not None
         last = int(row["last_value"])
-        if last >= _FULL:
+        if last >= FULL_MARK:
             return False
-        current = last // _ERA % 2
+        current = last >> TABLE_BIT & 1
         sizes = (int(row["zero"]), int(row["one"]))
         if sizes[1 - current] and not await self._truncate(1 - current):
             return False

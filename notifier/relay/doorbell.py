@@ -1,6 +1,6 @@
 """The doorbell: how a writer wakes the sleeping relay.
 
-The sleeping relay holds the advisory lock DOORBELL. A writer that cannot share the lock sends a NOTIFY
+The sleeping relay holds the advisory lock DOORBELL_LOCK. A writer that cannot share the lock sends a NOTIFY
 (`sql/functions/capture.sql`). NOTIFY serialises commits, so no writer sends one while the relay is awake.
 """
 
@@ -9,10 +9,8 @@ from __future__ import annotations
 import asyncio
 
 from notifier.database.connections import listener
+from notifier.database.constants import DOORBELL_LOCK
 from notifier.relay.leadership import Leadership
-
-DOORBELL = 7815279001
-"""The advisory lock; `sql/functions/capture.sql` has the same number."""
 
 
 class Doorbell:
@@ -36,7 +34,7 @@ class Doorbell:
         Every writer that did not ring has ended when it returns True, so one more read finds its changes.
         """
         self._rung.clear()
-        row = await self._writer.fetchrow("SELECT pg_try_advisory_lock($1)", DOORBELL)
+        row = await self._writer.fetchrow("SELECT pg_try_advisory_lock($1)", DOORBELL_LOCK)
         self._armed = bool(row and row[0])
         return self._armed
 
@@ -44,7 +42,7 @@ class Doorbell:
         """Writers ring no longer."""
         if self._armed:
             self._armed = False
-            await self._writer.fetchrow("SELECT pg_advisory_unlock($1)", DOORBELL)
+            await self._writer.fetchrow("SELECT pg_advisory_unlock($1)", DOORBELL_LOCK)
 
     async def rings(self, seconds: float) -> bool:
         """Waits for a ring; False where none came in time."""

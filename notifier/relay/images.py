@@ -14,7 +14,8 @@ import msgspec
 
 from notifier.companies import COMPANY_LIMIT, canonical
 from notifier.messages import JSON
-from notifier.relay.changes import Change, Watched
+from notifier.relay.changes import Change
+from notifier.watches import Watch
 
 Row = dict[str, msgspec.Raw]
 """The columns of a row, each with its value as JSON text."""
@@ -30,7 +31,7 @@ class Unattributable(Exception):
     """A change cannot be attributed to a company: its image lacks that column, or is not JSON."""
 
 
-def read_images(change: Change, watch: Watched) -> tuple[Row | None, Row | None, bool]:
+def read_images(change: Change, watch: Watch) -> tuple[Row | None, Row | None, bool]:
     """The rows before and after, and whether only key and company could be read.
 
     Raises Unattributable where key or company are missing.
@@ -57,7 +58,7 @@ def _row(image: JSON | None) -> Row | None:
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[][{},:]|[^][{},:"\s]+', re.DOTALL)
 
 
-def _keys(image: JSON | None, watch: Watched) -> Row | None:
+def _keys(image: JSON | None, watch: Watch) -> Row | None:
     """Key and company of an image that JSON decoders refuse.
 
     It may hold half of a surrogate pair, invalid UTF-8, or a thousand nested brackets.
@@ -82,7 +83,7 @@ def _keys(image: JSON | None, watch: Watched) -> Row | None:
     return {name: row[name] for name in (watch.key, watch.company) if name in row}
 
 
-def company_of(row: Row | None, watch: Watched) -> str | None:
+def company_of(row: Row | None, watch: Watch) -> str | None:
     """The company that a row belongs to; None where there is no row, or it has no company."""
     if row is None:
         return None
@@ -100,7 +101,7 @@ def company_named(value: bytes) -> str | None:
     return canonical(name) if 0 < len(name) <= COMPANY_LIMIT and "\0" not in name else None
 
 
-def user_of(row: Row | None, watch: Watched) -> str | None:
+def user_of(row: Row | None, watch: Watch) -> str | None:
     """The user to whom a row gives access; None where it gives access to no user."""
     if row is None or watch.member is None:
         return None

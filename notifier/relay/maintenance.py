@@ -44,7 +44,7 @@ class Maintenance:
         self._done_at = now
         if not await self.recover_from_overflow():
             await self._resync_after_overflow()
-        await self._pipeline.refresh_watches()
+        await self._pipeline.refresh_sources()
         used, limit = await self._disk.sizes()
         metrics.LOG_BYTES.set(used)
         metrics.LOG_LIMIT_BYTES.set(limit)

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from operator import attrgetter, itemgetter
 
-from notifier.relay.changes import ANY_USER, EVERY_COMPANY, Change, Watched
+from notifier.relay.changes import ANY_USER, EVERY_COMPANY, Change, Source
 from notifier.relay.images import Ends, Row, Unattributable, company_of, read_images, user_of
 from notifier.relay.rendering import Draft, ResyncDraft, render
+from notifier.watches import Watch
 
 MAX_RUNS = 32
 """Nested triggers leave fewer open runs; images that do not fit together could leave any number."""
@@ -19,7 +20,7 @@ _order = itemgetter(0)
 
 
 def net(
-    changes: Sequence[Change], watched: dict[str, Watched], bulk_limit: int
+    changes: Sequence[Change], sources: dict[str, Source], bulk_limit: int
 ) -> tuple[list[AnyDraft], int]:
     """The messages of whole transactions, in the order of `changes`, and how many changes had no company.
 
@@ -28,7 +29,7 @@ def net(
     drafts: list[AnyDraft] = []
     unattributed = 0
     for _, group in groupby(changes, key=attrgetter("xid")):
-        transaction = Transaction(watched)
+        transaction = Transaction(sources)
         for change in group:
             transaction.add(change)
         drafts += transaction.drafts(bulk_limit)
@@ -87,11 +88,11 @@ class Transaction:
 
     def __init__(
         self,
-        watched: dict[str, Watched],
+        sources: dict[str, Source],
         only: str | None = None,
         truncates: Iterable[Change] = (),
     ) -> None:
-        self._watched = watched
+        self._sources = sources
         self._only = only
         self._truncates = list(truncates)
         self._rows: dict[tuple[str, str, bytes], _NetChange] = {}
@@ -102,9 +103,10 @@ class Transaction:
         """Takes the next change, in the order of ids."""
         while self._truncates and self._truncates[0].id < change.id:
             self._discard(self._truncates.pop(0).entity)
-        watch = self._watched.get(change.entity)
-        if watch is None:  # no longer watched
+        source = self._sources.get(change.entity)
+        if source is None:  # no longer watched
             return
+        watch = source.watch
         if change.is_truncate:
             self._discard(change.entity)
             self._resync_all(change, "truncate", watch.grants)
@@ -134,7 +136,7 @@ class Transaction:
         revokes = ANY_USER if revoking else ()
         self._resync = change.id, ResyncDraft(EVERY_COMPANY, reason, change.at, revokes)
 
-    def _apply(self, change: Change, watch: Watched, old: Row | None, new: Row | None) -> None:
+    def _apply(self, change: Change, watch: Watch, old: Row | None, new: Row | None) -> None:
         """One write of one row. Each company sees only the images that belong to it."""
         old_company = company_of(old, watch)
         new_company = company_of(new, watch)
@@ -144,7 +146,7 @@ class Transaction:
             self._step(change, new_company, watch, None, new)
 
     def _step(
-        self, change: Change, company: str, watch: Watched, old: Row | None, new: Row | None
+        self, change: Change, company: str, watch: Watch, old: Row | None, new: Row | None
     ) -> None:
         row = old if old is not None else new
         if row is None or (self._only is not None and company != self._only):
@@ -165,10 +167,10 @@ class Transaction:
         lost: dict[str, set[str]] = {}
         kept: dict[str, set[str]] = {}
         for (company, entity, _), row in self._rows.items():
-            watch = self._watched[entity]
-            ends = row.ends()
+            source = self._sources[entity]
+            watch, ends = source.watch, row.ends()
             draft = render(
-                watch, ends, company=company, at=row.at, actor=row.actor, partial=row.partial
+                source, ends, company=company, at=row.at, actor=row.actor, partial=row.partial
             )
             if watch.grants:
                 losers, keepers = lost.setdefault(company, set()), kept.setdefault(company, set())
@@ -193,7 +195,7 @@ class Transaction:
 
 
 def _collect_access(
-    watch: Watched, partial: bool, ends: Ends, lost: set[str], kept: set[str]
+    watch: Watch, partial: bool, ends: Ends, lost: set[str], kept: set[str]
 ) -> None:
     """Adds the users who lose the company by this row, and those who have it by this row afterwards."""
     old, new = ends

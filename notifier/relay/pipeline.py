@@ -13,7 +13,7 @@ import structlog
 
 from notifier import metrics
 from notifier.messages import Message
-from notifier.relay.changes import Change, Watched
+from notifier.relay.changes import Change, Source
 from notifier.relay.netting import AnyDraft, net
 from notifier.relay.numbering import Numbering
 from notifier.relay.publisher import Publisher
@@ -45,12 +45,12 @@ class Pipeline:
         self._numbering = Numbering(store)
         self._read_until = ""  # the snapshot of the last read; what it sees may not be stored yet
         self._storing: asyncio.Task[None] | None = None
-        self.watched: dict[str, Watched] = {}
+        self.sources: dict[str, Source] = {}
 
     async def start(self) -> None:
         """Loads the checkpoint, and begins an epoch where the log cannot be continued."""
         reason = await self._store.load()
-        await self.refresh_watches()
+        await self.refresh_sources()
         self._read_until = self._store.checkpoint.cursor
         if reason is not None:
             await self.begin_epoch(reason)
@@ -98,16 +98,16 @@ class Pipeline:
         A transaction that waited for a row lock of another one therefore comes after it.
         """
         metrics.CHANGES.inc(len(changes))
-        if not self.watched.keys() >= {change.entity for change in changes}:
-            await self.refresh_watches()  # the table may be watched since a moment ago
+        if not self.sources.keys() >= {change.entity for change in changes}:
+            await self.refresh_sources()  # the table may be watched since a moment ago
         last = {change.xid: change.id for change in changes}
         ordered = sorted(changes, key=lambda change: (last[change.xid], change.id))
         if len(ordered) > INLINE_LIMIT:
             drafts, unattributed = await asyncio.to_thread(
-                net, ordered, self.watched, self._bulk_limit
+                net, ordered, self.sources, self._bulk_limit
             )
         else:
-            drafts, unattributed = net(ordered, self.watched, self._bulk_limit)
+            drafts, unattributed = net(ordered, self.sources, self._bulk_limit)
         if unattributed:
             metrics.BROKEN.inc(unattributed)
             _log.error(
@@ -146,9 +146,9 @@ class Pipeline:
         self._read_until = target
         await self._store.save(cursor=target, target=None, upto=0)
 
-    async def refresh_watches(self) -> None:
+    async def refresh_sources(self) -> None:
         """Loads the watched tables anew: `notifier migrate` may have changed them."""
-        self.watched = await self._store.load_watches()
+        self.sources = await self._store.load_sources()
 
     async def begin_epoch(self, reason: str) -> None:
         """Begins an empty log; every known company has a Resync in it."""

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import msgspec
 
 from notifier.messages import JSON
-from notifier.relay.changes import Watched
+from notifier.relay.changes import Source
 from notifier.relay.images import Ends, Row
 
 MESSAGE_LIMIT = 256 * 1024
@@ -64,13 +64,14 @@ class ResyncDraft(NamedTuple):
 
 
 def render(
-    watch: Watched, ends: Ends, *, company: str, at: datetime, actor: str | None, partial: bool
+    source: Source, ends: Ends, *, company: str, at: datetime, actor: str | None, partial: bool
 ) -> Draft | None:
     """The message for a row's net change; None where nothing changed, or no message is wanted.
 
     `partial`: the images hold key and company only, so the message does too.
     """
     old, new = ends
+    watch = source.watch
     former: Row = {}
     if new is None:
         if old is None:
@@ -86,19 +87,19 @@ def render(
     if name is None:
         return None
     tail = _tail(at, actor)
-    head = b'{"Type":"%b","Data":%b' % (name.encode(), _object(row, watch))
+    head = b'{"Type":"%b","Data":%b' % (name.encode(), _object(row, source))
     if old is not None and new is not None:
-        head = b'%b,"Old":%b' % (head, _object(former, watch))
+        head = b'%b,"Old":%b' % (head, _object(former, source))
     partial = partial or len(head) + len(tail) + POSITION_BYTES > MESSAGE_LIMIT
     if partial:
         keys = {watch.key: row[watch.key], watch.company: row[watch.company]}
-        head = b'{"Type":"%b","Data":%b,"Partial":true' % (name.encode(), _object(keys, watch))
+        head = b'{"Type":"%b","Data":%b,"Partial":true' % (name.encode(), _object(keys, source))
     return Draft(company, head, tail, at, partial=partial)
 
 
-def _object(row: Row, watch: Watched) -> bytes:
+def _object(row: Row, source: Source) -> bytes:
     """A JSON object with the row's properties, in the order of its columns."""
-    properties = _properties(watch, tuple(row))
+    properties = _properties(source, tuple(row))
     values = dict(zip(properties, row.values(), strict=True))
     values.pop(None, None)
     whole = _encode(values)
@@ -106,7 +107,7 @@ def _object(row: Row, watch: Watched) -> bytes:
         return whole
     return _encode(
         {
-            name: value if column in watch.untouched else _safe(value)
+            name: value if column in source.json_columns else _safe(value)
             for (column, value), name in zip(row.items(), properties, strict=True)
             if name is not None
         }
@@ -118,12 +119,13 @@ _NOT_PLAIN = re.compile(rb'":[-0-9{[]').search
 
 
 @lru_cache(maxsize=1000)
-def _properties(watch: Watched, columns: tuple[str, ...]) -> tuple[str | None, ...]:
+def _properties(source: Source, columns: tuple[str, ...]) -> tuple[str | None, ...]:
     """The property that each column is sent as; None for a column that is not sent.
 
     Virtual columns are not sent, nor is a column whose property another one has: key and company go
     first, then the last column.
     """
+    watch = source.watch
     names = [watch.property(column) for column in columns]
     last = {name: number for number, name in enumerate(names)}
     last |= {
@@ -132,7 +134,7 @@ def _properties(watch: Watched, columns: tuple[str, ...]) -> tuple[str | None, .
         if column in (watch.key, watch.company)
     }
     return tuple(
-        name if last[name] == number and column not in watch.virtual else None
+        name if last[name] == number and column not in source.virtual_columns else None
         for number, (name, column) in enumerate(zip(names, columns, strict=True))
     )
 

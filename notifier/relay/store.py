@@ -12,8 +12,9 @@ import msgspec
 from notifier.database import sql
 from notifier.errors import SchemaMissing
 from notifier.messages import Message
-from notifier.relay.changes import Watched
+from notifier.relay.changes import Source
 from notifier.relay.writer import Writer
+from notifier.watches import Watch
 
 LONG_SECONDS = 60.0
 """Deadline of a statement that reads a good part of the log."""
@@ -81,20 +82,14 @@ class RelayStore:
             return None
         return "epoch"
 
-    async def load_watches(self) -> dict[str, Watched]:
+    async def load_sources(self) -> dict[str, Source]:
         """The watched tables, as `notifier migrate` wrote them down, by entity."""
         rows = await self._writer.fetch(sql.query("watches"))
         return {
-            row["entity"]: Watched(
-                entity=row["entity"],
-                key=row["key"],
-                company=row["company"],
-                member=row["member"],
-                created=row["created"],
-                updated=row["updated"],
-                deleted=row["deleted"],
-                untouched=frozenset(row["untouched"]),
-                virtual=frozenset(row["virtual"]),
+            row["entity"]: Source(
+                Watch.from_row(row),
+                json_columns=frozenset(row["json_columns"]),
+                virtual_columns=frozenset(row["virtual_columns"]),
             )
             for row in rows
         }

@@ -19,8 +19,7 @@ from msgspec.json import schema_components
 from notifier import messages
 from notifier.commands import COMMANDS
 from notifier.errors import Closure
-from notifier.relay.changes import Watched
-from notifier.settings import CALENDAR, Watch
+from notifier.watches import CALENDAR, Watch
 
 VERSION = "1.0.0"
 """Of the protocol, not of the program."""
@@ -196,10 +195,6 @@ def _row(watch: Watch) -> Schema:
     """The columns of a table's rows where it is one of the calendar's, else the keys."""
     from notifier.database.calendar import Calendar  # noqa: PLC0415 - SQLAlchemy is large, and rarely needed
 
-    created, updated, deleted = watch.names
-    watched = Watched(
-        watch.entity, watch.key, watch.company, watch.member, created, updated, deleted
-    )
     properties: Schema = {}
     table = Calendar.metadata.tables.get(watch.table)
     for column in () if table is None else table.columns:
@@ -207,7 +202,7 @@ def _row(watch: Watch) -> Schema:
             schema = COLUMNS[column.type.python_type]
             if column.nullable:
                 schema = schema | {"type": [schema["type"], "null"]}
-            properties[watched.property(column.name)] = schema
+            properties[watch.property(column.name)] = schema
     for key in (f"{watch.entity}Id", "CompanyId"):
         properties.setdefault(key, {"type": ["string", "integer"]})
     return {"type": "object", "properties": properties}

@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute, Route
 
 from notifier import __version__
 from notifier.health import Health
-from notifier.settings import CALENDAR, Watch
+from notifier.watches import CALENDAR, Watch
 from notifier.web import asyncapi
 
 CLIENT = Path(__file__).parents[1] / "client" / "js"

@@ -15,7 +15,7 @@ SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET extra_float_digit
 SET datestyle = 'ISO' SET intervalstyle = 'postgres' SET bytea_output = 'hex'
 AS $$
 DECLARE
-    full_mark CONSTANT bigint := 4611686018427387904;  -- 2^62: from here on nothing is stored
+    full_mark CONSTANT bigint := :full_mark;  -- from here on nothing is stored
     change bigint;
     was json;
     became json;
@@ -32,7 +32,7 @@ BEGIN
     END;
 
     -- The relay holds this lock only while it sleeps; awake, it needs no ring.
-    change := CASE WHEN pg_try_advisory_xact_lock_shared(7815279001) THEN nextval('notifier.change_ids')
+    change := CASE WHEN pg_try_advisory_xact_lock_shared(:doorbell_lock) THEN nextval('notifier.change_ids')
                    ELSE full_mark END;
 
     -- About every 2 MiB, and with every image of that size, there is more to do.
@@ -70,14 +70,14 @@ BEGIN
         -- The disk stays bounded when nobody drains.
         IF change % greatest(1, 2097152 / (1024 + size)) = 0
            AND notifier.is_full()
-           AND pg_try_advisory_xact_lock_shared(7815279003) THEN  -- not while the relay sets the sequence
+           AND pg_try_advisory_xact_lock_shared(:sequence_lock) THEN  -- not while the relay sets the sequence
             PERFORM setval('notifier.change_ids', full_mark + last_value)  -- `change` may be an older one
             FROM notifier.change_ids WHERE last_value < full_mark;
             RETURN NULL;
         END IF;
     END IF;
 
-    IF (change >> 32) & 1 = 0 THEN
+    IF (change >> :table_bit) & 1 = 0 THEN
         INSERT INTO notifier.changes_0 (id, entity, old, new, partial, actor)
         VALUES (change, TG_ARGV[0], was, became, is_partial,
                 nullif(left(current_setting('notifier.actor', true), 10000), ''));

@@ -1,7 +1,8 @@
 -- Empties a slot of messages and turns to it; its companies keep their positions, and the relay its place.
 -- Returns since when the slot is written to; null: somebody reads its messages. One call: no node waits
 -- for a relay that froze in the middle of it.
-CREATE OR REPLACE FUNCTION notifier.prune(slot_next int, read_so_far text, last_seq bigint) RETURNS timestamptz
+CREATE OR REPLACE FUNCTION notifier.prune(slot_next integer, read_so_far text, last_seq bigint)
+RETURNS timestamp with time zone
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '200ms'
 AS $$
 DECLARE

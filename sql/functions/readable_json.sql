@@ -1,7 +1,13 @@
--- A row's image that `->` can read: it refuses the whole for a NUL or half a surrogate anywhere in it.
--- Nearly always there is no such escape, and too little text for brackets that exhaust a stack. A million
--- rows ask: so it is read where it is made, whatever the search_path is then, and put in place of its call.
+-- A row's image that `->` can read: that operator rejects the whole value if it holds a NUL or half a
+-- surrogate anywhere. Nearly always there is no such escape, and too little text for nesting that could
+-- exhaust the stack. It is called for each of a million rows, so it must be inlined into its query: that
+-- rules out SET, and every name in it says its schema instead.
 CREATE OR REPLACE FUNCTION notifier.readable_json(image json) RETURNS json
 LANGUAGE sql IMMUTABLE
-RETURN CASE WHEN octet_length(image::text) <= 1000 AND strpos(image::text, '\u') = 0 THEN image
-            ELSE notifier.sanitize_json(image) END;
+AS $$
+    SELECT CASE
+        WHEN pg_catalog.octet_length(image::pg_catalog.text) OPERATOR(pg_catalog.<=) 1000
+            AND pg_catalog.strpos(image::pg_catalog.text, E'\\u') OPERATOR(pg_catalog.=) 0 THEN image
+        ELSE notifier.sanitize_json(image)
+    END
+$$;

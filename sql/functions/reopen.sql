@@ -9,7 +9,7 @@ CREATE OR REPLACE FUNCTION notifier.reopen() RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    full_mark CONSTANT bigint := 4611686018427387904;
+    full_mark CONSTANT bigint := :full_mark;
     margin CONSTANT bigint := 1048576;     -- ids go on growing
     present pg_snapshot;
 BEGIN

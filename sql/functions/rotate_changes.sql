@@ -4,11 +4,11 @@ CREATE OR REPLACE FUNCTION notifier.rotate_changes() RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    IF NOT pg_try_advisory_xact_lock(7815279003) THEN
+    IF NOT pg_try_advisory_xact_lock(:sequence_lock) THEN
         RETURN false;
     END IF;
-    PERFORM setval('notifier.change_ids', ((last_value >> 32) + 1) << 32)
-    FROM notifier.change_ids WHERE last_value < 4611686018427387904;
+    PERFORM setval('notifier.change_ids', ((last_value >> :table_bit) + 1) << :table_bit)
+    FROM notifier.change_ids WHERE last_value < :full_mark;
     RETURN FOUND;
 END
 $$;

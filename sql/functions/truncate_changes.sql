@@ -3,7 +3,7 @@
 --
 -- One call: the app's writers ask for the table's size, and would wait for a relay that froze between
 -- the lock and the end of its transaction.
-CREATE OR REPLACE FUNCTION notifier.truncate_changes(which int, read_so_far text, last_seq bigint) RETURNS boolean
+CREATE OR REPLACE FUNCTION notifier.truncate_changes(which integer, read_so_far text, last_seq bigint) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE

@@ -12,8 +12,8 @@ SELECT pg_is_in_recovery() AS standby,
        pg_notification_queue_usage() AS queue,   -- looking also empties a queue that was full once
        EXISTS (
            SELECT FROM pg_locks AS l LEFT JOIN pg_stat_activity AS a USING (pid)
-           WHERE l.locktype = 'advisory' AND l.classid = 7815279000 >> 32
-             AND l.objid = 7815279000 & 4294967295 AND l.objsubid = 1 AND l.granted
+           WHERE l.locktype = 'advisory' AND (l.classid::bigint << 32) + l.objid::bigint = :relay_lock
+             AND l.objsubid = 1 AND l.granted
              AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
              AND coalesce(a.state_change > clock_timestamp() - interval '12 s', true)
        ) AS relay,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import replace
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -14,7 +15,7 @@ import pytest
 from notifier.database import sql
 from notifier.database.schema import downgrade, migrate, newest, uninstall
 from notifier.errors import DatabaseError, SettingsError, Unreachable
-from notifier.settings import CALENDAR, Watch
+from notifier.watches import CALENDAR, Watch
 from tests.databases import Connection, Database, with_database
 from tests.postgres.relays import Relayed, new_company, new_event, types
 from tests.waiting import until
@@ -68,7 +69,7 @@ async def catalog(database: Database) -> list[tuple[str, str]]:
 
 async def test_migrate_makes_the_calendar_the_schema_and_the_triggers(empty: Database) -> None:
     told: list[str] = []
-    await migrate(empty.dsn, calendar=True, tell=told.append)
+    await migrate(empty.dsn, calendar=True, report=told.append)
     assert "table events: created" in told
     assert f"schema notifier: none → {newest()}" in told
     assert len([line for line in told if line.startswith("trigger ")]) == 6
@@ -77,7 +78,7 @@ async def test_migrate_makes_the_calendar_the_schema_and_the_triggers(empty: Dat
 async def test_to_migrate_again_changes_nothing_and_says_nothing(database: Database) -> None:
     before = await catalog(database)
     told: list[str] = []
-    await migrate(database.dsn, calendar=True, tell=told.append)
+    await migrate(database.dsn, calendar=True, report=told.append)
     assert told == []
     assert await catalog(database) == before
 
@@ -99,17 +100,17 @@ async def test_down_and_up_again_is_as_before(database: Database, app: Connectio
 
 async def test_two_migrations_at_once_are_one(empty: Database) -> None:
     told: list[str] = []
-    await asyncio.gather(*(migrate(empty.dsn, calendar=True, tell=told.append) for _ in range(4)))
+    await asyncio.gather(*(migrate(empty.dsn, calendar=True, report=told.append) for _ in range(4)))
     assert told.count(f"schema notifier: none → {newest()}") == 1
 
 
 async def test_a_dry_run_says_all_and_changes_nothing(empty: Database) -> None:
     before = await catalog(empty)
     dry: list[str] = []
-    await migrate(empty.dsn, calendar=True, dry_run=True, tell=dry.append)
+    await migrate(empty.dsn, calendar=True, dry_run=True, report=dry.append)
     assert await catalog(empty) == before
     wet: list[str] = []
-    await migrate(empty.dsn, calendar=True, tell=wet.append)
+    await migrate(empty.dsn, calendar=True, report=wet.append)
     assert dry == [*wet, "nothing was changed: this was a dry run"]
 
 
@@ -132,7 +133,7 @@ async def test_uninstall_leaves_no_trace(empty: Database) -> None:
     await empty.execute("INSERT INTO docs VALUES (1, 'c')")
     assert await catalog(empty) != before
     told: list[str] = []
-    await uninstall(empty.dsn, tell=told.append)
+    await uninstall(empty.dsn, report=told.append)
     assert await catalog(empty) == before
     assert await empty.fetchval("SELECT count(*) FROM docs") == 1
     assert "schema notifier: dropped" in told
@@ -140,7 +141,7 @@ async def test_uninstall_leaves_no_trace(empty: Database) -> None:
 
 async def test_uninstall_takes_the_grants_along(empty: Database, role: str) -> None:
     await empty.execute(
-        "CREATE SCHEMA hr; CREATE TABLE hr.staff (id int, company_id text, who text)"
+        "CREATE SCHEMA hr; CREATE TABLE hr.staff (id int PRIMARY KEY, company_id text, who text)"
     )
     before = await catalog(empty)
     staff = Watch(table="hr.staff", entity="Employee", member="who")
@@ -151,7 +152,7 @@ async def test_uninstall_takes_the_grants_along(empty: Database, role: str) -> N
 
 async def test_uninstall_where_nothing_is_says_so(empty: Database) -> None:
     told: list[str] = []
-    await uninstall(empty.dsn, tell=told.append)
+    await uninstall(empty.dsn, report=told.append)
     assert told == ["schema notifier: was not there"]
 
 
@@ -211,7 +212,7 @@ async def test_an_app_goes_on_while_its_triggers_are_made_anew_or_dropped(
 ) -> None:
     company = await new_company(app)
     watches = [
-        watch.model_copy(update={"exclude": ("created_at",)})
+        replace(watch, exclude=("created_at",))
         for watch in sorted(CALENDAR, key=lambda watch: watch.table)
     ]
     await amid_writers(database, company, lambda: migrate(database.dsn, watches=watches))
@@ -281,17 +282,17 @@ def test_sql_is_ascii_so_that_every_database_can_read_it() -> None:
 async def test_triggers_follow_the_watches(database: Database, app: Connection) -> None:
     told: list[str] = []
     watches = [watch for watch in CALENDAR if watch.entity != "Event"]
-    await migrate(database.dsn, watches=watches, tell=told.append)
+    await migrate(database.dsn, watches=watches, report=told.append)
     assert sorted(told) == [
         f"trigger {name} on public.events: dropped"
         for name in ("notifier_capture", "notifier_capture_truncate")
     ]
     told.clear()
     excluding = Watch(table="events", entity="Event", exclude=("description",))
-    await migrate(database.dsn, watches=[*watches, excluding], tell=told.append)
+    await migrate(database.dsn, watches=[*watches, excluding], report=told.append)
     assert len(told) == 2
     told.clear()
-    await migrate(database.dsn, watches=CALENDAR, tell=told.append)
+    await migrate(database.dsn, watches=CALENDAR, report=told.append)
     assert len(told) == 2
 
 
@@ -317,7 +318,7 @@ async def test_strange_names_are_watched(database: Database, app: Connection) ->
         """
         CREATE SCHEMA "My ""Schema";
         CREATE TABLE "My ""Schema"."Th'e :\\ ""table" (
-            "the 'id" int, "The ""Company" text, "se,cr{et}" text, "user" text);
+            "the 'id" int PRIMARY KEY, "The ""Company" text, "se,cr{et}" text, "user" text);
         GRANT USAGE ON SCHEMA "My ""Schema" TO app;
         GRANT ALL ON "My ""Schema"."Th'e :\\ ""table" TO app
         """
@@ -458,7 +459,7 @@ async def test_a_role_without_rights_is_told_so_in_one_line(
 async def test_a_locked_table_is_one_readable_line(database: Database, app: Connection) -> None:
     async with app.transaction():
         await new_company(app)
-        with pytest.raises(DatabaseError, match="a watched table is locked"):
+        with pytest.raises(DatabaseError, match=r"table public\.companies is locked"):
             await uninstall(database.dsn)
     await uninstall(database.dsn)
 

@@ -10,7 +10,7 @@ import pytest
 
 from notifier.database.schema import migrate
 from notifier.relay.doorbell import Doorbell
-from notifier.settings import CALENDAR, Watch
+from notifier.watches import CALENDAR, Watch
 from tests.databases import Connection, Database
 from tests.postgres.relays import Relayed, log_head, messages_of, new_company, new_event, types
 from tests.waiting import until
@@ -277,7 +277,9 @@ async def test_a_relay_continues_after_its_connection_is_lost(
 async def test_a_table_that_becomes_watched_is_relayed_at_once(
     database: Database, app: Connection, relay: Relayed
 ) -> None:
-    await database.execute("CREATE TABLE docs (id int, company_id text); GRANT ALL ON docs TO app")
+    await database.execute(
+        "CREATE TABLE docs (id int PRIMARY KEY, company_id text); GRANT ALL ON docs TO app"
+    )
     await migrate(database.dsn, watches=[*CALENDAR, Watch(table="docs", entity="Doc")])
     await app.execute("INSERT INTO docs VALUES (1, 'c')")
     assert types(await relay.messages_of("c")) == ["DocCreated"]
@@ -538,7 +540,9 @@ async def test_the_same_system_continues_its_epoch(
 
 
 async def test_a_company_named_star_is_a_company(database: Database, app: Connection) -> None:
-    await database.execute("CREATE TABLE docs (id int, company_id text); GRANT ALL ON docs TO app")
+    await database.execute(
+        "CREATE TABLE docs (id int PRIMARY KEY, company_id text); GRANT ALL ON docs TO app"
+    )
     await migrate(database.dsn, watches=[*CALENDAR, Watch(table="docs", entity="Doc")])
     relay = Relayed(database)
     await relay.start()

@@ -13,7 +13,7 @@ import pytest
 
 from notifier import metrics
 from notifier.database.schema import migrate
-from notifier.settings import Watch
+from notifier.watches import Watch
 from tests.databases import Connection, Database
 from tests.postgres.relays import Relayed, messages_of, new_company
 from tests.waiting import until

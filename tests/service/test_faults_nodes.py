@@ -15,6 +15,7 @@ import pytest
 
 from notifier import node as app
 from notifier import server
+from notifier.database.constants import DOORBELL_LOCK
 from notifier.delivery import recheck
 from notifier.delivery.channel import SLICE, Channel
 from notifier.delivery.encoding import TEXT
@@ -23,7 +24,6 @@ from notifier.delivery.session import Session, Stage
 from notifier.errors import NotifierError
 from notifier.messages import Message
 from notifier.node import Node
-from notifier.relay.doorbell import DOORBELL
 from notifier.settings import load
 from tests.chaos.local import LocalNode, Voice
 from tests.clients import open_client
@@ -273,7 +273,7 @@ async def test_an_idle_node_asks_a_few_questions_and_no_more(
                 "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted"
                 " AND mode = 'ExclusiveLock' AND (classid::bigint << 32) + objid::bigint = $1"
                 " AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))",
-                DOORBELL,
+                DOORBELL_LOCK,
             )
         )
 

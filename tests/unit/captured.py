@@ -8,25 +8,19 @@ from typing import Any, TypeAlias
 
 from hypothesis import strategies as st
 
-from notifier.relay.changes import Change, Watched
+from notifier.relay.changes import Change, Source
 from notifier.relay.netting import AnyDraft, net
 from notifier.relay.rendering import ResyncDraft
+from notifier.watches import CALENDAR
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
-EVENT = Watched("Event", "id", "company_id", None, "EventCreated", "EventUpdated", "EventDeleted")
-EMPLOYEE = Watched(
-    "Employee",
-    "id",
-    "company_id",
-    "user_id",
-    "EmployeeAdded",
-    "EmployeeUpdated",
-    "EmployeeRemoved",
-    frozenset({"body"}),
-)
-COMPANY = Watched("Company", "id", "id", None, None, "CompanyUpdated", "CompanyDeleted")
-WATCHED = {watch.entity: watch for watch in (EVENT, EMPLOYEE, COMPANY)}
+EVENT, EMPLOYEE, COMPANY = CALENDAR
+SOURCES = {
+    "Event": Source(EVENT),
+    "Employee": Source(EMPLOYEE, json_columns=frozenset({"body"})),
+    "Company": Source(COMPANY),
+}
 
 Values: TypeAlias = dict[str, Any]
 Json: TypeAlias = dict[str, Any]
@@ -87,7 +81,7 @@ def text_of(draft: AnyDraft) -> Json:
 
 def drafts_of(*changes: Change, bulk_limit: int = 1000) -> list[AnyDraft]:
     """The net drafts of whole transactions."""
-    drafts, unattributed = net(changes, WATCHED, bulk_limit)
+    drafts, unattributed = net(changes, SOURCES, bulk_limit)
     assert unattributed == 0
     return drafts
 

@@ -15,7 +15,7 @@ from jsonschema import Draft7Validator
 from notifier import messages
 from notifier.commands import COMMANDS, decode
 from notifier.errors import Closure, Code
-from notifier.settings import Watch
+from notifier.watches import Watch
 from notifier.web import asyncapi
 from tests.conformance import conforms
 

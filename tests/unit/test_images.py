@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from notifier.relay.changes import EVERY_COMPANY
 from notifier.relay.images import company_named
 from notifier.relay.netting import net
-from tests.unit.captured import JSON_VALUES, WATCHED, Values, change, messages_of, row, text_of
+from tests.unit.captured import JSON_VALUES, SOURCES, Values, change, messages_of, row, text_of
 
 # --- images that are not JSON
 
@@ -81,7 +81,7 @@ def test_a_change_without_a_company_is_a_resync_for_every_company(
 ) -> None:
     bare = old is None and new is None
     changes = [change(number, old, new, partial=bare) for number in (1, 2)]
-    drafts, unattributed = net(changes, WATCHED, 1000)
+    drafts, unattributed = net(changes, SOURCES, 1000)
     (draft,) = drafts
     assert unattributed == 2
     assert draft.company == EVERY_COMPANY

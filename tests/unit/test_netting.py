@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from notifier.relay.changes import EVERY_COMPANY, Change
 from notifier.relay.netting import Transaction
 from tests.unit.captured import (
-    WATCHED,
+    SOURCES,
     Json,
     Values,
     change,
@@ -338,7 +338,7 @@ def test_a_deleted_company_is_revoked_with_its_last_message() -> None:
 
 def test_a_truncate_that_was_sent_elsewhere_only_discards_what_was_before_it() -> None:
     """In a large transaction the Resync of its TRUNCATE comes first, then company by company."""
-    transaction = Transaction(WATCHED, only="c", truncates=[change(2, None, None)])
+    transaction = Transaction(SOURCES, only="c", truncates=[change(2, None, None)])
     transaction.add(change(1, None, row(key=1)))
     transaction.add(change(3, None, row(key=2)))
     transaction.add(change(4, None, row("other", key=3)))

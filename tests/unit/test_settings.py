@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from notifier.errors import SettingsError
-from notifier.settings import CALENDAR, PREFIX, Settings, load
+from notifier.settings import PREFIX, Settings, load
+from notifier.watches import CALENDAR
 
 README = Path(__file__).parents[2] / "README.md"
 

@@ -1,0 +1,117 @@
+"""Compares the watches with the database's catalogue: what there is, and what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from difflib import get_close_matches
+
+import asyncpg
+import msgspec
+
+from notifier.database import sql
+from notifier.database.connections import Connection, first_line
+from notifier.errors import SettingsError
+from notifier.watches import Watch
+
+
+class Table(msgspec.Struct, frozen=True):
+    """What the catalogue says of a table. `relation` is its full, quoted name."""
+
+    relation: str | None
+    kind: str | None
+    columns: tuple[str, ...]
+    virtual: tuple[str, ...]
+    nullable: tuple[str, ...]
+    unique: tuple[tuple[str, ...], ...]
+    """The columns of each unique index on all rows."""
+    partitioned_by: tuple[str, ...]
+    children: tuple[str, ...]
+    """Tables that inherit from it and are no partitions."""
+
+
+async def describe(connection: Connection, names: Sequence[str]) -> list[Table | None]:
+    """The tables of these names, which are spelled as in SQL; None where there is none.
+
+    Raises SettingsError for a name that is none in SQL.
+    """
+    try:
+        rows = await connection.fetch(sql.query("tables"), list(names))
+    except (asyncpg.SyntaxOrAccessError, asyncpg.DataError) as error:
+        if isinstance(error, asyncpg.InsufficientPrivilegeError):
+            raise
+        raise SettingsError(f"[[watch]] table: {first_line(error)}") from error
+    tables = [msgspec.json.decode(row[0], type=Table) for row in rows]
+    return [table if table.relation is not None else None for table in tables]
+
+
+async def similar(connection: Connection, name: str) -> str:
+    """`; did you mean …?` for a table that is not there, or nothing."""
+    rows = await connection.fetch(sql.query("similar_tables"))
+    return did_you_mean(name, [row[0] for row in rows])
+
+
+def did_you_mean(name: str, names: Sequence[str]) -> str:
+    """`; did you mean …?` where a name looks like another one, or nothing."""
+    plain = {_plain(each): each for each in reversed(names)}
+    last = {_plain(each).rpartition(".")[2]: each for each in reversed(names)}
+    wanted = _plain(name)
+    found = plain.get(wanted) or last.get(wanted.rpartition(".")[2])
+    if found is None and (close := get_close_matches(wanted, plain, n=1, cutoff=0.75)):
+        found = plain[close[0]]
+    return f"; did you mean {found}?" if found is not None else ""
+
+
+def problems(watch: Watch, table: Table, watched: Collection[str]) -> list[str]:
+    """Why a table cannot be watched like that, a line each, with the remedy.
+
+    `watched` are the full names of all watched tables.
+    """
+    if missing := [name for name in watch.columns if name not in table.columns]:
+        return [
+            f"table {watch.table} has no column {name}{did_you_mean(name, table.columns)}"
+            for name in missing
+        ]
+    found = []
+    named = {watch.key, watch.company, watch.member}
+    if unseen := [name for name in table.virtual if name in named]:
+        found.append(f"table {watch.table}: no trigger sees the virtual column {', '.join(unseen)}")
+    if not _is_unique(watch, table):
+        found.append(
+            f"table {watch.table}: no unique index proves that {watch.key} names one row;"
+            f" create one on {watch.key} and make it NOT NULL, or choose another key"
+        )
+    if children := [child for child in table.children if child not in watched]:
+        found.append(
+            f"table {watch.table}: rows of {', '.join(children)}, which inherits from it, are not"
+            " captured; add a [[watch]] for it, or use partitions instead of inheritance"
+        )
+    properties: dict[str, str] = {}
+    for column in table.columns:
+        if column in watch.exclude or column in table.virtual:
+            continue
+        other = properties.setdefault(watch.property(column), column)
+        if other != column:
+            found.append(
+                f"table {watch.table}: columns {other} and {column} would both be sent as"
+                f" {watch.property(column)}; rename one of them, or exclude it"
+            )
+    return found
+
+
+def _is_unique(watch: Watch, table: Table) -> bool:
+    """Whether a unique index is on exactly the key, or on key and company.
+
+    In a partitioned table PostgreSQL demands the partition key's columns as well; they are accepted.
+    """
+    if watch.key in table.nullable:  # a unique index takes any number of nulls
+        return False
+    extra = set(table.partitioned_by)
+    return any(
+        set(columns) - extra <= {watch.key, watch.company} and watch.key in columns
+        for columns in table.unique
+    )
+
+
+def _plain(name: str) -> str:
+    """A name without what is easily mistaken: quotes, case, underscores."""
+    return name.replace('"', "").replace("_", "").lower()

@@ -1,0 +1,175 @@
+"""The functions of the schema `notifier`: `migrate` makes them what `sql/functions/` says.
+
+They have no revision of their own. A function that differs from its file, in its body or in an
+attribute, is replaced; one that has no file any more is dropped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import cache
+from typing import NamedTuple
+
+import asyncpg
+
+from notifier.database import sql
+from notifier.database.connections import Connection
+from notifier.errors import DatabaseError
+
+MANAGED = "Managed by notifier migrate; changes to it are undone."
+"""The comment on each object that `migrate` replaces. What lacks it in our schema is not ours to drop."""
+
+_DEFINITION = re.compile(
+    r"CREATE OR REPLACE FUNCTION notifier\.(\w+)\(([^)]*)\)\s+RETURNS (.+?)\n"
+    r"LANGUAGE (\w+)([^$]*)\nAS \$\$(.*)\$\$;\s*",
+    re.DOTALL,
+)
+_SETTING = re.compile(r"\bSET (\w+) = (.+?)(?=\s+SET\b|\s*$)", re.MULTILINE)
+
+
+class Function(NamedTuple):
+    """Everything that is compared. `settings` are lower-cased `name=value` pairs, sorted."""
+
+    name: str
+    arguments: str
+    result: str
+    language: str
+    volatility: str
+    is_strict: bool
+    security_definer: bool
+    settings: tuple[str, ...]
+    body: str
+    unusual: bool = False  # has an attribute that no file of ours gives
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """Name and types of arguments: what PostgreSQL tells functions apart by."""
+        arguments = self.arguments.split(", ") if self.arguments else ()
+        return self.name, *(argument.partition(" ")[2] for argument in arguments)
+
+    def __str__(self) -> str:
+        return f"{self.name}({self.arguments})"
+
+
+class Difference(NamedTuple):
+    """A function that is not what its file says. `present` is None where it is missing,
+    `wanted` where it is a former version's."""
+
+    wanted: Function | None
+    present: Function | None
+
+    @property
+    def remedy(self) -> str:
+        """What `migrate` does about it."""
+        if self.wanted is None:
+            return "dropped"
+        return "created" if self.present is None else "replaced"
+
+    def __str__(self) -> str:
+        if self.present is None:
+            return f"function {self.wanted} is missing"
+        if self.wanted is None:
+            return f"function {self.present} is of another version"
+        names = [
+            name.replace("_", " ")
+            for name in Function._fields
+            if getattr(self.wanted, name) != getattr(self.present, name)
+        ]
+        return f"function {self.wanted} differs from this version's in its {', '.join(names)}"
+
+
+def parse(text: str) -> Function:
+    """A function from the text of its file. Raises ValueError where it is written in another way."""
+    match = _DEFINITION.fullmatch(text[text.index("CREATE") :])
+    if match is None:
+        raise ValueError("the file does not hold exactly one function in the usual form")
+    name, arguments, result, language, attributes, body = match.groups()
+    volatilities = [word for word in ("immutable", "stable") if word.upper() in attributes]
+    return Function(
+        name,
+        " ".join(arguments.split()),
+        " ".join(result.split()),
+        language,
+        volatilities[0] if volatilities else "volatile",
+        "STRICT" in attributes,
+        "SECURITY DEFINER" in attributes,
+        _settings(
+            "=".join((name, value.strip("'"))) for name, value in _SETTING.findall(attributes)
+        ),
+        body,
+    )
+
+
+@cache
+def this_version() -> tuple[Function, ...]:
+    """The functions of this version."""
+    return tuple(parse(sql.function(name)) for name in sql.names("functions"))
+
+
+async def differences(connection: Connection) -> list[Difference]:
+    """What `migrate` would do about functions. Foreign ones in the schema are passed over."""
+    rows = await connection.fetch(sql.query("functions"), MANAGED)
+    identities = {function.identity for function in this_version()}
+    present = {
+        function.identity: function
+        for row in rows
+        if (function := _from_row(row)).identity in identities or row["managed"]
+    }
+    found = []
+    for function in this_version():
+        former = present.pop(function.identity, None)
+        if former != function:
+            found.append(Difference(function, former))
+    return found + [Difference(None, former) for former in present.values()]
+
+
+async def create(connection: Connection, found: Iterable[Difference]) -> None:
+    """Creates and replaces functions; those of former versions stay until `drop`.
+
+    Those in SQL come last: PostgreSQL looks up the functions that they call.
+    """
+    created = [(each.wanted, each.present) for each in found if each.wanted is not None]
+    for function, former in sorted(created, key=lambda pair: pair[0].language == "sql"):
+        if former is not None and (former.result, former.arguments) != (
+            function.result,
+            function.arguments,
+        ):
+            await connection.execute(f"DROP FUNCTION notifier.{former}")
+        await connection.execute(sql.function(function.name))
+        await connection.execute(f"REVOKE ALL ON FUNCTION notifier.{function} FROM PUBLIC")
+        await connection.execute(f"COMMENT ON FUNCTION notifier.{function} IS '{MANAGED}'")
+
+
+async def drop(connection: Connection, found: Iterable[Difference]) -> None:
+    """Drops functions of former versions. Raises DatabaseError where something still uses one."""
+    names = [f"notifier.{each.present}" for each in found if each.wanted is None]
+    if not names:
+        return
+    try:
+        await connection.execute(f"DROP FUNCTION {', '.join(names)}")  # they may call one another
+    except asyncpg.DependentObjectsStillExistError as error:
+        raise DatabaseError(f"a function of a former version is in use: {error.detail}") from error
+
+
+def _from_row(row: asyncpg.Record) -> Function:
+    return Function(
+        row["name"],
+        row["arguments"],
+        row["result"],
+        row["language"],
+        row["volatility"],
+        row["is_strict"],
+        row["security_definer"],
+        _settings(row["settings"]),
+        row["body"],
+        row["unusual"],
+    )
+
+
+def _settings(pairs: Iterable[str]) -> tuple[str, ...]:
+    return tuple(
+        sorted(
+            "=".join((name.lower(), value)) for name, _, value in (p.partition("=") for p in pairs)
+        )
+    )

@@ -1,0 +1,69 @@
+"""The rights of the roles that run `notifier serve`."""
+
+from __future__ import annotations
+
+import asyncpg
+
+from notifier.database import sql
+from notifier.database.connections import Connection
+from notifier.errors import DatabaseError
+
+SERVE = "serve"
+"""Stands in `notifier.grants` for the decision itself that a role may serve."""
+
+
+async def allow(connection: Connection, role: str) -> bool:
+    """Records that a role may serve. Returns whether it is news. Raises DatabaseError."""
+    if not await connection.fetchval("SELECT to_regrole(quote_ident($1)) IS NOT NULL", role):
+        raise DatabaseError(f"there is no role {role}")
+    return await _record(connection, role, SERVE)
+
+
+async def synchronize(connection: Connection) -> None:
+    """Gives each role that may serve what it lacks, and records what is the application's."""
+    rows = await connection.fetch(
+        "SELECT role FROM notifier.grants WHERE privilege = $1 ORDER BY role", SERVE
+    )
+    for (role,) in rows:
+        for privilege, outside in await lacking(connection, role):
+            await connection.execute(f"GRANT {privilege} TO {_quoted(role)}")
+            if outside:
+                await _record(connection, role, privilege)
+
+
+async def lacking(connection: Connection, role: str) -> list[tuple[str, bool]]:
+    """The rights that a role lacks for `serve`, in the words of GRANT, and whether each is on an
+    object of the application's."""
+    rows = await connection.fetch(sql.query("lacking_rights"), role)
+    return [(row["privilege"], row["outside"]) for row in rows]
+
+
+async def revoke(connection: Connection) -> None:
+    """Takes back each recorded right on the application's objects; what is gone is passed over."""
+    rows = await connection.fetch(
+        "SELECT role, privilege FROM notifier.grants WHERE privilege <> $1", SERVE
+    )
+    for role, privilege in rows:
+        try:
+            async with connection.transaction():
+                await connection.execute(f"REVOKE {privilege} FROM {_quoted(role)}")
+        except (
+            asyncpg.UndefinedObjectError,
+            asyncpg.UndefinedTableError,
+            asyncpg.UndefinedColumnError,
+            asyncpg.InvalidSchemaNameError,
+        ):
+            continue
+
+
+def _quoted(role: str) -> str:
+    return '"' + role.replace('"', '""') + '"'
+
+
+async def _record(connection: Connection, role: str, privilege: str) -> bool:
+    status = await connection.execute(
+        "INSERT INTO notifier.grants (role, privilege) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+        role,
+        privilege,
+    )
+    return status == "INSERT 0 1"

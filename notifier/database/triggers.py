@@ -1,0 +1,136 @@
+"""The triggers on the watched tables: `migrate` makes them those that `notifier.watches` needs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import asyncpg
+
+from notifier.database import sql
+from notifier.database.connections import Connection
+from notifier.errors import DatabaseError
+
+WAIT_SECONDS = 0.3
+"""How long we wait for locks on the application's tables, on all of them together. A writer that queues
+behind us waits for that and for the work that follows. Also less than PostgreSQL's deadlock_timeout: of
+an application's transaction and ours that wait for one another, ours gives up."""
+
+_LEAST_MILLISECONDS = 10
+
+
+class Locked(DatabaseError):
+    """An application holds a lock on a table for longer than we may wait."""
+
+
+class Trigger(NamedTuple):
+    """A row of `notifier.capture_triggers()`: `wanted` by the watches, `present` in the database,
+    and `sound` where it is enabled and exactly what `statement` creates."""
+
+    relation: str
+    name: str
+    statement: str | None
+    wanted: bool
+    present: bool
+    sound: bool
+
+    def __str__(self) -> str:
+        return f"trigger {self.name} on {self.relation}"
+
+    @property
+    def state(self) -> str:
+        """What is wrong with it."""
+        if not self.present:
+            return "missing"
+        return "disabled or differs from this version's" if self.wanted else "not needed"
+
+
+async def differences(connection: Connection) -> list[Trigger]:
+    """The triggers that are missing, disabled, other than wanted, or not wanted."""
+    rows = await connection.fetch(sql.query("trigger_differences"))
+    return [Trigger(*row) for row in rows]
+
+
+class Locks:
+    """Locks on the application's tables, within one budget of waiting for all of them.
+
+    Writers queue behind a lock that is waited for, and behind those that are held meanwhile. So the
+    first should be taken as late before the commit as possible.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._until: float | None = None
+
+    async def run(self, relation: str, *statements: str) -> None:
+        """Runs statements that lock `relation`. Raises Locked where it stays locked."""
+        now = time.monotonic()
+        if self._until is None:
+            self._until = now + WAIT_SECONDS
+        left = max(_LEAST_MILLISECONDS, round((self._until - now) * 1000))
+        try:
+            await self._connection.execute(
+                "; ".join((f"SET LOCAL lock_timeout = '{left}ms'", *statements))
+            )
+        except asyncpg.LockNotAvailableError as error:
+            raise Locked(
+                f"table {relation} is locked by another transaction; nothing was changed, try again"
+            ) from error
+
+    async def exclude_writers(self) -> None:
+        """Waits until no transaction that `capture` served is in flight, and lets none begin.
+
+        A function that such a transaction may be in the middle of can be changed then.
+        """
+        for relation in await in_lock_order(self._connection, await captured(self._connection)):
+            await self.run(relation, f"LOCK TABLE {relation} IN SHARE ROW EXCLUSIVE MODE")
+
+
+async def captured(connection: Connection) -> set[str]:
+    """The tables that have a trigger which calls a function of ours, clones left out."""
+    return {row["relation"] for row in await present(connection)}
+
+
+async def present(connection: Connection) -> list[asyncpg.Record]:
+    """`relation` and `name` of each trigger that calls a function of ours, clones left out."""
+    return await connection.fetch(sql.query("triggers"))
+
+
+async def in_lock_order(connection: Connection, relations: Iterable[str]) -> list[str]:
+    """Tables in the order in which most writers lock them: first those that none refers to."""
+    rows = await connection.fetch(sql.query("lock_order"), list(relations))
+    return [row["relation"] for row in rows]
+
+
+async def synchronize(connection: Connection, locks: Locks, found: Iterable[Trigger]) -> list[str]:
+    """Creates, replaces and drops triggers. Returns what was done, a line each."""
+    by_relation: dict[str, list[Trigger]] = {}
+    for trigger in found:
+        by_relation.setdefault(trigger.relation, []).append(trigger)
+    done = []
+    for relation in await in_lock_order(connection, by_relation):
+        statements = []
+        for trigger in by_relation[relation]:
+            if trigger.present:
+                statements.append(f"DROP TRIGGER {trigger.name} ON {relation}")
+            if trigger.wanted and trigger.statement is not None:
+                statements.append(trigger.statement)
+            done.append(f"{trigger}: {_done(trigger)}")
+        await locks.run(relation, *statements)
+    return done
+
+
+async def drop_all(connection: Connection, locks: Locks) -> list[str]:
+    """Drops each trigger that calls a function of ours. Returns what was done, a line each."""
+    found = [
+        Trigger(row["relation"], row["name"], None, False, True, False)
+        for row in await present(connection)
+    ]
+    return await synchronize(connection, locks, found)
+
+
+def _done(trigger: Trigger) -> str:
+    if not trigger.wanted:
+        return "dropped"
+    return "replaced" if trigger.present else "created"

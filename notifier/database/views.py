@@ -1,0 +1,47 @@
+"""The views of the schema `notifier`: `migrate` makes them what `sql/views/` says.
+
+PostgreSQL does not keep a view's text. So its comment has a checksum of the file, and one of the
+definition as the server printed it then; servers of another major version may print it in another way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+from notifier.database import sql
+from notifier.database.connections import Connection
+from notifier.database.functions import MANAGED
+
+_COMMENT = re.compile(re.escape(MANAGED) + r" (\w+) (\w+) (\d+)")
+
+
+async def differences(connection: Connection) -> list[str]:
+    """The views that are missing or not what their files say."""
+    rows = {row["name"]: row for row in await connection.fetch(sql.query("views"))}
+    found = []
+    for name in sql.names("views"):
+        row = rows.get(name)
+        known = _COMMENT.fullmatch(row["comment"] or "") if row is not None else None
+        if row is None or known is None:
+            found.append(name)
+            continue
+        source, definition, server = known.groups()
+        if source != _checksum(name) or (
+            server == str(row["server"]) and definition != row["definition"]
+        ):
+            found.append(name)
+    return found
+
+
+async def create(connection: Connection, name: str) -> None:
+    """Creates or replaces a view."""
+    await connection.execute(f"DROP VIEW IF EXISTS notifier.{name}; {sql.view(name)}")
+    for row in await connection.fetch(sql.query("views")):
+        if row["name"] == name:
+            comment = f"{MANAGED} {_checksum(name)} {row['definition']} {row['server']}"
+            await connection.execute(f"COMMENT ON VIEW notifier.{name} IS '{comment}'")
+
+
+def _checksum(name: str) -> str:
+    return hashlib.md5(sql.view(name).encode(), usedforsecurity=False).hexdigest()

@@ -1,0 +1,112 @@
+"""A watched table: one `[[watch]]` of `notifier.toml`, one row of `notifier.watches`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Annotated, Any, ClassVar, Protocol, Self
+
+from pydantic import ConfigDict, Field
+
+
+class Row(Protocol):
+    """A row of `notifier.watches`."""
+
+    def __getitem__(self, column: str, /) -> Any: ...
+
+
+_COLUMNS = {"table": "table_name"}
+"""Fields whose column has another name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watch:
+    """How one table's rows become messages. Columns are named as the catalogue has them."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    table: Annotated[str, Field(min_length=1)]
+    """As in SQL: with its schema or without, quoted where it needs quotes."""
+    entity: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9]*$", max_length=60)]
+    key: str = "id"
+    company: str = "company_id"
+    member: str | None = None
+    """The column that names a user whom the row gives access to its company."""
+    exclude: tuple[str, ...] = ()
+    """Columns that are neither stored nor sent."""
+    created: str | None = "{entity}Created"
+    """The messages' names. Empty or None: such a change sends none."""
+    updated: str | None = "{entity}Updated"
+    deleted: str | None = "{entity}Deleted"
+
+    def __post_init__(self) -> None:
+        for name in ("created", "updated", "deleted"):
+            message = (getattr(self, name) or "").replace("{entity}", self.entity)
+            object.__setattr__(self, name, message or None)
+        for name in ("key", "company", "member"):
+            column = getattr(self, name)
+            object.__setattr__(self, name, column and _unquoted(column))
+        object.__setattr__(self, "exclude", tuple(map(_unquoted, self.exclude)))
+        if lost := {self.key, self.company, self.member} & set(self.exclude):
+            raise ValueError(f"exclude names {', '.join(sorted(map(str, lost)))}, which is needed")
+        if self.member is not None and not (self.updated and self.deleted):
+            raise ValueError("a table with members needs messages for updates and deletions")
+
+    @classmethod
+    def from_row(cls, row: Row) -> Self:
+        """From a row of `notifier.watches`, which has a column for each field."""
+        values = {field.name: row[_COLUMNS.get(field.name, field.name)] for field in fields(cls)}
+        return cls(**{**values, "exclude": tuple(values["exclude"])})
+
+    def to_row(self) -> dict[str, Any]:
+        """The values for its row of `notifier.watches`, by column."""
+        return {_COLUMNS.get(name, name): value for name, value in asdict(self).items()}
+
+    @property
+    def names(self) -> tuple[str | None, str | None, str | None]:
+        """What a creation, an update and a deletion are called; None: nothing is sent."""
+        return self.created, self.updated, self.deleted
+
+    @property
+    def grants(self) -> bool:
+        """Whether one of its rows may give a user access to a company."""
+        return self.member is not None or self.key == self.company
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Every column that it names, each once."""
+        named = (self.key, self.company, self.member, *self.exclude)
+        return tuple(dict.fromkeys(name for name in named if name is not None))
+
+    def property(self, column: str) -> str:
+        """The name of a column in messages: `starts_at` → `StartsAt`, the key → `EventId`."""
+        if column == self.key:
+            return f"{self.entity}Id"
+        if column == self.company:
+            return "CompanyId"
+        return property_name(column)
+
+
+def property_name(column: str) -> str:
+    """`starts_at` → `StartsAt`."""
+    return "".join(word[:1].upper() + word[1:] for word in column.split("_"))
+
+
+def _unquoted(column: str) -> str:
+    """A column as the catalogue has it; it may be written as in SQL, in quotes."""
+    if column[:1] == column[1:][-1:] == '"':
+        return column[1:-1].replace('""', '"')
+    return column
+
+
+CALENDAR = (
+    Watch(table="events", entity="Event"),
+    Watch(
+        table="employees",
+        entity="Employee",
+        member="user_id",
+        created="EmployeeAdded",
+        deleted="EmployeeRemoved",
+    ),
+    Watch(table="companies", entity="Company", company="id", created=""),
+)
+"""What is watched without a `notifier.toml`."""

@@ -1,0 +1,47 @@
+-- The triggers that the watches need and those that call a function of ours, side by side.
+--
+-- Rows of a partition are captured by its parent's trigger, which PostgreSQL clones. It does not clone
+-- statement triggers, so that a TRUNCATE of one partition needs a trigger on that partition.
+CREATE OR REPLACE FUNCTION notifier.capture_triggers()
+RETURNS TABLE(relation text, name text, statement text, wanted boolean, present boolean, sound boolean)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH watched AS (
+        SELECT to_regclass(w.relation)::oid AS root,
+               ARRAY[w.entity, w.key, w.company] || (
+                   SELECT format('{%s}', string_agg(
+                       format('"%s"', replace(replace(c.name, '\', '\\'), '"', '\"')), ',' ORDER BY c.n))
+                   FROM unnest(w.exclude) WITH ORDINALITY AS c (name, n)
+                   HAVING count(*) > 0
+               ) AS arguments
+        FROM notifier.watches AS w
+    ), wanted AS (
+        SELECT part.oid AS relid, kind.name, kind.type, kind.clause, watched.arguments
+        FROM watched
+        CROSS JOIN LATERAL (
+            SELECT watched.root UNION SELECT p.relid FROM pg_partition_tree(watched.root) AS p
+        ) AS part (oid)
+        -- the bits of pg_trigger.tgtype: 1 row, 4 insert, 8 delete, 16 update, 32 truncate
+        CROSS JOIN (VALUES
+            ('notifier_capture', 1 + 4 + 8 + 16, 'AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW'),
+            ('notifier_capture_truncate', 32, 'AFTER TRUNCATE ON %s FOR EACH STATEMENT')
+        ) AS kind (name, type, clause)
+        WHERE watched.root IS NOT NULL AND (part.oid = watched.root OR kind.type = 32)
+    ), present AS (
+        SELECT t.tgrelid AS relid, t.tgname::text AS name, t.tgtype AS type, t.tgargs AS arguments,
+               t.tgenabled IN ('O', 'A') AND t.tgqual IS NULL AND t.tgattr = '' AND p.proname = 'capture' AS usual
+        FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid
+        WHERE p.pronamespace = to_regnamespace('notifier') AND NOT t.tgisinternal AND t.tgparentid = 0
+    )
+    SELECT format('%I.%I', n.nspname, c.relname), name,
+           format('CREATE TRIGGER %s %s EXECUTE FUNCTION notifier.capture(%s)', name,
+                  format(w.clause, format('%I.%I', n.nspname, c.relname)),
+                  (SELECT string_agg(quote_literal(a), ', ' ORDER BY m) FROM unnest(w.arguments) WITH ORDINALITY AS u (a, m))),
+           w.relid IS NOT NULL, p.relid IS NOT NULL,
+           coalesce(p.usual AND p.type = w.type AND p.arguments = (
+               SELECT string_agg(convert_to(a, getdatabaseencoding()) || '\x00', '' ORDER BY m)
+               FROM unnest(w.arguments) WITH ORDINALITY AS u (a, m)
+           ), false)
+    FROM wanted AS w FULL JOIN present AS p USING (relid, name)
+    JOIN pg_class AS c ON c.oid = relid JOIN pg_namespace AS n ON n.oid = c.relnamespace
+$$;

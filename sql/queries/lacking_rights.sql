@@ -1,0 +1,47 @@
+-- The rights that `notifier serve` needs and role $1 does not have, in the words of GRANT. `outside`: on an
+-- object of the application's.
+SELECT needed.privilege || ' ON ' || needed.object AS privilege, needed.outside
+FROM (
+    SELECT 'USAGE' AS privilege, 'SCHEMA notifier' AS object,
+           pg_catalog.has_schema_privilege($1::text, 'notifier', 'USAGE') AS held, false AS outside
+    UNION ALL
+    SELECT 'SELECT', c.oid::regclass::text, pg_catalog.has_table_privilege($1::text, c.oid, 'SELECT'), false
+    FROM pg_catalog.pg_class AS c
+    WHERE c.relnamespace = 'notifier'::regnamespace AND c.relkind IN ('r', 'p', 'v')
+    UNION ALL
+    SELECT privilege, relation::text, pg_catalog.has_table_privilege($1::text, relation, privilege), false
+    FROM (VALUES
+        ('TRUNCATE', 'notifier.changes_0'::regclass), ('TRUNCATE', 'notifier.changes_1'::regclass),
+        ('INSERT', 'notifier.messages'), ('DELETE', 'notifier.messages'),
+        ('INSERT', 'notifier.positions'), ('UPDATE', 'notifier.positions'), ('UPDATE', 'notifier.log')
+    ) AS ours (privilege, relation)
+    UNION ALL
+    SELECT 'TRUNCATE', p.relid::text, pg_catalog.has_table_privilege($1::text, p.relid, 'TRUNCATE'), false
+    FROM pg_catalog.pg_partition_tree('notifier.messages') AS p
+    UNION ALL
+    SELECT privilege, 'SEQUENCE notifier.change_ids',
+           pg_catalog.has_sequence_privilege($1::text, 'notifier.change_ids', privilege), false
+    FROM (VALUES ('SELECT'), ('UPDATE')) AS ours (privilege)
+    UNION ALL
+    -- not those that only triggers call
+    SELECT 'EXECUTE', 'FUNCTION ' || p.oid::regprocedure, pg_catalog.has_function_privilege($1::text, p.oid, 'EXECUTE'), false
+    FROM pg_catalog.pg_proc AS p
+    WHERE p.pronamespace = 'notifier'::regnamespace
+      AND p.proname NOT IN ('capture', 'is_full', 'keys', 'strip_columns')
+    UNION ALL
+    -- what the default membership query reads
+    SELECT pg_catalog.format('SELECT (%I)', a.attname), w.relation,
+           pg_catalog.has_column_privilege($1::text, a.attrelid, a.attnum, 'SELECT'), true
+    FROM notifier.watches AS w
+    JOIN pg_catalog.pg_attribute AS a ON a.attrelid = pg_catalog.to_regclass(w.relation)
+     AND a.attname IN (w.company, w.member) AND a.attnum > 0
+    WHERE w.member IS NOT NULL
+    UNION ALL
+    SELECT DISTINCT 'USAGE', pg_catalog.format('SCHEMA %I', n.nspname),
+           pg_catalog.has_schema_privilege($1::text, n.oid, 'USAGE'), true
+    FROM notifier.watches AS w
+    JOIN pg_catalog.pg_class AS c ON c.oid = pg_catalog.to_regclass(w.relation)
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE w.member IS NOT NULL
+) AS needed
+WHERE NOT needed.held
