@@ -10,7 +10,7 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from notifier.access.admission import Admission
-from notifier.access.membership import Doubts, Membership
+from notifier.access.membership import Membership
 from notifier.access.tokens import Tokens
 from notifier.database.query import Query
 from notifier.delivery.drain import drain
@@ -18,6 +18,7 @@ from notifier.delivery.history import History
 from notifier.delivery.hub import Hub
 from notifier.delivery.postgres import PostgresStream
 from notifier.delivery.recheck import Recheck
+from notifier.delivery.recheck_rule import RecheckRule
 from notifier.delivery.session import Services, Session
 from notifier.delivery.stream import Stream
 from notifier.health import Health
@@ -60,7 +61,7 @@ class Node:
             self.log_query,
             self.hub,
             self.health,
-            None if own else Doubts(_members(settings.watch)).doubted,
+            None if own else RecheckRule(_members(settings.watch)),
         )
         self.relay = Relay(
             listen,

@@ -7,9 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import asyncpg
-import msgspec
 import structlog
-from msgspec import structs
 
 from notifier.access.tokens import Identity
 from notifier.companies import is_uuid
@@ -18,7 +16,6 @@ from notifier.database.batching import Loader
 from notifier.database.connections import REFUSALS, Connection
 from notifier.database.query import Query
 from notifier.errors import SchemaMissing
-from notifier.messages import Message
 
 Pair = tuple[str, str]
 """A company and a user."""
@@ -128,31 +125,6 @@ class Membership:
                 answers[company, user] = False
                 _log.warning("MEMBERSHIP_QUERY raised: no access", sqlstate=error.sqlstate)
         return answers
-
-
-class Doubts:
-    """Which messages are a reason to ask an operator's query again, and about whom.
-
-    It may look at any column of a member's row, so any update of that row will do. What takes access
-    away elsewhere is found within the minute. `members`: types of messages, and the property that
-    names the user in each.
-    """
-
-    def __init__(self, members: Mapping[str, str]) -> None:
-        self._members = {b'{"Type":"%s"' % kind.encode(): name for kind, name in members.items()}
-
-    def doubted(self, message: Message) -> Message:
-        """The message, with all those who may lose the company by it; "*" stands for everybody."""
-        kind = message.body.partition(b",")[0]
-        if kind == b'{"Type":"Resync"':  # of many changes
-            return structs.replace(message, revokes=("*",))
-        member = self._members.get(kind)
-        if member is None:
-            return message
-        user = msgspec.json.decode(message.body)["Data"].get(member, "*")  # it may be partial
-        if user is None:
-            return message
-        return structs.replace(message, revokes=(*message.revokes, str(user)))
 
 
 async def as_text(connection: Connection, query: str) -> None:

@@ -1,16 +1,13 @@
-"""Where the token decides, it alone does; and whom an operator's query is asked about again."""
+"""Where the token decides, no row is read; and how companies are spelled."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 import pytest
 
-from notifier.access.membership import Doubts, Membership
+from notifier.access.membership import Membership
 from notifier.access.tokens import Identity
 from notifier.companies import canonical, is_uuid
 from notifier.database.query import Query
-from notifier.messages import Message
 
 UUID = "aaaaaaaa-0000-4000-8000-00000000000a"
 
@@ -39,34 +36,3 @@ def test_only_what_postgres_prints_is_a_uuid(text: str) -> None:
     assert canonical(UUID.upper()) == canonical(UUID) == UUID
     assert is_uuid(text) is False
     assert canonical(text.upper()) == text.upper()
-
-
-# --- what is a reason to ask an operator's query again
-
-MEMBERS = {"EmployeeUpdated": "UserId"}
-BODIES = {
-    "a member's row": (
-        b'{"Type":"EmployeeUpdated","Data":{"EmployeeId":1,"UserId":"u1"}}',
-        ("u1",),
-    ),
-    "a number for a user": (b'{"Type":"EmployeeUpdated","Data":{"UserId":7}}', ("7",)),
-    "a row of nobody's": (b'{"Type":"EmployeeUpdated","Data":{"UserId":null}}', ()),
-    "keys only": (b'{"Type":"EmployeeUpdated","Data":{"EmployeeId":1},"Partial":true}', ("*",)),
-    "many changes at once": (b'{"Type":"Resync","Data":{"Reason":"bulk"}}', ("*",)),
-    "another row": (b'{"Type":"EventUpdated","Data":{"UserId":"u1"}}', ()),
-    "a word that begins alike": (b'{"Type":"EmployeeUpdatedTwice","Data":{"UserId":"u1"}}', ()),
-}
-
-
-@pytest.mark.parametrize(("body", "doubted"), BODIES.values(), ids=list(BODIES))
-def test_an_update_of_a_members_row_is_a_reason_to_ask_about_him_and_no_other(
-    body: bytes, doubted: tuple[str, ...]
-) -> None:
-    now = datetime.now(UTC)
-    message = Message(1, "c", 1, now, now, body)
-    told = Doubts(MEMBERS).doubted(message)
-    assert told.revokes == doubted
-    assert (told.company, told.position, told.body) == ("c", 1, body)
-    lost = Message(2, "c", 2, now, now, body, ("u0",))
-    expected = doubted if doubted == ("*",) and b"Resync" in body else ("u0", *doubted)
-    assert Doubts(MEMBERS).doubted(lost).revokes == expected
