@@ -1,13 +1,15 @@
-"""A relay, and an application that writes."""
+"""A relay, an application that writes, and nodes that follow a log written by the test."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
+from notifier.delivery import postgres as streams
 from tests.databases import Connection, Database
 from tests.postgres.relays import Relayed, new_company
+from tests.postgres.streams import Log, Node
 
 
 @pytest.fixture
@@ -29,3 +31,28 @@ async def app(database: Database) -> Connection:
 async def company(app: Connection) -> str:
     """A company that the application has inserted."""
     return await new_company(app)
+
+
+@pytest.fixture
+def log(database: Database) -> Log:
+    return Log(database)
+
+
+@pytest.fixture
+async def make_node(database: Database) -> AsyncIterator[Callable[..., Node]]:
+    made: list[Node] = []
+
+    def make(url: str = database.dsn, query_url: str | None = None) -> Node:
+        made.append(Node(url, query_url or url))
+        return made[-1]
+
+    yield make
+    for node in made:
+        await node.stop()
+
+
+@pytest.fixture
+def node(make_node: Callable[..., Node], monkeypatch: pytest.MonkeyPatch) -> Node:
+    """A node that reads the log when it is notified, and otherwise once a minute."""
+    monkeypatch.setattr(streams, "PROBE_SECONDS", 60.0)
+    return make_node()

@@ -52,7 +52,7 @@ async def connection(database: Database) -> AsyncIterator[Connection]:
     connection.terminate()
 
 
-async def test_whoever_resumes_is_read_a_page_of_bounded_weight_at_a_time(
+async def test_a_page_for_a_client_that_resumes_is_bounded_in_bytes(
     database: Database, query: Query
 ) -> None:
     history = History(query)
@@ -65,7 +65,7 @@ async def test_whoever_resumes_is_read_a_page_of_bounded_weight_at_a_time(
     assert positions == list(range(1, 51))
 
 
-async def test_a_node_that_catches_up_reads_pages_of_bounded_weight(
+async def test_a_node_that_catches_up_reads_pages_bounded_in_bytes(
     database: Database,
     stream: PostgresStream,
     hub: Hub,
@@ -82,7 +82,7 @@ async def test_a_node_that_catches_up_reads_pages_of_bounded_weight(
     assert all(sum(len(message.body) for message in page) < 1.25 * MIB for page in pages)
 
 
-async def test_a_message_heavier_than_a_page_is_a_page(
+async def test_a_message_larger_than_a_page_is_a_page(
     database: Database,
     stream: PostgresStream,
     query: Query,

@@ -1,0 +1,77 @@
+"""What is read of the log for many at once: heads, pages, and their bounds."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from notifier.delivery import history as histories
+from notifier.delivery.encoding import TEXT
+from tests.postgres.streams import Log, Node
+
+
+async def test_a_company_whose_head_is_read_is_registered_in_the_log(log: Log, node: Node) -> None:
+    await log.store("a", 3)
+    await log.database.execute("INSERT INTO notifier.positions VALUES ('gone', 7)")
+    heads = await node.history._load_heads(["a", "gone", "new"])
+    assert heads == {"a": 3, "gone": 7, "new": 0}
+    assert node.query.queries == 2
+    rows = await log.database.fetch("SELECT * FROM notifier.positions ORDER BY company")
+    assert [tuple(row) for row in rows] == [("a", 0), ("gone", 7), ("new", 0)]
+    assert await node.history._load_heads(["new", "gone"]) == {"gone": 7, "new": 0}
+    assert node.query.queries == 3
+
+
+async def test_a_company_that_the_encoding_lacks_has_no_messages_and_harms_no_other(
+    log: Log, node: Node
+) -> None:
+    await log.store("a", 3)
+    await log.store("b", 2)
+    heads = await node.history._load_heads(["a", "no\0company", "b"])
+    assert heads == {"a": 3, "no\0company": 0, "b": 2}
+    assert await node.history._load_heads(["no\0company"]) == {"no\0company": 0}
+
+
+async def test_pages_are_each_companys_after_its_position_in_its_epoch(
+    log: Log, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(histories, "PAGE_MESSAGES", 3)
+    await log.store("a", 5)
+    await log.store("b", 2)
+    epoch = await log.epoch()
+    wanted = [
+        ("b", 0, epoch),
+        ("a", 1, "former"),
+        ("a", 1, epoch),
+        ("a", 4, epoch),
+        ("c", 0, epoch),
+    ]
+    pages = await asyncio.gather(*(node.history.page(*key) for key in wanted))
+    places = [[(message.company, message.position) for message in page] for page in pages]
+    assert places == [
+        [("b", 1), ("b", 2)],
+        [],
+        [("a", 2), ("a", 3), ("a", 4)],
+        [("a", 5)],
+        [],
+    ]
+    assert pages[0] == (await log.stored())[5:]
+    assert node.query.queries == 2  # one for each epoch
+
+
+async def test_the_hub_resumes_from_the_log(log: Log, node: Node) -> None:
+    await log.store("a", 3)
+    await node.start()
+    channel = await node.hub.open("a")
+    assert [await node.hub.can_replay(channel, after) for after in range(5)] == [True] * 4 + [False]
+    (chunk,) = await node.hub.replay(channel, 1, TEXT)
+    assert chunk.bodies == [message.body for message in await log.stored()][1:]
+
+
+async def test_pages_are_read_a_hundred_at_once(log: Log, node: Node) -> None:
+    await log.store("a", 101)
+    epoch = await log.epoch()
+    pages = await asyncio.gather(*(node.history.page("a", after, epoch) for after in range(101)))
+    assert [len(page) for page in pages] == list(range(101, 0, -1))
+    assert node.query.queries == 2
