@@ -7,6 +7,8 @@ ARGS   ?=
 FOR    ?= 300
 SEED   ?=
 
+VERSIONS ?= 14 15 16 17 18
+
 BIN  := .venv/bin
 CODE := $(wildcard notifier migrations tests bench)
 PIP  := $(BIN)/python -m pip --quiet --disable-pip-version-check
@@ -21,11 +23,17 @@ NODE = $(shell ls .venv/lib/python3*/site-packages/playwright/driver/node 2>/dev
 # The tests mostly wait, so three processes share two cores. Each starts its own PostgreSQL; idle ones take over tests of others.
 PARALLEL := --numprocesses=3 --dist=worksteal
 
+# What `matrix` runs unless ARGS names other tests. test_embedded.py starts its own servers anyway.
+DATABASE := tests/postgres --ignore=tests/postgres/test_embedded.py
+
+# PostgreSQL 14 to 17. Started by root, a server runs as another user, who cannot enter root's home.
+OLDER := $(if $(filter 0,$(shell id -u)),/var/cache/notifier,$(CURDIR)/.venv)/postgres-versions
+
 # The tests start hundreds of processes: reuse compiled modules.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench chaos format lock clean
+.PHONY: help setup demo test matrix check bench chaos format lock clean
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +62,18 @@ test: $(READY) ## the whole test suite, three at a time, on PostgreSQL servers t
 	$(if $(ARGS),,$(NODE) --test 'tests/client/**/*.test.mjs' || status=$$?;) \
 	$(BIN)/python -m pytest $(if $(ARGS),$(ARGS),$(PARALLEL)) || status=$$?; \
 	exit $$status
+
+matrix: $(READY) $(OLDER)/.installed ## the database tests on each version of PostgreSQL  [VERSIONS="14 15 16 17 18"] [ARGS="tests/..."]
+	@status=0; for version in $(VERSIONS); do \
+		NOTIFIER_TEST_POSTGRES=$$version $(BIN)/python -m pytest $(PARALLEL) $(or $(ARGS),$(DATABASE)) || status=$$?; \
+	done; exit $$status
+
+$(OLDER)/.installed: tests/versions/package-lock.json
+	@echo "Installing PostgreSQL 14 to 17 into $(@D)"
+	@install -d -m 755 $(@D) && cp tests/versions/package.json tests/versions/package-lock.json $(@D)
+	@cd $(@D) && npm ci --ignore-scripts --no-audit --no-fund --silent
+	@for package in $(@D)/node_modules/*/; do (cd "$$package" && node scripts/hydrate-symlinks.js) || exit 1; done
+	@touch $@
 
 check: $(READY) ## format, lint, types, layers
 	$(BIN)/ruff format --check .

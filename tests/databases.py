@@ -1,8 +1,8 @@
 """The tests' PostgreSQL, and databases on it.
 
-NOTIFIER_TEST_POSTGRES chooses the server: a major version (`18` is the wheel's, another one the
-system's), `docker`, or `DSN=postgresql://…` of a superuser. Unset: `docker` where an engine
-answers, else `18`.
+NOTIFIER_TEST_POSTGRES chooses the server: a major version (`18` is the wheel's; others are Debian's
+or, where Debian has none, those that `make matrix` installs), `docker`, or `DSN=postgresql://…` of a
+superuser. Unset: `docker` where an engine answers, else `18`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import asyncpg
 
 from notifier.database.schema import migrate
 from notifier.demo.postgres import EmbeddedPostgres
+from notifier.demo.programs import DEBIAN
 from tests.ports import free_port
 from tests.waiting import until
 
@@ -30,7 +31,17 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 VARIABLE = "NOTIFIER_TEST_POSTGRES"
 WHEEL = "18"
-IMAGE = "postgres:18"
+IMAGE = os.environ.get("NOTIFIER_TEST_IMAGE", "postgres:18")
+
+ROOT = Path(__file__).parents[1]
+OLDER = (
+    (Path("/var/cache/notifier") if os.geteuid() == 0 else ROOT / ".venv")
+    / "postgres-versions"
+    / "node_modules"
+)
+"""Where `make matrix` installs PostgreSQL 14 to 17. Started by root, a server runs as another user,
+who cannot enter root's home.
+"""
 
 OPTIONS = {
     "max_connections": "200",
@@ -70,7 +81,8 @@ def programs() -> Path | None:
     """The folder of the chosen version's programs; None: the wheel's, which `docker` uses as well."""
     if not chosen().isdigit() or chosen() == WHEEL:
         return None
-    return Path(f"/usr/lib/postgresql/{chosen()}/bin")
+    debian = DEBIAN / chosen() / "bin"
+    return debian if debian.exists() else OLDER / f"postgres-{chosen()}" / "native" / "bin"
 
 
 @contextmanager
