@@ -55,8 +55,10 @@ DO $$ BEGIN
 EXCEPTION WHEN duplicate_object OR unique_violation THEN
     NULL;
 END $$;
-GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON companies, employees, events TO app
+GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON companies, employees, events TO app;
+REVOKE CREATE ON SCHEMA public FROM PUBLIC
 """
+"""The role of an application. PUBLIC may not create in `public`, as is the default since PostgreSQL 15."""
 
 
 @cache

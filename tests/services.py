@@ -35,6 +35,37 @@ def token(
     return jwt.encode(payload, SECRET, algorithm="HS256")
 
 
+def environment(settings: dict[str, object]) -> dict[str, str]:
+    """Ours, with these settings of Notifier and no others."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("NOTIFIER_")}
+    given = {f"NOTIFIER_{name.upper()}": str(value) for name, value in settings.items()}
+    return kept | given | {"PYTHONPATH": str(ROOT)}
+
+
+async def run(place: Path, *arguments: str, **settings: object) -> tuple[int, str]:
+    """Runs a command of Notifier to its end; returns the exit status and the output."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "notifier",
+        *arguments,
+        cwd=place,
+        env=environment(settings),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            output, _ = await process.communicate()
+    except TimeoutError:
+        process.kill()
+        await process.communicate()
+        raise AssertionError(f"notifier {arguments[0]} still runs") from None
+    assert process.returncode is not None
+    return process.returncode, output.decode()
+
+
 class Service:
     """One `notifier serve`. `url` is its WebSocket address, `http` that of its pages.
 
@@ -50,11 +81,9 @@ class Service:
         self._place = place
         self._log = place / f"serve-{self.port}.log"
         self._arguments = ["serve", "--host", "127.0.0.1", "--port", str(self.port), *arguments]
-        given = {"database_url": database_url, "jwt_secret": SECRET, **settings}
-        self._environment = {
-            name: value for name, value in os.environ.items() if not name.startswith("NOTIFIER_")
-        } | {f"NOTIFIER_{name.upper()}": str(value) for name, value in given.items()}
-        self._environment["PYTHONPATH"] = str(ROOT)
+        self._environment = environment(
+            {"database_url": database_url, "jwt_secret": SECRET, **settings}
+        )
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
