@@ -27,7 +27,7 @@ from notifier.client.closes import COMPANY_FORBIDDEN, TOKEN_INVALID, Disconnecte
 from notifier.client.conversation import Conversation
 from notifier.client.inbox import Inbox
 from notifier.client.pace import Backoff, Pace
-from notifier.client.reports import Message, Position, Report, Resync, State, Status
+from notifier.client.reports import Message, Position, Report, Resync, State, Status, position_of
 from notifier.client.sockets import OpenSocket, check_url, open_in_time, opener
 from notifier.client.subscription import Subscription
 from notifier.client.tokens import GetToken, TokenSource, TokenUnavailable
@@ -40,6 +40,7 @@ def connect(
     *,
     after: int | None = None,
     epoch: str | None = None,
+    at: str | None = None,
     heartbeat: float = 15.0,
     timeout: float = 10.0,
     min_delay: float = 1.0,
@@ -48,8 +49,8 @@ def connect(
 ) -> Client:
     """A client of the notifier at `url` (`wss://…`); it connects when its `async with` begins.
 
-    Without a company it waits for `set_company`. `after` and `epoch` are where to resume: the value
-    of `client.position` when you saved your state. A token that was refused or has expired is not
+    Without a company it waits for `set_company`. `after`, `epoch` and `at` are where to resume: the
+    value of `client.position` when you saved your state. A token that was refused or has expired is not
     presented again, so a cache behind `get_token` should not outlive the token.
 
     In seconds: after `heartbeat` of silence the client sends a ping; without an answer within
@@ -62,7 +63,7 @@ def connect(
         url,
         get_token,
         company,
-        _position(after, epoch),
+        _position(after, epoch, at),
         pace=Pace(heartbeat, timeout, min_delay, max_delay),
         open_socket=opener(options),
     )
@@ -130,7 +131,7 @@ class Client:
     async def __anext__(self) -> Report:
         """The next report. Ends after the last one when the client is stopped or closed."""
         if self._resync is not None:
-            self._position = Position(self._resync.position, self._resync.epoch)
+            self._position = position_of(self._resync)
             self._resync = None
         while (report := self._inbox.take()) is None:
             if self._running is None or self._running.done():
@@ -139,20 +140,25 @@ class Client:
             await self._inbox.wait()
         match report:
             case Message():
-                self._position = Position(report.position, report.epoch)
+                self._position = position_of(report)
             case Resync():
                 self._position, self._resync = None, report
         return report
 
     def set_company(
-        self, company: str | int, *, after: int | None = None, epoch: str | None = None
+        self,
+        company: str | int,
+        *,
+        after: int | None = None,
+        epoch: str | None = None,
+        at: str | None = None,
     ) -> None:
         """Follows another company, from a saved position or from the present one.
 
         Nothing more of the former company is reported.
         """
         self._check_open()
-        position = _position(after, epoch)
+        position = _position(after, epoch, at)
         self._subscription.follow(str(company), position)
         self._position, self._resync = position, None
         self._inbox.discard()
@@ -250,7 +256,9 @@ class Client:
         self._inbox.put(status)
 
 
-def _position(after: int | None, epoch: str | None) -> Position | None:
+def _position(after: int | None, epoch: str | None, at: str | None) -> Position | None:
     if (after is None) != (epoch is None):
         raise ValueError("after and epoch go together: a position means nothing in another log")
-    return None if after is None or epoch is None else Position(after, epoch)
+    if after is None or epoch is None:
+        return None
+    return Position(after, epoch, at)

@@ -10,7 +10,7 @@ from pathlib import Path
 from notifier.client.client import connect
 from notifier.client.closes import TOKEN_REFUSED
 from notifier.client.printing import JsonPrinter, LinePrinter
-from notifier.client.reports import Position, Status
+from notifier.client.reports import Position, Status, position_of
 from notifier.client.state_file import StateFile
 from notifier.client.tokens import GetToken
 from notifier.errors import NotifierError, SettingsError
@@ -40,9 +40,9 @@ async def listen(
     async with AsyncExitStack() as stack:
         file = None if state is None else stack.enter_context(closing(StateFile(state, company)))
         position = (file.load() if file else None) or position
-        after, epoch = position or (None, None)
+        resume = {} if position is None else position._asdict()
         try:
-            client = connect(url, get_token, company, after=after, epoch=epoch)
+            client = connect(url, get_token, company, **resume)
         except ValueError as error:
             raise SettingsError(str(error)) from error
         await stack.enter_async_context(client)
@@ -54,7 +54,7 @@ async def listen(
                     continue
                 printer.print(report)
                 if file is not None:
-                    file.save(Position(report.position, report.epoch))
+                    file.save(position_of(report))
         except BrokenPipeError:
             # Otherwise Python writes the rest of the buffer at exit and fails again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -20,10 +20,15 @@ State: TypeAlias = Literal["connecting", "live", "waiting", "idle", "stopped", "
 
 
 class Position(NamedTuple):
-    """How far a client has got in a company's messages: the last one it has, and the log's name."""
+    """How far a client has got in a company's messages: the last one it has, and the log's name.
+
+    `at` is the `At` of that message. It proves to the server that both have the same message there,
+    also after the database was restored from a backup; None if it is not known.
+    """
 
     after: int
     epoch: str
+    at: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,11 +54,12 @@ class Message:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recovered:
-    """Every message after `position` follows: nothing was lost."""
+    """Every message after `position` follows: nothing was lost. `at` is as in `Position`."""
 
     company: str
     position: int
     epoch: str
+    at: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,13 +68,15 @@ class Resync:
 
     `reason` is `start` (there was no position to resume from), `expired` (the position is beyond
     the retention), `epoch` (the log was replaced), `gap` (a missing message could not be
-    obtained), or the server's reason: `bulk`, `truncate`, `overflow`, `epoch`.
+    obtained), or the server's reason: `bulk`, `truncate`, `overflow`, `epoch`. `at` is as in
+    `Position`.
     """
 
     company: str
     reason: str
     position: int
     epoch: str
+    at: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,3 +93,8 @@ class Status:
 
 
 Report: TypeAlias = Message | Recovered | Resync | Status
+
+
+def position_of(report: Message | Recovered | Resync) -> Position:
+    """The position to resume from after this report."""
+    return Position(report.position, report.epoch, report.at or None)

@@ -15,12 +15,13 @@ STATE_BYTES = 2048
 """The length of the file: more than the longest company id and epoch need."""
 
 
-class Saved(msgspec.Struct, frozen=True, rename="camel"):
-    """The content of a state file."""
+class Saved(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """The content of a state file. Files of older versions have no `at`."""
 
     company_id: str
     after: int
     epoch: str
+    at: str | None = None
 
 
 class StateFile:
@@ -45,11 +46,11 @@ class StateFile:
             raise SettingsError(f"{self._path} is not a state file of `notifier listen`") from error
         if saved.company_id != self._company:
             raise SettingsError(f"{self._path} belongs to another company, {saved.company_id}")
-        return Position(saved.after, saved.epoch)
+        return Position(saved.after, saved.epoch, saved.at)
 
     def save(self, position: Position) -> None:
         """Overwrites the file in one write of constant length, so a crash cannot mix two states."""
-        saved = Saved(self._company, position.after, position.epoch)
+        saved = Saved(self._company, *position)
         line = msgspec.json.encode(saved).ljust(STATE_BYTES - 1) + b"\n"
         try:
             os.pwrite(self._file, line, 0)

@@ -42,8 +42,9 @@ class Subscription:
         """The `data` of the `setCompany` to send; without a position if a gap cannot be filled."""
         if self._failures > MAX_GAP_RETRIES:
             self.head = None
-        resume = {} if self.head is None else self.head._asdict()
-        return {"companyId": self.company, **resume}
+        head = {} if self.head is None else self.head._asdict()
+        known = {name: value for name, value in head.items() if value is not None}
+        return {"companyId": self.company, **known}
 
     def acknowledge(
         self, company: str, requested: Position | None, data: Row
@@ -52,15 +53,18 @@ class Subscription:
         position, epoch = data.get("Position"), data.get("Epoch")
         if not _is_position(position) or not isinstance(epoch, str):
             raise Unreadable
-        head = Position(position, epoch)
-        if data.get("Recovered") is True and head == requested:
-            return Recovered(company=company, position=position, epoch=epoch)
+        head = Position(position, epoch, _text(data.get("At")))
+        if data.get("Recovered") is True and requested is not None and _same(head, requested):
+            self.head = head if requested.at is None else requested
+            return Recovered(company=company, position=position, epoch=epoch, at=self.head.at)
         reason = "expired"
         if self._failures > MAX_GAP_RETRIES:
             reason = "gap"
         elif requested is None:
             reason = "start"
-        elif epoch != requested.epoch:
+        elif epoch != requested.epoch or (
+            position == requested.after and not _same(head, requested)
+        ):
             reason = "epoch"
         return self._resync(company, reason, head)
 
@@ -81,14 +85,15 @@ class Subscription:
             epoch = data.get("Epoch") or head.epoch
             if epoch == head.epoch and position <= head.after:
                 return None
-            return self._resync(company, data.get("Reason", ""), Position(position, epoch))
+            at = _text(message.get("At"))
+            return self._resync(company, data.get("Reason", ""), Position(position, epoch, at))
         if position <= head.after:
             return None
         if position > head.after + 1:
             self.count_failure()
             raise Gap
         self._failures = 0
-        self.head = Position(position, head.epoch)
+        self.head = Position(position, head.epoch, _text(message.get("At")))
         return Message(
             type=message["Type"],
             company=company,
@@ -96,7 +101,7 @@ class Subscription:
             old=nested(message, "Old") if "Old" in message else None,
             position=position,
             epoch=head.epoch,
-            at=message.get("At", ""),
+            at=self.head.at or "",
             actor=message.get("Actor"),
             partial=message.get("Partial") is True,
             text=text,
@@ -105,7 +110,9 @@ class Subscription:
     def _resync(self, company: str, reason: str, head: Position) -> Resync:
         self.head = head
         self._failures = 0
-        return Resync(company=company, reason=reason, position=head.after, epoch=head.epoch)
+        return Resync(
+            company=company, reason=reason, position=head.after, epoch=head.epoch, at=head.at
+        )
 
 
 def nested(message: Row, name: str) -> Row:
@@ -121,6 +128,17 @@ def same_company(one: object, other: object) -> bool:
 
 def _plain(company: object) -> str:
     return "".join(letter for letter in str(company).lower() if letter not in "-{} \t\r\n")
+
+
+def _same(one: Position, other: Position) -> bool:
+    """Whether both are the same message. An `at` that one of them does not know is not compared."""
+    if (one.after, one.epoch) != (other.after, other.epoch):
+        return False
+    return one.at is None or other.at is None or one.at == other.at
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _is_position(value: object) -> TypeGuard[int]:

@@ -69,13 +69,17 @@ class Peer:
         await settle()
 
     async def acknowledge(
-        self, position: int = 10, epoch: str = EPOCH, recovered: bool | None = None
+        self,
+        position: int = 10,
+        epoch: str = EPOCH,
+        recovered: bool | None = None,
+        at: str | None = None,
     ) -> None:
         """Answers both commands, from the handshake to the acknowledgement."""
         await settle()
         await self.send_messages(authenticated())
         company = self.last["data"]["companyId"]
-        await self.send_messages(subscribed(company, position, epoch, recovered))
+        await self.send_messages(subscribed(company, position, epoch, recovered, at))
 
 
 async def settle() -> None:
@@ -99,9 +103,15 @@ def authenticated() -> Any:
 
 
 def subscribed(
-    company: str, position: Any, epoch: Any = EPOCH, recovered: bool | None = None
+    company: str,
+    position: Any,
+    epoch: Any = EPOCH,
+    recovered: bool | None = None,
+    at: str | None = None,
 ) -> Any:
     data = {"CompanyId": company, "Position": position, "Epoch": epoch}
+    if at is not None:
+        data["At"] = at
     if recovered is not None:
         data["Recovered"] = recovered
     return {"Type": "SetCompanyResult", "Success": True, "Data": data}

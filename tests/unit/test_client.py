@@ -360,6 +360,31 @@ async def test_another_client_resumes_a_saved_position() -> None:
         assert world.new_reports() == [("recovered", 11), ("message", 12)]
 
 
+@timeless
+async def test_it_proves_its_position_with_the_time_of_the_last_message() -> None:
+    async with follow() as world:
+        await world.peer.acknowledge(at="t10")
+        assert world.client.position == Position(10, EPOCH, "t10")
+        await world.peer.close_with(1006)
+        await world.reconnected()
+        await world.peer.send_messages(authenticated())
+        resume = {"companyId": "a", "after": 10, "epoch": EPOCH, "at": "t10"}
+        assert world.peer.last["data"] == resume
+        await world.peer.send_messages(subscribed("a", 10, recovered=True, at="t10"))
+        await world.peer.send_messages(change(11) | {"At": "t11"})
+        assert world.client.position == Position(11, EPOCH, "t11")
+        await world.peer.send_messages(change(13))
+        assert world.peer.last["data"] == resume | {"after": 11, "at": "t11"}
+        world.client.set_company("b", after=3, epoch="e2", at="t3")
+        await world.peer.send_messages(subscribed("a", 11, recovered=True))
+        assert world.peer.last["data"] == {
+            "companyId": "b",
+            "after": 3,
+            "epoch": "e2",
+            "at": "t3",
+        }
+
+
 @pytest.mark.parametrize(
     ("position", "epoch", "recovered", "reason"),
     [

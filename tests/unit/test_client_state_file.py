@@ -19,7 +19,8 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_it_holds_the_last_position_whatever_its_length(path: Path) -> None:
-    for position in (Position(10**15, "e" * 300), Position(1, "e")):
+    longest = Position(10**15, "e" * 300, "2026-11-22T18:00:00.123456+00:00")
+    for position in (longest, Position(1, "e", "now"), Position(1, "e")):
         state = StateFile(path, COMPANY)
         state.load()
         state.save(position)
@@ -29,6 +30,11 @@ def test_it_holds_the_last_position_whatever_its_length(path: Path) -> None:
 
 def test_a_new_file_has_no_position(path: Path) -> None:
     assert StateFile(path, COMPANY).load() is None
+
+
+def test_a_file_of_an_older_version_has_no_time(path: Path) -> None:
+    path.write_text('{"companyId": "a", "after": 1, "epoch": "e"}')
+    assert StateFile(path, "a").load() == Position(1, "e", None)
 
 
 def test_a_uuid_may_be_spelled_differently(path: Path) -> None:

@@ -69,6 +69,52 @@ def test_an_answer_without_position_or_epoch_is_unreadable(data: Any) -> None:
         following().acknowledge("a", TEN, data)
 
 
+def test_an_answer_gives_the_time_of_the_message_at_its_position() -> None:
+    subscription = Subscription("a", None)
+    subscription.acknowledge("a", None, answer() | {"At": "t10"})
+    assert subscription.request() == {"companyId": "a", "after": 10, "epoch": EPOCH, "at": "t10"}
+
+
+def test_each_message_gives_its_time() -> None:
+    subscription = following()
+    for message, at in (
+        (change(11) | {"At": "t11"}, "t11"),
+        (resync(12) | {"At": "t12"}, "t12"),
+        (resync(1, "epoch", "e2") | {"At": "t1"}, "t1"),
+    ):
+        report = accept(subscription, message)
+        assert report is not None
+        assert report.at == at
+        assert subscription.request()["at"] == at
+
+
+def test_a_time_that_is_not_known_is_not_sent() -> None:
+    subscription = following(Position(10, EPOCH, "t10"))
+    accept(subscription, change(11))
+    assert subscription.request() == {"companyId": "a", "after": 11, "epoch": EPOCH}
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "known"),
+    [("t10", "t10", "t10"), ("t10", None, "t10"), (None, "t10", "t10"), (None, None, None)],
+)
+def test_a_recovered_position_keeps_the_time_that_is_known(
+    ours: str | None, theirs: str | None, known: str | None
+) -> None:
+    requested = Position(10, EPOCH, ours)
+    subscription = following(requested)
+    report = subscription.acknowledge("a", requested, answer(recovered=True) | {"At": theirs})
+    assert report == Recovered(company="a", position=10, epoch=EPOCH, at=known)
+    assert subscription.head == Position(10, EPOCH, known)
+
+
+def test_a_position_of_another_time_is_not_recovered() -> None:
+    requested = Position(10, EPOCH, "before the backup was restored")
+    subscription = following(requested)
+    report = subscription.acknowledge("a", requested, answer(recovered=True) | {"At": "t10"})
+    assert report == Resync(company="a", reason="epoch", position=10, epoch=EPOCH, at="t10")
+
+
 def test_the_next_message_is_accepted_and_moves_the_position() -> None:
     subscription = following()
     message = accept(subscription, change(11))
