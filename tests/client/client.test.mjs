@@ -68,6 +68,45 @@ describe("the conversation", () => {
     ok(peer.closed);
   });
 
+  test("an unreadable message is requested again but not for ever", async () => {
+    const world = await follow();
+    await world.peer.acknowledge();
+    world.newReports();
+    for (let i = 0; i < 4; i++) {
+      await world.peer.send("{");
+      await pass(world.client.status.retryInMs);
+      await world.peer.acknowledge({ recovered: i < 3 || undefined });
+      deepEqual(world.peer.last.data, i < 3 ? { companyId: "a", after: 10, epoch: EPOCH } : { companyId: "a" });
+    }
+    deepEqual(world.newReports().at(-1), ["resync", "gap", 10]);
+  });
+
+  test("a socket that the browser blocks without an event stops it", async () => {
+    class Blocked {
+      readyState = 3;
+    }
+    const { client } = await follow({ WebSocket: Blocked });
+    equal(client.status.state, "stopped");
+    equal(client.status.reason, "cannot connect");
+    await pass(60_000);
+    equal(client.status.state, "stopped");
+  });
+
+  test("an http URL becomes a ws URL, and a wrong one is refused at once", async () => {
+    for (const [url, opened] of [
+      ["http://notifier.test/x/", "ws://notifier.test/x/"],
+      ["https://notifier.test", "wss://notifier.test/"],
+      ["wss://notifier.test/#fragment", "wss://notifier.test/"],
+      [new URL("ws://notifier.test:8181"), "ws://notifier.test:8181/"],
+    ]) {
+      const { peer } = await follow({ url });
+      equal(peer.url, opened);
+    }
+    for (const url of ["ftp://notifier.test/", "/realtime/"]) {
+      throws(() => connect({ url, getToken: () => "t", WebSocket: class {} }), TypeError);
+    }
+  });
+
   test("options that cannot work are refused at once", () => {
     const getToken = () => "t";
     class WebSocket {}
@@ -279,11 +318,40 @@ describe("reconnecting", () => {
       await pass(wait);
     }
     await world.peer.acknowledge();
-    await pass(14_000);
-    await world.peer.send({ Type: "Pong" });
-    await pass(1_000);
+    await pass(4_999);
+    await world.peer.close(1012);
+    equal(world.client.status.retryInMs, 4_000);
+    await pass(4_000);
+    await world.peer.acknowledge();
+    await pass(5_000);
     await world.peer.close(1012);
     equal(world.client.status.retryInMs, 500);
+  });
+
+  test("a connection without a company may last, too", async () => {
+    const world = await follow({ companyId: null });
+    for (const wait of [500, 500, 500]) {
+      await world.peer.open();
+      await world.peer.send(authenticated());
+      await pass(5_000);
+      await world.peer.close(1006);
+      equal(world.client.status.retryInMs, wait);
+      await pass(wait);
+    }
+  });
+
+  test("a server that authenticates but never answers does not reset the backoff", async () => {
+    const world = await follow();
+    for (const wait of [500, 1_000, 2_000]) {
+      await world.peer.open();
+      await world.peer.send(authenticated());
+      for (let i = 0; i < 3; i++) {
+        await pass(10_000);
+        await world.peer.send({ Type: "Pong" });
+      }
+      equal(world.client.status.retryInMs, wait);
+      await pass(wait);
+    }
   });
 
   test("a server that does not open, authenticate or answer is left after the timeout", async () => {
@@ -320,6 +388,47 @@ describe("reconnecting", () => {
     deepEqual(second.peer.last.data, { companyId: "a", after: 11, epoch: EPOCH });
     await second.peer.send(change(12));
     deepEqual(second.newReports(), [["recovered", 11], ["message", 12]]);
+  });
+
+  test("it proves its position with the time of the last message", async () => {
+    const world = await follow();
+    await world.peer.acknowledge({ at: "t10" });
+    deepEqual(world.client.position, { after: 10, epoch: EPOCH, at: "t10" });
+    await world.peer.close(1006);
+    await pass(500);
+    await world.peer.open();
+    await world.peer.send(authenticated());
+    const resume = { companyId: "a", after: 10, epoch: EPOCH, at: "t10" };
+    deepEqual(world.peer.last.data, resume);
+    await world.peer.send(subscribed("a", 10, { recovered: true, at: "t10" }), { ...change(11), At: "t11" });
+    deepEqual(world.client.position, { after: 11, epoch: EPOCH, at: "t11" });
+    await world.peer.send(change(13));
+    deepEqual(world.peer.last.data, { ...resume, after: 11, at: "t11" });
+    await world.peer.send(subscribed("a", 11, { recovered: true }), { ...resync(12), At: "t12" });
+    deepEqual(world.client.position, { after: 12, epoch: EPOCH, at: "t12" });
+    await world.peer.send(change(13), change(15));
+    deepEqual(world.peer.last.data, { companyId: "a", after: 13, epoch: EPOCH }, "a time that is not known is not sent");
+    world.client.setCompany("b", { after: 3, epoch: "e2", at: "t3" });
+    await world.peer.send(subscribed("a", 13, { recovered: true }));
+    deepEqual(world.peer.last.data, { companyId: "b", after: 3, epoch: "e2", at: "t3" });
+  });
+
+  test("a position of another time is not recovered", async () => {
+    const world = await follow({ position: { after: 10, epoch: EPOCH, at: "before the backup was restored" } });
+    await world.peer.acknowledge({ recovered: true, at: "t10" });
+    deepEqual(world.newReports(), [["resync", "epoch", 10]]);
+    deepEqual(world.client.position, { after: 10, epoch: EPOCH, at: "t10" });
+  });
+
+  test("a time that only one side knows is kept", async () => {
+    for (const [ours, theirs] of [["t10", undefined], [undefined, "t10"], ["t10", "t10"]]) {
+      const world = await follow({ position: { after: 10, epoch: EPOCH, at: ours } });
+      await world.peer.acknowledge({ recovered: true, at: theirs });
+      deepEqual(world.newReports(), [["recovered", 10]]);
+      await world.peer.send(change(12));
+      deepEqual(world.peer.last.data, { companyId: "a", after: 10, epoch: EPOCH, at: "t10" });
+      world.client.close();
+    }
   });
 
   test("what cannot be recovered is a resync: expired, another epoch, or another position than requested", async () => {
@@ -759,13 +868,16 @@ describe("a silent link", () => {
   test("gets a ping, and any message is a sign of life", async () => {
     const { peer, client } = await follow();
     await peer.acknowledge();
-    await pass(15_000);
-    await pass(15_000);
-    deepEqual(peer.last, { type: "ping" });
+    await pass(1_000);
+    await peer.send(change(11));
+    await pass(14_999);
+    equal(peer.received.length, 2);
+    await pass(1);
+    deepEqual(peer.last, { type: "ping" }, "15 s after the last message: some proxies cut a link after 16 s");
     await peer.send({ Type: "Pong" });
-    await pass(10_000);
+    await pass(4_000);
     equal(client.status.state, "live");
-    for (let i = 11; i < 20; i++) {
+    for (let i = 12; i < 20; i++) {
       await pass(10_000);
       await peer.send(change(i));
     }
@@ -776,7 +888,9 @@ describe("a silent link", () => {
   test("is dropped without a sign of life", async () => {
     const world = await follow();
     await world.peer.acknowledge();
-    await pass(40_000);
+    await pass(24_999);
+    equal(world.client.status.state, "live");
+    await pass(1);
     equal(world.client.status.state, "waiting");
     equal(world.client.status.reason, "silent link");
     ok(world.peer.closed);
@@ -822,6 +936,18 @@ describe("in a window", () => {
       equal(client.status.state, "waiting");
     });
   }
+
+  test("a relative URL is resolved against the page", async () => {
+    globalThis.document.baseURI = "https://calendar.test/app/index.html";
+    for (const [url, opened] of [
+      ["/realtime/", "wss://calendar.test/realtime/"],
+      ["realtime/", "wss://calendar.test/app/realtime/"],
+      [".", "wss://calendar.test/app/"],
+    ]) {
+      const { peer } = await follow({ url });
+      equal(peer.url, opened);
+    }
+  });
 
   test("a hidden page sends no ping", async () => {
     const { peer } = await follow();

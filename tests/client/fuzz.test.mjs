@@ -1,5 +1,5 @@
 // A server behind a link that loses, repeats, delays and reorders messages; it closes with any code,
-// freezes, prunes its log and begins new epochs. The application knows only the client's reports. Its
+// freezes, prunes its log, begins new epochs, and is restored from backups. The application knows only the client's reports. Its
 // rows are never older than the client's position, and once the link is good again, they are complete.
 //
 // FUZZ_SEED=n runs one seed, FUZZ_RUNS=n more of them.
@@ -32,9 +32,11 @@ class Company {
   kept = 0; // messages up to this position are beyond the retention
   log = new Map();
   rows = Array(KEYS).fill(0);
-  /** "epoch/position" → the rows at that position. */
+  /** "epoch/position/at" → the rows at that position. */
   history = new Map();
   #value = 0;
+  #time = 0;
+  #backup = null;
 
   constructor(id) {
     this.id = id;
@@ -42,11 +44,23 @@ class Company {
   }
 
   get position() {
-    return { Position: this.head, Epoch: `e${this.epoch}` };
+    return { Position: this.head, Epoch: `e${this.epoch}`, At: this.log.get(this.head)?.At };
   }
 
   record() {
-    this.history.set(`e${this.epoch}/${this.head}`, [...this.rows]);
+    const { Position, Epoch, At } = this.position;
+    this.history.set(`${Epoch}/${Position}/${At}`, [...this.rows]);
+  }
+
+  backUp() {
+    this.#backup = { epoch: this.epoch, head: this.head, kept: this.kept, rows: [...this.rows], log: new Map(this.log), history: new Map(this.history) };
+  }
+
+  /** Loses what was written since the backup: the same epoch, and positions that will be used again. */
+  restore() {
+    if (!this.#backup) return;
+    const { rows, log, history, ...rest } = this.#backup;
+    Object.assign(this, rest, { rows: [...rows], log: new Map(log), history: new Map(history) });
   }
 
   write(key) {
@@ -70,7 +84,7 @@ class Company {
   }
 
   append(message) {
-    this.log.set(++this.head, { ...message, Position: this.head });
+    this.log.set(++this.head, { ...message, Position: this.head, At: `t${++this.#time}` });
     this.record();
   }
 }
@@ -138,6 +152,13 @@ class World {
     if (this.chance(0.05)) company.kept = Math.max(company.kept, company.head - 3);
   }
 
+  /** The database of a company is restored from its backup, and its server starts again. */
+  restore() {
+    const company = this.pick(Object.values(this.companies));
+    for (const link of [...this.links]) if (link.company === company) link.close(1006);
+    company.restore();
+  }
+
   deliver(company, reliably = false) {
     for (const link of this.links) if (link.company === company) link.transmit(company.log.get(company.head), reliably);
   }
@@ -172,14 +193,18 @@ class Link {
     else this.subscribe(this.world.companies[data.companyId], data);
   }
 
-  subscribe(company, { after, epoch }) {
+  subscribe(company, { after, epoch, at }) {
     if (this.company !== company) this.flush();
     this.company = company;
     const Data = { CompanyId: company.id, ...company.position };
     const resumes =
-      epoch === company.position.Epoch && after >= company.kept && after <= company.head && !this.world.chance(0.1);
+      epoch === company.position.Epoch &&
+      after >= company.kept &&
+      after <= company.head &&
+      (at === undefined || company.log.get(after)?.At === at) &&
+      !this.world.chance(0.1);
     if (after !== undefined) Data.Recovered = resumes;
-    if (resumes) Data.Position = after;
+    if (resumes) Object.assign(Data, { Position: after, At: at });
     this.transmit({ Type: "SetCompanyResult", Success: true, Data });
     for (let position = Data.Position + 1; position <= company.head; position++) this.transmit(company.log.get(position));
   }
@@ -277,13 +302,14 @@ class Application {
     };
   }
 
-  /** No row is older than the position claims. */
+  /** No row is older than the position claims, if the server still has that position. */
   check() {
     if (this.failure) throw this.failure;
     const { position, companyId } = this.client;
     if (!position) return;
-    const expected = this.world.companies[companyId].history.get(`${position.epoch}/${position.after}`);
-    assert.ok(expected, `position ${position.epoch}/${position.after} never existed`);
+    const name = `${position.epoch}/${position.after}/${position.at}`;
+    const expected = this.world.companies[companyId].history.get(name);
+    if (!expected) return; // lost by a restore: the client learns of it when it resumes
     for (const [key, value] of expected.entries()) {
       assert.ok(this.rows[key] >= value, `row ${key} is behind position ${position.after}`);
     }
@@ -314,6 +340,8 @@ async function run(seed) {
       if (link.opened && random() < 0.01) link.close(world.pick(CLOSES));
       else if (random() < 0.005) link.frozen = true;
     }
+    if (random() < 0.02) world.pick(Object.values(world.companies)).backUp();
+    if (random() < 0.01) world.restore();
     if (random() < 0.01) application.restart();
     if (random() < 0.01) application.switch();
     if (random() < 0.01) application.client.reconnect();
@@ -333,6 +361,7 @@ async function run(seed) {
     if (quiet % 100 === 0) world.commit();
     if (quiet % 100 > 50 && client.status.state === "live" && client.position?.after === company.head) {
       assert.equal(client.position.epoch, company.position.Epoch);
+      assert.equal(client.position.at, company.position.At);
       assert.deepEqual(rows, company.rows);
       client.close();
       return world.counts;

@@ -57,19 +57,19 @@ export class Peer {
   }
 
   /** Answers both commands, from the handshake to the acknowledgement. */
-  async acknowledge({ position = 10, epoch = EPOCH, recovered } = {}) {
+  async acknowledge({ position = 10, epoch = EPOCH, recovered, at } = {}) {
     await this.open();
     await this.send(authenticated());
-    await this.send(subscribed(this.last.data.companyId, position, { epoch, recovered }));
+    await this.send(subscribed(this.last.data.companyId, position, { epoch, recovered, at }));
   }
 }
 
 export const authenticated = () => ({ Type: "AuthenticationResult", Success: true, Data: { UserId: "u1" } });
 
-export const subscribed = (companyId, position, { epoch = EPOCH, recovered } = {}) => ({
+export const subscribed = (companyId, position, { epoch = EPOCH, recovered, at } = {}) => ({
   Type: "SetCompanyResult",
   Success: true,
-  Data: { CompanyId: companyId, Position: position, Epoch: epoch, Recovered: recovered },
+  Data: { CompanyId: companyId, Position: position, Epoch: epoch, Recovered: recovered, At: at },
 });
 
 export const refused = (code = "company_forbidden") => ({

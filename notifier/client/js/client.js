@@ -1,3 +1,4 @@
+/* @ts-self-types="./client.d.ts" */
 /**
  * Notifier's client: follows one company over a WebSocket and never loses a message silently.
  *
@@ -19,7 +20,9 @@
  * one). The types are in client.d.ts, the protocol in docs/protocol.md.
  */
 
-/** @import { Client, Options, Position, Resync, State, Status, WebSocketClass, Details } from "./client.js" */
+/** @import { Client, Details, Options, Position, State, Status, WebSocketClass } from "./client.js" */
+
+export const version = "0.1.0";
 
 /** The client is at fault, or another attempt cannot help: the application has to act. */
 const FINAL = new Set([1002, 1003, 1007, 1009, 4400, 4403, 4409]);
@@ -31,8 +34,13 @@ const TOO_MANY = 4429;
 /** Close codes without a meaning of their own: the code in `Disconnect` counts instead. */
 const UNSPECIFIC = new Set([1000, 1005, 1006]);
 
+/** A WebSocket's `readyState`. */
+const CLOSED = 3;
+
 /** The shortest wait after 4429 when the server did not name one. */
 const TOO_MANY_MS = 5_000;
+/** A connection that lasts so long after its subscription is a success: the next wait is short again. */
+const STEADY_MS = 5_000;
 /** The longest wait before a reconnect, whatever the server requests. */
 const MAX_WAIT_MS = 3_600_000;
 /** So many reports may wait while the state is reloaded; with more it is reloaded again instead. */
@@ -51,6 +59,7 @@ export function connect(options) {
 /** @implements {Client} */
 class Connection {
   #options;
+  #url;
   #WebSocket;
   /** @type {Status} */
   #status;
@@ -76,18 +85,19 @@ class Connection {
   #companyId;
   /** @type {string | null} Why the company must not be requested: `company_forbidden` or `revoked`. */
   #blocked = null;
-  /** @type {{ companyId: string, after?: number, epoch?: string, outdated?: boolean } | null} Not answered yet. */
+  /** @type {{ companyId: string, head: Position | null, outdated: boolean } | null} Not answered yet. */
   #request = null;
   #subscribed = false;
   /** @type {Position | null} The last message received. */
   #head;
   /** @type {Position | null} The last message reported, together with all before it. */
   #position;
+  /** Failures in a row to get the message after `#head`. */
   #gapRetries = 0;
 
   /** @type {AbortController | null} The application is reloading its state. */
   #reload = null;
-  /** @type {Omit<Resync, "signal"> | null} The state has to be reloaded (again). */
+  /** @type {{ companyId: string, reason: string, head: Position } | null} The state has to be reloaded (again). */
   #due = null;
   /** @type {(() => void)[]} Reports that wait for the reload. */
   #waiting = [];
@@ -96,7 +106,8 @@ class Connection {
   #deadline;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #heartbeat;
-  #received = false;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #steady;
   #pinging = false;
 
   /** @param {Options} options */
@@ -116,7 +127,7 @@ class Connection {
     if (typeof options.getToken !== "function") {
       throw new TypeError("The option getToken must be a function that returns a token.");
     }
-    new URL(options.url); // throws now, rather than at every attempt
+    this.#url = webSocketUrl(options.url); // throws now, rather than at every attempt
     this.#companyId = options.companyId == null ? null : String(options.companyId);
     this.#head = this.#position = copyOf(options.position);
     this.#status = { state: "connecting", companyId: this.#companyId };
@@ -201,7 +212,9 @@ class Connection {
 
     let socket;
     try {
-      socket = new this.#WebSocket(this.#options.url);
+      socket = new this.#WebSocket(this.#url);
+      // Chromium does not throw, and sends no `close`.
+      if (socket.readyState === CLOSED) throw new Error("The browser blocked the connection.");
     } catch (error) {
       // The page's Content-Security-Policy forbids it, for example.
       this.#setStatus("stopped", { reason: "cannot connect", error });
@@ -213,7 +226,7 @@ class Connection {
       this.#expectAnswer(this.#options.timeoutMs);
     };
     socket.onmessage = (/** @type {MessageEvent} */ event) => {
-      this.#received = true;
+      if (this.#authenticated) this.#startHeartbeat();
       this.#onMessage(event.data);
     };
     socket.onclose = (/** @type {CloseEvent} */ event) => this.#onClose(event.code, event.reason);
@@ -259,6 +272,7 @@ class Connection {
     this.#attempt?.abort();
     clearTimeout(this.#deadline);
     clearTimeout(this.#heartbeat);
+    clearTimeout(this.#steady);
     this.#authenticated = this.#subscribed = this.#renewing = this.#pinging = this.#waitIsFixed = false;
     this.#request = this.#farewell = null;
     const socket = this.#socket;
@@ -312,28 +326,26 @@ class Connection {
     return Math.floor(random() * Math.min(maxDelayMs, minDelayMs * 2 ** failures));
   }
 
-  /** Checks after each interval whether anything was received; if not, sends a ping. */
+  /** Starts the heartbeat again; any message is a sign of life. */
   #startHeartbeat() {
     clearTimeout(this.#heartbeat);
-    this.#received = this.#pinging = false;
-    this.#heartbeat = setTimeout(() => {
-      if (!this.#received) return this.#ping();
-      this.#failures = 0; // the connection was a success
-      this.#startHeartbeat();
-    }, this.#options.heartbeatMs);
+    this.#pinging = false;
+    this.#heartbeat = setTimeout(() => this.#ping(), this.#options.heartbeatMs);
   }
 
+  /** Sends a ping on a silent link, and drops the link unless anything is received in time. */
   #ping() {
     if (this.#pinging) return; // a further ping must not extend the deadline
     this.#pinging = true;
     clearTimeout(this.#heartbeat);
-    this.#received = false;
     this.#send({ type: "ping" });
-    this.#heartbeat = setTimeout(() => {
-      if (!this.#received) return this.#fail("silent link");
-      this.#failures = 0;
-      this.#startHeartbeat();
-    }, this.#options.timeoutMs);
+    this.#heartbeat = setTimeout(() => this.#fail("silent link"), this.#options.timeoutMs);
+  }
+
+  /** The connection is a success if it lasts. */
+  #expectToLast() {
+    clearTimeout(this.#steady);
+    this.#steady = setTimeout(() => (this.#failures = 0), STEADY_MS);
   }
 
   /**
@@ -360,7 +372,7 @@ class Connection {
     try {
       message = JSON.parse(/** @type {string} */ (frame));
     } catch {
-      return this.#fail("unreadable message");
+      return this.#failUnreadable();
     }
     switch (message?.Type) {
       case "AuthenticationResult":
@@ -427,11 +439,13 @@ class Connection {
   }
 
   #subscribe() {
+    this.#subscribed = false;
     if (this.#companyId === null || this.#blocked) {
+      this.#expectToLast();
       return this.#setStatus("idle", { reason: this.#blocked ?? "no company" });
     }
-    this.#subscribed = false;
-    this.#request = { companyId: this.#companyId, ...this.#head };
+    if (this.#gapRetries > MAX_GAP_RETRIES) this.#head = null; // the state has to be reloaded instead
+    this.#request = { companyId: this.#companyId, head: this.#head, outdated: false };
     this.#send({ type: "setCompany", data: { companyId: this.#companyId, ...this.#head } });
     // Many clients subscribe at the same time after a restart of the server.
     this.#expectAnswer(3 * this.#options.timeoutMs);
@@ -450,24 +464,29 @@ class Connection {
       const { Code: reason, Message } = message.Error ?? {};
       if (reason !== "company_forbidden") return this.#fail(reason ?? "unreadable message", Message);
       this.#blocked = reason;
+      this.#expectToLast();
       return this.#setStatus("idle", { reason, error: message.Error });
     }
     if (!Number.isSafeInteger(data.Position) || typeof data.Epoch !== "string") {
       return this.#fail("unreadable message");
     }
     this.#subscribed = true;
-    const { Position: position, Epoch: epoch } = data;
-    if (data.Recovered === true && position === request.after && epoch === request.epoch) {
+    this.#expectToLast();
+    const { companyId, head: requested } = request;
+    const head = positionOf(data.Position, data.Epoch, data.At);
+    if (data.Recovered === true && requested && samePosition(head, requested)) {
+      this.#head = { ...head, ...requested };
+      const report = { companyId, position: head.after, epoch: head.epoch };
       this.#setStatus("live");
       if (!this.#subscribed) return; // the callback left the company
-      const { companyId } = request;
-      return this.#report(() => this.#options.onRecovered?.({ companyId, position, epoch }));
+      return this.#report(() => this.#options.onRecovered?.(report));
     }
     let reason = "expired";
     if (this.#gapRetries > MAX_GAP_RETRIES) reason = "gap";
-    else if (request.after === undefined) reason = "start";
-    else if (epoch !== request.epoch) reason = "epoch";
-    this.#head = { after: position, epoch };
+    else if (!requested) reason = "start";
+    else if (head.epoch !== requested.epoch) reason = "epoch";
+    else if (head.after === requested.after && !samePosition(head, requested)) reason = "epoch";
+    this.#head = head;
     this.#gapRetries = 0;
     this.#setStatus("live");
     if (this.#subscribed) this.#resync(reason);
@@ -490,28 +509,32 @@ class Connection {
     // Without a subscription it is of the company that was left, or follows a gap that was requested again.
     if (!this.#subscribed || !head) return;
     const { Position: position } = message;
-    if (!Number.isSafeInteger(position)) return this.#fail("unreadable message");
+    if (!Number.isSafeInteger(position)) return this.#failUnreadable();
     if (message.Type === "Resync") {
       const epoch = message.Data?.Epoch ?? head.epoch;
       if (epoch === head.epoch && position <= head.after) return;
-      this.#head = { after: position, epoch };
+      this.#head = positionOf(position, epoch, message.At);
       this.#gapRetries = 0;
       return this.#resync(message.Data?.Reason ?? "");
     }
     if (position <= head.after) return; // a duplicate
-    if (position > head.after + 1) return this.#onGap();
+    if (position > head.after + 1) {
+      // Messages are missing: requests them again, and reports nothing before they arrive.
+      this.#gapRetries++;
+      return this.#subscribe();
+    }
     this.#gapRetries = 0;
-    const now = (this.#head = { after: position, epoch: head.epoch });
+    const now = (this.#head = positionOf(position, head.epoch, message.At));
     this.#report(() => {
       this.#position = now;
       this.#options.onMessage?.(message);
     });
   }
 
-  /** Messages are missing: requests them again, and reports nothing before they arrive. */
-  #onGap() {
-    if (++this.#gapRetries > MAX_GAP_RETRIES) this.#head = null; // the state has to be reloaded instead
-    this.#subscribe();
+  /** The message is requested again, but not for ever: see MAX_GAP_RETRIES. */
+  #failUnreadable() {
+    if (this.#subscribed) this.#gapRetries++;
+    this.#fail("unreadable message");
   }
 
   // ------------------------------------------------------------------ the reports
@@ -525,28 +548,29 @@ class Connection {
 
   /** @param {string} reason */
   #resync(reason) {
-    const { after: position, epoch } = /** @type {Position} */ (this.#head);
+    const head = /** @type {Position} */ (this.#head);
     this.#position = null; // there is none until the state has been reloaded
     this.#waiting = [];
-    this.#due = { companyId: /** @type {string} */ (this.#companyId), reason, position, epoch };
+    this.#due = { companyId: /** @type {string} */ (this.#companyId), reason, head };
     if (!this.#reload) this.#runReload();
   }
 
   /** Has the application reload its state, again if that failed or if another resync came meanwhile. */
   async #runReload() {
     for (let failures = 0; this.#due; ) {
-      const resync = this.#due;
+      const due = this.#due;
+      const { companyId, reason, head } = due;
       const { signal } = (this.#reload = new AbortController());
       this.#due = null;
       try {
-        await this.#options.onResync?.({ ...resync, signal });
+        await this.#options.onResync?.({ companyId, reason, position: head.after, epoch: head.epoch, signal });
         failures = 0;
-        if (!signal.aborted && !this.#due) this.#position = { after: resync.position, epoch: resync.epoch };
+        if (!signal.aborted && !this.#due) this.#position = head;
       } catch (error) {
         if (signal.aborted) continue;
         this.#setStatus(this.#status.state, { reason: "resync failed", error });
         await sleep(this.#backoff(failures++), signal);
-        if (!signal.aborted) this.#due ??= resync;
+        if (!signal.aborted) this.#due ??= due;
       }
     }
     this.#reload = null;
@@ -603,9 +627,41 @@ function sleep(ms, signal) {
   });
 }
 
+/**
+ * An absolute ws:// or wss:// URL. A relative one is resolved against the page, http(s) becomes ws(s).
+ * @param {string | URL} text
+ */
+function webSocketUrl(text) {
+  const url = new URL(text, globalThis.document?.baseURI ?? globalThis.location?.href);
+  if (url.protocol === "http:" || url.protocol === "https:") url.protocol = url.protocol.replace("http", "ws");
+  if (url.protocol !== "ws:" && url.protocol !== "wss:") throw new TypeError(`${text} is not a ws:// or wss:// URL.`);
+  url.hash = ""; // the WebSocket class of older browsers throws on a fragment
+  return url.href;
+}
+
+/**
+ * @param {number} after
+ * @param {string} epoch
+ * @param {unknown} at
+ * @returns {Position}
+ */
+function positionOf(after, epoch, at) {
+  return typeof at === "string" ? { after, epoch, at } : { after, epoch };
+}
+
 /** @param {Position | null | undefined} position */
 function copyOf(position) {
-  return position ? { after: position.after, epoch: position.epoch } : null;
+  return position ? positionOf(position.after, position.epoch, position.at) : null;
+}
+
+/**
+ * Whether both are the same message. An `at` that one of them does not know is not compared.
+ * @param {Position} one
+ * @param {Position} other
+ */
+function samePosition(one, other) {
+  if (one.after !== other.after || one.epoch !== other.epoch) return false;
+  return one.at === undefined || other.at === undefined || one.at === other.at;
 }
 
 /**
