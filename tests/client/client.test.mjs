@@ -81,6 +81,15 @@ describe("the conversation", () => {
     deepEqual(world.newReports().at(-1), ["resync", "gap", 10]);
   });
 
+  test("an option that is undefined has its default", async () => {
+    const options = ["heartbeatMs", "timeoutMs", "minDelayMs", "maxDelayMs"].map((name) => [name, undefined]);
+    const world = await follow(Object.fromEntries(options));
+    await world.peer.acknowledge();
+    await pass(25_000);
+    equal(world.client.status.reason, "silent link");
+    equal(world.client.status.retryInMs, 500);
+  });
+
   test("a socket that the browser blocks without an event stops it", async () => {
     class Blocked {
       readyState = 3;

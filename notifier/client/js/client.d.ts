@@ -1,42 +1,89 @@
 /** Types of Notifier's client. client.js shows how to use it. */
 
+/** The version of this client, and of the server that it came with. */
+export const version: string;
+
 /** How far a client has got in a company's messages. A position means nothing in another epoch. */
 export interface Position {
   /** The position of the last message that was reported. */
   after: number;
   /** The name of the log. */
   epoch: string;
+  /** The `At` of that message: proves that client and server have the same one, also after a restore. */
+  at?: string | undefined;
 }
 
 /** A changed row: its properties in PascalCase. */
 export type Row = Record<string, unknown>;
 
-/** One committed change of one row. */
-export interface Message<Data extends object = Row> {
-  Type:
-    | "EventCreated"
-    | "EventUpdated"
-    | "EventDeleted"
-    | "EmployeeAdded"
-    | "EmployeeUpdated"
-    | "EmployeeRemoved"
-    | "CompanyUpdated"
-    | "CompanyDeleted"
-    // Other watched tables have types of their own.
-    | (string & {});
+/** One committed change of one row: `Change<"InvoicePaid", Invoice>` for a table of your own. */
+export interface Change<Type extends string = string, Data extends object = Row> {
+  Type: Type;
   /** The whole row, for a deletion as it last was; only its keys if `Partial` is true. */
   Data: Data;
   /** The former values of exactly the properties that changed. */
-  Old?: Partial<Data>;
+  Old?: Partial<Data> | undefined;
   /** Counts the company's messages 1, 2, 3, … without a gap. */
   Position: number;
   /** The time at which the change was captured, in ISO 8601. */
   At: string;
   /** The user who made the change, if the writing application named one. */
-  Actor?: string;
+  Actor?: string | undefined;
   /** The row is too large to be sent: read it from your own API. */
-  Partial?: boolean;
+  Partial?: boolean | undefined;
 }
+
+/** A row of `events`. Columns of your own are in it, too. */
+export interface CalendarEvent {
+  EventId: string;
+  CompanyId: string;
+  Title: string;
+  Description: string | null;
+  Location: string | null;
+  StartsAt: string;
+  EndsAt: string;
+  AllDay: boolean;
+  OrganizerId: string | null;
+  CreatedAt: string;
+  UpdatedAt: string;
+  [column: string]: unknown;
+}
+
+/** A row of `employees`. */
+export interface Employee {
+  EmployeeId: string;
+  CompanyId: string;
+  UserId: string | null;
+  Name: string;
+  Email: string | null;
+  JobTitle: string | null;
+  CreatedAt: string;
+  UpdatedAt: string;
+  [column: string]: unknown;
+}
+
+/** A row of `companies`. */
+export interface Company {
+  CompanyId: string;
+  Name: string;
+  TimeZone: string;
+  CreatedAt: string;
+  UpdatedAt: string;
+  [column: string]: unknown;
+}
+
+/** A change of a calendar table. */
+export type CalendarChange =
+  | Change<"EventCreated" | "EventUpdated" | "EventDeleted", CalendarEvent>
+  | Change<"EmployeeAdded" | "EmployeeUpdated" | "EmployeeRemoved", Employee>
+  | Change<"CompanyUpdated" | "CompanyDeleted", Company>;
+
+/**
+ * A change of a calendar table or of one of your own: `switch (message.Type)` narrows it.
+ *
+ *     connect<Change<"InvoiceCreated" | "InvoicePaid", Invoice>>({ … })
+ */
+export type Message<Own extends Change<string, object> = never> = CalendarChange | Own;
 
 /** Every message after `position` follows: nothing was lost. */
 export interface Recovered {
@@ -72,9 +119,9 @@ export type State = "connecting" | "live" | "waiting" | "idle" | "stopped" | "cl
 
 export interface Details {
   /** In words, those of the server if it sent any. */
-  reason?: string;
+  reason?: string | undefined;
   /** The close code, 1006 if the link broke. */
-  code?: number;
+  code?: number | undefined;
   /** The exception of `getToken` or `onResync`, or the `Error` that the server sent. */
   error?: unknown;
 }
@@ -83,7 +130,7 @@ export interface Status extends Details {
   state: State;
   companyId: string | null;
   /** Milliseconds until the next attempt, while waiting. */
-  retryInMs?: number;
+  retryInMs?: number | undefined;
 }
 
 /** A WebSocket class: the browser's, Node's (22 or newer), or that of the package `ws`. */
@@ -93,44 +140,45 @@ export type WebSocketClass = new (url: string) => {
   onmessage: any;
   onclose: any;
   onerror: any;
+  readonly readyState: number;
   send(data: string): void;
   close(): void;
 };
 
-export interface Options<Data extends object = Row> {
-  /** The URL of the notifier: `wss://…`. */
-  url: string;
+export interface Options<Own extends Change<string, object> = never> {
+  /** The URL of the notifier: `wss://…`, or relative to the page: `/realtime/`. */
+  url: string | URL;
   /**
    * Called for each connection and shortly before the token expires. A token that was refused or has
    * expired is not presented again, so a cache should not outlive the token.
    */
   getToken: () => string | Promise<string>;
   /** The company to follow; without one the client waits for `setCompany`. */
-  companyId?: string | number | null;
+  companyId?: string | number | null | undefined;
   /** Where to resume: the value of `client.position` when you saved your state. */
-  position?: Position | null;
+  position?: Position | null | undefined;
 
-  onMessage?: (message: Message<Data>) => void;
-  onRecovered?: (recovered: Recovered) => void;
+  onMessage?: ((message: Message<Own>) => void) | undefined;
+  onRecovered?: ((recovered: Recovered) => void) | undefined;
   /**
    * Reload your state. Messages wait while the promise that you return is pending. If it is rejected,
    * you are called again.
    */
-  onResync?: (resync: Resync) => void | Promise<void>;
-  onStatus?: (status: Status) => void;
+  onResync?: ((resync: Resync) => void | Promise<void>) | undefined;
+  onStatus?: ((status: Status) => void) | undefined;
 
   /** Needed where there is no global WebSocket, as in Node 20. */
-  WebSocket?: WebSocketClass;
+  WebSocket?: WebSocketClass | undefined;
   /** After so long a silence the client sends a ping. Default 15,000. */
-  heartbeatMs?: number;
+  heartbeatMs?: number | undefined;
   /** Without an answer within this time the client drops the link. Default 10,000. */
-  timeoutMs?: number;
+  timeoutMs?: number | undefined;
   /** The first wait before a reconnect is a random part of it, the next of twice as long, … Default 1,000. */
-  minDelayMs?: number;
+  minDelayMs?: number | undefined;
   /** … up to this bound. Default 30,000. */
-  maxDelayMs?: number;
+  maxDelayMs?: number | undefined;
   /** A number in [0, 1), for tests. Default `Math.random`. */
-  random?: () => number;
+  random?: (() => number) | undefined;
 }
 
 export interface Client {
@@ -156,4 +204,4 @@ export interface Client {
  * Follows a company. Returns at once; everything is reported through the callbacks.
  * @throws TypeError for options that cannot work
  */
-export function connect<Data extends object = Row>(options: Options<Data>): Client;
+export function connect<Own extends Change<string, object> = never>(options: Options<Own>): Client;

@@ -113,12 +113,12 @@ class Connection {
   /** @param {Options} options */
   constructor(options) {
     this.#options = {
-      heartbeatMs: 15_000,
-      timeoutMs: 10_000,
-      minDelayMs: 1_000,
-      maxDelayMs: 30_000,
-      random: Math.random,
       ...options,
+      heartbeatMs: options.heartbeatMs ?? 15_000,
+      timeoutMs: options.timeoutMs ?? 10_000,
+      minDelayMs: options.minDelayMs ?? 1_000,
+      maxDelayMs: options.maxDelayMs ?? 30_000,
+      random: options.random ?? Math.random,
     };
     this.#WebSocket = options.WebSocket ?? globalThis.WebSocket;
     if (typeof this.#WebSocket !== "function") {
