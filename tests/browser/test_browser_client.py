@@ -1,8 +1,9 @@
-"""The README's example in a browser, without the demo page and client.js."""
+"""client.js, and the README's example without it, in a browser."""
 
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from playwright.async_api import Browser
 
@@ -31,3 +32,41 @@ async def test_the_original_example_runs_unchanged(browser: Browser, demo: Demo,
     async with window.page.expect_console_message(lambda line: "New event" in line.text) as line:
         added = await sql.event("For the example")
     assert (await line.value).text == f"New event created: {added}"
+
+
+FIRST_STATES = """
+    (options) => new Promise(async (resolve) => {
+        const { connect } = await import("/client.js");
+        const states = [];
+        connect({
+            ...options,
+            getToken: () => options.token,
+            onStatus: ({ state, reason }) => {
+                states.push(reason ? `${state}: ${reason}` : state);
+                if (state !== "connecting") resolve(states);
+            },
+        });
+    })
+"""
+
+
+async def first_states(browser: Browser, demo: Demo, **options: Any) -> Any:
+    """What a client on the demo's page reports, until it is not connecting any more."""
+    window = await Window.new(browser)
+    await window.page.goto(demo.page)
+    return await window.page.evaluate(FIRST_STATES, options)
+
+
+async def test_a_socket_that_the_pages_policy_blocks_stops_the_client(
+    browser: Browser, demo: Demo
+) -> None:
+    """The policy allows the page's own origin only. Chromium neither throws nor sends a close."""
+    states = await first_states(browser, demo, url="ws://127.0.0.1:9/", token="t")
+    assert states == ["connecting", "stopped: cannot connect"]
+
+
+async def test_a_relative_url_is_the_pages_own_server(browser: Browser, demo: Demo) -> None:
+    states = await first_states(
+        browser, demo, url="/", token=demo.token("ann"), companyId=demo.company
+    )
+    assert states == ["connecting", "live"]

@@ -8,6 +8,7 @@ from playwright.async_api import Browser, Route, expect
 
 from tests.browser.conftest import Open
 from tests.browser.live import HARBOR, NORTHWIND, Demo, Sql, Window
+from tests.browser.prefix import PrefixProxy
 from tests.waiting import until
 
 PHONE_WIDTH = 390
@@ -376,3 +377,20 @@ async def test_simulated_colleagues_write(window: Open) -> None:
     await ann.button("Repeat").click()
     await expect(ann.button("Repeat")).to_have_attribute("aria-pressed", "false")
     await until(complete)
+
+
+async def test_under_a_prefix_that_a_proxy_strips_everything_works(
+    browser: Browser, demo: Demo, sql: Sql
+) -> None:
+    async with PrefixProxy(demo.page) as proxy:
+        ann = await Window.new(browser)
+        await ann.page.goto(f"{proxy.page}?user=ann")
+        await ann.is_live()
+        await sql.event("Under a prefix")
+        await expect(ann.event("Under a prefix")).to_be_visible()
+        before = await ann.position()
+        await ann.button("Add").click()
+        await ann.reaches(before + 1)
+        assert ann.faults == []
+        assert all(socket.url.endswith("/calendar/") for socket in ann.sockets)
+        await ann.page.context.close()

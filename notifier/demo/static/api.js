@@ -1,7 +1,7 @@
 /** The demo's application API. It writes to the database and knows nothing of Notifier. */
 
 async function request(path, options = {}) {
-  const response = await fetch(`/demo/${path}`, options);
+  const response = await fetch(`demo/${path}`, options);
   if (response.ok) return response;
   const { Error: error } = await response.json().catch(() => ({}));
   throw new Error(error?.Message ?? `The demo answered with status ${response.status}.`);
