@@ -18,7 +18,7 @@ from notifier.client.closes import (
     closed,
 )
 from notifier.client.inbox import Inbox
-from notifier.client.pace import Backoff, Pace
+from notifier.client.pace import STEADY_SECONDS, Backoff, Pace
 from notifier.client.reports import Position, Resync, Row, State, Status
 from notifier.client.sockets import ConnectionClosed, Socket
 from notifier.client.subscription import Gap, Subscription, Unreadable, nested, same_company
@@ -59,12 +59,13 @@ class Conversation:
         self._outbox: asyncio.Queue[str] = asyncio.Queue()
         self._ended: Disconnected | None = None
         self._farewell: Row | None = None  # the `Data` of `Disconnect`
-        self._authenticated_at: float | None = None
+        self._is_authenticated = False
         self._request: _Request | None = None
         self._subscribed = False
         self._renewal: asyncio.Task[None] | None = None
         self._deadline: TimerHandle | None = None
         self._heartbeat: TimerHandle | None = None
+        self._steady: TimerHandle | None = None
 
     async def run(self) -> NoReturn:
         """Receives until the socket ends. Raises Disconnected."""
@@ -81,7 +82,7 @@ class Conversation:
             for task in (sending, self._renewal):
                 if task is not None:
                     task.cancel()
-            _cancel(self._deadline, self._heartbeat)
+            _cancel(self._deadline, self._heartbeat, self._steady)
             self._socket.transport.abort()
 
     def subscribe(self) -> None:
@@ -89,7 +90,7 @@ class Conversation:
         self._subscribed = False
         if self._request is not None:
             self._request.outdated = True  # repeated when the answer is there
-        elif self._authenticated_at is not None:
+        elif self._is_authenticated:
             self._set_company()
 
     async def _receive_all(self) -> None:
@@ -137,10 +138,8 @@ class Conversation:
         """Starts the heartbeat again; any message is a sign of life."""
         _cancel(self._heartbeat)
         self._heartbeat = None
-        if self._authenticated_at is not None:
+        if self._is_authenticated:
             self._heartbeat = self._loop.call_later(self._pace.heartbeat, self._ping)
-            if self._loop.time() - self._authenticated_at >= self._pace.heartbeat:
-                self._backoff.reset()
 
     def _ping(self) -> None:
         """Sends a ping on a silent link, and drops the link unless anything is received in time."""
@@ -148,6 +147,11 @@ class Conversation:
         self._heartbeat = self._loop.call_later(
             self._pace.timeout, self._drop, Disconnected("silent link")
         )
+
+    def _expect_to_last(self) -> None:
+        """The connection is a success if it lasts."""
+        _cancel(self._steady)
+        self._steady = self._loop.call_later(STEADY_SECONDS, self._backoff.reset)
 
     async def _pause(self) -> None:
         """Stops reading until the application has taken reports. The server need not answer then."""
@@ -207,8 +211,8 @@ class Conversation:
             self._expect_close()
             return
         self._tokens.forget_refusal()
-        if self._authenticated_at is None:  # otherwise the token was renewed
-            self._authenticated_at = self._loop.time()
+        if not self._is_authenticated:  # otherwise the token was renewed
+            self._is_authenticated = True
             _cancel(self._deadline)
             self._mark_alive()
             self._set_company()
@@ -233,6 +237,7 @@ class Conversation:
         subscription = self._subscription
         self._subscribed = False
         if subscription.company is None or subscription.blocked is not None:
+            self._expect_to_last()
             self._report("idle", subscription.blocked or "no company")
             return
         data = subscription.request()
@@ -261,6 +266,7 @@ class Conversation:
             if reason != "company_forbidden":
                 raise Disconnected(reason or "unreadable message", error=error)
             self._subscription.blocked = reason
+            self._expect_to_last()
             self._report("idle", reason, error=error)
             return
         try:
@@ -268,6 +274,7 @@ class Conversation:
         except Unreadable as error:
             raise Disconnected("unreadable message") from error
         self._subscribed = True
+        self._expect_to_last()
         self._report("live")
         if isinstance(report, Resync):
             self._inbox.discard()

@@ -329,10 +329,41 @@ async def test_a_connection_that_breaks_at_once_does_not_reset_the_backoff() -> 
             await world.peer.close_with(1012)
             assert await world.reconnected() == wait
         await world.peer.acknowledge()
-        await till(now() + 15)
-        await world.peer.send_messages({"Type": "Pong"})
+        await till(now() + 4.9)
         await world.peer.close_with(1012)
-        assert world.client.status.retry_in == 0.5
+        assert await world.reconnected() == 4
+
+
+@timeless
+async def test_a_connection_that_lasts_resets_the_backoff() -> None:
+    """A proxy that cuts every connection after ten seconds does not lengthen the waits."""
+    async with follow() as world:
+        for _ in range(5):
+            await world.peer.acknowledge(recovered=True)
+            await till(now() + 10)
+            await world.peer.close_with(1006)
+            assert await world.reconnected() == 0.5
+
+
+@timeless
+async def test_a_connection_without_a_company_may_last_too() -> None:
+    async with follow(company=None) as world:
+        for _ in range(3):
+            await world.peer.send_messages(authenticated())
+            await till(now() + 10)
+            await world.peer.close_with(1006)
+            assert await world.reconnected() == 0.5
+
+
+@timeless
+async def test_a_server_that_authenticates_but_never_answers_does_not_reset_the_backoff() -> None:
+    async with follow() as world:
+        for wait in [0.5, 1, 2]:
+            await world.peer.send_messages(authenticated())
+            for _ in range(3):
+                await till(now() + 10)
+                await world.peer.send_messages({"Type": "Pong"})
+            assert await world.reconnected() == wait
 
 
 @timeless
