@@ -6,6 +6,7 @@ import asyncio
 import functools
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -238,7 +239,8 @@ def listen_command(
         str | None,
         typer.Option(
             metavar="JWT",
-            help="Access token (JWT); @FILE reads it from a file, - from standard input."
+            help="Access token (JWT); @FILE reads it from a file at each connection, - once from"
+            " standard input."
             "  [env var: NOTIFIER_TOKEN]",
         ),
     ] = None,
@@ -254,6 +256,19 @@ def listen_command(
     epoch: Annotated[
         str | None, typer.Option(metavar="E", help="… of the log with this epoch.")
     ] = None,
+    at: Annotated[
+        str | None, typer.Option(metavar="TIME", help="… where the message has this `At`.")
+    ] = None,
+    types: Annotated[
+        list[str] | None,
+        typer.Option("--type", metavar="TYPE", help="Print only this type; may be repeated."),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Stop after so many messages.")
+    ] = None,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Keep trying even if the first connection cannot work.")
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print each message as it was received, one per line.")
     ] = False,
@@ -265,15 +280,16 @@ def listen_command(
     """Print a company's messages as they are committed, until Ctrl-C."""
     if token is None and user is None:
         token = os.environ.get("NOTIFIER_TOKEN") or None
+    get_token: Callable[[], str]
     if user is not None and token is None:
         get_token = functools.partial(_sign, user, [company], 3600)
     elif token is not None and user is None:
-        get_token = functools.partial(str, _read_token(token))
+        get_token = _token_source(token)
     else:
         raise SettingsError("give either --token (or NOTIFIER_TOKEN) or --user")
     if (after is None) != (epoch is None):
         raise SettingsError("--after and --epoch go together")
-    position = None if after is None or epoch is None else Position(after, epoch)
+    position = None if after is None or epoch is None else Position(after, epoch, at)
     try:
         asyncio.run(
             listen.listen(
@@ -283,7 +299,10 @@ def listen_command(
                 position=position,
                 state=state,
                 as_json=as_json,
-                renewable=user is not None,
+                types=types or (),
+                limit=limit,
+                renewable=user is not None or str(token).startswith("@"),
+                retry=retry,
             )
         )
     except KeyboardInterrupt:
@@ -292,16 +311,24 @@ def listen_command(
         raise typer.Exit(141) from None
 
 
-def _read_token(given: str) -> str:
-    """The token itself, or what the file or standard input holds. Raises SettingsError."""
-    if given == "-":
-        return sys.stdin.readline().strip()
-    if not given.startswith("@"):
-        return given
+def _token_source(given: str) -> Callable[[], str]:
+    """Returns the token itself, or that of standard input; that of a file is read each time."""
+    if given.startswith("@"):
+        return functools.partial(_read_token, Path(given[1:]))
+    token = sys.stdin.readline().strip() if given == "-" else given
+    if not token:
+        raise SettingsError("--token is empty")
+    return functools.partial(str, token)
+
+
+def _read_token(file: Path) -> str:
     try:
-        return Path(given[1:]).read_text(encoding="utf-8").strip()
+        token = file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"--token: cannot read the file {given[1:]}") from error
+        raise SettingsError(f"--token: cannot read the file {file}") from error
+    if not token:
+        raise SettingsError(f"--token: the file {file} is empty")
+    return token
 
 
 def _sign(user: str, companies: list[str] | None, ttl: int) -> str:

@@ -85,7 +85,7 @@ def _status(status: Status) -> str:
         line += f": {status.reason}"
     if status.code is not None:
         line += f" ({status.code})"
-    if isinstance(status.error, Exception):
+    if isinstance(status.error, Exception) and str(status.reason) not in str(status.error):
         line += f", {status.error}"
     return _printable(line)
 

@@ -3,16 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import socket
+import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeAlias
 
 from websockets.asyncio.client import connect as open_websocket
-from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, WebSocketException
+from websockets.exceptions import (
+    ConnectionClosed,
+    InvalidMessage,
+    InvalidStatus,
+    InvalidURI,
+    WebSocketException,
+)
 from websockets.uri import parse_uri
 
 from notifier.client.closes import BROKEN_LINK, Disconnected
 
-__all__ = ["ConnectionClosed", "OpenSocket", "Socket", "check_url", "open_in_time", "opener"]
+__all__ = [
+    "ConnectionClosed",
+    "OpenSocket",
+    "Socket",
+    "check_url",
+    "describe_url",
+    "is_permanent",
+    "open_in_time",
+    "opener",
+]
+
+TEMPORARY_STATUSES = frozenset({408, 425, 429, *range(500, 600)})
+"""HTTP statuses after which another attempt may succeed."""
+
+UNKNOWN_HOST = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
 
 
 class Socket(Protocol):
@@ -37,7 +60,7 @@ def check_url(url: str) -> None:
     try:
         parse_uri(url)
     except InvalidURI as error:
-        raise ValueError(f"{url} is not a ws:// or wss:// URL") from error
+        raise ValueError(f"{describe_url(url)} is not a ws:// or wss:// URL") from error
 
 
 def opener(options: dict[str, Any]) -> OpenSocket:
@@ -62,6 +85,30 @@ async def open_in_time(open_socket: OpenSocket, url: str, seconds: float) -> Soc
         raise Disconnected("no answer", code=BROKEN_LINK) from error
     except InvalidStatus as error:
         reason = f"HTTP {error.response.status_code}"
-        raise Disconnected(reason, code=BROKEN_LINK) from error
+        raise Disconnected(reason, code=BROKEN_LINK, error=error) from error
     except (OSError, WebSocketException) as error:
         raise Disconnected("cannot connect", code=BROKEN_LINK, error=error) from error
+
+
+def is_permanent(error: object) -> bool:
+    """Whether another attempt to connect would fail in the same way, as far as one can tell.
+
+    An unknown host, an untrusted certificate, a server that speaks no TLS or no HTTP, and an HTTP
+    status such as 404 are permanent. A refused or broken connection is not.
+    """
+    match error:
+        case InvalidStatus():
+            return error.response.status_code not in TEMPORARY_STATUSES
+        case InvalidMessage():
+            return not isinstance(error.__cause__, EOFError | OSError)
+        case socket.gaierror():
+            return error.errno in UNKNOWN_HOST
+        case ssl.SSLError():
+            return not isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError)
+        case _:
+            return False
+
+
+def describe_url(url: str) -> str:
+    """A URL for messages: without credentials and query, which may be secret."""
+    return re.sub(r"//[^/]*@", "//", url.partition("?")[0])

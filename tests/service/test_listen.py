@@ -319,6 +319,109 @@ async def test_a_wrong_url_is_one_line(listen: Listen, url: str) -> None:
     assert (status, err) == (2, f"notifier: {url} is not a ws:// or wss:// URL\n")
 
 
+@pytest.mark.parametrize("arguments", [(), ("--json",)])
+async def test_it_prints_only_the_wanted_types_and_stops_at_the_limit(
+    service: Service, calendar: Calendar, listen: Listen, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    company = await calendar.company("u1")
+    state = tmp_path / "state"
+    wanted = ["--type", "EventUpdated", "--type", "EmployeeAdded", "--limit", 2, "--state", state]
+    listener = await listen(service, company, *wanted, *arguments)
+    await listener.error_line("live")
+    event = await calendar.event(company)
+    for title in ("Milk", "Tea", "Juice"):
+        await calendar.database.execute("UPDATE events SET title = $1 WHERE id = $2", title, event)
+    status, out, _ = await listener.ended()
+    lines = [line for line in out.splitlines() if "listening" not in line]
+    assert status == 0
+    assert len(lines) == 2
+    assert all("EventUpdated" in line for line in lines)
+    assert saved_position(state) == 4
+
+
+async def test_a_token_file_is_read_again_for_each_connection(
+    service: Service, calendar: Calendar, listen: Listen, tmp_path: Path
+) -> None:
+    company = await calendar.company("u1")
+    file = tmp_path / "token"
+    file.write_text(f"{token('u1', ttl=-60)}\n")
+    listener = await listen(service, company, "--token", f"@{file}")
+    await listener.error_line("token expired (4419)")
+    file.write_text(f"{token('u1')}\n")
+    await listener.error_line("live")
+    assert (await listener.line()).startswith("listening after position 1")
+
+
+async def test_the_variables_name_url_and_token(
+    service: Service, calendar: Calendar, tmp_path: Path
+) -> None:
+    company = await calendar.company("u1")
+    process = await asyncio.create_subprocess_exec(
+        *[sys.executable, "-m", "notifier", "listen", "--company", company],
+        cwd=tmp_path,
+        env=environment(NOTIFIER_URL=service.url, NOTIFIER_TOKEN=token("u1")),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    listener = Listener(process)
+    assert (await listener.line()).startswith("listening after position 1")
+    assert (await listener.stop())[0] == 130
+
+
+async def test_a_token_is_read_from_standard_input(service: Service, calendar: Calendar) -> None:
+    company = await calendar.company("u1")
+    process = await asyncio.create_subprocess_exec(
+        *command(service, company, "--token", "-", "--limit", 1),
+        env=environment(),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    process.stdin.write(token("u1").encode() + b"\n")
+    listener = Listener(process)
+    await listener.line()
+    await calendar.event(company)
+    assert (await listener.ended())[0] == 0
+
+
+async def test_a_first_connection_that_can_never_work_stops_it(
+    service: Service, listen: Listen
+) -> None:
+    host = service.url.removeprefix("ws://").rstrip("/")
+    for url, reason in [
+        (f"ws://{host}/wrong?token=secret", f"ws://{host}/wrong: HTTP 40"),
+        (f"wss://user:secret@{host}/", f"wss://{host}/: "),
+        ("ws://no-such-host.invalid/", "ws://no-such-host.invalid/: "),
+    ]:
+        status, out, err = await (await listen(url, "a")).ended()
+        assert (status, out, err.count("\n")) == (1, "", 1)
+        assert err.startswith(f"notifier: cannot connect to {reason}")
+        assert err.endswith("(--retry keeps trying)\n")
+        assert "secret" not in err
+
+
+async def test_retry_keeps_trying(service: Service, listen: Listen) -> None:
+    listener = await listen(f"{service.url}wrong", "a", "--retry")
+    for _ in range(3):
+        assert "HTTP 40" in await listener.error_line("waiting")
+    assert (await listener.stop())[0] == 130
+
+
+async def test_a_server_that_is_not_there_yet_is_waited_for(
+    serve: Serve, database: Database, listen: Listen
+) -> None:
+    service = await serve(database)
+    company = await Calendar(database).company("u1")
+    service.kill()
+    await service.ended()
+    listener = await listen(service, company)
+    await listener.error_line("waiting")
+    await service.start()
+    await service.ready()
+    assert (await listener.line()).startswith("listening after")
+
+
 async def test_revoked_access_stops_it(
     service: Service, calendar: Calendar, listen: Listen
 ) -> None:
