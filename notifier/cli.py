@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
+import structlog
 import typer
 from rich.console import Console
 
@@ -29,6 +30,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+_log = structlog.get_logger("notifier")
 _console = Console(highlight=False, soft_wrap=True)
 
 
@@ -114,11 +116,22 @@ def serve_command(
     from notifier import server
     from notifier import workers as processes
 
-    settings = load(host=host, port=port, ssl_certfile=ssl_certfile, ssl_keyfile=ssl_keyfile)
+    warnings: list[str] = []
+    settings = load(
+        warn=warnings.append,
+        host=host,
+        port=port,
+        ssl_certfile=ssl_certfile,
+        ssl_keyfile=ssl_keyfile,
+    )
     logs.set_up(settings.log_level, settings.log_format)
+    for line in warnings:
+        _log.warning(line)
 
     def ready(address: str) -> None:
-        _print(f"listening on {address}")
+        _log.info("listening", address=address)
+        if settings.log_format != "json":
+            _print(f"listening on {address}")
 
     if workers == 1:
         server.run(settings, ready)

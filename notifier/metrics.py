@@ -26,6 +26,9 @@ RESYNCS = Counter("notifier_resyncs_total", "Resync messages, by reason", ["reas
 RESUMES = Counter("notifier_resumes_total", "Resumes, by whether they were complete", ["recovered"])
 REVOKED = Counter("notifier_revoked_total", "Subscriptions that ended because the user lost access")
 REFUSED = Counter("notifier_refused_total", "Subscriptions that were refused")
+HANDSHAKES_REFUSED = Counter(
+    "notifier_handshakes_refused_total", "Handshakes that were refused, by reason", ["reason"]
+)
 CLOSED = Counter("notifier_closed_total", "Sockets that the server closed, by close code", ["code"])
 LAG = Histogram(
     "notifier_lag_seconds",

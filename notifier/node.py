@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from notifier.access.admission import Admission
 from notifier.access.membership import Membership
@@ -25,7 +25,9 @@ from notifier.health import Health
 from notifier.relay.publisher import PostgresPublisher
 from notifier.relay.relay import Relay
 from notifier.settings import Settings
+from notifier.transport.application import Application
 from notifier.transport.endpoint import Endpoint
+from notifier.transport.refusals import Refusals
 from notifier.watchdogs import warn_of_drift, watch_clock, watch_loop, watch_shutdown
 from notifier.watches import Watch
 from notifier.web.pages import Pages
@@ -83,6 +85,7 @@ class Node:
             auth_timeout=settings.auth_timeout_seconds,
             leeway=settings.jwt_leeway_seconds,
         )
+        self.refusals = Refusals()
         self._routes = routes
 
     def app(self) -> ASGIApp:
@@ -93,15 +96,10 @@ class Node:
         if settings.status_port is None and settings.status_host is None:
             routes += pages.status()
         http = Starlette(routes=routes)
-        sockets = Endpoint(self.services, settings.allowed_origins, settings.max_buffer_bytes)
-
-        async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            if scope["type"] == "websocket" and scope["path"] == "/":
-                await sockets(scope, receive, send)
-            else:
-                await http(scope, receive, send)
-
-        return app
+        endpoint = Endpoint(
+            self.services, settings.allowed_origins, settings.max_buffer_bytes, self.refusals
+        )
+        return Application(endpoint, http, self.refusals, settings.root_path)
 
     def status_app(self) -> ASGIApp:
         """Health and metrics alone, for an address of their own."""

@@ -20,6 +20,7 @@ from notifier.errors import NotifierError, SettingsError
 from notifier.node import Node
 from notifier.settings import Settings
 from notifier.transport.http_guard import REQUEST_SECONDS, GuardedHttp
+from notifier.transport.refusals import Refusals
 from notifier.transport.websocket import MESSAGE_BYTES, Options, WebSocketProtocol
 
 BACKLOG = 4096
@@ -41,8 +42,11 @@ class _Server(uvicorn.Server):
         """Like uvicorn's, with a deadline for the TLS handshake, which is 60 s by default."""
         config = self.config
 
-        def protocol() -> GuardedHttp:
-            return GuardedHttp(config, self.server_state, app_state={})
+        def protocol() -> asyncio.Protocol:
+            made: asyncio.Protocol = config.http_protocol_class(  # type: ignore[call-arg]
+                config=config, server_state=self.server_state, app_state={}
+            )
+            return made
 
         self.servers = [
             await asyncio.get_running_loop().create_server(
@@ -61,12 +65,12 @@ class _Server(uvicorn.Server):
         yield
 
 
-def configuration(settings: Settings, app: object) -> uvicorn.Config:
+def configuration(settings: Settings, app: object, refusals: Refusals) -> uvicorn.Config:
     """The configuration of uvicorn. Raises SettingsError for a certificate that cannot be read."""
-    options = Options(settings.max_buffer_bytes, settings.deflate)
+    options = Options(refusals, settings.max_buffer_bytes, settings.deflate)
     config = uvicorn.Config(
         app,  # type: ignore[arg-type]  # Starlette's ASGI types are not uvicorn's
-        http=GuardedHttp,
+        http=GuardedHttp.configured(refusals),
         ws=WebSocketProtocol.configured(options),
         ws_max_size=MESSAGE_BYTES,
         ws_ping_interval=settings.ping_seconds,
@@ -106,7 +110,8 @@ def bind(host: str, port: int) -> socket.socket:
         listening.setblocking(False)
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or error
-        raise NotifierError(f"cannot listen on {host}:{port}: {why}") from error
+        where = f"[{host}]" if ":" in host else host
+        raise NotifierError(f"cannot listen on {where}:{port}: {why}") from error
     return listening
 
 
@@ -127,7 +132,7 @@ async def serve(
     supervisor = multiprocessing.parent_process()
     if supervisor is not None:  # a supervisor that is killed cannot end its workers
         loop.add_reader(supervisor.sentinel, stopping.set)
-    config = configuration(settings, node.app())
+    config = configuration(settings, node.app(), node.refusals)
     server = _Server(config)
     tasks = [
         asyncio.create_task(node.run(), name="node"),
@@ -193,8 +198,10 @@ def run_node(settings: Settings, sockets: list[socket.socket], ready: Callable[[
 def address(settings: Settings, listening: socket.socket) -> str:
     """The URL of a listening socket."""
     host, port = listening.getsockname()[:2]
+    if ":" in host:  # IPv6 (RFC 3986, section 3.2.2)
+        host = f"[{host}]"
     scheme = "wss" if settings.ssl_certfile else "ws"
-    return f"{scheme}://{host}:{port}/"
+    return f"{scheme}://{host}:{port}{settings.root_path}/"
 
 
 def runner() -> Callable[..., None]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import os
+import re
+import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -18,23 +21,39 @@ from pydantic import (
 )
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
 
-from notifier import conninfo
+from notifier import conninfo, origins
 from notifier.errors import SettingsError
 from notifier.watches import CALENDAR, Watch
 
 PREFIX = "NOTIFIER_"
 CONFIG = "NOTIFIER_CONFIG"
+_PATH = re.compile(r"(/[A-Za-z0-9._~!$&'()+,;=:@-]+)+")
+_SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://")
+"""The value of NAME_PORT that Kubernetes and Docker set for a service called NAME."""
+
 _OTHERS = ("NOTIFIER_PG_BIN", "NOTIFIER_TEST_POSTGRES", "NOTIFIER_TOKEN", "NOTIFIER_URL")
 """Variables that something else reads: `demo`, the tests, `listen`."""
 
 
 Strings = Annotated[tuple[str, ...], NoDecode]
+
+
+class _Environment(EnvSettingsSource):
+    """The environment without the service links that a container platform adds to it."""
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        return {
+            name: value
+            for name, value in super()._load_env_vars().items()
+            if not (name.endswith("port") and value and _SERVICE_LINK.match(value))
+        }
 
 
 class Settings(BaseSettings):
@@ -59,7 +78,8 @@ class Settings(BaseSettings):
     jwt_leeway_seconds: Annotated[float, Field(ge=0, le=60)] = 10
     authorization: Literal["employees", "claim"] = "employees"
     membership_query: str | None = None
-    allowed_origins: Strings | None = None
+    allowed_origins: Strings | None = None  # of browsers; unset or *: any
+    root_path: str = ""  # a prefix such as /realtime under which everything is served
     retention_hours: Annotated[float, Field(gt=0, le=24 * 366)] = 24
     max_log_bytes: Annotated[int, Field(ge=1024 * 1024, le=2**62)] = 1024**3
     bulk_limit: Annotated[int, Field(ge=1)] = 1000
@@ -92,6 +112,28 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return tuple(word.strip() for word in value.split(",") if word.strip()) or None
         return value
+
+    @field_validator("log_level", "log_format", "authorization", mode="before")
+    @classmethod
+    def _lower(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if value is None or "*" in value:
+            return None
+        return tuple(origins.normalize(origin) for origin in value)
+
+    @field_validator("root_path")
+    @classmethod
+    def _prefix(cls, value: str) -> str:
+        path = "/" + value.strip("/")
+        if path == "/":
+            return ""
+        if not _PATH.fullmatch(path) or {".", ".."} & set(path.split("/")):
+            raise ValueError("must be a path such as /realtime")
+        return path
 
     @field_validator("trusted_proxies")
     @classmethod
@@ -129,7 +171,11 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         path = Path(os.environ.get(CONFIG) or "notifier.toml")
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, path)
+        return (
+            init_settings,
+            _Environment(settings_cls),
+            TomlConfigSettingsSource(settings_cls, path),
+        )
 
     @property
     def database(self) -> str:
@@ -145,19 +191,28 @@ class Settings(BaseSettings):
         return url.get_secret_value() if url else self.database
 
 
-def load(environ: Mapping[str, str] | None = None, **given: Any) -> Settings:
+def warn_on_stderr(line: str) -> None:
+    """Prints a warning as the command line prints errors."""
+    sys.stderr.write(f"notifier: warning: {line}\n")
+
+
+def load(
+    environ: Mapping[str, str] | None = None,
+    warn: Callable[[str], None] = warn_on_stderr,
+    **given: Any,
+) -> Settings:
     """Reads the environment and `notifier.toml`; `given` (from the command line) has precedence.
 
-    A given `environ` replaces the environment in the checks of names only. Raises SettingsError in one
-    line, which names the variable and never contains its value.
+    `warn` receives a line that names the unknown variables, if there are any: container platforms
+    add some of their own. A given `environ` replaces the environment in that check only. Raises
+    SettingsError in one line, which names the variable and never contains its value.
     """
     environ = os.environ if environ is None else environ
-    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} - {f"{PREFIX}WATCH"}
     known |= {CONFIG, *_OTHERS}
-    known.discard(f"{PREFIX}WATCH")
-    for name in environ:
-        if name.startswith(PREFIX) and name not in known:
-            raise SettingsError(f"unknown setting {name}")
+    unknown = sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
+    if unknown:
+        warn(f"unknown settings are ignored: {', '.join(_suggest(unknown, known))}")
     config = environ.get(CONFIG)
     if config and not Path(config).is_file():
         raise SettingsError(f"{CONFIG}: no file {config}")
@@ -167,6 +222,14 @@ def load(environ: Mapping[str, str] | None = None, **given: Any) -> Settings:
         raise SettingsError(f"notifier.toml: {error}") from error
     except ValidationError as error:
         raise SettingsError(_first(error)) from error
+
+
+def _suggest(unknown: Iterable[str], known: Iterable[str]) -> Iterator[str]:
+    """The unknown names, each with the setting that it may be a misspelling of."""
+    known = list(known)
+    for name in unknown:
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
+        yield f"{name} (did you mean {close[0]}?)" if close else name
 
 
 def _first(error: ValidationError) -> str:

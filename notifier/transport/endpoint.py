@@ -12,6 +12,7 @@ from notifier.access.admission import address_group
 from notifier.delivery.session import Services, Session
 from notifier.errors import Binary, Closure, Internal
 from notifier.transport.asgi import AsgiTransport
+from notifier.transport.refusals import EXPLANATIONS, Reason, Refusals
 from notifier.transport.websocket import EXTENSION, WebSocketProtocol
 
 _log = structlog.get_logger("notifier.endpoint")
@@ -21,23 +22,30 @@ class Endpoint:
     """Accepts WebSockets. `origins`: the origins that browsers may connect from; None allows any."""
 
     def __init__(
-        self, services: Services, origins: tuple[str, ...] | None, max_buffer: int
+        self,
+        services: Services,
+        origins: tuple[str, ...] | None,
+        max_buffer: int,
+        refusals: Refusals,
     ) -> None:
         self._services = services
         self._origins = None if origins is None else frozenset(origins)
         self._max_buffer = max_buffer
+        self._refusals = refusals
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # websocket.connect
         if not self._origin_allowed(scope):
-            await send({"type": "websocket.close", "code": 4403})  # before accept: HTTP 403
+            origin = ", ".join(Headers(scope=scope).getlist("origin"))
+            self._refusals.record(Reason.ORIGIN, _host(scope), origin=origin)
+            await refuse(scope, send, 403, EXPLANATIONS[Reason.ORIGIN])
             return
         await send({"type": "websocket.accept"})
-        peer = scope.get("client")
-        address = address_group(peer[0]) if peer else ""
+        address = address_group(_host(scope) or "")
         own = scope.get("extensions", {}).get(EXTENSION)
         if isinstance(own, WebSocketProtocol):
             own.forget_handshake()
+            scope.clear()  # Application's copy
             await self._run_session(own, receive, address)
             return
         async with asyncio.TaskGroup() as tasks:
@@ -47,6 +55,12 @@ class Endpoint:
                 await self._run_session(transport, receive, address)
             finally:
                 transport.finish()
+
+    async def refuse_path(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers a handshake at a path where there is no WebSocket."""
+        await receive()
+        self._refusals.record(Reason.PATH, _host(scope), path=scope["path"])
+        await refuse(scope, send, 404, EXPLANATIONS[Reason.PATH])
 
     def _origin_allowed(self, scope: Scope) -> bool:
         """Browsers always send an Origin, which must be in the list; native clients send none."""
@@ -78,6 +92,22 @@ class Endpoint:
         finally:
             if session is not None:
                 session.closed()
+
+
+async def refuse(scope: Scope, send: Send, status: int, text: str) -> None:
+    """Answers a handshake with a status and a text, or with 403 where the server cannot do more."""
+    if "websocket.http.response" not in scope.get("extensions", {}):
+        await send({"type": "websocket.close", "code": 1008, "reason": text})
+        return
+    headers = [(b"content-type", b"text/plain; charset=utf-8")]
+    await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": f"{text}\n".encode()})
+
+
+def _host(scope: Scope) -> str | None:
+    """The address of the peer, or that of the client where a trusted proxy names it."""
+    peer = scope.get("client")
+    return peer[0] if peer else None
 
 
 def _text(event: Message) -> str:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from asyncio import TimerHandle
 from asyncio.transports import BaseTransport, Transport
-from typing import cast
+from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from notifier.transport.refusals import EXPLANATIONS, Reason, Refusals
+from notifier.transport.websocket import WebSocketProtocol
 
 REQUEST_SECONDS = 10.0
 """How long a client may take to send a request, and to complete the TLS handshake."""
@@ -14,18 +18,42 @@ REQUEST_SECONDS = 10.0
 HEAD_BYTES = 64 * 1024
 """The largest head of a request: the request line and the headers."""
 
-HEAD_TOO_LARGE = (
-    b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
-    b"connection: close\r\ncontent-length: 0\r\n\r\n"
-)
+_STATUS = {
+    Reason.TOO_LARGE: b"431 Request Header Fields Too Large",
+    Reason.NOT_HTTP: b"400 Bad Request",
+    Reason.PROXY_PROTOCOL: b"400 Bad Request",
+    Reason.TLS: b"400 Bad Request",
+    Reason.HTTP2: b"505 HTTP Version Not Supported",
+}
+_PREFIXES = {
+    b"PROXY ": Reason.PROXY_PROTOCOL,  # version 1, in text
+    b"\r\n\r\n\0\r\nQUIT\n": Reason.PROXY_PROTOCOL,  # version 2
+    b"\x16\x03": Reason.TLS,  # a ClientHello
+    b"PRI * HTTP/2.0\r\n": Reason.HTTP2,  # with prior knowledge (RFC 9113, section 3.4)
+}
+"""How other protocols begin."""
 
 
 class GuardedHttp(HttpToolsProtocol):
-    """One connection before it becomes a WebSocket, or the HTTP requests on it."""
+    """One connection before it becomes a WebSocket, or the HTTP requests on it.
+
+    `configured` makes the value for `uvicorn.Config(http=…)`.
+    """
 
     _deadline: TimerHandle | None = None
     _head: int | None = 0
     """Bytes of the present request's head; None while its body is read."""
+
+    _received = False
+
+    @classmethod
+    def configured(cls, refusals: Refusals) -> type[GuardedHttp]:
+        """This class with a node's refusals; uvicorn calls it like a class."""
+        return cast("type[GuardedHttp]", functools.partial(cls, refusals))
+
+    def __init__(self, refusals: Refusals, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.refusals = refusals
 
     def connection_made(self, transport: BaseTransport) -> None:
         super().connection_made(cast("Transport", transport))
@@ -37,11 +65,16 @@ class GuardedHttp(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parses as many bytes as the head may still have; the rest is body, or one byte too many."""
+        if not self._received:
+            self._received = True
+            for prefix, reason in _PREFIXES.items():
+                if data.startswith(prefix):
+                    self._refuse(reason)
+                    return
         while data and not self.transport.is_closing() and self.transport.get_protocol() is self:
             room = len(data) if self._head is None else HEAD_BYTES - self._head
             if not room:
-                self.transport.write(HEAD_TOO_LARGE)
-                self.transport.close()
+                self._refuse(Reason.TOO_LARGE)
                 return
             piece, data = data[:room], data[room:]
             if self._head is not None:
@@ -62,15 +95,44 @@ class GuardedHttp(HttpToolsProtocol):
         super().on_message_complete()
 
     def handle_websocket_upgrade(self) -> None:
+        """Hands the connection over, with its headers beside those that websockets parses again."""
         self._stop_deadline()
-        super().handle_websocket_upgrade()
+        self.connections.discard(self)
+        protocol = cast(
+            "WebSocketProtocol",
+            cast("Any", self.ws_protocol_class)(
+                config=self.config, server_state=self.server_state, app_state=self.app_state
+            ),
+        )
+        protocol.connection_made(self.transport)
+        protocol.upgrade(self.scope["method"].encode(), self.url, self.headers)
+        self.transport.set_protocol(protocol)
         del self.parser  # breaks a reference cycle; the parser is not used any more
+
+    def send_400_response(self, msg: str) -> None:
+        """uvicorn's answer to what is not HTTP."""
+        self._refuse(Reason.NOT_HTTP)
+
+    def _refuse(self, reason: Reason) -> None:
+        self.refusals.record(reason, self.client[0] if self.client else None)
+        if not self.transport.is_closing():
+            body = f"{EXPLANATIONS[reason]}\n".encode()
+            self.transport.write(
+                b"HTTP/1.1 %b\r\nconnection: close\r\ncontent-type: text/plain; charset=utf-8\r\n"
+                b"content-length: %d\r\n\r\n%b" % (_STATUS[reason], len(body), body)
+            )
+            self.transport.close()
 
     def _start_deadline(self) -> None:
         if self._deadline is None:
-            self._deadline = self.loop.call_later(REQUEST_SECONDS, self.transport.abort)
+            self._deadline = self.loop.call_later(REQUEST_SECONDS, self._expire)
 
     def _stop_deadline(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+    def _expire(self) -> None:
+        if self._received:  # else a connection that was opened ahead, as browsers do
+            self.refusals.record(Reason.TIMEOUT, self.client[0] if self.client else None)
+        self.transport.abort()

@@ -14,7 +14,9 @@ import asyncio
 import functools
 from asyncio.transports import BaseTransport, Transport
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Any, NamedTuple, cast
+from urllib.parse import unquote
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.extensions.permessage_deflate import (
@@ -22,6 +24,7 @@ from websockets.extensions.permessage_deflate import (
     ServerPerMessageDeflateFactory,
 )
 from websockets.frames import Frame
+from websockets.http11 import Request
 from websockets.protocol import OPEN
 
 from notifier import metrics
@@ -31,6 +34,7 @@ from notifier.errors import Closure, TooMany, TooSlow
 from notifier.frames import WINDOW_BITS, frame
 from notifier.messages import Disconnect, encode
 from notifier.transport.queues import Gate, Inbox
+from notifier.transport.refusals import Reason, Refusals
 
 EXTENSION = "notifier.websocket"
 """The key of this class's instance in `scope["extensions"]`."""
@@ -61,11 +65,33 @@ _DEFLATE = ServerPerMessageDeflateFactory(
 )
 
 
+_PARSED = (
+    b"connection",
+    b"content-length",
+    b"host",
+    b"origin",
+    b"sec-websocket-extensions",
+    b"sec-websocket-key",
+    b"sec-websocket-version",
+    b"transfer-encoding",
+    b"upgrade",
+)
+"""The headers that websockets reads. It refuses lines over 8 KiB and more than 128 headers."""
+
+
 class Options(NamedTuple):
     """A node's settings for its connections. `max_buffer`: bytes that may wait for a slow client."""
 
+    refusals: Refusals
     max_buffer: int = 1024 * 1024
     deflate: bool = False
+
+
+class Handshake(NamedTuple):
+    """A request as the HTTP parser received it; header names are in lower case."""
+
+    target: bytes
+    headers: list[tuple[bytes, bytes]]
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
@@ -78,6 +104,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     _idle_frames = 0
     _idle_since = 0.0
     _late = False
+    _handshake: Handshake | None = None
 
     @classmethod
     def configured(cls, options: Options) -> type[asyncio.Protocol]:
@@ -156,6 +183,34 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         """Unlike `transport.close`, this does not wait for a peer that never reads."""
         self.close_timer = self.loop.call_later(CLOSE_SECONDS, self.transport.abort)
 
+    # --- the handshake
+
+    def upgrade(self, method: bytes, target: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+        """Begins with a request that was parsed already.
+
+        websockets parses again what it needs of it; `handle_connect` puts the rest into the scope.
+        """
+        self._handshake = Handshake(target, headers)
+        path = b"/" if target.isascii() else target  # which websockets refuses
+        lines = [b"%b %b HTTP/1.1" % (method, path)]
+        lines += [b"%b: %b" % header for header in headers if header[0] in _PARSED]
+        self.data_received(b"\r\n".join([*lines, b"", b""]))
+
+    def handle_connect(self, event: Request) -> None:
+        super().handle_connect(event)
+        if self.response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
+            self._refused(Reason.INVALID, str(self.conn.handshake_exc))
+        elif self._handshake is not None:  # the application has not been started yet
+            path, _, query = self._handshake.target.partition(b"?")
+            scope = cast("dict[str, Any]", self.scope)
+            scope["path"] = scope["root_path"] + unquote(path.decode("ascii"))
+            scope["raw_path"] = scope["root_path"].encode() + path
+            scope["query_string"] = query
+            scope["headers"] = self._handshake.headers
+
+    def _refused(self, reason: Reason, error: str) -> None:
+        self.options.refusals.record(reason, self.client[0] if self.client else None, error=error)
+
     # --- input
 
     def data_received(self, data: bytes) -> None:
@@ -163,6 +218,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self._unread += data
         self._parse()
         if not self.handshake_initiated:  # uvicorn would leave an invalid request unanswered
+            self._refused(Reason.INVALID, str(self.conn.handshake_exc))
             self.transport.write(b"".join(self.conn.data_to_send()))
             self.transport.close()
 
@@ -294,4 +350,5 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def forget_handshake(self) -> None:
         """Frees the request, the response and the scope once the connection is accepted."""
         cast("dict[str, Any]", self.scope).clear()
+        self._handshake = None
         del self.request, self.response

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from pathlib import Path
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from notifier import __version__
@@ -18,6 +19,8 @@ from notifier.web import asyncapi
 CLIENT = Path(__file__).parents[1] / "client" / "js"
 
 HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
+SHARED = {**HEADERS, "Access-Control-Allow-Origin": "*"}
+"""For what pages of any origin may load."""
 
 
 class Pages:
@@ -31,6 +34,7 @@ class Pages:
         """Pages for clients."""
         return [
             Route("/", self._front),
+            Route("/", self._options, methods=["OPTIONS"]),
             Route("/client.js", self._client),
             Route("/client.d.ts", self._types),
             Route("/asyncapi.json", self._protocol),
@@ -54,19 +58,20 @@ class Pages:
             headers=HEADERS,
         )
 
-    async def _client(self, _: Request) -> Response:
-        headers = {
-            **HEADERS,
-            "Access-Control-Allow-Origin": "*",
-        }  # a module for pages of any origin
-        return FileResponse(CLIENT / "client.js", media_type="text/javascript", headers=headers)
+    async def _options(self, _: Request) -> Response:
+        """HAProxy's `option httpchk` without arguments checks a server by `OPTIONS /`."""
+        status = 503 if self._health.draining else 204
+        return Response(status_code=status, headers={**HEADERS, "Allow": "GET, HEAD, OPTIONS"})
 
-    async def _types(self, _: Request) -> Response:
-        return FileResponse(CLIENT / "client.d.ts", media_type="text/plain", headers=HEADERS)
+    async def _client(self, request: Request) -> Response:
+        return _file(request, "client.js", "text/javascript")
 
-    async def _protocol(self, _: Request) -> Response:
+    async def _types(self, request: Request) -> Response:
+        return _file(request, "client.d.ts", "text/plain")
+
+    async def _protocol(self, request: Request) -> Response:
         text = await asyncio.to_thread(asyncapi.text, self._watches)
-        return Response(text, media_type="application/json", headers=HEADERS)
+        return _cacheable(request, text.encode(), "application/json")
 
     async def _livez(self, _: Request) -> Response:
         return JSONResponse({"live": True}, headers=HEADERS)
@@ -79,3 +84,20 @@ class Pages:
 
     async def _metrics(self, _: Request) -> Response:
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST, headers=HEADERS)
+
+
+def _file(request: Request, name: str, media_type: str) -> Response:
+    return _cacheable(request, (CLIENT / name).read_bytes(), media_type)
+
+
+def _cacheable(request: Request, content: bytes, media_type: str) -> Response:
+    """The content with an ETag, or 304 where the client has it already (RFC 9110, 13.1.2)."""
+    etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+    headers = {**SHARED, "ETag": etag}
+    held = {
+        each.strip().removeprefix("W/")
+        for each in request.headers.get("if-none-match", "").split(",")
+    }
+    if held & {etag, "*"}:
+        return Response(status_code=304, headers=headers)
+    return Response(content, media_type=media_type, headers=headers)

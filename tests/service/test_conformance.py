@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from notifier.server import bind
 from notifier.transport.http_guard import GuardedHttp
+from notifier.transport.refusals import Refusals
 from notifier.transport.websocket import MESSAGE_BYTES, Options, WebSocketProtocol
 
 TOO_BIG = ["9.*"]
@@ -35,11 +36,11 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
 
 @pytest.fixture
 async def echoing() -> AsyncIterator[str]:
-    listening = bind("127.0.0.1", 0)
+    listening, refusals = bind("127.0.0.1", 0), Refusals()
     config = uvicorn.Config(
         echo,
-        http=GuardedHttp,
-        ws=WebSocketProtocol.configured(Options()),
+        http=GuardedHttp.configured(refusals),
+        ws=WebSocketProtocol.configured(Options(refusals)),
         ws_max_size=MESSAGE_BYTES,
         ws_per_message_deflate=False,
         lifespan="off",

@@ -33,7 +33,8 @@ async def refusal(place: Path, *arguments: str, **settings: object) -> tuple[int
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ({"prot": "1"}, "NOTIFIER_PROT"),
+        ({"allowed_origins": "app.example"}, "NOTIFIER_ALLOWED_ORIGINS"),
+        ({"root_path": "/a?b"}, "NOTIFIER_ROOT_PATH"),
         ({"ping_seconds": "soon"}, "NOTIFIER_PING_SECONDS"),
         ({"ping_seconds": "-1"}, "NOTIFIER_PING_SECONDS"),
         ({"max_buffer_bytes": "1"}, "NOTIFIER_MAX_BUFFER_BYTES"),

@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from notifier.transport.http_guard import HEAD_BYTES, GuardedHttp
+from notifier.transport.refusals import Refusals
 
 SIZE = 2 * HEAD_BYTES
 
@@ -29,7 +30,7 @@ async def answer(*pieces: bytes) -> bytes:
     config.load()
     ours, theirs = socket.socketpair()
     _, protocol = await asyncio.get_running_loop().connect_accepted_socket(
-        lambda: GuardedHttp(config, ServerState(), {}), ours
+        lambda: GuardedHttp(Refusals(), config, ServerState(), {}), ours
     )
     reader, writer = await asyncio.open_connection(sock=theirs)
     for piece in pieces:

@@ -11,6 +11,7 @@ FAULT = """
 import asyncio, json, sys
 from notifier import logs
 from notifier.transport.endpoint import Endpoint
+from notifier.transport.refusals import Refusals
 from notifier.delivery.hub import Hub
 from notifier.access.admission import Admission
 from notifier.delivery.session import Services
@@ -35,7 +36,7 @@ async def main():
         sent.append(message)
 
     scope = {"type": "websocket", "path": "/", "headers": [(b"authorization", b"canary-token")]}
-    await Endpoint(parts, None, 1 << 20)(scope, receive, send)
+    await Endpoint(parts, None, 1 << 20, Refusals())(scope, receive, send)
     print(sent)
 
 asyncio.run(main())

@@ -1,4 +1,4 @@
-"""What an operator may set, and what he hears when it is wrong."""
+"""Settings: where they come from, and the one line that names a wrong one."""
 
 from __future__ import annotations
 
@@ -59,8 +59,78 @@ def test_the_command_line_goes_before_the_environment(monkeypatch: pytest.Monkey
     assert load(port=None).port == 9000
 
 
-def test_an_unknown_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert wrong(monkeypatch, PROT="9000") == "unknown setting NOTIFIER_PROT"
+def test_case_2_unknown_variables_are_one_warning_and_no_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("NOTIFIER_PROT", "9000")
+    monkeypatch.setenv("NOTIFIER_SERVICE_HOST", "10.96.12.3")
+    warnings: list[str] = []
+    assert load(warn=warnings.append).port == 8181
+    assert warnings == [
+        (
+            "unknown settings are ignored: NOTIFIER_PROT (did you mean NOTIFIER_PORT?),"
+            " NOTIFIER_SERVICE_HOST"
+        )
+    ]
+
+
+def test_a_warning_is_a_line_on_stderr(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("NOTIFIER_COLOUR", "red")
+    load()
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err == "notifier: warning: unknown settings are ignored: NOTIFIER_COLOUR\n"
+
+
+SERVICE_LINKS = {
+    "SERVICE_HOST": "10.96.12.3",
+    "SERVICE_PORT": "8181",
+    "SERVICE_PORT_HTTP": "8181",
+    "PORT": "tcp://10.96.12.3:8181",
+    "PORT_8181_TCP": "tcp://10.96.12.3:8181",
+    "PORT_8181_TCP_PROTO": "tcp",
+    "PORT_8181_TCP_PORT": "8181",
+    "PORT_8181_TCP_ADDR": "10.96.12.3",
+    "STATUS_SERVICE_HOST": "10.96.12.4",
+    "STATUS_PORT": "udp://10.96.12.4:53",
+    "METRICS_PORT": "tcp://[fd00::1]:9090",
+}
+
+
+def test_case_2_the_variables_of_a_service_called_notifier_set_nothing(
+    monkeypatch: pytest.MonkeyPatch, nowhere: Path
+) -> None:
+    for name, value in SERVICE_LINKS.items():
+        monkeypatch.setenv(PREFIX + name, value)
+    warnings: list[str] = []
+    settings = load(warn=warnings.append)
+    assert (settings.port, settings.status_port, settings.host) == (8181, None, "0.0.0.0")
+    assert len(warnings) == 1
+    assert load(port=9000, warn=warnings.append).port == 9000
+    (nowhere / "notifier.toml").write_text("port = 9001\nstatus_port = 9002\n")
+    settings = load(warn=warnings.append)
+    assert (settings.port, settings.status_port) == (9001, 9002)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("LOG_LEVEL", "INFO", "info"),
+        ("LOG_LEVEL", "Warning", "warning"),
+        ("LOG_FORMAT", "JSON", "json"),
+        ("AUTHORIZATION", "Claim", "claim"),
+        ("ROOT_PATH", "/", ""),
+        ("ROOT_PATH", "realtime/", "/realtime"),
+        ("ROOT_PATH", "/a/b.c", "/a/b.c"),
+    ],
+)
+def test_spellings_that_mean_the_same_are_accepted(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, expected: str
+) -> None:
+    monkeypatch.setenv(PREFIX + name, value)
+    assert getattr(load(), name.lower()) == expected
 
 
 @pytest.mark.parametrize(
@@ -77,6 +147,11 @@ def test_an_unknown_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         ("AUTH_TIMEOUT_SECONDS", "-1"),
         ("DATABASE_URL", "localhost/calendar"),
         ("LISTEN_DATABASE_URL", "mysql://localhost/calendar"),
+        ("PORT", "http://10.0.0.1:80"),
+        ("LOG_LEVEL", "loud"),
+        ("ROOT_PATH", "https://a.example/x"),
+        ("ROOT_PATH", "/a/../b"),
+        ("ROOT_PATH", "/a b"),
     ],
 )
 def test_a_wrong_value_is_one_line_that_names_the_setting_or_its_file(

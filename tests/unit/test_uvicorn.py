@@ -30,6 +30,7 @@ WEBSOCKET_METHODS = {
     "connection_made",
     "data_received",
     "handle_close",
+    "handle_connect",
     "handle_cont",
     "handle_parser_exception",
     "handle_ping",
@@ -43,6 +44,7 @@ WEBSOCKET_METHODS = {
     "stop_keepalive",
 }
 WEBSOCKET_ATTRIBUTES = {
+    "client": None,
     "close_sent": False,
     "close_timer": None,
     "conn": ServerProtocol,
@@ -67,8 +69,24 @@ HTTP_METHODS = {
     "on_headers_complete",
     "on_message_begin",
     "on_message_complete",
+    "send_400_response",
 }
-HTTP_ATTRIBUTES = {"loop": asyncio.AbstractEventLoop, "parser": object, "transport": None}
+HTTP_ATTRIBUTES = {
+    "app_state": dict,
+    "client": None,
+    "config": uvicorn.Config,
+    "connections": set,
+    "headers": None,
+    "loop": asyncio.AbstractEventLoop,
+    "parser": object,
+    "scope": None,
+    "server_state": ServerState,
+    "transport": None,
+    "ws_protocol_class": object,
+}
+HTTP_REQUEST = {"url"}
+"""Set by `on_message_begin`."""
+
 SERVER_METHODS = {"capture_signals", "serve", "startup"}
 SERVER_ATTRIBUTES = {
     "config": uvicorn.Config,
@@ -133,7 +151,11 @@ async def test_the_websocket_protocol_has_every_member_that_is_used(config: uvic
 async def test_the_http_protocol_has_every_member_that_is_used(config: uvicorn.Config) -> None:
     protocol = HttpToolsProtocol(config, ServerState(), {})
     check(protocol, HttpToolsProtocol, HTTP_METHODS, HTTP_ATTRIBUTES)
-    assert used(GuardedHttp) <= HTTP_METHODS | set(HTTP_ATTRIBUTES)
+    source = inspect.getsource(HttpToolsProtocol.on_message_begin)
+    for name in HTTP_REQUEST:
+        assert f"self.{name}" in source, f"on_message_begin does not set {name}"
+    named = HTTP_METHODS | set(HTTP_ATTRIBUTES) | HTTP_REQUEST
+    assert used(GuardedHttp) - {"refusals"} <= named
 
 
 async def test_the_server_has_every_member_that_is_used(config: uvicorn.Config) -> None:
