@@ -113,6 +113,7 @@ class PostgresStream:
         await connection.add_listener("notifier_messages", listener(notified))
         if self._query.url != self._url:
             await self._compare(connection)
+        await self._report_rewind(connection)
         await self._catch_up(connection)
         probed = 0.0
         while not closed.is_set():
@@ -159,6 +160,16 @@ class PostgresStream:
             raise Misplaced(
                 "NOTIFIER_LISTEN_DATABASE_URL is not the database of NOTIFIER_DATABASE_URL"
             )
+
+    async def _report_rewind(self, connection: Connection) -> None:
+        """Makes the relay begin an epoch where the log has not come as far as this node has delivered.
+
+        Its storage was rolled back, or a crash lost commits: positions would be given a second time.
+        """
+        if await connection.fetchval(
+            sql.query("report_rewind"), self._hub.epoch, self._seq, timeout=DEADLINE_SECONDS
+        ):
+            _logger.error("the log was rewound: a new epoch must begin", delivered=self._seq)
 
     async def _catch_up(self, connection: Connection) -> None:
         """Reads the messages after the last delivered one, page by page."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from notifier.database import sql
 from notifier.database.constants import FULL_MARK, TABLE_BIT
+from notifier.errors import SchemaMissing
 from notifier.relay.store import LONG_SECONDS, Checkpoint, RelayStore
 from notifier.relay.writer import Writer
 
@@ -14,6 +17,17 @@ REOPENING = 1 << 62
 """In `Checkpoint.unsettled`: recovery from a full log has begun, and must be done (again)."""
 
 
+class Usage(NamedTuple):
+    """Bytes of changes and messages together, and their limit.
+
+    `altered`: the row of `notifier.log` is not the version that this relay wrote.
+    """
+
+    bytes: int
+    limit: int
+    altered: bool
+
+
 class Disk:
     """Room for changes and messages. Raises the driver's exceptions."""
 
@@ -21,10 +35,12 @@ class Disk:
         self._writer = writer
         self._store = store
 
-    async def sizes(self) -> tuple[int, int]:
-        """Bytes of changes and messages together, and their limit."""
+    async def usage(self) -> Usage:
+        """The room that the log takes. Raises SchemaMissing where there is no log any more."""
         row = await self._writer.fetchrow(sql.query("log_sizes"))
-        return (row["bytes"], row["max_log_bytes"]) if row else (0, 0)
+        if row is None:
+            raise SchemaMissing("the log is empty; run: notifier migrate")
+        return Usage(row["bytes"], row["max_log_bytes"], bool(row["altered"]))
 
     async def is_full(self) -> bool:
         """Whether capture has stopped storing."""

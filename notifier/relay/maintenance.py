@@ -45,11 +45,14 @@ class Maintenance:
         if not await self.recover_from_overflow():
             await self._resync_after_overflow()
         await self._pipeline.refresh_sources()
-        used, limit = await self._disk.sizes()
-        metrics.LOG_BYTES.set(used)
-        metrics.LOG_LIMIT_BYTES.set(limit)
-        await self._disk.rotate(min(ROTATE_BYTES, limit // 8))
-        await self._disk.prune(self._retention_hours, limit // 2)
+        usage = await self._disk.usage()
+        metrics.LOG_BYTES.set(usage.bytes)
+        metrics.LOG_LIMIT_BYTES.set(usage.limit)
+        if usage.altered:
+            _log.error("the log was restored or altered by others, or a node has seen a later one")
+            await self._pipeline.begin_epoch("epoch")
+        await self._disk.rotate(min(ROTATE_BYTES, usage.limit // 8))
+        await self._disk.prune(self._retention_hours, usage.limit // 2)
 
     async def recover_from_overflow(self) -> bool:
         """If capture has stopped storing, lets it store again, in a new epoch. Whether it had stopped."""

@@ -203,8 +203,11 @@ def _collect_access(
         if old is not None and new is None:
             lost.update(ANY_USER)
     elif watch.member is not None:
-        if partial and old is not None:
+        if old is not None and (partial or watch.member not in old):
             lost.update(ANY_USER)
+            return
+        if new is not None and not partial and watch.member not in new:
+            lost.update(ANY_USER)  # the column is gone: access cannot follow the rows any more
             return
         before, after = user_of(old, watch), user_of(new, watch)
         if before is not None and before != after:

@@ -17,7 +17,7 @@ from notifier.relay.changes import Change, Source
 from notifier.relay.netting import AnyDraft, net
 from notifier.relay.numbering import Numbering
 from notifier.relay.publisher import Publisher
-from notifier.relay.reader import ChangeReader
+from notifier.relay.reader import ChangeReader, ForeignChanges
 from notifier.relay.store import RelayStore
 
 INLINE_LIMIT = 200
@@ -54,6 +54,8 @@ class Pipeline:
         self._read_until = self._store.checkpoint.cursor
         if reason is not None:
             await self.begin_epoch(reason)
+        else:
+            await self._store.save()  # this version of the row is ours from now on
 
     async def stop(self) -> None:
         """Cancels what is being stored."""
@@ -63,7 +65,13 @@ class Pipeline:
 
     async def take(self) -> int | TooMuch:
         """Reads the new changes and begins to store their messages; the number of changes."""
-        snapshot, changes = await self._reader.read_new(self._read_until)
+        try:
+            snapshot, changes = await self._reader.read_new(self._read_until)
+        except ForeignChanges:
+            _log.error("changes that another cluster captured are in the log: they are discarded")
+            await self.stored()
+            await self.begin_epoch("epoch")
+            return 0
         if changes is None:
             await self.stored()
             return TooMuch(snapshot)

@@ -39,6 +39,10 @@ class CompanySize(NamedTuple):
     at: datetime
 
 
+class ForeignChanges(Exception):
+    """There are changes of transactions that this cluster has not run: a dump or replication brought them."""
+
+
 class ChangeReader:
     """Reads changes. Raises the driver's exceptions."""
 
@@ -48,13 +52,15 @@ class ChangeReader:
     async def read_new(self, cursor: str) -> tuple[str, list[Change] | None]:
         """The present snapshot, and the changes that became visible since the snapshot `cursor`.
 
-        None instead of changes: there are more than a page of them.
+        None instead of changes: there are more than a page of them. Raises ForeignChanges.
         """
         rows = await self._connection.fetch(
             sql.query("read_changes"), cursor, PAGE + 1, PAGE_BYTES, timeout=DEADLINE_SECONDS * 4
         )
         if rows[0][1] is None:
             return rows[0][0], []
+        if are_foreign(rows[0][0], {row["xid"] for row in rows}):
+            raise ForeignChanges
         if len(rows) > PAGE or rows[-1]["bytes"] >= PAGE_BYTES:
             return rows[0][0], None
         return rows[0][0], [Change(*tuple(row)[1:-1]) for row in rows]
@@ -102,3 +108,11 @@ class ChangeReader:
             async for row in cursor:
                 company, *change = tuple(row)
                 yield company, Change(*change)
+
+
+def are_foreign(snapshot: str, xids: set[int]) -> bool:
+    """Whether changes of these transactions are visible although `snapshot` does not see them."""
+    _, xmax, running = snapshot.split(":")
+    return max(xids) >= int(xmax) or (
+        running != "" and not xids.isdisjoint(map(int, running.split(",")))
+    )

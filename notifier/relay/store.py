@@ -8,6 +8,7 @@ from typing import Any
 
 import asyncpg
 import msgspec
+import structlog
 
 from notifier.database import sql
 from notifier.errors import SchemaMissing
@@ -18,6 +19,8 @@ from notifier.watches import Watch
 
 LONG_SECONDS = 60.0
 """Deadline of a statement that reads a good part of the log."""
+
+_log = structlog.get_logger("notifier.relay")
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
@@ -70,12 +73,16 @@ class RelayStore:
             upto=row["upto"] or 0,
             unsettled=row["unsettled"],
         )
-        if row["ahead"]:
+        system, now_system = (row[name].split("/") for name in ("system", "now_system"))
+        if row["ahead"] or system[0] != now_system[0]:
+            self._move(unsettled=None)  # a transaction id of another cluster, or of a lost future
             return "epoch"
-        if row["system"] == row["now_system"]:
+        if row["altered"]:
+            _log.error("the relay's checkpoint was restored or altered by others")
+            return "epoch"
+        if system == now_system:
             return None
-        cluster, now_cluster = (row[name].rpartition("/")[0] for name in ("system", "now_system"))
-        if self.checkpoint.seq == 0 and cluster == now_cluster:
+        if self.checkpoint.seq == 0 and system[:-1] == now_system[:-1]:
             # The copy of a database whose log was never read: its changes are valid here.
             copy = await self._writer.fetchrow(sql.query("adopt_copied_log"))
             self._move(epoch=copy["epoch"] if copy is not None else self.checkpoint.epoch)
@@ -95,17 +102,26 @@ class RelayStore:
         }
 
     async def begin_epoch(self, reason: str) -> None:
-        """Empties the log. Every known company has a Resync as its first message in the new epoch."""
+        """Empties the log. Every known company has a Resync as its first message in the new epoch.
+
+        Changes that another cluster captured are deleted; see `sql/queries/begin_epoch.sql`.
+        """
         async with self._writer.exclusive() as connection, connection.transaction():
             await connection.execute(sql.query("register_logged_companies"), timeout=LONG_SECONDS)
             await connection.execute("SET LOCAL lock_timeout = '1s'")
+            await connection.execute("SAVEPOINT truncate")
             try:
-                async with connection.transaction():
-                    await connection.execute("TRUNCATE notifier.messages", timeout=LONG_SECONDS)
+                await connection.execute("TRUNCATE notifier.messages", timeout=LONG_SECONDS)
             except asyncpg.LockNotAvailableError:  # a node or a backup reads
+                await connection.execute("ROLLBACK TO SAVEPOINT truncate")
                 await connection.execute("DELETE FROM notifier.messages", timeout=LONG_SECONDS)
+            await connection.execute("RELEASE SAVEPOINT truncate")
             row = await connection.fetchrow(
-                sql.query("begin_epoch"), reason, self.checkpoint.seq, timeout=LONG_SECONDS
+                sql.query("begin_epoch"),
+                reason,
+                self.checkpoint.seq,
+                self.checkpoint.unsettled,
+                timeout=LONG_SECONDS,
             )
         assert row is not None
         self._move(

@@ -12,6 +12,7 @@ FROM (
     SELECT privilege, relation::text, pg_catalog.has_table_privilege($1::text, relation, privilege), false
     FROM (VALUES
         ('TRUNCATE', 'notifier.changes_0'::regclass), ('TRUNCATE', 'notifier.changes_1'::regclass),
+        ('DELETE', 'notifier.changes_0'), ('DELETE', 'notifier.changes_1'),
         ('INSERT', 'notifier.messages'), ('DELETE', 'notifier.messages'),
         ('INSERT', 'notifier.positions'), ('UPDATE', 'notifier.positions'), ('UPDATE', 'notifier.log')
     ) AS ours (privilege, relation)

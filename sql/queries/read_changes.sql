@@ -2,7 +2,7 @@
 -- more than about $3 bytes of them. With them the snapshot of this very statement. Late commits are in
 -- $1's xip, everything else is above its xmax.
 SELECT pg_current_snapshot()::text AS snapshot,
-       c.id, c.xid::text::bigint, c.entity, c.old, c.new, c.partial, c.actor, c.at,
+       c.id, c.xid::text::bigint AS xid, c.entity, c.old, c.new, c.partial, c.actor, c.at,
        c.bytes
 FROM (VALUES (true)) AS always
 LEFT JOIN LATERAL (
