@@ -10,6 +10,7 @@ import structlog
 from notifier import metrics
 from notifier.relay.changes import ANY_USER, EVERY_COMPANY
 from notifier.relay.disk import REOPENING, Disk
+from notifier.relay.gaps import find_gaps
 from notifier.relay.pipeline import Pipeline
 from notifier.relay.rendering import ResyncDraft
 from notifier.relay.store import RelayStore
@@ -45,6 +46,7 @@ class Maintenance:
         if not await self.recover_from_overflow():
             await self._resync_after_overflow()
         await self._pipeline.refresh_sources()
+        await self._resync_after_gaps()
         usage = await self._disk.usage()
         metrics.LOG_BYTES.set(usage.bytes)
         metrics.LOG_LIMIT_BYTES.set(usage.limit)
@@ -53,6 +55,25 @@ class Maintenance:
             await self._pipeline.begin_epoch("epoch")
         await self._disk.rotate(min(ROTATE_BYTES, usage.limit // 8))
         await self._disk.prune(self._retention_hours, usage.limit // 2)
+
+    async def _resync_after_gaps(self) -> None:
+        """A Resync for every company where a table could be written to uncaptured, and is captured again."""
+        saved, states = await self._store.load_capture()
+        gaps, after = find_gaps(saved, states)
+        if gaps:
+            _log.error(
+                "writes may have been missed while triggers were disabled or missing: every company"
+                " gets a Resync",
+                entities=gaps,
+            )
+            sources = self._pipeline.sources
+            grants = any(entity not in sources or sources[entity].watch.grants for entity in gaps)
+            draft = ResyncDraft(
+                EVERY_COMPANY, "truncate", datetime.now(UTC), ANY_USER if grants else ()
+            )
+            await self._pipeline.send([draft])
+        if after != saved:
+            await self._store.save_capture(after)
 
     async def recover_from_overflow(self) -> bool:
         """If capture has stopped storing, lets it store again, in a new epoch. Whether it had stopped."""

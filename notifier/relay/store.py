@@ -14,6 +14,7 @@ from notifier.database import sql
 from notifier.errors import SchemaMissing
 from notifier.messages import Message
 from notifier.relay.changes import Source
+from notifier.relay.gaps import Capture, CaptureState, Saved, Triggers
 from notifier.relay.writer import Writer
 from notifier.watches import Watch
 
@@ -171,6 +172,25 @@ class RelayStore:
             checkpoint.unsettled,
         )
         self._checkpoint = checkpoint
+
+    async def load_capture(self) -> tuple[Saved | None, list[CaptureState]]:
+        """The capture triggers as they were saved (None: never), and as they are."""
+        rows = await self._writer.fetch(sql.query("capture_state"))
+        saved = rows[0]["saved"] if rows else None
+        return None if saved is None else msgspec.json.decode(saved, type=Saved), [
+            CaptureState(
+                row["entity"],
+                Capture(row["root"], msgspec.json.decode(row["triggers"], type=Triggers)),
+                frozenset(row["tables"]),
+                row["captured"],
+            )
+            for row in rows
+        ]
+
+    async def save_capture(self, saved: Saved) -> None:
+        """Stores the state of the capture triggers."""
+        text = msgspec.json.encode(saved).decode()
+        await self._writer.fetchrow(sql.query("save_capture_state"), text)
 
     def nothing_until(self, cursor: str) -> None:
         """Moves the cursor past a read that found nothing; the next `append` or `save` stores it."""

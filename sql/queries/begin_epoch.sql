@@ -8,7 +8,7 @@ WITH next AS (
     UPDATE notifier.log
     SET epoch = substr(md5(gen_random_uuid()::text), 1, 12), epoch_seq = $2, system = notifier.system(),
         cursor = pg_current_snapshot()::text, target = NULL, upto = NULL,
-        slot = 0, slot_since = clock_timestamp(), unsettled = $3::bigint::text::xid8,
+        captured = NULL, slot = 0, slot_since = clock_timestamp(), unsettled = $3::bigint::text::xid8,
         seq = $2 + (SELECT count(*) FROM notifier.positions), saved_by = pg_current_xact_id()
     RETURNING *
 ), foreign_0 AS (

@@ -97,9 +97,10 @@ async def test_case_3_foreign_changes_do_not_keep_the_table_from_being_emptied(
     make_relay: Make,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    await relay_some(app, company, make_relay)
+    assert await visible_changes(database)
     monkeypatch.setattr("notifier.relay.maintenance.AWAKE_SECONDS", 0.0)
     monkeypatch.setattr("notifier.relay.maintenance.ROTATE_BYTES", 1)
-    await relay_some(app, company, make_relay)
     for table in (0, 1):
         await move_changes_to_the_future(database, table)
     await database.execute("UPDATE notifier.log SET system = 'older/00000001/5'")

@@ -315,6 +315,23 @@ def test_a_user_who_loses_the_row_loses_the_company(
     assert [draft.revokes for draft in drafts if draft.company == "c"] == [revoked]
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ({"id": 1, "company_id": "c", "login": "u"}, None),
+        (row(user_id="u"), {"id": 1, "company_id": "c", "login": "u"}),
+        (None, {"id": 1, "company_id": "c", "login": "u"}),
+    ],
+    ids=["removed", "renamed in the transaction", "added"],
+)
+def test_case_16_a_row_without_its_member_column_rechecks_every_user(
+    old: Values | None, new: Values | None
+) -> None:
+    """Case 16: the column was renamed or dropped, so the row names no user whose access to follow."""
+    (draft,) = drafts_of(change(1, old, new, entity="Employee"))
+    assert draft.revokes == ("*",)
+
+
 def test_a_user_with_another_row_keeps_the_company() -> None:
     _, last = drafts_of(
         change(1, row(key=1, user_id="u"), None, entity="Employee"),

@@ -1,0 +1,19 @@
+-- The capture triggers of each watched entity, and what the relay saved of them.
+--
+-- `triggers`: for each, by oid, its table and its version: another version was disabled, enabled, or made
+-- anew, and its table may have been written to uncaptured. `root`: the watched table; `tables`: it and its
+-- partitions. `captured`: whether the watched table is captured now.
+SELECT w.entity, to_regclass(w.relation)::oid::bigint AS root, tree.tables,
+       coalesce(t.triggers, '{}') AS triggers, coalesce(t.on_root >= 2, false) AS captured,
+       (SELECT log.captured FROM notifier.log) AS saved
+FROM notifier.watches AS w
+CROSS JOIN LATERAL (
+    SELECT ARRAY(SELECT to_regclass(w.relation)::oid::bigint
+                 UNION SELECT p.relid::oid::bigint FROM pg_partition_tree(to_regclass(w.relation)) AS p) AS tables
+) AS tree
+CROSS JOIN LATERAL (
+    SELECT jsonb_object_agg(t.oid, jsonb_build_array(t.tgrelid::bigint, t.xmin::text || t.tgenabled::text)) AS triggers,
+           count(*) FILTER (WHERE t.tgrelid = to_regclass(w.relation) AND t.tgenabled IN ('O', 'A')) AS on_root
+    FROM pg_trigger AS t
+    WHERE t.tgrelid = ANY (tree.tables::oid[]) AND t.tgfoid = 'notifier.capture'::regproc
+) AS t
