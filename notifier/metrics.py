@@ -17,6 +17,10 @@ PARTIAL = Counter(
     "notifier_partial_messages_total",
     "Messages with keys only: too large, or not representable in JSON",
 )
+REPLACED = Counter(
+    "notifier_replaced_messages_total",
+    "Messages that PostgreSQL refused to store; a Resync took their place",
+)
 RECEIVED = Counter(
     "notifier_received_messages_total", "Messages that this node received from the stream"
 )

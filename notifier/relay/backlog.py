@@ -11,6 +11,7 @@ from notifier import metrics
 from notifier.messages import Message
 from notifier.relay.changes import ANY_USER, Change
 from notifier.relay.images import company_named
+from notifier.relay.isolation import Isolation
 from notifier.relay.netting import AnyDraft, Transaction
 from notifier.relay.pipeline import Pipeline
 from notifier.relay.reader import PAGE, PAGE_BYTES, ChangeReader, TransactionSize
@@ -51,6 +52,7 @@ class Backlog:
         self._store = store
         self._reader = reader
         self._writer = writer
+        self._isolation = Isolation(writer, store)
         self._bulk_limit = bulk_limit
         self._reading: asyncio.Task[list[Change]] | None = None
 
@@ -62,7 +64,7 @@ class Backlog:
         for page, next_page in zip_longest(pages, pages[1:]):
             if page.large:
                 await self._pipeline.stored()
-                await self._store_all(page.upto, self._large(page.xids[0]))
+                await self._store_large(page.xids[0], page.upto)
                 continue
             reading, self._reading = self._reading, None
             changes = await (reading or self._reader.changes_of(page.xids))
@@ -82,24 +84,27 @@ class Backlog:
             await asyncio.gather(self._reading, return_exceptions=True)
 
     async def _store_page(self, messages: list[Message], upto: int) -> None:
-        await self._store_all(upto, _once(messages))
-        if messages:
-            self._pipeline.publish(messages)
-
-    async def _store_all(self, upto: int, chunks: AsyncIterator[list[Message]]) -> None:
-        """Stores chunk by chunk, and the checkpoint with them, in one transaction."""
+        stored: list[Message] = []
         async with self._writer.transaction():
-            async for chunk in chunks:
-                for messages in portions_of(chunk):
-                    await self._store.append(messages, None)
-                    metrics.MESSAGES.inc(len(messages))
+            for portion in portions_of(messages):
+                stored += await self._append(portion)
+            await self._store.save(upto=upto)
+        if stored:
+            self._pipeline.publish(stored)
+
+    async def _store_large(self, xid: int, upto: int) -> None:
+        """Nets and stores a transaction that is too large for memory, chunk by chunk, in one transaction."""
+        await self._pipeline.refresh_sources()
+        async with self._writer.transaction():
+            async for drafts in self._net_large(xid):
+                for portion in portions_of(await self._pipeline.number(drafts)):
+                    await self._append(portion)
             await self._store.save(upto=upto)
 
-    async def _large(self, xid: int) -> AsyncIterator[list[Message]]:
-        """The messages of a transaction that is too large for memory, in chunks."""
-        await self._pipeline.refresh_sources()
-        async for drafts in self._net_large(xid):
-            yield await self._pipeline.number(drafts)
+    async def _append(self, portion: list[Message]) -> list[Message]:
+        stored = await self._isolation.append(portion)
+        metrics.MESSAGES.inc(len(stored))
+        return stored
 
     async def _net_large(self, xid: int) -> AsyncIterator[list[AnyDraft]]:
         """Nets a large transaction company by company.
@@ -175,7 +180,3 @@ def portions_of(messages: Sequence[Message]) -> Iterator[list[Message]]:
 
 def _weight(drafts: Iterable[AnyDraft]) -> int:
     return sum(len(draft.head) for draft in drafts if isinstance(draft, Draft))
-
-
-async def _once(messages: list[Message]) -> AsyncIterator[list[Message]]:
-    yield messages

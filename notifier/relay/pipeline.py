@@ -14,11 +14,13 @@ import structlog
 from notifier import metrics
 from notifier.messages import Message
 from notifier.relay.changes import Change, Source
+from notifier.relay.isolation import REFUSED, Isolation
 from notifier.relay.netting import AnyDraft, net
 from notifier.relay.numbering import Numbering
 from notifier.relay.publisher import Publisher
 from notifier.relay.reader import ChangeReader, ForeignChanges
 from notifier.relay.store import RelayStore
+from notifier.relay.writer import Writer
 
 INLINE_LIMIT = 200
 """Up to this many changes are netted on the event loop (about 5 ms); more go to a thread."""
@@ -36,9 +38,16 @@ class Pipeline:
     """Turns changes into stored messages. At most one batch is being stored at any time."""
 
     def __init__(
-        self, store: RelayStore, reader: ChangeReader, publisher: Publisher, bulk_limit: int
+        self,
+        writer: Writer,
+        store: RelayStore,
+        reader: ChangeReader,
+        publisher: Publisher,
+        bulk_limit: int,
     ) -> None:
+        self._writer = writer
         self._store = store
+        self._isolation = Isolation(writer, store)
         self._reader = reader
         self._publisher = publisher
         self._bulk_limit = bulk_limit
@@ -93,10 +102,16 @@ class Pipeline:
         return len(changes)
 
     async def _append(self, messages: Sequence[Message], cursor: str) -> None:
-        await self._store.append(messages, cursor)
+        try:
+            await self._store.append(messages, cursor)
+        except REFUSED:
+            async with self._writer.transaction():
+                messages = await self._isolation.append(messages)
+                await self._store.save(cursor=cursor)
         metrics.BATCHES.inc()
         metrics.MESSAGES.inc(len(messages))
-        self.publish(messages)
+        if messages:
+            self.publish(messages)
 
     # --- steps, which backlog and maintenance use too
 

@@ -114,7 +114,7 @@ class Term:
         self._store = store = RelayStore(leadership.writer)
         reader = ChangeReader(leadership.reader)
         self._doorbell = Doorbell(leadership)
-        self._pipeline = Pipeline(store, reader, publisher, options.bulk_limit)
+        self._pipeline = Pipeline(leadership.writer, store, reader, publisher, options.bulk_limit)
         self._backlog = Backlog(
             self._pipeline, store, reader, leadership.writer, options.bulk_limit
         )

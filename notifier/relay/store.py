@@ -173,6 +173,10 @@ class RelayStore:
         )
         self._checkpoint = checkpoint
 
+    async def demand_epoch(self) -> None:
+        """Makes maintenance begin an epoch, as if others had altered the log."""
+        await self._writer.fetchrow("UPDATE notifier.log SET saved_by = '0'")
+
     async def load_capture(self) -> tuple[Saved | None, list[CaptureState]]:
         """The capture triggers as they were saved (None: never), and as they are."""
         rows = await self._writer.fetch(sql.query("capture_state"))
