@@ -1,127 +1,119 @@
-"""Who may see a company: the `employees` row decides, a query of the operator's, or the token."""
+"""Who may see a company: decided by rows of watched tables, by MEMBERSHIP_QUERY, or by the token."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Literal
 
 import asyncpg
 import structlog
 
+from notifier.access.membership_query import MembershipQuery, tables_query
 from notifier.access.tokens import Identity
-from notifier.companies import is_uuid
-from notifier.database import sql
 from notifier.database.batching import Loader
 from notifier.database.connections import REFUSALS, Connection
 from notifier.database.query import Query
-from notifier.errors import SchemaMissing
+from notifier.errors import DatabaseError, SchemaMissing
 
 Pair = tuple[str, str]
 """A company and a user."""
 
-_NIL = "00000000-0000-0000-0000-000000000000"
-_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
-_BITS = {"bigint": 64, "integer": 32, "smallint": 16}
+ROWS_PIECE, QUERY_PIECE = 1000, 20
+"""How many pairs a periodic re-check checks in one go, by rows and by MEMBERSHIP_QUERY."""
 
-
-TABLE_PIECE, QUERY_PIECE = 1000, 20
-"""How many pairs are asked about in one go, where nobody waits for the answer."""
-
+COMPILE_LIMIT = 3
+"""How often a query is compiled for one check while the tables keep changing."""
 
 _log = structlog.get_logger("notifier.membership")
 
 
 class Membership:
-    """Asks anew each time; who asks at the same time shares a query."""
+    """Checks access, each time anew; checks at the same time share a query."""
 
     def __init__(
-        self, asker: Query, authorization: Literal["employees", "claim"], query: str | None
+        self, database: Query, authorization: Literal["employees", "claim"], query: str | None
     ) -> None:
-        self._asker = asker
+        self._database = database
         self._claim = authorization == "claim"
         self._query = query
-        self._loader = Loader(self._load_each if query else self._load)
-        self._default: tuple[str, str, str] | None = None
-        self._single = False
+        self._loader = Loader(self._check_each if query else self._check_rows)
+        self._compiled: MembershipQuery | None = None
 
     @property
     def follows_rows(self) -> bool:
-        """Whether rows decide at all."""
+        """Whether the database decides, and not the token."""
         return not self._claim
 
     @property
     def definite(self) -> bool:
-        """Whether the loss of a row is the loss of the company, without asking again.
-
-        So it is where nobody can have a second row: one table, unique in company and user.
-        """
-        return not self._claim and self._query is None and self._single
+        """Whether the loss of a row is the loss of the company, without another check."""
+        return self.follows_rows and self._compiled is not None and self._compiled.definite
 
     @property
     def piece(self) -> int:
-        """How many pairs can be asked about without keeping others waiting for long."""
-        return QUERY_PIECE if self._query else TABLE_PIECE
+        """How many pairs can be checked at once without delaying other checks for long."""
+        return QUERY_PIECE if self._query else ROWS_PIECE
 
     async def may(self, identity: Identity, company: str) -> bool:
-        """Whether the user may see the company now. Raises DatabaseError where it cannot be asked."""
+        """Whether the user may see the company now. Raises DatabaseError where that is unknown."""
         if self._claim:
             return identity.companies is not None and company in identity.companies
         return await self._loader.get((company, identity.user))
 
-    async def _load(self, pairs: Sequence[Pair]) -> Mapping[Pair, bool]:
-        """All pairs in one query of the table that was watched for members."""
-        if self._default is None:
-            self._default = await self._compile()
-        query, company_type, member_type = self._default
-        try:
-            rows = await self._asker.fetch(
-                query,
-                [_castable(company, company_type) for company, _ in pairs],
-                [_castable(user, member_type) for _, user in pairs],
-                [company for company, _ in pairs],
-                [user for _, user in pairs],
-                [_castable(_capitals(company), company_type) for company, _ in pairs],
-                [_capitals(company) for company, _ in pairs],
-            )
-        except REFUSALS:  # a letter that the database cannot write, an id of another type
-            if len(pairs) == 1:
-                return {pairs[0]: False}
-            answers: dict[Pair, bool] = {}
-            for pair in pairs:
-                answers |= await self._load([pair])
-            return answers
-        except SchemaMissing:
-            self._default = None
-            raise
-        return dict(zip(pairs, rows[0][0], strict=True))
+    async def _check_rows(self, pairs: Sequence[Pair]) -> Mapping[Pair, bool]:
+        """All pairs, in one query of the tables that name members."""
+        for _ in range(COMPILE_LIMIT):
+            query = self._compiled or await self._compile()
+            try:
+                ((answers, signature),) = await self._database.fetch(
+                    query.statement, *query.arguments(pairs)
+                )
+            except REFUSALS:  # a character or a value that the database cannot represent
+                if (await self._compile()).signature == query.signature:
+                    return await self._check_singly(query, pairs)
+            except DatabaseError as error:
+                if not isinstance(error.__cause__, asyncpg.SyntaxOrAccessError):
+                    raise
+                if (await self._compile()).signature == query.signature:
+                    raise
+            else:
+                if signature == query.signature:
+                    return dict(zip(pairs, answers, strict=True))
+                self._compiled = None
+        raise SchemaMissing("the tables that name members keep changing")
 
-    async def _compile(self) -> tuple[str, str, str]:
-        rows = await self._asker.fetch(sql.query("membership_table"))
-        if not rows:
-            raise SchemaMissing(
-                "no watched table names members; set member in [[watch]], or MEMBERSHIP_QUERY"
-            )
-        names = dict(rows[0])
-        # A text column may hold one uuid in two spellings, and so a second row.
-        self._single = names["single"] and names["company_type"] in ("uuid", *_BITS)
-        return (
-            sql.query("membership_check").format(**names),
-            names["company_type"],
-            names["member_type"],
-        )
+    async def _check_singly(
+        self, query: MembershipQuery, pairs: Sequence[Pair]
+    ) -> Mapping[Pair, bool]:
+        """One by one, because a pair cannot be represented in the database: that one is refused."""
+        answers = dict.fromkeys(pairs, False)
+        for pair in pairs if len(pairs) > 1 else ():
+            with suppress(*REFUSALS):
+                ((allowed, _),) = await self._database.fetch(
+                    query.statement, *query.arguments([pair])
+                )
+                answers[pair] = allowed[0]
+        return answers
 
-    async def _load_each(self, pairs: Sequence[Pair]) -> Mapping[Pair, bool]:
-        """The operator's query, pair by pair: it cannot be asked for many without rewriting it."""
+    async def _compile(self) -> MembershipQuery:
+        """Compiles the query from the present catalogue. Raises DatabaseError."""
+        self._compiled = None
+        rows = await self._database.fetch(tables_query())
+        self._compiled = MembershipQuery.compile([dict(row) for row in rows])
+        return self._compiled
+
+    async def _check_each(self, pairs: Sequence[Pair]) -> Mapping[Pair, bool]:
+        """By the operator's query, pair by pair: it cannot take several without being rewritten."""
         assert self._query is not None
         answers: dict[Pair, bool] = {}
         for company, user in pairs:
             try:
-                rows = await self._asker.fetch(self._query, company, user, prepare=as_text)
+                rows = await self._database.fetch(self._query, company, user, prepare=as_text)
                 answers[company, user] = bool(rows and rows[0][0] is True)
             except asyncpg.DataError:  # not an id of that type
                 answers[company, user] = False
-            except REFUSALS as error:  # nor is this a yes; others must not wait for it
+            except REFUSALS as error:  # not a yes either; the other pairs must not wait for it
                 answers[company, user] = False
                 _log.warning("MEMBERSHIP_QUERY raised: no access", sqlstate=error.sqlstate)
         return answers
@@ -135,18 +127,3 @@ async def as_text(connection: Connection, query: str) -> None:
             await connection.set_type_codec(
                 kind.name, schema=kind.schema, encoder=str, decoder=str, format="text"
             )
-
-
-def _capitals(company: str) -> str:
-    """A uuid's other spelling, which a column of text may hold; of anything else its only one."""
-    return company.upper() if is_uuid(company) else company
-
-
-def _castable(value: str, kind: str) -> str:
-    """The value, or another one of the type where the type cannot hold it."""
-    if kind == "uuid":
-        return value if is_uuid(value) else _NIL
-    if kind in _BITS:
-        held = _INTEGER.fullmatch(value) and abs(int(value)) < 1 << (_BITS[kind] - 1)
-        return value if held else "0"
-    return value

@@ -1,20 +1,12 @@
--- Which of the users $4 belong to the companies $3, pair by pair; $2 and $1 are the same as far as the
--- columns' types can hold them, for the index. What a type takes for equal is not enough: a row must
--- name both to the letter, as its messages do. Only uuids have two spellings, small and capital
--- letters: $6 and $5 are the capital ones, which a column of text may hold. The words in braces are
--- replaced.
+-- Which of the users $3 belong to the companies $1, pair by pair. A row must name both to the letter, as
+-- its messages do; only uuids have two spellings, in small and capital letters: $2 are the capital ones,
+-- which a column of text may hold. The parameters after them hold the same values as far as the types of a
+-- table's columns can, for its index. The words in braces are replaced; `rows` has one
+-- `membership_rows.sql` for each table.
 SELECT ARRAY(
-    SELECT EXISTS (
-        SELECT FROM {relation} AS member
-        WHERE member.{company} IN (asked.company, asked.capital)
-          AND member.{member} = asked.user_id
-          AND pg_catalog.to_json(member.{company}) #>> '{{}}' IN (asked.said_company, asked.said_capital)
-          AND pg_catalog.to_json(member.{member}) #>> '{{}}' = asked.said_user
-    )
-    FROM ROWS FROM (pg_catalog.unnest($1::text[]::{company_type}[]),
-                    pg_catalog.unnest($2::text[]::{member_type}[]),
-                    pg_catalog.unnest($3::text[]), pg_catalog.unnest($4::text[]),
-                    pg_catalog.unnest($5::text[]::{company_type}[]), pg_catalog.unnest($6::text[]))
-         WITH ORDINALITY AS asked (company, user_id, said_company, said_user, capital, said_capital, n)
+    SELECT {rows}
+    FROM ROWS FROM (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[]),
+                    pg_catalog.unnest($3::text[]){arrays})
+         WITH ORDINALITY AS asked (company, capital, user_id{names}, n)
     ORDER BY asked.n
-)
+), ({signature})

@@ -1,0 +1,127 @@
+"""The query that decides on access by the rows of watched tables, compiled from the catalogue."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from notifier.companies import is_uuid
+from notifier.database import sql
+from notifier.errors import SchemaMissing
+
+_NIL = "00000000-0000-0000-0000-000000000000"
+_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
+_BITS = {"bigint": 64, "integer": 32, "smallint": 16}
+_EXACT = ("uuid", *_BITS)
+"""Types of which a value has one spelling. A text may hold one uuid in two, so in two rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class MembershipQuery:
+    """`statement` takes `arguments`, and returns an array of booleans and the present signature.
+
+    Another signature than `signature` means that the tables have changed and the answer is void.
+    `definite`: a pair of company and user has at most one row.
+    """
+
+    statement: str
+    signature: str
+    definite: bool
+    types: tuple[tuple[str | None, str | None], ...]
+
+    @classmethod
+    def compile(cls, tables: Sequence[Mapping[str, Any]]) -> MembershipQuery:
+        """From the rows of `membership_tables`. Raises SchemaMissing."""
+        if not tables:
+            raise SchemaMissing(
+                "no watched table names members; set member in [[watch]], or MEMBERSHIP_QUERY"
+            )
+        if missing := [table["watched"] for table in tables if not table["present"]]:
+            raise SchemaMissing(
+                f"{missing[0]} or its column for companies or members is gone or was renamed;"
+                " change [[watch]] and run: notifier migrate"
+            )
+        signature = tables[0]["signature"]
+        types = tuple((table["company_type"], table["member_type"]) for table in tables)
+        arrays, names, rows = "", "", []
+        parameter = 3
+        for number, table in enumerate(tables):
+            typed = ""
+            company, member = f"member.{table['company']}", f"member.{table['member']}"
+            if (kind := table["company_type"]) is not None:
+                arrays += f", pg_catalog.unnest(${parameter + 1}::text[]::{kind}[])"
+                arrays += f", pg_catalog.unnest(${parameter + 2}::text[]::{kind}[])"
+                names += f", c{number}, k{number}"
+                parameter += 2
+                typed += (
+                    f" AND {company} OPERATOR(pg_catalog.=)"
+                    f" ANY (ARRAY[asked.c{number}, asked.k{number}])"
+                )
+            if (kind := table["member_type"]) is not None:
+                arrays += f", pg_catalog.unnest(${parameter + 1}::text[]::{kind}[])"
+                names += f", u{number}"
+                parameter += 1
+                typed += f" AND {member} OPERATOR(pg_catalog.=) asked.u{number}"
+            rows.append(
+                sql.query("membership_rows").format(
+                    relation=table["relation"],
+                    company=_as_text(company, table["company_type"]),
+                    member=_as_text(member, table["member_type"]),
+                    typed=typed,
+                )
+            )
+        statement = sql.query("membership_check").format(
+            rows=" OR ".join(rows),
+            arrays=arrays,
+            names=names,
+            signature=sql.query("membership_signature"),
+        )
+        definite = len(tables) == 1 and tables[0]["unique"] and types[0][0] in _EXACT
+        return cls(statement, signature, definite, types)
+
+    def arguments(self, pairs: Sequence[tuple[str, str]]) -> Iterator[list[str]]:
+        """The statement's parameters for pairs of company and user."""
+        companies, users = [company for company, _ in pairs], [user for _, user in pairs]
+        capitals = [_capitals(company) for company in companies]
+        yield companies
+        yield capitals
+        yield users
+        for company_type, member_type in self.types:
+            if company_type is not None:
+                yield [_castable(company, company_type) for company in companies]
+                yield [_castable(company, company_type) for company in capitals]
+            if member_type is not None:
+                yield [_castable(user, member_type) for user in users]
+
+
+def tables_query() -> str:
+    """The query whose rows `MembershipQuery.compile` takes."""
+    return sql.query("membership_tables").format(signature=sql.query("membership_signature"))
+
+
+def _as_text(column: str, kind: str | None) -> str:
+    """The text of a column's value as in messages. No application code runs for it.
+
+    The output function of a type that is not PostgreSQL's own was made by a superuser; a cast to
+    json or an operator may be anybody's (CREATE CAST, CREATE OPERATOR).
+    """
+    if kind is None:
+        return f"pg_catalog.format('%s', {column})"
+    return f"(pg_catalog.to_json({column}::{kind}) OPERATOR(pg_catalog.#>>) '{{}}')"
+
+
+def _capitals(company: str) -> str:
+    """A uuid's other spelling, which a column of text may hold; of anything else its only one."""
+    return company.upper() if is_uuid(company) else company
+
+
+def _castable(value: str, kind: str) -> str:
+    """The value, or another one of the type where the type cannot hold it."""
+    if kind == "uuid":
+        return value if is_uuid(value) else _NIL
+    if kind in _BITS:
+        held = _INTEGER.fullmatch(value) and abs(int(value)) < 1 << (_BITS[kind] - 1)
+        return value if held else "0"
+    return value

@@ -1,0 +1,16 @@
+-- What the membership query is made of: it is compiled again when this changes.
+SELECT pg_catalog.string_agg(pg_catalog.concat_ws(
+           ' ', w.relation, w.company, w.member, r.oid, r.relkind,
+           c.attnum, c.atttypid, m.attnum, m.atttypid,
+           EXISTS (
+               SELECT FROM pg_catalog.pg_index AS i
+               WHERE i.indrelid = r.oid AND i.indisunique AND i.indisvalid AND i.indpred IS NULL
+                 AND i.indnatts = 2 AND c.attnum = ANY (i.indkey) AND m.attnum = ANY (i.indkey)
+           )), ',' ORDER BY w.entity)
+FROM notifier.watches AS w
+LEFT JOIN pg_catalog.pg_class AS r ON r.oid = pg_catalog.to_regclass(w.relation)
+LEFT JOIN pg_catalog.pg_attribute AS c
+       ON c.attrelid = r.oid AND c.attname = w.company AND NOT c.attisdropped
+LEFT JOIN pg_catalog.pg_attribute AS m
+       ON m.attrelid = r.oid AND m.attname = w.member AND NOT m.attisdropped
+WHERE w.member <> ''

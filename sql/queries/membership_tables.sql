@@ -1,0 +1,41 @@
+-- The tables whose rows name members, with the types of both columns; of a domain, the type below it.
+-- A type that is not PostgreSQL's own is null: its casts and operators may be application code.
+-- Rows of a table that inherits from another are not captured, so they give no access either.
+WITH RECURSIVE base (domain, oid, level) AS (
+    SELECT t.oid, t.oid, 0 FROM pg_catalog.pg_type AS t
+    WHERE t.oid IN (
+        SELECT a.atttypid FROM notifier.watches AS w
+        JOIN pg_catalog.pg_attribute AS a ON a.attrelid = pg_catalog.to_regclass(w.relation)
+         AND a.attname IN (w.company, w.member))
+    UNION ALL
+    SELECT b.domain, t.typbasetype, b.level + 1
+    FROM base AS b JOIN pg_catalog.pg_type AS t ON t.oid = b.oid AND t.typtype = 'd'
+),
+types (oid, name) AS (
+    SELECT DISTINCT ON (b.domain) b.domain,
+           CASE WHEN t.typtype = 'b' AND t.typelem = 0 AND t.typnamespace = 'pg_catalog'::pg_catalog.regnamespace
+                THEN pg_catalog.format_type(t.oid, -1) END
+    FROM base AS b JOIN pg_catalog.pg_type AS t ON t.oid = b.oid
+    ORDER BY b.domain, b.level DESC
+)
+SELECT w.relation AS watched,
+       CASE r.relkind WHEN 'r' THEN 'ONLY ' ELSE '' END || w.relation AS relation,
+       pg_catalog.quote_ident(w.company) AS company, pg_catalog.quote_ident(w.member) AS member,
+       ct.name AS company_type, mt.name AS member_type,
+       EXISTS (
+           SELECT FROM pg_catalog.pg_index AS i
+           WHERE i.indrelid = r.oid AND i.indisunique AND i.indisvalid AND i.indpred IS NULL
+             AND i.indnatts = 2 AND c.attnum = ANY (i.indkey) AND m.attnum = ANY (i.indkey)
+       ) AS unique,
+       r.oid IS NOT NULL AND c.attnum IS NOT NULL AND m.attnum IS NOT NULL AS present,
+       ({signature}) AS signature
+FROM notifier.watches AS w
+LEFT JOIN pg_catalog.pg_class AS r ON r.oid = pg_catalog.to_regclass(w.relation)
+LEFT JOIN pg_catalog.pg_attribute AS c
+       ON c.attrelid = r.oid AND c.attname = w.company AND NOT c.attisdropped
+LEFT JOIN pg_catalog.pg_attribute AS m
+       ON m.attrelid = r.oid AND m.attname = w.member AND NOT m.attisdropped
+LEFT JOIN types AS ct ON ct.oid = c.atttypid
+LEFT JOIN types AS mt ON mt.oid = m.atttypid
+WHERE w.member <> ''
+ORDER BY w.entity
