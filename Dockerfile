@@ -1,4 +1,5 @@
-FROM python:3.13-slim AS build
+ARG PYTHON_IMAGE=python:3.13-slim
+FROM ${PYTHON_IMAGE} AS build
 WORKDIR /source
 RUN python -m venv /venv
 COPY requirements-serve.lock ./
@@ -9,7 +10,7 @@ COPY notifier notifier
 COPY sql sql
 RUN /venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation .
 
-FROM python:3.13-slim
+FROM ${PYTHON_IMAGE}
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin notifier
 COPY --from=build /venv /venv
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1
@@ -21,7 +22,8 @@ EXPOSE 8181
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 CMD ["python", "-c", "\
 import os, ssl, urllib.request\n\
 scheme = 'https' if os.environ.get('NOTIFIER_SSL_CERTFILE') else 'http'\n\
-port = os.environ.get('NOTIFIER_PORT') or 8181\n\
+port = os.environ.get('NOTIFIER_PORT', '')\n\
+port = port if port.isdigit() else 8181\n\
 context = ssl._create_unverified_context()\n\
 urllib.request.urlopen(f'{scheme}://127.0.0.1:{port}/livez', timeout=4, context=context)\n"]
 ENTRYPOINT ["notifier"]
