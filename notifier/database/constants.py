@@ -22,3 +22,6 @@ FULL_MARK = 1 << 62
 
 TABLE_BIT = 32
 """The bit of a change's id that tells in which of the two tables of changes it is."""
+
+FIRST_USER_OID = 16384
+"""Objects with lower OIDs come with PostgreSQL (FirstNormalObjectId in its sources)."""

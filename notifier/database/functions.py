@@ -20,6 +20,11 @@ from notifier.errors import DatabaseError
 MANAGED = "Managed by notifier migrate; changes to it are undone."
 """The comment on each object that `migrate` replaces. What lacks it in our schema is not ours to drop."""
 
+RELATIONS = ":relations"
+"""Stands in a function's file for the relations that are watched, which each database has its own."""
+
+_LITERALS = re.compile(r"ARRAY\[[\d:', regclass]*\]::regclass\[\]")
+
 _DEFINITION = re.compile(
     r"CREATE OR REPLACE FUNCTION notifier\.(\w+)\(([^)]*)\)\s+RETURNS (.+?)\n"
     r"LANGUAGE (\w+)([^$]*)\nAS \$\$(.*)\$\$;\s*",
@@ -108,7 +113,10 @@ def this_version() -> tuple[Function, ...]:
 
 
 async def differences(connection: Connection) -> list[Difference]:
-    """What `migrate` would do about functions. Foreign ones in the schema are passed over."""
+    """Functions that are not this version's. Foreign ones in the schema are passed over.
+
+    The relations that capture knows do not count: after a dump and restore they have other numbers.
+    """
     rows = await connection.fetch(sql.query("functions"), MANAGED)
     identities = {function.identity for function in this_version()}
     present = {
@@ -119,9 +127,26 @@ async def differences(connection: Connection) -> list[Difference]:
     found = []
     for function in this_version():
         former = present.pop(function.identity, None)
-        if former != function:
+        if former is None or former._replace(body=_without_relations(former.body)) != function:
             found.append(Difference(function, former))
     return found + [Difference(None, former) for former in present.values()]
+
+
+async def outdated(connection: Connection) -> list[Difference]:
+    """Functions of this version that know other relations than those that are watched.
+
+    Rows of a relation that capture does not know are captured all the same, but more slowly.
+    """
+    relations = await _relations(connection)
+    rows = await connection.fetch(sql.query("functions"), MANAGED)
+    present = {(function := _from_row(row)).identity: function for row in rows}
+    return [
+        Difference(wanted, former)
+        for wanted in this_version()
+        if RELATIONS in wanted.body
+        and (former := present.get(wanted.identity)) is not None
+        and former.body != wanted.body.replace(RELATIONS, relations)
+    ]
 
 
 async def create(connection: Connection, found: Iterable[Difference]) -> None:
@@ -129,6 +154,7 @@ async def create(connection: Connection, found: Iterable[Difference]) -> None:
 
     Those in SQL come last: PostgreSQL looks up the functions that they call.
     """
+    relations = await _relations(connection)
     created = [(each.wanted, each.present) for each in found if each.wanted is not None]
     for function, former in sorted(created, key=lambda pair: pair[0].language == "sql"):
         if former is not None and (former.result, former.arguments) != (
@@ -136,7 +162,7 @@ async def create(connection: Connection, found: Iterable[Difference]) -> None:
             function.arguments,
         ):
             await connection.execute(f"DROP FUNCTION notifier.{former}")
-        await connection.execute(sql.function(function.name))
+        await connection.execute(sql.function(function.name).replace(RELATIONS, relations))
         await connection.execute(f"REVOKE ALL ON FUNCTION notifier.{function} FROM PUBLIC")
         await connection.execute(f"COMMENT ON FUNCTION notifier.{function} IS '{MANAGED}'")
 
@@ -150,6 +176,15 @@ async def drop(connection: Connection, found: Iterable[Difference]) -> None:
         await connection.execute(f"DROP FUNCTION {', '.join(names)}")  # they may call one another
     except asyncpg.DependentObjectsStillExistError as error:
         raise DatabaseError(f"a function of a former version is in use: {error.detail}") from error
+
+
+async def _relations(connection: Connection) -> str:
+    """What stands for RELATIONS in the database."""
+    return str(await connection.fetchval(sql.query("captured_relations")))
+
+
+def _without_relations(body: str) -> str:
+    return _LITERALS.sub(RELATIONS, body)
 
 
 def _from_row(row: asyncpg.Record) -> Function:

@@ -139,14 +139,15 @@ class _Migration:
         # From here on names without a schema are PostgreSQL's own.
         await connection.execute("SET LOCAL search_path = pg_catalog, pg_temp")
         await self._upgrade()
+        await self._configure(watches, relations, max_log_bytes)
         changed = await functions.differences(connection)
         await functions.create(connection, changed)
+        await functions.create(connection, await functions.outdated(connection))
         for view in await views.differences(connection):
             await views.create(connection, view)
             self._note(f"view {view}: replaced")
         for each in changed:
             self._note(f"function {each.wanted or each.present}: {each.remedy}")
-        await self._configure(watches, relations, max_log_bytes)
         if grant is not None:
             await grants.allow(connection, grant)
         await grants.synchronize(connection)

@@ -7,6 +7,10 @@
 --
 -- A value looks the same whoever writes it; with fewer digits of floats two of them could be one.
 --
+-- It runs with the rights of its owner, and nothing of the application's may run with them: row_to_json is
+-- for relations of plain types only (`plain_relations`), others have their statements (`row_statements`).
+-- Both are called when PostgreSQL plans, with the relations that `migrate` puts in place of :relations.
+--
 -- In a transaction of one row most of its time goes into the making of expressions, not into what they
 -- do. So there are few, and one of them tells whether anything but the INSERT is to be done.
 CREATE OR REPLACE FUNCTION notifier.capture() RETURNS trigger
@@ -24,8 +28,12 @@ DECLARE
     size int;
 BEGIN
     BEGIN
-        was := row_to_json(OLD);
-        became := row_to_json(NEW);
+        was := CASE WHEN coalesce(pg_partition_root(TG_RELID), TG_RELID) = ANY (notifier.plain_relations(:relations))
+                    THEN row_to_json(OLD)
+                    ELSE notifier.row_image(OLD, TG_RELID, notifier.row_statements(:relations)) END;
+        became := CASE WHEN coalesce(pg_partition_root(TG_RELID), TG_RELID) = ANY (notifier.plain_relations(:relations))
+                       THEN row_to_json(NEW)
+                       ELSE notifier.row_image(NEW, TG_RELID, notifier.row_statements(:relations)) END;
         size := octet_length(concat(was, became));
     EXCEPTION WHEN OTHERS THEN
         size := unreadable;
@@ -53,8 +61,8 @@ BEGIN
         IF size > 2097152 THEN
             is_partial := true;
             BEGIN
-                was := notifier.keys(OLD, TG_ARGV[1], TG_ARGV[2]);
-                became := notifier.keys(NEW, TG_ARGV[1], TG_ARGV[2]);
+                was := notifier.keys(OLD, TG_RELID, ARRAY[TG_ARGV[1], TG_ARGV[2]]);
+                became := notifier.keys(NEW, TG_RELID, ARRAY[TG_ARGV[1], TG_ARGV[2]]);
             EXCEPTION WHEN OTHERS THEN
                 was := NULL;
                 became := NULL;

@@ -1,15 +1,14 @@
--- Of a row that cannot be serialised: its key and its company. Null for no row.
-CREATE OR REPLACE FUNCTION notifier.keys(row_image record, key text, company text) RETURNS json
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+-- Of a row that is not stored whole: its key and its company. Null for no row. Fails where a column is gone.
+CREATE OR REPLACE FUNCTION notifier.keys(row_value record, relation oid, columns text[]) RETURNS json
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    keys json;
+    image json;
 BEGIN
-    IF row_image IS NULL THEN
+    IF num_nulls(row_value) > 0 THEN
         RETURN NULL;
     END IF;
-    EXECUTE format('SELECT json_build_object(%L, ($1).%I, %L, ($1).%I)', key, key, company, company)
-    INTO keys USING row_image;
-    RETURN keys;
+    EXECUTE notifier.row_statement(relation, columns) INTO image USING row_value;
+    RETURN image;
 END
 $$;

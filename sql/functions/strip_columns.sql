@@ -1,8 +1,18 @@
--- A row's image without the excluded columns: they are never stored.
+-- A row's image without the excluded columns: they are never stored. Fails where one of them is not in it: it
+-- was renamed or dropped, and under another name it would be stored.
 CREATE OR REPLACE FUNCTION notifier.strip_columns(image json, excluded text[]) RETURNS json
-LANGUAGE sql IMMUTABLE STRICT SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql IMMUTABLE STRICT SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT json_object_agg(pair.key, pair.value)
-    FROM json_each(image) AS pair
-    WHERE pair.key <> ALL (excluded)
+DECLARE
+    kept json;
+    found_columns text[];
+BEGIN
+    SELECT json_object_agg(pair.key, pair.value) FILTER (WHERE pair.key <> ALL (excluded)), array_agg(pair.key)
+    INTO kept, found_columns
+    FROM json_each(image) AS pair;
+    IF NOT excluded <@ found_columns THEN
+        RAISE undefined_column;
+    END IF;
+    RETURN kept;
+END
 $$;

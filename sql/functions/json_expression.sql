@@ -1,0 +1,41 @@
+-- An expression that row_to_json renders as it renders `value`, of type `type`, where no cast to json exists;
+-- evaluating it runs nothing of the application's.
+--
+-- What is not plain is taken by its output function: format() calls it directly, `value::text` would look
+-- for a cast to text.
+CREATE OR REPLACE FUNCTION notifier.json_expression(value text, type oid) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    base oid := type;
+    kind "char";
+    element oid;
+    fields text;
+BEGIN
+    IF notifier.is_plain_type(type) THEN
+        RETURN value;
+    END IF;
+    LOOP
+        SELECT t.typtype, CASE WHEN t.typcategory = 'A' THEN t.typelem ELSE 0 END,
+               CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE base END
+        INTO kind, element, base
+        FROM pg_type AS t WHERE t.oid = base;
+        EXIT WHEN kind <> 'd';
+    END LOOP;
+    IF kind = 'c' THEN
+        SELECT string_agg(format('%s AS %I', notifier.json_expression(format('(%s).%I', value, a.attname), a.atttypid),
+                                 a.attname), ', ' ORDER BY a.attnum)
+        INTO fields
+        FROM pg_type AS t JOIN pg_attribute AS a ON a.attrelid = t.typrelid
+        WHERE t.oid = base AND a.attnum > 0 AND NOT a.attisdropped;
+        RETURN format('CASE WHEN num_nulls(%s) = 0 THEN (SELECT row_to_json(r) FROM (SELECT %s) AS r) END', value, fields);
+    ELSIF element <> 0 AND (SELECT t.typtype IN ('c', 'd') FROM pg_type AS t WHERE t.oid = element) THEN
+        -- element by element: arrays with more dimensions are left to what comes of an error
+        RETURN format('CASE WHEN num_nulls(%1$s) = 0 THEN array_to_json(ARRAY(SELECT %2$s FROM generate_series('
+                      'array_lower(%1$s, 1), array_upper(%1$s, 1) / (array_ndims(%1$s) = 1)::int) AS i ORDER BY i)) END',
+                      value, notifier.json_expression(format('(%s)[i]', value), element));
+    END IF;
+    RETURN format('CASE WHEN num_nulls(%1$s) = 0 THEN format(''%%s'', %1$s)%2$s END', value,
+                  CASE WHEN element <> 0 THEN '::text[]' END);
+END
+$$;
