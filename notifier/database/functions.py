@@ -127,7 +127,9 @@ async def differences(connection: Connection) -> list[Difference]:
     found = []
     for function in this_version():
         former = present.pop(function.identity, None)
-        if former is None or former._replace(body=_without_relations(former.body)) != function:
+        if former is not None:
+            former = former._replace(body=_LITERALS.sub(RELATIONS, former.body))
+        if former != function:
             found.append(Difference(function, former))
     return found + [Difference(None, former) for former in present.values()]
 
@@ -181,10 +183,6 @@ async def drop(connection: Connection, found: Iterable[Difference]) -> None:
 async def _relations(connection: Connection) -> str:
     """What stands for RELATIONS in the database."""
     return str(await connection.fetchval(sql.query("captured_relations")))
-
-
-def _without_relations(body: str) -> str:
-    return _LITERALS.sub(RELATIONS, body)
 
 
 def _from_row(row: asyncpg.Record) -> Function:

@@ -580,7 +580,8 @@ async def test_every_function_pins_its_search_path(database: Database) -> None:
         await database.fetch(
             "SELECT oid::regprocedure FROM pg_proc WHERE pronamespace = 'notifier'::regnamespace"
             " AND NOT coalesce(proconfig, '{}') @> ARRAY['search_path=pg_catalog, pg_temp']"
-            " AND prosqlbody IS NULL"  # such a body was parsed when it was created
+            # It is inlined, so it cannot; it names the schema of everything instead.
+            " AND proname <> 'readable_json'"
         )
         == []
     )

@@ -220,3 +220,20 @@ async def test_uninstall_of_the_first_release_leaves_no_trace(released: Database
     await uninstall(released.dsn)
     assert not await released.fetchval("SELECT count(*) FROM pg_trigger WHERE tgname ~ '^notifier'")
     assert await released.fetchval("SELECT to_regnamespace('notifier')") is None
+
+
+async def test_capture_gets_the_present_relations_from_migrate_and_works_without(
+    database: Database,
+) -> None:
+    """After a dump and restore they have other numbers: rows are captured all the same."""
+    body = "SELECT prosrc FROM pg_proc WHERE oid = 'notifier.capture'::regproc"
+    before = await database.fetchval(body)
+    other = before.replace("'::regclass", "9'::regclass")
+    await database.execute(
+        "UPDATE pg_proc SET prosrc = $1 WHERE oid = 'notifier.capture'::regproc", other
+    )
+    assert await unsound(database) == []
+    await database.execute("INSERT INTO companies (name) VALUES ('Acme')")
+    assert await database.fetchval("SELECT new ->> 'name' FROM notifier.changes") == "Acme"
+    await migrate(database.dsn)
+    assert await database.fetchval(body) == before

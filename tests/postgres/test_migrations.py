@@ -264,7 +264,8 @@ async def test_an_app_goes_on_while_an_older_log_is_migrated_and_nothing_is_lost
 async def test_a_function_in_the_database_is_the_one_in_the_file(
     name: str, database: Database
 ) -> None:
-    body = re.split(r"\$\$", sql.function(name))[1]
+    relations = await database.fetchval(sql.query("captured_relations"))
+    body = re.split(r"\$\$", sql.function(name))[1].replace(":relations", relations)
     assert body == await database.fetchval(
         "SELECT prosrc FROM pg_proc WHERE proname = $1 AND pronamespace = 'notifier'::regnamespace",
         name,

@@ -432,14 +432,19 @@ async def test_a_missing_key_column_breaks_no_write_and_every_company_gets_a_res
     assert types(messages) == ["DocCreated", "Resync"]
 
 
-async def test_a_dropped_excluded_column_changes_nothing(
+async def test_without_its_excluded_column_a_row_is_sent_by_its_keys_until_migrate(
     database: Database, watching: Watching, app: Connection
 ) -> None:
+    """Another column may hold now what was excluded."""
     relay = await watching("secret text, title text", "secret")
-    await database.execute("ALTER TABLE docs DROP COLUMN secret")
-    await app.execute("INSERT INTO docs VALUES (1, 'c', 'one')")
-    (message,) = await relay.messages_of("c")
-    assert message["Data"]["Title"] == "one"
+    await database.execute("ALTER TABLE docs DROP COLUMN secret, ADD COLUMN secret_digest text")
+    await app.execute("INSERT INTO docs VALUES (1, 'c', 'one', 'hush')")
+    await migrate(database.dsn, watches=[*WITH_COMPANIES, _doc(("secret_digest",))])
+    await app.execute("UPDATE docs SET title = 'two'")
+    created, updated = await relay.messages_of("c")
+    assert created["Partial"] is True
+    assert created["Data"] == {"DocId": 1, "CompanyId": "c"}
+    assert updated["Data"] == {"DocId": 1, "CompanyId": "c", "Title": "two"}
 
 
 async def test_a_renamed_table_is_still_captured(
