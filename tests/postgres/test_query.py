@@ -145,4 +145,4 @@ async def test_through_a_pooler_no_statement_is_prepared(database: Database, poo
             " FROM pg_stat_activity WHERE pid = pg_backend_pid()"
         )
     query.close()
-    assert [tuple(row) for row in rows] == [("notifier questions", 0 if pooled else 1)]
+    assert [tuple(row) for row in rows] == [("notifier queries", 0 if pooled else 1)]
