@@ -37,6 +37,7 @@ public class Listen {
     /** Where we are: null until the service has told us. */
     Long position;
     String epoch;
+    String at; // of the message at `position`: it proves which one we have
     int failures, mends;
     String spent; // a token that was refused
     String shown; // the token of this socket
@@ -133,6 +134,7 @@ public class Listen {
                             position = (Long) data.get("Position");
                             epoch = (String) data.get("Epoch");
                         }
+                        at = (String) data.get("At");
                         System.err.println("following after " + position + " of " + epoch);
                     }
                     case "TokenExpiring" -> {
@@ -144,21 +146,23 @@ public class Listen {
                     case "Error" -> System.err.println("error: " + next.text);
                     case "Resync" -> {
                         if (!following || asking) break;
-                        long at = (Long) message.get("Position");
-                        if (data.get("Epoch").equals(epoch) && at <= position) break; // a double
-                        position = at;
+                        long reached = (Long) message.get("Position");
+                        if (data.get("Epoch").equals(epoch) && reached <= position) break; // a duplicate
+                        position = reached;
                         epoch = (String) data.get("Epoch");
+                        at = (String) message.get("At");
                         resync((String) data.get("Reason"));
                     }
                     default -> {
-                        if (!following || asking || !(message.get("Position") instanceof Long at)) break;
-                        if (at <= position) break; // a double
-                        if (at > position + 1) { // a hole
+                        if (!following || asking || !(message.get("Position") instanceof Long reached)) break;
+                        if (reached <= position) break; // a duplicate
+                        if (reached > position + 1) { // a gap
                             if (++mends > MOST_MENDS) position = null;
                             asking = ask(socket);
                             break;
                         }
-                        position = at;
+                        position = reached;
+                        at = (String) message.get("At");
                         mends = 0;
                         System.out.println(next.text.replaceAll("[\r\n]", " "));
                     }
@@ -175,6 +179,7 @@ public class Listen {
         if (position != null) {
             data.put("after", position);
             data.put("epoch", epoch);
+            if (at != null) data.put("at", at);
         }
         say(socket, Map.of("type", "setCompany", "data", data));
         return true;

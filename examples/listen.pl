@@ -43,7 +43,7 @@ my ($secure, $host, $port) = $url =~ m{^ws(s?)://([^/:\[\]]+|\[[^\]]+\])(?::(\d+
 $port //= $secure ? 443 : 80;
 
 my $json = JSON::PP->new->utf8;
-my ($position, $epoch);           # of the last message that we have; undefined until we are told
+my ($position, $epoch, $stamp);    # of the last message that we have; undefined until we are told
 my $mends = 0;
 my ($shown, $expires) = ('', '');    # the last token, and when it ends, as the service has it
 my $refused = '';
@@ -107,6 +107,7 @@ sub converse {
                 ($position, $epoch) = @$data{qw(Position Epoch)};
                 $mends = 0;
             }
+            $stamp = $data->{At};    # absent where there is no such message
             say STDERR "following after $position of $epoch";
         } elsif ($type eq 'CompanyRevoked') {
             stop('access to the company was lost');
@@ -129,7 +130,7 @@ sub converse {
                 ask($link);
                 next;
             }
-            ($position, $mends) = ($at, 0);
+            ($position, $stamp, $mends) = ($at, $message->{At}, 0);
             say $text =~ s/[\r\n]/ /gr;
         }
     }
@@ -139,6 +140,7 @@ sub ask {
     my ($link) = @_;
     my %data = (companyId => $company);
     @data{qw(after epoch)} = ($position, $epoch) if defined $position;
+    $data{at} = $stamp if defined $position && defined $stamp;
     say_to($link, { type => 'setCompany', data => \%data });
 }
 

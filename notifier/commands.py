@@ -16,6 +16,9 @@ from notifier import messages
 from notifier.companies import COMPANY_LIMIT
 from notifier.errors import Code
 
+MESSAGE_BYTES = 64 * 1024
+"""The largest message of a client; a token with many companies is large."""
+
 
 class Authenticate(Struct, frozen=True, tag_field="type", tag="authenticate"):
     token: Annotated[str, Meta(description="A JWT.")]
@@ -25,6 +28,9 @@ class CompanyRequest(Struct, frozen=True, rename="camel"):
     company_id: Annotated[str, Meta(min_length=1, max_length=COMPANY_LIMIT)] | int
     after: Annotated[int, Meta(ge=0, description="The last position it has.")] | None = None
     epoch: Annotated[str, Meta(description="The log that it counts in.")] | None = None
+    at: (
+        Annotated[str, Meta(description="`At` of its last message, or of the last answer.")] | None
+    ) = None
 
 
 class SetCompany(Struct, frozen=True, tag_field="type", tag="setCompany"):

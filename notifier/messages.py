@@ -62,6 +62,7 @@ class CompanySet(ServerMessage, frozen=True):
     company_id: str
     position: int
     epoch: str
+    at: str | msgspec.UnsetType = msgspec.UNSET
     recovered: bool | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -125,6 +126,19 @@ _encode = msgspec.json.Encoder().encode
 def encode(message: ServerMessage) -> JSON:
     """A message as JSON."""
     return _encode(message)
+
+
+def at_text(at: datetime) -> str:
+    """The time of a change as its message has it in `At`."""
+    return at.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def is_at(text: str, at: datetime | None) -> bool:
+    """Whether an `At` that a client sends is this time. False where they cannot be compared."""
+    try:
+        return at is not None and datetime.fromisoformat(text) == at
+    except ValueError:
+        return False
 
 
 def timestamp(seconds: float) -> str:

@@ -16,12 +16,13 @@ import structlog
 import uvicorn
 
 from notifier.certificates import reload_renewed
+from notifier.commands import MESSAGE_BYTES
 from notifier.errors import NotifierError, SettingsError
 from notifier.node import Node
 from notifier.settings import Settings
 from notifier.transport.http_guard import REQUEST_SECONDS, GuardedHttp
 from notifier.transport.refusals import Refusals
-from notifier.transport.websocket import MESSAGE_BYTES, Options, WebSocketProtocol
+from notifier.transport.websocket import Options, WebSocketProtocol
 
 BACKLOG = 4096
 EXIT_SECONDS = 28.0

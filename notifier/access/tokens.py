@@ -29,7 +29,7 @@ from notifier.access.keys import (
 from notifier.companies import canonical
 from notifier.errors import KeysUnavailable, SettingsError, TokenExpired, TokenInvalid
 
-MAX_TOKEN_CHARACTERS = 16 * 1024
+MAX_TOKEN_CHARACTERS = 64 * 1024
 
 LAST_MOMENT = 253_402_300_799.0
 """The end of the year 9999 in unix seconds: the latest `expires_at`, so that it can be formatted."""

@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import NamedTuple, Protocol
 
 from notifier import metrics
@@ -59,15 +60,21 @@ class Batch(NamedTuple):
 
 
 class Channel:
-    """A company's subscribers and the messages on their way to them. `pins`: open subscriptions."""
+    """A company's subscribers and the messages on their way to them. `pins`: open subscriptions.
 
-    def __init__(self, company: str, epoch: str, position: int, budget: Budget) -> None:
+    It begins behind the message at `position`, whose change was made `at`, None if that is not known.
+    """
+
+    def __init__(
+        self, company: str, epoch: str, position: int, at: datetime | None, budget: Budget
+    ) -> None:
         self.company = company
         self.epoch = epoch
         self.recent = Recent(position, budget)
         self.pins = 0
         self._budget = budget
         self._published = position
+        self._begin = position, at
         self._grown: asyncio.Future[None] | None = None
         self._direct: dict[Encoding, dict[Subscriber, Write]] = {}
         self._paused: dict[Subscriber, Encoding] = {}
@@ -81,6 +88,13 @@ class Channel:
     def position(self) -> int:
         """The last message that was written to its subscribers, or is being written."""
         return self.recent.last
+
+    def at(self, position: int) -> datetime | None:
+        """When the change of the message at `position` was made, where that is in memory."""
+        if (message := self.recent.get(position)) is not None:
+            return message.at
+        begin, at = self._begin
+        return at if position == begin else None
 
     @property
     def overrun(self) -> bool:
@@ -274,6 +288,7 @@ class Channel:
         self._clear()
         self.epoch = epoch
         self._published = 0
+        self._begin = 0, None
         self.recent = Recent(0, self._budget)
         self._report_growth()
 

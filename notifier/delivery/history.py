@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import NamedTuple
 
 import asyncpg
 
@@ -22,6 +24,13 @@ PageKey = tuple[str, int, str]
 """A company, the position before the page, and the epoch."""
 
 
+class Head(NamedTuple):
+    """The last message of a company: its position, and its `at` unless it was pruned."""
+
+    position: int
+    at: datetime | None
+
+
 class History:
     """Reads the log. Both methods raise DatabaseError."""
 
@@ -30,27 +39,27 @@ class History:
         self._heads = Loader(self._load_heads)
         self._pages = Loader(self._load_pages, limit=COMPANIES)
 
-    async def head(self, company: str) -> int:
-        """The company's present position, 0 where it has no message. The log knows it from now on."""
+    async def head(self, company: str) -> Head:
+        """The company's last message, at position 0 where it has none. The log knows it from now on."""
         return await self._heads.get(company)
 
     async def page(self, company: str, after: int, epoch: str) -> list[Message]:
         """The next messages after `after`; none in another epoch. They may begin behind a gap."""
         return await self._pages.get((company, after, epoch))
 
-    async def _load_heads(self, companies: Sequence[str]) -> Mapping[str, int]:
+    async def _load_heads(self, companies: Sequence[str]) -> Mapping[str, Head]:
         try:
             rows = await self._query.fetch(sql.query("company_heads"), list(companies))
         except asyncpg.DataError:  # a character that the database's encoding lacks: no such company
             if len(companies) == 1:
-                return {companies[0]: 0}
-            heads: dict[str, int] = {}
+                return {companies[0]: Head(0, None)}
+            heads: dict[str, Head] = {}
             for company in companies:
                 heads |= await self._load_heads([company])
             return heads
         if unknown := [row["company"] for row in rows if not row["known"]]:
             await self._query.fetch(sql.query("register_companies"), unknown)
-        return {row["company"]: row["position"] for row in rows}
+        return {row["company"]: Head(row["position"], row["at"]) for row in rows}
 
     async def _load_pages(self, keys: Sequence[PageKey]) -> Mapping[PageKey, list[Message]]:
         pages: dict[PageKey, list[Message]] = {key: [] for key in keys}

@@ -10,6 +10,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 import structlog
 
@@ -32,6 +33,12 @@ ENCODED_PAGES = 8
 """Encoded pages that are kept for the next subscriptions that replay the same messages."""
 
 _logger = structlog.get_logger("notifier.hub")
+
+
+class Beginning(NamedTuple):
+    """Where a replay begins: the `at` of the message before it, None where it is not in the log."""
+
+    at: datetime | None
 
 
 class Hub:
@@ -111,10 +118,10 @@ class Hub:
             while True:
                 epoch, early = self.epoch, self._early.setdefault(company, [])
                 early.clear()
-                position = await self._history.head(company)
+                position, at = await self._history.head(company)
                 if epoch == self.epoch:
                     break
-            channel = Channel(company, epoch, position, self._budget)
+            channel = Channel(company, epoch, position, at, self._budget)
             self._channels[company] = channel
             self._idle[company] = (
                 None  # until the subscription that opens it pins it, if it still does
@@ -152,27 +159,36 @@ class Hub:
 
     # --- replay
 
-    async def can_replay(self, channel: Channel, after: int) -> bool:
-        """Whether the log has every message after `after`, inside the retention.
+    async def begin_replay(self, channel: Channel, after: int) -> Beginning | None:
+        """Where a replay of every message after `after` begins; None where it would have a gap.
 
-        Raises DatabaseError where that cannot be found out now.
+        So it is where messages were pruned or are older than the retention. Raises DatabaseError where
+        that cannot be found out now.
         """
         epoch = self.epoch
         if after > channel.position:
-            if await self._history.head(channel.company) < after:
-                return False
+            if (await self._history.head(channel.company)).position < after:
+                return None
             await self._wait_for(channel, after)
             if epoch != self.epoch:
-                return False
+                return None
+        at = channel.at(after)
         if after == channel.position:
-            return True
-        if after + 1 < channel.recent.first:
-            older = await self._history.page(channel.company, after, epoch)
-            if epoch != self.epoch or not older or older[0].position != after + 1:
-                return False
-            channel.recent.prepend(older)
-            return self._is_retained(older[0])
-        return self._is_retained(channel.recent.after(after)[0])
+            return Beginning(at)
+        if after + 1 >= channel.recent.first and (at is not None or after == 0):
+            following = channel.recent.after(after)
+        else:  # read with the message at `after`, for its `at`
+            page = await self._history.page(channel.company, max(0, after - 1), epoch)
+            if epoch != self.epoch:
+                return None
+            channel.recent.prepend(page)
+            if page and page[0].position == after:
+                at = page[0].at
+                page = page[1:]
+            following = page
+        if not following or following[0].position != after + 1:
+            return None
+        return Beginning(at) if self._is_retained(following[0]) else None
 
     async def _wait_for(self, channel: Channel, position: int) -> None:
         """Waits until the channel has come as far: the client's former node was faster."""

@@ -66,6 +66,10 @@ class Recent:
             self._items.appendleft(message)
             self._count(len(message.body))
 
+    def get(self, position: int) -> Message | None:
+        """The message at `position`, where it is kept."""
+        return self._items[position - self.first] if self.first <= position <= self.last else None
+
     def clear(self) -> None:
         """Drops the messages and returns their bytes to the budget."""
         self._items.clear()

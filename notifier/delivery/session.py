@@ -23,7 +23,15 @@ from notifier import metrics
 from notifier.access.admission import Admission
 from notifier.access.membership import Membership
 from notifier.access.tokens import Identity, Tokens
-from notifier.commands import Authenticate, CompanyRequest, Ping, SetCompany, Unreadable, decode
+from notifier.commands import (
+    MESSAGE_BYTES,
+    Authenticate,
+    CompanyRequest,
+    Ping,
+    SetCompany,
+    Unreadable,
+    decode,
+)
 from notifier.companies import canonical
 from notifier.delivery.expiry import ExpiryTimer
 from notifier.delivery.hub import Hub
@@ -54,6 +62,7 @@ from notifier.messages import (
     Pong,
     ServerMessage,
     SetCompanyResult,
+    at_text,
     encode,
     timestamp,
 )
@@ -62,9 +71,6 @@ MALFORMED_LIMIT = 10
 REFUSED_LIMIT = 10
 REFUSED_SECONDS = 0.1
 """How long a refusal takes, which bounds how many ids or tokens can be tried."""
-
-UNAUTHENTICATED_BYTES, AUTHENTICATED_BYTES = 16 * 1024, 64 * 1024
-"""The largest message, before authentication and after."""
 
 RATE_LIMIT, RATE_SECONDS = 100, 10.0
 
@@ -145,8 +151,7 @@ class Session:
         """Handles one message of the client. Raises the Closure that it is answered with, if any."""
         if self._is_ended():
             return
-        limit = UNAUTHENTICATED_BYTES if self.stage is Stage.NEW else AUTHENTICATED_BYTES
-        if len(text) > limit // 4 and len(text.encode()) > limit:
+        if len(text) > MESSAGE_BYTES // 4 and len(text.encode()) > MESSAGE_BYTES:
             raise TooBig
         self._check_rate()
         try:
@@ -245,7 +250,7 @@ class Session:
         """Answers setCompany, leaves the former company, and replays up to the present."""
         recovered: bool | msgspec.UnsetType = msgspec.UNSET
         if request.after is not None:
-            recovered = await subscription.can_resume(request.after, request.epoch)
+            recovered = await subscription.can_resume(request.after, request.epoch, request.at)
         if self._is_ended():
             subscription.close()
             return
@@ -257,6 +262,7 @@ class Session:
             company_id=subscription.company,
             position=subscription.position,
             epoch=subscription.epoch,
+            at=msgspec.UNSET if subscription.at is None else at_text(subscription.at),
             recovered=recovered,
         )
         self.send(SetCompanyResult(success=True, data=data))

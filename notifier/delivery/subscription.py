@@ -1,7 +1,7 @@
 """One company's messages to one session: access, replay, live messages, re-checks of access.
 
     subscription = await Subscription.open(session, hub, membership, company)   access is checked
-    await subscription.can_resume(after, epoch)
+    await subscription.can_resume(after, epoch, at)
     subscription.begin(after)                                       the answer is sent now
     await subscription.deliver()                                    replays, then is live
     subscription.close()
@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from datetime import datetime
 from enum import Enum
 from typing import Protocol, Self
 
@@ -27,7 +28,7 @@ from notifier.delivery.channel import Channel
 from notifier.delivery.hub import Hub
 from notifier.delivery.transport import Transport
 from notifier.errors import Closure, DatabaseError, Internal, NotReady
-from notifier.messages import JSON, CompanyOnly, CompanyRevoked, ServerMessage
+from notifier.messages import JSON, CompanyOnly, CompanyRevoked, ServerMessage, is_at
 
 REPLAY_SECONDS = 60.0
 """How often access is re-checked during a replay: a slow reader may never become live."""
@@ -64,7 +65,10 @@ class Phase(Enum):
 
 
 class Subscription:
-    """A channel's subscriber. Its messages are those after `position` in `epoch`."""
+    """A channel's subscriber. Its messages are those after `position` in `epoch`.
+
+    `at`: when the change of the message at `position` was made; None where that is not known.
+    """
 
     __slots__ = (
         "_channel",
@@ -74,6 +78,7 @@ class Subscription:
         "_phase",
         "_serial",
         "_task",
+        "at",
         "epoch",
         "position",
         "user",
@@ -91,6 +96,7 @@ class Subscription:
         self._task: asyncio.Task[None] | None = None
         self.epoch = channel.epoch
         self.position = channel.position
+        self.at: datetime | None = None
         self.user = owner.identity.user
 
     @classmethod
@@ -131,17 +137,26 @@ class Subscription:
 
     # --- replay
 
-    async def can_resume(self, after: int, epoch: str | None) -> bool:
-        """Whether every message after `after` of the epoch can be delivered. Raises DatabaseError."""
-        hub = self._hub
-        recovered = epoch == hub.epoch and await hub.can_replay(self._channel, after)
+    async def can_resume(self, after: int, epoch: str | None, at: str | None) -> bool:
+        """Whether every message after `after` of the epoch can be delivered. Raises DatabaseError.
+
+        With `at` the client proves which message it has at `after`: a restored log may hold another.
+        """
+        hub, recovered = self._hub, False
+        if epoch == hub.epoch and (found := await hub.begin_replay(self._channel, after)):
+            recovered = at is None or is_at(at, found.at)
+            self.at = found.at
         metrics.RESUMES.labels(str(recovered).lower()).inc()
         return recovered
 
     def begin(self, after: int | None) -> None:
         """Fixes the position: `after`, or the present one. Nothing may be awaited before the answer."""
+        channel = self._channel
         self.epoch = self._hub.epoch
-        self.position = self._channel.position if after is None else after
+        if after is None:
+            self.position, self.at = channel.position, channel.at(channel.position)
+        else:
+            self.position = after
 
     async def deliver(self) -> None:
         """Replays what comes after the position, then joins the channel, with nothing in between.

@@ -39,9 +39,6 @@ from notifier.transport.refusals import Reason, Refusals
 EXTENSION = "notifier.websocket"
 """The key of this class's instance in `scope["extensions"]`."""
 
-MESSAGE_BYTES = 64 * 1024
-"""The largest message that is read; a session accepts less before authentication."""
-
 HIGH_WATER = 256 * 1024
 DRAIN_SECONDS = 15.0
 CLOSE_SECONDS = 5.0

@@ -8,18 +8,22 @@ import pytest
 
 from notifier.delivery import history as histories
 from notifier.delivery.encoding import TEXT
+from notifier.delivery.history import Head
+from notifier.delivery.hub import Beginning
 from tests.postgres.streams import Log, Node
 
 
 async def test_a_company_whose_head_is_read_is_registered_in_the_log(log: Log, node: Node) -> None:
     await log.store("a", 3)
     await log.database.execute("INSERT INTO notifier.positions VALUES ('gone', 7)")
+    (*_, last) = await log.stored()
     heads = await node.history._load_heads(["a", "gone", "new"])
-    assert heads == {"a": 3, "gone": 7, "new": 0}
+    assert heads == {"a": Head(3, last.at), "gone": Head(7, None), "new": Head(0, None)}
     assert node.query.queries == 2
     rows = await log.database.fetch("SELECT * FROM notifier.positions ORDER BY company")
     assert [tuple(row) for row in rows] == [("a", 0), ("gone", 7), ("new", 0)]
-    assert await node.history._load_heads(["new", "gone"]) == {"gone": 7, "new": 0}
+    heads = await node.history._load_heads(["new", "gone"])
+    assert heads == {"gone": Head(7, None), "new": Head(0, None)}
     assert node.query.queries == 3
 
 
@@ -29,8 +33,9 @@ async def test_a_company_that_the_encoding_lacks_has_no_messages_and_harms_no_ot
     await log.store("a", 3)
     await log.store("b", 2)
     heads = await node.history._load_heads(["a", "no\0company", "b"])
-    assert heads == {"a": 3, "no\0company": 0, "b": 2}
-    assert await node.history._load_heads(["no\0company"]) == {"no\0company": 0}
+    assert [heads[name].position for name in ("a", "no\0company", "b")] == [3, 0, 2]
+    heads = await node.history._load_heads(["no\0company"])
+    assert heads == {"no\0company": Head(0, None)}
 
 
 async def test_pages_are_each_companys_after_its_position_in_its_epoch(
@@ -64,9 +69,22 @@ async def test_the_hub_resumes_from_the_log(log: Log, node: Node) -> None:
     await log.store("a", 3)
     await node.start()
     channel = await node.hub.open("a")
-    assert [await node.hub.can_replay(channel, after) for after in range(5)] == [True] * 4 + [False]
+    stored = await log.stored()
+    for after, message in enumerate(stored, 1):
+        assert await node.hub.begin_replay(channel, after) == Beginning(message.at)
+    assert await node.hub.begin_replay(channel, 0) == Beginning(None)
+    assert await node.hub.begin_replay(channel, 4) is None
     (chunk,) = await node.hub.replay(channel, 1, TEXT)
-    assert chunk.bodies == [message.body for message in await log.stored()][1:]
+    assert chunk.bodies == [message.body for message in stored][1:]
+
+
+async def test_the_at_of_a_company_is_unknown_when_only_older_messages_are_left(
+    log: Log, node: Node
+) -> None:
+    """Slots are emptied in turn, so this is no state that pruning leaves; it must not be trusted."""
+    await log.store("a", 3)
+    await log.database.execute("INSERT INTO notifier.positions VALUES ('a', 5)")
+    assert await node.history.head("a") == Head(5, None)
 
 
 async def test_pages_are_read_a_hundred_at_once(log: Log, node: Node) -> None:

@@ -10,10 +10,11 @@ import uvicorn
 from kosoku import FailureError, run_fuzzingclient
 from starlette.types import Receive, Scope, Send
 
+from notifier.commands import MESSAGE_BYTES
 from notifier.server import bind
 from notifier.transport.http_guard import GuardedHttp
 from notifier.transport.refusals import Refusals
-from notifier.transport.websocket import MESSAGE_BYTES, Options, WebSocketProtocol
+from notifier.transport.websocket import Options, WebSocketProtocol
 
 TOO_BIG = ["9.*"]
 """Messages of more than 64 KiB, or in more fragments than a client may send: both are refused."""

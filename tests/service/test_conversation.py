@@ -458,33 +458,33 @@ def padded(size: int) -> str:
     return json.dumps({"type": "ping", "pad": "x" * (size - len(empty))})
 
 
-async def test_d6_before_authentication_a_message_has_at_most_16_kib(
-    service: Service, connect: Connect
+@pytest.mark.parametrize("user", [None, "u1"])
+async def test_d6_a_message_has_at_most_64_kib(
+    service: Service, connect: Connect, user: str | None
 ) -> None:
-    client = await connect(service)
-    await client.send(padded(16 * 1024))
-    await client.expect("Pong")
-    await client.send(padded(16 * 1024 + 1))
-    assert await last_words(client) == {"Code": 1009, "Reconnect": False}
-
-
-async def test_d6_after_authentication_a_message_has_at_most_64_kib(
-    service: Service, connect: Connect
-) -> None:
-    client = await connect(service, "u1")
+    client = await connect(service, user)
     await client.send(padded(64 * 1024))
     await client.expect("Pong")
     await client.send(padded(64 * 1024 + 1))
     assert await client.closed() == 1009
 
 
-async def test_d6_the_limits_are_counted_in_bytes_not_characters(
+async def test_d6_a_token_with_many_companies_is_large(service: Service, connect: Connect) -> None:
+    companies = [f"{number:08}-0000-4000-8000-000000000000" for number in range(1100)]
+    large = token("u1", companies)
+    assert len(large) > 50_000
+    client = await connect(service)
+    await client.send({"type": "authenticate", "token": large})
+    assert (await client.expect("AuthenticationResult"))["Success"]
+
+
+async def test_d6_the_limit_is_counted_in_bytes_not_characters(
     service: Service, connect: Connect
 ) -> None:
     client = await connect(service)
-    await client.send('{"type": "ping", "pad": "' + "€" * 5400 + '"}')
+    await client.send('{"type": "ping", "pad": "' + "€" * 21_800 + '"}')
     await client.expect("Pong")
-    await client.send('{"type": "ping", "pad": "' + "€" * 5500 + '"}')
+    await client.send('{"type": "ping", "pad": "' + "€" * 21_900 + '"}')
     assert await client.closed() == 1009
 
 

@@ -235,7 +235,7 @@ class Follower:
 
 
 async def test_e8_when_the_fan_out_dies_everybody_comes_back() -> None:
-    channel = Channel("c", "e", 0, Budget())
+    channel = Channel("c", "e", 0, None, Budget())
     followers = [Follower(broken=number == 7) for number in range(SLICE + 1)]
     for follower in followers:
         channel.join(follower, TEXT, None)

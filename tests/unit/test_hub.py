@@ -11,10 +11,10 @@ from notifier.delivery import channel as channels
 from notifier.delivery import hub as hubs
 from notifier.delivery.channel import SLICE, Channel
 from notifier.delivery.encoding import TEXT
-from notifier.delivery.history import History
+from notifier.delivery.history import Head, History
 from notifier.delivery.hub import Hub
 from notifier.messages import Message
-from tests.unit.subscribers import Recorder, message, written
+from tests.unit.subscribers import NOW, Recorder, message, written
 
 
 class Fake(History):
@@ -22,13 +22,13 @@ class Fake(History):
 
     def __init__(self, head: int = 0) -> None:
         self.reads: list[str] = []
-        self.answer: Callable[[], int] = lambda: head
+        self.answer: Callable[[], Head] = lambda: Head(head, NOW if head else None)
         self.read = asyncio.Event()
         self.open = asyncio.Event()
         self.open.set()
         self.stored: list[Message] = []
 
-    async def head(self, company: str) -> int:
+    async def head(self, company: str) -> Head:
         self.reads.append(company)
         self.read.set()
         await self.open.wait()
@@ -177,7 +177,7 @@ async def test_a_channel_that_is_removed_before_it_is_pinned_is_opened_again(
 
 
 async def test_a_company_that_outruns_its_sockets_drops_them_and_what_was_queued() -> None:
-    heads = iter([0, 1000])
+    heads = iter([Head(0, None), Head(1000, NOW)])
     history = Fake()
     history.answer = lambda: next(heads)
     hub = hub_of(history)

@@ -323,7 +323,7 @@ async def test_a_message_beyond_the_limit_ends_the_session(world: World, known: 
     session, line = world.open()
     if known:
         await authenticate(session)
-    limit = (64 if known else 16) * 1024
+    limit = 64 * 1024
     ping = '{"type": "ping", "x": "%s"}'
     room = limit - len(ping) + 2
     for letter in ("x", "é", "🗝"):

@@ -12,7 +12,7 @@ from msgspec import structs
 from notifier.access.admission import Admission
 from notifier.access.membership import Membership
 from notifier.access.tokens import Identity, Tokens
-from notifier.delivery.history import History
+from notifier.delivery.history import Head, History
 from notifier.delivery.hub import Hub
 from notifier.delivery.session import Services, Session
 from notifier.messages import Message
@@ -66,7 +66,7 @@ class FakeLog(History):
             last = revokes if number == count - 1 else ()
             log.append(
                 Message(
-                    self._seq, company, len(log) + 1, NOW, datetime.now(UTC),
+                    self._seq, company, len(log) + 1, at_of(self._seq), datetime.now(UTC),
                     json.dumps(text).encode(), last,
                 )
             )  # fmt: skip
@@ -82,10 +82,10 @@ class FakeLog(History):
         self.store(company, count, revokes)
         self.deliver()
 
-    async def head(self, company: str) -> int:
+    async def head(self, company: str) -> Head:
         await self.open.wait()
         log = self.stored.get(company)
-        return log[-1].position if log else 0
+        return Head(log[-1].position, log[-1].at) if log else Head(0, None)
 
     def age(self, company: str, position: int, hours: float) -> None:
         """Makes the messages up to this one as old as that."""
@@ -99,6 +99,11 @@ class FakeLog(History):
         if epoch != self.hub.epoch:
             return []
         return [m for m in self.stored.get(company, []) if m.position > after][:1000]
+
+
+def at_of(seq: int) -> datetime:
+    """When the change of the message with this seq was made."""
+    return NOW + timedelta(microseconds=seq)
 
 
 class World:
@@ -132,6 +137,7 @@ class World:
         quick: bool = True,
         member: bool = True,
         after: int | None = None,
+        at: str | None = None,
     ) -> tuple[Session, Line]:
         """A session that has authenticated and follows its company."""
         session, line = self.open(quick=quick)
@@ -139,7 +145,7 @@ class World:
         if company is not None:
             if member:
                 self.membership.members.add((company, user))
-            await set_company(session, company, after)
+            await set_company(session, company, after, at)
         return session, line
 
     def pins(self, company: str) -> int:
@@ -152,10 +158,14 @@ async def authenticate(session: Session, user: str = "u", ttl: float = 3600, **c
     await session.receive(json.dumps(command))
 
 
-async def set_company(session: Session, company: str, after: int | None = None) -> None:
+async def set_company(
+    session: Session, company: str, after: int | None = None, at: str | None = None
+) -> None:
     data: dict[str, Any] = {"companyId": company}
     if after is not None:
         data |= {"after": after, "epoch": "e"}
+    if at is not None:
+        data["at"] = at
     await session.receive(json.dumps({"type": "setCompany", "data": data}))
 
 
