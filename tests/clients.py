@@ -47,7 +47,11 @@ class Client:
         return await self.next("AuthenticationResult")
 
     async def set_company(
-        self, company: str, after: int | None = None, epoch: str | None = None
+        self,
+        company: str,
+        after: int | None = None,
+        epoch: str | None = None,
+        at: str | None = None,
     ) -> Message:
         """Sends setCompany; returns the answer. Messages before it are kept in `messages`."""
         data: Message = {"companyId": company}
@@ -55,6 +59,8 @@ class Client:
             data["after"] = after
         if epoch is not None:
             data["epoch"] = epoch
+        if at is not None:
+            data["at"] = at
         await self.send({"type": "setCompany", "data": data})
         return await self.next("SetCompanyResult")
 

@@ -23,11 +23,11 @@ WITH next AS (
     UPDATE notifier.positions SET position = 1 RETURNING company
 ), stored AS (
     INSERT INTO notifier.messages (slot, seq, company, position, at, body, revokes)
-    SELECT 0, $2 + row_number() OVER (ORDER BY company), company, 1, clock_timestamp(),
+    SELECT 0, $2 + row_number() OVER (ORDER BY company), company, 1, moment.at,
            format('{"Type":"Resync","Data":{"CompanyId":%s,"Reason":%s,"Epoch":%s},"Position":1,"At":%s}',
                   to_json(company), to_json($1::text), to_json(next.epoch),
-                  to_json(clock_timestamp()))::json,
+                  to_json(to_char(moment.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')))::json,
            ARRAY['*']
-    FROM numbered, next
+    FROM numbered, next, (SELECT clock_timestamp() AS at) AS moment  -- one time for both: it proves the message
 )
 SELECT epoch, epoch_seq, seq, cursor, pg_notify('notifier_messages', seq::text) FROM next

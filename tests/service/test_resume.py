@@ -30,11 +30,12 @@ async def test_who_comes_back_gets_what_he_missed_and_then_the_rest(
         await calendar.event(company)
     again = await connect(service, "u1")
     answer = await again.set_company(company, first.position, first.epoch)
-    assert list(answer["Data"]) == ["CompanyId", "Position", "Epoch", "Recovered"]
+    assert list(answer["Data"]) == ["CompanyId", "Position", "Epoch", "At", "Recovered"]
     assert answer["Data"] == {
         "CompanyId": company,
         "Position": 2,
         "Epoch": first.epoch,
+        "At": first.messages[-1]["At"],
         "Recovered": True,
     }
     await calendar.event(company)
