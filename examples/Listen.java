@@ -1,9 +1,9 @@
-// A client of Notifier in Java, by the rules of docs/protocol.md. No packages are needed: Java 17 or newer.
+// A client of Notifier in Java 17 or newer, without packages. It implements docs/protocol.md.
 //
 //     java examples/Listen.java ws://127.0.0.1:8181/ COMPANY TOKEN
 //
-// Prints the company's messages as they are committed, comes back by itself, and misses none. Instead of
-// TOKEN, a file that has one (`@FILE`) may be given: it is read anew at each connection.
+// Prints the company's messages as they are committed, reconnects by itself, and misses none. `@FILE` instead of
+// TOKEN names a file with the token, which is read for each connection.
 
 import java.net.URI;
 import java.net.http.HttpClient;
@@ -24,23 +24,22 @@ import java.util.concurrent.TimeUnit;
 
 public class Listen {
     static final Set<Integer> FINAL = Set.of(1002, 1003, 1007, 1009, 4400, 4403, 4409);
-    static final Set<Integer> SPEECHLESS = Set.of(1000, 1005, 1006);
+    static final Set<Integer> UNSPECIFIC = Set.of(1000, 1005, 1006);
     static final int TOKEN_INVALID = 4401, TOKEN_EXPIRED = 4419, BROKEN_LINK = 1006;
-    static final int HEARTBEAT_SECONDS = 15, TIMEOUT_SECONDS = 10, MOST_MENDS = 3;
+    static final int HEARTBEAT_SECONDS = 15, TIMEOUT_SECONDS = 10, MAX_GAP_RETRIES = 3;
 
-    /** What a socket brought: a text, or the code of its end. */
-    record Heard(String text, int code) {}
+    /** A text that was received, or the close code of the socket. */
+    record Received(String text, int code) {}
 
     final HttpClient http = HttpClient.newHttpClient();
     final String url, company, secret;
 
-    /** Where we are: null until the service has told us. */
+    /** The last message that was received: null until the server has named one. */
     Long position;
-    String epoch;
-    String at; // of the message at `position`: it proves which one we have
-    int failures, mends;
-    String spent; // a token that was refused
-    String shown; // the token of this socket
+    String epoch, at;
+    int failures, gapRetries;
+    String refusedToken;
+    String token; // of this socket
 
     Listen(String url, String company, String secret) {
         this.url = url;
@@ -60,22 +59,22 @@ public class Listen {
         while (true) {
             Map<String, Object> farewell = new LinkedHashMap<>();
             int code = BROKEN_LINK;
-            shown = token();
-            if (!shown.equals(spent)) {
+            token = readToken();
+            if (!token.equals(refusedToken)) {
                 try {
                     code = converse(farewell);
                 } catch (java.util.concurrent.CompletionException error) {
                     System.err.println("cannot connect: " + error.getCause());
                 }
             }
-            if (SPEECHLESS.contains(code) && farewell.get("Code") instanceof Number said) code = said.intValue();
-            if (code == TOKEN_INVALID) stop("the token is refused");
-            if (code == TOKEN_EXPIRED) spent = shown;
+            if (UNSPECIFIC.contains(code) && farewell.get("Code") instanceof Number number) code = number.intValue();
+            if (code == TOKEN_INVALID) stop("the token was refused");
+            if (code == TOKEN_EXPIRED) refusedToken = token;
             else if (FINAL.contains(code) || Boolean.FALSE.equals(farewell.get("Reconnect"))) stop("closed with " + code);
             long bound = (long) Math.min(30_000, 1000 * Math.pow(2, Math.min(failures++, 10)));
             long wait = farewell.get("RetryAfterMs") instanceof Number floor ? floor.longValue() : 0;
             wait += ThreadLocalRandom.current().nextLong(bound);
-            System.err.println("closed with " + code + ", back in " + wait + " ms");
+            System.err.println("closed with " + code + ", next attempt in " + wait + " ms");
             Thread.sleep(wait);
         }
     }
@@ -85,86 +84,86 @@ public class Listen {
         System.exit(1);
     }
 
-    String token() throws Exception {
+    String readToken() throws Exception {
         return secret.startsWith("@") ? Files.readString(Path.of(secret.substring(1))).strip() : secret;
     }
 
-    /** One socket, from the handshake to its end; the close code. */
+    /** One socket from the handshake to its end. Returns the close code. */
     int converse(Map<String, Object> farewell) throws Exception {
-        BlockingQueue<Heard> heard = new LinkedBlockingQueue<>();
+        BlockingQueue<Received> received = new LinkedBlockingQueue<>();
         WebSocket socket = http.newWebSocketBuilder()
                 .connectTimeout(Duration.ofSeconds(TIMEOUT_SECONDS))
-                .buildAsync(URI.create(url), new Ear(heard))
+                .buildAsync(URI.create(url), new Receiver(received))
                 .join();
         try {
-            say(socket, Map.of("type", "authenticate", "token", shown));
+            send(socket, Map.of("type", "authenticate", "token", token));
             long since = System.nanoTime();
-            boolean following = false, asking = false, probing = false;
+            boolean following = false, subscribing = false, pinging = false;
             while (true) {
-                int patience = asking || probing || !following ? TIMEOUT_SECONDS : HEARTBEAT_SECONDS;
-                Heard next = heard.poll(patience, TimeUnit.SECONDS);
-                if (next == null) {
-                    if (probing || !following) return BROKEN_LINK; // a silent link is a dead one
-                    probing = true;
-                    say(socket, Map.of("type", "ping"));
+                int timeout = subscribing || pinging || !following ? TIMEOUT_SECONDS : HEARTBEAT_SECONDS;
+                Received frame = received.poll(timeout, TimeUnit.SECONDS);
+                if (frame == null) {
+                    if (pinging || !following) return BROKEN_LINK; // the link is dead
+                    pinging = true;
+                    send(socket, Map.of("type", "ping"));
                     continue;
                 }
-                probing = false;
-                if (next.text == null) return next.code;
+                pinging = false;
+                if (frame.text == null) return frame.code;
                 if (System.nanoTime() - since > HEARTBEAT_SECONDS * 1_000_000_000L) failures = 0;
 
-                Map<String, Object> message = Json.object(Json.read(next.text));
+                Map<String, Object> message = Json.object(Json.read(frame.text));
                 Map<String, Object> data = Json.object(message.get("Data"));
                 switch (String.valueOf(message.get("Type"))) {
                     case "AuthenticationResult" -> {
-                        if (message.get("Success") == Boolean.TRUE && !following && !asking) asking = ask(socket);
+                        if (message.get("Success") == Boolean.TRUE && !following && !subscribing) subscribing = subscribe(socket);
                     }
                     case "SetCompanyResult" -> {
                         if (message.get("Success") != Boolean.TRUE) {
                             Object reason = Json.object(message.get("Error")).get("Code");
                             if ("company_forbidden".equals(reason)) stop("no such company for this user");
-                            return BROKEN_LINK; // come back and ask again
+                            return BROKEN_LINK; // reconnect and try again
                         }
-                        asking = false;
+                        subscribing = false;
                         following = true;
                         if (data.get("Recovered") != Boolean.TRUE) {
-                            if (mends > MOST_MENDS) resync("gap");
+                            if (gapRetries > MAX_GAP_RETRIES) resync("gap");
                             else if (position != null) resync(data.get("Epoch").equals(epoch) ? "expired" : "epoch");
-                            mends = 0;
+                            gapRetries = 0;
                             position = (Long) data.get("Position");
                             epoch = (String) data.get("Epoch");
+                            at = (String) data.get("At");
                         }
-                        at = (String) data.get("At");
                         System.err.println("following after " + position + " of " + epoch);
                     }
                     case "TokenExpiring" -> {
-                        String fresh = token();
-                        if (!fresh.equals(shown)) say(socket, Map.of("type", "authenticate", "token", shown = fresh));
+                        String next = readToken();
+                        if (!next.equals(token)) send(socket, Map.of("type", "authenticate", "token", token = next));
                     }
-                    case "CompanyRevoked" -> stop("access to the company was lost");
+                    case "CompanyRevoked" -> stop("access to the company was revoked");
                     case "Disconnect" -> farewell.putAll(data);
-                    case "Error" -> System.err.println("error: " + next.text);
+                    case "Error" -> System.err.println("error: " + frame.text);
                     case "Resync" -> {
-                        if (!following || asking) break;
-                        long reached = (Long) message.get("Position");
-                        if (data.get("Epoch").equals(epoch) && reached <= position) break; // a duplicate
-                        position = reached;
+                        if (!following || subscribing) break;
+                        long next = (Long) message.get("Position");
+                        if (data.get("Epoch").equals(epoch) && next <= position) break; // a duplicate
+                        position = next;
                         epoch = (String) data.get("Epoch");
                         at = (String) message.get("At");
                         resync((String) data.get("Reason"));
                     }
                     default -> {
-                        if (!following || asking || !(message.get("Position") instanceof Long reached)) break;
-                        if (reached <= position) break; // a duplicate
-                        if (reached > position + 1) { // a gap
-                            if (++mends > MOST_MENDS) position = null;
-                            asking = ask(socket);
+                        if (!following || subscribing || !(message.get("Position") instanceof Long next)) break;
+                        if (next <= position) break; // a duplicate
+                        if (next > position + 1) { // a gap
+                            if (++gapRetries > MAX_GAP_RETRIES) position = null;
+                            subscribing = subscribe(socket);
                             break;
                         }
-                        position = reached;
+                        position = next;
                         at = (String) message.get("At");
-                        mends = 0;
-                        System.out.println(next.text.replaceAll("[\r\n]", " "));
+                        gapRetries = 0;
+                        System.out.println(frame.text.replaceAll("[\r\n]", " "));
                     }
                 }
             }
@@ -173,7 +172,7 @@ public class Listen {
         }
     }
 
-    boolean ask(WebSocket socket) {
+    boolean subscribe(WebSocket socket) {
         Map<String, Object> data = new LinkedHashMap<>();
         data.put("companyId", company);
         if (position != null) {
@@ -181,31 +180,31 @@ public class Listen {
             data.put("epoch", epoch);
             if (at != null) data.put("at", at);
         }
-        say(socket, Map.of("type", "setCompany", "data", data));
+        send(socket, Map.of("type", "setCompany", "data", data));
         return true;
     }
 
-    /** An application would read its state afresh here. */
+    /** An application would reload its state here. */
     static void resync(String reason) {
         System.out.println("resync: " + reason);
     }
 
-    static void say(WebSocket socket, Map<String, Object> message) {
+    static void send(WebSocket socket, Map<String, Object> message) {
         socket.sendText(Json.write(message), true).exceptionally(error -> null); // a close follows
     }
 
-    /** Puts whole texts, and the end, into a queue. */
-    record Ear(BlockingQueue<Heard> heard, StringBuilder begun) implements WebSocket.Listener {
-        Ear(BlockingQueue<Heard> heard) {
-            this(heard, new StringBuilder());
+    /** Puts complete texts and the close code into a queue. */
+    record Receiver(BlockingQueue<Received> received, StringBuilder partial) implements WebSocket.Listener {
+        Receiver(BlockingQueue<Received> received) {
+            this(received, new StringBuilder());
         }
 
         @Override
         public CompletionStage<?> onText(WebSocket socket, CharSequence part, boolean last) {
-            begun.append(part);
+            partial.append(part);
             if (last) {
-                heard.add(new Heard(begun.toString(), 0));
-                begun.setLength(0);
+                received.add(new Received(partial.toString(), 0));
+                partial.setLength(0);
             }
             socket.request(1);
             return null;
@@ -213,17 +212,17 @@ public class Listen {
 
         @Override
         public CompletionStage<?> onClose(WebSocket socket, int code, String reason) {
-            heard.add(new Heard(null, code));
+            received.add(new Received(null, code));
             return null;
         }
 
         @Override
         public void onError(WebSocket socket, Throwable error) {
-            heard.add(new Heard(null, BROKEN_LINK));
+            received.add(new Received(null, BROKEN_LINK));
         }
     }
 
-    /** As much JSON as is needed: Java brings none. Objects are maps, integers are Long. */
+    /** The part of JSON that is needed, because Java has none. Objects are maps, integers are Long. */
     static final class Json {
         final String text;
         int at;

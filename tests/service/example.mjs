@@ -1,4 +1,4 @@
-// What existing clients were written from; only address, token and company are given to it.
+// The example that existing clients were written from; URL, token and company are its arguments.
 const [address, token, companyId] = process.argv.slice(2);
 
 const socket = new WebSocket(address);

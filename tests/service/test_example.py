@@ -17,7 +17,7 @@ EXAMPLE = Path(__file__).with_name("example.mjs")
 
 
 def node() -> str:
-    """A Node that has WebSocket: Playwright's own, or the system's if it is new enough."""
+    """A Node with a WebSocket class: Playwright's, or the system's if it is new enough."""
     for program in (
         str(Path(playwright.__file__).parent / "driver" / "node"),
         shutil.which("node"),

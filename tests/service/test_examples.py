@@ -1,4 +1,4 @@
-"""The clients of the documentation and of examples/ work as they stand there."""
+"""The clients in the documentation and in examples/ work as they stand there."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ def in_fifty_lines() -> str:
 
 @cache
 def java() -> str | None:
-    """A Java that can run a source file of today."""
+    """Java 17 or newer, if there is any."""
     path = shutil.which("java")
     if path is None:
         return None
-    said = subprocess.run([path, "-version"], capture_output=True, text=True, check=False)
-    version = re.search(r'version "(\d+)', said.stderr)
+    answer = subprocess.run([path, "-version"], capture_output=True, text=True, check=False)
+    version = re.search(r'version "(\d+)', answer.stderr)
     return path if version and int(version[1]) >= 17 else None
 
 
 @cache
 def perl() -> str | None:
-    """A Perl that has its own modules: a system's smallest one is without."""
+    """Perl with its core modules, which a minimal system lacks."""
     path, script = shutil.which("perl"), ROOT / "examples" / "listen.pl"
     if path is None:
         return None
@@ -76,18 +76,18 @@ class Example:
         self.process = process
 
     async def next(self) -> int:
-        """The position of the next message; a resync is passed over."""
+        """The position of the next message; skips resyncs."""
         assert self.process.stdout is not None
         while True:
             async with asyncio.timeout(2 * DEADLINE_SECONDS):
                 line = await self.process.stdout.readline()
             if not line:
-                pytest.fail(f"it ended: {(await self.ended())[1]}")
+                pytest.fail(f"the client ended: {(await self.ended())[1]}")
             if line.startswith(b"{"):
                 return int(json.loads(line)["Position"])
 
     async def ended(self) -> tuple[int, str]:
-        """Its exit status and what it said on stderr."""
+        """Its exit status and its stderr."""
         async with asyncio.timeout(2 * DEADLINE_SECONDS):
             _, err = await self.process.communicate()
         assert self.process.returncode is not None
@@ -119,12 +119,12 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
 
 
 async def first(calendar: Calendar, company: str, example: Example) -> int:
-    """Writes until the example hears something: it follows now. The position it heard."""
-    hearing = asyncio.create_task(example.next())
-    while not hearing.done():
+    """Writes until the example has received a message, and returns its position."""
+    receiving = asyncio.create_task(example.next())
+    while not receiving.done():
         await calendar.event(company)
-        await asyncio.wait([hearing], timeout=0.2)
-    return await hearing
+        await asyncio.wait([receiving], timeout=0.2)
+    return await receiving
 
 
 def test_fifty_lines_are_about_fifty() -> None:
@@ -134,23 +134,23 @@ def test_fifty_lines_are_about_fifty() -> None:
 
 @pytest.mark.timeout(150)
 @pytest.mark.parametrize("name", ["python", "java", "perl"])
-async def test_it_hears_every_message_once_whatever_happens_to_the_service(
+async def test_it_receives_every_message_once_across_restarts(
     serve: Serve, database: Database, start: Start, name: str
 ) -> None:
     service = await serve(database)
     calendar = Calendar(database)
     company = await calendar.company("u1")
     example = await start(name, service.url, company, token("u1"))
-    heard = [await first(calendar, company, example)]
+    received = [await first(calendar, company, example)]
 
     async def level() -> None:
-        """Everything that was written has been heard."""
+        """Returns when the client has received everything that was written."""
         await calendar.event(company)
         written = await database.fetchval(
             "SELECT 1 + count(*) FROM events WHERE company_id = $1", company
         )
-        while heard[-1] < written:
-            heard.append(await example.next())
+        while received[-1] < written:
+            received.append(await example.next())
 
     await level()
     for end in (service.terminate, service.kill):
@@ -160,17 +160,17 @@ async def test_it_hears_every_message_once_whatever_happens_to_the_service(
         await service.start()
         await service.ready()
         await level()
-    assert heard == list(range(heard[0], heard[0] + len(heard)))
+    assert received == list(range(received[0], received[0] + len(received)))
 
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("name", ["python", "java", "perl"])
-async def test_a_refused_token_or_company_is_its_end(
+async def test_a_refused_token_or_company_stops_it(
     serve: Serve, database: Database, start: Start, name: str
 ) -> None:
     service = await serve(database)
     company = await Calendar(database).company("u1")
-    for bad, word in ((token("u1")[:-4] + "AAAA", "token"), (token("u2"), "no such company")):
-        status, said = await (await start(name, service.url, company, bad)).ended()
+    for bad_token, word in ((token("u1")[:-4] + "AAAA", "token"), (token("u2"), "no such company")):
+        status, errors = await (await start(name, service.url, company, bad_token)).ended()
         assert status == 1
-        assert word in said
+        assert word in errors

@@ -1,4 +1,4 @@
-"""What the service tests stand on: a real `notifier serve`, and clients that talk to it."""
+"""The fixtures of the service tests: a real `notifier serve`, and its clients."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from tests.proxy import Proxy
 from tests.services import token
 
 
-async def seat(database: Database, user: str) -> str:
-    """A company of which the user is an employee."""
+async def employer(database: Database, user: str) -> str:
+    """A company that employs the user."""
     company = await database.fetchval("INSERT INTO companies (name) VALUES ('Acme') RETURNING id")
     await database.execute(
         "INSERT INTO employees (company_id, user_id, name) VALUES ($1, $2, 'Ann')", company, user
@@ -21,7 +21,7 @@ async def seat(database: Database, user: str) -> str:
 
 
 async def write(database: Database, company: str) -> str:
-    """Inserts an event as the app does; its id."""
+    """Inserts an event as the application does; returns its id."""
     app = await database.connect(app=True)
     return str(
         await app.fetchval(
@@ -32,20 +32,20 @@ async def write(database: Database, company: str) -> str:
     )
 
 
-async def test_a_client_hears_what_an_app_wrote(
+async def test_a_client_receives_the_writes_of_an_application(
     database: Database, serve: Serve, connect: Connect
 ) -> None:
-    company = await seat(database, "ann")
+    company = await employer(database, "ann")
     client = await connect(await serve(database), "ann", company)
     event = await write(database, company)
     assert (await client.next("EventCreated"))["Data"]["EventId"] == event
     await client.quiet()
 
 
-async def test_a_client_resumes_where_it_was(
+async def test_a_client_resumes_after_its_position(
     database: Database, serve: Serve, connect: Connect
 ) -> None:
-    company = await seat(database, "ann")
+    company = await employer(database, "ann")
     service = await serve(database)
     first = await connect(service, "ann", company)
     await write(database, company)
@@ -57,11 +57,11 @@ async def test_a_client_resumes_where_it_was(
     assert (await second.expect("EventCreated"))["Data"]["EventId"] == missed
 
 
-async def test_a_service_ends_as_it_was_told(
+async def test_a_service_can_be_terminated_and_killed(
     database: Database, serve: Serve, connect: Connect
 ) -> None:
     service = await serve(database, drain_seconds=0)
-    client = await connect(service, "ann", company=await seat(database, "ann"))
+    client = await connect(service, "ann", company=await employer(database, "ann"))
     service.terminate()
     assert await service.ended() == 0
     assert await client.closed() in {1001, 1012}
