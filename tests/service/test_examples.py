@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -53,11 +54,17 @@ def perl() -> str | None:
     return path if checked.returncode == 0 else None
 
 
+MONO_LIBRARIES = ("System.Runtime.Serialization", "System.Xml.Linq")
+
+
 def program(name: str, place: Path) -> list[str]:
+    """The command that runs an example; skips the test where its language is missing."""
     if name == "python":
         script = place / "follow.py"
         script.write_text(in_fifty_lines())
         return [sys.executable, str(script)]
+    if name == "csharp":
+        return csharp(place)
     if name == "perl":
         path = perl()
         if path is None:
@@ -67,6 +74,21 @@ def program(name: str, place: Path) -> list[str]:
     if path is None:
         pytest.skip("no Java 17 or newer")
     return [path, "-XX:TieredStopAtLevel=1", str(ROOT / "examples" / "Listen.java")]
+
+
+def csharp(place: Path) -> list[str]:
+    """Compiles the example with Mono, which CI has to have."""
+    compiler, runtime = shutil.which("mcs"), shutil.which("mono")
+    if compiler is None or runtime is None:
+        no_mono = "no Mono: install the packages that .ci/run lists"
+        if os.environ.get("CI"):
+            pytest.fail(no_mono)
+        pytest.skip(no_mono)
+    executable = place / "Listen.exe"
+    libraries = [f"-r:{library}" for library in MONO_LIBRARIES]
+    source = ROOT / "examples" / "Listen.cs"
+    subprocess.run([compiler, "-warnaserror", *libraries, f"-out:{executable}", source], check=True)
+    return [runtime, str(executable)]
 
 
 class Example:
@@ -133,7 +155,7 @@ def test_fifty_lines_are_about_fifty() -> None:
 
 
 @pytest.mark.timeout(150)
-@pytest.mark.parametrize("name", ["python", "java", "perl"])
+@pytest.mark.parametrize("name", ["python", "java", "perl", "csharp"])
 async def test_it_receives_every_message_once_across_restarts(
     serve: Serve, database: Database, start: Start, name: str
 ) -> None:
@@ -164,7 +186,7 @@ async def test_it_receives_every_message_once_across_restarts(
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("name", ["python", "java", "perl"])
+@pytest.mark.parametrize("name", ["python", "java", "perl", "csharp"])
 async def test_a_refused_token_or_company_stops_it(
     serve: Serve, database: Database, start: Start, name: str
 ) -> None:
