@@ -894,6 +894,26 @@ describe("a silent link", () => {
     equal(peer.received.filter(({ type }) => type === "ping").length, 1);
   });
 
+  test("never lasts 16 seconds on an idle link: some proxies cut it then", async () => {
+    const { peer, peers } = await follow();
+    await peer.acknowledge();
+    let [sent, silence, position] = [peer.received.length, 0, 10];
+    for (let second = 0; second < 600; second++) {
+      await pass(1_000);
+      silence += 1_000;
+      if (second % 97 === 0) {
+        silence = 0;
+        await peer.send(change(++position));
+      }
+      if (peer.received.length > sent) {
+        [sent, silence] = [peer.received.length, 0];
+        await peer.send({ Type: "Pong" });
+      }
+      ok(silence < 16_000);
+    }
+    equal(peers.length, 1);
+  });
+
   test("is dropped without a sign of life", async () => {
     const world = await follow();
     await world.peer.acknowledge();

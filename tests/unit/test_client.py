@@ -766,6 +766,24 @@ async def test_a_silent_link_gets_a_ping_and_any_message_is_a_sign_of_life() -> 
 
 
 @timeless
+async def test_an_idle_link_is_never_silent_for_16_seconds() -> None:
+    """Some proxies cut a link after 16 s without traffic."""
+    async with follow() as world:
+        await world.peer.acknowledge()
+        sent, last_traffic, position = len(world.peer.received), now(), 10
+        for second in range(600):
+            await till(now() + 1)
+            if second % 97 == 0:
+                position, last_traffic = position + 1, now()
+                await world.peer.send_messages(change(position))
+            if len(world.peer.received) > sent:
+                sent, last_traffic = len(world.peer.received), now()
+                await world.peer.send_messages({"Type": "Pong"})
+            assert now() - last_traffic < 16
+        assert len(world.peers) == 1
+
+
+@timeless
 async def test_a_link_without_a_sign_of_life_is_dropped() -> None:
     async with follow() as world:
         await world.peer.acknowledge()
