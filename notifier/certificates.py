@@ -1,4 +1,4 @@
-"""The TLS certificate of a node: loaded, and replaced without a restart when it was renewed."""
+"""The TLS certificate of a node: its key, its expiry, and its renewal without a restart."""
 
 from __future__ import annotations
 
@@ -6,14 +6,63 @@ import asyncio
 import contextlib
 import signal
 import ssl
+import time
 from pathlib import Path
 
 import structlog
+from cryptography import x509
+
+from notifier import metrics
+from notifier.errors import SettingsError
 
 CHECK_SECONDS = 10.0
 """How often the files are checked for changes; SIGHUP checks them at once."""
 
+EXPIRING_SECONDS = 14 * 86_400.0
+"""A certificate that expires within this time is reported."""
+
+REPORT_SECONDS = 86_400.0
+"""How often an expired or expiring certificate is reported while it is in use."""
+
 _log = structlog.get_logger("notifier.certificates")
+
+
+def require_plain_key(certfile: Path, keyfile: Path) -> None:
+    """Raises SettingsError for an encrypted key, for which OpenSSL would ask on the terminal."""
+
+    def password() -> str:
+        raise SettingsError(
+            "NOTIFIER_SSL_KEYFILE: the key is encrypted; decrypt it: openssl pkey -in FILE -out FILE"
+        )
+
+    with contextlib.suppress(OSError):  # which the loading of the certificate reports
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certfile, keyfile, password)
+
+
+def expiry(certfile: Path) -> float:
+    """When the first certificate of a PEM file expires, in unix seconds. Raises ValueError, OSError."""
+    return x509.load_pem_x509_certificates(certfile.read_bytes())[0].not_valid_after_utc.timestamp()
+
+
+def problem(certfile: Path, now: float) -> str | None:
+    """A line about a certificate that has expired or will soon; None where it is valid for long."""
+    left = expiry(certfile) - now
+    if left <= 0:
+        return f"the certificate {certfile} has expired"
+    if left <= EXPIRING_SECONDS:
+        return f"the certificate {certfile} expires in {left / 86_400:.1f} days"
+    return None
+
+
+def _report(certfile: Path) -> None:
+    """Sets the metric, and logs a problem."""
+    try:
+        metrics.CERTIFICATE_EXPIRY.set(expiry(certfile))
+        line = problem(certfile, time.time())
+    except (OSError, ValueError) as error:
+        line = f"the certificate {certfile} cannot be read: {error}"
+    if line is not None:
+        _log.warning(line)
 
 
 async def reload_renewed(
@@ -27,7 +76,12 @@ async def reload_renewed(
         await asyncio.Event().wait()
         return
     loaded = _modified(certfile, keyfile)
+    _report(certfile)
+    reported = time.monotonic()
     while True:
+        if time.monotonic() - reported > REPORT_SECONDS:
+            _report(certfile)
+            reported = time.monotonic()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CHECK_SECONDS):
                 await hangup.wait()
@@ -36,10 +90,12 @@ async def reload_renewed(
             continue
         hangup.clear()
         try:
+            require_plain_key(certfile, keyfile)
             context.load_cert_chain(certfile, keyfile)
             loaded = now
             _log.info("certificate reloaded")
-        except (OSError, ssl.SSLError) as error:
+            _report(certfile)
+        except (OSError, ssl.SSLError, SettingsError) as error:
             _log.error("certificate cannot be loaded, the old one stays in use", error=str(error))
 
 

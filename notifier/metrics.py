@@ -1,12 +1,39 @@
-"""The metrics at `GET /metrics`. None has a label for a user, a company or a connection."""
+"""The metrics at `GET /metrics`. None has a label for a user, a company or a connection.
+
+Several worker processes share a directory (PROMETHEUS_MULTIPROC_DIR), from which each of them
+answers for all. `multiprocess_mode` says how a gauge is put together then.
+"""
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge, Histogram
+import os
 
-SOCKETS = Gauge("notifier_sockets", "Open WebSockets")
-SUBSCRIBERS = Gauge("notifier_subscribers", "Sockets that are subscribed to a company")
-CHANNELS = Gauge("notifier_channels", "Companies that this node keeps in memory")
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from notifier import __version__
+from notifier.errors import Closure
+
+DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the number of series
+
+SOCKETS = Gauge("notifier_sockets", "Open WebSockets", multiprocess_mode="livesum")
+SUBSCRIBERS = Gauge(
+    "notifier_subscribers", "Sockets that are subscribed to a company", multiprocess_mode="livesum"
+)
+CHANNELS = Gauge(
+    "notifier_channels", "Companies that this node keeps in memory", multiprocess_mode="livesum"
+)
 CHANGES = Counter("notifier_changes_total", "Changes that the relay has read")
 MESSAGES = Counter("notifier_messages_total", "Messages that the relay has stored")
 BATCHES = Counter("notifier_batches_total", "Batches that the relay has stored")
@@ -44,8 +71,12 @@ LOOP = Histogram(
     "How late a timer of the event loop fires, measured every second",
     buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
 )
-RELAY = Gauge("notifier_relay", "1 on the node that relays")
-AWAKE = Gauge("notifier_relay_awake", "1 while the relay reads without waiting for the doorbell")
+RELAY = Gauge("notifier_relay", "1 on the node that relays", multiprocess_mode="livesum")
+AWAKE = Gauge(
+    "notifier_relay_awake",
+    "1 while the relay reads without waiting for the doorbell",
+    multiprocess_mode="livesum",
+)
 RINGS = Counter("notifier_doorbell_rings_total", "Times that the doorbell woke the relay")
 FALLBACK_FINDS = Counter(
     "notifier_fallback_finds_total",
@@ -54,7 +85,57 @@ FALLBACK_FINDS = Counter(
 RECONNECTS = Counter(
     "notifier_reconnects_total", "Database connections that were lost, by link", ["link"]
 )
-LOG_BYTES = Gauge("notifier_log_bytes", "Size of changes and messages on disk")
-LOG_LIMIT_BYTES = Gauge("notifier_log_limit_bytes", "Limit of notifier_log_bytes: MAX_LOG_BYTES")
-READY = Gauge("notifier_ready", "1 while the path from trigger to hub is proven")
-QUEUE = Gauge("notifier_notify_queue_usage", "Usage of PostgreSQL's notification queue, 0 to 1")
+LOG_BYTES = Gauge(
+    "notifier_log_bytes", "Size of changes and messages on disk", multiprocess_mode="livemax"
+)
+LOG_LIMIT_BYTES = Gauge(
+    "notifier_log_limit_bytes",
+    "Limit of notifier_log_bytes: MAX_LOG_BYTES",
+    multiprocess_mode="livemax",
+)
+READY = Gauge(
+    "notifier_ready", "1 while the path from trigger to hub is proven", multiprocess_mode="livemin"
+)
+QUEUE = Gauge(
+    "notifier_notify_queue_usage",
+    "Usage of PostgreSQL's notification queue, 0 to 1",
+    multiprocess_mode="livemax",
+)
+CERTIFICATE_EXPIRY = Gauge(
+    "notifier_certificate_expiry_timestamp_seconds",
+    "When the TLS certificate expires, in unix seconds; 0 without TLS",
+    multiprocess_mode="livemin",
+)
+WORKERS = Gauge(
+    "notifier_workers", "Processes that these metrics are of", multiprocess_mode="livesum"
+)
+WORKERS.set(1)
+BUILD_INFO = Gauge(
+    "notifier_build_info",
+    "1, with the version as a label",
+    ["version"],
+    multiprocess_mode="livemax",
+)
+BUILD_INFO.labels(__version__).set(1)
+
+# Series that exist from the start, so that rate() sees the first event.
+for _reason in ("bulk", "truncate", "overflow", "epoch"):
+    RESYNCS.labels(_reason)
+for _recovered in ("true", "false"):
+    RESUMES.labels(_recovered)
+for _code in {str(closure.code) for closure in Closure.__subclasses__()} | {"1002", "1006", "1007"}:
+    CLOSED.labels(_code)
+
+
+def exposition() -> bytes:
+    """All metrics, of all worker processes, in the text format of CONTENT_TYPE."""
+    if not os.environ.get(DIRECTORY):
+        return generate_latest()
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return generate_latest(registry)
+
+
+def drop_process(pid: int, directory: str) -> None:
+    """Drops the gauges of a worker that has ended; its counters stay."""
+    mark_process_dead(pid, directory)  # type: ignore[no-untyped-call]

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 import structlog
 import uvicorn
 
-from notifier.certificates import reload_renewed
+from notifier import certificates
 from notifier.commands import MESSAGE_BYTES
 from notifier.errors import NotifierError, SettingsError
 from notifier.node import Node
@@ -87,6 +87,8 @@ def configuration(settings: Settings, app: object, refusals: Refusals) -> uvicor
         ssl_certfile=settings.ssl_certfile,
         ssl_keyfile=settings.ssl_keyfile,
     )
+    if settings.ssl_certfile is not None and settings.ssl_keyfile is not None:
+        certificates.require_plain_key(settings.ssl_certfile, settings.ssl_keyfile)
     try:
         config.load()
     except (ssl.SSLError, OSError) as error:
@@ -116,8 +118,19 @@ def bind(host: str, port: int) -> socket.socket:
     return listening
 
 
+def bind_status(settings: Settings) -> socket.socket | None:
+    """The listening socket of STATUS_HOST and STATUS_PORT; None where neither is set."""
+    if settings.status_port is None and settings.status_host is None:
+        return None
+    return bind(settings.status_host or settings.host, settings.status_port or settings.port)
+
+
 async def serve(
-    node: Node, settings: Settings, sockets: list[socket.socket], ready: Callable[[], None]
+    node: Node,
+    settings: Settings,
+    sockets: list[socket.socket],
+    ready: Callable[[], None],
+    status_socket: socket.socket | None = None,
 ) -> None:
     """Serves until SIGTERM or SIGINT, then drains. A second signal ends it at once."""
     loop = asyncio.get_running_loop()
@@ -140,19 +153,23 @@ async def serve(
         asyncio.create_task(server.serve(sockets=sockets), name="server"),
         asyncio.create_task(stopping.wait(), name="signal"),
         asyncio.create_task(
-            reload_renewed(config.ssl, settings.ssl_certfile, settings.ssl_keyfile),
+            certificates.reload_renewed(config.ssl, settings.ssl_certfile, settings.ssl_keyfile),
             name="certificates",
         ),
     ]
     status: _Server | None = None
-    if settings.status_port is not None or settings.status_host is not None:
-        own = bind(settings.status_host or settings.host, settings.status_port or settings.port)
+    if status_socket is not None:
         status = _Server(
             uvicorn.Config(
-                node.status_app(), lifespan="off", log_config=None, access_log=False, ws="none"
+                node.status_app(),
+                http=GuardedHttp.configured(node.refusals),
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                ws="none",
             )
         )
-        tasks.append(asyncio.create_task(status.serve(sockets=[own]), name="status"))
+        tasks.append(asyncio.create_task(status.serve(sockets=[status_socket]), name="status"))
     ready()
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -182,16 +199,21 @@ def run(settings: Settings, ready: Callable[[str], None]) -> None:
     """`notifier serve` in one process. Returns after the drain. Raises NotifierError."""
     raise_file_limit()
     Node(settings)  # raises SettingsError before a socket is bound
-    listening = bind(settings.host, settings.port)
-    run_node(settings, [listening], lambda: ready(address(settings, listening)))
+    listening, status = bind(settings.host, settings.port), bind_status(settings)
+    run_node(settings, [listening], lambda: ready(address(settings, listening)), status)
 
 
-def run_node(settings: Settings, sockets: list[socket.socket], ready: Callable[[], None]) -> None:
+def run_node(
+    settings: Settings,
+    sockets: list[socket.socket],
+    ready: Callable[[], None],
+    status_socket: socket.socket | None,
+) -> None:
     """Runs a node in an event loop of its own until its drain is over."""
 
     async def main() -> None:
         gc.set_threshold(GC_ALLOCATIONS)
-        await serve(Node(settings), settings, sockets, ready)
+        await serve(Node(settings), settings, sockets, ready, status_socket)
 
     runner()(main())
 

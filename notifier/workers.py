@@ -11,12 +11,13 @@ import multiprocessing
 import os
 import signal
 import socket
+import tempfile
 from collections.abc import Callable
 from multiprocessing.context import SpawnProcess
 
 import structlog
 
-from notifier import logs, server
+from notifier import logs, metrics, server
 from notifier.node import Node
 from notifier.settings import Settings
 
@@ -31,11 +32,20 @@ def run(settings: Settings, workers: int, ready: Callable[[str], None]) -> None:
     server.raise_file_limit()
     Node(settings)  # raises SettingsError before a socket is bound
     listening = server.bind(settings.host, settings.port)
+    status = server.bind_status(settings)
     ready(server.address(settings, listening))
-    asyncio.run(_supervise(settings, listening, workers))
+    with tempfile.TemporaryDirectory(prefix="notifier-metrics-") as directory:
+        os.environ[metrics.DIRECTORY] = directory  # for the workers: this process has no metrics
+        asyncio.run(_supervise(settings, listening, status, workers, directory))
 
 
-async def _supervise(settings: Settings, listening: socket.socket, workers: int) -> None:
+async def _supervise(
+    settings: Settings,
+    listening: socket.socket,
+    status: socket.socket | None,
+    workers: int,
+    directory: str,
+) -> None:
     """Keeps `workers` processes running; each is a node of its own. One that ended is replaced."""
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
@@ -58,7 +68,7 @@ async def _supervise(settings: Settings, listening: socket.socket, workers: int)
 
     async def keep_running() -> None:
         while not stopping.is_set():
-            process = spawn.Process(target=_work, args=(settings, listening))
+            process = spawn.Process(target=_work, args=(settings, listening, status))
             process.start()
             processes.add(process)
             ended = asyncio.Event()
@@ -67,6 +77,8 @@ async def _supervise(settings: Settings, listening: socket.socket, workers: int)
             loop.remove_reader(process.sentinel)
             process.join()
             processes.discard(process)
+            if process.pid is not None:
+                metrics.drop_process(process.pid, directory)
             if not stopping.is_set():
                 _log.error("a worker ended", status=process.exitcode)
                 with contextlib.suppress(TimeoutError):
@@ -78,7 +90,7 @@ async def _supervise(settings: Settings, listening: socket.socket, workers: int)
             tasks.create_task(keep_running())
 
 
-def _work(settings: Settings, listening: socket.socket) -> None:
+def _work(settings: Settings, listening: socket.socket, status: socket.socket | None) -> None:
     """The main function of a worker process."""
     logs.set_up(settings.log_level, settings.log_format)
-    server.run_node(settings, [listening], lambda: None)
+    server.run_node(settings, [listening], lambda: None, status)

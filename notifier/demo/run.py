@@ -103,7 +103,7 @@ async def _demo(
         )
         write("stop: Ctrl-C")
 
-    await server.serve(node, settings, sockets, ready)
+    await server.serve(node, settings, sockets, ready, server.bind_status(settings))
 
 
 def _routes(url: str, token: Callable[[str], str]) -> list[BaseRoute]:

@@ -6,12 +6,11 @@ import asyncio
 import hashlib
 from pathlib import Path
 
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from notifier import __version__
+from notifier import __version__, metrics
 from notifier.health import Health
 from notifier.watches import CALENDAR, Watch
 from notifier.web import asyncapi
@@ -83,7 +82,7 @@ class Pages:
         return JSONResponse({"ready": False, "reason": reason}, status_code=503, headers=HEADERS)
 
     async def _metrics(self, _: Request) -> Response:
-        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST, headers=HEADERS)
+        return Response(metrics.exposition(), media_type=metrics.CONTENT_TYPE, headers=HEADERS)
 
 
 def _file(request: Request, name: str, media_type: str) -> Response:

@@ -1,0 +1,88 @@
+"""`notifier serve --workers 2`: one status port and one set of metrics for all workers."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+
+import httpx
+import psutil
+
+from tests.conftest import Connect, Serve
+from tests.databases import Database
+from tests.ports import free_port
+from tests.service.calendars import Calendar
+from tests.waiting import until
+
+SOCKETS = 12
+
+
+def value(text: str, name: str) -> float:
+    """The value of a metric, with its labels in `name`; -1 where it is not there."""
+    found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
+    return float(found[1]) if found else -1.0
+
+
+def both_ready(text: str) -> bool:
+    return value(text, "notifier_workers") == 2 and value(text, "notifier_ready") == 1
+
+
+async def test_case_e3_workers_share_a_status_port_whose_metrics_count_them_all(
+    database: Database, serve: Serve, connect: Connect
+) -> None:
+    status = free_port()
+    service = await serve(
+        database, "--workers", "2", ready=False, status_port=status, status_host="127.0.0.1"
+    )
+    company = await Calendar(database).company("u1")
+    async with httpx.AsyncClient(
+        trust_env=False, base_url=f"http://127.0.0.1:{status}", timeout=20
+    ) as operator:
+
+        async def metrics() -> str:
+            with suppress(httpx.TransportError):
+                return (await operator.get("/metrics")).text
+            return ""
+
+        async def ready() -> bool:
+            return both_ready(await metrics())
+
+        await until(ready)
+        for _ in range(SOCKETS):
+            await connect(service, "u1", company)
+        for _ in range(6):  # whichever worker answers
+            text = await metrics()
+            assert value(text, "notifier_sockets") == SOCKETS
+            assert value(text, "notifier_relay") == 1
+            assert value(text, 'notifier_handshakes_refused_total{reason="path"}') == 0
+        assert (await operator.get("/livez")).is_success
+        worker = max(
+            psutil.Process(service.pid).children(), key=lambda process: process.create_time()
+        )
+        worker.kill()
+
+        async def replaced() -> bool:
+            return "a worker ended" in service.log() and await ready()
+
+        await until(replaced)
+        assert 0 <= value(await metrics(), "notifier_sockets") <= SOCKETS
+    assert service.log().count("a worker ended") == 1
+    assert "cannot listen" not in service.log()
+
+
+async def test_case_e12_the_public_port_answers_for_all_workers_as_well(
+    database: Database, serve: Serve, connect: Connect
+) -> None:
+    service = await serve(database, "--workers", "2")
+
+    async def ready() -> bool:
+        return both_ready((await service.get("/metrics")).text)
+
+    await until(ready)
+    company = await Calendar(database).company("u1")
+    for _ in range(SOCKETS):
+        await connect(service, "u1", company)
+    for _ in range(6):
+        text = (await service.get("/metrics")).text
+        assert f"\nnotifier_sockets {SOCKETS:.1f}\n" in text
+        assert 'notifier_build_info{version="' in text
