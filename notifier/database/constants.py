@@ -1,21 +1,15 @@
 """Numbers that Python and SQL share: `notifier.database.sql` puts them into the files of `sql/`.
 
-There `:relay_lock` stands for RELAY_LOCK, and so on.
+There `:doorbell_lock` stands for DOORBELL_LOCK, and so on.
 """
 
 from __future__ import annotations
-
-RELAY_LOCK = 7815279000
-"""Advisory lock of the node that relays."""
 
 DOORBELL_LOCK = 7815279001
 """Advisory lock that the relay holds while it sleeps: writers who cannot share it send a NOTIFY."""
 
 MIGRATION_LOCK = 7815279002
 """Advisory lock of `migrate` and `uninstall`: the second one waits."""
-
-SEQUENCE_LOCK = 7815279003
-"""Advisory lock for setting `notifier.change_ids`: writers mark the log as full, the relay rotates."""
 
 FULL_MARK = 1 << 62
 """Values of `notifier.change_ids` from here on mean that the log is full and capture stores nothing."""

@@ -8,13 +8,15 @@ from contextlib import asynccontextmanager, suppress
 
 import asyncpg
 
-from notifier.database import sql
 from notifier.database.connections import DEADLINE_SECONDS, Connection, connected
 from notifier.errors import Unreachable
 from notifier.relay.writer import Writer
 
 ELECTION_SECONDS = 2.0
 """How often a standby tries to become the relay."""
+
+RETRY_SECONDS = 0.1
+"""The wait after a hanging relay was terminated, or the lock's key replaced."""
 
 
 class Leadership:
@@ -63,10 +65,10 @@ async def lead(url: str) -> AsyncIterator[Leadership]:
 
 async def _elected(writer: Connection) -> None:
     while True:
-        row = await writer.fetchrow(sql.query("elect"), timeout=DEADLINE_SECONDS)
-        if row is not None and row["elected"]:
+        result = await writer.fetchval("SELECT notifier.elect()", timeout=DEADLINE_SECONDS)
+        if result == "elected":
             return
-        await asyncio.sleep(0.1 if row is not None and row["ended"] else ELECTION_SECONDS)
+        await asyncio.sleep(RETRY_SECONDS if result == "retry" else ELECTION_SECONDS)
 
 
 async def _read_any_encoding(reader: Connection) -> None:

@@ -78,7 +78,7 @@ BEGIN
         -- The disk stays bounded when nobody drains.
         IF change % greatest(1, 2097152 / (1024 + size)) = 0
            AND notifier.is_full()
-           AND pg_try_advisory_xact_lock_shared(:sequence_lock) THEN  -- not while the relay sets the sequence
+           AND notifier.lock_sequence() THEN  -- not while the relay sets the sequence
             PERFORM setval('notifier.change_ids', full_mark + last_value)  -- `change` may be an older one
             FROM notifier.change_ids WHERE last_value < full_mark;
             RETURN NULL;

@@ -28,7 +28,7 @@ FROM (
     SELECT 'EXECUTE', 'FUNCTION ' || p.oid::regprocedure, pg_catalog.has_function_privilege($1::text, p.oid, 'EXECUTE'), false
     FROM pg_catalog.pg_proc AS p
     WHERE p.pronamespace = 'notifier'::regnamespace
-      AND p.proname NOT IN ('capture', 'is_full', 'is_plain_type', 'json_expression', 'keys', 'plain_relations',
+      AND p.proname NOT IN ('capture', 'is_full', 'is_plain_type', 'json_expression', 'keys', 'lock_sequence', 'plain_relations',
                             'row_image', 'row_statement', 'row_statements', 'strip_columns')
     UNION ALL
     -- what the default membership query reads

@@ -11,11 +11,9 @@ WITH place AS (
 SELECT pg_is_in_recovery() AS standby,
        pg_notification_queue_usage() AS queue,   -- looking also empties a queue that was full once
        EXISTS (
-           SELECT FROM pg_locks AS l LEFT JOIN pg_stat_activity AS a USING (pid)
-           WHERE l.locktype = 'advisory' AND (l.classid::bigint << 32) + l.objid::bigint = :relay_lock
-             AND l.objsubid = 1 AND l.granted
-             AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-             AND coalesce(a.state_change > clock_timestamp() - interval '12 s', true)
+           SELECT FROM notifier.log, notifier.relay_holders(log.relay_lock) AS h
+           LEFT JOIN pg_stat_activity AS a ON a.pid = h.pid
+           WHERE h.is_ours AND coalesce(a.state_change > clock_timestamp() - interval '12 s', true)
        ) AS relay,
        ARRAY(
            SELECT w.relation FROM notifier.watches AS w

@@ -52,7 +52,9 @@ async def test_a_probe_reports_the_relay_and_waiting_changes(
     await database.execute("INSERT INTO companies (name) VALUES ('A')")
     await database.execute("UPDATE notifier.changes_0 SET at = at - interval '1 minute'")
     leader = await database.connect()
-    await leader.execute("SELECT pg_advisory_lock(7815279000)")  # as a relay does that leads
+    await leader.execute(
+        "SELECT pg_advisory_lock(relay_lock) FROM notifier.log"
+    )  # as a relay does that leads
     node = make_node()
     node.begin()
     await node.reports("changes wait")

@@ -1,0 +1,163 @@
+"""Case 18: a role without rights on our tables can hold any advisory lock, and stops nothing by it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import asyncpg
+import pytest
+
+from notifier.database import sql
+from notifier.database.schema import migrate
+from notifier.relay.relay import State
+from tests.databases import Connection, Database
+from tests.postgres.relays import Relayed, log_head, new_company, new_event, types
+from tests.waiting import until
+
+MIB = 1024 * 1024
+
+
+@pytest.fixture
+async def intruder(database: Database) -> Connection:
+    """A session of the application's role, which has no right on the schema `notifier`."""
+    return await database.connect(app=True)
+
+
+async def key_of(database: Database) -> int:
+    return int(await database.fetchval("SELECT relay_lock FROM notifier.log"))
+
+
+async def holders(database: Database) -> list[bool]:
+    """For each session that holds the present lock, whether it is one of ours."""
+    rows = await database.fetch(
+        "SELECT h.is_ours FROM notifier.log, notifier.relay_holders(relay_lock) AS h"
+    )
+    return [row["is_ours"] for row in rows]
+
+
+@pytest.mark.parametrize("function", ["pg_advisory_lock", "pg_advisory_lock_shared"])
+async def test_case_18_a_relay_leads_although_another_role_holds_its_lock(
+    function: str, database: Database, app: Connection, company: str, intruder: Connection
+) -> None:
+    key = await key_of(database)
+    await intruder.execute(f"SELECT {function}($1)", key)
+    relay = Relayed(database)
+    await relay.start()
+    assert await key_of(database) != key
+    await new_event(app, company)
+    assert types(await relay.messages_of(company)) == ["EventCreated"]
+    await relay.stop()
+
+
+async def test_a_lock_that_another_role_got_between_two_relays_is_replaced(
+    database: Database, app: Connection, company: str, intruder: Connection
+) -> None:
+    """The keys of locks that are held can be read in pg_locks: an intruder can queue for one."""
+    first, second = Relayed(database), Relayed(database)
+    await first.start()
+    epoch, _ = await log_head(database)
+    key = await key_of(database)
+    queued = asyncio.create_task(intruder.execute("SELECT pg_advisory_lock($1)", key))
+
+    async def waits() -> bool:
+        return bool(await database.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"))
+
+    await until(waits)
+    await first.stop()
+    await queued
+    await second.start()
+    assert await key_of(database) != key
+    await new_event(app, company)
+    assert types(await second.messages_of(company)) == ["EventCreated"]
+    assert (await log_head(database))[0] == epoch, "a new key is no reason for a new epoch"
+    await second.stop()
+
+
+async def test_of_many_nodes_one_leads_after_the_key_was_replaced(
+    database: Database, intruder: Connection, app: Connection, company: str
+) -> None:
+    await intruder.execute("SELECT pg_advisory_lock($1)", await key_of(database))
+    relays = [Relayed(database) for _ in range(4)]
+    starting = [asyncio.create_task(relay.start()) for relay in relays]
+    await asyncio.wait(starting, return_when=asyncio.FIRST_COMPLETED)
+    await intruder.close()
+    leader = next(r for r, task in zip(relays, starting, strict=True) if task.done())
+    await new_event(app, company)
+    assert types(await leader.messages_of(company)) == ["EventCreated"]
+    assert await holders(database) == [True]
+    leading = [r.relay for r in relays if r.relay and r.relay.state is not State.STANDBY]
+    assert leading == [leader.relay]
+    for task in starting:
+        task.cancel()
+    await asyncio.gather(*starting, return_exceptions=True)
+    for relay in relays:
+        await relay.stop()
+
+
+async def test_a_key_that_a_node_has_taken_is_not_replaced(database: Database) -> None:
+    node, other = await database.connect(), await database.connect()
+    key = await key_of(database)
+    assert await node.fetchval("SELECT notifier.elect()") == "elected"
+    assert await other.fetchval("SELECT notifier.elect()") == "standby"
+    assert await key_of(database) == key
+
+
+async def test_a_lock_whose_key_was_replaced_meanwhile_is_given_back(database: Database) -> None:
+    """The session gets the old key's lock just when another one replaces the key."""
+    node, other = await database.connect(), await database.connect()
+    key = await key_of(database)
+    async with other.transaction():
+        await other.execute("UPDATE notifier.log SET relay_lock = relay_lock + 1")
+        electing = asyncio.create_task(node.fetchval("SELECT notifier.elect()"))
+
+        async def waits() -> bool:
+            return bool(await database.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"))
+
+        await until(waits)
+    assert await electing == "retry"
+    assert await database.fetch("SELECT * FROM notifier.relay_holders($1)", key) == []
+    assert await node.fetchval("SELECT notifier.elect()") == "elected"
+
+
+async def test_a_lock_of_another_role_does_not_count_as_a_relay(
+    database: Database, intruder: Connection
+) -> None:
+    await intruder.execute("SELECT pg_advisory_lock($1)", await key_of(database))
+    (probe,) = await database.fetch(sql.query("probe"), "", 10.0)
+    assert probe["relay"] is False
+
+
+async def test_case_18_the_disk_stays_bounded_whatever_advisory_locks_are_held(
+    database: Database, app: Connection, intruder: Connection
+) -> None:
+    await migrate(database.dsn, max_log_bytes=2 * MIB)
+    for key in range(7815279000, 7815279010):
+        await intruder.execute("SELECT pg_advisory_lock($1)", key)
+    event = await new_event(app, await new_company(app))
+    for _ in range(6):
+        await app.execute(
+            f"""
+            DO $$ BEGIN
+                FOR n IN 1..600 LOOP
+                    UPDATE events SET title = n || repeat('x', 500) WHERE id = '{event}';
+                END LOOP;
+            END $$
+            """
+        )
+    assert int(await database.fetchval("SELECT notifier.log_bytes()")) < 3 * MIB
+
+
+async def test_the_lock_of_the_sequence_is_one_that_only_our_roles_can_take(
+    database: Database, intruder: Connection
+) -> None:
+    for mode in ("ROW SHARE", "EXCLUSIVE"):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await intruder.execute(f"BEGIN; LOCK TABLE notifier.log IN {mode} MODE")
+        await intruder.execute("ROLLBACK")
+    writer, relay = await database.connect(), await database.connect()
+    async with writer.transaction():
+        assert await writer.fetchval("SELECT notifier.lock_sequence()")
+        assert not await relay.fetchval("SELECT notifier.rotate_changes()")
+    async with relay.transaction():
+        assert await relay.fetchval("SELECT notifier.rotate_changes()")
+        assert not await writer.fetchval("SELECT notifier.lock_sequence()")
