@@ -8,6 +8,7 @@ import pytest
 
 from notifier.database import sql
 from notifier.relay.reader import are_foreign
+from tests.chaos.local import LocalNode
 from tests.databases import Connection, Database
 from tests.postgres.relays import Relayed, log_head, messages_of, new_event, types
 from tests.waiting import until
@@ -334,3 +335,39 @@ async def test_a_node_that_is_level_reports_no_rewind(
     epoch, seq = await log_head(database)
     assert await database.fetchval(sql.query("report_rewind"), epoch, seq) is None
     assert await database.fetchval(sql.query("report_rewind"), "another", seq + 1) is None
+
+
+async def test_case_4_a_live_node_notices_that_the_storage_was_rolled_back(
+    database: Database, app: Connection, company: str
+) -> None:
+    """A rollback of the storage restores the checkpoint with its xmin: only nodes know better."""
+    node = LocalNode(database.dsn)
+    await node.start()
+    try:
+        for number in range(5):
+            await new_event(app, company, str(number))
+
+        async def delivered() -> bool:
+            return types(await messages_of(database, company)).count("EventCreated") == 5
+
+        await until(delivered)
+        before, seq = await log_head(database)
+        await database.execute(
+            f"""
+            DO $$ BEGIN
+                PERFORM pg_terminate_backend(pid) FROM pg_stat_activity
+                WHERE application_name ~ 'notifier (relay|relay reader|node)$'
+                  AND datname = current_database();
+                DELETE FROM notifier.messages WHERE seq > {seq} - 3;
+                UPDATE notifier.log SET seq = {seq} - 3, saved_by = pg_current_xact_id();
+            END $$
+            """
+        )
+        await epoch_after(database, before)
+
+        async def resynced() -> bool:
+            return types(await messages_of(database, company))[:1] == ["Resync"]
+
+        await until(resynced)
+    finally:
+        await node.stop()
