@@ -1,4 +1,4 @@
--- Whether changes wait for more than their half of max_log_bytes; the relay keeps messages to the other.
+-- Whether changes take more than their half of max_log_bytes; the other half is for messages.
 CREATE OR REPLACE FUNCTION notifier.is_full() RETURNS boolean
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -8,7 +8,7 @@ BEGIN
                > max_log_bytes / 2
         FROM notifier.configuration
     );
-EXCEPTION WHEN lock_not_available THEN  -- one is being emptied, and the app's lock_timeout is short
+EXCEPTION WHEN lock_not_available THEN  -- a table is being truncated, and the lock_timeout of the session is short
     RETURN false;
 END
 $$;

@@ -1,16 +1,15 @@
--- After an overflow: empties the tables of changes that nobody writes to, read or not, and lets capture
--- store again. Returns the transaction id before which all must have ended until everything that was
--- dropped has come to light; null where none is in flight. One call: see sql/functions/truncate_changes.sql.
+-- After an overflow: empties each table of changes that no open transaction has written to, unread changes
+-- included, and lets capture store again. Open transactions may have dropped changes: all of them are before
+-- the transaction id that is returned; null: there are none. One call: see truncate_changes.
 --
--- It does not wait for the lock under which capture says that the log is full: whoever holds it may stay
--- in flight for long. If one says so just now and is overwritten, its transaction is in flight, and is
--- told of when it has ended.
+-- It does not wait for the lock under which writers mark the log as full (lock_sequence): a writer may hold
+-- it for long. If one marks it just now and is overwritten, its transaction is open, and so is accounted for.
 CREATE OR REPLACE FUNCTION notifier.reopen() RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     full_mark CONSTANT bigint := :full_mark;
-    margin CONSTANT bigint := 1048576;     -- ids go on growing
+    margin CONSTANT bigint := 1048576;     -- ids keep growing
     present pg_snapshot;
 BEGIN
     FOR which IN 0..1 LOOP

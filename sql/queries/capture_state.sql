@@ -1,7 +1,7 @@
 -- The capture triggers of each watched entity, and what the relay saved of them.
 --
--- `triggers`: for each, by oid, its table and its version: another version was disabled, enabled, or made
--- anew, and its table may have been written to uncaptured. `root`: the watched table; `tables`: it and its
+-- `triggers`: for each, by oid, its table and its version: with another version it was disabled,
+-- enabled or created again, and its table may have been written to uncaptured. `root`: the watched table; `tables`: it and its
 -- partitions. `captured`: whether the watched table is captured now.
 SELECT w.entity, to_regclass(w.relation)::oid::bigint AS root, tree.tables,
        coalesce(t.triggers, '{}') AS triggers, coalesce(t.on_root >= 2, false) AS captured,

@@ -1,5 +1,5 @@
--- Of one large transaction: first what concerns every company, then the changes company by company but
--- for the companies $2. A row that moved comes once for each of its two.
+-- The changes of one large transaction: first those that concern every company, then company by company,
+-- without the companies $2. The change of a row that moved comes once for each of its two companies.
 SELECT company, id, xid::text::bigint AS xid, entity, old, new, partial, actor, at
 FROM (
     SELECT c.*, (notifier.readable_json(c.old) -> w.company)::text AS was,
@@ -7,7 +7,7 @@ FROM (
     FROM notifier.changes AS c
     LEFT JOIN notifier.watches AS w USING (entity)
     WHERE c.xid = $1::bigint::text::xid8
-    OFFSET 0  -- each row is parsed but once
+    OFFSET 0  -- each row is parsed only once
 ) AS change
 CROSS JOIN LATERAL unnest(
     CASE WHEN was IS NULL AND became IS NULL THEN ARRAY[NULL::text]

@@ -1,5 +1,5 @@
--- Is the path sound? $1: what is to come back by NOTIFY; $2: how many seconds a change may wait.
--- `backlog` is null where the relay reads no backlog, else how far it has come.
+-- Whether the path from trigger to node works. $1: a nonce, which comes back by NOTIFY; $2: how many seconds a
+-- change may wait. `backlog`: how far the relay has come in a backlog; null where it reads none.
 WITH place AS (
     SELECT coalesce((SELECT m.cursor FROM notifier.messages AS m
                      WHERE m.seq > log.seq AND m.cursor IS NOT NULL
@@ -9,7 +9,7 @@ WITH place AS (
     FROM notifier.log
 )
 SELECT pg_is_in_recovery() AS standby,
-       pg_notification_queue_usage() AS queue,   -- looking also empties a queue that was full once
+       pg_notification_queue_usage() AS queue,   -- the call also trims a queue that was full
        EXISTS (
            SELECT FROM notifier.log, notifier.relay_holders(log.relay_lock) AS h
            LEFT JOIN pg_stat_activity AS a ON a.pid = h.pid
@@ -27,7 +27,7 @@ SELECT pg_is_in_recovery() AS standby,
                   OR c.xid = ANY (ARRAY(SELECT pg_snapshot_xip(place.cursor))))
              AND c.at < clock_timestamp() - $2::float8 * interval '1 s'
        ) AS waiting,
-       -- A transaction too large for memory is read and stored in one: meanwhile its reader moves.
+       -- A transaction that is too large for memory is stored as one: until then, only its reader moves.
        CASE WHEN place.busy THEN concat(place.reached, (
            SELECT max(a.state_change) FROM pg_stat_activity AS a
            WHERE a.datname = current_database() AND a.application_name ~ '^(.*: )?notifier relay reader$'

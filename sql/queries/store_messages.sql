@@ -1,5 +1,5 @@
--- Appends messages, the first as seq $2, to slot $1 and tells the nodes. The cursor $9 goes with the last
--- of them, $8. Of what hardly ever is, arrays are left out: $10 is null where nobody loses access.
+-- Appends messages to slot $1, the first with seq $2, and notifies the nodes. The cursor $9 is stored with
+-- the last one, whose seq is $8. $10 is null where no user loses access, which is the rule.
 WITH stored AS (
     INSERT INTO notifier.messages (slot, seq, company, position, at, stored, body, revokes, cursor)
     SELECT $1, $2 + m.n - 1, m.company, m.position, m.at, $6, m.body,

@@ -1,5 +1,5 @@
--- A backlog by transactions: those visible in snapshot $2 and not in $1, in the order of their last id,
--- from after $3 on. (A transaction that waited for another's row has the greater last id.)
+-- The transactions of a backlog: visible in snapshot $2 and not in $1, in the order of their last change,
+-- from those after id $3 on. (A transaction that waited for a row lock has the greater last id.)
 SELECT xid::text::bigint, max(id) AS last, count(*) AS changes, sum(size) AS bytes
 FROM (
     SELECT xid, id, size FROM notifier.changes WHERE xid >= pg_snapshot_xmax($1::text::pg_snapshot)

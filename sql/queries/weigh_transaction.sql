@@ -1,5 +1,5 @@
--- Of one large transaction: how many rows of each company it touched. Companies come as JSON: `->>`
--- would trip over an escape anywhere in the row that text cannot hold.
+-- How many rows of each company one large transaction touched. Companies are returned as JSON: `->>` would
+-- fail at an escape anywhere in the row that text cannot represent.
 SELECT company, count(*) AS rows, max(at) AS at
 FROM (
     SELECT side.company, entity, side.key, max(at) AS at
@@ -12,7 +12,7 @@ FROM (
             FROM notifier.changes AS c
             JOIN notifier.watches AS w USING (entity)
             WHERE c.xid = $1::bigint::text::xid8
-            OFFSET 0  -- what stands before such a line is computed but once
+            OFFSET 0  -- a subquery with OFFSET is computed only once per row
         ) AS change
         OFFSET 0
     ) AS change

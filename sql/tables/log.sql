@@ -1,4 +1,4 @@
--- The log: what was captured, what was said, and how far the relay has come.
+-- The log: captured changes, stored messages, and how far the relay has come.
 -- Everything of the notifier's lives in this schema; `notifier uninstall` drops it.
 
 REVOKE ALL ON SCHEMA notifier FROM PUBLIC;
@@ -24,7 +24,7 @@ CREATE TABLE notifier.configuration (
 );
 
 -- Changes wait in one of two tables, by turns, so that the consumed one is emptied by TRUNCATE: no
--- dead rows, whatever snapshot somebody holds. Bit 32 of the id chooses; `sql/functions/capture.sql` writes.
+-- dead rows, whatever snapshots are held. Bit 32 of the id chooses; `sql/functions/capture.sql` writes.
 CREATE SEQUENCE notifier.change_ids AS bigint CACHE 1;
 
 CREATE TABLE notifier.changes_0 (
@@ -41,7 +41,7 @@ CREATE TABLE notifier.changes_1 (LIKE notifier.changes_0 INCLUDING DEFAULTS) WIT
 CREATE INDEX ON notifier.changes_0 (xid);
 CREATE INDEX ON notifier.changes_1 (xid);
 
--- What was said, numbered per company. A ring of eight slots; the oldest is emptied by TRUNCATE.
+-- Messages, numbered per company. A ring of eight slots; the oldest is emptied by TRUNCATE.
 CREATE TABLE notifier.messages (
     slot      smallint NOT NULL,
     seq       bigint NOT NULL,             -- orders all messages, for the nodes
@@ -50,7 +50,7 @@ CREATE TABLE notifier.messages (
     at        timestamptz NOT NULL,        -- when its change was made
     stored    timestamptz NOT NULL DEFAULT clock_timestamp(),
     body      json NOT NULL,               -- as it is sent
-    revokes   text[],                      -- users who lose the company with it; '*': ask for each
+    revokes   text[],                      -- users who lose the company with it; '*': re-check all
     cursor    text                         -- on a batch's last message: the relay has read so far
 ) PARTITION BY LIST (slot);
 
