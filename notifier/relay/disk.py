@@ -18,14 +18,22 @@ REOPENING = 1 << 62
 
 
 class Usage(NamedTuple):
-    """Bytes of changes and messages together, and their limit.
+    """The room that the log takes.
 
-    `altered`: the row of `notifier.log` is not the version that this relay wrote.
+    `bytes`: of changes and messages together. `last_id`: of the last change. `tables`: bytes of both tables
+    of changes. `altered`: the row of `notifier.log` is not the version that this relay wrote.
     """
 
     bytes: int
     limit: int
+    last_id: int
+    tables: tuple[int, int]
     altered: bool
+
+    @property
+    def is_full(self) -> bool:
+        """Whether capture has stopped storing."""
+        return self.last_id >= FULL_MARK
 
 
 class Disk:
@@ -36,16 +44,12 @@ class Disk:
         self._store = store
 
     async def usage(self) -> Usage:
-        """The room that the log takes. Raises SchemaMissing where there is no log any more."""
-        row = await self._writer.fetchrow(sql.query("log_sizes"))
+        """The room that the log takes now. Raises SchemaMissing where there is no log any more."""
+        row = await self._writer.fetchrow(sql.query("log_usage"))
         if row is None:
             raise SchemaMissing("the log is empty; run: notifier migrate")
-        return Usage(row["bytes"], row["max_log_bytes"], bool(row["altered"]))
-
-    async def is_full(self) -> bool:
-        """Whether capture has stopped storing."""
-        row = await self._writer.fetchrow("SELECT last_value FROM notifier.change_ids")
-        return bool(row and row[0] >= FULL_MARK)
+        tables = (row["zero"], row["one"])
+        return Usage(row["bytes"], row["limit"], row["last_id"], tables, row["altered"])
 
     async def reopen(self) -> int | None:
         """Empties each table of changes that no transaction writes to, and lets capture store again.
@@ -63,22 +67,18 @@ class Disk:
         )
         return bool(row and row[0])
 
-    async def rotate(self, bytes_limit: int) -> bool:
+    async def rotate(self, usage: Usage, bytes_limit: int) -> bool:
         """Empties the idle table of changes, and makes it the current one where that is worth while.
 
         Returns whether it rotated. No unread change is lost: the table can be locked only when no
         transaction in flight has written to it, and then the cursor must see every row in it.
         """
-        row = await self._writer.fetchrow(sql.query("change_table_sizes"))
-        assert row is not None
-        last = int(row["last_value"])
-        if last >= FULL_MARK:
+        if usage.is_full:
             return False
-        current = last >> TABLE_BIT & 1
-        sizes = (int(row["zero"]), int(row["one"]))
-        if sizes[1 - current] and not await self._truncate(1 - current):
+        current = usage.last_id >> TABLE_BIT & 1
+        if usage.tables[1 - current] and not await self._truncate(1 - current):
             return False
-        if sizes[current] < bytes_limit:
+        if usage.tables[current] < bytes_limit:
             return False
         rotated = await self._writer.fetchrow("SELECT notifier.rotate_changes()")
         return bool(rotated and rotated[0])

@@ -9,7 +9,7 @@ import structlog
 
 from notifier import metrics
 from notifier.relay.changes import ANY_USER, EVERY_COMPANY
-from notifier.relay.disk import REOPENING, Disk
+from notifier.relay.disk import REOPENING, Disk, Usage
 from notifier.relay.gaps import find_gaps
 from notifier.relay.pipeline import Pipeline
 from notifier.relay.rendering import ResyncDraft
@@ -43,17 +43,19 @@ class Maintenance:
             return
         await self._pipeline.stored()
         self._done_at = now
-        if not await self.recover_from_overflow():
+        usage = await self._disk.usage()
+        if await self.recover_from_overflow(usage):
+            pass  # in a new epoch
+        elif usage.altered:
+            _log.error("the log was restored or altered by others, or a node has seen a later one")
+            await self._pipeline.begin_epoch("epoch")
+        else:
             await self._resync_after_overflow()
         await self._pipeline.refresh_sources()
         await self._resync_after_gaps()
-        usage = await self._disk.usage()
         metrics.LOG_BYTES.set(usage.bytes)
         metrics.LOG_LIMIT_BYTES.set(usage.limit)
-        if usage.altered:
-            _log.error("the log was restored or altered by others, or a node has seen a later one")
-            await self._pipeline.begin_epoch("epoch")
-        await self._disk.rotate(min(ROTATE_BYTES, usage.limit // 8))
+        await self._disk.rotate(usage, min(ROTATE_BYTES, usage.limit // 8))
         await self._disk.prune(self._retention_hours, usage.limit // 2)
 
     async def _resync_after_gaps(self) -> None:
@@ -75,9 +77,10 @@ class Maintenance:
         if after != saved:
             await self._store.save_capture(after)
 
-    async def recover_from_overflow(self) -> bool:
+    async def recover_from_overflow(self, usage: Usage | None = None) -> bool:
         """If capture has stopped storing, lets it store again, in a new epoch. Whether it had stopped."""
-        if self._store.checkpoint.unsettled != REOPENING and not await self._disk.is_full():
+        usage = usage or await self._disk.usage()
+        if self._store.checkpoint.unsettled != REOPENING and not usage.is_full:
             return False
         _log.error("the log was full and changes were dropped: a new epoch begins")
         await self._store.save(unsettled=REOPENING)  # if this relay ends here, the next one goes on
