@@ -59,7 +59,7 @@ async def test_after_a_refused_message_the_relay_goes_on_in_the_same_term(
     assert relay.relay._term is term
 
 
-@pytest.mark.parametrize("rows", [3_000, 20_000], ids=["pages", "one large transaction"])
+@pytest.mark.parametrize("rows", [3_000, 6_000], ids=["pages", "one large transaction"])
 async def test_a_refused_message_in_a_backlog_is_replaced_too(
     rows: int, database: Database, app: Connection, company: str
 ) -> None:
@@ -70,7 +70,7 @@ async def test_a_refused_message_in_a_backlog_is_replaced_too(
         " SELECT $1, 'u' || n, CASE n % 1000 WHEN 0 THEN 'poison' ELSE 'Ann' END"
         " FROM generate_series($2::int, $3::int) AS n"
     )
-    if rows > 10_000:
+    if rows > 5_000:
         await app.execute(statement, company, 1, rows)
     else:
         for first in range(1, rows, 100):
