@@ -10,7 +10,7 @@ from typing import NamedTuple
 import asyncpg
 
 from notifier.access.membership import as_text
-from notifier.database import catalogue, functions, schema, sql, triggers, views
+from notifier.database import catalogue, functions, grants, schema, sql, triggers, views
 from notifier.database.connections import (
     DEADLINE_SECONDS,
     Connection,
@@ -141,10 +141,13 @@ async def _definitions(connection: Connection) -> AsyncIterator[Finding]:
         if not different:  # a function lists the triggers
             found = await triggers.differences(connection)
             different += [f"{each} is {each.state}" for each in found]
+        foreign = await grants.foreign(connection)
     for each in different:
         yield Finding(False, f"{each}; run: notifier migrate")
     if not different:
         yield Finding(True, "functions and triggers are this version's")
+    for privilege, role in foreign:
+        yield Finding(False, f"{role} has {privilege}; run: notifier migrate")
 
 
 async def _round_trip(connection: Connection) -> Finding:

@@ -36,7 +36,13 @@ def upgrade() -> None:
         SELECT DISTINCT r.rolname, 'serve'
         FROM pg_class AS c, aclexplode(c.relacl) AS granted JOIN pg_roles AS r ON r.oid = granted.grantee
         WHERE c.oid = 'notifier.change_ids'::regclass AND granted.grantee <> c.relowner
-          AND granted.privilege_type = 'UPDATE';
+          AND granted.privilege_type = 'UPDATE'
+          -- which was never granted for that: such a role has rights by the database's default privileges
+          AND NOT EXISTS (
+              SELECT FROM pg_class AS other, aclexplode(other.relacl) AS held
+              WHERE other.oid = 'notifier.changes_0'::regclass AND held.grantee = granted.grantee
+                AND held.privilege_type = 'INSERT'
+          );
 
         INSERT INTO notifier.grants (role, privilege)
         SELECT DISTINCT g.role, format('SELECT (%I) ON %s', a.attname, w.relation)

@@ -38,6 +38,23 @@ async def lacking(connection: Connection, role: str) -> list[tuple[str, bool]]:
     return [(row["privilege"], row["outside"]) for row in rows]
 
 
+async def foreign(connection: Connection) -> list[tuple[str, str]]:
+    """Rights on our objects, in the words of REVOKE, and the role that must not have each."""
+    rows = await connection.fetch(sql.query("foreign_rights"), SERVE)
+    return [(row["privilege"], row["role"]) for row in rows]
+
+
+async def revoke_foreign(connection: Connection) -> list[str]:
+    """Takes rights on our objects from all but the owner and the roles that may serve.
+
+    Returns what was done, a line each.
+    """
+    found = await foreign(connection)
+    for privilege, role in found:
+        await connection.execute(f"REVOKE {privilege} FROM {role} CASCADE")
+    return [f"{privilege}: revoked from {role}" for privilege, role in found]
+
+
 async def revoke(connection: Connection) -> None:
     """Takes back each recorded right on the application's objects; what is gone is passed over."""
     rows = await connection.fetch(

@@ -151,6 +151,9 @@ class _Migration:
         if grant is not None:
             await grants.allow(connection, grant)
         await grants.synchronize(connection)
+        revoked = await grants.revoke_foreign(connection)
+        for line in revoked:
+            self._note(line)
         if grant is not None:
             self.lines.append(f"role {grant}: may serve")
         # Last, because from here on writers wait.
@@ -185,6 +188,8 @@ class _Migration:
         if before is not None:
             await self._locks.exclude_writers()
         await _with_sqlalchemy(connection, _upgrade)
+        if self._fresh:  # no role was allowed anything yet, whatever default privileges gave
+            await connection.execute("DELETE FROM notifier.grants")
         self.lines.append(f"schema notifier: {before or 'none'} → {newest()}")
 
     async def _configure(
