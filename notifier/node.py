@@ -28,7 +28,7 @@ from notifier.settings import Settings
 from notifier.transport.application import Application
 from notifier.transport.endpoint import Endpoint
 from notifier.transport.refusals import Refusals
-from notifier.watchdogs import warn_of_drift, watch_clock, watch_loop, watch_shutdown
+from notifier.watchdogs import report_start, warn_of_drift, watch_clock, watch_loop, watch_shutdown
 from notifier.watches import Watch
 from notifier.web.pages import Pages
 
@@ -76,6 +76,7 @@ class Node:
             settings.max_connections,
             settings.max_connections_per_user,
             settings.max_connections_per_address,
+            proxies=settings.trusted_proxies is not None,
         )
         self.services = Services(
             self.hub,
@@ -119,6 +120,7 @@ class Node:
                 tasks.create_task(watch_clock(sessions), name="clock")
                 tasks.create_task(watch_shutdown(listen, self.log_query), name="shutdown")
                 tasks.create_task(watch_loop(), name="loop")
+                tasks.create_task(report_start(self.log_query), name="start")
                 tasks.create_task(warn_of_drift(self._settings, self.log_query), name="drift")
         finally:
             self.log_query.close()

@@ -11,10 +11,11 @@ from typing import Protocol
 
 import structlog
 
-from notifier import metrics
+from notifier import __version__, metrics
 from notifier.database import sql
 from notifier.database.connections import backoff, is_shutting_down
 from notifier.database.query import Query
+from notifier.database.url import describe
 from notifier.errors import DatabaseError
 from notifier.settings import Settings
 from notifier.watches import Watch
@@ -72,6 +73,21 @@ async def watch_loop() -> None:
         metrics.LOOP.observe(late)
         if late > LOOP_SECONDS:
             _logger.warning("the event loop was blocked", seconds=round(late, 1))
+
+
+async def report_start(query: Query) -> None:
+    """Logs this version, and the database once it is reached."""
+    database = describe(query.url)
+    _logger.info("starting", version=__version__, database=database)
+    for attempt in count():
+        try:
+            ((role, server),) = await query.fetch(
+                "SELECT current_user::text, current_setting('server_version')"
+            )
+            break
+        except DatabaseError:
+            await backoff(attempt)
+    _logger.info("database reached", database=database, role=role, server=server)
 
 
 async def warn_of_drift(settings: Settings, query: Query) -> None:

@@ -17,6 +17,15 @@ QUEUE_STEP_SECONDS = 0.01
 QUEUE_LIMIT = 500
 """Rejected tokens of one address that may wait. At this length its tokens are not verified at all."""
 
+REPORTED_LIMIT = 100
+"""How many addresses that have reached their limit are logged, once each."""
+
+_DIRECT = "if it is a proxy's, add it to TRUSTED_PROXIES, else raise the limit"
+_BEHIND_PROXIES = (
+    "raise the limit if many clients share the address;"
+    " if it is another proxy's, add it to TRUSTED_PROXIES as well"
+)
+
 _log = structlog.get_logger("notifier.admission")
 
 
@@ -40,16 +49,20 @@ class Admission(Generic[Connection]):
 
     Counters exist only for users and addresses that have a connection or a waiting answer now, so
     their number is bounded. `per_address` 0 means no limit; an unknown address is not counted.
+    `proxies`: addresses are those that trusted proxies name.
     """
 
-    def __init__(self, connections: int, per_user: int, per_address: int = 0) -> None:
+    def __init__(
+        self, connections: int, per_user: int, per_address: int = 0, *, proxies: bool = False
+    ) -> None:
         self._limit = connections
         self._user_limit = per_user
         self._address_limit = per_address
         self._users: dict[str, int] = {}
         self._addresses: dict[str, int] = {}
         self._rejections: dict[str, int] = {}
-        self._limit_logged = False
+        self._remedy = _BEHIND_PROXIES if proxies else _DIRECT
+        self._reported: set[str] = set()
         self.connections: set[Connection] = set()
         self.closed = False
 
@@ -94,11 +107,11 @@ class Admission(Generic[Connection]):
     def _check_address(self, address: str) -> None:
         if not self._address_limit or self._addresses.get(address, 0) < self._address_limit:
             return
-        if not self._limit_logged:
-            self._limit_logged = True
+        if address not in self._reported and len(self._reported) < REPORTED_LIMIT:
+            self._reported.add(address)
             _log.warning(
-                "an address has reached its limit of sockets; if it is a proxy's, add it to"
-                " TRUSTED_PROXIES, or raise MAX_CONNECTIONS_PER_ADDRESS",
+                f"an address has as many sockets as MAX_CONNECTIONS_PER_ADDRESS allows; {self._remedy}",
+                address=address,
                 sockets=self._address_limit,
             )
         raise TooMany

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from contextlib import suppress
 from functools import partial
@@ -10,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from notifier import __version__
 from notifier.database.schema import migrate
 from notifier.demo.postgres import EmbeddedPostgres
 from tests.conftest import Serve
@@ -106,3 +108,40 @@ async def test_e10_a_service_that_waits_for_its_database_can_be_ended(serve: Ser
     await until(partial(says, service, "cannot reach the database"))
     service.terminate()
     assert await service.ended() == 0
+
+
+async def test_a_start_is_logged_with_version_database_role_and_relay(
+    database: Database, serve: Serve
+) -> None:
+    service = await serve(database, log_format="json")
+
+    async def logged() -> bool:
+        return "relay leads" in service.log() and "database reached" in service.log()
+
+    await until(logged)
+    lines = [
+        json.loads(line) for line in service.log().splitlines()
+    ]  # no other line, on stdout either
+    events = {line["event"]: line for line in lines}
+    assert events["starting"]["version"] == __version__
+    assert database.name in events["database reached"]["database"]
+    assert events["database reached"]["role"]
+    assert events["listening"]["address"] == service.url
+
+
+async def test_an_unknown_variable_is_a_warning_in_the_log(serve: Serve) -> None:
+    service = await serve(
+        "postgresql://none@127.0.0.1:1/none",
+        ready=False,
+        log_format="json",
+        prot="1",
+        service_host="10.0.0.1",
+    )
+
+    async def logged() -> bool:
+        return "NOTIFIER_PROT" in service.log()
+
+    await until(logged)
+    assert "NOTIFIER_SERVICE_HOST" in service.log()
+    for line in service.log().splitlines():
+        json.loads(line)

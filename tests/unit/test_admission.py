@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 from structlog.testing import capture_logs
 
-from notifier.access.admission import QUEUE_STEP_SECONDS, Admission, address_group
+from notifier.access.admission import QUEUE_STEP_SECONDS, REPORTED_LIMIT, Admission, address_group
 from notifier.errors import Restart, TooMany
 from tests.timeless import timeless
 
@@ -95,14 +95,26 @@ def test_the_limits_by_address_may_be_one(monkeypatch: pytest.MonkeyPatch) -> No
         limits.enter(Peer("a"))
 
 
-def test_reaching_the_limit_of_an_address_is_logged_once() -> None:
-    limits = admission(per_address=1)
+@pytest.mark.parametrize("proxies", [False, True])
+def test_reaching_the_limit_is_logged_once_for_an_address_with_its_remedy(proxies: bool) -> None:
+    limits: Admission[Peer] = Admission(MANY, MANY, 1, proxies=proxies)
     with capture_logs() as logs:
-        for address in ("a", "a", "a", "b", "b"):
+        for address in ("a", "a", "a", "b", "b", "b"):
             with suppress(TooMany):
                 limits.enter(Peer(address))
-    assert [line["sockets"] for line in logs] == [1]
-    assert "TRUSTED_PROXIES" in logs[0]["event"]
+    assert [(line["address"], line["sockets"]) for line in logs] == [("a", 1), ("b", 1)]
+    assert ("another proxy's" in logs[0]["event"]) is proxies
+    assert "MAX_CONNECTIONS_PER_ADDRESS" in logs[0]["event"]
+
+
+def test_many_addresses_at_their_limit_do_not_fill_the_log() -> None:
+    limits = admission(per_address=1)
+    with capture_logs() as logs:
+        for number in range(2 * REPORTED_LIMIT):
+            limits.enter(Peer(str(number)))
+            with suppress(TooMany):
+                limits.enter(Peer(str(number)))
+    assert len(logs) == REPORTED_LIMIT
 
 
 def test_zero_is_no_limit_and_any_other_number_is_exact() -> None:
