@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import NamedTuple
 
 import asyncpg
 
+from notifier import certificates
 from notifier.access.membership import as_text
+from notifier.access.membership_query import MembershipQuery, tables_query
 from notifier.database import catalogue, functions, grants, schema, sql, triggers, views
 from notifier.database.connections import (
     DEADLINE_SECONDS,
+    PINNED,
     Connection,
     connect,
     connected,
@@ -20,7 +25,7 @@ from notifier.database.connections import (
     listener,
 )
 from notifier.database.url import resolve
-from notifier.errors import DatabaseError, NotifierError
+from notifier.errors import DatabaseError, NotifierError, SchemaMissing
 from notifier.settings import Settings
 from notifier.watches import Watch
 
@@ -44,12 +49,26 @@ async def findings(settings: Settings) -> AsyncIterator[Finding]:
                 yield Finding(None, note)
             async for finding in _inside(connection, settings):
                 yield finding
+        if settings.ssl_certfile is not None:
+            yield _certificate(settings.ssl_certfile)
         if settings.database != settings.listen_database:
             other = await connect(settings.database, "check", pooled=True)
             other.terminate()
             yield Finding(True, "NOTIFIER_DATABASE_URL answers too")
     except NotifierError as error:
         yield Finding(False, str(error))
+
+
+def _certificate(certfile: Path) -> Finding:
+    """Whether the TLS certificate is valid, and will be for a while."""
+    try:
+        line = certificates.problem(certfile, time.time())
+        expired = line is not None and certificates.expiry(certfile) <= time.time()
+    except (OSError, ValueError) as error:
+        return Finding(False, f"the certificate {certfile} cannot be read: {error}")
+    if line is None:
+        return Finding(True, "the certificate is valid")
+    return Finding(False if expired else None, line)
 
 
 async def _inside(connection: Connection, settings: Settings) -> AsyncIterator[Finding]:
@@ -179,13 +198,7 @@ async def _membership(connection: Connection, settings: Settings) -> Finding:
         return Finding(True, "the token's claim decides on access")
     query = settings.membership_query
     if query is None:
-        if await connection.fetchval(
-            "SELECT EXISTS (SELECT FROM notifier.watches WHERE member <> '')"
-        ):
-            return Finding(True, "the rows of members decide on access")
-        return Finding(
-            False, "no watched table names members: set member in [[watch]], or MEMBERSHIP_QUERY"
-        )
+        return await _member_rows(connection)
     try:
         await as_text(connection, query)
         answer = await connection.fetchval(query, "0", "0")
@@ -196,6 +209,28 @@ async def _membership(connection: Connection, settings: Settings) -> Finding:
     if answer is not None and not isinstance(answer, bool):
         return Finding(False, "NOTIFIER_MEMBERSHIP_QUERY does not return a boolean")
     return Finding(True, "the membership query decides on access")
+
+
+async def _member_rows(connection: Connection) -> Finding:
+    """Runs the query that decides on access: a row that cannot be read looks like no row."""
+    try:
+        async with connection.transaction():
+            for name, value in PINNED.items():
+                await connection.execute("SELECT set_config($1, $2, true)", name, value)
+            rows = await connection.fetch(tables_query())
+            query = MembershipQuery.compile([dict(row) for row in rows])
+            await connection.fetch(query.statement, *query.arguments([("0", "0")]))
+    except SchemaMissing as error:
+        return Finding(False, str(error))
+    except asyncpg.PostgresError as error:
+        return Finding(
+            False,
+            f"the rows that name members cannot be read: {first_line(error)}; let the role read them"
+            " without row-level security (BYPASSRLS)"
+            if "row-level security" in str(error)
+            else f"the rows that name members cannot be read: {first_line(error)}",
+        )
+    return Finding(True, "the rows of members decide on access")
 
 
 async def check(settings: Settings) -> list[Finding]:

@@ -10,9 +10,11 @@ import pytest
 from notifier.access.membership import Membership
 from notifier.access.membership_query import MembershipQuery, tables_query
 from notifier.access.tokens import Identity
+from notifier.check import check
 from notifier.database.query import Query
 from notifier.database.schema import migrate
 from notifier.errors import DatabaseError
+from notifier.settings import load
 from notifier.watches import Watch
 from tests.databases import Database
 
@@ -286,6 +288,9 @@ async def test_case_7_rows_that_row_level_security_hides_are_an_error_and_no_ref
         try:
             with pytest.raises(DatabaseError, match="row-level security"):
                 await membership.may(Identity("8", 1e12, None), "7")
+            settings = load({}, database_url=query.url, jwt_secret="s" * 32, watch=(MEMBER,))
+            lines = [finding.line for finding in await check(settings) if finding.sound is False]
+            assert any("BYPASSRLS" in line for line in lines), lines
             await database.execute(f"CREATE POLICY all_rows ON members TO {role} USING (true)")
             with pytest.raises(DatabaseError, match="row-level security"):
                 await membership.may(Identity("8", 1e12, None), "7")
