@@ -29,7 +29,7 @@ _log = structlog.get_logger("notifier.membership")
 
 
 class Membership:
-    """Checks access, each time anew; checks at the same time share a query."""
+    """Checks access; nothing is cached. Checks at the same time share a query."""
 
     def __init__(
         self, database: Query, authorization: Literal["employees", "claim"], query: str | None
