@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Collection, Sequence
-from typing import Protocol
+from math import ceil
+from typing import Protocol, TypeAlias
 
 import structlog
 
@@ -14,8 +16,15 @@ from notifier.delivery.subscription import Subscription
 from notifier.errors import Closure, DatabaseError, NotReady
 
 RECHECK_SECONDS = 60.0
-BLIND_SECONDS = 120.0
-"""A session whose access could not be checked for so long is ended."""
+"""A live subscription is checked again in the second half of this time after its last check."""
+
+STEPS = 12
+"""How often in RECHECK_SECONDS some of the subscriptions are checked."""
+
+BLIND_SECONDS = 63.0
+"""A session whose access was not confirmed for so long is ended; a step later at the latest, before 70 s."""
+
+Live: TypeAlias = "tuple[Session, Subscription]"
 
 _logger = structlog.get_logger("notifier.recheck")
 
@@ -38,55 +47,80 @@ class Session(Protocol):
 class Recheck:
     """Checks every live subscription once in RECHECK_SECONDS.
 
-    Each pair of company and user is checked once, in pieces that are spread over that time, so
-    other queries get their turns in between. `sessions` is looked at again for every round.
+    Sessions of one user in one company share a check. The oldest checks are repeated first, a part of
+    them in each step, and in pieces: other queries get their turns in between.
     """
 
     def __init__(self, sessions: Collection[Session], membership: Membership) -> None:
         self._sessions = sessions
         self._membership = membership
-        self._checked: dict[Subscription, float] = {}
+        self._tried: dict[Pair, float] = {}  # when each was last checked, or could not be
 
     async def run(self) -> None:
         """Runs for ever; returns at once where only tokens decide."""
-        while self._membership.follows_rows:
-            await self._round()
+        if not self._membership.follows_rows:
+            return
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._check_steps())
+            tasks.create_task(self._end_unchecked())  # also while a check hangs
 
-    async def _round(self) -> None:
-        loop, size = asyncio.get_running_loop(), self._membership.piece
-        begun = loop.time()
-        pairs: dict[Pair, list[tuple[Session, Subscription]]] = {}
-        for session in self._sessions:
-            for subscription in session.live_subscriptions:
-                pair = (subscription.company, subscription.user)
-                pairs.setdefault(pair, []).append((session, subscription))
-        live = [each for same in pairs.values() for each in same]
-        self._checked = {each: self._checked.get(each, begun) for _, each in live}
-        keys = list(pairs)
-        pieces = [keys[start : start + size] for start in range(0, len(keys), size)] or [[]]
-        for number, piece in enumerate(pieces, 1):
-            due = begun + RECHECK_SECONDS * number / len(pieces)
-            await asyncio.sleep(max(0.0, due - loop.time()))
-            now = loop.time()
-            checked = [each for pair in piece for each in pairs[pair] if each[1].live]
-            try:
-                await self._check(checked)
-            except DatabaseError as error:
-                _logger.warning("access could not be checked", error=str(error))
-                self._end_unchecked(live, now)
-            else:
-                self._checked |= {subscription: now for _, subscription in checked}
+    async def _check_steps(self) -> None:
+        while True:
+            await asyncio.sleep(RECHECK_SECONDS / STEPS)
+            if failures := await self._step():
+                _logger.warning("access could not be checked", error=str(failures[-1]))
 
-    async def _check(self, live: Sequence[tuple[Session, Subscription]]) -> None:
-        """Revokes the subscriptions of users who may not see the company. Raises DatabaseError."""
-        answers = await asyncio.gather(
-            *(self._membership.may(session.identity, each.company) for session, each in live)
-        )
+    async def _step(self) -> list[DatabaseError]:
+        """Checks the pairs that are due, oldest first. Returns the failures, which stop no other check."""
+        pairs: dict[Pair, list[Live]] = {}
+        for session, subscription in self._live():
+            pair = (subscription.company, subscription.user)
+            pairs.setdefault(pair, []).append((session, subscription))
+        ages = {pair: min(each.checked for _, each in live) for pair, live in pairs.items()}
+        now = time.monotonic()
+        self._tried = {pair: max(ages[pair], self._tried.get(pair, 0.0)) for pair in pairs}
+        due = [pair for pair in pairs if ages[pair] <= now - RECHECK_SECONDS / 2]
+        due.sort(
+            key=self._tried.__getitem__
+        )  # a pair whose check fails must not keep others waiting
+        size = self._membership.piece
+        count = max(size, ceil(len(pairs) * 3 / STEPS))  # all of them in a third of the time
+        failures: list[DatabaseError] = []
+        for start in range(0, min(count, len(due)), size):
+            piece = due[start : start + size]
+            self._tried |= dict.fromkeys(piece, now)
+            live = [each for pair in piece for each in pairs[pair] if each[1].live]
+            failures += await self._check(live)
+        return failures
+
+    async def _check(self, live: Sequence[Live]) -> list[DatabaseError]:
+        """Revokes the subscriptions of users who may not see the company; returns the failures."""
+        begun = time.monotonic()
+        checks = [self._membership.may(session.identity, each.company) for session, each in live]
+        answers = await asyncio.gather(*checks, return_exceptions=True)
+        failures: list[DatabaseError] = []
         for (_, subscription), allowed in zip(live, answers, strict=True):
-            if not allowed and subscription.live:
+            if isinstance(allowed, DatabaseError):
+                failures.append(allowed)
+            elif isinstance(allowed, BaseException):
+                raise allowed
+            elif allowed:
+                subscription.checked = max(begun, subscription.checked)
+            elif subscription.live:
                 subscription.revoke()
+        return failures
 
-    def _end_unchecked(self, live: Sequence[tuple[Session, Subscription]], now: float) -> None:
-        for session, subscription in live:
-            if now - self._checked[subscription] > BLIND_SECONDS and subscription.live:
-                session.end(NotReady())
+    async def _end_unchecked(self) -> None:
+        while True:
+            await asyncio.sleep(RECHECK_SECONDS / STEPS)
+            latest = time.monotonic() - BLIND_SECONDS
+            for session, subscription in self._live():
+                if subscription.checked < latest and subscription.live:
+                    session.end(NotReady())
+
+    def _live(self) -> list[Live]:
+        return [
+            (session, subscription)
+            for session in self._sessions
+            for subscription in session.live_subscriptions
+        ]

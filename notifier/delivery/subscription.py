@@ -67,6 +67,7 @@ class Phase(Enum):
 class Subscription:
     """A channel's subscriber. Its messages are those after `position` in `epoch`.
 
+    `checked`: when the check of access began that allowed it, in seconds of time.monotonic().
     `at`: when the change of the message at `position` was made; None where that is not known.
     """
 
@@ -79,19 +80,28 @@ class Subscription:
         "_serial",
         "_task",
         "at",
+        "checked",
         "epoch",
         "position",
         "user",
     )
 
     def __init__(
-        self, owner: Owner, hub: Hub, membership: Membership, channel: Channel, serial: int
+        self,
+        owner: Owner,
+        hub: Hub,
+        membership: Membership,
+        channel: Channel,
+        *,
+        serial: int,
+        checked: float,
     ) -> None:
         self._owner = owner
         self._hub = hub
         self._membership = membership
         self._channel = channel
         self._serial = serial
+        self.checked = checked
         self._phase = Phase.REPLAYING
         self._task: asyncio.Task[None] | None = None
         self.epoch = channel.epoch
@@ -109,7 +119,7 @@ class Subscription:
         """
         if not hub.epoch:
             raise DatabaseError("the log has not been read yet")
-        serial, known = hub.revocations.serial, hub.channel(company)
+        serial, known, checked = hub.revocations.serial, hub.channel(company), time.monotonic()
         if not await membership.may(owner.identity, company):
             return None
         channel = await hub.open(company)
@@ -121,7 +131,7 @@ class Subscription:
             hub.close(channel)
             raise
         if allowed:
-            return cls(owner, hub, membership, channel, serial)
+            return cls(owner, hub, membership, channel, serial=serial, checked=checked)
         hub.close(channel)
         return None
 
@@ -166,12 +176,10 @@ class Subscription:
         hub, channel, transport = self._hub, self._channel, self._owner.transport
         encoding = transport.encoding.unshared or transport.encoding
         self._phase = Phase.REPLAYING
-        checked = time.monotonic()
         while self._phase is Phase.REPLAYING:
             if self.epoch != hub.epoch or not hub.is_current(channel):
                 raise NotReady
-            if self._is_due(checked):
-                self._serial, checked = hub.revocations.serial, time.monotonic()
+            if self._must_recheck():
                 if not await self._may():
                     self.revoke()
                 continue
@@ -183,7 +191,7 @@ class Subscription:
             if not chunks:
                 raise NotReady  # pruned meanwhile: when the client resumes, it is told so
             for chunk in chunks:
-                if self._is_due(checked) or self.epoch != hub.epoch or self._is_closed:
+                if self._must_recheck() or self.epoch != hub.epoch or self._is_closed:
                     break
                 transport.write(chunk.frames, chunk.bodies)
                 metrics.REPLAYED.inc(chunk.last - self.position)
@@ -194,15 +202,19 @@ class Subscription:
     def _is_closed(self) -> bool:
         return self._phase is Phase.CLOSED
 
-    def _is_due(self, checked: float) -> bool:
+    def _must_recheck(self) -> bool:
         """Whether access must be checked again before anything is written."""
         return self._membership.follows_rows and (
             self._hub.revocations.since(self._serial, self._channel.company, self.user)
-            or time.monotonic() > checked + REPLAY_SECONDS
+            or time.monotonic() > self.checked + REPLAY_SECONDS
         )
 
     async def _may(self) -> bool:
-        return await self._membership.may(self._owner.identity, self._channel.company)
+        self._serial, checked = self._hub.revocations.serial, time.monotonic()
+        allowed = await self._membership.may(self._owner.identity, self._channel.company)
+        if allowed:
+            self.checked = checked
+        return allowed
 
     # --- from the channel
 
@@ -226,7 +238,6 @@ class Subscription:
     async def _recheck(self) -> None:
         owner = self._owner
         try:
-            self._serial = self._hub.revocations.serial
             if await self._may():
                 await self.deliver()
             else:
