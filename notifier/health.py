@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
 from notifier import metrics
 
@@ -14,9 +15,13 @@ STUCK_SECONDS = 60.0
 
 
 class Health:
-    """What the node's probes have shown. `reason` is None only while all of it is proven."""
+    """What the node's probes have shown. `reason` is None only while all of it is proven.
 
-    def __init__(self) -> None:
+    `parts`: what must be reported as sound besides the path from trigger to hub.
+    """
+
+    def __init__(self, parts: Iterable[str] = ()) -> None:
+        self._parts: dict[str, str | None] = {part: f"{part}: not checked yet" for part in parts}
         self._reason: str | None = "not connected to the database yet"
         self._proven_at = 0.0
         self._backlog: str | None = None
@@ -42,6 +47,11 @@ class Health:
             self._reason = None
         self._show()
 
+    def report(self, part: str, reason: str | None) -> None:
+        """A part was checked; `reason`: why it is not sound."""
+        self._parts[part] = reason and f"{part}: {reason}"
+        self._show()
+
     def lost(self, why: str) -> None:
         """The node's link failed."""
         self._reason = why
@@ -53,7 +63,9 @@ class Health:
             return "going away"
         if self._reason is None and time.monotonic() - self._proven_at > STALE_SECONDS:
             return "the database has not answered for 10 s"
-        return self._reason
+        if self._reason is not None:
+            return self._reason
+        return next((reason for reason in self._parts.values() if reason is not None), None)
 
     def _show(self) -> None:
         metrics.READY.set(self.reason() is None)

@@ -28,7 +28,14 @@ from notifier.settings import Settings
 from notifier.transport.application import Application
 from notifier.transport.endpoint import Endpoint
 from notifier.transport.refusals import Refusals
-from notifier.watchdogs import report_start, warn_of_drift, watch_clock, watch_loop, watch_shutdown
+from notifier.watchdogs import (
+    report_start,
+    warn_of_drift,
+    watch_clock,
+    watch_loop,
+    watch_newcomers,
+    watch_shutdown,
+)
 from notifier.watches import Watch
 from notifier.web.pages import Pages
 
@@ -50,13 +57,18 @@ class Node:
             audience=settings.jwt_audience,
             leeway_seconds=settings.jwt_leeway_seconds,
         )
-        self.health = Health()
         own = settings.membership_query is None
         self.log_query = Query(settings.database, "stream", pooled=pooled)
         self.membership_query = Query(settings.database, "membership", pooled=pooled, pinned=own)
         self.membership = Membership(
             self.membership_query, settings.authorization, settings.membership_query
         )
+        self._newcomers = {
+            "the query link": lambda: self.log_query.fetch("SELECT"),
+            "access": self.membership.require,
+            "the signing keys": self.tokens.require_keys,
+        }
+        self.health = Health(self._newcomers)
         self.hub = Hub(History(self.log_query), settings.retention_hours)
         self.stream: Stream = PostgresStream(
             listen,
@@ -121,6 +133,7 @@ class Node:
                 tasks.create_task(watch_shutdown(listen, self.log_query), name="shutdown")
                 tasks.create_task(watch_loop(), name="loop")
                 tasks.create_task(report_start(self.log_query), name="start")
+                tasks.create_task(watch_newcomers(self.health, self._newcomers), name="newcomers")
                 tasks.create_task(warn_of_drift(self._settings, self.log_query), name="drift")
         finally:
             self.log_query.close()

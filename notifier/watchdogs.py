@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from itertools import count
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import structlog
 
@@ -16,7 +16,8 @@ from notifier.database import sql
 from notifier.database.connections import backoff, is_shutting_down
 from notifier.database.query import Query
 from notifier.database.url import describe
-from notifier.errors import DatabaseError
+from notifier.errors import DatabaseError, NotifierError
+from notifier.health import Health
 from notifier.settings import Settings
 from notifier.watches import Watch
 
@@ -30,6 +31,10 @@ LOOP_SECONDS = 1.0
 """How often the delay of the event loop is measured."""
 
 _logger = structlog.get_logger("notifier")
+
+
+NEWCOMER_SECONDS, NEWCOMER_DEADLINE = 5.0, 4.0
+"""How often everything that a new client needs is checked, and how long each check may take."""
 
 
 class Clocked(Protocol):
@@ -108,3 +113,25 @@ async def warn_of_drift(settings: Settings, query: Query) -> None:
             here=settings.max_log_bytes,
             there=there,
         )
+
+
+Check: TypeAlias = Callable[[], Awaitable[object]]
+
+
+async def watch_newcomers(health: Health, checks: Mapping[str, Check]) -> None:
+    """Reports whether a client that arrives now could be served; `checks` are named as in /readyz."""
+    while True:
+        await asyncio.gather(*(_report(health, part, check) for part, check in checks.items()))
+        await asyncio.sleep(NEWCOMER_SECONDS)
+
+
+async def _report(health: Health, part: str, check: Check) -> None:
+    reason = None
+    try:
+        async with asyncio.timeout(NEWCOMER_DEADLINE):
+            await check()
+    except TimeoutError:
+        reason = "no answer in time"
+    except NotifierError as error:
+        reason = str(error)
+    health.report(part, reason)

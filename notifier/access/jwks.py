@@ -92,6 +92,13 @@ class KeySet:
         # The fetch outlives its waiters, so that a hanging thread is never joined by a second one.
         await asyncio.wait([self._fetch], timeout=self._fetching.timeout_seconds)
 
+    async def require(self) -> None:
+        """Raises KeysUnavailable where there are no keys, or only ones that are too old to be used."""
+        if not self._keys or self._age() > self._fetching.refresh_seconds:
+            await self.refresh()
+        if not self._keys or self._age() > self._fetching.max_age_seconds:
+            raise KeysUnavailable("the signing keys cannot be fetched")
+
     async def _fetch_keys(self) -> None:
         try:
             timeout = self._fetching.timeout_seconds

@@ -50,6 +50,11 @@ class Membership:
         """Whether the loss of a row is the loss of the company, without another check."""
         return self.follows_rows and self._compiled is not None and self._compiled.definite
 
+    async def require(self) -> None:
+        """Raises DatabaseError where access cannot be checked, as for a client that arrives now."""
+        if self.follows_rows:
+            await self.may(Identity("", 0.0, None), "")
+
     @property
     def piece(self) -> int:
         """How many pairs can be checked at once without delaying other checks for long."""

@@ -102,6 +102,11 @@ class Tokens:
         if isinstance(self._source, KeySet):
             await self._source.refresh()
 
+    async def require_keys(self) -> None:
+        """Raises KeysUnavailable where no token could be verified now."""
+        if isinstance(self._source, KeySet):
+            await self._source.require()
+
     async def verify(self, token: str) -> Identity:
         """The identity in a token.
 
