@@ -1,0 +1,96 @@
+"""Every module of the package has a test file of its name, or an entry here with the reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import notifier
+
+PACKAGE = Path(notifier.__file__).parent
+TESTS = Path(__file__).parents[1]
+
+COVERED = {
+    ("postgres/test_relay.py", "the relay's parts only work together, against a database"): (
+        "relay/doorbell",
+        "relay/leadership",
+        "relay/numbering",
+        "relay/pipeline",
+        "relay/publisher",
+        "relay/reader",
+        "relay/store",
+        "relay/writer",
+    ),
+    ("postgres/test_disk.py", "maintenance is what keeps room on disk"): ("relay/maintenance",),
+    ("postgres/test_migrations.py", "`migrate` is what uses them"): (
+        "database/calendar",
+        "database/catalogue",
+        "database/constants",
+        "database/grants",
+        "database/schema",
+        "database/triggers",
+        "database/views",
+    ),
+    ("postgres/test_functions.py", "it loads each file of sql/"): ("database/sql",),
+    ("postgres/test_session_settings.py", "connections are opened with their settings"): (
+        "database/connections",
+    ),
+    ("postgres/test_embedded.py", "the embedded server and its programs"): (
+        "demo/postgres",
+        "demo/programs",
+    ),
+    ("browser/test_demo_api.py", "the demo runs for all tests of that directory"): ("demo/run",),
+    ("postgres/test_stream.py", "the stream over PostgreSQL"): ("delivery/postgres",),
+    ("service/test_nodes.py", "nodes are started, drained and replaced"): (
+        "delivery/drain",
+        "node",
+        "server",
+    ),
+    ("unit/test_recheck.py", "the watchdogs that re-check access"): ("watchdogs",),
+    ("unit/test_session.py", "a protocol without code"): ("delivery/transport",),
+    ("unit/test_session_timing.py", "conversations over the ASGI transport"): ("transport/asgi",),
+    ("service/test_conversation.py", "the protocol, word by word"): (
+        "errors",
+        "messages",
+        "transport/endpoint",
+    ),
+    ("unit/test_uvicorn.py", "the WebSocket protocol on uvicorn, and its queues"): (
+        "transport/queues",
+        "transport/websocket",
+    ),
+    ("postgres/test_pages.py", "what /metrics shows"): ("metrics",),
+    ("unit/test_jwks.py", "JSON Web Keys"): ("access/keys",),
+    ("postgres/test_roles.py", "it ends with `check`"): ("check",),
+    ("unit/test_cli.py", "the command line"): ("commands",),
+    ("unit/test_settings.py", "[[watch]] tables are settings"): ("watches",),
+    ("unit/test_client.py", "declarations of what the client reports"): ("client/reports",),
+}
+"""Test file and reason, to the modules without a test file of their name."""
+
+MODULES = sorted(
+    path.relative_to(PACKAGE).with_suffix("").as_posix()
+    for path in PACKAGE.rglob("*.py")
+    if path.name not in {"__init__.py", "__main__.py"}
+)
+FILES = {path.stem for path in TESTS.rglob("test_*.py")}
+
+
+def has_its_own(module: str) -> bool:
+    """Whether there is `test_NAME.py` or `test_PACKAGE_NAME.py`; a suffix may follow."""
+    package, _, name = module.rpartition("/")
+    stems = (f"test_{name}", f"test_{package}_{name}")
+    return any(file == stem or file.startswith(f"{stem}_") for file in FILES for stem in stems)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_each_module_has_a_test_file(module: str) -> None:
+    """A new module needs `tests/unit/test_NAME.py`, or a line in COVERED."""
+    if not any(module in modules for modules in COVERED.values()):
+        assert has_its_own(module), f"no tests/**/test_{Path(module).name}.py, no entry in COVERED"
+
+
+def test_the_exceptions_name_files_and_modules_that_exist() -> None:
+    assert [file for file, _ in COVERED if not (TESTS / file).is_file()] == []
+    listed = [module for modules in COVERED.values() for module in modules]
+    assert [module for module in listed if module not in MODULES] == []
