@@ -237,6 +237,33 @@ async def saved(state: Path, position: int) -> None:
     await until(is_saved)
 
 
+async def test_a_state_file_proves_which_message_it_has(
+    service: Service, calendar: Calendar, listen: Listen, tmp_path: Path
+) -> None:
+    """As after a restore of the database: the position exists, but is another message."""
+    company = await calendar.company("u1")
+    state = tmp_path / "state"
+    first = await listen(service, company, "--state", state, "--limit", 1)
+    await first.line()
+    await calendar.event(company)
+    assert (await first.ended())[0] == 0
+    content = json.loads(state.read_text())
+    message = await calendar.database.fetchval(
+        "SELECT body::text FROM notifier.messages WHERE company = $1 AND position = $2",
+        company,
+        content["after"],
+    )
+    assert content["at"] == json.loads(message)["At"]
+    second = await listen(service, company, "--state", state)
+    assert (await second.line()).startswith("resumed after position 2 ")
+    await second.stop()
+    state.write_text(json.dumps(content | {"at": "2026-01-01T00:00:00+00:00"}))
+    third = await listen(service, company, "--state", state)
+    assert (await third.line()).startswith("resync (epoch): messages before position 2 ")
+    await third.stop()
+    assert json.loads(state.read_text())["at"] == content["at"]
+
+
 async def test_a_resync_is_printed_and_its_position_saved(
     service: Service, calendar: Calendar, listen: Listen, tmp_path: Path
 ) -> None:
