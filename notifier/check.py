@@ -101,7 +101,7 @@ async def _inside(connection: Connection, settings: Settings) -> AsyncIterator[F
     if probe["relay"]:
         yield Finding(True, "a node relays")
     else:
-        yield Finding(None, "nobody relays at present; start: notifier serve")
+        yield Finding(None, "no node relays at present; start: notifier serve")
     if probe["waiting"]:
         yield Finding(not probe["relay"] and None, "changes wait and are not relayed")
     if probe["queue"] > QUEUE_LIMIT:

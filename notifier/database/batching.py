@@ -39,7 +39,7 @@ class Loader(Generic[K, V]):
     async def _run(self) -> None:
         try:
             while self._waiting:
-                await asyncio.sleep(0)  # whoever asks in this turn of the loop comes along
+                await asyncio.sleep(0)  # requests of the same turn of the loop join the batch
                 if time.monotonic() < self._storm_until:
                     await self._gather()
                 batch = dict(list(self._waiting.items())[: self._limit])
@@ -64,7 +64,7 @@ class Loader(Generic[K, V]):
             for future in batch.values():
                 if not future.done():
                     future.set_exception(error)
-                    future.exception()  # whoever asked may have gone: not "never retrieved"
+                    future.exception()  # the requester may have been cancelled: no "never retrieved" warning
             if not isinstance(error, Exception):
                 raise
             return

@@ -1,6 +1,6 @@
 """The stream over PostgreSQL: LISTEN, catch up, deliver.
 
-A notification is only a hint to look, whoever sent it. After every (re)connection the listener is
+A notification is only a hint to read the log; its sender is not trusted. After every (re)connection the listener is
 set up first and the log is read afterwards, so no message falls between the two.
 """
 

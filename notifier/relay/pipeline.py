@@ -170,7 +170,7 @@ class Pipeline:
         await self._store.save(cursor=target, target=None, upto=0)
 
     async def refresh_sources(self) -> None:
-        """Loads the watched tables anew: `notifier migrate` may have changed them."""
+        """Reloads the watched tables: `notifier migrate` may have changed them."""
         self.sources = await self._store.load_sources()
 
     async def begin_epoch(self, reason: str) -> None:

@@ -2,10 +2,11 @@
 -- TRUNCATE of a watched table, to notifier.changes, in the app's own transaction.
 --
 -- It must never break the app's write. What cannot be serialised is stored with its keys only; what
--- has not even keys is stored as a bare change, and the relay tells everybody to read afresh.
--- Nobody may call it but triggers that `notifier migrate` made: EXECUTE is revoked from PUBLIC.
+-- has not even keys is stored as a bare change, and the relay sends every company a Resync.
+-- Only triggers that `notifier migrate` creates call it: EXECUTE is revoked from PUBLIC.
 --
--- A value looks the same whoever writes it; with fewer digits of floats two of them could be one.
+-- Output settings are pinned so that a value serialises identically in every session; with fewer float
+-- digits two different values could compare equal and the change be dropped.
 --
 -- It runs with the rights of its owner, and nothing of the application's may run with them: row_to_json is
 -- for relations of plain types only (`plain_relations`), others have their statements (`row_statements`).
@@ -75,7 +76,7 @@ BEGIN
         IF change >= full_mark THEN
             RETURN NULL;
         END IF;
-        -- The disk stays bounded when nobody drains.
+        -- The disk stays bounded while no relay runs.
         IF change % greatest(1, 2097152 / (1024 + size)) = 0
            AND notifier.is_full()
            AND notifier.lock_sequence() THEN  -- not while the relay sets the sequence

@@ -1,7 +1,7 @@
 -- Whether row_to_json renders values of a type without running anything of the application's.
 --
 -- For a type that PostgreSQL does not bring it looks for a cast to json, which any owner of the type can
--- create, and runs its function as whoever runs row_to_json. Left are PostgreSQL's own types, domains over
+-- create, and runs its function as the role that runs row_to_json. Left are PostgreSQL's own types, domains over
 -- them and arrays of them, and types of extensions: those belong to a superuser, and so would their casts.
 CREATE OR REPLACE FUNCTION notifier.is_plain_type(type oid) RETURNS boolean
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp

@@ -1,0 +1,136 @@
+"""The documents agree with the code: links, the drawing, metrics, log messages, field reports, words."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+from prometheus_client import REGISTRY
+
+from docs import architecture
+from notifier import metrics
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "bench" / "README.md"])
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+LEVELS = {"info", "warning", "error", "exception"}
+
+
+def tables(document: str, title: str) -> list[list[str]]:
+    """The cells of the table under a heading, without its head."""
+    section = document.split(f"\n## {title}\n")[1].split("\n## ", maxsplit=1)[0]
+    lines = [line for line in section.splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[1:]]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_to_a_file_and_heading_that_exist(page: Path) -> None:
+    text = page.read_text()
+    links = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'<img src="([^"]+)"', text)
+    for link in links:
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target), link
+
+
+@cache
+def anchors(page: Path) -> set[str]:
+    """The names that GitHub gives to a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_drawing_is_the_one_that_the_code_yields() -> None:
+    assert architecture.DRAWING.read_text() == architecture.svg(), "python docs/architecture.py"
+
+
+def test_the_architecture_names_every_file_over_400_lines() -> None:
+    section = (ROOT / "docs" / "architecture.md").read_text().split("## Files over 400 lines")[1]
+    package = ROOT / "notifier"
+    long = {
+        str(path.relative_to(package))
+        for path in package.rglob("*.py")
+        if len(path.read_text().splitlines()) > 400
+    }
+    assert long == set(re.findall(r"`(\S+\.py)`", section))
+
+
+def test_the_operations_page_lists_every_metric() -> None:
+    listed = {name.strip("`") for name, *_ in ((row[0].split()) for row in metrics_table())}
+    defined = {
+        name
+        for metric in REGISTRY.collect()
+        if metric.name.startswith("notifier_")
+        for name in [f"{metric.name}_total" if metric.type == "counter" else metric.name]
+    }
+    assert metrics.SOCKETS is not None
+    assert listed == defined, "list the metric in docs/operations.md"
+
+
+def metrics_table() -> list[list[str]]:
+    return tables(OPERATIONS, "Metrics")
+
+
+def log_calls() -> Iterator[tuple[str, str]]:
+    """Text and level of each call of a logger in notifier/ with a constant text, but for level debug."""
+    for path in sorted((ROOT / "notifier").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            match node:
+                case ast.Call(
+                    func=ast.Attribute(value=ast.Name(id="_log" | "log" | "_logger"), attr=level),
+                    args=[ast.Constant(value=text), *_],
+                ) if level in LEVELS:
+                    yield str(text), "error" if level == "exception" else level
+
+
+def test_every_log_message_of_the_operations_page_exists_with_its_level() -> None:
+    listed = {
+        (row[0].strip("`"), row[1])
+        for row in tables(OPERATIONS, "Log messages")
+        if not row[0].endswith("…")  # made of parts
+    }
+    assert listed <= set(log_calls())
+
+
+def test_every_test_that_a_page_names_exists() -> None:
+    for page in PAGES:
+        for path, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page.read_text()):
+            assert re.search(
+                rf"^(?:async )?def {name}\(", (ROOT / path).read_text(), re.MULTILINE
+            ), name
+
+
+def test_every_row_of_the_field_reports_names_a_test_or_a_reason() -> None:
+    page = (ROOT / "docs" / "cases.md").read_text()
+    rows = [line for line in page.splitlines() if re.match(r"\| [^ |-]+ \| ", line)]
+    assert rows
+    for row in rows:
+        assert re.search(r"\| (`tests/|Left: |Open: )", row), row
+
+
+RULED_OUT = re.compile(r"\b(?:nobody|somebody|whoever|afresh|anew)\b", re.IGNORECASE)
+"""Words that CONTRIBUTING.md rules out, among others."""
+
+READ = [
+    *PAGES,
+    *(ROOT / "notifier").rglob("*.py"),
+    *(ROOT / "notifier").rglob("*.js"),
+    *(ROOT / "sql").rglob("*.sql"),
+]
+
+
+def test_no_word_that_is_ruled_out_is_used() -> None:
+    found = {
+        f"{path.relative_to(ROOT)}: {word}"
+        for path in READ
+        for word in RULED_OUT.findall(path.read_text())
+    }
+    assert found == set()
