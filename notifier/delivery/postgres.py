@@ -60,7 +60,8 @@ class PostgresStream:
         self._hub = hub
         self._health = health
         self._rule = rule
-        self._seq = 0  # of the last message delivered
+        self._seq = 0  # of the last message delivered,
+        self._last: Message | None = None  # and the message, None before the first one
         self._announced = 0  # the highest seq that a notification named
         self._is_local = False  # whether the relay on this node delivered last
         self._look = asyncio.Event()
@@ -76,6 +77,7 @@ class PostgresStream:
             self._look.set()
 
     def _deliver(self, messages: Sequence[Message]) -> None:
+        self._last = messages[-1]
         rule = self._rule
         self._hub.deliver(messages if rule is None else [rule(each) for each in messages])
 
@@ -162,14 +164,22 @@ class PostgresStream:
             )
 
     async def _report_rewind(self, connection: Connection) -> None:
-        """Makes the relay begin an epoch where the log has not come as far as this node has delivered.
+        """Makes the relay begin an epoch where the log does not continue what this node has delivered.
 
-        Its storage was rolled back, or a crash lost commits: positions would be given a second time.
+        Its storage was rolled back, or a crash lost commits: positions are given a second time. Nothing
+        is delivered before the epoch begins: raises DatabaseError.
         """
+        last = self._last
+        known = (None, None, None) if last is None else (last.company, last.position, last.at)
         if await connection.fetchval(
-            sql.query("report_rewind"), self._hub.epoch, self._seq, timeout=DEADLINE_SECONDS
+            sql.query("report_rewind"),
+            self._hub.epoch,
+            self._seq,
+            *known,
+            timeout=DEADLINE_SECONDS,
         ):
             _logger.error("the log was rewound: a new epoch must begin", delivered=self._seq)
+            raise DatabaseError("the log was rewound: a new epoch must begin")
 
     async def _catch_up(self, connection: Connection) -> None:
         """Reads the messages after the last delivered one, page by page."""
@@ -197,6 +207,7 @@ class PostgresStream:
                 raise SchemaMissing("the log is empty; run: notifier migrate")
             if rows[0]["epoch"] != epoch:
                 self._seq = rows[0]["epoch_seq"]
+                self._last = None
                 hub.begin_epoch(rows[0]["epoch"])
             if rows[0]["seq"] is None:
                 return

@@ -321,7 +321,7 @@ async def test_a_report_of_a_rewind_survives_what_the_relay_saves_meanwhile(
     relay = await relay_some(app, company, make_relay)
     before, seq = await log_head(database)
     await relay.start()
-    report = (sql.query("report_rewind"), before, seq + 100)
+    report = (sql.query("report_rewind"), before, seq + 100, None, None, None)
     assert await database.fetchval(*report) == before
     await epoch_after(database, before)
     assert types(await relay.messages_of(company))[0] == "Resync"
@@ -333,8 +333,11 @@ async def test_a_node_that_is_level_reports_no_rewind(
 ) -> None:
     await relay_some(app, company, make_relay)
     epoch, seq = await log_head(database)
-    assert await database.fetchval(sql.query("report_rewind"), epoch, seq) is None
-    assert await database.fetchval(sql.query("report_rewind"), "another", seq + 1) is None
+    assert await database.fetchval(sql.query("report_rewind"), epoch, seq, None, None, None) is None
+    assert (
+        await database.fetchval(sql.query("report_rewind"), "another", seq + 1, None, None, None)
+        is None
+    )
 
 
 async def test_case_4_a_live_node_notices_that_the_storage_was_rolled_back(

@@ -17,7 +17,7 @@ from notifier.database.connections import Connection, connect
 from notifier.delivery import postgres as streams
 from notifier.messages import Message
 from tests.databases import Database
-from tests.postgres.streams import Log, Node, cut
+from tests.postgres.streams import Log, Node, Recorder, cut
 from tests.waiting import until
 
 # --- from where on
@@ -433,3 +433,48 @@ async def test_queries_and_the_stream_must_be_of_one_database(
     assert torn.hub.epoch == ""
     await whole.start()
     assert whole.query.queries == 1
+
+
+# --- a log that does not continue what was delivered (cases.md, 4)
+
+
+async def follow_and_cut(log: Log, node: Node) -> Recorder:
+    """A node that has delivered three messages and has lost its link."""
+    await node.start()
+    subscriber = await node.subscribe()
+    await log.publish("a", 3)
+    await subscriber.gets(3)
+    return subscriber
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+async def test_cases_4_a_log_with_other_messages_than_were_delivered_delivers_nothing(
+    log: Log, node: Node, ahead: bool
+) -> None:
+    """It was rewound, and has not come as far again, or has passed what was delivered."""
+    subscriber = await follow_and_cut(log, node)
+    await log.database.execute("DELETE FROM notifier.messages WHERE seq > 1")
+    if ahead:
+        await log.database.execute(
+            "INSERT INTO notifier.messages (slot, seq, company, position, at, body)"
+            " SELECT 0, n, 'a', n, now(), '{}' FROM generate_series(2, 9) AS n"
+        )
+    await cut(log.database, "node")
+    await node.reports("the log was rewound")
+    assert len(subscriber.bodies) == 3
+    assert await log.database.fetchval("SELECT saved_by::text FROM notifier.log") == "0"
+    log.seq = 9
+    await log.begin_epoch("next")  # as the relay does
+    await log.publish("a", 2)
+    await subscriber.gets(5)
+    assert node.hub.epoch == "next"
+
+
+async def test_cases_4_a_log_that_continues_what_was_delivered_is_not_reported(
+    log: Log, node: Node
+) -> None:
+    subscriber = await follow_and_cut(log, node)
+    await log.store("a", 2)
+    await cut(log.database, "node")
+    await subscriber.gets(5)
+    assert await log.database.fetchval("SELECT saved_by::text FROM notifier.log") != "0"

@@ -238,3 +238,14 @@ async def test_a_page_of_the_former_epoch_is_not_replayed_in_the_next() -> None:
     history.open.set()
     assert await replaying == []
     assert not hub._encoded
+
+
+async def test_frames_of_a_former_epoch_are_not_replayed_in_the_next() -> None:
+    hub = hub_of()
+    channel = await hub.open("c")
+    hub.deliver([message(n, size=1) for n in range(1, 11)])
+    await hub.replay(channel, 3, TEXT)
+    hub.begin_epoch("f")
+    hub.deliver([message(n, size=2) for n in range(1, 11)])
+    (chunk,) = await hub.replay(channel, 3, TEXT)
+    assert chunk.bodies == [message(n, size=2).body for n in range(4, 11)]
