@@ -117,3 +117,22 @@ async def test_2_4_behind_such_a_pooler_a_node_is_never_ready_while_it_receives_
             " (SELECT oid FROM pg_database WHERE datname = current_database())"
         )
         assert locks == 0, "an advisory lock was left in the pool"
+
+
+async def test_2_5_a_node_whose_pooler_is_gone_is_not_ready_and_recovers(
+    database: Database, serve: Serve, connect: Connect
+) -> None:
+    async with Pooler(database) as pooler:
+        service = await serve(database.through(pooler.port), listen_database_url=database.dsn)
+        calendar = Calendar(database)
+        company = await calendar.company("u1")
+        client = await connect(service, "u1", company)
+        await pooler.kill()
+        await not_ready(service, "")
+        await calendar.event(company)
+        await client.expect("EventCreated")
+        refused = await (await connect(service, "u1")).set_company(company)
+        assert refused["Error"]["Code"] == "unavailable"
+        await pooler.start()
+        await service.ready()
+        await connect(service, "u1", company)
