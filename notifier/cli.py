@@ -164,7 +164,8 @@ def migrate_command(
         schema.migrate(
             settings.listen_database,
             calendar=calendar,
-            watches=settings.watch,
+            watches=settings.given_watches,
+            membership_query=settings.membership_query,
             max_log_bytes=settings.max_log_bytes,
             dry_run=dry_run,
             grant=grant,

@@ -178,6 +178,11 @@ class Settings(BaseSettings):
         )
 
     @property
+    def given_watches(self) -> tuple[Watch, ...] | None:
+        """The watches of `notifier.toml`; None where it has none, or is not there."""
+        return self.watch if "watch" in self.model_fields_set else None
+
+    @property
     def database(self) -> str:
         """The URL of the database. Raises SettingsError when it is not set."""
         if self.database_url is None:

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from notifier.database import sql
-from notifier.database.functions import MANAGED
+from notifier.database.functions import MANAGED, RELEASED
 from notifier.database.schema import run
 
 revision = "0003"
 down_revision = "0002"
 branch_labels = None
 depends_on = None
-
-FORMER = (
-    *("capture", "empty", "is_full", "keys", "log_bytes", "mended", "prune", "readable", "reopen"),
-    *("system", "turn", "without"),
-)
-"""The functions of the first release, which made them without a comment."""
 
 
 def upgrade() -> None:
@@ -62,7 +56,7 @@ def upgrade() -> None:
         BEGIN
             FOR function IN
                 SELECT oid FROM pg_proc
-                WHERE pronamespace = 'notifier'::regnamespace AND proname = ANY ('{{{",".join(FORMER)}}}')
+                WHERE pronamespace = 'notifier'::regnamespace AND proname = ANY ('{{{",".join(RELEASED)}}}')
             LOOP
                 EXECUTE format('COMMENT ON FUNCTION %s IS %L', function, '{MANAGED}');
             END LOOP;

@@ -17,8 +17,8 @@ from notifier.watches import Watch
 class Table(msgspec.Struct, frozen=True):
     """What the catalogue says of a table. `relation` is its full, quoted name."""
 
-    relation: str | None
-    kind: str | None
+    relation: str
+    kind: str
     columns: tuple[str, ...]
     virtual: tuple[str, ...]
     nullable: tuple[str, ...]
@@ -40,8 +40,7 @@ async def describe(connection: Connection, names: Sequence[str]) -> list[Table |
         if isinstance(error, asyncpg.InsufficientPrivilegeError):
             raise
         raise SettingsError(f"[[watch]] table: {first_line(error)}") from error
-    tables = [msgspec.json.decode(row[0], type=Table) for row in rows]
-    return [table if table.relation is not None else None for table in tables]
+    return [row[0] and msgspec.json.decode(row[0], type=Table) for row in rows]
 
 
 async def similar(connection: Connection, name: str) -> str:

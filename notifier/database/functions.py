@@ -20,6 +20,12 @@ from notifier.errors import DatabaseError
 MANAGED = "Managed by notifier migrate; changes to it are undone."
 """The comment on each object that `migrate` replaces. What lacks it in our schema is not ours to drop."""
 
+RELEASED = (
+    *("capture", "empty", "is_full", "keys", "log_bytes", "mended", "prune", "readable", "reopen"),
+    *("system", "turn", "without"),
+)
+"""The functions of the first release, which made them without that comment."""
+
 RELATIONS = ":relations"
 """Stands in a function's file for the relations that are watched, which each database has its own."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncpg
 
 from notifier.database import sql
-from notifier.database.connections import Connection
+from notifier.database.connections import Connection, first_line
 from notifier.errors import DatabaseError
 
 SERVE = "serve"
@@ -53,6 +53,32 @@ async def revoke_foreign(connection: Connection) -> list[str]:
     for privilege, role in found:
         await connection.execute(f"REVOKE {privilege} FROM {role} CASCADE")
     return [f"{privilege}: revoked from {role}" for privilege, role in found]
+
+
+async def refusal(connection: Connection, role: str, membership_query: str | None) -> str | None:
+    """Why a role cannot answer who may see a company, if it cannot; found out as that role."""
+    query = membership_query
+    if query is None:
+        query = await connection.fetchval(sql.query("member_rows"))
+    if query is None:
+        return None
+    arguments = () if membership_query is None else (None, None)
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        await connection.execute(f"SET LOCAL ROLE {_quoted(role)}")
+    except asyncpg.InsufficientPrivilegeError:
+        await transaction.rollback()
+        return f"cannot check as role {role} whether it may read what decides on access"
+    try:
+        await connection.execute("SET LOCAL search_path = DEFAULT")
+        await connection.fetch(query, *arguments)
+    except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        name = "the rows of members" if membership_query is None else "NOTIFIER_MEMBERSHIP_QUERY"
+        return f"role {role} cannot read {name}: {first_line(error)}"
+    finally:
+        await transaction.rollback()
+    return None
 
 
 async def revoke(connection: Connection) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
 import asyncpg
-import msgspec
 from alembic import command, op
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -18,7 +17,18 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import StaticPool
 from sqlalchemy.util import await_only
 
-from notifier.database import calendar, catalogue, functions, grants, sql, triggers, views
+from notifier.database import calendar as calendar_tables
+from notifier.database import (
+    catalogue,
+    configuration,
+    functions,
+    grants,
+    removal,
+    sql,
+    triggers,
+    views,
+)
+from notifier.database.configuration import Stored
 from notifier.database.connections import (
     FAILURES,
     Connection,
@@ -27,6 +37,8 @@ from notifier.database.connections import (
     translate_error,
 )
 from notifier.database.constants import MIGRATION_LOCK
+from notifier.database.functions import MANAGED
+from notifier.database.removal import State
 from notifier.errors import DatabaseError, SettingsError
 from notifier.watches import CALENDAR, Watch
 
@@ -59,22 +71,27 @@ async def migrate(
     url: str,
     *,
     calendar: bool = False,
-    watches: Sequence[Watch] = CALENDAR,
+    watches: Sequence[Watch] | None = None,
     max_log_bytes: int = 1024**3,
     dry_run: bool = False,
     grant: str | None = None,
+    membership_query: str | None = None,
     report: Report = _quiet,
 ) -> None:
     """Creates or upgrades the schema `notifier` and the triggers; with `calendar` its three tables.
 
-    Does nothing where all is as it should be. `grant` names a role that may then run `serve`.
-    With `dry_run` everything is rolled back after it was reported. Raises DatabaseError and
-    SettingsError, in one line.
+    Does nothing where all is as it should be. Without `watches` the calendar's are meant, which is
+    refused where the database watches others, unless `calendar` confirms it. `grant` names a role
+    that may then run `serve`, with `membership_query` if there is one. With `dry_run` everything is rolled back after it was reported.
+    Raises DatabaseError and SettingsError, in one line.
     """
 
     async def once(connection: Connection) -> list[str]:
         migration = _Migration(connection)
-        await migration.run(calendar, watches, max_log_bytes, grant)
+        await migration.run(watches, max_log_bytes, calendar=calendar)
+        if grant is not None:
+            await migration.grant(grant, membership_query)
+        await migration.finish()
         if dry_run:
             migration.lines.append("nothing was changed: this was a dry run")
         return migration.lines
@@ -85,7 +102,11 @@ async def migrate(
 async def uninstall(url: str, report: Report = _quiet) -> None:
     """Drops the triggers and the schema `notifier`; never an object that `migrate` did not make."""
 
-    await _in_transaction(url, _remove, report)
+    async def once(connection: Connection) -> list[str]:
+        await connection.execute("SET LOCAL search_path = pg_catalog, pg_temp")
+        return await removal.remove(connection, triggers.Locks(connection))
+
+    await _in_transaction(url, once, report)
 
 
 def newest() -> str:
@@ -123,23 +144,30 @@ class _Migration:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._locks = triggers.Locks(connection)
-        self._fresh = False
+        self._is_fresh = False
+        self._former: list[functions.Difference] = []
+        self._differences: list[configuration.Change] = []
         self.lines: list[str] = []
 
     async def run(
-        self, with_calendar: bool, watches: Sequence[Watch], max_log_bytes: int, grant: str | None
+        self, watches: Sequence[Watch] | None, max_log_bytes: int, *, calendar: bool
     ) -> None:
+        """Everything that does not make writers wait."""
         connection = self._connection
         if (version := connection.get_server_version().major) < OLDEST:
             raise DatabaseError(f"PostgreSQL {OLDEST} or newer is needed, this is {version}")
-        if with_calendar:
-            created = await _with_sqlalchemy(connection, calendar.create)
+        if calendar:
+            created = await _with_sqlalchemy(connection, calendar_tables.create)
             self.lines += [f"table {table}: created" for table in created]
-        relations = await _resolve(connection, watches)
+        wanted = await _resolve(connection, CALENDAR if watches is None else watches)
         # From here on names without a schema are PostgreSQL's own.
         await connection.execute("SET LOCAL search_path = pg_catalog, pg_temp")
         await self._upgrade()
-        await self._configure(watches, relations, max_log_bytes)
+        former = await configuration.load(connection)
+        if watches is None and not calendar:
+            _refuse_other(former, wanted)
+        self._differences = list(configuration.compare(former, wanted))
+        await self._configure(wanted, max_log_bytes)
         changed = await functions.differences(connection)
         await functions.create(connection, changed)
         await functions.create(connection, await functions.outdated(connection))
@@ -148,21 +176,29 @@ class _Migration:
             self._note(f"view {view}: replaced")
         for each in changed:
             self._note(f"function {each.wanted or each.present}: {each.remedy}")
-        if grant is not None:
-            await grants.allow(connection, grant)
+        self._former = [each for each in changed if each.wanted is None]
+
+    async def grant(self, role: str, membership_query: str | None) -> None:
+        """Lets a role run `serve`."""
+        await grants.allow(self._connection, role)
+        await grants.synchronize(self._connection)
+        self.lines.append(f"role {role}: may serve")
+        if warning := await grants.refusal(self._connection, role, membership_query):
+            self.lines.append(f"warning: {warning}")
+
+    async def finish(self) -> None:
+        """The triggers, late, because from here on writers wait; and what must come after them."""
+        connection = self._connection
         await grants.synchronize(connection)
-        revoked = await grants.revoke_foreign(connection)
-        for line in revoked:
+        for line in await grants.revoke_foreign(connection):
             self._note(line)
-        if grant is not None:
-            self.lines.append(f"role {grant}: may serve")
-        # Last, because from here on writers wait.
         found = await triggers.differences(connection)
-        former = [each for each in changed if each.wanted is None]
-        if former:
+        if self._former:
             await self._locks.exclude_writers()
         self.lines += await triggers.synchronize(connection, self._locks, found)
-        await functions.drop(connection, former)
+        await functions.drop(connection, self._former)
+        if self._differences and not self._is_fresh:
+            await configuration.announce(connection, self._differences)
         if int(await connection.fetchval("SHOW max_prepared_transactions")) > 0:
             self.lines.append(
                 "warning: max_prepared_transactions is not 0; an application that uses PREPARE"
@@ -171,30 +207,36 @@ class _Migration:
 
     def _note(self, line: str) -> None:
         """A line about one object; not where all of them are new."""
-        if not self._fresh:
+        if not self._is_fresh:
             self.lines.append(line)
 
     async def _upgrade(self) -> None:
-        """Alembic's part: the tables."""
+        """Creates the schema, and brings its tables to the newest revision."""
         connection = self._connection
+        if await removal.state(connection) is State.FOREIGN:
+            raise DatabaseError(
+                "there is a schema notifier that migrate did not make; rename it, or use another database"
+            )
+        if await removal.state(connection) is State.EMPTY_COPY:
+            self.lines += await removal.remove(connection, self._locks)
         if not await connection.fetchval("SELECT to_regnamespace('notifier') IS NOT NULL"):
-            await connection.execute("CREATE SCHEMA notifier")
+            await connection.execute(
+                f"CREATE SCHEMA notifier; COMMENT ON SCHEMA notifier IS '{MANAGED}'"
+            )
         before, known = await _with_sqlalchemy(connection, _revisions)
         if before is not None and before not in known:
             raise DatabaseError(f"the schema is of a newer version ({before}) than this program")
-        self._fresh = before is None
+        self._is_fresh = before is None
         if before == newest():
             return
         if before is not None:
             await self._locks.exclude_writers()
         await _with_sqlalchemy(connection, _upgrade)
-        if self._fresh:  # no role was allowed anything yet, whatever default privileges gave
+        if self._is_fresh:  # no role was allowed anything yet, whatever default privileges gave
             await connection.execute("DELETE FROM notifier.grants")
         self.lines.append(f"schema notifier: {before or 'none'} → {newest()}")
 
-    async def _configure(
-        self, watches: Sequence[Watch], relations: Sequence[str], max_log_bytes: int
-    ) -> None:
+    async def _configure(self, wanted: Mapping[str, Stored], max_log_bytes: int) -> None:
         connection = self._connection
         status = await connection.execute(
             "UPDATE notifier.configuration SET max_log_bytes = $1 WHERE max_log_bytes <> $1",
@@ -202,43 +244,41 @@ class _Migration:
         )
         if status != "UPDATE 0":
             self.lines.append(f"max_log_bytes: {max_log_bytes}")
-        wanted = [
-            {"relation": relation, **watch.to_row()}
-            for watch, relation in zip(watches, relations, strict=True)
-        ]
-        await connection.execute("DELETE FROM notifier.watches")
-        await connection.execute(sql.query("save_watches"), msgspec.json.encode(wanted).decode())
+        for each in self._differences:
+            self._note(str(each))
+        if any(each.is_secret for each in self._differences):
+            await configuration.forget_messages(connection)
+        await configuration.save(connection, list(wanted.values()))
 
 
-async def _resolve(connection: Connection, watches: Sequence[Watch]) -> list[str]:
-    """The tables' full names. Raises SettingsError where a table cannot be watched as wanted."""
+def _refuse_other(former: Mapping[str, Stored], wanted: Mapping[str, Stored]) -> None:
+    lost = [str(each) for each in configuration.compare(former, wanted)]
+    if former and lost:
+        raise SettingsError(
+            "the database was configured by a notifier.toml that is not here; set NOTIFIER_CONFIG, or"
+            f" replace its watches by the calendar's with --calendar ({'; '.join(lost)})"
+        )
+
+
+async def _resolve(connection: Connection, watches: Sequence[Watch]) -> dict[str, Stored]:
+    """The watches by entity. Raises SettingsError where a table cannot be watched as wanted."""
     tables = await catalogue.describe(connection, [watch.table for watch in watches])
-    relations = []
+    found: list[tuple[Watch, catalogue.Table]] = []
     for watch, table in zip(watches, tables, strict=True):
-        if table is None or table.relation is None:
+        if table is None:
             near = await catalogue.similar(connection, watch.table)
+            remedy = near or "; create it, or run: notifier migrate --calendar"
+            raise SettingsError(f"no table {watch.table} to watch{remedy}")
+        found.append((watch, table))
+    relations = [table.relation for _, table in found]
+    for watch, table in found:
+        if relations.count(table.relation) > 1:
             raise SettingsError(
-                f"no table {watch.table} to watch{near or '; create it,'}"
-                f"{'' if near else ' or run: notifier migrate --calendar'}"
+                f"two [[watch]] name the table {watch.table}; one of them is enough"
             )
-        relations.append(table.relation)
-    for watch, table in zip(watches, tables, strict=True):
-        assert table is not None
-        if found := catalogue.problems(watch, table, relations):
-            raise SettingsError(found[0])
-    return relations
-
-
-async def _remove(connection: Connection) -> list[str]:
-    locks = triggers.Locks(connection)
-    lines = []
-    if await connection.fetchval("SELECT to_regclass('notifier.grants') IS NOT NULL"):
-        await grants.revoke(connection)
-    lines += await triggers.drop_all(connection, locks)
-    if await connection.fetchval("SELECT to_regnamespace('notifier') IS NULL"):
-        return [*lines, "schema notifier: was not there"]
-    await connection.execute("DROP SCHEMA notifier CASCADE")
-    return [*lines, "schema notifier: dropped"]
+        if problems := catalogue.problems(watch, table, relations):
+            raise SettingsError(problems[0])
+    return {watch.entity: Stored(watch, table.relation) for watch, table in found}
 
 
 async def _in_transaction(
@@ -260,9 +300,9 @@ async def _in_transaction(
             await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_MILLISECONDS}ms'")
             lines = await once(connection)
             await (transaction.commit() if commit else transaction.rollback())
-        except triggers.Locked:
+        except (triggers.Locked, asyncpg.LockNotAvailableError) as error:
             if attempt == ATTEMPTS:
-                raise
+                raise _translate(error, url) from error
         except DBAPIError as error:
             cause = error.orig.__cause__ if error.orig is not None else None
             raise _translate(cause or error, url) from error
@@ -278,6 +318,8 @@ async def _in_transaction(
 
 
 def _translate(error: BaseException, url: str) -> DatabaseError:
+    if isinstance(error, DatabaseError):
+        return error
     if isinstance(error, asyncpg.LockNotAvailableError):
         return DatabaseError("the schema notifier is in use by a long transaction; try again")
     if isinstance(error, asyncpg.InsufficientPrivilegeError):

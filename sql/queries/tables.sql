@@ -1,7 +1,7 @@
--- What the catalogue says of the tables $1, in that order: one JSON object each, as text;
--- `relation` is null where there is no such table.
-SELECT pg_catalog.json_build_object(
-    'relation', CASE WHEN c.oid IS NOT NULL THEN pg_catalog.format('%I.%I', n.nspname, c.relname) END,
+-- What the catalogue says of the tables $1, in that order: one JSON object each, as text,
+-- or null where there is no such table.
+SELECT CASE WHEN c.oid IS NOT NULL THEN pg_catalog.json_build_object(
+    'relation', pg_catalog.format('%I.%I', n.nspname, c.relname),
     'kind', c.relkind,
     'columns', ARRAY(
         SELECT a.attname::text FROM pg_catalog.pg_attribute AS a
@@ -49,7 +49,7 @@ SELECT pg_catalog.json_build_object(
         JOIN pg_catalog.pg_namespace AS s ON s.oid = d.relnamespace
         ORDER BY 1
     )
-)::text
+)::text END
 FROM pg_catalog.unnest($1::text[]) WITH ORDINALITY AS given (name, n)
 LEFT JOIN pg_catalog.pg_class AS c
     ON c.oid = pg_catalog.to_regclass(given.name) AND c.relkind IN ('r', 'p')

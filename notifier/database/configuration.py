@@ -1,0 +1,100 @@
+"""What `migrate` writes down for capture, relay and nodes, and what a change of it means for clients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import asyncpg
+import msgspec
+
+from notifier.database import sql
+from notifier.database.connections import Connection
+from notifier.watches import Watch
+
+RESYNC = "every company gets a Resync"
+
+
+class Stored(NamedTuple):
+    """A watch, and the full name of its table."""
+
+    watch: Watch
+    relation: str
+
+
+class Change(NamedTuple):
+    """One field of a watch that differs, and what follows from it."""
+
+    entity: str
+    line: str
+    is_resync: bool = False
+    """What clients have may be wrong now."""
+    is_secret: bool = False
+    """The log holds values that must not be sent any more."""
+
+    def __str__(self) -> str:
+        return self.line
+
+
+async def load(connection: Connection) -> dict[str, Stored]:
+    """The watches in the database, by entity."""
+    rows: list[asyncpg.Record] = await connection.fetch("SELECT * FROM notifier.watches")
+    return {row["entity"]: Stored(Watch.from_row(row), row["relation"]) for row in rows}
+
+
+def compare(former: Mapping[str, Stored], wanted: Mapping[str, Stored]) -> Iterator[Change]:
+    """Every field that differs."""
+    for entity, stored in former.items():
+        if entity not in wanted:
+            line = f"{stored.watch.table}: no longer watched as {entity}: its changes are not sent"
+            yield Change(entity, line)
+    for entity, stored in wanted.items():
+        if entity in former:
+            yield from _fields(former[entity], stored)
+        else:
+            line = f"{stored.watch.table}: watched as {entity}: its changes are sent from now on"
+            yield Change(entity, line)
+
+
+def _fields(former: Stored, wanted: Stored) -> Iterator[Change]:
+    table, entity = wanted.watch.table, wanted.watch.entity
+    if former.relation != wanted.relation:
+        line = f"{table}: table {former.relation} → {wanted.relation}: {RESYNC}"
+        yield Change(entity, line, is_resync=True)
+    for name in ("key", "company", "member", "created", "updated", "deleted"):
+        before, after = getattr(former.watch, name), getattr(wanted.watch, name)
+        if before != after:
+            line = f"{table}: {name} {before or 'none'} → {after or 'none'}: {RESYNC}"
+            yield Change(entity, line, is_resync=True)
+    for column in wanted.watch.exclude:
+        if column not in former.watch.exclude:
+            line = f"{table}: exclude +{column}: new messages without it; the log is emptied, new epoch"
+            yield Change(entity, line, is_secret=True)
+    for column in former.watch.exclude:
+        if column not in wanted.watch.exclude:
+            yield Change(entity, f"{table}: exclude -{column}: new messages have it")
+
+
+async def save(connection: Connection, wanted: Sequence[Stored]) -> None:
+    """Replaces the watches in the database."""
+    rows = [{"relation": stored.relation, **stored.watch.to_row()} for stored in wanted]
+    await connection.execute("DELETE FROM notifier.watches")
+    await connection.execute(sql.query("save_watches"), msgspec.json.encode(rows).decode())
+
+
+async def forget_messages(connection: Connection) -> None:
+    """Empties the log's messages; the relay begins an epoch when the transaction commits."""
+    await connection.execute(sql.query("save_positions"))
+    await connection.execute("TRUNCATE notifier.messages")
+
+
+async def announce(connection: Connection, changes: Sequence[Change]) -> None:
+    """Makes the changes take effect in running nodes, when the transaction commits.
+
+    Must come after the triggers were replaced: what follows in the log is captured in the new way.
+    """
+    if secret := sorted({change.entity for change in changes if change.is_secret}):
+        await connection.execute(sql.query("forget_changes_0"), secret)
+        await connection.execute(sql.query("forget_changes_1"), secret)
+    resync = sorted({change.entity for change in changes if change.is_resync})
+    await connection.execute(sql.query("announce_configuration"), resync)

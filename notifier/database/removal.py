@@ -1,0 +1,79 @@
+"""Takes out of a database what `migrate` made, object by object, and nothing else."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import asyncpg
+
+from notifier.database import grants, sql, triggers
+from notifier.database.connections import Connection
+from notifier.database.functions import MANAGED, RELEASED
+from notifier.errors import DatabaseError
+
+TABLES = (
+    *("version", "configuration", "watches", "grants", "log", "positions", "messages"),
+    *("changes_0", "changes_1"),
+)
+SEQUENCE = "change_ids"
+
+
+class State(Enum):
+    """What the schema `notifier` is."""
+
+    ABSENT = "absent"
+    FOREIGN = "foreign"
+    """There is one, but `migrate` did not make what is in it."""
+    EMPTY_COPY = "empty copy"
+    """Copied without its rows, by a dump of the definitions alone."""
+    OURS = "ours"
+
+
+async def state(connection: Connection) -> State:
+    """What the schema `notifier` is now."""
+    row = await connection.fetchrow(sql.query("schema_state"))
+    assert row is not None
+    if not row["present"]:
+        return State.ABSENT
+    if not row["versioned"]:
+        return State.FOREIGN if row["occupied"] else State.OURS
+    if row["logged"] and not await connection.fetchval("SELECT EXISTS (TABLE notifier.version)"):
+        return State.EMPTY_COPY
+    return State.OURS
+
+
+async def remove(connection: Connection, locks: triggers.Locks) -> list[str]:
+    """Removes all of it. Returns what was done, a line each. Raises DatabaseError."""
+    match await state(connection):
+        case State.ABSENT:
+            return ["schema notifier: was not there"]
+        case State.FOREIGN:
+            return ["schema notifier: left alone, migrate did not make it"]
+    if await connection.fetchval("SELECT to_regclass('notifier.grants') IS NOT NULL"):
+        await grants.revoke(connection)
+    lines = await triggers.drop_all(connection, locks)
+    ours = await connection.fetchval(
+        "SELECT coalesce(obj_description('notifier'::regnamespace, 'pg_namespace') = $1, false)"
+        " OR to_regclass('notifier.grants') IS NULL",
+        MANAGED,
+    )
+    arguments = (list(TABLES), SEQUENCE, MANAGED, list(RELEASED))
+    statements = [row[0] for row in await connection.fetch(sql.query("drop_objects"), *arguments)]
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    except asyncpg.DependentObjectsStillExistError as error:
+        raise DatabaseError(f"something else needs an object of ours: {error.detail}") from error
+    return [*lines, await _drop_schema(connection) if ours else f"{_KEPT} it was there before"]
+
+
+_KEPT = "schema notifier: emptied, but kept:"
+
+
+async def _drop_schema(connection: Connection) -> str:
+    try:
+        async with connection.transaction():
+            await connection.execute("DROP SCHEMA notifier")
+    except asyncpg.DependentObjectsStillExistError:
+        return f"{_KEPT} it holds objects that migrate did not make"
+    return "schema notifier: dropped"
