@@ -1,9 +1,8 @@
-"""`notifier check`: is the whole path sound, from the database's settings to NOTIFY and back?"""
+"""`notifier check`: every link from trigger to client, and what to do about one that is broken."""
 
 from __future__ import annotations
 
-import asyncio
-import secrets
+import math
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,42 +11,68 @@ from typing import NamedTuple
 import asyncpg
 
 from notifier import certificates
-from notifier.access.membership import as_text
-from notifier.access.membership_query import MembershipQuery, tables_query
-from notifier.database import catalogue, functions, grants, schema, sql, triggers, views
+from notifier.access.membership import Membership, as_text
+from notifier.access.tokens import Identity
+from notifier.database import (
+    catalogue,
+    configuration,
+    functions,
+    grants,
+    schema,
+    sql,
+    triggers,
+    views,
+)
 from notifier.database.connections import (
-    DEADLINE_SECONDS,
-    PINNED,
     Connection,
     connect,
     connected,
     first_line,
     listener,
 )
+from notifier.database.constants import FULL_MARK
+from notifier.database.query import Query
 from notifier.database.url import resolve
-from notifier.errors import DatabaseError, NotifierError, SchemaMissing
+from notifier.delivery.probe import Probe
+from notifier.errors import DatabaseError, NotifierError
 from notifier.settings import Settings
-from notifier.watches import Watch
 
-OLDEST = 14
 QUEUE_LIMIT = 0.5
+"""The part of PostgreSQL's notification queue that may be in use."""
+
+MIGRATE = "run: notifier migrate"
+DIRECT = "set NOTIFIER_LISTEN_DATABASE_URL to a direct connection"
 
 
 class Finding(NamedTuple):
-    """What was looked at; `sound` is None for what need not be mended."""
+    """A fact; `sound` is None where nothing needs to be done. `remedy`: what to do otherwise."""
 
     sound: bool | None
-    line: str
+    fact: str
+    remedy: str = ""
+
+    @property
+    def line(self) -> str:
+        """Fact and remedy."""
+        return f"{self.fact}; {self.remedy}" if self.remedy else self.fact
+
+
+async def check(settings: Settings) -> list[Finding]:
+    """All findings. An error of the database is one of them."""
+    try:
+        return [finding async for finding in findings(settings)]
+    except DatabaseError as error:
+        return [Finding(False, str(error))]
 
 
 async def findings(settings: Settings) -> AsyncIterator[Finding]:
-    """Looks at one thing after the other, until one is missing on which the rest is built."""
+    """One thing after the other, until one is missing that the rest needs."""
     try:
-        async with connected(settings.listen_database, "check", pinned=False) as connection:
+        async with connected(settings.listen_database, "check") as connection:
             yield Finding(True, "the database answers")
             for note in resolve(settings.listen_database).notes:
                 yield Finding(None, note)
-            async for finding in _inside(connection, settings):
+            async for finding in _listening(connection, settings):
                 yield finding
         if settings.ssl_certfile is not None:
             yield _certificate(settings.ssl_certfile)
@@ -71,171 +96,191 @@ def _certificate(certfile: Path) -> Finding:
     return Finding(False if expired else None, line)
 
 
-async def _inside(connection: Connection, settings: Settings) -> AsyncIterator[Finding]:
-    version = connection.get_server_version()
-    yield Finding(
-        version.major >= OLDEST, f"PostgreSQL {version.major}, {OLDEST} or newer is needed"
-    )
+async def _listening(connection: Connection, settings: Settings) -> AsyncIterator[Finding]:
+    """What is checked on the link on which a node listens."""
+    major = connection.get_server_version().major
+    if major < schema.OLDEST:
+        yield Finding(False, f"PostgreSQL {major}, {schema.OLDEST} or newer is needed")
+    else:
+        yield Finding(True, f"PostgreSQL {major}, {schema.OLDEST} or newer is needed")
     if await connection.fetchval("SELECT pg_is_in_recovery()"):
         yield Finding(False, "this is a standby: it can neither be written to nor notify")
         return
-    there = await connection.fetchval("SELECT to_regclass('notifier.version') IS NOT NULL")
-    revision = (
-        await connection.fetchval("SELECT max(version_num) FROM notifier.version")
-        if there
-        else None
-    )
+    if await _is_pooled(connection, settings):
+        yield Finding(False, "this is a pooler in transaction mode", DIRECT)
+        return
+    role, may = await connection.fetchrow(sql.query("schema_right")) or ("", None)
+    if may is False:
+        yield Finding(False, f"role {role} has no rights on the schema notifier", _grant(role))
+        return
+    revision = await _revision(connection)
     if revision != schema.newest():
         found = f"the schema is of version {revision}" if revision else "the schema is missing"
-        yield Finding(False, f"{found}, {schema.newest()} is needed; run: notifier migrate")
+        yield Finding(False, f"{found}, {schema.newest()} is needed", MIGRATE)
         return
     yield Finding(True, f"the schema notifier is of version {revision}")
-    async for finding in _watches(connection, settings):
-        yield finding
-    async for finding in _definitions(connection):
-        yield finding
-    yield await _round_trip(connection)
-    yield await _membership(connection, settings)
-    probe = await connection.fetchrow(sql.query("probe"), "check", 10.0)
-    assert probe is not None
-    if probe["relay"]:
-        yield Finding(True, "a node relays")
-    else:
-        yield Finding(None, "no node relays at present; start: notifier serve")
-    if probe["waiting"]:
-        yield Finding(not probe["relay"] and None, "changes wait and are not relayed")
-    if probe["queue"] > QUEUE_LIMIT:
-        yield Finding(
-            False, f"the notification queue is {probe['queue']:.0%} full: a listener hangs"
-        )
-    used, limit, full = await connection.fetchrow(
-        "SELECT notifier.log_bytes(), max_log_bytes, (SELECT last_value >= 2::bigint ^ 62"
-        " FROM notifier.change_ids) FROM notifier.configuration"
-    ) or (0, 0, False)
-    yield Finding(
-        None if full else True,
-        f"the log takes {used / 2**20:.0f} of {limit / 2**20:.0f} MiB"
-        + (": full, changes are dropped until a node relays" if full else ""),
-    )
-    if limit != settings.max_log_bytes:
-        yield Finding(
-            False, "NOTIFIER_MAX_LOG_BYTES is not what the database has; run: notifier migrate"
-        )
+    if lacking := [privilege for privilege, _ in await grants.lacking(connection, role)]:
+        yield Finding(False, f"role {role} lacks {', '.join(lacking)}", _grant(role))
+        return
+    for part in (
+        _watches(connection, settings),
+        _definitions(connection),
+        _path(connection),
+        _log(connection, settings),
+    ):
+        async for finding in part:
+            yield finding
+    yield await _membership(settings)
     if int(await connection.fetchval("SHOW max_prepared_transactions")) > 0 and settings.doorbell:
         yield Finding(
             None,
-            "max_prepared_transactions is not 0: an app that uses PREPARE TRANSACTION on a watched"
-            " table needs NOTIFIER_DOORBELL=off",
+            "max_prepared_transactions is not 0: an application that uses PREPARE TRANSACTION on a"
+            " watched table needs NOTIFIER_DOORBELL=off",
         )
 
 
+async def _is_pooled(connection: Connection, settings: Settings) -> bool:
+    """Whether statements of one link run in several backends, or several links share one.
+
+    An idle pooler gives a link the same backend again. So another transaction occupies it meanwhile.
+    """
+    backend = "SELECT pg_backend_pid()"
+    mine = await connection.fetchval(backend)
+    other = await connect(settings.listen_database, "check")
+    try:
+        async with other.transaction():
+            beside = await other.fetchval(backend)
+            return bool(beside == mine or await connection.fetchval(backend) != mine)
+    finally:
+        other.terminate()
+
+
+async def _revision(connection: Connection) -> str | None:
+    if not await connection.fetchval("SELECT to_regclass('notifier.version') IS NOT NULL"):
+        return None
+    revision: str | None = await connection.fetchval(
+        "SELECT max(version_num) FROM notifier.version"
+    )
+    return revision
+
+
+def _grant(role: str) -> str:
+    return f"run: notifier migrate --grant {role}"
+
+
 async def _watches(connection: Connection, settings: Settings) -> AsyncIterator[Finding]:
-    """The watched tables of the settings, and those of the database."""
-    rows = await connection.fetch("SELECT * FROM notifier.watches")
-    stored = {row["entity"]: (Watch.from_row(row), row["relation"]) for row in rows}
-    relations = [relation for _, relation in stored.values()]
+    """The watches of the settings, those of the database, and the tables that they name."""
+    stored = await configuration.load(connection)
+    relations = [each.relation for each in stored.values()]
     for watch in settings.watch:
-        present, relation = stored.pop(watch.entity, (None, ""))
-        if present != watch:
-            yield Finding(False, f"{watch.table} is not watched as set; run: notifier migrate")
+        present = stored.pop(watch.entity, None)
+        if present is None or present.watch != watch:
+            yield Finding(False, f"{watch.table} is not watched as set", MIGRATE)
             continue
-        (table,) = await catalogue.describe(connection, [relation])
+        (table,) = await catalogue.describe(connection, [present.relation])
         if table is None:
-            yield Finding(False, f"the watched table {relation} is gone")
-        elif found := catalogue.problems(watch, table, relations):
-            for problem in found:
+            yield Finding(
+                False,
+                f"the watched table {present.relation} is gone",
+                f"create it or remove its [[watch]], then {MIGRATE}",
+            )
+        elif problems := catalogue.problems(watch, table, relations):
+            for problem in problems:
                 yield Finding(False, problem)
         else:
             yield Finding(True, f"{watch.table} is watched as {watch.entity}")
     for entity in stored:
-        yield Finding(False, f"{entity} is still watched; run: notifier migrate")
+        yield Finding(False, f"{entity} is still watched", MIGRATE)
 
 
 async def _definitions(connection: Connection) -> AsyncIterator[Finding]:
     """Functions, views and triggers, compared with those that `migrate` makes."""
-    async with connection.transaction():
-        await connection.execute("SET LOCAL search_path = pg_catalog, pg_temp")
-        different: list[object] = [*await functions.differences(connection)]
-        different += [f"view {name} differs" for name in await views.differences(connection)]
-        if not different:  # a function lists the triggers
-            found = await triggers.differences(connection)
-            different += [f"{each} is {each.state}" for each in found]
-        foreign = await grants.foreign(connection)
+    different = [str(each) for each in await functions.differences(connection)]
+    different += [f"view {name} differs" for name in await views.differences(connection)]
+    if not different:  # one of the functions compares the triggers
+        found = await triggers.differences(connection)
+        different += [f"{each} is {each.state}" for each in found]
+    foreign = await grants.foreign(connection)
     for each in different:
-        yield Finding(False, f"{each}; run: notifier migrate")
+        yield Finding(False, each, MIGRATE)
     if not different:
         yield Finding(True, "functions and triggers are this version's")
     for privilege, role in foreign:
-        yield Finding(False, f"{role} has {privilege}; run: notifier migrate")
+        yield Finding(False, f"{role} has {privilege}", MIGRATE)
 
 
-async def _round_trip(connection: Connection) -> Finding:
-    """NOTIFY to ourselves: behind a pooler LISTEN is lost without a word."""
-    heard = asyncio.Event()
-    nonce = secrets.token_hex(8)
-
-    def hear(payload: str) -> None:
-        if payload == nonce:
-            heard.set()
-
-    await connection.add_listener("notifier_messages", listener(hear))
-    await connection.execute(f"NOTIFY notifier_messages, '{nonce}'")
+async def _path(connection: Connection) -> AsyncIterator[Finding]:
+    """What a node's probe finds."""
+    probe = Probe()
+    await connection.add_listener("notifier_messages", listener(probe.receive))
     try:
-        async with asyncio.timeout(DEADLINE_SECONDS):
-            await heard.wait()
-    except TimeoutError:
-        return Finding(
-            False,
-            "NOTIFY does not come back: a pooler in transaction mode?"
-            " set NOTIFIER_LISTEN_DATABASE_URL to a direct connection",
+        found = await probe.run(connection)
+    except DatabaseError as error:
+        yield Finding(False, str(error))
+        return
+    yield Finding(True, "NOTIFY comes back")
+    if found["relay"]:
+        yield Finding(True, "a node relays")
+    else:
+        yield Finding(None, "no node relays at present", "start: notifier serve")
+    if found["waiting"]:
+        yield Finding(not found["relay"] and None, "changes wait and are not relayed")
+    if found["queue"] > QUEUE_LIMIT:
+        yield Finding(
+            False, f"the notification queue is {found['queue']:.0%} full: a listener hangs"
         )
-    return Finding(True, "NOTIFY comes back")
 
 
-async def _membership(connection: Connection, settings: Settings) -> Finding:
-    """Whether the question of who may see a company can be asked."""
+async def _log(connection: Connection, settings: Settings) -> AsyncIterator[Finding]:
+    """The room that the log takes."""
+    row = await connection.fetchrow(sql.query("log_usage"))
+    if row is None:
+        yield Finding(False, "the log is empty", MIGRATE)
+        return
+    size = f"the log takes {row['bytes'] / 2**20:.0f} of {row['limit'] / 2**20:.0f} MiB"
+    if row["last_id"] >= FULL_MARK:
+        yield Finding(None, f"{size}: full, changes are dropped until a node relays")
+    else:
+        yield Finding(True, size)
+    if row["limit"] != settings.max_log_bytes:
+        yield Finding(False, "NOTIFIER_MAX_LOG_BYTES is not what the database has", MIGRATE)
+
+
+async def _membership(settings: Settings) -> Finding:
+    """Whether it can be decided who may see a company, on the link on which `serve` decides it."""
     if settings.authorization == "claim":
         return Finding(True, "the token's claim decides on access")
     query = settings.membership_query
-    if query is None:
-        return await _member_rows(connection)
+    if query is None and not any(watch.member for watch in settings.watch):
+        return Finding(
+            False, "no watched table names members", "set member in [[watch]], or MEMBERSHIP_QUERY"
+        )
+    pooled = settings.database != settings.listen_database
+    link = Query(settings.database, "check", pooled=pooled, pinned=query is None)
     try:
-        await as_text(connection, query)
-        answer = await connection.fetchval(query, "0", "0")
+        if query is None:
+            await Membership(link, "employees", None).may(Identity("0", math.inf, None), "0")
+            return Finding(True, "the rows of members decide on access")
+        rows = await link.fetch(query, "0", "0", prepare=as_text)
     except asyncpg.DataError:
-        answer = False
+        rows = []
     except (asyncpg.PostgresError, asyncpg.InterfaceError, TypeError) as error:
         return Finding(False, f"NOTIFIER_MEMBERSHIP_QUERY: {first_line(error)}")
-    if answer is not None and not isinstance(answer, bool):
+    except DatabaseError as error:
+        return _unreadable(error, query)
+    finally:
+        link.close()
+    if rows and rows[0][0] is not None and not isinstance(rows[0][0], bool):
         return Finding(False, "NOTIFIER_MEMBERSHIP_QUERY does not return a boolean")
     return Finding(True, "the membership query decides on access")
 
 
-async def _member_rows(connection: Connection) -> Finding:
-    """Runs the query that decides on access: a row that cannot be read looks like no row."""
-    try:
-        async with connection.transaction():
-            for name, value in PINNED.items():
-                await connection.execute("SELECT set_config($1, $2, true)", name, value)
-            rows = await connection.fetch(tables_query())
-            query = MembershipQuery.compile([dict(row) for row in rows])
-            await connection.fetch(query.statement, *query.arguments([("0", "0")]))
-    except SchemaMissing as error:
+def _unreadable(error: DatabaseError, query: str | None) -> Finding:
+    """Why access cannot be decided: a row that cannot be read looks like no row."""
+    if error.__cause__ is None:
         return Finding(False, str(error))
-    except asyncpg.PostgresError as error:
-        return Finding(
-            False,
-            f"the rows that name members cannot be read: {first_line(error)}; let the role read them"
-            " without row-level security (BYPASSRLS)"
-            if "row-level security" in str(error)
-            else f"the rows that name members cannot be read: {first_line(error)}",
-        )
-    return Finding(True, "the rows of members decide on access")
-
-
-async def check(settings: Settings) -> list[Finding]:
-    """All findings. Raises nothing of the database's: that is a finding too."""
-    try:
-        return [finding async for finding in findings(settings)]
-    except DatabaseError as error:
-        return [Finding(False, str(error))]
+    name = "NOTIFIER_MEMBERSHIP_QUERY" if query else "the rows that name members cannot be read"
+    fact = f"{name}: {first_line(error.__cause__)}"
+    if "row-level security" in fact:
+        return Finding(False, fact, "let the role read them without row-level security (BYPASSRLS)")
+    return Finding(False, fact)

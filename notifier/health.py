@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
+import structlog
+
 from notifier import metrics
 
 STALE_SECONDS = 10.0
@@ -12,6 +14,9 @@ STALE_SECONDS = 10.0
 
 STUCK_SECONDS = 60.0
 """A backlog that has come no further for so long is stuck."""
+
+
+_logger = structlog.get_logger("notifier.health")
 
 
 class Health:
@@ -26,17 +31,32 @@ class Health:
         self._proven_at = 0.0
         self._backlog: str | None = None
         self._moved_at = 0.0
+        self._warnings: tuple[str, ...] = ()
         self.draining = False
 
     def proven(
-        self, *, relay: bool, uncaptured: tuple[str, ...], waiting: bool, backlog: str | None
+        self,
+        *,
+        relay: bool,
+        waiting: bool,
+        backlog: str | None,
+        problems: tuple[str, ...] = (),
+        warnings: tuple[str, ...] = (),
     ) -> None:
-        """A probe came back, and this is what it saw; `backlog`: how far the relay is in one."""
+        """A probe came back, and this is what it saw; `backlog`: how far the relay is in one.
+
+        `problems`: why changes are not captured. `warnings`: the same, of single tables that are gone
+        or of parts of a table, which is no reason to be not ready for all others.
+        """
+        if warnings != self._warnings:
+            self._warnings = warnings
+            if warnings:
+                _logger.warning("not everything is captured; run: notifier check", found=warnings)
         self._proven_at = time.monotonic()
         if backlog is None or backlog != self._backlog:
             self._backlog, self._moved_at = backlog, self._proven_at
-        if uncaptured:
-            self._reason = f"triggers are missing or disabled on {', '.join(uncaptured)}"
+        if problems:
+            self._reason = "; ".join(problems)
         elif not relay:
             self._reason = "no node holds the relay lock"
         elif waiting:

@@ -96,6 +96,11 @@ LOG_LIMIT_BYTES = Gauge(
 READY = Gauge(
     "notifier_ready", "1 while the path from trigger to hub is proven", multiprocess_mode="livemin"
 )
+WATCH_PROBLEMS = Gauge(
+    "notifier_watch_problems",
+    "Watched tables, or parts of them, that are not captured as configured",
+    multiprocess_mode="livemax",
+)
 QUEUE = Gauge(
     "notifier_notify_queue_usage",
     "Usage of PostgreSQL's notification queue, 0 to 1",

@@ -29,14 +29,13 @@ from notifier.transport.application import Application
 from notifier.transport.endpoint import Endpoint
 from notifier.transport.refusals import Refusals
 from notifier.watchdogs import (
+    follow_configuration,
     report_start,
-    warn_of_drift,
     watch_clock,
     watch_loop,
     watch_newcomers,
     watch_shutdown,
 )
-from notifier.watches import Watch
 from notifier.web.pages import Pages
 
 
@@ -69,13 +68,16 @@ class Node:
             "the signing keys": self.tokens.require_keys,
         }
         self.health = Health(self._newcomers)
+        self._rule = RecheckRule(settings.watch)
+        self._new_configuration = asyncio.Event()
         self.hub = Hub(History(self.log_query), settings.retention_hours)
         self.stream: Stream = PostgresStream(
             listen,
             self.log_query,
             self.hub,
             self.health,
-            None if own else RecheckRule(_members(settings.watch)),
+            rule=None if own else self._rule,
+            on_configuration=self._new_configuration.set,
         )
         self.relay = Relay(
             listen,
@@ -134,7 +136,12 @@ class Node:
                 tasks.create_task(watch_loop(), name="loop")
                 tasks.create_task(report_start(self.log_query), name="start")
                 tasks.create_task(watch_newcomers(self.health, self._newcomers), name="newcomers")
-                tasks.create_task(warn_of_drift(self._settings, self.log_query), name="drift")
+                tasks.create_task(
+                    follow_configuration(
+                        self._settings, self.log_query, self._new_configuration, self._rule.use
+                    ),
+                    name="configuration",
+                )
         finally:
             self.log_query.close()
             self.membership_query.close()
@@ -144,12 +151,3 @@ class Node:
         self.health.draining = True
         self.admission.closed = True
         await drain(list(self.admission.connections), self._settings.drain_seconds)
-
-
-def _members(watches: Sequence[Watch]) -> dict[str, str]:
-    """The types of updates of member rows, each with the property that names the user."""
-    members: dict[str, str] = {}
-    for watch in watches:
-        if watch.member is not None:
-            members[watch.updated or ""] = watch.property(watch.member)
-    return members

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from itertools import count
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import structlog
 
@@ -95,24 +95,40 @@ async def report_start(query: Query) -> None:
     _logger.info("database reached", database=database, role=role, server=server)
 
 
-async def warn_of_drift(settings: Settings, query: Query) -> None:
-    """Warns, once, where the database was migrated with other settings than these."""
+async def follow_configuration(
+    settings: Settings,
+    query: Query,
+    changed: asyncio.Event,
+    use: Callable[[Sequence[Watch]], None],
+) -> None:
+    """Hands the watches in the database to `use`, at first and whenever `changed` is set.
+
+    Warns where the database was migrated with other settings than these.
+    """
+    while True:
+        changed.clear()
+        rows = await _configuration(query)
+        stored = [Watch.from_row(row) for row in rows if row["entity"] is not None]
+        use(stored)
+        if set(stored) != set(settings.watch):
+            _logger.warning("the database watches other tables; run: notifier migrate")
+        there = rows[0]["max_log_bytes"] if rows else None
+        if there != settings.max_log_bytes:
+            _logger.warning(
+                "MAX_LOG_BYTES in the database is another; run: notifier migrate",
+                here=settings.max_log_bytes,
+                there=there,
+            )
+        await changed.wait()
+
+
+async def _configuration(query: Query) -> list[Any]:
     for attempt in count():
         try:
-            rows = await query.fetch(sql.query("configuration"))
-            break
+            return await query.fetch(sql.query("configuration"))
         except DatabaseError:
             await backoff(attempt)
-    stored = {Watch.from_row(row) for row in rows if row["entity"] is not None}
-    if stored != set(settings.watch):
-        _logger.warning("the database watches other tables; run: notifier migrate")
-    there = rows[0]["max_log_bytes"] if rows else None
-    if there != settings.max_log_bytes:
-        _logger.warning(
-            "MAX_LOG_BYTES in the database is another; run: notifier migrate",
-            here=settings.max_log_bytes,
-            there=there,
-        )
+    raise AssertionError
 
 
 Check: TypeAlias = Callable[[], Awaitable[object]]

@@ -60,9 +60,12 @@ def upgrade() -> None:
             LOOP
                 EXECUTE format('COMMENT ON FUNCTION %s IS %L', function, '{MANAGED}');
             END LOOP;
+            -- The first release made the schema; a later one has a comment on it by now, if it did.
+            IF to_regproc('notifier.without') IS NOT NULL THEN
+                COMMENT ON SCHEMA notifier IS '{MANAGED}';
+            END IF;
         END
         $$;
-        COMMENT ON SCHEMA notifier IS '{MANAGED}';
         REVOKE ALL ON ALL FUNCTIONS IN SCHEMA notifier FROM PUBLIC;
         """
     )

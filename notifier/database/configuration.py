@@ -97,4 +97,4 @@ async def announce(connection: Connection, changes: Sequence[Change]) -> None:
         await connection.execute(sql.query("forget_changes_0"), secret)
         await connection.execute(sql.query("forget_changes_1"), secret)
     resync = sorted({change.entity for change in changes if change.is_resync})
-    await connection.execute(sql.query("announce_configuration"), resync)
+    await connection.execute(sql.query("announce_configuration"), resync, bool(secret))

@@ -23,7 +23,7 @@ from notifier.database.connections import (
 from notifier.database.query import Query
 from notifier.delivery.history import message_of
 from notifier.delivery.hub import Hub
-from notifier.delivery.probe import Probe
+from notifier.delivery.probe import Probe, report
 from notifier.errors import DatabaseError, Misplaced, SchemaMissing
 from notifier.health import Health
 from notifier.messages import Message
@@ -33,6 +33,9 @@ PROBE_SECONDS = 4.0
 
 PAGE_MESSAGES, PAGE_BYTES = 1000, 8 * 1024 * 1024
 """How much of the log is read at once while the node catches up."""
+
+CONFIGURATION = "configuration"
+"""The payload by which `migrate` notifies nodes of new watches; `sql/queries/announce_configuration.sql`."""
 
 SEQ_DIGITS = 19
 GRACE_SECONDS = 0.02
@@ -45,6 +48,7 @@ class PostgresStream:
     """Follows the log on a link of its own. `query`: the link of the other queries, for comparison.
 
     `rule`: adds to each message whose access must be checked again because of it.
+    `on_configuration`: called when `migrate` has changed the watches.
     """
 
     def __init__(
@@ -53,13 +57,16 @@ class PostgresStream:
         query: Query,
         hub: Hub,
         health: Health,
+        *,
         rule: Callable[[Message], Message] | None = None,
+        on_configuration: Callable[[], None] = lambda: None,
     ) -> None:
         self._url = url
         self._query = query
         self._hub = hub
         self._health = health
         self._rule = rule
+        self._on_configuration = on_configuration
         self._seq = 0  # of the last message delivered,
         self._last: Message | None = None  # and the message, None before the first one
         self._announced = 0  # the highest seq that a notification named
@@ -94,11 +101,13 @@ class PostgresStream:
             raise
 
     async def _follow(self, connection: Connection) -> None:
-        probe, closed = Probe(self._health), asyncio.Event()
+        probe, closed = Probe(), asyncio.Event()
         self._announced = 0
 
         def notified(payload: str) -> None:
-            if payload.isdecimal() and payload.isascii() and len(payload) <= SEQ_DIGITS:
+            if payload == CONFIGURATION:
+                self._on_configuration()
+            elif payload.isdecimal() and payload.isascii() and len(payload) <= SEQ_DIGITS:
                 if int(payload) > self._seq:
                     self._announced = int(payload)
                     self._look.set()
@@ -120,7 +129,7 @@ class PostgresStream:
         probed = 0.0
         while not closed.is_set():
             if time.monotonic() - probed >= PROBE_SECONDS:
-                await probe.run(connection)
+                report(await probe.run(connection), self._health)
                 probed = time.monotonic()
                 await self._catch_up(connection)
             if not await self._is_woken(probed + PROBE_SECONDS) or await self._is_fed():

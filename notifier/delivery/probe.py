@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 
+import asyncpg
+
 from notifier import metrics
 from notifier.database import sql
 from notifier.database.connections import DEADLINE_SECONDS, Connection
@@ -16,10 +18,9 @@ WAITING_SECONDS = 10.0
 
 
 class Probe:
-    """Probes one link, and reports what it finds to `health`."""
+    """Probes one link."""
 
-    def __init__(self, health: Health) -> None:
-        self._health = health
+    def __init__(self) -> None:
         self._nonce = secrets.token_hex(8)
         self._returned = asyncio.Event()
 
@@ -28,8 +29,11 @@ class Probe:
         if payload == self._nonce:
             self._returned.set()
 
-    async def run(self, connection: Connection) -> None:
-        """Raises Misplaced where notifications do not come through, SchemaMissing without a log."""
+    async def run(self, connection: Connection) -> asyncpg.Record:
+        """The columns of `sql/queries/probe.sql`.
+
+        Raises Misplaced where notifications do not come through, SchemaMissing without a log.
+        """
         self._returned.clear()
         row = await connection.fetchrow(
             sql.query("probe"), self._nonce, WAITING_SECONDS, timeout=DEADLINE_SECONDS
@@ -44,10 +48,17 @@ class Probe:
                 "LISTEN does not receive its own NOTIFY: a pooler in transaction mode?"
                 " set NOTIFIER_LISTEN_DATABASE_URL to a direct connection"
             ) from None
-        metrics.QUEUE.set(row["queue"])
-        self._health.proven(
-            relay=row["relay"],
-            uncaptured=tuple(row["uncaptured"]),
-            waiting=row["waiting"],
-            backlog=row["backlog"],
-        )
+        return row
+
+
+def report(found: asyncpg.Record, health: Health) -> None:
+    """Reports what a probe of this node's link found."""
+    metrics.QUEUE.set(found["queue"])
+    metrics.WATCH_PROBLEMS.set(len(found["problems"]) + len(found["warnings"]))
+    health.proven(
+        relay=found["relay"],
+        problems=tuple(found["problems"]),
+        warnings=tuple(found["warnings"]),
+        waiting=found["waiting"],
+        backlog=found["backlog"],
+    )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import msgspec
 from msgspec import structs
 
 from notifier.messages import ANY_USER, Message
+from notifier.watches import Watch
 
 
 class _Envelope(msgspec.Struct, rename="pascal"):
@@ -22,12 +23,19 @@ class RecheckRule:
     """Adds users to `Message.revokes` whose access must be checked again after the message.
 
     The query may read any column of a member's row, so every update of such a row counts. What
-    revokes access elsewhere is found by the periodic re-check. `members`: the types of messages about
-    member rows, each with the property that names the user.
+    revokes access elsewhere is found by the periodic re-check. `watches` may be replaced at any time.
     """
 
-    def __init__(self, members: Mapping[str, str]) -> None:
-        self._members = members
+    def __init__(self, watches: Sequence[Watch]) -> None:
+        self.use(watches)
+
+    def use(self, watches: Sequence[Watch]) -> None:
+        """Decides by these watches from now on."""
+        self._members = {
+            watch.updated or "": watch.property(watch.member)
+            for watch in watches
+            if watch.member is not None
+        }
 
     def __call__(self, message: Message) -> Message:
         """The message, with all users who may lose the company with it."""

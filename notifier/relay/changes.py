@@ -42,6 +42,11 @@ class Change(NamedTuple):
     at: datetime
 
     @property
+    def begins_epoch(self) -> bool:
+        """Whether it is the mark of a `migrate` that has emptied the log (`announce_configuration.sql`)."""
+        return not self.entity and self.partial
+
+    @property
     def is_truncate(self) -> bool:
         """Whether the whole table was emptied."""
         return self.old is None and self.new is None and not self.partial

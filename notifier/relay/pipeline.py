@@ -90,6 +90,11 @@ class Pipeline:
                 self._store.nothing_until(snapshot)
             self._read_until = snapshot
             return 0
+        if any(change.begins_epoch for change in changes):
+            _log.warning("a column was excluded: the log is emptied")
+            await self.stored()
+            await self.begin_epoch("epoch")
+            return 0
         drafts = await self.net(changes)
         await self.stored()
         messages = await self.number(drafts)

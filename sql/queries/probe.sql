@@ -7,6 +7,8 @@ WITH place AS (
            log.target IS NOT NULL AS busy,
            concat_ws(' ', log.target, log.upto, log.seq) AS reached
     FROM notifier.log
+), problems AS (
+    SELECT * FROM notifier.watch_problems()
 )
 SELECT pg_is_in_recovery() AS standby,
        pg_notification_queue_usage() AS queue,   -- the call also trims a queue that was full
@@ -16,11 +18,15 @@ SELECT pg_is_in_recovery() AS standby,
            WHERE h.is_ours AND coalesce(a.state_change > clock_timestamp() - interval '12 s', true)
        ) AS relay,
        ARRAY(
-           SELECT w.relation FROM notifier.watches AS w
-           WHERE 2 > (SELECT count(*) FROM pg_trigger AS t
-                      WHERE t.tgrelid = to_regclass(w.relation) AND t.tgenabled IN ('O', 'A')
-                        AND t.tgfoid = 'notifier.capture'::regproc AND t.tgparentid = 0)
-       ) AS uncaptured,
+           SELECT concat(CASE kind WHEN 'table' THEN 'watched tables are gone: '
+                                   WHEN 'column' THEN 'watched columns are gone: '
+                                   WHEN 'child' THEN 'tables inherit from watched ones and are not captured: '
+                                   WHEN 'trigger' THEN 'triggers are missing or disabled on '
+                                   ELSE 'triggers are not needed on ' END,
+                         string_agg(DISTINCT object, ', '))
+           FROM problems WHERE fatal GROUP BY kind ORDER BY kind
+       ) AS problems,
+       ARRAY(SELECT DISTINCT concat_ws(' ', kind, object) FROM problems WHERE NOT fatal ORDER BY 1) AS warnings,
        NOT place.busy AND EXISTS (
            SELECT FROM notifier.changes AS c
            WHERE (c.xid >= pg_snapshot_xmax(place.cursor)

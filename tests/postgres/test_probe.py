@@ -19,7 +19,7 @@ from tests.waiting import until
 async def test_a_log_that_was_emptied_is_reported(log: Log, node: Node, database: Database) -> None:
     await node.start()
     await log.database.execute("DELETE FROM notifier.log")
-    link, probe = await connect(database.dsn, "test"), Probe(node.health)
+    link, probe = await connect(database.dsn, "test"), Probe()
     await link.add_listener("notifier_messages", listener(probe.receive))
     with pytest.raises(SchemaMissing, match="run: notifier migrate"):
         await probe.run(link)
@@ -34,7 +34,7 @@ async def test_a_link_that_does_not_return_notifications_is_refused(
     monkeypatch.setattr(probes, "DEADLINE_SECONDS", 0.5)
     link = await connect(database.dsn, "test")
     with pytest.raises(Misplaced, match="NOTIFIER_LISTEN_DATABASE_URL"):
-        await Probe(node.health).run(link)
+        await Probe().run(link)
     link.terminate()
     assert node.health.reason() == "not connected to the database yet"
 

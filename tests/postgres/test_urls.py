@@ -19,7 +19,7 @@ import asyncpg
 import pytest
 import trustme
 
-from notifier.check import check
+from notifier.check import Finding, check
 from notifier.database.connections import connect
 from notifier.database.schema import migrate, uninstall
 from notifier.demo.postgres import EmbeddedPostgres
@@ -446,4 +446,4 @@ async def test_a_pooler_that_refuses_settings_is_called_one(unused_tcp_port: int
 async def test_check_names_the_options_that_have_no_effect(database: Database) -> None:
     url = f"{database.dsn}?channel_binding=require"
     findings = await check(load({}, database_url=url, jwt_secret=SECRET))
-    assert (None, "connection option channel_binding has no effect here") in findings
+    assert Finding(None, "connection option channel_binding has no effect here") in findings

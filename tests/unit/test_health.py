@@ -29,7 +29,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def proven(**seen: Any) -> dict[str, Any]:
     """What a probe of a sound path reports, with these exceptions."""
-    return {"relay": True, "uncaptured": (), "waiting": False, "backlog": None, **seen}
+    return {"relay": True, "problems": (), "waiting": False, "backlog": None, **seen}
 
 
 def test_a_node_that_has_not_been_probed_is_not_ready(clock: Clock) -> None:
@@ -51,7 +51,7 @@ def test_a_sound_path_is_ready_until_its_proof_is_too_old(clock: Clock) -> None:
     [
         ({"relay": False}, "relay lock"),
         ({"waiting": True}, "not relayed"),
-        ({"uncaptured": ("public.events",)}, "public.events"),
+        ({"problems": ("public.events",)}, "public.events"),
     ],
 )
 def test_each_flaw_of_the_path_is_a_reason(clock: Clock, seen: dict[str, Any], words: str) -> None:

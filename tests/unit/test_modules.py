@@ -32,6 +32,7 @@ COVERED = {
         "database/triggers",
         "database/views",
     ),
+    ("postgres/test_configuration.py", "`uninstall` is what removes"): ("database/removal",),
     ("postgres/test_functions.py", "it loads each file of sql/"): ("database/sql",),
     ("postgres/test_session_settings.py", "connections are opened with their settings"): (
         "database/connections",

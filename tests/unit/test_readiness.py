@@ -20,7 +20,7 @@ from tests.timeless import timeless
 def proven(*parts: str) -> Health:
     """A node whose path from trigger to hub is proven."""
     health = Health(parts)
-    health.proven(relay=True, uncaptured=(), waiting=False, backlog=None)
+    health.proven(relay=True, problems=(), waiting=False, backlog=None)
     return health
 
 

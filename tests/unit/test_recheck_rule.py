@@ -8,8 +8,8 @@ import pytest
 
 from notifier.delivery.recheck_rule import RecheckRule
 from notifier.messages import Message
+from notifier.watches import CALENDAR, Watch
 
-MEMBERS = {"EmployeeUpdated": "UserId"}
 BODIES = {
     "a member's row": (
         b'{"Type":"EmployeeUpdated","Data":{"EmployeeId":1,"UserId":"u1"}}',
@@ -34,10 +34,20 @@ def test_an_update_of_a_member_row_causes_a_recheck_of_its_user(
     body: bytes, expected: tuple[str, ...]
 ) -> None:
     now = datetime.now(UTC)
-    rule = RecheckRule(MEMBERS)
+    rule = RecheckRule(CALENDAR)
     checked = rule(Message(1, "c", 1, now, now, body))
     assert checked.revokes == expected
     assert (checked.company, checked.position, checked.body) == ("c", 1, body)
     lost = Message(2, "c", 2, now, now, body, ("u0",))
     both = expected if b"Resync" in body else ("u0", *expected)
     assert rule(lost).revokes == both
+
+
+def test_the_rule_follows_new_watches() -> None:
+    now = datetime.now(UTC)
+    rule = RecheckRule(CALENDAR)
+    rule.use([Watch(table="people", entity="Person", member="login", updated="PersonMoved")])
+    moved = Message(1, "c", 1, now, now, b'{"Type":"PersonMoved","Data":{"Login":"u1"}}')
+    assert rule(moved).revokes == ("u1",)
+    updated = Message(2, "c", 2, now, now, b'{"Type":"EmployeeUpdated","Data":{"UserId":"u1"}}')
+    assert rule(updated).revokes == ()

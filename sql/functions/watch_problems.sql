@@ -1,0 +1,32 @@
+-- What keeps changes of the watched tables from being captured as the watches say. `fatal`: changes that
+-- clients rely on are missed; the rest concerns single tables that are gone, or parts of a table.
+CREATE OR REPLACE FUNCTION notifier.watch_problems()
+RETURNS TABLE(kind text, object text, fatal boolean)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT 'table', w.relation,
+           w.member IS NOT NULL
+           OR NOT EXISTS (SELECT FROM notifier.watches AS other WHERE to_regclass(other.relation) IS NOT NULL)
+    FROM notifier.watches AS w
+    WHERE to_regclass(w.relation) IS NULL
+    UNION ALL
+    SELECT 'column', format('%s.%I', w.relation, named.name), true
+    FROM notifier.watches AS w
+    CROSS JOIN LATERAL unnest(ARRAY[w.key, w.company, w.member] || w.exclude) AS named (name)
+    WHERE to_regclass(w.relation) IS NOT NULL AND named.name IS NOT NULL AND NOT EXISTS (
+        SELECT FROM pg_attribute AS a
+        WHERE a.attrelid = to_regclass(w.relation) AND a.attname = named.name
+          AND a.attnum > 0 AND NOT a.attisdropped
+    )
+    UNION ALL
+    SELECT 'child', h.inhrelid::regclass::text, true
+    FROM notifier.watches AS w
+    JOIN pg_inherits AS h ON h.inhparent = to_regclass(w.relation)
+    JOIN pg_class AS c ON c.oid = h.inhrelid AND NOT c.relispartition
+    WHERE NOT EXISTS (SELECT FROM notifier.watches AS other WHERE to_regclass(other.relation) = h.inhrelid)
+    UNION ALL
+    SELECT CASE WHEN t.wanted THEN 'trigger' ELSE 'leftover' END, t.relation,
+           t.wanted AND EXISTS (SELECT FROM notifier.watches AS w WHERE w.relation = t.relation)
+    FROM notifier.capture_triggers() AS t
+    WHERE NOT t.sound
+$$;
