@@ -1,4 +1,4 @@
-"""Alembic, on the connection that `notifier.schema` hands over."""
+"""Alembic, on the connection that `notifier.database.schema` hands over."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from notifier.schema import run
+from notifier.database.schema import run
 
 revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}

@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from itertools import count
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 import structlog
 
@@ -107,12 +107,10 @@ async def follow_configuration(
     """
     while True:
         changed.clear()
-        rows = await _configuration(query)
-        stored = [Watch.from_row(row) for row in rows if row["entity"] is not None]
+        stored, there = await _configuration(query)
         use(stored)
         if set(stored) != set(settings.watch):
             _logger.warning("the database watches other tables; run: notifier migrate")
-        there = rows[0]["max_log_bytes"] if rows else None
         if there != settings.max_log_bytes:
             _logger.warning(
                 "MAX_LOG_BYTES in the database is another; run: notifier migrate",
@@ -122,11 +120,14 @@ async def follow_configuration(
         await changed.wait()
 
 
-async def _configuration(query: Query) -> list[Any]:
+async def _configuration(query: Query) -> tuple[list[Watch], int | None]:
+    """The watches and `max_log_bytes` as `notifier migrate` wrote them, once they can be read."""
     for attempt in count():
         try:
-            return await query.fetch(sql.query("configuration"))
-        except DatabaseError:
+            rows = await query.fetch(sql.query("configuration"))
+            watches = [Watch.from_row(row) for row in rows if row["entity"] is not None]
+            return watches, rows[0]["max_log_bytes"] if rows else None
+        except DatabaseError:  # or an older version's schema, until it is migrated
             await backoff(attempt)
     raise AssertionError
 

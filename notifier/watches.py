@@ -7,6 +7,8 @@ from typing import Annotated, Any, ClassVar, Protocol, Self
 
 from pydantic import ConfigDict, Field
 
+from notifier.errors import SchemaMissing
+
 
 class Row(Protocol):
     """A row of `notifier.watches`."""
@@ -53,8 +55,16 @@ class Watch:
 
     @classmethod
     def from_row(cls, row: Row) -> Self:
-        """From a row of `notifier.watches`, which has a column for each field."""
-        values = {field.name: row[_COLUMNS.get(field.name, field.name)] for field in fields(cls)}
+        """From a row of `notifier.watches`, which has a column for each field.
+
+        Raises SchemaMissing where a column is missing: the table is an older version's.
+        """
+        try:
+            values = {each.name: row[_COLUMNS.get(each.name, each.name)] for each in fields(cls)}
+        except KeyError as error:
+            raise SchemaMissing(
+                f"notifier.watches has no column {error.args[0]}; run: notifier migrate"
+            ) from error
         return cls(**{**values, "exclude": tuple(values["exclude"])})
 
     def to_row(self) -> dict[str, Any]:

@@ -54,8 +54,9 @@ class Isolation:
         failure = await self._try([resync])
         metrics.REPLACED.inc()
         _log.error(
-            "PostgreSQL refused a message: "
-            + ("a Resync took its place" if failure is None else "it is dropped"),
+            "PostgreSQL refused a message: a Resync took its place"
+            if failure is None
+            else "PostgreSQL refused a message: it is dropped",
             company=message.company,
             position=message.position,
             error=first_line(error),

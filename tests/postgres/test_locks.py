@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -47,6 +48,15 @@ async def test_case_18_a_relay_leads_although_another_role_holds_its_lock(
     await new_event(app, company)
     assert types(await relay.messages_of(company)) == ["EventCreated"]
     await relay.stop()
+
+
+async def test_the_statement_of_the_operations_page_finds_the_relay(
+    database: Database, relay: Relayed
+) -> None:
+    page = (Path(__file__).parents[2] / "docs/operations.md").read_text()
+    statement = page.partition("```sql\n")[2].partition("```")[0]
+    rows = await database.fetch(statement)
+    assert [row["application_name"] for row in rows] == ["notifier relay"]
 
 
 async def test_a_lock_that_another_role_got_between_two_relays_is_replaced(

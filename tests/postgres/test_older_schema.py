@@ -1,0 +1,70 @@
+"""A node of a newer version waits for `notifier migrate` while the schema lacks a column of its watches."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import asyncpg
+import pytest
+
+from notifier.database.query import Query
+from notifier.errors import SchemaMissing
+from notifier.relay.store import RelayStore
+from notifier.relay.writer import Writer
+from notifier.settings import Settings
+from notifier.watchdogs import follow_configuration
+from notifier.watches import Watch
+from tests.databases import Database
+from tests.waiting import until
+
+OLDER = "ALTER TABLE notifier.watches RENAME COLUMN exclude TO not_yet"
+NEWER = "ALTER TABLE notifier.watches RENAME COLUMN not_yet TO exclude"
+
+
+class Counted(Query):
+    """Counts its answers."""
+
+    answers = 0
+
+    async def fetch(self, *arguments: Any, **options: Any) -> list[asyncpg.Record]:
+        rows = await super().fetch(*arguments, **options)
+        self.answers += 1
+        return rows
+
+
+async def test_a_relay_reports_that_its_watches_lack_a_column(
+    database: Database,
+) -> None:
+    await database.execute(OLDER)
+    owner = await database.connect()
+    with pytest.raises(SchemaMissing, match="has no column exclude; run: notifier migrate"):
+        await RelayStore(Writer(owner)).load_sources()
+
+
+async def test_a_node_waits_for_the_missing_column_of_its_watches(
+    database: Database,
+) -> None:
+    await database.execute(OLDER)
+    query = Counted(database.dsn, "test", pooled=False)
+    changed = asyncio.Event()
+    used: list[Sequence[Watch]] = []
+    following = asyncio.create_task(follow_configuration(Settings(), query, changed, used.append))
+
+    async def has_tried_again() -> bool:
+        if following.done():
+            following.result()
+        return query.answers > 1
+
+    await until(has_tried_again)
+    assert used == []
+    await database.execute(NEWER)
+
+    async def is_used() -> bool:
+        return used != []
+
+    await until(is_used)
+    assert {watch.entity for watch in used[0]} == {"Company", "Employee", "Event"}
+    following.cancel()
+    query.close()
