@@ -17,14 +17,15 @@ JSON = bytes
 
 
 ANY_USER: Final = "*"
-"""In `Message.revokes`: any user of the company may have lost access."""
+"""In `Message.revokes`: stands for every user of the company."""
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
     """One message of a company's log. `body` is the text that clients get.
 
     `seq` orders the messages of all companies, `position` those of this one. `at` is the time of
-    the change, `stored` that of its storing. `revokes`: the users who may lose the company with it.
+    the change, `stored` that of its storing. `revokes`: the users whose access may end with it, and
+    is checked again unless it has ended for certain.
     """
 
     seq: int

@@ -16,8 +16,8 @@ from notifier.database.query import Query
 from notifier.delivery.drain import drain
 from notifier.delivery.history import History
 from notifier.delivery.hub import Hub
+from notifier.delivery.periodic_recheck import PeriodicRecheck
 from notifier.delivery.postgres import PostgresStream
-from notifier.delivery.recheck import Recheck
 from notifier.delivery.recheck_rule import RecheckRule
 from notifier.delivery.session import Services, Session
 from notifier.delivery.stream import Stream
@@ -123,7 +123,7 @@ class Node:
     async def run(self) -> None:
         """Runs all background tasks. An error in one ends them all: never half-alive."""
         sessions = self.admission.connections
-        recheck = Recheck(sessions, self.membership)
+        recheck = PeriodicRecheck(sessions, self.membership)
         listen = self._settings.listen_database
         try:
             async with asyncio.TaskGroup() as tasks:

@@ -11,7 +11,7 @@ import structlog
 
 from notifier.access.membership_query import MembershipQuery, tables_query
 from notifier.access.tokens import Identity
-from notifier.database.batching import Loader
+from notifier.database.batching import Batcher
 from notifier.database.connections import REFUSALS, Connection
 from notifier.database.query import Query
 from notifier.errors import DatabaseError, SchemaMissing
@@ -37,7 +37,7 @@ class Membership:
         self._database = database
         self._claim = authorization == "claim"
         self._query = query
-        self._loader = Loader(self._check_each if query else self._check_rows)
+        self._batcher = Batcher(self._check_each if query else self._check_rows)
         self._compiled: MembershipQuery | None = None
 
     @property
@@ -46,25 +46,25 @@ class Membership:
         return not self._claim
 
     @property
-    def definite(self) -> bool:
-        """Whether the loss of a row is the loss of the company, without another check."""
-        return self.follows_rows and self._compiled is not None and self._compiled.definite
+    def certain(self) -> bool:
+        """Whether a user who loses a row has lost the company for certain: no check is needed."""
+        return self.follows_rows and self._compiled is not None and self._compiled.certain
 
     async def require(self) -> None:
         """Raises DatabaseError where access cannot be checked, as for a client that arrives now."""
         if self.follows_rows:
-            await self.may(Identity("", 0.0, None), "")
+            await self.may_see(Identity("", 0.0, None), "")
 
     @property
     def piece(self) -> int:
         """How many pairs can be checked at once without delaying other checks for long."""
         return QUERY_PIECE if self._query else ROWS_PIECE
 
-    async def may(self, identity: Identity, company: str) -> bool:
+    async def may_see(self, identity: Identity, company: str) -> bool:
         """Whether the user may see the company now. Raises DatabaseError where that is unknown."""
         if self._claim:
             return identity.companies is not None and company in identity.companies
-        return await self._loader.get((company, identity.user))
+        return await self._batcher.get((company, identity.user))
 
     async def _check_rows(self, pairs: Sequence[Pair]) -> Mapping[Pair, bool]:
         """All pairs, in one query of the tables that name members."""

@@ -23,12 +23,12 @@ class MembershipQuery:
     """`statement` takes `arguments`, and returns an array of booleans and the present signature.
 
     Another signature than `signature` means that the tables have changed and the answer is void.
-    `definite`: a pair of company and user has at most one row.
+    `certain`: a pair of company and user has at most one row, so without it the user has lost the company.
     """
 
     statement: str
     signature: str
-    definite: bool
+    certain: bool
     types: tuple[tuple[str | None, str | None], ...]
 
     @classmethod
@@ -78,8 +78,8 @@ class MembershipQuery:
             names=names,
             signature=sql.query("membership_signature"),
         )
-        definite = len(tables) == 1 and tables[0]["unique"] and types[0][0] in _EXACT
-        return cls(statement, signature, definite, types)
+        certain = len(tables) == 1 and tables[0]["unique"] and types[0][0] in _EXACT
+        return cls(statement, signature, certain, types)
 
     def arguments(self, pairs: Sequence[tuple[str, str]]) -> Iterator[list[str]]:
         """The statement's parameters for pairs of company and user."""

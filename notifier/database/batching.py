@@ -15,7 +15,7 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 
-class Loader(Generic[K, V]):
+class Batcher(Generic[K, V]):
     """`load` answers up to `limit` different keys at once; equal keys share an answer."""
 
     def __init__(

@@ -36,10 +36,10 @@ class Subscriber(Protocol):
     def write(self, frames: bytes, bodies: Sequence[JSON]) -> None:
         """Takes frames in its encoding, and the same as texts, while it has no direct write."""
 
-    def recheck(self, position: int, *, certain: bool) -> None:
-        """The user may have lost the company with the message at `position`, which was written.
+    def may_be_revoked(self, position: int, *, certain: bool) -> None:
+        """The user may have lost the company with the message at `position`, the last one written.
 
-        `certain`: because a row that names this user was removed.
+        `certain`: a row that gave this user access was removed.
         """
 
     def dropped(self) -> None:
@@ -268,7 +268,7 @@ class Channel:
         for user in batch.revokes:
             affected = self.subscribers() if user == ANY_USER else self._users.get(user, ())
             for subscriber in list(affected):
-                subscriber.recheck(self.position, certain=batch.certain and user != ANY_USER)
+                subscriber.may_be_revoked(self.position, certain=batch.certain and user != ANY_USER)
 
     async def growth(self) -> None:
         """Waits until there are further messages, or another epoch."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import asyncpg
 
 from notifier.database import sql
-from notifier.database.batching import Loader
+from notifier.database.batching import Batcher
 from notifier.database.query import Query
 from notifier.delivery.recent import RECENT_BYTES
 from notifier.messages import Message
@@ -36,8 +36,8 @@ class History:
 
     def __init__(self, query: Query) -> None:
         self._query = query
-        self._heads = Loader(self._load_heads)
-        self._pages = Loader(self._load_pages, limit=COMPANIES)
+        self._heads = Batcher(self._load_heads)
+        self._pages = Batcher(self._load_pages, limit=COMPANIES)
 
     async def head(self, company: str) -> Head:
         """The company's last message, at position 0 where it has none. The log knows it from now on."""

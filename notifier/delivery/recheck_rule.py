@@ -1,4 +1,4 @@
-"""Which messages cause a re-check of access where MEMBERSHIP_QUERY decides."""
+"""With MEMBERSHIP_QUERY: selects the users whose access is checked again after a message."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _decode = msgspec.json.Decoder(_Envelope).decode
 class RecheckRule:
     """Adds users to `Message.revokes` whose access must be checked again after the message.
 
-    The query may read any column of a member's row, so every update of such a row counts. What
-    revokes access elsewhere is found by the periodic re-check. `watches` may be replaced at any time.
+    The query may read any column of a member row, so every update of one counts, and a Resync counts
+    for all users. Writes to other tables that the query reads are left to the periodic re-check.
     """
 
     def __init__(self, watches: Sequence[Watch]) -> None:
         self.use(watches)
 
     def use(self, watches: Sequence[Watch]) -> None:
-        """Decides by these watches from now on."""
+        """Replaces the watches."""
         self._members = {
             watch.updated or "": watch.property(watch.member)
             for watch in watches
@@ -38,7 +38,7 @@ class RecheckRule:
         }
 
     def __call__(self, message: Message) -> Message:
-        """The message, with all users who may lose the company with it."""
+        """Returns the message with these users added to its `revokes`."""
         envelope = _decode(message.body)
         if envelope.type == "Resync":  # it stands for many changes
             return structs.replace(message, revokes=(ANY_USER,))

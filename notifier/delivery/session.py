@@ -208,7 +208,7 @@ class Session:
         membership = self._services.membership
         if not membership.follows_rows:  # the new token may name other companies
             for subscription in self.live_subscriptions:
-                if not await membership.may(identity, subscription.company):
+                if not await membership.may_see(identity, subscription.company):
                     subscription.revoke()
 
     async def _reject(self, error: TokenInvalid) -> NoReturn:

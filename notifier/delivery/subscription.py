@@ -120,13 +120,13 @@ class Subscription:
         if not hub.epoch:
             raise DatabaseError("the log has not been read yet")
         serial, known, checked = hub.revocations.serial, hub.channel(company), time.monotonic()
-        if not await membership.may(owner.identity, company):
+        if not await membership.may_see(owner.identity, company):
             return None
         channel = await hub.open(company)
         # A channel that was opened since begins at the end of the log. The stream may not have
         # delivered the messages up to there yet, nor what they revoke.
         try:
-            allowed = channel is known or await membership.may(owner.identity, company)
+            allowed = channel is known or await membership.may_see(owner.identity, company)
         except BaseException:
             hub.close(channel)
             raise
@@ -211,7 +211,7 @@ class Subscription:
 
     async def _may(self) -> bool:
         self._serial, checked = self._hub.revocations.serial, time.monotonic()
-        allowed = await self._membership.may(self._owner.identity, self._channel.company)
+        allowed = await self._membership.may_see(self._owner.identity, self._channel.company)
         if allowed:
             self.checked = checked
         return allowed
@@ -222,12 +222,12 @@ class Subscription:
         """Live messages while the transport has no direct write."""
         self._owner.transport.write(frames, bodies)
 
-    def recheck(self, position: int, *, certain: bool) -> None:
-        """Stops after `position` until it is known that the user may still see the company."""
+    def may_be_revoked(self, position: int, *, certain: bool) -> None:
+        """Ends the subscription after `position`, or suspends it there until access was checked again."""
         membership = self._membership
         if not membership.follows_rows or not self.live:
             return
-        if certain and membership.definite:
+        if certain and membership.certain:
             self.revoke()
             return
         self._channel.leave(self)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from notifier import metrics
 from notifier.messages import Message
-from notifier.relay.changes import ANY_USER, Change
+from notifier.relay.changes import ALL_USERS, Change
 from notifier.relay.images import company_named
 from notifier.relay.isolation import Isolation
 from notifier.relay.netting import AnyDraft, Transaction
@@ -113,7 +113,7 @@ class Backlog:
         """
         bulk = [size for size in await self._reader.weigh(xid) if size.rows > self._bulk_limit]
         yield [
-            ResyncDraft(name, "bulk", size.at, ANY_USER)
+            ResyncDraft(name, "bulk", size.at, ALL_USERS)
             for size in bulk
             if (name := company_named(size.company.encode())) is not None
         ]

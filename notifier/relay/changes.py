@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 import msgspec
 
-from notifier.messages import JSON
+from notifier.messages import ANY_USER, JSON
 from notifier.watches import Watch
 
 EVERY_COMPANY = ""
 """Stands for every company that the log knows; no company has this id."""
 
-ANY_USER = ("*",)
-"""In `revokes`: any user may have lost the company, so each of them is re-checked."""
+ALL_USERS = (ANY_USER,)
+"""As `revokes`: every user of the company is re-checked."""
 
 
 class Source(msgspec.Struct, frozen=True, eq=False):

@@ -29,7 +29,7 @@ class Doorbell:
         )
 
     async def arm(self) -> bool:
-        """Makes writers ring from now on. False while the transaction of a writer is open.
+        """Makes writers ring from now on. Returns False while the open transaction of a writer has the lock.
 
         Every writer that did not ring has ended when it returns True, so one more read finds its changes.
         """
@@ -39,13 +39,13 @@ class Doorbell:
         return self._armed
 
     async def disarm(self) -> None:
-        """Writers ring no longer."""
+        """Releases the lock: writers ring no longer. Does nothing where it is not held."""
         if self._armed:
             self._armed = False
             await self._writer.fetchrow("SELECT pg_advisory_unlock($1)", DOORBELL_LOCK)
 
-    async def rings(self, seconds: float) -> bool:
-        """Waits for a ring; False where none came in time."""
+    async def wait_for_ring(self, seconds: float) -> bool:
+        """Waits for a ring. Returns False where none comes within `seconds`."""
         try:
             async with asyncio.timeout(seconds):
                 return await self._rung.wait()

@@ -11,7 +11,7 @@ import structlog
 from notifier import metrics
 from notifier.database.connections import REFUSALS, first_line
 from notifier.messages import Message
-from notifier.relay.changes import ANY_USER
+from notifier.relay.changes import ALL_USERS
 from notifier.relay.rendering import ResyncDraft
 from notifier.relay.store import RelayStore
 from notifier.relay.writer import Writer
@@ -48,9 +48,9 @@ class Isolation:
         return await self._replace(numbered[0], error)
 
     async def _replace(self, message: Message, error: Exception) -> list[Message]:
-        draft = ResyncDraft(message.company, "overflow", message.at, ANY_USER)
+        draft = ResyncDraft(message.company, "overflow", message.at, ALL_USERS)
         body = draft.body(message.company, self._store.checkpoint.epoch, message.position)
-        resync = msgspec.structs.replace(message, body=body, revokes=ANY_USER)
+        resync = msgspec.structs.replace(message, body=body, revokes=ALL_USERS)
         failure = await self._try([resync])
         metrics.REPLACED.inc()
         _log.error(

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import structlog
 
 from notifier import metrics
-from notifier.relay.changes import ANY_USER, EVERY_COMPANY
+from notifier.relay.changes import ALL_USERS, EVERY_COMPANY
 from notifier.relay.disk import REOPENING, Disk, Usage
 from notifier.relay.gaps import find_gaps
 from notifier.relay.pipeline import Pipeline
@@ -71,7 +71,7 @@ class Maintenance:
             sources = self._pipeline.sources
             grants = any(entity not in sources or sources[entity].watch.grants for entity in gaps)
             draft = ResyncDraft(
-                EVERY_COMPANY, "truncate", datetime.now(UTC), ANY_USER if grants else ()
+                EVERY_COMPANY, "truncate", datetime.now(UTC), ALL_USERS if grants else ()
             )
             await self._pipeline.send([draft])
         if after != saved:
@@ -92,6 +92,6 @@ class Maintenance:
         """A Resync once every transaction has ended that may have dropped changes after the new epoch."""
         unsettled = self._store.checkpoint.unsettled
         if unsettled is not None and await self._disk.all_ended_before(unsettled):
-            draft = ResyncDraft(EVERY_COMPANY, "overflow", datetime.now(UTC), ANY_USER)
+            draft = ResyncDraft(EVERY_COMPANY, "overflow", datetime.now(UTC), ALL_USERS)
             await self._pipeline.send([draft])
             await self._store.save(unsettled=None)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from operator import attrgetter, itemgetter
 
-from notifier.relay.changes import ANY_USER, EVERY_COMPANY, Change, Source
+from notifier.relay.changes import ALL_USERS, EVERY_COMPANY, Change, Source
 from notifier.relay.images import Ends, Row, Unattributable, company_of, read_images, user_of
 from notifier.relay.rendering import Draft, ResyncDraft, render
 from notifier.watches import Watch
@@ -133,7 +133,7 @@ class Transaction:
     def _resync_all(self, change: Change, reason: str, grants: bool) -> None:
         """Every company gets one Resync per transaction, at the last change that causes it."""
         revoking = grants or (self._resync is not None and bool(self._resync[1].revokes))
-        revokes = ANY_USER if revoking else ()
+        revokes = ALL_USERS if revoking else ()
         self._resync = change.id, ResyncDraft(EVERY_COMPANY, reason, change.at, revokes)
 
     def _apply(self, change: Change, watch: Watch, old: Row | None, new: Row | None) -> None:
@@ -201,13 +201,13 @@ def _collect_access(
     old, new = ends
     if watch.key == watch.company:
         if old is not None and new is None:
-            lost.update(ANY_USER)
+            lost.update(ALL_USERS)
     elif watch.member is not None:
         if old is not None and (partial or watch.member not in old):
-            lost.update(ANY_USER)
+            lost.update(ALL_USERS)
             return
         if new is not None and not partial and watch.member not in new:
-            lost.update(ANY_USER)  # the column is gone: access cannot follow the rows any more
+            lost.update(ALL_USERS)  # the column is gone: access cannot follow the rows any more
             return
         before, after = user_of(old, watch), user_of(new, watch)
         if before is not None and before != after:

@@ -40,7 +40,7 @@ PAUSE_PER_CHANGE, MAX_BATCH_PAUSE = 0.0002, 0.02
 """The more changes come at once, the longer the relay waits for more: batches cost less per change."""
 
 RING_SECONDS = 1.0
-"""How late a ring may come for a change that was found without it."""
+"""How long a change that was found without a ring may wait for its ring, before it counts as not rung."""
 
 _log = structlog.get_logger("notifier.relay")
 
@@ -170,7 +170,7 @@ class Term:
                 await asyncio.sleep(NO_DOORBELL_PAUSE)
             elif quiet < len(IDLE_PAUSES):
                 await asyncio.sleep(IDLE_PAUSES[quiet])
-            elif await self._slept():
+            elif await self._try_to_sleep():
                 quiet = 0
                 continue
             else:
@@ -194,29 +194,30 @@ class Term:
 
     # --- asleep
 
-    async def _slept(self) -> bool:
-        """Sleeps until there are changes. False: it cannot, a writer's transaction is open."""
+    async def _try_to_sleep(self) -> bool:
+        """Sleeps until there are changes. Returns False, awake, while a writer's transaction is open."""
         await self._pipeline.stored()
         if not await self._doorbell.arm():
             return False
         if not await self._take():
             self._enter(State.ASLEEP)
-            await self._sleep()
+            await self._wait_for_ring()
             self._enter(State.AWAKE)
         await self._doorbell.disarm()
         return True
 
-    async def _sleep(self) -> None:
-        """Returns after a ring, or after a change that was found without one."""
-        while not await self._doorbell.rings(LOOK_SECONDS):
+    async def _wait_for_ring(self) -> None:
+        """Waits for a ring and reads what is new; or finds, every LOOK_SECONDS, a change without a ring."""
+        while not await self._doorbell.wait_for_ring(LOOK_SECONDS):
             await self._maintenance.run(asleep=True)
             if found := await self._take():
-                if not await self._doorbell.rings(RING_SECONDS):
+                if not await self._doorbell.wait_for_ring(RING_SECONDS):
                     metrics.FALLBACK_FINDS.inc(found)
                     _log.error("the doorbell was not rung", changes=found)
                 return
         metrics.RINGS.inc()
-        # The lock may be released after the read: a writer that commits in between has rung again.
+        # Beside the read, so that writers stop ringing soon; `_try_to_sleep` disarms as well, for a return
+        # without a ring. A change that is committed after the read is found by the next one, awake.
         disarming = asyncio.create_task(self._doorbell.disarm())
         try:
             await self._take()

@@ -100,7 +100,7 @@ class Recorder:
     def write(self, frames: bytes, bodies: Sequence[bytes]) -> None:
         self.bodies += bodies
 
-    def recheck(self, position: int, *, certain: bool) -> None:
+    def may_be_revoked(self, position: int, *, certain: bool) -> None:
         self.rechecks.append(position)
 
     def dropped(self) -> None:

@@ -39,7 +39,7 @@ async def membership(query: Query) -> Membership:
 @pytest.fixture
 def allows(membership: Membership) -> Allows:
     async def allows(company: str, user: str) -> bool:
-        return await membership.may(Identity(user, 1e12, None), company)
+        return await membership.may_see(Identity(user, 1e12, None), company)
 
     return allows
 
@@ -126,13 +126,13 @@ async def test_a_unique_index_that_comes_or_goes_decides_whether_a_loss_is_defin
     table = "CREATE TABLE members (id int PRIMARY KEY, tenant int, login int)"
     await watch(database, table, MEMBER)
     await allows("7", "8")
-    assert not membership.definite
+    assert not membership.certain
     await database.execute("CREATE UNIQUE INDEX single ON members (login, tenant)")
     await allows("7", "8")
-    assert membership.definite
+    assert membership.certain
     await database.execute("DROP INDEX single")
     await allows("7", "8")
-    assert not membership.definite
+    assert not membership.certain
 
 
 async def test_case_f6_a_row_in_any_table_that_names_members_gives_access(
@@ -152,7 +152,7 @@ async def test_case_f6_a_row_in_any_table_that_names_members_gives_access(
     assert await allows("acme", "u1")
     assert not await allows("acme", str(COMPANY))
     assert not await allows("8", "u1")
-    assert not membership.definite
+    assert not membership.certain
     await database.execute("DELETE FROM members WHERE tenant = '7'")
     assert not await allows("7", "u1")
     assert await allows("7", str(COMPANY))
@@ -287,13 +287,13 @@ async def test_case_7_rows_that_row_level_security_hides_are_an_error_and_no_ref
         membership = Membership(query, "employees", None)
         try:
             with pytest.raises(DatabaseError, match="row-level security"):
-                await membership.may(Identity("8", 1e12, None), "7")
+                await membership.may_see(Identity("8", 1e12, None), "7")
             settings = load({}, database_url=query.url, jwt_secret="s" * 32, watch=(MEMBER,))
             lines = [finding.line for finding in await check(settings) if finding.sound is False]
             assert any("BYPASSRLS" in line for line in lines), lines
             await database.execute(f"CREATE POLICY all_rows ON members TO {role} USING (true)")
             with pytest.raises(DatabaseError, match="row-level security"):
-                await membership.may(Identity("8", 1e12, None), "7")
+                await membership.may_see(Identity("8", 1e12, None), "7")
         finally:
             query.close()
     finally:

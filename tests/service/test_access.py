@@ -14,7 +14,7 @@ import psutil
 import pytest
 from websockets.asyncio.client import connect as open_socket
 
-from notifier.delivery.recheck import Recheck
+from notifier.delivery.periodic_recheck import PeriodicRecheck
 from notifier.delivery.session import Session, Stage
 from notifier.node import Node
 from notifier.relay.relay import State
@@ -557,7 +557,7 @@ Running = Callable[..., Awaitable[Node]]
 @pytest.fixture
 async def node(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Running]:
     """Runs a node in this process that re-checks access twenty times a second."""
-    monkeypatch.setattr("notifier.delivery.recheck.RECHECK_SECONDS", 0.05)
+    monkeypatch.setattr("notifier.delivery.periodic_recheck.RECHECK_SECONDS", 0.05)
     tasks: list[asyncio.Task[None]] = []
 
     async def run(database_url: str, **settings: Any) -> Node:
@@ -612,7 +612,7 @@ async def test_what_no_trigger_saw_is_found_out_when_access_is_checked_again(
 async def test_c10_who_cannot_be_checked_for_too_long_is_closed(
     database: Database, node: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("notifier.delivery.recheck.BLIND_SECONDS", 0.5)
+    monkeypatch.setattr("notifier.delivery.periodic_recheck.BLIND_SECONDS", 0.5)
     company = await Calendar(database).add_company("u1")
     async with Proxy(*database.address) as proxy:
         running = await node(database.through(proxy.port))
@@ -660,7 +660,7 @@ async def test_a_token_that_decides_is_not_checked_against_rows(
     database: Database, node: Running
 ) -> None:
     running = await node(database.dsn, authorization="claim")
-    await Recheck([], running.membership).run()
+    await PeriodicRecheck([], running.membership).run()
     assert running.membership_query.queries == 0
 
 

@@ -61,7 +61,7 @@ def asking(memberships: Memberships) -> Asking:
         membership = memberships(dsn, query)
 
         async def ask(company: str, user: str) -> bool:
-            return await membership.may(Identity(user, 1e12, None), company)
+            return await membership.may_see(Identity(user, 1e12, None), company)
 
         return ask
 
@@ -178,7 +178,7 @@ async def test_without_a_table_of_members_it_is_said_and_nobody_is_let_in(
 
 
 @pytest.mark.parametrize(
-    ("change", "definite"),
+    ("change", "certain"),
     [
         ("SELECT", True),
         ("ALTER TABLE employees ALTER COLUMN user_id TYPE bigint USING 1", True),
@@ -191,13 +191,13 @@ async def test_without_a_table_of_members_it_is_said_and_nobody_is_let_in(
     ],
 )
 async def test_the_loss_of_a_row_is_that_of_the_company_where_nobody_can_have_two(
-    database: Database, memberships: Memberships, change: str, definite: bool
+    database: Database, memberships: Memberships, change: str, certain: bool
 ) -> None:
     await database.execute(change)
     membership = memberships(database.dsn)
-    assert membership.definite is False, "nobody has looked yet"
-    assert not await membership.may(Identity("1", 1e12, None), str(COMPANY))
-    assert membership.definite is definite
+    assert membership.certain is False, "nobody has looked yet"
+    assert not await membership.may_see(Identity("1", 1e12, None), str(COMPANY))
+    assert membership.certain is certain
     assert membership.follows_rows
 
 
@@ -206,8 +206,8 @@ async def test_with_a_query_the_loss_of_a_row_is_only_a_reason_to_ask(
 ) -> None:
     membership = memberships(database.dsn, "SELECT $1 = $2")
     for user, may in (("a", True), ("b", False)):
-        assert await membership.may(Identity(user, 1e12, None), "a") is may
-    assert membership.definite is False
+        assert await membership.may_see(Identity(user, 1e12, None), "a") is may
+    assert membership.certain is False
     assert membership.follows_rows
     assert membership.piece < memberships(database.dsn).piece
 
@@ -222,7 +222,7 @@ async def test_who_are_asked_about_at_once_are_each_answered_for_themselves(
     membership = Membership(asker, "employees", None)
     for users in (["u1", "u2", "u1", "u3"], ["u2", "u1", "\N{KEY}", "u3"]):
         answers = await asyncio.gather(
-            *(membership.may(Identity(user, 1e12, None), str(COMPANY)) for user in users)
+            *(membership.may_see(Identity(user, 1e12, None), str(COMPANY)) for user in users)
         )
         assert answers == [user == "u1" for user in users]
     asker.close()
@@ -266,7 +266,7 @@ async def test_an_id_of_another_type_costs_those_who_ask_at_the_same_time_no_que
     pairs = [(str(COMPANY), user), *((company, user) for company in odd)]
     pairs += [(str(COMPANY), other) for other in odd]
     answers = await asyncio.gather(
-        *(membership.may(Identity(user, 1e12, None), company) for company, user in pairs)
+        *(membership.may_see(Identity(user, 1e12, None), company) for company, user in pairs)
     )
     asker.close()
     assert answers == [True] + [False] * 16

@@ -16,7 +16,7 @@ import pytest
 from notifier import node as app
 from notifier import server
 from notifier.database.constants import DOORBELL_LOCK
-from notifier.delivery import recheck
+from notifier.delivery import periodic_recheck
 from notifier.delivery.channel import SLICE, Channel
 from notifier.delivery.encoding import TEXT
 from notifier.delivery.recent import Budget
@@ -64,8 +64,8 @@ async def test_e3_a_node_that_is_cut_off_says_so_and_the_other_goes_on(
 async def test_e3_clients_of_a_node_that_stays_cut_off_are_sent_away(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recheck, "RECHECK_SECONDS", 0.2)
-    monkeypatch.setattr(recheck, "BLIND_SECONDS", 0.5)
+    monkeypatch.setattr(periodic_recheck, "RECHECK_SECONDS", 0.2)
+    monkeypatch.setattr(periodic_recheck, "BLIND_SECONDS", 0.5)
     async with Proxy(*database.address) as proxy:
         node = LocalNode(database.through(proxy.port))
         await node.start()
@@ -128,7 +128,7 @@ async def test_e8_a_node_of_which_a_part_dies_ends_as_a_whole(
         parts: dict[str, tuple[object, str]] = {
             "stream": (node.stream, "run"),
             "relay": (node.relay, "run"),
-            "recheck": (recheck.Recheck, "run"),
+            "recheck": (periodic_recheck.PeriodicRecheck, "run"),
             "clock": (app, "watch_clock"),
         }
         owner, name = parts[part]
@@ -227,7 +227,7 @@ class Follower:
         if self._broken:
             raise ValueError("a fault of ours")
 
-    def recheck(self, position: int, *, certain: bool) -> None:
+    def may_be_revoked(self, position: int, *, certain: bool) -> None:
         raise AssertionError
 
     def dropped(self) -> None:

@@ -38,7 +38,7 @@ class Recorder:
         if not frames[0] & 0x40:
             assert frames == b"".join(map(frame, bodies))
 
-    def recheck(self, position: int, *, certain: bool) -> None:
+    def may_be_revoked(self, position: int, *, certain: bool) -> None:
         self.rechecks.append((position, certain))
         self.on_recheck()
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from notifier.database.batching import Loader
+from notifier.database.batching import Batcher
 from tests.timeless import timeless
 
 
@@ -32,18 +32,18 @@ class Asked:
 
 async def test_what_is_asked_at_once_is_one_query_and_equal_keys_one_key() -> None:
     asked = Asked()
-    loader = Loader(asked)
-    assert await asyncio.gather(*(loader.get(key) for key in (1, 2, 1, 3))) == [2, 4, 2, 6]
+    batcher = Batcher(asked)
+    assert await asyncio.gather(*(batcher.get(key) for key in (1, 2, 1, 3))) == [2, 4, 2, 6]
     assert asked.queries == [[1, 2, 3]]
 
 
 async def test_an_answer_is_of_a_query_that_began_after_the_question() -> None:
     asked = Asked()
     asked.may.clear()
-    loader = Loader(asked)
-    first = asyncio.create_task(loader.get(1))
+    batcher = Batcher(asked)
+    first = asyncio.create_task(batcher.get(1))
     await asked.began.wait()
-    second = asyncio.create_task(loader.get(1))
+    second = asyncio.create_task(batcher.get(1))
     await asyncio.sleep(0)
     asked.may.set()
     assert (await first, await second) == (2, 2)
@@ -55,11 +55,11 @@ async def test_in_a_storm_those_who_come_one_after_the_other_share_a_query(
 ) -> None:
     monkeypatch.setattr("notifier.database.batching.LONGEST_WAIT", 60.0)
     asked = Asked()
-    loader = Loader(asked)
-    await asyncio.gather(loader.get(1), loader.get(2))  # it has begun
+    batcher = Batcher(asked)
+    await asyncio.gather(batcher.get(1), batcher.get(2))  # it has begun
     storm = []
     for key in range(3, 50):
-        storm.append(asyncio.create_task(loader.get(key)))
+        storm.append(asyncio.create_task(batcher.get(key)))
         await asyncio.sleep(0)
     assert await asyncio.gather(*storm) == [2 * key for key in range(3, 50)]
     assert asked.queries == [[1, 2], list(range(3, 50))]
@@ -67,19 +67,19 @@ async def test_in_a_storm_those_who_come_one_after_the_other_share_a_query(
 
 async def test_no_query_has_more_keys_than_the_limit() -> None:
     asked = Asked()
-    loader = Loader(asked, limit=10)
-    await asyncio.gather(*(loader.get(key) for key in range(25)))
+    batcher = Batcher(asked, limit=10)
+    await asyncio.gather(*(batcher.get(key) for key in range(25)))
     assert [len(keys) for keys in asked.queries] == [10, 10, 5]
 
 
 async def test_a_failure_is_everybodys_who_asked_and_nobody_elses() -> None:
     asked = Asked()
     asked.fails = True
-    loader = Loader(asked)
-    answers = await asyncio.gather(loader.get(1), loader.get(2), return_exceptions=True)
+    batcher = Batcher(asked)
+    answers = await asyncio.gather(batcher.get(1), batcher.get(2), return_exceptions=True)
     assert all(isinstance(answer, ConnectionError) for answer in answers)
     asked.fails = False
-    assert await loader.get(1) == 2
+    assert await batcher.get(1) == 2
 
 
 async def test_after_a_failure_those_are_asked_about_who_came_meanwhile() -> None:
@@ -92,10 +92,10 @@ async def test_after_a_failure_those_are_asked_about_who_came_meanwhile() -> Non
             raise ConnectionError("gone")
         return {key: 2 * key for key in keys}
 
-    loader = Loader(load)
-    fails = asyncio.create_task(loader.get(1))
+    batcher = Batcher(load)
+    fails = asyncio.create_task(batcher.get(1))
     await began.wait()
-    waits = asyncio.create_task(loader.get(2))
+    waits = asyncio.create_task(batcher.get(2))
     await asyncio.sleep(0)
     may.set()
     with pytest.raises(ConnectionError):
@@ -106,17 +106,17 @@ async def test_after_a_failure_those_are_asked_about_who_came_meanwhile() -> Non
 
 @timeless
 async def test_who_asks_alone_waits_for_nobody() -> None:
-    loader = Loader(Asked())
+    batcher = Batcher(Asked())
     for key in (1, 2, 1):
-        assert await loader.get(key) == 2 * key
+        assert await batcher.get(key) == 2 * key
     assert asyncio.get_running_loop().time() == 0
 
 
 async def test_who_stops_waiting_takes_the_answer_from_nobody() -> None:
     asked = Asked()
     asked.may.clear()
-    loader = Loader(asked)
-    goes, stays = asyncio.create_task(loader.get(1)), asyncio.create_task(loader.get(1))
+    batcher = Batcher(asked)
+    goes, stays = asyncio.create_task(batcher.get(1)), asyncio.create_task(batcher.get(1))
     await asked.began.wait()
     goes.cancel()
     asked.may.set()

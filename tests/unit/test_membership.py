@@ -17,13 +17,13 @@ async def test_a_token_gives_the_companies_that_it_names_and_no_other(query: str
     asker = Query("postgresql://nowhere", "test", pooled=False)
     membership = Membership(asker, "claim", query)
     named = Identity("u1", 1e12, frozenset({"a", "b"}))
-    assert [await membership.may(named, company) for company in ("a", "b", "c", "")] == [
+    assert [await membership.may_see(named, company) for company in ("a", "b", "c", "")] == [
         True, True, False, False,
     ]  # fmt: skip
     for companies in (None, frozenset[str]()):
-        assert not await membership.may(Identity("u1", 1e12, companies), "a")
+        assert not await membership.may_see(Identity("u1", 1e12, companies), "a")
     assert not membership.follows_rows
-    assert not membership.definite
+    assert not membership.certain
     assert asker.queries == 0
 
 

@@ -48,7 +48,7 @@ COVERED = {
         "node",
         "server",
     ),
-    ("unit/test_recheck.py", "the watchdogs that re-check access"): ("watchdogs",),
+    ("unit/test_periodic_recheck.py", "the watchdogs that re-check access"): ("watchdogs",),
     ("unit/test_session.py", "a protocol without code"): ("delivery/transport",),
     ("unit/test_session_timing.py", "conversations over the ASGI transport"): ("transport/asgi",),
     ("service/test_conversation.py", "the protocol, word by word"): (

@@ -130,7 +130,7 @@ async def test_a_socket_that_lost_a_company_can_follow_another(world: World) -> 
 async def test_a_user_who_may_have_lost_a_company_gets_nothing_until_that_is_checked(
     world: World,
 ) -> None:
-    world.membership.definite = False
+    world.membership.certain = False
     session, line = await world.enter()
     world.membership.open.clear()
     world.log.publish(A, 2, revokes=("u",))
@@ -147,7 +147,7 @@ async def test_a_user_who_may_have_lost_a_company_gets_nothing_until_that_is_che
 
 
 async def test_a_user_who_has_lost_a_company_gets_company_revoked_and_no_more(world: World) -> None:
-    world.membership.definite = False
+    world.membership.certain = False
     _, line = await world.enter()
     world.membership.open.clear()
     world.log.publish(A, revokes=("*",))
@@ -175,7 +175,7 @@ async def test_a_revocation_of_any_user_is_checked_for_each(world: World) -> Non
 async def test_a_user_who_is_removed_again_during_a_check_is_checked_again(
     world: World,
 ) -> None:
-    world.membership.definite = False
+    world.membership.certain = False
     _, line = await world.enter()
     world.membership.open.clear()
     world.log.publish(A, revokes=("u",))
@@ -196,7 +196,7 @@ async def test_a_user_who_is_removed_again_during_a_check_is_checked_again(
 async def test_a_session_whose_access_cannot_be_checked_is_ended(
     world: World, error: Exception, code: int
 ) -> None:
-    world.membership.definite = False
+    world.membership.certain = False
     _, line = await world.enter()
     world.membership.error = error
     world.log.publish(A, revokes=("u",))
@@ -210,7 +210,7 @@ async def test_a_session_whose_access_cannot_be_checked_is_ended(
 async def test_a_check_for_a_former_company_is_cancelled_with_its_subscription(
     world: World,
 ) -> None:
-    world.membership.definite = False
+    world.membership.certain = False
     world.log.store(B, 2)
     await world.enter("v", B)
     session, line = await world.enter()
@@ -233,7 +233,7 @@ async def test_a_check_for_a_former_company_is_cancelled_with_its_subscription(
 
 
 async def test_a_check_is_cancelled_with_its_socket(world: World) -> None:
-    world.membership.definite = False
+    world.membership.certain = False
     session, line = await world.enter()
     world.log.publish(A, revokes=("u",))
     session.closed()
@@ -243,7 +243,7 @@ async def test_a_check_is_cancelled_with_its_socket(world: World) -> None:
 
 
 async def test_rows_are_not_checked_where_the_token_decides(world: World) -> None:
-    world.membership.follows_rows = world.membership.definite = False
+    world.membership.follows_rows = world.membership.certain = False
     session, line = await world.enter()
     checks = world.membership.checks
     world.log.publish(A, revokes=("u", "*"))
@@ -432,7 +432,7 @@ async def test_the_removal_of_other_users_causes_no_check_during_a_replay(world:
 
 
 async def test_another_epoch_during_a_check_ends_the_session(world: World) -> None:
-    world.membership.definite = False
+    world.membership.certain = False
     session, line = await world.enter()
     world.membership.open.clear()
     world.log.publish(A, revokes=("u",))

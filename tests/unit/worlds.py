@@ -33,9 +33,9 @@ class FakeMembership:
         self.open.set()
         self.checks = 0
         self.follows_rows = True
-        self.definite = True
+        self.certain = True
 
-    async def may(self, identity: Identity, company: str) -> bool:
+    async def may_see(self, identity: Identity, company: str) -> bool:
         self.checks += 1
         await self.open.wait()
         if self.error is not None:

@@ -1,4 +1,4 @@
-"""The periodic re-check of access, for what no message announces: a query's answer that changed."""
+"""The periodic re-check of access: finds revocations that no message carries."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STEPS = 12
 """How often in RECHECK_SECONDS some of the subscriptions are checked."""
 
 BLIND_SECONDS = 63.0
-"""A session whose access was not confirmed for so long is ended; a step later at the latest, before 70 s."""
+"""After this time without a successful check a session is ended, at most a step late: before 70 s."""
 
 Live: TypeAlias = "tuple[Session, Subscription]"
 
@@ -44,7 +44,7 @@ class Session(Protocol):
         """Ends the session."""
 
 
-class Recheck:
+class PeriodicRecheck:
     """Checks every live subscription once in RECHECK_SECONDS.
 
     Sessions of one user in one company share a check. The oldest checks are repeated first, a part of
@@ -80,9 +80,8 @@ class Recheck:
         now = time.monotonic()
         self._tried = {pair: max(ages[pair], self._tried.get(pair, 0.0)) for pair in pairs}
         due = [pair for pair in pairs if ages[pair] <= now - RECHECK_SECONDS / 2]
-        due.sort(
-            key=self._tried.__getitem__
-        )  # a pair whose check fails must not keep others waiting
+        # By the last attempt: a pair whose check fails must not delay the others.
+        due.sort(key=self._tried.__getitem__)
         size = self._membership.piece
         count = max(size, ceil(len(pairs) * 3 / STEPS))  # all of them in a third of the time
         failures: list[DatabaseError] = []
@@ -96,7 +95,9 @@ class Recheck:
     async def _check(self, live: Sequence[Live]) -> list[DatabaseError]:
         """Revokes the subscriptions of users who may not see the company; returns the failures."""
         begun = time.monotonic()
-        checks = [self._membership.may(session.identity, each.company) for session, each in live]
+        checks = [
+            self._membership.may_see(session.identity, each.company) for session, each in live
+        ]
         answers = await asyncio.gather(*checks, return_exceptions=True)
         failures: list[DatabaseError] = []
         for (_, subscription), allowed in zip(live, answers, strict=True):

@@ -12,7 +12,7 @@ import pytest
 
 from notifier.access.membership import Membership
 from notifier.access.tokens import Identity
-from notifier.delivery.recheck import RECHECK_SECONDS, Recheck
+from notifier.delivery.periodic_recheck import RECHECK_SECONDS, PeriodicRecheck
 from notifier.delivery.subscription import Subscription
 from notifier.errors import Closure, DatabaseError
 from tests.timeless import timeless
@@ -31,7 +31,7 @@ class Rows:
         """Users for whom the query fails."""
         self.hangs = False
 
-    async def may(self, identity: Identity, company: str) -> bool:
+    async def may_see(self, identity: Identity, company: str) -> bool:
         self.checks.append((asyncio.get_running_loop().time(), identity.user))
         if self.hangs:
             await asyncio.Event().wait()
@@ -87,8 +87,8 @@ def visitors() -> list[Visitor]:
 
 
 @pytest.fixture
-def recheck(rows: Rows, visitors: list[Visitor]) -> Recheck:
-    return Recheck(visitors, cast("Membership", rows))
+def recheck(rows: Rows, visitors: list[Visitor]) -> PeriodicRecheck:
+    return PeriodicRecheck(visitors, cast("Membership", rows))
 
 
 def visit(visitors: list[Visitor], *users: str) -> list[Visitor]:
@@ -106,7 +106,7 @@ async def during(seconds: float, running: Callable[[], Coroutine[Any, Any, None]
 @pytest.mark.parametrize("count", [1, 5, 200])
 @timeless
 async def test_each_user_of_a_company_is_checked_once_a_minute_in_pieces(
-    recheck: Recheck, rows: Rows, visitors: list[Visitor], count: int
+    recheck: PeriodicRecheck, rows: Rows, visitors: list[Visitor], count: int
 ) -> None:
     users = [f"u{number}" for number in range(count)]
     visit(visitors, *users, "u0", "u0")
@@ -125,7 +125,7 @@ async def test_each_user_of_a_company_is_checked_once_a_minute_in_pieces(
 
 @timeless
 async def test_a_user_who_lost_the_company_is_revoked_within_70_seconds(
-    recheck: Recheck, rows: Rows, visitors: list[Visitor]
+    recheck: PeriodicRecheck, rows: Rows, visitors: list[Visitor]
 ) -> None:
     (kept, lost) = visit(visitors, "kept", "lost")
     rows.lost = {"lost"}
@@ -137,7 +137,7 @@ async def test_a_user_who_lost_the_company_is_revoked_within_70_seconds(
 
 @timeless
 async def test_cases_16_only_the_session_that_cannot_be_checked_is_ended_within_70_seconds(
-    recheck: Recheck, rows: Rows, visitors: list[Visitor]
+    recheck: PeriodicRecheck, rows: Rows, visitors: list[Visitor]
 ) -> None:
     four = visit(visitors, "a", "b", "c", "d")
     (idle,) = visit(visitors, "idle")
@@ -157,7 +157,7 @@ async def test_cases_16_only_the_session_that_cannot_be_checked_is_ended_within_
 @pytest.mark.parametrize("late", range(0, 60, 7))
 @timeless
 async def test_cases_16_a_check_that_hangs_ends_every_session_within_70_seconds_of_its_last_check(
-    recheck: Recheck, rows: Rows, visitors: list[Visitor], late: int
+    recheck: PeriodicRecheck, rows: Rows, visitors: list[Visitor], late: int
 ) -> None:
     """Whenever in the round the database went away, and whenever the session came."""
 
@@ -176,7 +176,7 @@ async def test_cases_16_a_check_that_hangs_ends_every_session_within_70_seconds_
 
 @timeless
 async def test_a_check_that_succeeds_again_keeps_the_session(
-    recheck: Recheck, rows: Rows, visitors: list[Visitor]
+    recheck: PeriodicRecheck, rows: Rows, visitors: list[Visitor]
 ) -> None:
     (visitor,) = visit(visitors, "a")
 
@@ -195,7 +195,7 @@ async def test_a_check_that_succeeds_again_keeps_the_session(
 
 @timeless
 async def test_nothing_is_checked_where_only_tokens_decide(
-    recheck: Recheck, rows: Rows, visitors: list[Visitor]
+    recheck: PeriodicRecheck, rows: Rows, visitors: list[Visitor]
 ) -> None:
     visit(visitors, "a")
     rows.follows_rows = False
