@@ -29,7 +29,8 @@ class Change(NamedTuple):
     """A row of `notifier.changes`: the images of a row before and after a write.
 
     There is no `old` for an insertion, no `new` for a deletion, and neither for a TRUNCATE. `partial`:
-    the images hold key and company only, or are missing although there was a row.
+    the images have key and company only, or are missing although there was a row. The user of a partial
+    member row is not in its images, so it revokes for ALL_USERS: every user of the company is re-checked.
     """
 
     id: int

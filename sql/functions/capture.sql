@@ -1,26 +1,27 @@
--- capture(entity, key, company [, excluded columns]): writes the change of a watched row, or the
--- TRUNCATE of a watched table, to notifier.changes, in the app's own transaction.
+-- capture(entity, key, company [, excluded columns]): stores the change of a watched row, or the TRUNCATE of
+-- a watched table, in notifier.changes, in the application's transaction.
 --
--- It must never break the app's write. What cannot be serialised is stored with its keys only; what
--- has not even keys is stored as a bare change, and the relay sends every company a Resync.
--- Only triggers that `notifier migrate` creates call it: EXECUTE is revoked from PUBLIC.
+-- It must never break the application's write. A row that cannot be serialised is stored with its keys only;
+-- if not even these can be read, the change is stored without images, and the relay sends every company a
+-- Resync. Only triggers that `notifier migrate` creates may call it: EXECUTE is revoked from PUBLIC.
 --
--- Output settings are pinned so that a value serialises identically in every session; with fewer float
--- digits two different values could compare equal and the change be dropped.
+-- Output settings are pinned so that a value serialises identically in every session. With fewer digits of
+-- floats two different values could compare equal, and the change would be dropped.
 --
--- It runs with the rights of its owner, and nothing of the application's may run with them: row_to_json is
--- for relations of plain types only (`plain_relations`), others have their statements (`row_statements`).
--- Both are called when PostgreSQL plans, with the relations that `migrate` puts in place of :relations.
+-- It runs with the rights of its owner, so no code of the application may run in it. row_to_json is used only
+-- for relations whose columns all have plain types (`plain_relations`); the others have statements of their
+-- own (`row_statements`). PostgreSQL calls both functions when it plans, for the relations that `migrate`
+-- writes in place of :relations.
 --
--- In a transaction of one row most of its time goes into the making of expressions, not into what they
--- do. So there are few, and one of them tells whether anything but the INSERT is to be done.
+-- In a transaction of one row most of the time is spent on initialising expressions, not on evaluating them.
+-- So there are few expressions, and a single condition guards everything that is rare.
 CREATE OR REPLACE FUNCTION notifier.capture() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET extra_float_digits = 1
 SET datestyle = 'ISO' SET intervalstyle = 'postgres' SET bytea_output = 'hex'
 AS $$
 DECLARE
-    full_mark CONSTANT bigint := :full_mark;  -- from here on nothing is stored
+    full_mark CONSTANT bigint := :full_mark;  -- ids from here on: the log is full, nothing is stored
     change bigint;
     was json;
     became json;
@@ -40,11 +41,13 @@ BEGIN
         size := unreadable;
     END;
 
-    -- The relay holds this lock only while it sleeps; awake, it needs no ring.
+    -- The relay holds this lock only while it sleeps. Then this writer must ring, and `change` is full_mark for
+    -- now: this fulfils the condition below, where it rings and gets its id.
     change := CASE WHEN pg_try_advisory_xact_lock_shared(:doorbell_lock) THEN nextval('notifier.change_ids')
                    ELSE full_mark END;
 
-    -- About every 2 MiB, and with every image of that size, there is more to do.
+    -- The room in the log is checked about every 2 MiB of changes: by every n-th id, where n rows of this size
+    -- are 2 MiB.
     IF change >= full_mark OR change % greatest(1, 2097152 / (1024 + size)) = 0
        OR was::text = became::text OR TG_NARGS > 3 THEN
         IF TG_NARGS > 3 AND size < unreadable THEN
@@ -76,7 +79,7 @@ BEGIN
         IF change >= full_mark THEN
             RETURN NULL;
         END IF;
-        -- The disk stays bounded while no relay runs.
+        -- Bounds the disk while no relay runs.
         IF change % greatest(1, 2097152 / (1024 + size)) = 0
            AND notifier.is_full()
            AND notifier.lock_sequence() THEN  -- not while the relay sets the sequence

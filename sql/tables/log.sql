@@ -1,4 +1,5 @@
--- The log: captured changes, stored messages, and how far the relay has come.
+-- Frozen at revision 0001, later revisions alter it. The log: captured changes, stored messages, and how far
+-- the relay has come.
 -- Everything of the notifier's lives in this schema; `notifier uninstall` drops it.
 
 REVOKE ALL ON SCHEMA notifier FROM PUBLIC;
@@ -50,7 +51,7 @@ CREATE TABLE notifier.messages (
     at        timestamptz NOT NULL,        -- when its change was made
     stored    timestamptz NOT NULL DEFAULT clock_timestamp(),
     body      json NOT NULL,               -- as it is sent
-    revokes   text[],                      -- users who lose the company with it; '*': re-check all
+    revokes   text[],                      -- users who may lose the company with it; '*': any
     cursor    text                         -- on a batch's last message: the relay has read so far
 ) PARTITION BY LIST (slot);
 
@@ -70,8 +71,8 @@ CREATE TABLE notifier.positions (
     position  bigint NOT NULL DEFAULT 0
 ) WITH (fillfactor = 70);
 
--- One row: the log's name and the relay's place in it. The last message's `cursor` is newer than this
--- one if its seq is greater.
+-- One row: the log's name and the relay's checkpoint. The cursor of the last message is the newer one if
+-- its seq is greater.
 CREATE TABLE notifier.log (
     only_row     boolean PRIMARY KEY DEFAULT true CHECK (only_row),
     epoch        text NOT NULL,
