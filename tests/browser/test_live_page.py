@@ -66,7 +66,8 @@ async def test_back_online_every_missed_change_is_delivered(window: Open, sql: S
     await ann.go_offline()
     for number in range(3):
         await sql.event(f"Missed {number}", hour=11 + number)
-    await ann.button("Add").click()
+    async with ann.page.expect_response(lambda response: response.request.method == "POST"):
+        await ann.button("Add").click()
     await expect(ann.event("Missed")).to_have_count(0)
     assert await ann.position() == position
 
@@ -95,7 +96,7 @@ async def test_a_network_failure_is_recovered(window: Open, sql: Sql) -> None:
 async def test_a_token_is_renewed_on_the_live_socket(
     browser: Browser, demo: Demo, sql: Sql
 ) -> None:
-    tokens = [demo.token("ann", ttl=-6), demo.token("ann")]
+    tokens = [demo.token("ann", ttl=2), demo.token("ann")]
     ann = await Window.new(browser)
 
     async def answer(route: Route) -> None:

@@ -16,6 +16,7 @@ from tests.databases import Database
 from tests.service.calendars import Calendar, positions
 from tests.service.crowd import Crowd, Member, visit_all
 from tests.service.test_floods import metric
+from tests.services import Service
 from tests.waiting import until
 
 
@@ -209,12 +210,26 @@ async def test_e1_a_second_signal_ends_it_at_once(
     assert 0 < await told() < 1000
 
 
+async def admitted(connect: Connect, service: Service, company: str) -> Client:
+    """A subscribed client. `/readyz` was answered by one worker; another may still be starting."""
+
+    async def subscribed() -> Client | None:
+        client = await connect(service, "u1")
+        answer = await client.set_company(company)
+        assert answer["Success"] or answer["Error"]["Code"] == "unavailable", answer
+        return client if answer["Success"] else None
+
+    client = await until(subscribed)
+    assert client is not None
+    return client
+
+
 async def test_workers_are_nodes_of_their_own(
     database: Database, serve: Serve, connect: Connect
 ) -> None:
     service, calendar = await serve(database, "--workers", "2"), Calendar(database)
     company = await calendar.company("u1")
-    clients = [await connect(service, "u1", company) for _ in range(20)]
+    clients = [await admitted(connect, service, company) for _ in range(20)]
     await calendar.events(company, 10)
     for client in clients:
         await reach(client, 11)
@@ -232,7 +247,7 @@ async def test_a_worker_that_dies_is_replaced(
 ) -> None:
     service, calendar = await serve(database, "--workers", "2"), Calendar(database)
     company = await calendar.company("u1")
-    clients = [await connect(service, "u1", company) for _ in range(10)]
+    clients = [await admitted(connect, service, company) for _ in range(10)]
     parent = psutil.Process(service.pid)
 
     def workers() -> list[psutil.Process]:

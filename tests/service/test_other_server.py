@@ -88,7 +88,7 @@ async def test_close_codes_are_the_same(url: str, connect: Connect) -> None:
         await talker.send({"type": "ping"})
     assert await talker.closed() == 4429
     big = await connect(url)
-    await big.send("x" * 20_000)
+    await big.send("x" * 70_000)
     assert await big.closed() == 1009
 
 
