@@ -25,7 +25,6 @@ COVERED = {
     ("postgres/test_disk.py", "maintenance is what keeps room on disk"): ("relay/maintenance",),
     ("postgres/test_migrations.py", "`migrate` is what uses them"): (
         "database/calendar",
-        "database/catalogue",
         "database/constants",
         "database/grants",
         "database/schema",
