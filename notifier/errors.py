@@ -67,7 +67,7 @@ class Code(StrEnum):
 class Closure(NotifierError):
     """Ends a connection. docs/protocol.md has the table of close codes.
 
-    `reconnect` tells the client whether to reconnect, `retry_after_ms` how long to wait at least.
+    `reconnect`: whether the client shall reconnect. `retry_after_ms`: how long it waits at least.
     """
 
     code: int = 4500

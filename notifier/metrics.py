@@ -1,7 +1,7 @@
 """The metrics at `GET /metrics`. None has a label for a user, a company or a connection.
 
 Several worker processes share a directory (PROMETHEUS_MULTIPROC_DIR), from which each of them
-answers for all. `multiprocess_mode` says how a gauge is put together then.
+reports the metrics of all. `multiprocess_mode` is how their values of a gauge are combined.
 """
 
 from __future__ import annotations

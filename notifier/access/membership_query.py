@@ -57,13 +57,13 @@ class MembershipQuery:
                 parameter += 2
                 typed += (
                     f" AND {company} OPERATOR(pg_catalog.=)"
-                    f" ANY (ARRAY[asked.c{number}, asked.k{number}])"
+                    f" ANY (ARRAY[pair.c{number}, pair.k{number}])"
                 )
             if (kind := table["member_type"]) is not None:
                 arrays += f", pg_catalog.unnest(${parameter + 1}::text[]::{kind}[])"
                 names += f", u{number}"
                 parameter += 1
-                typed += f" AND {member} OPERATOR(pg_catalog.=) asked.u{number}"
+                typed += f" AND {member} OPERATOR(pg_catalog.=) pair.u{number}"
             rows.append(
                 sql.query("membership_rows").format(
                     relation=table["relation"],
@@ -105,7 +105,7 @@ def _as_text(column: str, kind: str | None) -> str:
     """The text of a column's value as in messages. No application code runs for it.
 
     The output function of a type that is not PostgreSQL's own was made by a superuser; a cast to
-    json or an operator may be anybody's (CREATE CAST, CREATE OPERATOR).
+    json or an operator may be any role's (CREATE CAST, CREATE OPERATOR).
     """
     if kind is None:
         return f"pg_catalog.format('%s', {column})"

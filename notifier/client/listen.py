@@ -39,7 +39,7 @@ async def listen(
 
     The position in a state file wins over `position`. With `types` only messages of these types are
     printed, and each `Resync`. If the token is not `renewable`, it is the only one, and its end
-    stops the command. Unless told to `retry`, a first connection that can never succeed stops it.
+    stops the command. Without `retry`, a first connection that can never succeed stops it.
     Raises Stopped, SettingsError, and BrokenPipeError when the reader of stdout has closed it.
     """
     printer = JsonPrinter() if as_json else LinePrinter()

@@ -91,7 +91,7 @@ async def open_in_time(open_socket: OpenSocket, url: str, seconds: float) -> Soc
 
 
 def is_permanent(error: object) -> bool:
-    """Whether another attempt to connect would fail in the same way, as far as one can tell.
+    """Whether another attempt to connect would fail in the same way, as far as is known.
 
     An unknown host, an untrusted certificate, a server that speaks no TLS or no HTTP, and an HTTP
     status such as 404 are permanent. A refused or broken connection is not.

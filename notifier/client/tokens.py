@@ -12,7 +12,7 @@ GetToken: TypeAlias = Callable[[], str | Awaitable[str]]
 
 
 class TokenUnavailable(Exception):
-    """`get_token` raised, returned no token, or did not answer in time; the cause says which."""
+    """`get_token` raised, returned no token, or did not answer in time; its cause is the reason."""
 
 
 class TokenSource:

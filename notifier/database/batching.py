@@ -1,4 +1,4 @@
-"""Many small questions, few queries: what is asked while one query runs goes into the next."""
+"""Batches lookups: keys that are requested while a query runs are looked up by the next one."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 MOMENT, LONGEST_WAIT = 0.005, 0.25
-"""In a storm, which is when several were asked lately, a query waits for company: as long as more
-come with every moment. In seconds."""
+"""In seconds. After a batch of several keys the next query waits while more keys arrive in every MOMENT,
+for LONGEST_WAIT at most."""
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")

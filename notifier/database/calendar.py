@@ -22,7 +22,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
 class Calendar(DeclarativeBase):
-    """Tables of the app's: `notifier uninstall` leaves them alone."""
+    """Tables of the application: `notifier uninstall` does not drop them."""
 
     metadata = MetaData()
 

@@ -15,7 +15,7 @@ from notifier.watches import Watch
 
 
 class Table(msgspec.Struct, frozen=True):
-    """What the catalogue says of a table. `relation` is its full, quoted name."""
+    """A table in the catalogue. `relation` is its full, quoted name."""
 
     relation: str
     kind: str

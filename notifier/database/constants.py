@@ -15,7 +15,7 @@ FULL_MARK = 1 << 62
 """Values of `notifier.change_ids` from here on mean that the log is full and capture stores nothing."""
 
 TABLE_BIT = 32
-"""The bit of a change's id that tells in which of the two tables of changes it is."""
+"""The bit of a change's id that is the number of its table of changes, 0 or 1."""
 
 FIRST_USER_OID = 16384
 """Objects with lower OIDs come with PostgreSQL (FirstNormalObjectId in its sources)."""

@@ -1,4 +1,4 @@
-"""The functions of the schema `notifier`: `migrate` makes them what `sql/functions/` says.
+"""The functions of the schema `notifier`: `migrate` creates them from `sql/functions/`.
 
 They have no revision of their own. A function that differs from its file, in its body or in an
 attribute, is replaced; one that has no file any more is dropped.
@@ -55,7 +55,7 @@ class Function(NamedTuple):
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """Name and types of arguments: what PostgreSQL tells functions apart by."""
+        """Name and types of arguments, which identify a function in PostgreSQL."""
         arguments = self.arguments.split(", ") if self.arguments else ()
         return self.name, *(argument.partition(" ")[2] for argument in arguments)
 
@@ -64,7 +64,7 @@ class Function(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """A function that is not what its file says. `present` is None where it is missing,
+    """A function that differs from its file. `present` is None where it is missing,
     `wanted` where it is a former version's."""
 
     wanted: Function | None

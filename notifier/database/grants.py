@@ -9,7 +9,7 @@ from notifier.database.connections import Connection, first_line
 from notifier.errors import DatabaseError
 
 SERVE = "serve"
-"""Stands in `notifier.grants` for the decision itself that a role may serve."""
+"""The `privilege` in `notifier.grants` of a role that `migrate --grant` has named."""
 
 
 async def allow(connection: Connection, role: str) -> bool:

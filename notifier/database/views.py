@@ -1,4 +1,4 @@
-"""The views of the schema `notifier`: `migrate` makes them what `sql/views/` says.
+"""The views of the schema `notifier`: `migrate` creates them from `sql/views/`.
 
 PostgreSQL does not keep a view's text. So its comment has a checksum of the file, and one of the
 definition as the server printed it then; servers of another major version may print it in another way.
@@ -17,7 +17,7 @@ _COMMENT = re.compile(re.escape(MANAGED) + r" (\w+) (\w+) (\d+)")
 
 
 async def differences(connection: Connection) -> list[str]:
-    """The views that are missing or not what their files say."""
+    """The views that are missing or differ from their files."""
     rows = {row["name"]: row for row in await connection.fetch(sql.query("views"))}
     found = []
     for name in sql.names("views"):

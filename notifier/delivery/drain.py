@@ -1,4 +1,4 @@
-"""The end of a node that still has clients: each is told, the closes are spread out."""
+"""The drain of a node: each client gets a Disconnect, and the closes are spread out."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ LONGEST_TIMER = 24 * 3600.0
 """Longer waits are cut in pieces, as event loops bound their timers."""
 
 LONGEST_LOOK = 60.0
-"""How often a timer that was early, because the clock was set back, looks again."""
+"""The wait after which a timer that fired too early, as the clock was set back, checks the time again."""
 
 
 class Client(Protocol):

@@ -40,7 +40,7 @@ class History:
         self._pages = Batcher(self._load_pages, limit=COMPANIES)
 
     async def head(self, company: str) -> Head:
-        """The company's last message, at position 0 where it has none. The log knows it from now on."""
+        """The company's last message, at position 0 where it has none. Adds the company to the log's companies."""
         return await self._heads.get(company)
 
     async def page(self, company: str, after: int, epoch: str) -> list[Message]:

@@ -39,7 +39,7 @@ CONFIGURATION = "configuration"
 
 SEQ_DIGITS = 19
 GRACE_SECONDS = 0.02
-"""Where the relay is on this node it delivers its messages itself; so long is left to it."""
+"""How long a node waits for messages of its own relay before it reads them from the log."""
 
 _logger = structlog.get_logger("notifier.stream")
 
@@ -138,11 +138,13 @@ class PostgresStream:
             before = self._seq
             await self._catch_up(connection)
             if self._seq == before:
-                await asyncio.sleep(GRACE_SECONDS)  # a false alarm, of which there may be many
+                await asyncio.sleep(
+                    GRACE_SECONDS
+                )  # nothing new: a flood of notifications must not become a flood of queries
         raise DatabaseError("the connection was closed")
 
     async def _is_woken(self, deadline: float) -> bool:
-        """Waits for a reason to look into the log; False at the deadline."""
+        """Waits until the log must be read. Returns False at the deadline."""
         try:
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
                 return await self._look.wait()
@@ -150,7 +152,7 @@ class PostgresStream:
             return False
 
     async def _is_fed(self) -> bool:
-        """Whether the relay on this node delivers what was announced; gives it a moment to do so."""
+        """Whether the relay on this node delivers within GRACE_SECONDS; then the log need not be read."""
         if not self._is_local:
             return False
         before = self._seq

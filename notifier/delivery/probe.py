@@ -38,7 +38,7 @@ class Probe:
         row = await connection.fetchrow(
             sql.query("probe"), self._nonce, WAITING_SECONDS, timeout=DEADLINE_SECONDS
         )
-        if row is None:  # nor was there a row to notify for
+        if row is None:  # so no NOTIFY was sent either
             raise SchemaMissing("the log is empty; run: notifier migrate")
         try:
             async with asyncio.timeout(DEADLINE_SECONDS):

@@ -1,10 +1,10 @@
-"""The seam between the log and the nodes: how a node learns of stored messages.
+"""The seam between the log and the nodes: how stored messages reach a node.
 
     relay ── stores messages ──> log ── stream ──> Hub.deliver
 
 A stream delivers every message that was stored since it began, in the order of seq, without a gap
 and without repetition, or calls `Hub.drop` or `Hub.begin_epoch` where it cannot. It may use any
-means to learn of them early; the log decides. `notifier.delivery.postgres` is the one that needs
+means to receive them early; the log decides. `notifier.delivery.postgres` is the one that needs
 nothing but the database.
 """
 

@@ -189,7 +189,7 @@ class Subscription:
                 return
             chunks = await hub.replay(channel, self.position, encoding)
             if not chunks:
-                raise NotReady  # pruned meanwhile: when the client resumes, it is told so
+                raise NotReady  # pruned meanwhile: the client resumes, and `Recovered` is false
             for chunk in chunks:
                 if self._must_recheck() or self.epoch != hub.epoch or self._is_closed:
                     break

@@ -11,14 +11,14 @@ from notifier.messages import ANY_USER, JSON
 from notifier.watches import Watch
 
 EVERY_COMPANY = ""
-"""Stands for every company that the log knows; no company has this id."""
+"""Stands for every company in the log; no company has this id."""
 
 ALL_USERS = (ANY_USER,)
 """As `revokes`: every user of the company is re-checked."""
 
 
 class Source(msgspec.Struct, frozen=True, eq=False):
-    """A watched table as the relay reads it: its watch, and what the catalogue says of its columns."""
+    """A watched table as the relay reads it: its watch, and its columns in the catalogue."""
 
     watch: Watch
     json_columns: frozenset[str] = frozenset()  # their values are sent as they are

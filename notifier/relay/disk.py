@@ -68,7 +68,7 @@ class Disk:
         return bool(row and row[0])
 
     async def rotate(self, usage: Usage, bytes_limit: int) -> bool:
-        """Empties the idle table of changes, and makes it the current one where that is worth while.
+        """Empties the idle table of changes, and makes it the current one if that pays.
 
         Returns whether it rotated. No unread change is lost: the table can be locked only when no
         transaction in flight has written to it, and then the cursor must see every row in it.

@@ -17,14 +17,14 @@ HEADS_LIMIT = 100_000
 
 
 class Numbering:
-    """Knows the last position of each company; loads those that it does not know yet."""
+    """Keeps the last position of each company, and loads the missing ones."""
 
     def __init__(self, store: RelayStore) -> None:
         self._store = store
         self._heads: dict[str, int] = {}
 
     def clear(self) -> None:
-        """Forgets all positions: a new epoch counts from 1."""
+        """Discards all positions: a new epoch counts from 1."""
         self._heads.clear()
 
     async def number(self, drafts: Sequence[AnyDraft]) -> list[Message]:

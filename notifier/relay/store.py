@@ -130,7 +130,7 @@ class RelayStore:
         )
 
     async def companies(self) -> list[str]:
-        """Every company that the log knows."""
+        """Every company in the log."""
         rows = await self._writer.fetch(sql.query("known_companies"), seconds=LONG_SECONDS)
         return [row["company"] for row in rows]
 

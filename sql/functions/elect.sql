@@ -6,7 +6,7 @@
 -- has found valid is not replaced any more.
 --
 -- A relay whose backend has been idle for 10 s hangs: its connection is terminated, if this role may do that.
--- A backend that works, or waits for a lock, is let be.
+-- A backend that works, or waits for a lock, is not terminated.
 CREATE OR REPLACE FUNCTION notifier.elect() RETURNS text
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$

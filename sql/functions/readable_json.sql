@@ -1,7 +1,7 @@
 -- A row's image that `->` can read: that operator rejects the whole value if it holds a NUL or half a
 -- surrogate anywhere. Nearly always there is no such escape, and too little text for nesting that could
 -- exhaust the stack. It is called for each of a million rows, so it must be inlined into its query: that
--- rules out SET, and every name in it says its schema instead.
+-- rules out SET, so every name in it is qualified by its schema.
 CREATE OR REPLACE FUNCTION notifier.readable_json(image json) RETURNS json
 LANGUAGE sql IMMUTABLE
 AS $$

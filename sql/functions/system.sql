@@ -1,4 +1,4 @@
--- Which history of which cluster this is: a failover or a restored backup answers otherwise.
+-- Identifies cluster, timeline and database. A failover or a restored backup changes the result.
 CREATE OR REPLACE FUNCTION notifier.system() RETURNS text
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$

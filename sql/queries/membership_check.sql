@@ -7,6 +7,6 @@ SELECT ARRAY(
     SELECT {rows}
     FROM ROWS FROM (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[]),
                     pg_catalog.unnest($3::text[]){arrays})
-         WITH ORDINALITY AS asked (company, capital, user_id{names}, n)
-    ORDER BY asked.n
+         WITH ORDINALITY AS pair (company, capital, user_id{names}, n)
+    ORDER BY pair.n
 ), ({signature})

@@ -1,4 +1,4 @@
--- What the catalogue says of the tables $1, in that order: one JSON object each, as text,
+-- The tables $1 as the catalogue has them, in that order: one JSON object each, as text,
 -- or null where there is no such table.
 SELECT CASE WHEN c.oid IS NOT NULL THEN pg_catalog.json_build_object(
     'relation', pg_catalog.format('%I.%I', n.nspname, c.relname),

@@ -426,9 +426,9 @@ async def test_a_granted_role_can_do_every_chore(
     await relay.stop()
 
 
-async def test_a_grant_to_nobody_is_one_readable_line(database: Database) -> None:
-    with pytest.raises(DatabaseError, match="there is no role nobody"):
-        await migrate(database.dsn, grant="nobody")
+async def test_a_grant_to_a_missing_role_is_one_readable_line(database: Database) -> None:
+    with pytest.raises(DatabaseError, match="there is no role missing"):
+        await migrate(database.dsn, grant="missing")
 
 
 async def test_an_owner_who_is_no_superuser_can_migrate_and_relay(
@@ -478,7 +478,7 @@ async def test_a_locked_table_is_one_readable_line(database: Database, app: Conn
     ("url", "message"),
     [
         (
-            "postgresql://nobody:secret@127.0.0.1:1/none",
+            "postgresql://user:secret@127.0.0.1:1/none",
             "cannot reach the database 127.0.0.1:1/none",
         ),
         ("nonsense", "cannot understand the database's URL"),

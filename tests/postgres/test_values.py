@@ -326,14 +326,14 @@ async def test_b18_partial_messages_and_resyncs_are_counted(
         return REGISTRY.get_sample_value(f"notifier_{name}_total", labels) or 0
 
     relay = await watching("body json")
-    partial, afresh = counted("partial_messages"), counted("resyncs", reason="truncate")
+    partial, resynced = counted("partial_messages"), counted("resyncs", reason="truncate")
     for number, poison in enumerate(POISON):
         await app.execute(f"INSERT INTO docs VALUES ({number}, 'c', '{poison}')")
     await app.execute("TRUNCATE docs")
     assert types(await relay.messages_of("c")) == ["DocCreated"] * len(POISON) + ["Resync"]
     assert counted("partial_messages") == partial + len(UNREADABLE)
     told = """SELECT count(*) FROM notifier.messages WHERE body::text LIKE '{"Type":"Resync"%'"""
-    assert counted("resyncs", reason="truncate") == afresh + await database.fetchval(told)
+    assert counted("resyncs", reason="truncate") == resynced + await database.fetchval(told)
 
 
 async def test_b18_a_type_that_cannot_become_json_is_sent_by_its_keys(

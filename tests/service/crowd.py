@@ -60,7 +60,7 @@ class Link(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.joined.done():
             self.joined.set_exception(ConnectionError("it ended before the acknowledgement"))
-            self.joined.exception()  # whoever waits hears it all the same
+            self.joined.exception()  # tasks that wait for it still receive it
         self.ended.set_result(None)
 
     def drop(self, *, reset: bool = False) -> None:

@@ -62,7 +62,7 @@ class RawSocket:
         self._writer = writer
 
     async def send(self, data: bytes) -> None:
-        """Sends it all, or as much as is taken by whoever closes meanwhile."""
+        """Sends it all, or as much as the peer takes before it closes."""
         with suppress(ConnectionError):
             self._writer.write(data)
             await self._writer.drain()

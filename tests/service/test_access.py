@@ -96,7 +96,7 @@ LOSSES = {
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-async def test_c12_who_loses_a_company_hears_nothing_of_it_afterwards_on_either_node(
+async def test_c12_a_user_without_access_gets_no_further_message_on_either_node(
     pair: Pair, connect: Connect, loss: str
 ) -> None:
     calendar, database = pair.calendar, pair.calendar.database
@@ -148,7 +148,9 @@ async def test_a_user_of_any_letters_loses_his_company_on_either_node(
         assert "CompanyRevoked" not in {message["Type"] for message in client.messages}
 
 
-async def test_b8_an_employee_who_moves_is_told_of_by_halves(pair: Pair, connect: Connect) -> None:
+async def test_b8_each_company_gets_its_half_of_an_employees_move(
+    pair: Pair, connect: Connect
+) -> None:
     calendar = pair.calendar
     left, entered = await calendar.company("u1", "old boss"), await calendar.company("new boss")
     here, there = [
@@ -429,7 +431,7 @@ async def heard(client: RawSocket) -> list[Message]:
     return messages[:-1]
 
 
-async def test_c9_who_loses_access_in_a_replay_hears_no_more_of_it_nor_do_his_other_sockets(
+async def test_c9_access_lost_during_a_replay_ends_on_all_sockets_of_the_user(
     pair: Pair, connect: Connect, raw: Raw
 ) -> None:
     """12 MB are more than any kernel holds for a socket that is not read."""
@@ -520,7 +522,7 @@ async def test_whoever_loses_and_asks_at_once_is_never_left_with_the_company(
         assert "after" not in str(client.messages)
 
 
-# --- when nobody can be asked
+# --- when access cannot be checked
 
 
 async def test_c10_what_cannot_be_checked_is_refused_and_what_was_lost_meanwhile_stays_lost(
@@ -749,7 +751,7 @@ async def test_c15_a_clock_that_is_set_ends_nothing_but_tokens(
 
 
 @pytest.mark.parametrize("busy", ["in a replay", "with a full queue"])
-async def test_c6_a_token_that_ends_while_nobody_reads_closes_all_the_same(
+async def test_c6_an_expired_token_closes_a_socket_that_is_not_read(
     database: Database, serve: Serve, raw: Raw, busy: str
 ) -> None:
     """The queue may hold more here than its reader's token lives: nothing is added to it."""
@@ -789,7 +791,7 @@ async def test_c6_a_token_that_ends_while_nobody_reads_closes_all_the_same(
 # --- guessing
 
 
-async def test_c17_bad_tokens_without_end_disturb_nobody(
+async def test_c17_a_flood_of_bad_tokens_disturbs_no_client(
     database: Database, serve: Serve, connect: Connect
 ) -> None:
     service, calendar = await serve(database), Calendar(database)

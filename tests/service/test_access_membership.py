@@ -118,7 +118,7 @@ async def latin(postgres: str) -> AsyncIterator[Database]:
         await database.drop()
 
 
-async def test_what_the_database_cannot_write_is_refused_and_harms_nobody(
+async def test_an_id_that_the_database_cannot_represent_is_refused_and_harms_no_other(
     latin: Database, asking: Asking
 ) -> None:
     company = await latin.fetchval(
@@ -139,7 +139,7 @@ async def test_where_the_token_decides_a_name_that_cannot_be_written_is_that_of_
 ) -> None:
     service = await serve(latin, authorization="claim")
     company = str(COMPANY)
-    names = ["nobody's", "🗝", "Zoë €", company]
+    names = ["d'Arc", "🗝", "Zoë €", company]
     clients = [await connect(service, "u1", companies=names) for _ in names]
     answers = await asyncio.gather(
         *(client.set_company(name) for client, name in zip(clients, names, strict=True))
@@ -195,7 +195,7 @@ async def test_the_loss_of_a_row_is_that_of_the_company_where_nobody_can_have_tw
 ) -> None:
     await database.execute(change)
     membership = memberships(database.dsn)
-    assert membership.certain is False, "nobody has looked yet"
+    assert membership.certain is False, "the tables have not been read yet"
     assert not await membership.may_see(Identity("1", 1e12, None), str(COMPANY))
     assert membership.certain is certain
     assert membership.follows_rows
@@ -357,7 +357,7 @@ async def test_only_true_is_yes(database: Database, asking: Asking, query: str) 
 @pytest.mark.parametrize(
     "query", ["SELECT", "SELECT true", "SELECT $1 = $3 AND $2", "DELETE FROM x"]
 )
-async def test_a_query_that_cannot_be_asked_lets_nobody_in(
+async def test_a_membership_query_that_cannot_run_refuses_every_user(
     database: Database, asking: Asking, query: str
 ) -> None:
     with pytest.raises(DatabaseError):
@@ -376,7 +376,7 @@ RAISING = {
 
 
 @pytest.mark.parametrize("query", RAISING.values(), ids=RAISING)
-async def test_a_query_that_raises_is_no_yes_and_harms_nobody(
+async def test_a_membership_query_that_raises_refuses_its_pair_and_harms_no_other(
     database: Database, asking: Asking, query: str
 ) -> None:
     await database.execute(

@@ -30,7 +30,7 @@ async def welcome(client: RawSocket) -> bool:
 async def test_c17_an_address_has_no_more_sockets_than_allowed(
     database: Database, serve: Serve, connect: Connect, raw: Raw
 ) -> None:
-    """Nobody trusts what a client says of itself."""
+    """An address that a client names itself is not trusted."""
     service = await serve(database, max_connections_per_address=2)
     company = await Calendar(database).company("u1")
     client = await connect(service, "u1", company)

@@ -121,7 +121,7 @@ async def test_a1_after_kill_9_of_the_postmaster_under_load(
     await service.ready()
 
 
-async def test_a2_after_kill_9_of_somebody_elses_backend(
+async def test_a2_after_kill_9_of_another_sessions_backend(
     mortal: EmbeddedPostgres, mortal_database: Database, serve: Serve, connect: Connect
 ) -> None:
     flow = await begin(mortal_database, connect, await serve(mortal_database))
@@ -209,7 +209,7 @@ async def test_a6_a_black_hole_is_found_and_leaves_no_stale_backend(
     await until(backends)
 
 
-async def test_a6_links_that_nobody_heals_are_given_up_for_new_ones(
+async def test_a6_dead_links_are_replaced_by_new_ones(
     database: Database, serve: Serve, connect: Connect, proxy: Proxy
 ) -> None:
     """As behind a router that has forgotten them: neither end is told, and TCP sees nothing."""
@@ -286,7 +286,7 @@ async def test_a10_while_catching_up_is_cut_again_and_again(
     await flow.level()
 
 
-async def test_a11_what_is_told_while_the_listener_is_set_up_is_heard(
+async def test_a11_notifications_during_the_set_up_of_the_listener_are_caught_up_with(
     database: Database, serve: Serve, connect: Connect, proxy: Proxy
 ) -> None:
     await serve(database)  # it relays: the other one depends on what it is told
@@ -361,7 +361,7 @@ def answers(url: str) -> Callable[[], Awaitable[bool]]:
     return ask
 
 
-async def test_a12_on_a_standby_nobody_listens_until_it_is_promoted(
+async def test_a12_a_node_does_not_listen_on_a_standby_until_it_is_promoted(
     mortal: EmbeddedPostgres, mortal_database: Database, serve: Serve, connect: Connect
 ) -> None:
     company = await Calendar(mortal_database).add_company("u1")
@@ -481,7 +481,7 @@ async def test_a18_listening_to_another_database_of_the_cluster_is_refused(
 # --- the server's settings
 
 
-async def test_a19_time_outs_that_are_set_for_everybody_do_not_count_for_us(
+async def test_a19_time_outs_of_the_role_or_the_database_are_overridden(
     database: Database, serve: Serve, connect: Connect
 ) -> None:
     settings = {
@@ -584,7 +584,7 @@ async def test_a25_while_the_log_is_locked_clients_are_served_from_memory(
     await flow.level()
 
 
-async def test_a26_a_transaction_that_stays_open_delays_nobody(
+async def test_a26_an_open_transaction_delays_no_other(
     database: Database, serve: Serve, connect: Connect
 ) -> None:
     flow = await begin(database, connect, await serve(database))
@@ -623,7 +623,7 @@ async def test_a27_numbers_pass_their_edges(
     await back.received(lambda messages: positions(messages) == list(range(edge, edge + 8)))
 
 
-async def test_a28_what_was_pruned_while_a_client_was_away_is_said_to_be_gone(
+async def test_a28_messages_pruned_while_a_client_was_away_are_reported_as_lost(
     database: Database, serve: Serve, connect: Connect
 ) -> None:
     service = await serve(database)

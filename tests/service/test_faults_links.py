@@ -269,7 +269,7 @@ async def test_a25_while_the_log_is_rewritten_writers_and_clients_go_on(
 # --- a crash
 
 
-async def test_a1_what_clients_have_heard_survives_a_crash_though_the_app_commits_carelessly(
+async def test_a1_delivered_messages_survive_a_crash_though_the_application_commits_asynchronously(
     mortal: EmbeddedPostgres, mortal_database: Database, serve: Serve, connect: Connect
 ) -> None:
     await mortal_database.execute("ALTER SYSTEM SET wal_writer_delay = '10s'")
@@ -294,7 +294,7 @@ async def test_a1_what_clients_have_heard_survives_a_crash_though_the_app_commit
 # --- old messages
 
 
-async def test_a28_who_replays_while_messages_are_pruned_is_told(
+async def test_a28_a_replay_whose_messages_are_pruned_is_reported_as_not_recovered(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(history, "PAGE_MESSAGES", 10)

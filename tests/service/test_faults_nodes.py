@@ -253,7 +253,7 @@ async def test_e8_when_the_fan_out_dies_everybody_comes_back() -> None:
 
 @contextmanager
 def raised() -> Iterator[list[BaseException]]:
-    """What the event loop hears of tasks that nobody waits for."""
+    """Errors of tasks that no task awaits, as the event loop reports them."""
     errors: list[BaseException] = []
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: errors.append(context["exception"]))

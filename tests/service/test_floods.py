@@ -1,4 +1,4 @@
-"""Clients that want to cost us memory, time or files: they are cut, and nobody else notices."""
+"""Clients that would exhaust memory, time or files are closed, and disturb no other client."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def follow(client: RawSocket, user: str, company: str) -> None:
 
 @pytest.fixture
 async def witness(service: Service, calendar: Calendar, connect: Connect) -> tuple[Client, str]:
-    """Somebody who follows a company, and that company."""
+    """A client that follows a company, and that company."""
     company = await calendar.company("witness")
     return await connect(service, "witness", company), company
 
@@ -107,7 +107,7 @@ async def test_d5_fragments_without_end_are_closed_with_4429(
 async def test_d5_fragments_that_never_end_are_no_message(
     database: Database, serve: Serve, raw: Raw
 ) -> None:
-    """Whoever says nothing but pieces has said nothing, and is not authenticated in time."""
+    """A client that sends only fragments has sent no message, and is not authenticated in time."""
     service = await serve(database, auth_timeout_seconds=0.5)
     client = await raw.upgrade(service)
     await client.send(frame(TEXT, b'{"type": "ping"', fin=False) + frame(CONT, b"}", fin=False))
@@ -116,7 +116,7 @@ async def test_d5_fragments_that_never_end_are_no_message(
     assert await client.code() == 4408
 
 
-async def test_d10_pings_whose_answers_nobody_reads_take_no_memory(
+async def test_d10_pings_whose_pongs_are_not_read_take_no_memory(
     service: Service, calendar: Calendar, witness: tuple[Client, str], raw: Raw
 ) -> None:
     before = psutil.Process(service.pid).memory_info().rss
@@ -149,7 +149,7 @@ async def test_d11_empty_messages_without_end_are_closed_with_4400(
     await sending
 
 
-async def test_d11_deep_and_long_json_is_heard_without_harm(
+async def test_d11_deep_and_long_json_does_no_harm(
     service: Service, calendar: Calendar, witness: tuple[Client, str], connect: Connect
 ) -> None:
     client = await connect(service, "u1")
@@ -245,10 +245,10 @@ async def test_who_goes_during_the_handshake_leaves_nothing(service: Service, ra
         await client.send(handshake())
         await client.drop()
 
-    async def nobody() -> bool:
+    async def is_empty() -> bool:
         return await metric(service, "notifier_sockets ") == 0
 
-    await until(nobody)
+    await until(is_empty)
 
 
 # --- many
@@ -303,12 +303,12 @@ async def test_d4_ten_thousand_come_at_once_stay_and_die_at_once(
     for each in members:
         each.drop(reset=True)
 
-    async def nobody() -> bool:
+    async def is_empty() -> bool:
         return (
             await metric(service, "notifier_subscribers ") == 1 and process.num_fds() <= files + 1
         )
 
-    await until(nobody)
+    await until(is_empty)
     await disturbed(calendar, (witness, own))
     later = await connect(service, "u1", company)
     await later.quiet()

@@ -91,7 +91,7 @@ async def test_d5_fragments_that_are_too_big_together_are_closed_with_1009(
     assert await client.code() == 1009
 
 
-async def test_d5_a_fragmented_message_is_heard_and_a_ping_inside_it_answered(
+async def test_d5_a_fragmented_message_is_received_and_a_ping_inside_it_answered(
     service: Service, raw: Raw
 ) -> None:
     client = await raw.upgrade(service)
@@ -103,7 +103,9 @@ async def test_d5_a_fragmented_message_is_heard_and_a_ping_inside_it_answered(
     assert await client.frame() == (TEXT, b'{"Type":"Pong"}')
 
 
-async def test_d7_a_letter_that_is_cut_in_two_is_heard_whole(service: Service, raw: Raw) -> None:
+async def test_d7_a_character_that_is_cut_in_two_is_received_whole(
+    service: Service, raw: Raw
+) -> None:
     client = await raw.upgrade(service)
     said = json.dumps(
         {"type": "ping", "pad": "\u00fc\u20ac\U0001f5dd"}, ensure_ascii=False

@@ -1,4 +1,4 @@
-"""With nobody to drain, writes go on, the disk stays bounded, and whoever comes then is not deceived.
+"""While no relay runs, writes succeed and the disk stays bounded; clients that come later get a Resync.
 
 NOTIFIER_TEST_WRITES says how many rows are written: 200,000 here, a million by hand (`-s` prints the
 figures).

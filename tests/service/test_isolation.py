@@ -200,7 +200,7 @@ LAST = "the last of all"
 FOUND = "INSERT INTO companies (id, name) VALUES ($1, 'again')"
 
 
-async def test_nobody_ever_hears_what_the_model_does_not_allow(
+async def test_no_client_receives_what_the_model_does_not_allow(
     database: Database, serve: Serve, connect: Connect
 ) -> None:
     print(f"NOTIFIER_ISOLATION_SEED={SEED}")  # noqa: T201 - it repeats the run
@@ -331,8 +331,8 @@ async def test_c14_nothing_of_a_company_reaches_anybody_else(
     answer = await bad.authenticate(token=f"{MARKER}.{token(user)}")
     assert not answer["Success"]
     await bad.closed()
-    nobody = await connect(service, user)
-    assert not (await nobody.set_company(MARKER))["Success"]
+    stranger = await connect(service, user)
+    assert not (await stranger.set_company(MARKER))["Success"]
 
     said = [str(client.messages) + str(client.socket.close_reason) for client in [*spies, bad]]
     said += [str(client.socket.response) for client in [*spies, bad] if client.socket.response]
@@ -379,7 +379,7 @@ async def test_c8_a_foreign_company_and_one_that_is_none_are_the_same_bytes(
 async def test_c2_bad_tokens_of_every_kind_are_refused_with_the_same_bytes(
     service: Service, raw: Raw
 ) -> None:
-    """C3 as well: what is wrong with it, nobody is told."""
+    """C3 as well: the reason is sent to no client."""
     good, secret = {"sub": "u1", "exp": time.time() + 3600}, SECRET
     bad = [text for text in FORGED.values() if text.isprintable() and len(text) < 16_000]
     bad += [signed({**good, "sub": sub}, key=secret) for sub in ("", None, 1, ["u1"])]

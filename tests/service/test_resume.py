@@ -149,9 +149,9 @@ async def test_a_restarted_node_goes_on_where_the_last_one_stopped(
     await client.expect("EventCreated")
     service.terminate()
     assert await service.ended() == 0
-    await calendar.event(company, "while nobody was there")
+    await calendar.event(company, "while no client was there")
     await service.start()
     await service.ready()
     again = await connect(service, "u1", company, client.position, client.epoch)
     message = await again.expect("EventCreated")
-    assert (message["Data"]["Title"], message["Position"]) == ("while nobody was there", 3)
+    assert (message["Data"]["Title"], message["Position"]) == ("while no client was there", 3)

@@ -40,7 +40,7 @@ async def write_until(
     return written
 
 
-async def test_d1_a_reader_that_stops_reading_is_told_and_closed_with_4508(
+async def test_d1_a_reader_that_stops_is_sent_the_reason_and_closed_with_4508(
     database: Database, serve: Serve, raw: Raw
 ) -> None:
     service, calendar = await serve(database, ping_seconds=PATIENCE), Calendar(database)
@@ -97,7 +97,7 @@ def in_the_kernel(service: Service, client: RawSocket) -> int:
 
 
 async def resumed(service: Service) -> bool:
-    """Whether somebody has, and follows."""
+    """Whether a client is subscribed."""
     return await metric(service, 'notifier_resumes_total{recovered="true"}') == 1
 
 

@@ -54,7 +54,7 @@ async def refusal(place: Path, *arguments: str, **settings: object) -> tuple[int
 async def test_a_wrong_setting_is_named_in_one_line_with_status_2(
     tmp_path: Path, settings: dict[str, object], named: str
 ) -> None:
-    given = {"database_url": "postgresql://nobody@127.0.0.1:1/none", **settings}
+    given = {"database_url": "postgresql://someone@127.0.0.1:1/none", **settings}
     status, line = await refusal(tmp_path, **given)
     assert status == 2
     assert named in line
@@ -104,7 +104,7 @@ async def test_e10_a_database_without_our_schema_is_waited_for_and_the_remedy_na
 
 
 async def test_e10_a_service_that_waits_for_its_database_can_be_ended(serve: Serve) -> None:
-    service = await serve("postgresql://nobody@127.0.0.1:1/none", ready=False)
+    service = await serve("postgresql://someone@127.0.0.1:1/none", ready=False)
     await until(partial(says, service, "cannot reach the database"))
     service.terminate()
     assert await service.ended() == 0

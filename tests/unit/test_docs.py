@@ -148,6 +148,7 @@ READ = [
     *(ROOT / "notifier").rglob("*.py"),
     *(ROOT / "notifier").rglob("*.js"),
     *(ROOT / "sql").rglob("*.sql"),
+    *(ROOT / "migrations").rglob("*.py"),
 ]
 
 

@@ -118,7 +118,7 @@ class _Answer(BaseHTTPRequestHandler):
                 self.drip()
             self.wfile.write(provider.body)
         except ConnectionError:
-            pass  # whoever asked has gone
+            pass  # the requester was cancelled
 
     def drip(self) -> None:
         self.flush_headers()

@@ -44,7 +44,7 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize("form", ["json", "text"])
-def test_c14_a_fault_of_ours_tells_nobody_what_was_said(form: str) -> None:
+def test_c14_the_log_of_an_internal_error_has_nothing_of_a_clients_message(form: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", FAULT, form], capture_output=True, text=True, check=True
     )

@@ -162,7 +162,7 @@ def test_a_wrong_value_is_one_line_that_names_the_setting_or_its_file(
 
 
 def test_no_value_of_a_setting_is_ever_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NOTIFIER_JWT_SECRET", "a secret that nobody may read")
+    monkeypatch.setenv("NOTIFIER_JWT_SECRET", "a secret that must not be repeated")
     monkeypatch.setenv("NOTIFIER_DATABASE_URL", "postgresql://u:hidden@localhost/d")
     assert "secret that" not in repr(load())
     assert "hidden" not in repr(load())

@@ -572,7 +572,7 @@ WRONG: dict[str, dict[str, Any]] = {
     "a private key": {"public_key": private(RSA)},
     "an RSA key of 1024 bits": {"public_key": pem(WEAK)},
     "a DSA key": {"public_key": pem(dsa.generate_private_key(1024))},
-    "a curve that nobody asked for": {"public_key": pem(ec.generate_private_key(ec.SECP256K1()))},
+    "a curve of no algorithm": {"public_key": pem(ec.generate_private_key(ec.SECP256K1()))},
     "no algorithm": {"secret": SECRET, "algorithms": []},
     "none": {"secret": SECRET, "algorithms": ["none"]},
     "none beside another": {"secret": SECRET, "algorithms": ["HS256", "none"]},
