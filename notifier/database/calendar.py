@@ -1,4 +1,4 @@
-"""The calendar's tables, for those who start from nothing (`notifier migrate --calendar`)."""
+"""The calendar's tables, for a database without tables of its own (`notifier migrate --calendar`)."""
 
 from __future__ import annotations
 

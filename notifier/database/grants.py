@@ -56,7 +56,7 @@ async def revoke_foreign(connection: Connection) -> list[str]:
 
 
 async def refusal(connection: Connection, role: str, membership_query: str | None) -> str | None:
-    """Why a role cannot answer who may see a company, if it cannot; found out as that role."""
+    """Why a role cannot check access, None where it can. Tried as that role."""
     query = membership_query
     if query is None:
         query = await connection.fetchval(sql.query("member_rows"))

@@ -1,4 +1,4 @@
-"""Takes out of a database what `migrate` made, object by object, and nothing else."""
+"""Removes the objects that `migrate` created from a database, one by one, and no others."""
 
 from __future__ import annotations
 

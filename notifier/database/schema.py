@@ -1,4 +1,4 @@
-"""Brings a database to what this version needs, and takes every trace out of it again."""
+"""Migrates a database to this version's schema, downgrades it, and uninstalls it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ OLDEST = 14
 """The oldest major version of PostgreSQL that is supported."""
 
 LOCK_MILLISECONDS = 500
-"""How long to wait for a lock on our own tables: not so long that nodes notice."""
+"""How long to wait for a lock on our own tables: shorter than any deadline of a node."""
 
 ATTEMPTS, PAUSE_SECONDS = 5, 0.5
 """How often `migrate` and `uninstall` try to get locks on the application's tables, and how long they
@@ -117,7 +117,7 @@ def newest() -> str:
 
 
 async def downgrade(url: str, revision: str) -> None:
-    """Goes back to an older version of the schema; for tests and for those who must."""
+    """Goes back to an older version of the schema; for tests and emergencies."""
 
     def back(connection: SyncConnection) -> None:
         config = _config()

@@ -36,7 +36,7 @@ Saved = dict[str, Capture]
 
 
 def find_gaps(saved: Saved | None, states: Iterable[CaptureState]) -> tuple[list[str], Saved]:
-    """The entities of which writes may have been missed, and what to save.
+    """The entities whose writes may have been missed, and the state to save.
 
     A gap is reported when the table is captured again. `saved` is None on the first look, which cannot
     find any.

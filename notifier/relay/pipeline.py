@@ -152,7 +152,7 @@ class Pipeline:
         self._storing = asyncio.create_task(storing)
 
     async def stored(self) -> None:
-        """Waits until the batch before is stored; raises what it failed with."""
+        """Waits until the batch before is stored; raises its error."""
         storing, self._storing = self._storing, None
         if storing is not None:
             await storing

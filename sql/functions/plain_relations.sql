@@ -1,8 +1,9 @@
 -- Those of the relations all of whose columns have plain types (`is_plain_type`).
 --
--- IMMUTABLE, so that the planner calls it once and capture's plans hold the answer. The literals
--- of the relations are in these plans, so PostgreSQL discards them when one of the relations is altered. The
--- other inputs never change, or only by a superuser: the base of a domain, the element of an array, the owner of an extension's type.
+-- IMMUTABLE, so that the planner calls it once and capture's plans hold the result. The literals of the
+-- relations are in these plans, so PostgreSQL discards a plan when one of the relations is altered. The other
+-- inputs never change, or only by a superuser: the base of a domain, the element of an array, the owner of an
+-- extension's type.
 CREATE OR REPLACE FUNCTION notifier.plain_relations(relations regclass[]) RETURNS oid[]
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
 AS $$

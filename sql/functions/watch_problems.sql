@@ -1,4 +1,4 @@
--- What keeps changes of the watched tables from being captured as the watches say. `fatal`: changes that
+-- The problems that keep changes of watched tables from being captured. `fatal`: changes that
 -- clients rely on are missed; the rest concerns single tables that are gone, or parts of a table.
 CREATE OR REPLACE FUNCTION notifier.watch_problems()
 RETURNS TABLE(kind text, object text, fatal boolean)

@@ -1,4 +1,4 @@
--- What the membership query is made of: it is compiled again when this changes.
+-- The inputs of the membership query: it is compiled again when this text changes.
 SELECT pg_catalog.string_agg(pg_catalog.concat_ws(
            ' ', w.relation, w.company, w.member, r.oid, r.relkind,
            c.attnum, c.atttypid, m.attnum, m.atttypid,
