@@ -57,6 +57,7 @@ async def watching(database: Database) -> AsyncIterator[Watching]:
         relay = Relayed(database)
         relays.append(relay)
         await relay.start()
+        await relay.settled()
         return relay
 
     yield watch
