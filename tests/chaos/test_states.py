@@ -57,7 +57,8 @@ class Reader:
         if not answers or not answers[0]["Success"]:
             self._session.closed()  # the database was not available: it retries
             return
-        assert answers[0]["Data"] == {
+        data = {name: value for name, value in answers[0]["Data"].items() if name != "At"}
+        assert data == {
             "CompanyId": self.company,
             "Position": len(self.received),
             "Epoch": self.epoch,

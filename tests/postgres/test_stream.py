@@ -251,6 +251,7 @@ async def test_messages_from_the_relay_on_this_node_are_delivered_at_once_and_no
     log: Log, node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(streams, "GRACE_SECONDS", 2.0)
+    monkeypatch.setattr(streams, "PROBE_SECONDS", 600.0)  # a probe reads the log too
     await node.start()
     subscriber, other = await node.subscribe("a"), await node.subscribe("b")
     reads = node.stream.reads
@@ -285,6 +286,7 @@ async def test_a_gap_in_messages_accepted_in_the_grace_time_is_read_from_the_log
     log: Log, node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(streams, "GRACE_SECONDS", 2.0)
+    monkeypatch.setattr(streams, "PROBE_SECONDS", 600.0)  # a probe reads the log too
     await node.start()
     subscriber = await node.subscribe()
     await log.store("a", 6)

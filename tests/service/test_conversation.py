@@ -150,7 +150,7 @@ async def test_a_company_is_acknowledged_with_its_position_and_epoch(
     answer = await client.set_company(company)
     assert keys(answer) == ["Type", "Success", "Data"]
     assert answer["Success"] is True
-    assert keys(answer["Data"]) == ["CompanyId", "Position", "Epoch"]
+    assert keys(answer["Data"]) == ["CompanyId", "Position", "Epoch", "At"]
     assert answer["Data"]["CompanyId"] == company
     assert answer["Data"]["Position"] == 2
     assert re.fullmatch(r"[0-9a-f]+", answer["Data"]["Epoch"])

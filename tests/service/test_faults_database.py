@@ -640,7 +640,8 @@ async def test_a28_messages_pruned_while_a_client_was_away_are_reported_as_lost(
         " ON CONFLICT (company) DO UPDATE SET position = excluded.position"
     )
     await database.execute(
-        "UPDATE notifier.log SET seq = m.seq, cursor = pg_current_snapshot()"
+        "UPDATE notifier.log SET seq = m.seq, cursor = pg_current_snapshot(),"
+        " saved_by = pg_current_xact_id()"
         " FROM (SELECT max(seq) AS seq FROM notifier.messages) AS m"
     )
     await database.execute("TRUNCATE notifier.messages")
