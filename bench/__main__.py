@@ -13,8 +13,8 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,10 +73,18 @@ DRIVER = (asyncpg.PostgresError, asyncpg.InterfaceError)
 FILL = (postgres.SQL / "fill.sql").read_text()
 
 
+@contextmanager
+def scratch_directory() -> Iterator[Path]:
+    """A directory that PostgreSQL can enter too, which may run as another user."""
+    with tempfile.TemporaryDirectory(prefix="notifier-bench-") as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        yield directory
+
+
 async def prepare(stack: AsyncExitStack, quick: bool) -> Stand:
     """Compiles the programs, starts PostgreSQL and fills the template."""
-    directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="notifier-bench-")))
-    directory.chmod(0o755)  # noqa: ASYNC240 - instant; PostgreSQL may run as another user
+    directory = stack.enter_context(scratch_directory())
     lacking = ""
     try:
         floor, load = [await programs.compiled(name, directory) for name in ("floor", "load")]

@@ -25,7 +25,7 @@ from notifier.errors import Closure
 DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the number of series
+disable_created_metrics()  # they double the number of series
 
 SOCKETS = Gauge("notifier_sockets", "Open WebSockets", multiprocess_mode="livesum")
 SUBSCRIBERS = Gauge(
@@ -137,10 +137,10 @@ def exposition() -> bytes:
     if not os.environ.get(DIRECTORY):
         return generate_latest()
     registry = CollectorRegistry()
-    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    MultiProcessCollector(registry)
     return generate_latest(registry)
 
 
 def drop_process(pid: int, directory: str) -> None:
     """Drops the gauges of a worker that has ended; its counters stay."""
-    mark_process_dead(pid, directory)  # type: ignore[no-untyped-call]
+    mark_process_dead(pid, directory)

@@ -11,6 +11,8 @@ import signal
 import socket
 import ssl
 from collections.abc import Callable, Iterator
+from functools import partial
+from typing import cast
 
 import structlog
 import uvicorn
@@ -43,11 +45,11 @@ class _Server(uvicorn.Server):
         """Like uvicorn's, with a deadline for the TLS handshake, which is 60 s by default."""
         config = self.config
 
-        def protocol() -> asyncio.Protocol:
-            made: asyncio.Protocol = config.http_protocol_class(  # type: ignore[call-arg]
-                config=config, server_state=self.server_state, app_state={}
-            )
-            return made
+        # uvicorn declares the class as any asyncio.Protocol, which takes no arguments.
+        http_protocol = cast("Callable[..., asyncio.Protocol]", config.http_protocol_class)
+        protocol = partial(
+            http_protocol, config=config, server_state=self.server_state, app_state={}
+        )
 
         self.servers = [
             await asyncio.get_running_loop().create_server(

@@ -262,8 +262,9 @@ def _docker_answers() -> bool:
 
 @contextmanager
 def _container() -> Iterator[str]:
-    # Imported here: only runs with a Docker engine need it.
-    from testcontainers.community.postgres import PostgresContainer  # noqa: PLC0415
+    from testcontainers.community.postgres import (  # noqa: PLC0415 - only with a Docker engine
+        PostgresContainer,
+    )
 
     settings = {**OPTIONS, "fsync": "off", "full_page_writes": "off"}
     words = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]

@@ -24,8 +24,9 @@ from notifier.database import tls
 DEFAULT_SECONDS = 5.0
 """How long one server may take to accept a connection, without `connect_timeout`."""
 
+_PORTS = range(1, 65536)
 _DEFAULT_PORT = 5432
-_SOCKETS = ("/run/postgresql", "/var/run/postgresql", "/tmp")  # noqa: S108
+_SOCKETS = ("/run/postgresql", "/var/run/postgresql", "/tmp")  # noqa: S108 - where servers put sockets
 _SERVICE_FOLDERS = ("/etc/postgresql-common", "/etc/postgresql")
 
 _VARIABLES = {
@@ -229,7 +230,7 @@ def _addresses(options: Mapping[str, str]) -> Iterator[tuple[str, str, int]]:
 def _port(text: str) -> int:
     if not text.strip():
         return _DEFAULT_PORT
-    if not (text.strip().isdecimal() and 0 < int(text) < 65536):  # noqa: PLR2004
+    if not (text.strip().isdecimal() and int(text) in _PORTS):
         raise ConninfoError("a port must be a number from 1 to 65535")
     return int(text)
 

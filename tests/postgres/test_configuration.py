@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -17,9 +18,9 @@ from tests.waiting import until
 EVENT, EMPLOYEE, COMPANY = CALENDAR
 
 
-def with_event(**fields: object) -> list[Watch]:
+def with_event(**fields: Any) -> list[Watch]:
     """The calendar with another watch of events."""
-    return [replace(EVENT, **fields), EMPLOYEE, COMPANY]  # type: ignore[arg-type]
+    return [replace(EVENT, **fields), EMPLOYEE, COMPANY]
 
 
 async def lines_of(database: Database, watches: list[Watch], *, dry_run: bool = True) -> list[str]:

@@ -192,13 +192,11 @@ async def test_a_transaction_pooler_that_swallows_the_settings_is_refused(
     database: Database,
 ) -> None:
     """As PgBouncer with `ignore_startup_parameters`: the session has none of what was sent with it."""
-    import notifier.database.connections as module  # noqa: PLC0415
-
-    sent = dict(module.SETTINGS)
-    module.SETTINGS.clear()
+    sent = dict(SETTINGS)
+    SETTINGS.clear()
     try:
         with pytest.raises(Misplaced, match="set NOTIFIER_LISTEN_DATABASE_URL"):
             await connect(database.dsn, "test")
     finally:
-        module.SETTINGS.update(sent)
+        SETTINGS.update(sent)
     assert issubclass(Misplaced, DatabaseError)

@@ -7,6 +7,7 @@ import json
 import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
+from starlette.types import ASGIApp, Receive, Scope, Send
 from structlog.testing import capture_logs
 
 from notifier.transport.refusals import Reason
@@ -38,8 +39,8 @@ async def test_case_e1_everything_is_served_below_the_root_path_and_where_a_prox
 
 
 async def test_case_e1_another_application_may_mount_it_below_a_path() -> None:
-    def mounted(app: object) -> object:
-        return Starlette(routes=[Mount("/ws", app)])  # type: ignore[arg-type]
+    def mounted(app: ASGIApp) -> ASGIApp:
+        return Starlette(routes=[Mount("/ws", app)])
 
     async with open_door(mounted) as door:
         await serves_everything(door, "/ws")
@@ -50,9 +51,9 @@ async def test_case_e1_another_application_may_mount_it_below_a_path() -> None:
 
 
 async def test_case_e1_a_server_may_name_the_prefix_without_putting_it_into_the_path() -> None:
-    def named(app: object) -> object:
-        async def outer(scope: dict[str, object], receive: object, send: object) -> None:
-            await app({**scope, "root_path": "/ws"}, receive, send)  # type: ignore[operator]
+    def named(app: ASGIApp) -> ASGIApp:
+        async def outer(scope: Scope, receive: Receive, send: Send) -> None:
+            await app({**scope, "root_path": "/ws"}, receive, send)
 
         return outer
 

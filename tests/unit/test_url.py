@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives import serialization
 
 from notifier.conninfo import ConninfoError
 from notifier.database.url import DEFAULT_SECONDS, Target, describe, resolve
@@ -16,8 +18,6 @@ from notifier.database.url import DEFAULT_SECONDS, Target, describe, resolve
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home directory without any file, and no PG* variable."""
-    import os  # noqa: PLC0415
-
     for name in os.environ:
         if name.startswith("PG"):
             monkeypatch.delenv(name)
@@ -293,8 +293,6 @@ def test_a_file_that_holds_no_certificate_is_named(home: Path, authority: trustm
 def test_an_encrypted_key_needs_its_password_and_never_a_terminal(
     home: Path, authority: trustme.CA
 ) -> None:
-    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
-
     certificate = authority.issue_cert("client.example")
     certificate.cert_chain_pems[0].write_to_path(str(home / "client.crt"))
     key = serialization.load_pem_private_key(certificate.private_key_pem.bytes(), None)
