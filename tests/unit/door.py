@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -42,10 +43,7 @@ class Door:
                 answer = b""
                 while data := await reader.read(65536):
                     answer += data
-                    head, _, body = answer.partition(b"\r\n\r\n")
-                    if answer.startswith(b"HTTP/1.1 101") and b"\r\n\r\n" in answer:
-                        break
-                    if b"content-length: %d" % len(body) in head.lower():
+                    if is_whole(answer):
                         break
                 return answer
         finally:
@@ -54,6 +52,19 @@ class Door:
     async def status(self, *pieces: bytes) -> int:
         """The status of the answer."""
         return int((await self.send(*pieces)).split(b" ", 2)[1])
+
+
+def is_whole(answer: bytes) -> bool:
+    """Whether an answer without a body, or with a Content-Length, has arrived. The end of any other is
+    the end of its connection.
+    """
+    head, end, body = answer.partition(b"\r\n\r\n")
+    if not end:
+        return False
+    if int(head.split(b" ", 2)[1]) in {101, 204, 304}:
+        return True
+    length = re.search(rb"\r\ncontent-length: (\d+)", head, re.IGNORECASE)
+    return length is not None and len(body) >= int(length[1])
 
 
 def refused(reason: Reason) -> float:

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from structlog.testing import capture_logs
 
 from notifier.transport.refusals import Reason
-from tests.unit.door import KEY, UPGRADE, Door, open_door, refused, request
+from tests.unit.door import KEY, SECRET, UPGRADE, Door, open_door, refused, request
 
 PAGES = ["", "/livez", "/metrics", "/client.js", "/client.d.ts", "/asyncapi.json"]
 
@@ -141,4 +141,7 @@ async def test_case_e10_what_other_origins_load_is_shared_and_revalidated(page: 
 async def test_the_description_of_the_protocol_names_no_secret() -> None:
     async with open_door() as door:
         answer = await door.send(request("/asyncapi.json", b""))
-        assert json.loads(answer.partition(b"\r\n\r\n")[2])["asyncapi"].startswith("3.")
+        description = answer.partition(b"\r\n\r\n")[2]
+        assert json.loads(description)["asyncapi"].startswith("3.")
+        for secret in (SECRET, "none@127.0.0.1"):
+            assert secret.encode() not in description
