@@ -212,6 +212,16 @@ class Database:
 
         await until(stored)
 
+    async def blocked(self) -> None:
+        """Returns when a connection to the server waits for a lock."""
+
+        async def waits() -> bool:
+            return bool(
+                await self.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)")
+            )
+
+        await until(waits)
+
     def through(self, port: int, app: bool = False) -> str:
         """The URL through a proxy on this machine."""
         parts = urlsplit(self.app_dsn if app else self.dsn)

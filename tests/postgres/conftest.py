@@ -3,22 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from uuid import uuid4
 
 import pytest
 
 from notifier.delivery import postgres as streams
 from tests.databases import Connection, Database
-from tests.postgres.relays import Relayed, new_company
+from tests.postgres.relays import MakeRelay, Relayed, new_company
 from tests.postgres.streams import Log, Node
 
 
 @pytest.fixture
-async def relay(database: Database) -> AsyncIterator[Relayed]:
-    """A relay that leads for the whole test."""
-    relay = Relayed(database)
+async def make_relay(database: Database) -> AsyncIterator[MakeRelay]:
+    """Makes relays with settings of their own, not started."""
+    made: list[Relayed] = []
+
+    def make(**settings: object) -> Relayed:
+        made.append(Relayed(database, **settings))
+        return made[-1]
+
+    yield make
+    for relay in made:
+        await relay.stop()
+
+
+@pytest.fixture
+async def relay(make_relay: MakeRelay) -> Relayed:
+    """A relay that leads from the start of the test."""
+    relay = make_relay()
     await relay.start()
-    yield relay
-    await relay.stop()
+    return relay
+
+
+@pytest.fixture
+async def empty(postgres: str) -> AsyncIterator[Database]:
+    """A database in which nothing was done."""
+    database = Database(postgres, f"notifier_test_{uuid4().hex[:12]}")
+    await database.create("template1")
+    yield database
+    await database.drop()
 
 
 @pytest.fixture

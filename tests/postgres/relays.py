@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeAlias
 from uuid import uuid4
@@ -112,6 +112,10 @@ class Relayed:
         self.published += [(epoch, message) for message in messages]
 
 
+MakeRelay: TypeAlias = Callable[..., Relayed]
+"""Makes a relay with settings of its own, not started."""
+
+
 async def messages_of(database: Database, company: object) -> list[Json]:
     """The messages of a company in the log; their positions must have no gap."""
     rows = await database.fetch(
@@ -153,4 +157,17 @@ async def new_event(connection: Connection | Database, company: str, title: str 
             company,
             title,
         )
+    )
+
+
+async def rewrite_event(connection: Connection, event: str, times: int) -> None:
+    """Updates an event that often in one transaction, each time with a title of 500 bytes and more."""
+    await connection.execute(
+        f"""
+        DO $$ BEGIN
+            FOR n IN 1..{times} LOOP
+                UPDATE events SET title = n || repeat('x', 500) WHERE id = '{event}';
+            END LOOP;
+        END $$
+        """
     )

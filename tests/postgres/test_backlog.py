@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -10,29 +10,12 @@ import pytest
 from notifier.relay.backlog import CHUNK
 from notifier.relay.store import RelayStore
 from tests.databases import Connection, Database
-from tests.postgres.relays import Relayed, messages_of, types
+from tests.postgres.relays import MakeRelay, messages_of, types
 from tests.waiting import until
-
-Make = Callable[..., Relayed]
 
 MANY = 100_000
 EACH = 1_000
 """Employees of each company, where there are many companies."""
-
-
-@pytest.fixture
-async def make_relay(database: Database) -> AsyncIterator[Make]:
-    """Makes relays with settings of their own, not started."""
-    made: list[Relayed] = []
-
-    def make(**settings: object) -> Relayed:
-        relay = Relayed(database, **settings)
-        made.append(relay)
-        return relay
-
-    yield make
-    for relay in made:
-        await relay.stop()
 
 
 async def companies_with_employees(database: Database, count: int) -> list[str]:
@@ -64,7 +47,7 @@ async def test_b3_an_update_of_a_hundred_thousand_rows_is_relayed_in_bounded_mem
     limit: int,
     database: Database,
     app: Connection,
-    make_relay: Make,
+    make_relay: MakeRelay,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """B3: above BULK_LIMIT each company gets one Resync, else each row, chunk by chunk."""

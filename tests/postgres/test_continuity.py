@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-
 import pytest
 
 from notifier.database import sql
 from notifier.relay.reader import are_foreign
 from tests.chaos.local import LocalNode
 from tests.databases import Connection, Database
-from tests.postgres.relays import Relayed, log_head, messages_of, new_event, types
+from tests.postgres.relays import MakeRelay, Relayed, log_head, messages_of, new_event, types
 from tests.waiting import until
-
-Make = Callable[..., Relayed]
 
 FUTURE = 500_000_000
 """Transaction ids that a younger cluster has not given out yet."""
-
-
-@pytest.fixture
-async def make_relay(database: Database) -> AsyncIterator[Make]:
-    """Makes relays, not started."""
-    made: list[Relayed] = []
-
-    def make(**settings: object) -> Relayed:
-        relay = Relayed(database, **settings)
-        made.append(relay)
-        return relay
-
-    yield make
-    for relay in made:
-        await relay.stop()
 
 
 async def epoch_after(database: Database, before: str) -> str:
@@ -44,7 +25,9 @@ async def epoch_after(database: Database, before: str) -> str:
     return (await log_head(database))[0]
 
 
-async def relay_some(app: Connection, company: str, make_relay: Make, count: int = 3) -> Relayed:
+async def relay_some(
+    app: Connection, company: str, make_relay: MakeRelay, count: int = 3
+) -> Relayed:
     """A stopped relay that has stored `count` messages of the company."""
     relay = make_relay()
     await relay.start()
@@ -70,7 +53,7 @@ async def visible_changes(database: Database) -> int:
 
 
 async def test_case_3_changes_of_a_dump_of_an_older_cluster_are_never_relayed(
-    database: Database, app: Connection, company: str, make_relay: Make
+    database: Database, app: Connection, company: str, make_relay: MakeRelay
 ) -> None:
     """Case 3: pg_dump carries consumed changes, whose transaction ids are ahead of the younger cluster."""
     await relay_some(app, company, make_relay)
@@ -95,7 +78,7 @@ async def test_case_3_foreign_changes_do_not_keep_the_table_from_being_emptied(
     database: Database,
     app: Connection,
     company: str,
-    make_relay: Make,
+    make_relay: MakeRelay,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     await relay_some(app, company, make_relay)
@@ -121,11 +104,9 @@ async def test_case_3_foreign_changes_do_not_keep_the_table_from_being_emptied(
 
 
 async def test_case_f14_changes_that_replication_brings_to_a_running_relay_begin_an_epoch(
-    database: Database, app: Connection, company: str, make_relay: Make
+    database: Database, app: Connection, company: str, relay: Relayed
 ) -> None:
     """Case F14: a subscription for all tables writes the other cluster's changes into ours."""
-    relay = make_relay()
-    await relay.start()
     await new_event(app, company, "ours")
     await relay.settled()
     before, _ = await log_head(database)
@@ -144,10 +125,8 @@ async def test_case_f14_changes_that_replication_brings_to_a_running_relay_begin
 
 
 async def test_more_than_a_page_of_foreign_changes_is_not_a_backlog_without_end(
-    database: Database, app: Connection, company: str, make_relay: Make
+    database: Database, app: Connection, company: str, relay: Relayed
 ) -> None:
-    relay = make_relay()
-    await relay.start()
     await new_event(app, company, "ours")
     await relay.settled()
     before, _ = await log_head(database)
@@ -162,11 +141,9 @@ async def test_more_than_a_page_of_foreign_changes_is_not_a_backlog_without_end(
 
 
 async def test_changes_with_the_id_of_a_running_transaction_are_foreign(
-    database: Database, app: Connection, company: str, make_relay: Make
+    database: Database, app: Connection, company: str, relay: Relayed
 ) -> None:
     """A foreign transaction id may be that of a transaction of this cluster that is still open."""
-    relay = make_relay()
-    await relay.start()
     await new_event(app, company, "ours")
     await relay.settled()
     before, _ = await log_head(database)
@@ -203,7 +180,7 @@ def test_a_visible_change_that_the_snapshot_does_not_see_is_foreign(
 
 
 async def test_an_overflow_of_another_cluster_is_not_waited_for(
-    database: Database, app: Connection, company: str, make_relay: Make
+    database: Database, app: Connection, company: str, make_relay: MakeRelay
 ) -> None:
     """`unsettled` is a transaction id too: of another cluster it may lie far ahead."""
     await relay_some(app, company, make_relay)
@@ -238,7 +215,7 @@ async def restored(database: Database) -> None:
 
 
 async def test_case_4_a_log_that_was_restored_into_the_same_database_begins_an_epoch(
-    database: Database, app: Connection, company: str, make_relay: Make
+    database: Database, app: Connection, company: str, make_relay: MakeRelay
 ) -> None:
     relay = await relay_some(app, company, make_relay)
     await saved(database)
@@ -255,7 +232,7 @@ async def test_case_4_a_log_that_was_restored_into_the_same_database_begins_an_e
 
 
 async def test_a_log_that_is_restored_under_a_running_relay_begins_an_epoch(
-    database: Database, app: Connection, company: str, make_relay: Make
+    database: Database, app: Connection, company: str, make_relay: MakeRelay
 ) -> None:
     relay = await relay_some(app, company, make_relay)
     await saved(database)
@@ -273,7 +250,7 @@ async def test_what_the_relay_itself_saves_begins_no_epoch(
     database: Database,
     app: Connection,
     company: str,
-    make_relay: Make,
+    make_relay: MakeRelay,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Rotation, pruning, backlogs and epochs write the checkpoint in transactions of different kinds."""
@@ -298,7 +275,7 @@ async def test_an_epoch_that_begins_while_messages_are_read_is_the_only_one(
     database: Database,
     app: Connection,
     company: str,
-    make_relay: Make,
+    make_relay: MakeRelay,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Then the messages are deleted, not truncated, and the row is written after a savepoint."""
@@ -316,7 +293,7 @@ async def test_an_epoch_that_begins_while_messages_are_read_is_the_only_one(
 
 
 async def test_a_report_of_a_rewind_survives_what_the_relay_saves_meanwhile(
-    database: Database, app: Connection, company: str, make_relay: Make
+    database: Database, app: Connection, company: str, make_relay: MakeRelay
 ) -> None:
     relay = await relay_some(app, company, make_relay)
     before, seq = await log_head(database)
@@ -329,7 +306,7 @@ async def test_a_report_of_a_rewind_survives_what_the_relay_saves_meanwhile(
 
 
 async def test_a_node_that_is_level_reports_no_rewind(
-    database: Database, app: Connection, company: str, make_relay: Make
+    database: Database, app: Connection, company: str, make_relay: MakeRelay
 ) -> None:
     await relay_some(app, company, make_relay)
     epoch, seq = await log_head(database)

@@ -18,6 +18,7 @@ from tests.postgres.relays import (
     messages_of,
     new_company,
     new_event,
+    rewrite_event,
     types,
 )
 from tests.waiting import until
@@ -40,15 +41,7 @@ async def fill(database: Database, app: Connection, company: str) -> None:
     """Writes until capture stops storing; every write succeeds."""
     event = await new_event(app, company)
     for _ in range(5):
-        await app.execute(
-            f"""
-            DO $$ BEGIN
-                FOR n IN 1..600 LOOP
-                    UPDATE events SET title = n || repeat('x', 500) WHERE id = '{event}';
-                END LOOP;
-            END $$
-            """
-        )
+        await rewrite_event(app, event, 600)
     assert await database.fetchval("SELECT last_value FROM notifier.change_ids") >= FULL
 
 
@@ -212,15 +205,11 @@ async def test_a_writer_that_is_slow_to_find_the_log_full_resets_no_id(
 ) -> None:
     """Meanwhile others took ids, and the relay rotated to the other table."""
     await database.execute("UPDATE notifier.configuration SET max_log_bytes = 0")
-    watcher, holder = await database.connect(), await database.connect()
+    holder = await database.connect()
     async with holder.transaction():
         await holder.execute("LOCK TABLE notifier.changes_1")
         writing = asyncio.create_task(new_event(app, company, "x" * 3_000_000))
-
-        async def looks() -> bool:
-            return bool(await watcher.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"))
-
-        await until(looks)
+        await database.blocked()
         assert await database.fetchval("SELECT notifier.rotate_changes()")
     await writing
     last = await database.fetchval("SELECT last_value FROM notifier.change_ids")

@@ -14,7 +14,7 @@ from notifier.relay.disk import Disk
 from notifier.relay.relay import State
 from notifier.relay.store import RelayStore
 from tests.databases import Connection, Database
-from tests.postgres.relays import Relayed, new_company, new_event, types
+from tests.postgres.relays import Relayed, new_company, new_event, rewrite_event, types
 from tests.proxy import Proxy
 from tests.waiting import until
 
@@ -43,15 +43,7 @@ async def frail(database: Database, proxy: Proxy) -> AsyncIterator[Relayed]:
 async def write(app: Connection, company: str) -> None:
     """Writes enough that capture checks the log's size several times."""
     event = await new_event(app, company)
-    await app.execute(
-        f"""
-        DO $$ BEGIN
-            FOR n IN 1..4000 LOOP
-                UPDATE events SET title = n || repeat('x', 500) WHERE id = '{event}';
-            END LOOP;
-        END $$
-        """
-    )
+    await rewrite_event(app, event, 4000)
 
 
 @pytest.mark.parametrize("answers", range(6))

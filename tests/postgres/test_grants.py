@@ -13,15 +13,6 @@ from tests.databases import Database
 
 
 @pytest.fixture
-async def empty(postgres: str) -> AsyncIterator[Database]:
-    """A database in which nothing was done."""
-    database = Database(postgres, f"notifier_test_{uuid4().hex[:12]}")
-    await database.create("template1")
-    yield database
-    await database.drop()
-
-
-@pytest.fixture
 async def role(empty: Database) -> AsyncIterator[str]:
     """A role without rights."""
     name = f"role_{uuid4().hex[:8]}"

@@ -12,8 +12,7 @@ from notifier.database import sql
 from notifier.database.schema import migrate
 from notifier.relay.relay import State
 from tests.databases import Connection, Database
-from tests.postgres.relays import Relayed, log_head, new_company, new_event, types
-from tests.waiting import until
+from tests.postgres.relays import Relayed, log_head, new_company, new_event, rewrite_event, types
 
 MIB = 1024 * 1024
 
@@ -68,11 +67,7 @@ async def test_a_lock_that_another_role_got_between_two_relays_is_replaced(
     epoch, _ = await log_head(database)
     key = await key_of(database)
     queued = asyncio.create_task(intruder.execute("SELECT pg_advisory_lock($1)", key))
-
-    async def waits() -> bool:
-        return bool(await database.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"))
-
-    await until(waits)
+    await database.blocked()
     await first.stop()
     await queued
     await second.start()
@@ -119,11 +114,7 @@ async def test_a_lock_whose_key_was_replaced_meanwhile_is_given_back(database: D
     async with other.transaction():
         await other.execute("UPDATE notifier.log SET relay_lock = relay_lock + 1")
         electing = asyncio.create_task(node.fetchval("SELECT notifier.elect()"))
-
-        async def waits() -> bool:
-            return bool(await database.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"))
-
-        await until(waits)
+        await database.blocked()
     assert await electing == "retry"
     assert await database.fetch("SELECT * FROM notifier.relay_holders($1)", key) == []
     assert await node.fetchval("SELECT notifier.elect()") == "elected"
@@ -145,15 +136,7 @@ async def test_case_18_the_disk_stays_bounded_whatever_advisory_locks_are_held(
         await intruder.execute("SELECT pg_advisory_lock($1)", key)
     event = await new_event(app, await new_company(app))
     for _ in range(6):
-        await app.execute(
-            f"""
-            DO $$ BEGIN
-                FOR n IN 1..600 LOOP
-                    UPDATE events SET title = n || repeat('x', 500) WHERE id = '{event}';
-                END LOOP;
-            END $$
-            """
-        )
+        await rewrite_event(app, event, 600)
     assert int(await database.fetchval("SELECT notifier.log_bytes()")) < 3 * MIB
 
 

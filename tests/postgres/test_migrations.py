@@ -51,15 +51,6 @@ ORDER BY 1, 2
 """
 
 
-@pytest.fixture
-async def empty(postgres: str) -> AsyncIterator[Database]:
-    """A database in which nothing was done."""
-    database = Database(postgres, f"notifier_test_{uuid4().hex[:12]}")
-    await database.create("template1")
-    yield database
-    await database.drop()
-
-
 async def catalog(database: Database) -> list[tuple[str, str]]:
     return [(row[0], row[1]) for row in await database.fetch(CATALOG)]
 

@@ -32,6 +32,8 @@ from tests.ports import free_port
 from tests.services import ROOT, SECRET
 from tests.waiting import until
 
+pytestmark = pytest.mark.usefixtures("home")
+
 PASSWORD = "p@ss/w:rd?#%&= ü'\\"
 """Every character that has a meaning in a URL or in a key=value string."""
 
@@ -195,16 +197,6 @@ def _running(fronts: list[Front]) -> Iterator[None]:
         thread.join()
 
 
-@pytest.fixture(autouse=True)
-def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No PG* variable, and a home directory without any file."""
-    for name in os.environ:
-        if name.startswith("PG"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    return tmp_path
-
-
 URLS = {
     "sslmode=prefer": "postgresql://owner:{encoded}@localhost:{tls}/app?sslmode=prefer",
     "sslmode=prefer, without TLS": "postgresql://owner:{encoded}@localhost:{plain}/app?sslmode=prefer",
@@ -262,7 +254,7 @@ async def test_serve_takes_it(secured: Secured, shape: str, serve: Serve) -> Non
 
 @pytest.mark.parametrize("how", ["PG*", "password file", "service", "PGSERVICE"])
 async def test_the_environment_gives_what_the_url_leaves_open(
-    secured: Secured, how: str, environment: Path, monkeypatch: pytest.MonkeyPatch
+    secured: Secured, how: str, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = f"postgresql://owner@localhost:{secured.server.port}/app"
     match how:
@@ -280,10 +272,10 @@ async def test_the_environment_gives_what_the_url_leaves_open(
             url = "postgresql://"
         case "password file":
             escaped = PASSWORD.replace("\\", "\\\\").replace(":", "\\:")
-            (environment / ".pgpass").write_text(f"localhost:*:app:owner:{escaped}\n")
-            (environment / ".pgpass").chmod(0o600)
+            (home / ".pgpass").write_text(f"localhost:*:app:owner:{escaped}\n")
+            (home / ".pgpass").chmod(0o600)
         case _:
-            (environment / ".pg_service.conf").write_text(
+            (home / ".pg_service.conf").write_text(
                 f"[shop]\nhost=localhost\nport={secured.tls.port}\nuser=owner\ndbname=app\n"
                 f"password={PASSWORD}\nsslmode=require\n"
             )
@@ -343,10 +335,10 @@ async def test_what_does_not_connect_is_one_line_without_the_password(
 
 
 async def test_a_password_file_that_is_ignored_is_named_where_the_password_is_missed(
-    secured: Secured, environment: Path
+    secured: Secured, home: Path
 ) -> None:
-    (environment / ".pgpass").write_text(f"*:*:*:*:{PASSWORD}\n")
-    (environment / ".pgpass").chmod(0o644)
+    (home / ".pgpass").write_text(f"*:*:*:*:{PASSWORD}\n")
+    (home / ".pgpass").chmod(0o644)
     with pytest.raises(Unreachable, match="chmod 600"):
         await connect(f"postgresql://owner@localhost:{secured.server.port}/app", "test")
 

@@ -31,11 +31,7 @@ async def test_a_user_who_is_removed_while_the_company_is_opened_is_refused(
     world: World, users: tuple[str, ...]
 ) -> None:
     world.log.publish(A, 3)
-    session, line = await world.enter(company=None)
-    world.membership.members.add((A, "u"))
-    world.log.open.clear()
-    setting = asyncio.create_task(set_company(session, A))
-    await settle()
+    session, line, setting = await world.open_company()
     world.membership.members.remove((A, "u"))
     world.log.publish(A, revokes=users)
     world.log.open.set()
@@ -52,11 +48,7 @@ async def test_a_user_who_is_removed_while_the_position_is_looked_up_gets_only_c
 ) -> None:
     world.log.publish(A, 3)
     await world.enter("other")
-    session, line = await world.enter(company=None)
-    world.membership.members.add((A, "u"))
-    world.log.open.clear()
-    setting = asyncio.create_task(set_company(session, A, 0))
-    await settle()
+    session, line, setting = await world.open_company(0)
     world.membership.members.remove((A, "u"))
     world.log.publish(A, revokes=users)
     world.log.open.set()
@@ -273,13 +265,7 @@ async def test_a_new_token_causes_no_check_where_rows_decide(world: World) -> No
 
 @pytest.mark.parametrize("quick", [True, False])
 async def test_a_replay_ends_when_access_is_lost(world: World, quick: bool) -> None:
-    world.log.store(A, 2500, pad=1000)
-    world.log.deliver()
-    session, line = await world.enter(company=None, quick=quick)
-    world.membership.members.add((A, "u"))
-    line.room.clear()
-    setting = asyncio.create_task(set_company(session, A, 0))
-    await settle()
+    session, line, setting = await world.replay(2500, quick=quick)
     begun = len(line.messages)
     assert 0 < begun < 1000
     world.membership.members.clear()
@@ -292,13 +278,7 @@ async def test_a_replay_ends_when_access_is_lost(world: World, quick: bool) -> N
 
 
 async def test_a_replay_continues_where_it_was_when_access_was_kept(world: World) -> None:
-    world.log.store(A, 2500, pad=1000)
-    world.log.deliver()
-    session, line = await world.enter(company=None)
-    world.membership.members.add((A, "u"))
-    line.room.clear()
-    setting = asyncio.create_task(set_company(session, A, 0))
-    await settle()
+    _, line, setting = await world.replay(2500)
     world.log.publish(A, revokes=("*",))
     world.log.publish(A, 3)
     line.room.set()
@@ -315,13 +295,7 @@ async def test_a_reader_too_slow_to_become_live_is_checked_every_minute(
     """No message announces a loss that no trigger saw, and the periodic re-check covers only live ones."""
     later, monotonic = 0.0, time.monotonic
     monkeypatch.setattr(time, "monotonic", lambda: monotonic() + later)
-    world.log.store(A, 2500, pad=1000)
-    world.log.deliver()
-    session, line = await world.enter(company=None)
-    world.membership.members.add((A, "u"))
-    line.room.clear()
-    setting = asyncio.create_task(set_company(session, A, 0))
-    await settle()
+    session, line, setting = await world.replay(2500)
     begun, checks = len(line.messages), world.membership.checks
     if not member:
         world.membership.members.clear()
@@ -349,11 +323,7 @@ async def test_nothing_is_replayed_that_the_stream_has_not_delivered(world: Worl
 async def test_a_user_who_was_removed_while_the_log_was_ahead_of_the_node_is_refused(
     world: World,
 ) -> None:
-    session, line = await world.enter(company=None)
-    world.membership.members.add((A, "u"))
-    world.log.open.clear()
-    setting = asyncio.create_task(set_company(session, A, 0))
-    await settle()
+    _, line, setting = await world.open_company(0)
     world.membership.members.clear()
     world.log.store(A, revokes=("u",))
     world.log.store(A, 3)
@@ -365,11 +335,7 @@ async def test_a_user_who_was_removed_while_the_log_was_ahead_of_the_node_is_ref
 
 
 async def test_a_channel_is_unpinned_when_access_cannot_be_checked_again(world: World) -> None:
-    session, line = await world.enter(company=None)
-    world.membership.members.add((A, "u"))
-    world.log.open.clear()
-    setting = asyncio.create_task(set_company(session, A))
-    await settle()
+    _, line, setting = await world.open_company()
     world.membership.error = Unreachable("gone")
     world.log.open.set()
     await setting
@@ -415,13 +381,7 @@ async def test_a_removal_that_is_delivered_after_the_user_returned_revokes_nothi
 
 
 async def test_the_removal_of_other_users_causes_no_check_during_a_replay(world: World) -> None:
-    world.log.store(A, 2500, pad=1000)
-    world.log.deliver()
-    session, line = await world.enter(company=None)
-    world.membership.members.add((A, "u"))
-    line.room.clear()
-    setting = asyncio.create_task(set_company(session, A, 0))
-    await settle()
+    _, line, setting = await world.replay(2500)
     checks = world.membership.checks
     world.log.publish(A, revokes=("v",))
     world.log.publish(B, revokes=("u", "*"))
@@ -446,13 +406,7 @@ async def test_another_epoch_during_a_check_ends_the_session(world: World) -> No
 
 
 async def test_another_epoch_during_a_replay_ends_the_session(world: World) -> None:
-    world.log.store(A, 500, pad=1000)
-    world.log.deliver()
-    session, line = await world.enter(company=None)
-    world.membership.members.add((A, "u"))
-    line.room.clear()
-    setting = asyncio.create_task(set_company(session, A, 0))
-    await settle()
+    _, line, setting = await world.replay(500)
     begun = len(line.messages)
     world.log.hub.begin_epoch("f")
     line.room.set()
@@ -462,13 +416,7 @@ async def test_another_epoch_during_a_replay_ends_the_session(world: World) -> N
 
 
 async def test_a_channel_that_is_dropped_during_a_replay_ends_the_session(world: World) -> None:
-    world.log.store(A, 500, pad=1000)
-    world.log.deliver()
-    session, line = await world.enter(company=None)
-    world.membership.members.add((A, "u"))
-    line.room.clear()
-    setting = asyncio.create_task(set_company(session, A, 0))
-    await settle()
+    _, line, setting = await world.replay(500)
     world.log.hub.drop()
     line.room.set()
     with pytest.raises(NotReady):
@@ -479,13 +427,7 @@ async def test_a_channel_that_is_dropped_during_a_replay_ends_the_session(world:
 async def test_the_socket_or_the_epoch_may_end_while_access_is_checked_during_a_replay(
     world: World, end: str
 ) -> None:
-    world.log.store(A, 500, pad=1000)
-    world.log.deliver()
-    session, line = await world.enter(company=None)
-    world.membership.members.add((A, "u"))
-    line.room.clear()
-    setting = asyncio.create_task(set_company(session, A, 0))
-    await settle()
+    session, line, setting = await world.replay(500)
     begun = len(line.messages)
     world.membership.open.clear()
     world.log.publish(A, revokes=("*",))
@@ -509,13 +451,7 @@ async def test_the_socket_or_the_epoch_may_end_while_access_is_checked_during_a_
 async def test_a_socket_that_closes_during_a_replay_gets_no_more(
     world: World,
 ) -> None:
-    world.log.store(A, 500, pad=1000)
-    world.log.deliver()
-    session, line = await world.enter(company=None)
-    world.membership.members.add((A, "u"))
-    line.room.clear()
-    setting = asyncio.create_task(set_company(session, A, 0))
-    await settle()
+    session, line, setting = await world.replay(500)
     begun = len(line.messages)
     session.end(Expired())
     assert isinstance(line.ended, Expired)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 from msgspec import structs
 
@@ -21,6 +21,9 @@ from tests.unit.lines import Line
 
 A, B = "company a", "company b"
 NOW = datetime.now(UTC)
+
+Setting: TypeAlias = asyncio.Task[None]
+"""A `setCompany` that the session still handles."""
 
 
 class FakeMembership:
@@ -148,9 +151,32 @@ class World:
             await set_company(session, company, after, at)
         return session, line
 
+    async def open_company(self, after: int | None = None) -> tuple[Session, Line, Setting]:
+        """A member's session that waits, while it opens A, until the test sets `log.open`."""
+        session, line = await self.enter(company=None)
+        self.membership.members.add((A, "u"))
+        self.log.open.clear()
+        return session, line, await self._begin(session, after)
+
+    async def replay(self, count: int, *, quick: bool = True) -> tuple[Session, Line, Setting]:
+        """A member's session to which that many messages of A are replayed; its socket is full until
+        the test sets `line.room`.
+        """
+        self.log.store(A, count, pad=1000)
+        self.log.deliver()
+        session, line = await self.enter(company=None, quick=quick)
+        self.membership.members.add((A, "u"))
+        line.room.clear()
+        return session, line, await self._begin(session, 0)
+
     def pins(self, company: str) -> int:
         channel = self.log.hub.channel(company)
         return 0 if channel is None else channel.pins
+
+    async def _begin(self, session: Session, after: int | None) -> Setting:
+        setting = asyncio.create_task(set_company(session, A, after))
+        await settle()
+        return setting
 
 
 async def authenticate(session: Session, user: str = "u", ttl: float = 3600, **claims: Any) -> None:
