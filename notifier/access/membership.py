@@ -52,7 +52,11 @@ class Membership:
 
     async def require(self) -> None:
         """Raises DatabaseError where access cannot be checked, as for a client that arrives now."""
-        if self.follows_rows:
+        if self.follows_rows and self._query is not None:
+            # Nulls are of every type: PostgreSQL would refuse another value before it checks rights.
+            with suppress(*REFUSALS):
+                await self._database.fetch(self._query, None, None, prepare=as_text)
+        elif self.follows_rows:
             await self.may_see(Identity("", 0.0, None), "")
 
     @property

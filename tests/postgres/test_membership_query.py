@@ -298,3 +298,35 @@ async def test_case_7_rows_that_row_level_security_hides_are_an_error_and_no_ref
             query.close()
     finally:
         await database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+async def test_row_3_6_a_query_of_tables_that_the_role_may_not_read_is_reported(
+    database: Database,
+) -> None:
+    """By what /readyz checks, and by `check`; until the right is granted."""
+    await database.execute(
+        "CREATE TABLE grants (tenant uuid, account text); INSERT INTO grants VALUES"
+        f" ('{COMPANY}', 'u1')"
+    )
+    role = f"{database.name}_reader"
+    await database.execute(f"CREATE ROLE {role} LOGIN")
+    text = "SELECT EXISTS (SELECT FROM grants WHERE tenant = $1 AND account = $2)"
+    try:
+        await migrate(database.dsn, grant=role)
+        address = database.dsn.partition("@")[2]
+        query = Query(f"postgresql://{role}@{address}", "test", pooled=False, pinned=False)
+        settings = load({}, database_url=query.url, jwt_secret="s" * 32, membership_query=text)
+        membership = Membership(query, "employees", text)
+        try:
+            with pytest.raises(DatabaseError, match="permission denied for table grants"):
+                await membership.require()
+            lines = [finding.line for finding in await check(settings) if finding.sound is False]
+            assert lines == ["NOTIFIER_MEMBERSHIP_QUERY: permission denied for table grants"]
+            await database.execute(f"GRANT SELECT ON grants TO {role}")
+            await membership.require()
+            assert await membership.may_see(Identity("u1", 1e12, None), str(COMPANY))
+            assert not [finding for finding in await check(settings) if finding.sound is False]
+        finally:
+            query.close()
+    finally:
+        await database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
