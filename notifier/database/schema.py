@@ -267,8 +267,12 @@ async def _resolve(connection: Connection, watches: Sequence[Watch]) -> dict[str
     for watch, table in zip(watches, tables, strict=True):
         if table is None:
             near = await catalogue.similar(connection, watch.table)
-            remedy = near or "; create it, or run: notifier migrate --calendar"
-            raise SettingsError(f"no table {watch.table} to watch{remedy}")
+            other = (
+                "run: notifier migrate --calendar" if watch in CALENDAR else "remove its [[watch]]"
+            )
+            raise SettingsError(
+                f"no table {watch.table} to watch{near or f'; create it, or {other}'}"
+            )
         found.append((watch, table))
     relations = [table.relation for _, table in found]
     for watch, table in found:

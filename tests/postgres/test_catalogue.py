@@ -169,7 +169,17 @@ async def test_f7_one_table_that_is_gone_is_no_reason_for_all_to_be_unready(
 ) -> None:
     await database.execute("DROP TABLE events")
     assert await probed(database) == ([], ["table public.events"])
-    assert any("public.events is gone" in line for line in await unsound(database))
+    remedy = "create it or remove its [[watch]], then run: notifier migrate"
+    assert f"the watched table public.events is gone; {remedy}" in await unsound(database)
+
+
+async def test_row_1_25_migrate_names_the_remedy_for_a_table_that_is_gone(
+    database: Database,
+) -> None:
+    message = await refused(database, Watch(table="workspace_7.person", entity="Person"))
+    assert message == "no table workspace_7.person to watch; create it, or remove its [[watch]]"
+    await database.execute("DROP TABLE events")
+    assert "notifier migrate --calendar" in await refused(database)
 
 
 async def test_f7_without_the_table_of_members_no_one_can_be_let_in(database: Database) -> None:
