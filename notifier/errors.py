@@ -5,7 +5,8 @@ NotifierError
 ├── DatabaseError            the operator: one line, exit status 1
 │   ├── Unreachable          no connection, or it went away
 │   ├── SchemaMissing        `notifier migrate` has not run, or not in this version
-│   └── Misplaced            a standby, a pooler, a role with too few rights
+│   ├── Misplaced            a standby, a pooler, a role with too few rights
+│   └── LogAltered           the relay: it begins an epoch
 ├── TokenInvalid             the client: AuthenticationResult, then 4401
 │   └── TokenExpired         the client: AuthenticationResult, then 4419
 └── Closure                  the client: Disconnect, then its close code
@@ -38,6 +39,10 @@ class SchemaMissing(DatabaseError):
 
 class Misplaced(DatabaseError):
     """This connection reaches a database that cannot serve: a standby, a pooler, too few rights."""
+
+
+class LogAltered(DatabaseError):
+    """The log is not as the relay wrote it; the next term begins an epoch."""
 
 
 class TokenInvalid(NotifierError):

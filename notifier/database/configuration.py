@@ -51,9 +51,12 @@ def compare(former: Mapping[str, Stored], wanted: Mapping[str, Stored]) -> Itera
     for entity, stored in wanted.items():
         if entity in former:
             yield from _fields(former[entity], stored)
-        else:
-            line = f"{stored.watch.table}: watched as {entity}: its changes are sent from now on"
-            yield Change(entity, line)
+            continue
+        line = f"{stored.watch.table}: watched as {entity}: its changes are sent from now on"
+        yield Change(entity, line)
+        for each in former.values():
+            if each.relation == stored.relation:  # it had another entity
+                yield from _excluded(each.watch, stored.watch)
 
 
 def _fields(former: Stored, wanted: Stored) -> Iterator[Change]:
@@ -66,13 +69,21 @@ def _fields(former: Stored, wanted: Stored) -> Iterator[Change]:
         if before != after:
             line = f"{table}: {name} {before or 'none'} → {after or 'none'}: {RESYNC}"
             yield Change(entity, line, is_resync=True)
-    for column in wanted.watch.exclude:
-        if column not in former.watch.exclude:
-            line = f"{table}: exclude +{column}: new messages without it; the log is emptied, new epoch"
-            yield Change(entity, line, is_secret=True)
+    yield from _excluded(former.watch, wanted.watch)
     for column in former.watch.exclude:
         if column not in wanted.watch.exclude:
             yield Change(entity, f"{table}: exclude -{column}: new messages have it")
+
+
+def _excluded(former: Watch, wanted: Watch) -> Iterator[Change]:
+    """The columns whose values are in the changes of `former` and must not be sent any more."""
+    for column in wanted.exclude:
+        if column not in former.exclude:
+            line = (
+                f"{wanted.table}: exclude +{column}: new messages without it; the log is emptied,"
+                " new epoch"
+            )
+            yield Change(former.entity, line, is_secret=True)
 
 
 async def save(connection: Connection, wanted: Sequence[Stored]) -> None:
@@ -84,6 +95,8 @@ async def save(connection: Connection, wanted: Sequence[Stored]) -> None:
 
 async def forget_messages(connection: Connection) -> None:
     """Empties the log's messages; the relay begins an epoch when the transaction commits."""
+    # First, as the relay does before it saves its checkpoint: else both could wait for one another.
+    await connection.execute("LOCK TABLE notifier.messages")
     await connection.execute(sql.query("save_positions"))
     await connection.execute("TRUNCATE notifier.messages")
 

@@ -34,6 +34,8 @@ class Isolation:
 
     async def append(self, messages: Sequence[Message]) -> list[Message]:
         """Stores what can be stored, in the caller's transaction, and returns it."""
+        if self._store.is_epoch_demanded:
+            return []
         seq = self._store.checkpoint.seq
         numbered = [
             message if message.seq == seq + n else msgspec.structs.replace(message, seq=seq + n)

@@ -11,7 +11,7 @@ import msgspec
 import structlog
 
 from notifier.database import sql
-from notifier.errors import SchemaMissing
+from notifier.errors import LogAltered, SchemaMissing
 from notifier.messages import Message
 from notifier.relay.changes import Source
 from notifier.relay.gaps import Capture, CaptureState, Saved, Triggers
@@ -52,6 +52,7 @@ class RelayStore:
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
         self._checkpoint: Checkpoint | None = None
+        self.is_epoch_demanded = False
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -79,7 +80,7 @@ class RelayStore:
             self._move(unsettled=None)  # a transaction id of another cluster, or of a lost future
             return "epoch"
         if row["altered"]:
-            _log.error("the relay's checkpoint was restored or altered by others")
+            _log.error("the log was emptied by migrate, or restored or altered by others")
             return "epoch"
         if system == now_system:
             return None
@@ -125,6 +126,7 @@ class RelayStore:
                 timeout=LONG_SECONDS,
             )
         assert row is not None
+        self.is_epoch_demanded = False
         self._move(
             epoch=row["epoch"], seq=row["seq"], cursor=row["cursor"], target=None, upto=0, slot=0
         )
@@ -140,10 +142,14 @@ class RelayStore:
         return {row["company"]: row["position"] for row in rows}
 
     async def append(self, messages: Sequence[Message], cursor: str | None) -> None:
-        """Stores messages and, with the last of them, the cursor; notifies the nodes. One statement."""
+        """Stores messages and, with the last of them, the cursor; notifies the nodes. One statement.
+
+        Raises LogAltered, and stores nothing, where `migrate` has emptied the log or others altered it: the
+        messages may hold values of columns that are excluded now.
+        """
         last = messages[-1]
         revoking = any(message.revokes for message in messages)
-        await self._writer.fetchrow(
+        stored = await self._writer.fetchrow(
             sql.query("store_messages"),
             self.checkpoint.slot,
             messages[0].seq,
@@ -156,6 +162,10 @@ class RelayStore:
             cursor,
             [_array(message.revokes) for message in messages] if revoking else None,
         )
+        if stored is None:
+            raise LogAltered(
+                "the log was emptied or altered by others: nothing more is stored in it"
+            )
         self._move(seq=last.seq, cursor=cursor or self.checkpoint.cursor)
 
     async def save(self, **changes: Any) -> None:
@@ -174,8 +184,9 @@ class RelayStore:
         self._checkpoint = checkpoint
 
     async def demand_epoch(self) -> None:
-        """Makes maintenance begin an epoch, as if others had altered the log."""
+        """Makes this relay, or the next one, begin an epoch, as if others had altered the log."""
         await self._writer.fetchrow("UPDATE notifier.log SET saved_by = '0'")
+        self.is_epoch_demanded = True
 
     async def load_capture(self) -> tuple[Saved | None, list[CaptureState]]:
         """The capture triggers as they were saved (None: never), and as they are."""

@@ -117,7 +117,9 @@ async def test_a_position_that_is_taken_begins_an_epoch(
         " WHERE company = $1 AND position = 1",
         company,
     )
-    await new_event(app, company, "collides")
+    async with app.transaction():
+        await new_event(app, company, "collides")
+        await new_event(app, await new_company(app, "Bolt"), "stored after it")
 
     async def begun() -> bool:
         return (await log_head(database))[0] != before
