@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from asyncio.transports import BaseTransport, Transport
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from http import HTTPStatus
 from typing import Any, NamedTuple, cast
 from urllib.parse import unquote
@@ -133,9 +133,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
                 return DEFLATED
         return TEXT
 
-    async def run_asgi(self) -> None:
+    def run_asgi(self) -> Coroutine[Any, Any, None]:
         cast("dict[str, Any]", self.scope["extensions"])[EXTENSION] = self
-        await super().run_asgi()
+        return super().run_asgi()
 
     # --- the transport that a session writes to
 
@@ -345,7 +345,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     # --- memory
 
     def forget_handshake(self) -> None:
-        """Frees the request, the response and the scope once the connection is accepted."""
+        """Frees the request, the response and the scope once the connection is accepted.
+
+        The parser of websockets keeps the request for as long as the connection lives.
+        """
         cast("dict[str, Any]", self.scope).clear()
         self._handshake = None
+        self.request.headers.clear()
         del self.request, self.response
