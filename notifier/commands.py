@@ -5,6 +5,7 @@ A new command is a Struct here, listed in COMMANDS, and a case in `Session.recei
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import Annotated, Any, TypeAlias, cast
 
@@ -77,14 +78,15 @@ def decode(text: str | bytes) -> Command:
         raise Unreadable(Code.MALFORMED, "a message must be JSON") from error
     if not isinstance(decoded, dict):
         raise Unreadable(Code.MALFORMED, "a message must be a JSON object")
-    name = _lowered(decoded).get("type")
+    given = _lowered(decoded)
+    name = given.get("type")
     if not isinstance(name, str):
         raise Unreadable(Code.MALFORMED, "a message must have a type, a string")
     declared = _DECLARED.get(name)
     if declared is None:
         raise Unreadable(Code.UNKNOWN_TYPE, "unknown type")
     try:
-        command = cast("Command", msgspec.convert(_spelled(decoded, declared), declared))
+        command = cast("Command", msgspec.convert(_spelled(given, declared), declared))
     except msgspec.ValidationError as error:
         raise Unreadable(Code.MALFORMED, f"{name}: {error}") from error
     if isinstance(command, SetCompany) and not _is_storable(str(command.data.company_id)):
@@ -97,35 +99,41 @@ def _lowered(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _spelled(given: dict[str, Any], declared: type[Struct]) -> dict[str, Any]:
-    """The fields that are declared, in that spelling. Null means that a field was left out."""
-    lowered, found = _lowered(given), dict[str, Any]()
-    for name, nested in _names(declared):
-        value = lowered.get(name.lower())
+    """The fields that are declared, in that spelling. Null means that a field was left out.
+
+    The keys of `given` are in lower case.
+    """
+    found: dict[str, Any] = {}
+    for lowered, name, nested in _names(declared):
+        value = given.get(lowered)
         if nested is not None and isinstance(value, dict):
-            found[name] = _spelled(value, nested)
+            found[name] = _spelled(_lowered(value), nested)
         elif value is not None:
             found[name] = value
     return found
 
 
 @cache
-def _names(declared: type[Struct]) -> list[tuple[str, type[Struct] | None]]:
-    """The names of a struct's fields in JSON, each with the struct that its value is, if it is one."""
+def _names(declared: type[Struct]) -> list[tuple[str, str, type[Struct] | None]]:
+    """A struct's fields: each name in lower case and as in JSON, and the struct of its value, if any."""
     tag = declared.__struct_config__.tag_field
-    names: list[tuple[str, type[Struct] | None]] = [] if tag is None else [(tag, None)]
+    names: list[tuple[str, str, type[Struct] | None]] = []
+    if tag is not None:
+        names.append((tag.lower(), tag, None))
     for field in fields(declared):
         is_struct = isinstance(field.type, type) and issubclass(field.type, Struct)
-        names.append((field.encode_name, field.type if is_struct else None))
+        name = field.encode_name
+        names.append((name.lower(), name, field.type if is_struct else None))
     return names
 
 
 _DECLARED: dict[object, type[Struct]] = {kind.__struct_config__.tag: kind for kind in COMMANDS}
 
 
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+"""What PostgreSQL's text does not have: NUL and lone surrogates."""
+
+
 def _is_storable(company: str) -> bool:
-    """An integer may be too long; PostgreSQL's text has neither NUL nor a lone surrogate."""
-    return (
-        len(company) <= COMPANY_LIMIT
-        and "\0" not in company
-        and not any("\ud800" <= letter <= "\udfff" for letter in company)
-    )
+    """Whether a text can be a company's id. An integer may have too many digits."""
+    return len(company) <= COMPANY_LIMIT and not _UNSTORABLE.search(company)

@@ -262,8 +262,8 @@ class Channel:
         self._report_growth()
 
     def _written(self, batch: Batch) -> None:
-        if batch.messages and len(self):
-            metrics.DELIVERED.inc(len(batch.messages) * len(self))
+        if batch.messages and (subscribers := len(self)):
+            metrics.DELIVERED.inc(len(batch.messages) * subscribers)
             metrics.LAG.observe(max(0.0, time.time() - batch.messages[0].at.timestamp()))
         for user in batch.revokes:
             affected = self.subscribers() if user == ANY_USER else self._users.get(user, ())
