@@ -27,7 +27,7 @@ IDLE_CHANNELS = 1000
 """Channels without subscribers that are kept for those that come back."""
 
 BEHIND_SECONDS = 5.0
-"""How long a client that has more messages than this node waits for the node to catch up."""
+"""How long a client waits for a node that has not read the log yet, or not as far as the client."""
 
 ENCODED_PAGES = 8
 """Encoded pages that are kept for the next subscriptions that replay the same messages."""
@@ -46,6 +46,7 @@ class Hub:
 
     def __init__(self, history: History, retention_hours: float) -> None:
         self.epoch = ""
+        self._started = asyncio.Event()
         self.revocations = Revocations()
         self._history = history
         self._retention = timedelta(hours=retention_hours)
@@ -81,6 +82,7 @@ class Hub:
     def begin_epoch(self, epoch: str) -> None:
         """Starts every position again. The epoch's first messages are a Resync for each company."""
         self.epoch = epoch
+        self._started.set()
         for company, channel in list(self._channels.items()):
             if len(channel) or channel.pins:
                 channel.begin_epoch(epoch)
@@ -97,6 +99,16 @@ class Hub:
             channel.drop()
 
     # --- channels
+
+    async def started(self) -> None:
+        """Waits until the stream has read the log. Raises DatabaseError after BEHIND_SECONDS."""
+        if self.epoch:
+            return
+        try:
+            async with asyncio.timeout(BEHIND_SECONDS):
+                await self._started.wait()
+        except TimeoutError:
+            raise DatabaseError("this node has not read the log yet") from None
 
     async def open(self, company: str) -> Channel:
         """The company's channel, pinned until `close`. Raises DatabaseError."""

@@ -117,8 +117,7 @@ class Subscription:
 
         Raises DatabaseError where access or the company's position cannot be read now.
         """
-        if not hub.epoch:
-            raise DatabaseError("the log has not been read yet")
+        await hub.started()
         serial, known, checked = hub.revocations.serial, hub.channel(company), time.monotonic()
         if not await membership.may_see(owner.identity, company):
             return None

@@ -11,6 +11,7 @@ from notifier.access import admission
 from notifier.access.admission import Admission
 from notifier.access.tokens import Identity, Tokens
 from notifier.delivery import session as sessions
+from notifier.delivery.hub import BEHIND_SECONDS
 from notifier.delivery.session import Session
 from notifier.errors import (
     AnotherUser,
@@ -28,6 +29,7 @@ from notifier.errors import (
     TooMany,
 )
 from tests.services import SECRET
+from tests.timeless import timeless
 from tests.unit.lines import Line
 from tests.unit.worlds import A, B, World, authenticate, set_company, settle
 
@@ -370,13 +372,36 @@ async def test_ten_malformed_messages_are_answered_and_the_next_ends_the_session
         await session.receive("{")
 
 
-async def test_before_the_log_was_read_set_company_is_answered_with_unavailable(
-    world: World,
-) -> None:
-    world.log.hub.epoch = ""
+async def test_set_company_waits_until_the_log_was_read() -> None:
+    world = World(started=False)
+    entering = asyncio.create_task(world.enter())
+    await settle()
+    assert not entering.done()
+    world.log.hub.begin_epoch("e")
+    session, line = await entering
+    assert line.sent[-1]["Data"]["Epoch"] == "e"
+    assert session.live_subscriptions
+
+
+@timeless
+async def test_while_the_log_cannot_be_read_set_company_is_answered_with_unavailable() -> None:
+    world = World(started=False)
+    asked = asyncio.get_running_loop().time()
     session, line = await world.enter()
+    assert asyncio.get_running_loop().time() - asked == pytest.approx(BEHIND_SECONDS, abs=0.1)
     assert line.sent[-1]["Error"]["Code"] == "unavailable"
     assert not session.live_subscriptions
+
+
+@timeless
+async def test_a_session_that_ends_while_the_log_is_not_read_holds_nothing() -> None:
+    world = World(started=False)
+    entering = asyncio.create_task(world.enter())
+    await settle()
+    world.sessions[0].closed()
+    world.log.hub.begin_epoch("e")
+    await entering
+    assert world.pins(A) == 0
 
 
 # --- back-pressure, and the end of a channel

@@ -49,9 +49,10 @@ class FakeMembership:
 class FakeLog(History):
     """The messages of all companies, and how many of them the stream has delivered."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, started: bool = True) -> None:
         self.hub = Hub(self, 24)
-        self.hub.epoch = "e"
+        if started:
+            self.hub.begin_epoch("e")
         self.stored: dict[str, list[Message]] = {}
         self._delivered = self._seq = 0
         self.page_reads = 0
@@ -110,11 +111,11 @@ def at_of(seq: int) -> datetime:
 
 
 class World:
-    """A node without connections and without a database."""
+    """A node without connections and without a database; `started`: it has read the log."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, started: bool = True) -> None:
         self.membership = FakeMembership()
-        self.log = FakeLog()
+        self.log = FakeLog(started=started)
         self.admission: Admission[Session] = Admission(1000, 600)
         self.services = Services(
             self.log.hub,
