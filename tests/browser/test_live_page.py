@@ -19,7 +19,7 @@ PHONE = {
 }
 
 
-async def test_two_windows_show_each_other_what_they_write(window: Open) -> None:
+async def test_two_windows_show_each_others_writes(window: Open) -> None:
     ann, ben = await window("ann"), await window("ben")
     await ann.button("New event").click()
     await ann.field("Title").fill("Two windows")

@@ -78,7 +78,7 @@ async def test_default_privileges_give_no_right_on_anything_of_ours(generous: Da
             await app.execute(statement)
 
 
-async def test_who_may_use_every_sequence_may_not_serve_for_that(
+async def test_default_privileges_on_sequences_do_not_open_the_log(
     make_database: Callable[[], Awaitable[Database]],
 ) -> None:
     database = await make_database()

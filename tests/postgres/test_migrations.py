@@ -66,7 +66,7 @@ async def test_migrate_makes_the_calendar_the_schema_and_the_triggers(empty: Dat
     assert len([line for line in told if line.startswith("trigger ")]) == 6
 
 
-async def test_to_migrate_again_changes_nothing_and_says_nothing(database: Database) -> None:
+async def test_migrating_again_changes_and_reports_nothing(database: Database) -> None:
     before = await catalog(database)
     told: list[str] = []
     await migrate(database.dsn, calendar=True, report=told.append)
@@ -95,7 +95,7 @@ async def test_two_migrations_at_once_are_one(empty: Database) -> None:
     assert told.count(f"schema notifier: none → {newest()}") == 1
 
 
-async def test_a_dry_run_says_all_and_changes_nothing(empty: Database) -> None:
+async def test_a_dry_run_reports_everything_and_changes_nothing(empty: Database) -> None:
     before = await catalog(empty)
     dry: list[str] = []
     await migrate(empty.dsn, calendar=True, dry_run=True, report=dry.append)
@@ -141,7 +141,7 @@ async def test_uninstall_takes_the_grants_along(empty: Database, role: str) -> N
     assert await catalog(empty) == before
 
 
-async def test_uninstall_where_nothing_is_says_so(empty: Database) -> None:
+async def test_uninstall_reports_that_nothing_is_installed(empty: Database) -> None:
     told: list[str] = []
     await uninstall(empty.dsn, report=told.append)
     assert told == ["schema notifier: was not there"]
@@ -422,7 +422,7 @@ async def test_a_grant_to_a_missing_role_is_one_readable_line(database: Database
         await migrate(database.dsn, grant="missing")
 
 
-async def test_an_owner_who_is_no_superuser_can_migrate_and_relay(
+async def test_an_owner_without_superuser_rights_can_migrate_and_relay(
     postgres: str, empty: Database
 ) -> None:
     owner = f"owner_{uuid4().hex[:8]}"
@@ -446,7 +446,7 @@ async def test_an_owner_who_is_no_superuser_can_migrate_and_relay(
         await drop_role(empty, owner)
 
 
-async def test_a_role_without_rights_is_told_so_in_one_line(
+async def test_a_role_without_rights_gets_one_readable_line(
     database: Database, app: Connection
 ) -> None:
     with pytest.raises(DatabaseError, match="may not do that") as caught:
@@ -495,7 +495,7 @@ def as_role(dsn: str, role: str) -> str:
     return parts._replace(netloc=f"{role.replace(' ', '%20')}:serve@{place}").geturl()
 
 
-async def test_who_was_granted_an_older_log_may_relay_from_the_newer(
+async def test_a_grant_on_an_older_schema_covers_the_newer_one(
     database: Database, role: str
 ) -> None:
     await migrate(database.dsn, grant=role)

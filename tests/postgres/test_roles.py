@@ -70,7 +70,9 @@ async def test_an_app_has_no_right_on_anything_of_ours(database: Database) -> No
         "SET session_replication_role = replica",
     ],
 )
-async def test_what_an_app_may_not(app: Connection, statement: str) -> None:
+async def test_an_application_role_has_no_rights_in_the_schema(
+    app: Connection, statement: str
+) -> None:
     with pytest.raises(
         (
             asyncpg.InsufficientPrivilegeError,
@@ -144,7 +146,7 @@ async def test_b17_objects_of_the_apps_own_stand_in_for_none_of_ours(
     assert message["Data"]["Title"] == "Tea"
 
 
-async def test_what_an_app_says_of_its_actor_is_text_and_no_more(
+async def test_the_actor_is_stored_as_plain_text(
     app: Connection, company: str, relay: Relayed
 ) -> None:
     for actor in (
@@ -171,7 +173,7 @@ async def test_an_actor_takes_no_more_than_its_share(
     assert message["Data"]["Title"] == "Tea"
 
 
-async def test_the_trigger_function_belongs_to_who_migrated_and_runs_for_everybody(
+async def test_the_trigger_function_belongs_to_the_migrating_role_and_runs_for_every_role(
     database: Database,
 ) -> None:
     functions = await database.fetch(
@@ -182,7 +184,7 @@ async def test_the_trigger_function_belongs_to_who_migrated_and_runs_for_everybo
     assert not any(row["open"] for row in functions)
 
 
-async def test_what_is_granted_to_the_service_is_granted_to_nobody_else(
+async def test_only_the_service_role_receives_the_grants(
     database: Database, app: Connection
 ) -> None:
     role = f"serving_{uuid4().hex[:8]}"

@@ -130,7 +130,7 @@ async def test_c12_a_user_without_access_gets_no_further_message_on_either_node(
 
 
 @pytest.mark.parametrize("user", ["u\x1f1", "\x1f", 'u"1\\', "u,{1}", "NULL", "Zoë 🗝 \u2028\t\x7f"])
-async def test_a_user_of_any_letters_loses_his_company_on_either_node(
+async def test_a_user_id_of_any_characters_is_revoked_on_both_nodes(
     pair: Pair, connect: Connect, user: str
 ) -> None:
     company = await pair.calendar.company(user, "u1", "u")
@@ -179,7 +179,7 @@ async def test_b8_each_company_gets_its_half_of_an_employees_move(
 
 
 @pytest.mark.parametrize("count", [50, 1100], ids=["each by itself", "in one Resync"])
-async def test_b8_many_who_move_at_once_all_lose_the_one_company_and_may_enter_the_other(
+async def test_b8_many_employees_that_move_at_once_lose_one_company_and_gain_the_other(
     pair: Pair, connect: Connect, count: int
 ) -> None:
     calendar, database = pair.calendar, pair.calendar.database
@@ -238,7 +238,7 @@ async def test_b10_a_truncated_table_without_members_takes_nothing_away(
         assert (await client.expect("EventCreated"))["Data"]["Title"] == "after"
 
 
-async def test_who_is_removed_and_added_again_in_one_transaction_stays(
+async def test_a_user_removed_and_added_in_one_transaction_stays_subscribed(
     pair: Pair, connect: Connect
 ) -> None:
     company = await pair.calendar.company("u1", "witness")
@@ -257,7 +257,7 @@ async def test_who_is_removed_and_added_again_in_one_transaction_stays(
         assert "CompanyRevoked" not in {message["Type"] for message in client.messages}
 
 
-async def test_who_is_removed_and_added_again_in_two_transactions_must_ask_again(
+async def test_a_user_removed_and_added_in_two_transactions_must_subscribe_again(
     pair: Pair, connect: Connect
 ) -> None:
     company = await pair.calendar.company("u1", "witness")
@@ -279,7 +279,7 @@ async def test_who_is_removed_and_added_again_in_two_transactions_must_ask_again
         await hears(client, "heard by those who ask")
 
 
-async def test_c12_a_deleted_company_is_lost_to_everybody_on_both_nodes(
+async def test_c12_a_deleted_company_is_revoked_for_every_user_on_both_nodes(
     pair: Pair, connect: Connect
 ) -> None:
     calendar = pair.calendar
@@ -322,7 +322,7 @@ async def test_c11_a_deleted_company_is_lost_to_a_thousand_at_once(
         assert (await node.get("/readyz")).is_success
 
 
-async def test_c9_who_takes_over_a_row_may_enter_and_who_had_it_may_not(
+async def test_c9_a_row_that_changes_its_user_moves_access_with_it(
     pair: Pair, connect: Connect
 ) -> None:
     calendar = pair.calendar
@@ -395,7 +395,7 @@ async def test_c9_a_truncated_table_is_lost_to_followers_of_a_company_that_never
         assert not (await client.set_company(company))["Success"]
 
 
-async def test_a_truncated_table_of_members_is_lost_to_everybody_but_who_is_there_again(
+async def test_a_truncated_member_table_revokes_all_users_but_those_inserted_again(
     database: Database, serve: Serve, connect: Connect
 ) -> None:
     calendar = Calendar(database)
@@ -472,7 +472,7 @@ async def test_c9_access_lost_during_a_replay_ends_on_all_sockets_of_the_user(
         assert "after the loss" not in str(messages)
 
 
-async def test_c9_what_was_queued_for_him_ends_with_his_loss_on_either_node(
+async def test_c9_queued_messages_end_with_the_revocation_on_both_nodes(
     pair: Pair, connect: Connect, raw: Raw
 ) -> None:
     calendar = pair.calendar
@@ -499,7 +499,7 @@ async def test_c9_what_was_queued_for_him_ends_with_his_loss_on_either_node(
         ]
 
 
-async def test_whoever_loses_and_asks_at_once_is_never_left_with_the_company(
+async def test_a_user_who_subscribes_while_access_is_removed_never_keeps_it(
     pair: Pair, connect: Connect
 ) -> None:
     calendar = pair.calendar
@@ -525,7 +525,7 @@ async def test_whoever_loses_and_asks_at_once_is_never_left_with_the_company(
 # --- when access cannot be checked
 
 
-async def test_c10_what_cannot_be_checked_is_refused_and_what_was_lost_meanwhile_stays_lost(
+async def test_c10_access_that_cannot_be_checked_is_refused_and_lost_access_stays_lost(
     database: Database, serve: Serve, connect: Connect
 ) -> None:
     calendar = Calendar(database)
@@ -588,7 +588,7 @@ async def follow(node: Node, user: str, company: str) -> tuple[Session, Line]:
     return session, line
 
 
-async def test_what_no_trigger_saw_is_found_out_when_access_is_checked_again(
+async def test_the_periodic_recheck_finds_a_loss_that_no_trigger_captured(
     database: Database, node: Running
 ) -> None:
     company = await Calendar(database).add_company("u1", "u2")
@@ -611,7 +611,7 @@ async def test_what_no_trigger_saw_is_found_out_when_access_is_checked_again(
         session.closed()
 
 
-async def test_c10_who_cannot_be_checked_for_too_long_is_closed(
+async def test_c10_a_session_that_cannot_be_rechecked_for_too_long_is_closed(
     database: Database, node: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("notifier.delivery.periodic_recheck.BLIND_SECONDS", 0.5)
@@ -636,7 +636,7 @@ async def test_c10_who_cannot_be_checked_for_too_long_is_closed(
         assert following.stage is Stage.ENDED
 
 
-async def test_c10_who_was_checked_in_time_stays_through_a_short_silence(
+async def test_c10_a_recently_checked_session_survives_a_short_outage(
     database: Database, node: Running
 ) -> None:
     company = await Calendar(database).add_company("u1")

@@ -81,7 +81,7 @@ def asking(memberships: Memberships) -> Asking:
         ("numeric", "42", ["42.0", "4.2e1"]),
     ],
 )
-async def test_a_user_is_who_the_row_names_to_the_letter(
+async def test_user_ids_are_compared_exactly(
     database: Database, asking: Asking, kind: str, user: str, others: list[str]
 ) -> None:
     await database.execute(
@@ -157,7 +157,7 @@ async def test_where_the_token_decides_a_name_that_cannot_be_written_is_that_of_
     assert (await clients[-1].expect("EventCreated"))["Data"]["EventId"] == event
 
 
-async def test_without_a_table_of_members_it_is_said_and_nobody_is_let_in(
+async def test_without_a_member_table_the_log_reports_it_and_every_company_is_refused(
     database: Database, asking: Asking
 ) -> None:
     await database.execute("UPDATE notifier.watches SET member = NULL")
@@ -190,7 +190,7 @@ async def test_without_a_table_of_members_it_is_said_and_nobody_is_let_in(
         ("UPDATE notifier.watches SET member = 'title' WHERE entity = 'Event'", False),
     ],
 )
-async def test_the_loss_of_a_row_is_that_of_the_company_where_nobody_can_have_two(
+async def test_the_loss_of_a_row_is_certain_only_where_a_user_has_at_most_one(
     database: Database, memberships: Memberships, change: str, certain: bool
 ) -> None:
     await database.execute(change)
@@ -201,7 +201,7 @@ async def test_the_loss_of_a_row_is_that_of_the_company_where_nobody_can_have_tw
     assert membership.follows_rows
 
 
-async def test_with_a_query_the_loss_of_a_row_is_only_a_reason_to_ask(
+async def test_with_a_membership_query_the_loss_of_a_row_causes_a_recheck(
     database: Database, memberships: Memberships
 ) -> None:
     membership = memberships(database.dsn, "SELECT $1 = $2")
@@ -212,7 +212,7 @@ async def test_with_a_query_the_loss_of_a_row_is_only_a_reason_to_ask(
     assert membership.piece < memberships(database.dsn).piece
 
 
-async def test_who_are_asked_about_at_once_are_each_answered_for_themselves(
+async def test_batched_membership_checks_are_answered_one_by_one(
     latin: Database, memberships: Memberships
 ) -> None:
     """One cannot be written, so the others are asked about one by one."""
@@ -249,7 +249,7 @@ async def test_an_integer_names_a_user_to_its_last_bit(
 
 
 @pytest.mark.parametrize("kind", ["uuid", "bigint"])
-async def test_an_id_of_another_type_costs_those_who_ask_at_the_same_time_no_query(
+async def test_an_id_of_another_type_does_not_disturb_the_checks_of_its_batch(
     database: Database, kind: str
 ) -> None:
     user = {"uuid": NIL[:-1] + "1", "bigint": "1"}[kind]
@@ -273,7 +273,7 @@ async def test_an_id_of_another_type_costs_those_who_ask_at_the_same_time_no_que
     assert asker.queries == 2
 
 
-async def test_a_question_that_cannot_be_asked_is_no_answer(
+async def test_a_check_that_cannot_be_queried_is_not_answered(
     database: Database, asking: Asking
 ) -> None:
     async with Proxy(*database.address) as proxy:
@@ -287,7 +287,7 @@ async def test_a_question_that_cannot_be_asked_is_no_answer(
         assert not await may(str(COMPANY), "u1")
 
 
-async def test_what_a_domain_does_not_hold_is_refused_and_harms_nobody(
+async def test_an_id_outside_a_domain_is_refused_without_harm_to_others(
     database: Database, asking: Asking
 ) -> None:
     await database.execute("CREATE DOMAIN account AS text CHECK (VALUE ~ '^[a-z0-9]+$')")
@@ -320,7 +320,7 @@ GRANTS = {
 
 @pytest.mark.parametrize("kind", GRANTS)
 @pytest.mark.parametrize("typed", [True, False])
-async def test_a_query_may_ask_tables_of_any_shape(
+async def test_a_membership_query_may_read_tables_of_any_shape(
     database: Database, asking: Asking, kind: str, typed: bool
 ) -> None:
     company, user, others = GRANTS[kind]
@@ -399,7 +399,7 @@ async def test_a_membership_query_that_raises_refuses_its_pair_and_harms_no_othe
     assert answers == [True, False, False, False, False, True]
 
 
-async def test_with_a_query_the_row_is_only_a_reason_to_ask_again(
+async def test_with_a_membership_query_a_changed_row_causes_a_recheck(
     database: Database, serve: Serve, connect: Connect
 ) -> None:
     await database.execute("CREATE TABLE grants (tenant uuid, account text)")
@@ -433,7 +433,7 @@ async def test_with_a_query_the_row_is_only_a_reason_to_ask_again(
     assert (await witness.next("EventCreated"))["Data"]["Title"] == "no longer his"
 
 
-async def test_c9_who_is_deactivated_in_his_row_loses_the_company_with_the_message_of_it(
+async def test_c9_a_deactivated_row_revokes_with_its_own_message(
     database: Database, serve: Serve, connect: Connect
 ) -> None:
     """On both nodes, by himself or among very many, and the others stay."""
@@ -494,7 +494,7 @@ async def test_c7_where_the_token_decides_fewer_companies_take_access_away(
     await client.expect("CompanyRevoked")
 
 
-async def test_where_rows_decide_the_token_lets_nobody_in(
+async def test_where_rows_decide_a_tokens_companies_grant_nothing(
     database: Database, serve: Serve, connect: Connect
 ) -> None:
     service, calendar = await serve(database), Calendar(database)
@@ -507,7 +507,7 @@ async def test_where_rows_decide_the_token_lets_nobody_in(
 
 
 @pytest.mark.parametrize("kind", ["text", "varchar(40)", "char(36)"])
-async def test_a_uuid_is_one_company_in_small_and_in_capital_letters(
+async def test_a_uuid_is_one_company_in_lower_and_upper_case(
     database: Database, asking: Asking, kind: str
 ) -> None:
     await database.execute(TO_TEXT.format(kind=kind))
@@ -546,7 +546,7 @@ async def test_the_index_serves_a_column_of_text(database: Database, asking: Ask
     assert "Index Cond: ((company_id = ANY" in plan
 
 
-async def test_who_has_a_row_in_either_spelling_has_the_company_until_both_are_gone(
+async def test_rows_in_both_spellings_of_a_uuid_grant_access_until_both_are_gone(
     database: Database, serve: Serve, connect: Connect
 ) -> None:
     calendar, company = Calendar(database), str(COMPANY)

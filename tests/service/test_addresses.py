@@ -45,7 +45,7 @@ async def test_c17_an_address_has_no_more_sockets_than_allowed(
     await client.expect("EventCreated")
 
 
-async def test_c17_what_a_trusted_proxy_says_is_counted(
+async def test_c17_addresses_from_a_trusted_proxy_are_counted(
     database: Database, serve: Serve, raw: Raw
 ) -> None:
     """The last address that no proxy has, whatever the client put before it; IPv6 by /64."""

@@ -94,7 +94,7 @@ async def test_an_inserted_event_is_the_whole_row_in_pascal_case(
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00", message["At"])
 
 
-async def test_an_updated_event_tells_the_new_row_and_what_was_there_before(
+async def test_an_updated_event_has_the_new_row_and_the_former_values(
     app: Connection, client: Client, company: str
 ) -> None:
     event = await add_event(app, company)
@@ -145,7 +145,7 @@ async def test_a_company_is_updated(app: Connection, client: Client, company: st
     assert message["Old"] == {"Name": "Acme"}
 
 
-async def test_a_deleted_company_is_heard_with_all_that_was_in_it_and_then_revoked(
+async def test_a_deleted_company_is_sent_with_its_rows_and_then_revoked(
     app: Connection, client: Client, company: str
 ) -> None:
     await add_event(app, company)
@@ -159,7 +159,7 @@ async def test_a_deleted_company_is_heard_with_all_that_was_in_it_and_then_revok
     await client.quiet()
 
 
-async def test_an_actor_is_told_where_the_app_says_who_it_was(
+async def test_an_actor_is_sent_where_the_application_sets_one(
     app: Connection, client: Client, company: str
 ) -> None:
     async with app.transaction():
@@ -172,7 +172,7 @@ async def test_an_actor_is_told_where_the_app_says_who_it_was(
     assert "Actor" not in await client.expect("EventCreated")
 
 
-async def test_a_company_hears_its_own_change_and_no_other(
+async def test_a_company_receives_only_its_own_changes(
     service: Service, calendar: Calendar, app: Connection, connect: Connect, company: str
 ) -> None:
     other = await calendar.company("u2")
@@ -237,7 +237,7 @@ async def test_b1_a_rolled_back_change_is_never_sent(
     await client.quiet()
 
 
-async def test_a_transaction_that_is_too_much_is_one_resync(
+async def test_a_transaction_beyond_the_bulk_limit_is_one_resync(
     app: Connection, client: Client, company: str
 ) -> None:
     await app.execute(

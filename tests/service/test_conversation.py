@@ -39,7 +39,7 @@ async def last_words(client: Client) -> dict[str, Any]:
 # --- authenticate
 
 
-async def test_a_good_token_is_answered_with_who_and_until_when(
+async def test_a_valid_token_is_answered_with_user_and_expiry(
     service: Service, connect: Connect
 ) -> None:
     client = await connect(service)
@@ -93,7 +93,7 @@ async def test_c7_another_user_on_the_same_socket_is_closed_with_4409(
     assert await last_words(client) == {"Code": 4409, "Reconnect": False}
 
 
-async def test_c1_who_does_not_authenticate_in_time_is_closed_with_4408(
+async def test_c1_a_client_that_does_not_authenticate_in_time_is_closed_with_4408(
     database: Database, serve: Serve, connect: Connect
 ) -> None:
     service = await serve(database, auth_timeout_seconds=0.3)
@@ -104,7 +104,7 @@ async def test_c1_who_does_not_authenticate_in_time_is_closed_with_4408(
     assert await talker.closed() == 4408
 
 
-async def test_who_is_authenticated_is_not_closed_for_being_late(
+async def test_an_authenticated_client_is_not_closed_by_the_auth_timeout(
     database: Database, serve: Serve, connect: Connect
 ) -> None:
     service = await serve(database, auth_timeout_seconds=2)
@@ -113,7 +113,7 @@ async def test_who_is_authenticated_is_not_closed_for_being_late(
     await early.quiet()
 
 
-async def test_c6_a_token_is_said_to_expire_and_then_it_has(
+async def test_c6_a_token_is_announced_to_expire_and_then_expires(
     database: Database, serve: Serve, connect: Connect
 ) -> None:
     service = await serve(database, jwt_leeway_seconds=0)
@@ -363,7 +363,7 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize("text", MALFORMED, ids=range(len(MALFORMED)))
-async def test_d11_what_is_malformed_is_answered_with_an_error(
+async def test_d11_malformed_messages_are_answered_with_an_error(
     service: Service, connect: Connect, text: str
 ) -> None:
     client = await connect(service, "u1")
@@ -583,7 +583,7 @@ async def test_a_socket_elsewhere_than_at_the_root_is_refused(
 # --- everybody at once
 
 
-async def test_what_one_says_is_answered_to_nobody_else(
+async def test_answers_go_only_to_the_client_that_sent_the_command(
     service: Service, calendar: Calendar, connect: Connect
 ) -> None:
     company = await calendar.company("u1", "u2")

@@ -20,7 +20,7 @@ async def deflating(database: Database, serve: Serve) -> Service:
     return await serve(database, deflate="on")
 
 
-async def test_it_is_not_agreed_to_unless_asked_for(service: Service, raw: Raw) -> None:
+async def test_deflate_is_only_negotiated_when_offered(service: Service, raw: Raw) -> None:
     socket = await raw.connect(service)
     await socket.send(handshake(OFFER))
     head = await socket.head()
@@ -36,7 +36,7 @@ async def test_it_is_agreed_to_without_context(deflating: Service, raw: Raw) -> 
         assert word in head
 
 
-async def test_clients_with_and_without_it_hear_the_same(
+async def test_clients_with_and_without_deflate_receive_the_same(
     deflating: Service, database: Database, connect: Connect
 ) -> None:
     calendar = Calendar(database)

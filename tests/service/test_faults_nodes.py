@@ -37,7 +37,7 @@ from tests.services import SECRET
 from tests.waiting import DEADLINE_SECONDS, until
 
 
-async def test_e3_a_node_that_is_cut_off_says_so_and_the_other_goes_on(
+async def test_e3_a_node_that_is_cut_off_is_not_ready_and_the_other_goes_on(
     database: Database, serve: Serve, connect: Connect
 ) -> None:
     async with Proxy(*database.address) as proxy:
@@ -83,7 +83,7 @@ async def test_e3_clients_of_a_node_that_stays_cut_off_are_sent_away(
         await node.stop()
 
 
-async def test_e4_a_node_that_is_behind_says_nothing_twice_and_waits_for_nothing_that_is_there(
+async def test_e4_a_node_that_is_behind_repeats_nothing_and_waits_only_for_missing_messages(
     database: Database, node: LocalNode
 ) -> None:
     async with Proxy(*database.address) as proxy:
@@ -234,7 +234,7 @@ class Follower:
         self.is_lost = True
 
 
-async def test_e8_when_the_fan_out_dies_everybody_comes_back() -> None:
+async def test_e8_when_the_fan_out_fails_every_client_reconnects() -> None:
     channel = Channel("c", "e", 0, None, Budget())
     followers = [Follower(broken=number == 7) for number in range(SLICE + 1)]
     for follower in followers:
@@ -261,7 +261,7 @@ def raised() -> Iterator[list[BaseException]]:
     loop.set_exception_handler(None)
 
 
-async def test_an_idle_node_asks_a_few_questions_and_no_more(
+async def test_an_idle_node_makes_few_queries(
     database: Database, serve: Serve, connect: Connect
 ) -> None:
     company = await Calendar(database).add_company("u1")
@@ -299,7 +299,7 @@ async def node(database: Database) -> AsyncIterator[LocalNode]:
 
 
 @pytest.mark.parametrize(("companies", "limit"), [(1, 8), (50, 50)])
-async def test_a_thousand_who_come_back_at_once_cost_a_few_queries(
+async def test_a_thousand_clients_that_reconnect_at_once_cost_few_queries(
     database: Database, node: LocalNode, companies: int, limit: int
 ) -> None:
     await node.start()

@@ -169,7 +169,7 @@ async def test_d11_deep_and_long_json_does_no_harm(
 
 
 @pytest.mark.slow
-async def test_d3_a_connection_that_says_nothing_is_ended(
+async def test_d3_a_silent_connection_is_ended(
     service: Service, calendar: Calendar, witness: tuple[Client, str], raw: Raw
 ) -> None:
     """The deadline is ten seconds: one test for all that it is for."""
@@ -235,7 +235,9 @@ async def test_d3_a_handshake_with_too_much_in_it_is_refused(
     await client.ended()
 
 
-async def test_who_goes_during_the_handshake_leaves_nothing(service: Service, raw: Raw) -> None:
+async def test_a_client_that_leaves_during_the_handshake_leaves_nothing_behind(
+    service: Service, raw: Raw
+) -> None:
     for size in range(0, len(handshake()), 7):
         client = await raw.connect(service)
         await client.send(handshake()[:size])

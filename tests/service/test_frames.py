@@ -122,7 +122,7 @@ async def test_bytes_may_come_one_by_one(service: Service, raw: Raw) -> None:
     assert await client.frame() == (TEXT, b'{"Type":"Pong"}')
 
 
-async def test_messages_that_come_in_one_packet_are_heard_in_their_order(
+async def test_messages_in_one_packet_are_handled_in_order(
     service: Service, calendar: Calendar, raw: Raw
 ) -> None:
     company = await calendar.company("u1")
@@ -137,9 +137,7 @@ async def test_messages_that_come_in_one_packet_are_heard_in_their_order(
     assert answers == ["AuthenticationResult", "SetCompanyResult", "Pong"]
 
 
-async def test_what_was_said_before_a_mistake_is_answered_no_more(
-    service: Service, raw: Raw
-) -> None:
+async def test_a_pong_precedes_the_close_for_a_protocol_error(service: Service, raw: Raw) -> None:
     client = await raw.upgrade(service)
     await client.send(frame(PING, b"1") + frame(3))
     assert await client.frame() == (PONG, b"1")
@@ -153,7 +151,7 @@ async def test_d10_a_ping_is_echoed(service: Service, raw: Raw, payload: bytes) 
     assert await client.frame() == (PONG, payload)
 
 
-async def test_a_pong_that_nobody_asked_for_is_ignored(service: Service, raw: Raw) -> None:
+async def test_an_unsolicited_pong_is_ignored(service: Service, raw: Raw) -> None:
     client = await raw.upgrade(service)
     await client.send(frame(PONG, b"hello") + frame(TEXT, PING_TEXT))
     assert await client.frame() == (TEXT, b'{"Type":"Pong"}')
@@ -184,7 +182,7 @@ async def test_a_client_that_closes_its_half_is_gone(service: Service, raw: Raw)
     assert await client.ended() == b""
 
 
-async def test_d8_a_mistake_of_one_disturbs_no_other(
+async def test_d8_a_protocol_error_of_one_client_disturbs_no_other(
     service: Service, calendar: Calendar, connect: Connect, raw: Raw
 ) -> None:
     company = await calendar.company("u1")

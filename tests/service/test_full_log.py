@@ -60,7 +60,7 @@ async def write(database: Database, company: str, rows: int) -> int:
 
 @pytest.mark.slow
 @pytest.mark.timeout(60 + WRITES // 2_000)
-async def test_a_million_writes_that_nobody_drains_and_the_truth_for_who_comes_then(
+async def test_a_million_writes_without_a_relay_end_in_a_resync(
     database: Database, serve: Serve, connect: Connect
 ) -> None:
     await migrate(database.dsn, max_log_bytes=LIMIT)

@@ -348,7 +348,7 @@ async def test_c14_nothing_of_a_company_reaches_anybody_else(
 # --- an answer's bytes
 
 
-async def test_c8_a_foreign_company_and_one_that_is_none_are_the_same_bytes(
+async def test_c8_a_foreign_and_an_unknown_company_get_the_same_bytes(
     service: Service, calendar: Calendar, raw: Raw
 ) -> None:
     foreign = await calendar.company("u2")
@@ -442,7 +442,7 @@ async def test_b16_a_forged_notification_is_no_more_than_a_reason_to_look(
     await service.ready()
 
 
-async def test_who_listens_as_anybody_learns_no_row(
+async def test_a_role_that_listens_on_the_channels_learns_no_row(
     service: Service, calendar: Calendar, connect: Connect
 ) -> None:
     company = await calendar.company("u1")

@@ -28,7 +28,7 @@ async def reach(client: Client, position: int) -> None:
     await client.received(lambda messages: messages[-1].get("Position") == position)
 
 
-async def test_e4_two_nodes_say_the_same_in_the_same_order(
+async def test_e4_two_nodes_deliver_the_same_in_the_same_order(
     database: Database, serve: Serve, connect: Connect
 ) -> None:
     services, calendar = [await serve(database), await serve(database)], Calendar(database)
@@ -76,7 +76,7 @@ async def test_e1_a_killed_relay_is_followed_by_the_other_node(
     assert changes(back) == changes(living)
 
 
-async def test_e1_a_node_that_goes_away_tells_its_clients_and_says_so_meanwhile(
+async def test_e1_a_node_that_stops_sends_disconnect_and_is_not_ready(
     database: Database, serve: Serve, connect: Connect
 ) -> None:
     service, calendar = await serve(database, drain_seconds=5), Calendar(database)

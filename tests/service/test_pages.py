@@ -16,17 +16,17 @@ from tests.services import Service, token
 from tests.waiting import until
 
 
-async def test_a_live_node_says_that_it_lives(service: Service) -> None:
+async def test_livez_is_200(service: Service) -> None:
     answer = await service.get("/livez")
     assert (answer.status_code, answer.json()) == (200, {"live": True})
 
 
-async def test_a_ready_node_says_that_it_is_ready(service: Service) -> None:
+async def test_readyz_is_200_on_a_ready_node(service: Service) -> None:
     answer = await service.get("/readyz")
     assert (answer.status_code, answer.json()) == (200, {"ready": True})
 
 
-async def test_the_front_page_says_what_this_is(service: Service) -> None:
+async def test_the_status_page_names_the_service(service: Service) -> None:
     answer = await service.get("/")
     assert answer.status_code == 200
     assert "ready" in answer.text
@@ -83,7 +83,7 @@ async def test_pages_can_only_be_read(service: Service, method: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/nothing", "/..%2f", "/static/", "/client.js/x", "/%00", "/é"])
-async def test_what_is_not_there_is_not_found(service: Service, path: str) -> None:
+async def test_an_unknown_path_is_not_found(service: Service, path: str) -> None:
     assert (await service.get(path)).status_code == 404
 
 

@@ -79,7 +79,7 @@ async def settled(turns: int = 100) -> None:
         await asyncio.sleep(0)
 
 
-async def test_what_is_said_arrives_whole_and_so_does_the_end(proxy: Proxy, echo: Echo) -> None:
+async def test_bytes_and_end_of_file_are_forwarded_whole(proxy: Proxy, echo: Echo) -> None:
     spoken = bytes(range(256)) * 4096
     async with line(proxy) as one, line(proxy) as other:
         one.say(spoken)
@@ -110,7 +110,7 @@ async def test_a_reset_is_an_error_for_the_client(proxy: Proxy, echo: Echo) -> N
         await until(lambda: _is(echo.ends == 1))
 
 
-async def test_a_frozen_link_says_nothing_and_loses_nothing(proxy: Proxy, echo: Echo) -> None:
+async def test_a_frozen_link_forwards_nothing_and_loses_nothing(proxy: Proxy, echo: Echo) -> None:
     async with line(proxy) as frozen, line(proxy) as leaving:
         proxy.freeze()
         frozen.say(b"lost?")
@@ -123,7 +123,7 @@ async def test_a_frozen_link_says_nothing_and_loses_nothing(proxy: Proxy, echo: 
         assert await leaving.reader.read() == b""
 
 
-async def test_one_way_the_server_still_hears(proxy: Proxy, echo: Echo) -> None:
+async def test_a_one_way_link_still_forwards_to_the_server(proxy: Proxy, echo: Echo) -> None:
     async with line(proxy) as half:
         proxy.one_way()
         half.say(b" there")

@@ -18,7 +18,7 @@ def upto(last: int) -> Callable[[list[Message]], bool]:
     return lambda messages: bool(messages) and messages[-1].get("Position") == last
 
 
-async def test_who_comes_back_gets_what_he_missed_and_then_the_rest(
+async def test_a_client_that_resumes_gets_missed_messages_and_then_live_ones(
     service: Service, calendar: Calendar, connect: Connect
 ) -> None:
     company = await calendar.company("u1")
@@ -52,7 +52,7 @@ async def test_zero_is_the_beginning_of_the_log(
     assert positions(await client.received(upto(2))) == [1, 2]
 
 
-async def test_who_missed_nothing_has_recovered(
+async def test_a_client_that_missed_nothing_has_recovered(
     service: Service, calendar: Calendar, connect: Connect
 ) -> None:
     company = await calendar.company("u1")
@@ -67,7 +67,7 @@ async def test_who_missed_nothing_has_recovered(
     ("after", "epoch"),
     [(1, None), (0, None), (1, ""), (1, "another"), (1, "x" * 1000), (4, "own"), (1 << 62, "own")],
 )
-async def test_c16_what_cannot_be_resumed_is_said_not_to_be(
+async def test_c16_a_position_that_cannot_be_resumed_is_not_recovered(
     service: Service, calendar: Calendar, connect: Connect, after: int, epoch: str | None
 ) -> None:
     company = await calendar.company("u1", "u2", "u3")
@@ -108,7 +108,7 @@ async def test_c16_a_position_of_another_company_brings_only_ones_own_messages(
     assert {message["Data"]["CompanyId"] for message in heard if "Position" in message} == {poor}
 
 
-async def test_the_missed_come_before_the_live_ones_while_somebody_writes(
+async def test_missed_messages_precede_live_ones_during_writes(
     service: Service, calendar: Calendar, connect: Connect
 ) -> None:
     company = await calendar.company("u1")
@@ -127,7 +127,7 @@ async def test_the_missed_come_before_the_live_ones_while_somebody_writes(
     assert all(each == list(range(1, 1202)) for each in heard)
 
 
-async def test_what_is_beyond_retention_is_not_recovered(
+async def test_a_position_beyond_retention_is_not_recovered(
     database: Database, serve: Serve, connect: Connect
 ) -> None:
     service, calendar = await serve(database, retention_hours=1e-6), Calendar(database)
@@ -139,7 +139,7 @@ async def test_what_is_beyond_retention_is_not_recovered(
     assert answer["Data"]["Recovered"] is True
 
 
-async def test_a_restarted_node_goes_on_where_the_last_one_stopped(
+async def test_a_restarted_node_continues_where_the_former_one_stopped(
     database: Database, serve: Serve, connect: Connect
 ) -> None:
     service, calendar = await serve(database), Calendar(database)

@@ -28,7 +28,7 @@ async def test_d2_a_client_that_answers_no_ping_is_gone_with_its_session(
     await alive.quiet()
 
 
-async def test_d2_only_the_pong_that_was_asked_for_proves_life(
+async def test_d2_only_a_matching_pong_proves_life(
     database: Database, serve: Serve, raw: Raw
 ) -> None:
     service = await serve(database, ping_seconds=1)

@@ -101,7 +101,7 @@ async def resumed(service: Service) -> bool:
     return await metric(service, 'notifier_resumes_total{recovered="true"}') == 1
 
 
-async def test_d1_who_asks_for_another_company_and_reads_nothing_is_cut_as_well(
+async def test_d1_a_client_that_switches_companies_without_reading_is_cut(
     database: Database, serve: Serve, raw: Raw
 ) -> None:
     service, calendar = await serve(database, ping_seconds=PATIENCE), Calendar(database)

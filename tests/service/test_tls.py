@@ -71,7 +71,7 @@ async def secure(database: Database, serve: Serve, tmp_path: Path) -> Secure:
     return secure
 
 
-async def test_a_client_hears_changes_and_close_codes_through_tls(
+async def test_a_client_receives_changes_and_close_codes_through_tls(
     secure: Secure, database: Database, connect: Connect
 ) -> None:
     calendar = Calendar(database)
@@ -117,7 +117,7 @@ async def test_a_renewed_certificate_is_shown_to_new_clients_and_keeps_the_old(
     await client.quiet()
 
 
-async def test_who_speaks_without_tls_is_ended(secure: Secure) -> None:
+async def test_a_connection_without_tls_is_ended(secure: Secure) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", secure.service.port)
     writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
     async with asyncio.timeout(20):
@@ -125,7 +125,7 @@ async def test_who_speaks_without_tls_is_ended(secure: Secure) -> None:
     writer.close()
 
 
-async def test_d3_who_says_nothing_is_ended_before_tls_as_well(secure: Secure) -> None:
+async def test_d3_a_silent_connection_is_ended_before_tls_too(secure: Secure) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", secure.service.port)
     async with asyncio.timeout(20):  # left to itself, asyncio waits for a minute
         assert await reader.read() == b""

@@ -73,7 +73,7 @@ def test_every_schema_is_a_json_schema() -> None:
         Draft7Validator.check_schema(schema)
 
 
-def test_whatever_a_session_says_is_in_it() -> None:
+def test_every_message_of_a_session_is_in_the_document() -> None:
     said = {
         kind.__name__
         for kind in vars(messages).values()
@@ -150,7 +150,7 @@ def test_each_close_code_is_explained() -> None:
 GOOD = {"Type": "CompanyRevoked", "Data": {"CompanyId": "a"}}
 
 
-def test_what_conforms_passes() -> None:
+def test_a_conforming_message_passes() -> None:
     conforms(GOOD)
     conforms(
         {
@@ -173,6 +173,6 @@ def test_what_conforms_passes() -> None:
         {"Type": "AuthenticationResult", "Success": True},
     ],
 )
-def test_what_does_not_is_found(message: Any) -> None:
+def test_a_message_that_does_not_conform_is_found(message: Any) -> None:
     with pytest.raises(AssertionError):
         conforms(message)

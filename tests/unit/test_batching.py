@@ -30,7 +30,7 @@ class Asked:
         return {key: 2 * key for key in keys}
 
 
-async def test_what_is_asked_at_once_is_one_query_and_equal_keys_one_key() -> None:
+async def test_concurrent_requests_are_one_query_and_equal_keys_one_key() -> None:
     asked = Asked()
     batcher = Batcher(asked)
     assert await asyncio.gather(*(batcher.get(key) for key in (1, 2, 1, 3))) == [2, 4, 2, 6]
@@ -50,7 +50,7 @@ async def test_an_answer_is_of_a_query_that_began_after_the_question() -> None:
     assert asked.queries == [[1], [1]]
 
 
-async def test_in_a_storm_those_who_come_one_after_the_other_share_a_query(
+async def test_in_a_storm_successive_requests_share_a_query(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("notifier.database.batching.LONGEST_WAIT", 60.0)
@@ -72,7 +72,7 @@ async def test_no_query_has_more_keys_than_the_limit() -> None:
     assert [len(keys) for keys in asked.queries] == [10, 10, 5]
 
 
-async def test_a_failure_is_everybodys_who_asked_and_nobody_elses() -> None:
+async def test_a_failure_reaches_the_requests_of_its_batch_only() -> None:
     asked = Asked()
     asked.fails = True
     batcher = Batcher(asked)
@@ -82,7 +82,7 @@ async def test_a_failure_is_everybodys_who_asked_and_nobody_elses() -> None:
     assert await batcher.get(1) == 2
 
 
-async def test_after_a_failure_those_are_asked_about_who_came_meanwhile() -> None:
+async def test_requests_made_during_a_failing_query_are_queried_next() -> None:
     began, may = asyncio.Event(), asyncio.Event()
 
     async def load(keys: Sequence[int]) -> Mapping[int, int]:
@@ -105,14 +105,14 @@ async def test_after_a_failure_those_are_asked_about_who_came_meanwhile() -> Non
 
 
 @timeless
-async def test_who_asks_alone_waits_for_nobody() -> None:
+async def test_a_single_request_is_queried_at_once() -> None:
     batcher = Batcher(Asked())
     for key in (1, 2, 1):
         assert await batcher.get(key) == 2 * key
     assert asyncio.get_running_loop().time() == 0
 
 
-async def test_who_stops_waiting_takes_the_answer_from_nobody() -> None:
+async def test_a_cancelled_request_does_not_cancel_the_others() -> None:
     asked = Asked()
     asked.may.clear()
     batcher = Batcher(asked)

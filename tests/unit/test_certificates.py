@@ -92,7 +92,7 @@ def test_an_encrypted_key_is_one_line_that_names_the_remedy(
         server.configuration(settings, object(), Refusals())
 
 
-def test_what_is_no_certificate_is_one_line(tmp_path: Path) -> None:
+def test_a_file_that_is_no_certificate_is_one_line(tmp_path: Path) -> None:
     for name in ("cert.pem", "key.pem"):
         (tmp_path / name).write_text(
             "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"

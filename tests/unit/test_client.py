@@ -427,7 +427,7 @@ async def test_it_proves_its_position_with_the_time_of_the_last_message() -> Non
     ],
 )
 @timeless
-async def test_what_cannot_be_recovered_is_a_resync(
+async def test_a_position_that_cannot_be_recovered_is_a_resync(
     position: int, epoch: str, recovered: bool | None, reason: str
 ) -> None:
     async with follow(position=Position(11, EPOCH)) as world:

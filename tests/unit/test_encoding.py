@@ -27,6 +27,6 @@ def test_a_chunk_has_the_frames_the_texts_and_the_last_position() -> None:
         assert [chunk.last for chunk in chunks] == [2, 3, 4, 6]
 
 
-def test_what_one_client_gets_alone_is_not_compressed() -> None:
+def test_a_message_for_one_client_is_not_compressed() -> None:
     assert DEFLATED.unshared is TEXT
     assert TEXT.unshared is None

@@ -66,6 +66,6 @@ async def test_a_head_may_be_as_large_as_that_and_not_a_byte_larger() -> None:
     assert (await answer(head + b"x" * len(end), b"x")).startswith(b"HTTP/1.1 431 ")
 
 
-async def test_what_is_no_request_is_refused_once() -> None:
+async def test_bytes_that_are_no_request_are_refused_once() -> None:
     said = await answer(b"\0" * SIZE)
     assert said.count(b"HTTP/1.1 ") == 1

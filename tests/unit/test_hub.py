@@ -176,7 +176,7 @@ async def test_a_channel_that_is_removed_before_it_is_pinned_is_opened_again(
     assert hub.is_current(await opening)
 
 
-async def test_a_company_that_outruns_its_sockets_drops_them_and_what_was_queued() -> None:
+async def test_a_company_that_outruns_its_sockets_drops_them_and_its_queue() -> None:
     heads = iter([Head(0, None), Head(1000, NOW)])
     history = Fake()
     history.answer = lambda: next(heads)

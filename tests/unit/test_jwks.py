@@ -179,7 +179,7 @@ async def test_a_token_is_checked_with_the_key_that_it_names(
     assert provider.asked == ["/jwks"]
 
 
-async def test_a_token_that_names_no_key_goes_with_the_only_one(
+async def test_a_token_without_a_key_id_is_verified_with_the_only_key(
     provider: Provider, tokens: Tokens, stopwatch: Stopwatch
 ) -> None:
     assert await good(tokens, token(RSA))
@@ -257,7 +257,9 @@ async def test_a_published_key_is_never_an_hmac_secret(tokens: Tokens) -> None:
             assert not await good(tokens, forged({"alg": algorithm, "kid": "one"}, secret))
 
 
-async def test_one_odd_key_does_not_cost_the_others(provider: Provider, tokens: Tokens) -> None:
+async def test_one_unusable_key_leaves_the_others_usable(
+    provider: Provider, tokens: Tokens
+) -> None:
     provider.publish(
         {},
         {"kty": "moon"},
@@ -336,7 +338,7 @@ async def test_c4_keys_that_a_token_brings_or_points_to_are_not_looked_at(
 @pytest.mark.parametrize(
     "text", ["", ".", "..", "...", "a.b.c", "\ud800", "e30.e30.", "W10.e30.AA"]
 )
-async def test_c4_what_is_no_token_causes_no_fetch(
+async def test_c4_text_that_is_no_token_causes_no_fetch(
     provider: Provider, tokens: Tokens, text: str
 ) -> None:
     await tokens.warm_up()
@@ -354,7 +356,7 @@ async def test_keys_are_fetched_once_by_all_who_need_them_first(
     assert provider.asked == ["/jwks"]
 
 
-async def test_after_a_warm_up_the_first_token_waits_for_nobody(
+async def test_after_a_warm_up_the_first_token_needs_no_fetch(
     provider: Provider, tokens: Tokens
 ) -> None:
     await tokens.warm_up()
@@ -372,7 +374,7 @@ async def test_a_fetch_does_not_hold_up_the_loop(provider: Provider, tokens: Tok
     assert await waiting
 
 
-async def test_who_gives_up_waiting_does_not_end_the_fetch_of_the_others(
+async def test_a_cancelled_verification_does_not_end_a_shared_fetch(
     provider: Provider, tokens: Tokens
 ) -> None:
     provider.gate.clear()
@@ -468,7 +470,7 @@ async def test_c5_the_keys_at_hand_go_on_when_the_provider_answers_oddly_and_fai
     assert set(provider.asked) == {"/jwks"}
 
 
-async def test_c5_a_provider_that_is_down_at_the_start_lets_nobody_in_until_it_is_back(
+async def test_c5_while_a_provider_is_down_from_the_start_every_token_is_refused(
     provider: Provider, tokens: Tokens, stopwatch: Stopwatch
 ) -> None:
     provider.status = 503
@@ -482,7 +484,7 @@ async def test_c5_a_provider_that_is_down_at_the_start_lets_nobody_in_until_it_i
     assert await good(tokens, token(RSA, kid="one"))
 
 
-async def test_c5_nobody_at_the_address_is_a_provider_that_is_down(stopwatch: Stopwatch) -> None:
+async def test_c5_a_refused_connection_is_a_provider_that_is_down(stopwatch: Stopwatch) -> None:
     with Provider() as gone:
         url = gone.url
     tokens = Tokens(jwks_url=url, stopwatch=stopwatch)
@@ -513,7 +515,7 @@ async def test_c5_the_keys_at_hand_go_on_while_the_provider_hangs(
     assert len(provider.asked) == 2
 
 
-async def test_c5_an_answer_that_never_begins_keeps_nobody_waiting_and_is_one_thread(
+async def test_c5_an_answer_that_never_begins_times_out_and_costs_one_thread(
     provider: Provider, hasty: Tokens, stopwatch: Stopwatch
 ) -> None:
     assert await good(hasty, token(RSA, kid="one"))
@@ -525,7 +527,7 @@ async def test_c5_an_answer_that_never_begins_keeps_nobody_waiting_and_is_one_th
     provider.close()
 
 
-async def test_a_provider_that_says_nothing_is_left_and_asked_again(
+async def test_a_provider_that_does_not_answer_is_retried(
     provider: Provider, hasty: Tokens, stopwatch: Stopwatch
 ) -> None:
     provider.gate.clear()
@@ -536,18 +538,18 @@ async def test_a_provider_that_says_nothing_is_left_and_asked_again(
             stopwatch.advance(10)
 
 
-async def test_a_provider_hears_who_asks_and_for_what(provider: Provider) -> None:
+async def test_the_request_to_a_provider_has_user_agent_and_accept(provider: Provider) -> None:
     await Tokens(jwks_url=provider.url).warm_up()
     assert provider.heard["Accept"] == "application/json"
     assert provider.heard["User-Agent"] == "notifier"
 
 
 @pytest.mark.parametrize("scheme", ["http", "https", "HTTPS"])
-def test_a_provider_may_be_asked_in_secret(scheme: str) -> None:
+def test_a_providers_url_may_be_http_or_https(scheme: str) -> None:
     Tokens(jwks_url=f"{scheme}://issuer.example/jwks")  # or SettingsError
 
 
-async def test_c5_an_answer_that_never_ends_is_left_and_the_provider_asked_again(
+async def test_c5_an_answer_that_never_ends_is_abandoned_and_retried(
     provider: Provider, hasty: Tokens, stopwatch: Stopwatch
 ) -> None:
     provider.drips = "body"

@@ -141,7 +141,7 @@ async def test_a_resume_is_complete_whatever_the_node_has_kept(
     assert line.messages == [(A, position) for position in range(after + 1, last + 1)]
 
 
-async def test_a_client_that_comes_from_a_faster_node_is_sent_away_when_this_one_is_late(
+async def test_a_client_from_a_faster_node_is_closed_when_this_one_stays_behind(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("notifier.delivery.hub.BEHIND_SECONDS", 0.01)

@@ -204,7 +204,7 @@ def test_without_a_file_the_calendar_is_watched() -> None:
         ),
     ],
 )
-def test_a_wrong_file_is_one_line_that_says_what_is_wrong(
+def test_a_wrong_file_is_one_line_that_names_the_error(
     nowhere: Path, monkeypatch: pytest.MonkeyPatch, text: str, word: str
 ) -> None:
     (nowhere / "notifier.toml").write_text(text)

@@ -90,7 +90,7 @@ EXPIRED = "TokenExpired: the token has expired"
 # --- what is let in
 
 
-async def test_a_good_token_says_who_it_is_and_until_when() -> None:
+async def test_a_valid_token_yields_user_and_expiry() -> None:
     identity = await tokens().verify(signed(claims()))
     assert identity == Identity(user="u1", expires_at=NOW + 600, companies=None)
     assert isinstance(identity.expires_at, float)
@@ -295,7 +295,7 @@ NAMES = ("sub", "exp", "iat", "nbf", "iss", "aud", "companies", "jti", "typ")
         st.sampled_from(["typ", "kid", "cty", "crit", "b64", "jku", "jwk", "x5u"]), JSON
     ),
 )
-async def test_whatever_a_signed_token_says_ends_in_an_identity_or_a_refusal(
+async def test_any_signed_token_yields_an_identity_or_a_refusal(
     payload: dict[str, Any], header: dict[str, Any]
 ) -> None:
     token = signed(claims(**payload), {"alg": "HS256"} | header)
@@ -536,7 +536,7 @@ async def test_c14_no_text_and_no_log_has_anything_of_a_token(token: str) -> Non
         assert len(part) < 8 or part not in said
 
 
-async def test_the_log_has_the_kind_of_a_refusal_for_those_who_want_to_know() -> None:
+async def test_the_log_names_the_kind_of_a_refusal() -> None:
     with capture_logs() as logs:
         await refusal(tokens(issuer="me"), signed(claims(iss="you")))
     assert logs == [
