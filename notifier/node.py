@@ -58,7 +58,9 @@ class Node:
         )
         own = settings.membership_query is None
         self.log_query = Query(settings.database, "stream", pooled=pooled)
-        self.membership_query = Query(settings.database, "membership", pooled=pooled, pinned=own)
+        self.membership_query = Query(
+            settings.database, "membership", pooled=pooled, pinned=own, read_only=own
+        )
         self.membership = Membership(
             self.membership_query, settings.authorization, settings.membership_query
         )

@@ -24,13 +24,18 @@ class Query:
     """Short queries on a connection of its own, one at a time, with a deadline.
 
     `pinned`: names without a schema are PostgreSQL's own; an operator's query needs the role's path.
+    `read_only`: each query has a transaction of its own that cannot write. For tables of the
+    application: PostgreSQL's planner evaluates code in their indexes as the role of the query.
     """
 
-    def __init__(self, url: str, name: str, *, pooled: bool, pinned: bool = True) -> None:
+    def __init__(
+        self, url: str, name: str, *, pooled: bool, pinned: bool = True, read_only: bool = False
+    ) -> None:
         self.url = url
         self._name = name
         self._pooled = pooled
         self._pinned = pinned
+        self._read_only = read_only
         self._busy = asyncio.Lock()
         self._connection: Connection | None = None
         self.queries = 0
@@ -76,6 +81,9 @@ class Query:
             if prepare is not None:
                 await prepare(connection, query)
         self.queries += 1
+        if self._read_only:
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                return await _fetch_read_only(connection, query, arguments)
         return await connection.fetch(query, *arguments, timeout=DEADLINE_SECONDS)
 
     def close(self) -> None:
@@ -83,3 +91,21 @@ class Query:
         if self._connection is not None:
             self._connection.terminate()
             self._connection = None
+
+
+async def _fetch_read_only(
+    connection: Connection, query: str, arguments: tuple[Any, ...]
+) -> list[asyncpg.Record]:
+    """The rows, read in a transaction that PostgreSQL does not let become writable again.
+
+    A setting of the session would not do: code that the query runs could change it.
+    """
+    transaction = connection.transaction(readonly=True)
+    await transaction.start()
+    try:
+        rows = await connection.fetch(query, *arguments)
+    except REFUSALS:  # after any other error the connection is closed
+        await transaction.rollback()
+        raise
+    await transaction.commit()
+    return rows

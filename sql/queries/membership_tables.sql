@@ -1,5 +1,6 @@
 -- The tables whose rows name members, with the types of both columns; of a domain, the type below it.
 -- A type that is not PostgreSQL's own is null: its casts and operators may be application code.
+-- A view or foreign table in the place of a table is not read: it would run its code as our role.
 -- Rows of a table that inherits from another are not captured, so they give no access either.
 WITH RECURSIVE base (domain, oid, level) AS (
     SELECT t.oid, t.oid, 0 FROM pg_catalog.pg_type AS t
@@ -27,7 +28,7 @@ SELECT w.relation AS watched,
            WHERE i.indrelid = r.oid AND i.indisunique AND i.indisvalid AND i.indpred IS NULL
              AND i.indnatts = 2 AND c.attnum = ANY (i.indkey) AND m.attnum = ANY (i.indkey)
        ) AS unique,
-       r.oid IS NOT NULL AND c.attnum IS NOT NULL AND m.attnum IS NOT NULL AS present,
+       r.relkind IN ('r', 'p') AND c.attnum IS NOT NULL AND m.attnum IS NOT NULL AS present,
        ({signature}) AS signature
 FROM notifier.watches AS w
 LEFT JOIN pg_catalog.pg_class AS r ON r.oid = pg_catalog.to_regclass(w.relation)

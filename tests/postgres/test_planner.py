@@ -1,0 +1,170 @@
+"""Code in indexes, statistics and partition keys of a watched table, and in a view that takes its place.
+
+PostgreSQL's planner simplifies the expressions of a table's indexes: a call of an immutable function with
+constant arguments runs as the role of whichever query reads the table. So the queries that decide on access
+run in transactions that cannot write, `migrate` queries no table of the application, and a view is not read.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pytest
+
+from notifier.access.membership import Membership
+from notifier.access.tokens import Identity
+from notifier.check import check
+from notifier.database.query import Query
+from notifier.database.schema import migrate
+from notifier.errors import DatabaseError, SettingsError
+from notifier.node import Node
+from notifier.settings import Settings, load
+from notifier.watches import CALENDAR, Watch
+from tests.databases import Connection, Database
+from tests.services import SECRET
+
+WATCHES = (*CALENDAR, Watch(table="members", entity="Member", member="user_id"))
+
+TRAP = """
+    CREATE TABLE members (id int PRIMARY KEY, company_id text, user_id text);
+    CREATE TABLE trespasses (by text);
+    CREATE SEQUENCE runs;
+    GRANT ALL ON trespasses, runs TO PUBLIC;
+    CREATE FUNCTION attempt(statement text) RETURNS void LANGUAGE plpgsql AS $$
+    BEGIN
+        EXECUTE statement;
+        EXECUTE format('INSERT INTO public.trespasses VALUES (%L)', statement);
+    EXCEPTION WHEN OTHERS THEN
+    END $$;
+    CREATE FUNCTION trap(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$
+    BEGIN
+        IF current_user <> 'app' THEN
+            PERFORM public.attempt('RESET ROLE');
+            PERFORM public.attempt('RESET default_transaction_read_only');
+            PERFORM public.attempt('SET transaction_read_only = off');
+            PERFORM public.attempt('ALTER ROLE app SUPERUSER');
+            PERFORM public.attempt('GRANT USAGE ON SCHEMA notifier TO app');
+            PERFORM public.attempt('DELETE FROM notifier.messages');
+            PERFORM public.attempt('CREATE TABLE public.taken ()');
+            PERFORM public.attempt('SELECT nextval(''public.runs'')');
+        END IF;
+        RETURN $1;
+    END $$;
+"""
+"""The trap does with the rights of another role what it can. No rollback undoes what happens to the sequence."""
+
+CODE = {
+    "an index": "CREATE INDEX ON members ((trap(1)))",
+    "the predicate of an index": "CREATE INDEX ON members (id) WHERE trap(1) = 1",
+    "statistics": "CREATE STATISTICS traps ON (id + trap(1)), company_id FROM members",
+    "a function that is inlined": """
+        CREATE FUNCTION inlined(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT $1 + public.trap(1)';
+        CREATE INDEX ON members (inlined(id))
+    """,
+    "a partition key": """
+        DROP TABLE members;
+        CREATE TABLE members (id int, company_id text, user_id text) PARTITION BY RANGE ((id + trap(1)));
+        CREATE TABLE members_1 PARTITION OF members FOR VALUES FROM (0) TO (10)
+    """,
+}
+VIEW = """
+    ALTER TABLE members RENAME TO members_old;
+    CREATE VIEW members AS SELECT id, company_id, user_id FROM members_old WHERE trap(id) > 0;
+    GRANT SELECT ON members TO PUBLIC
+"""
+
+
+@pytest.fixture
+def settings(database: Database) -> Settings:
+    return load({}, database_url=database.dsn, jwt_secret=SECRET, watch=WATCHES)
+
+
+@pytest.fixture
+async def app(database: Database) -> Connection:
+    await database.execute("GRANT CREATE ON SCHEMA public TO app")
+    app = await database.connect(app=True)
+    await app.execute(TRAP)
+    await migrate(database.dsn, watches=WATCHES)
+    return app
+
+
+async def is_confined(database: Database) -> bool:
+    return not await database.fetchval("SELECT rolsuper FROM pg_roles WHERE rolname = 'app'") and (
+        not await database.fetch("SELECT * FROM trespasses")
+    )
+
+
+async def may_see(settings: Settings, user: str) -> bool:
+    """As a node decides."""
+    node = Node(settings)
+    try:
+        return await node.membership.may_see(Identity(user, 1e12, None), "c")
+    finally:
+        node.membership_query.close()
+
+
+@pytest.mark.parametrize("code", CODE.values(), ids=CODE)
+async def test_code_that_the_planner_runs_in_a_check_can_write_nothing(
+    database: Database, app: Connection, settings: Settings, code: str
+) -> None:
+    """The node's role is a superuser here: a lesser role can do no more."""
+    await app.execute(code)
+    await app.execute("INSERT INTO members VALUES (1, 'c', 'u')")
+    assert await may_see(settings, "u")
+    assert not await may_see(settings, "v")
+    await check(settings)
+    assert await is_confined(database)
+
+
+async def test_a_view_that_takes_the_place_of_a_table_is_not_read(
+    database: Database, app: Connection, settings: Settings
+) -> None:
+    await app.execute("INSERT INTO members VALUES (1, 'c', 'u')")
+    query = Query(database.dsn, "test", pooled=False, read_only=True)
+    membership = Membership(query, "employees", None)
+    assert await membership.may_see(Identity("u", 1e12, None), "c")
+    await app.execute(VIEW)
+    for _ in range(2):
+        with pytest.raises(DatabaseError, match="members or its column"):
+            await membership.may_see(Identity("u", 1e12, None), "c")
+    query.close()
+    assert [finding for finding in await check(settings) if finding.sound is False]
+    assert await is_confined(database)
+
+
+@pytest.mark.parametrize("code", CODE.values(), ids=CODE)
+async def test_migrate_runs_no_code_of_the_application(
+    database: Database, app: Connection, code: str
+) -> None:
+    """Also where it tries whether the role of --grant may read the rows of members."""
+    await database.execute("DROP ROLE IF EXISTS planner_service; CREATE ROLE planner_service")
+    await app.execute(code)
+    with suppress(SettingsError):  # the key of the partitioned table has no unique index
+        await migrate(database.dsn, watches=WATCHES, grant="planner_service")
+    assert not await database.fetchval("SELECT is_called FROM runs")
+    assert await is_confined(database)
+    await database.execute("DROP OWNED BY planner_service; DROP ROLE planner_service")
+
+
+async def test_a_role_that_row_security_hides_rows_from_is_a_warning_of_grant(
+    database: Database, app: Connection
+) -> None:
+    await database.execute("DROP ROLE IF EXISTS planner_service; CREATE ROLE planner_service")
+    await app.execute("ALTER TABLE members ENABLE ROW LEVEL SECURITY")
+    lines: list[str] = []
+    await migrate(database.dsn, watches=WATCHES, grant="planner_service", report=lines.append)
+    assert lines[-1] == (
+        "warning: role planner_service cannot read the rows of members:"
+        " row-level security applies to public.members"
+    )
+    await migrate(
+        database.dsn,
+        watches=WATCHES,
+        grant="planner_service",
+        membership_query="SELECT id = $1 FROM public.trespasses_of_others",
+        report=lines.append,
+    )
+    assert lines[-1].startswith(
+        "warning: role planner_service cannot read NOTIFIER_MEMBERSHIP_QUERY: "
+    )
+    await database.execute("DROP OWNED BY planner_service; DROP ROLE planner_service")
