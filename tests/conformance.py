@@ -66,7 +66,7 @@ def _schemas() -> dict[str, Any]:
             "Data": {"type": "object", "minProperties": 1},
             "Old": {"type": "object"},
         },
-        "required": ["Type", "Data", "Position", "At"],
+        "required": ["Type", "Data", "Position", "At", "Tx"],
     }
     for schema in schemas.values():
         if schema.get("type") == "object":

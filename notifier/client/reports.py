@@ -37,7 +37,8 @@ class Message:
 
     `data` is the whole row, for a deletion as it last was; only its keys if `partial` is true.
     `old` has the former values of exactly the properties that changed. `at` is the time at which
-    the change was captured, in ISO 8601. `text` is the message as it was received.
+    the change was captured, in ISO 8601. `tx` is the writer's transaction: its `pg_current_xact_id()` in
+    decimal; None in messages that a version without it has stored. `text` is the message as it was received.
     """
 
     type: str
@@ -47,6 +48,7 @@ class Message:
     position: int
     epoch: str
     at: str
+    tx: str | None = None
     actor: str | None
     partial: bool
     text: str

@@ -102,6 +102,7 @@ class Subscription:
             position=position,
             epoch=head.epoch,
             at=self.head.at or "",
+            tx=_text(message.get("Tx")),
             actor=message.get("Actor"),
             partial=message.get("Partial") is True,
             text=text,

@@ -44,12 +44,13 @@ class _NetChange:
     in the order of trigger names. So the steps do not come in order, and each is put where it fits.
     """
 
-    __slots__ = ("_runs", "actor", "at", "first", "last", "partial")
+    __slots__ = ("_runs", "actor", "at", "first", "last", "partial", "xid")
 
     def __init__(self, change: Change) -> None:
         self._runs: list[Ends] = []
         self.first = self.last = change.id
         self.at = change.at
+        self.xid = change.xid
         self.actor = change.actor
         self.partial = False
 
@@ -170,7 +171,13 @@ class Transaction:
             source = self._sources[entity]
             watch, ends = source.watch, row.ends()
             draft = render(
-                source, ends, company=company, at=row.at, actor=row.actor, partial=row.partial
+                source,
+                ends,
+                company=company,
+                at=row.at,
+                xid=row.xid,
+                actor=row.actor,
+                partial=row.partial,
             )
             if watch.grants:
                 losers, keepers = lost.setdefault(company, set()), kept.setdefault(company, set())

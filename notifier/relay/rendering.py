@@ -58,17 +58,25 @@ class ResyncDraft(NamedTuple):
                 _encode(self.reason),
                 _encode(epoch),
                 position,
-                _tail(self.at, None),
+                _tail(self.at),
             )
         )
 
 
 def render(
-    source: Source, ends: Ends, *, company: str, at: datetime, actor: str | None, partial: bool
+    source: Source,
+    ends: Ends,
+    *,
+    company: str,
+    at: datetime,
+    xid: int,
+    actor: str | None,
+    partial: bool,
 ) -> Draft | None:
     """The message for a row's net change; None where nothing changed, or no message is wanted.
 
-    `partial`: the images hold key and company only, so the message does too.
+    `xid`: the writer's transaction. `partial`: the images hold key and company only, so the message
+    does too.
     """
     old, new = ends
     watch = source.watch
@@ -86,7 +94,7 @@ def render(
             return None
     if name is None:
         return None
-    tail = _tail(at, actor)
+    tail = _tail(at, xid, actor)
     head = b'{"Type":"%b","Data":%b' % (name.encode(), _object(row, source))
     if old is not None and new is not None:
         head = b'%b,"Old":%b' % (head, _object(former, source))
@@ -179,13 +187,15 @@ def _inner(value: bytes) -> bytes:
     return value
 
 
-def _tail(at: datetime, actor: str | None) -> bytes:
+def _tail(at: datetime, xid: int | None = None, actor: str | None = None) -> bytes:
     moment = _encode(at.astimezone(UTC))  # five times faster than isoformat(), but ends with Z
     if len(moment) == len(_WHOLE_SECOND):
         moment = moment.replace(b"Z", b".000000Z")
-    if actor is None:
+    if xid is None:
         return b',"At":%b+00:00"}' % moment[:-2]
-    return b',"At":%b+00:00","Actor":%b}' % (moment[:-2], _encode(actor))
+    if actor is None:
+        return b',"At":%b+00:00","Tx":"%d"}' % (moment[:-2], xid)
+    return b',"At":%b+00:00","Tx":"%d","Actor":%b}' % (moment[:-2], xid, _encode(actor))
 
 
 _WHOLE_SECOND = b'"2026-11-22T18:00:00Z"'

@@ -178,6 +178,11 @@ def _changes(watch: Watch) -> Iterator[tuple[str, str, Schema]]:
             "Data": {"allOf": [row, keys]},
             "Position": POSITION,
             "At": {"type": "string", "format": "date-time"},
+            "Tx": {
+                "type": "string",
+                "pattern": "^[0-9]+$",
+                "description": "The writer's transaction: its pg_current_xact_id().",
+            },
             "Actor": {
                 "type": "string",
                 "description": "Who made the change, where the writer has set it.",
@@ -186,7 +191,7 @@ def _changes(watch: Watch) -> Iterator[tuple[str, str, Schema]]:
         }
         if name == updated:
             properties["Old"] = row
-        required = ["Type", "Data", "Position", "At"]
+        required = ["Type", "Data", "Position", "At", "Tx"]
         schema = {"type": "object", "properties": properties, "required": required}
         yield name, f"A row of {watch.table} was {done}.", schema
 

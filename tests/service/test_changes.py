@@ -75,7 +75,7 @@ async def test_an_inserted_event_is_the_whole_row_in_pascal_case(
 ) -> None:
     event = await add_event(app, company, location="Room 2")
     message = await client.expect("EventCreated")
-    assert list(message) == ["Type", "Data", "Position", "At"]
+    assert list(message) == ["Type", "Data", "Position", "At", "Tx"]
     assert list(message["Data"]) == EVENT
     assert message["Data"] | {"CreatedAt": "", "UpdatedAt": ""} == {
         "EventId": event,
@@ -104,7 +104,7 @@ async def test_an_updated_event_has_the_new_row_and_the_former_values(
         event,
     )
     message = await client.expect("EventUpdated")
-    assert list(message) == ["Type", "Data", "Old", "Position", "At"]
+    assert list(message) == ["Type", "Data", "Old", "Position", "At", "Tx"]
     assert list(message["Data"]) == EVENT
     assert message["Data"]["Title"] == "Retro"
     assert message["Old"] == {"Title": "Stand-up", "Location": None}
@@ -117,7 +117,7 @@ async def test_a_deleted_event_is_the_last_row(
     created = await client.expect("EventCreated")
     await app.execute("DELETE FROM events WHERE id = $1", event)
     message = await client.expect("EventDeleted")
-    assert list(message) == ["Type", "Data", "Position", "At"]
+    assert list(message) == ["Type", "Data", "Position", "At", "Tx"]
     assert message["Data"] == created["Data"]
 
 
@@ -167,9 +167,28 @@ async def test_an_actor_is_sent_where_the_application_sets_one(
         await add_event(app, company)
     await add_event(app, company)
     message = await client.expect("EventCreated")
-    assert list(message) == ["Type", "Data", "Position", "At", "Actor"]
+    assert list(message) == ["Type", "Data", "Position", "At", "Tx", "Actor"]
     assert message["Actor"] == "u7"
     assert "Actor" not in await client.expect("EventCreated")
+
+
+async def test_a_change_carries_its_transaction_also_from_within_a_savepoint(
+    app: Connection, client: Client, company: str
+) -> None:
+    async with app.transaction():
+        async with app.transaction():  # a savepoint, which has a number of its own
+            await add_event(app, company)
+        number = await app.fetchval("SELECT pg_current_xact_id()::text")
+        await add_event(app, company)
+    assert (await client.expect("EventCreated"))["Tx"] == number
+    assert (await client.expect("EventCreated"))["Tx"] == number
+
+
+async def test_a_resync_carries_no_transaction(
+    app: Connection, client: Client, company: str
+) -> None:
+    await app.execute("TRUNCATE events")
+    assert "Tx" not in await client.expect("Resync")
 
 
 async def test_a_company_receives_only_its_own_changes(

@@ -158,6 +158,7 @@ def test_a_conforming_message_passes() -> None:
             "Data": {"RoomId": 1, "CompanyId": 2, "Seats": [1]},
             "Position": 1,
             "At": "2026-11-22T18:00:00.123456+00:00",
+            "Tx": "771234",
         }
     )
 
@@ -168,7 +169,7 @@ def test_a_conforming_message_passes() -> None:
         {"Type": "CompanyRevoked"},
         GOOD | {"Extra": 1},
         {"Type": "CompanyRevoked", "Data": {"CompanyId": "a", "Extra": 1}},
-        {"Type": "RoomCreated", "Data": {"RoomId": 1}, "Position": 0, "At": "now"},
+        {"Type": "RoomCreated", "Data": {"RoomId": 1}, "Position": 0, "At": "now", "Tx": "1"},
         {"Type": "Error", "Error": {"Code": "no_such_code", "Message": "…"}},
         {"Type": "AuthenticationResult", "Success": True},
     ],

@@ -54,7 +54,8 @@ async def test_a_message_has_everything_that_the_server_sent() -> None:
     async with follow() as world:
         await world.peer.acknowledge()
         text = json.dumps(
-            change(11, Title="ä") | {"Old": {"Title": "b"}, "At": "now", "Actor": "u7"}, indent=1
+            change(11, Title="ä") | {"Old": {"Title": "b"}, "At": "now", "Tx": "9", "Actor": "u7"},
+            indent=1,
         )
         await world.peer.send_messages(text, change(12) | {"Partial": True})
         first, second = world.reports[-2:]
@@ -66,13 +67,14 @@ async def test_a_message_has_everything_that_the_server_sent() -> None:
             position=11,
             epoch=EPOCH,
             at="now",
+            tx="9",
             actor="u7",
             partial=False,
             text=text,
         )
         assert isinstance(second, Message)
         assert second.partial
-        assert (second.old, second.actor) == (None, None)
+        assert (second.old, second.tx, second.actor) == (None, None, None)
 
 
 @timeless

@@ -57,11 +57,12 @@ def test_where_two_columns_share_a_name_the_key_wins() -> None:
 
 
 def test_metadata_is_beside_the_data() -> None:
-    (message,) = messages_of(change(1, None, row(title="Tea"), actor='Zoë "x"'))
+    (message,) = messages_of(change(1, None, row(title="Tea"), xid=2**63 - 1, actor='Zoë "x"'))
     assert message == {
         "Type": "EventCreated",
         "Data": {"EventId": 1, "CompanyId": "c", "Title": "Tea"},
         "At": "2026-11-22T12:00:01.000000+00:00",
+        "Tx": "9223372036854775807",
         "Actor": 'Zoë "x"',
     }
 

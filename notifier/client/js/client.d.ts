@@ -27,6 +27,8 @@ export interface Change<Type extends string = string, Data extends object = Row>
   Position: number;
   /** The time at which the change was captured, in ISO 8601. */
   At: string;
+  /** The writer's transaction: its `pg_current_xact_id()` in decimal. */
+  Tx?: string | undefined;
   /** The user who made the change, if the writing application named one. */
   Actor?: string | undefined;
   /** The row is too large to be sent: read it from your own API. */
