@@ -155,6 +155,9 @@ class PostgresStream:
         """Whether the relay on this node delivers within GRACE_SECONDS; then the log need not be read."""
         if not self._is_local:
             return False
+        if self._seq >= self._announced:  # delivered between the notification and now
+            self._look.clear()
+            return True
         before = self._seq
         await asyncio.sleep(GRACE_SECONDS)
         if self._seq == before:

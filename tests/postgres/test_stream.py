@@ -282,6 +282,32 @@ async def test_messages_from_the_relay_on_this_node_are_delivered_at_once_and_no
     assert len(subscriber.bodies) == 6
 
 
+async def test_messages_delivered_right_after_their_notification_are_not_read_again(
+    log: Log, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The relay on this node delivers them before the stream's task has a turn."""
+    monkeypatch.setattr(streams, "PROBE_SECONDS", 600.0)  # a probe reads the log too
+    await node.start()
+    subscriber, other = await node.subscribe("a"), await node.subscribe("b")
+    reads = node.stream.reads
+    await log.store("a", 2)
+    epoch, messages = await log.epoch(), await log.stored()
+    node.stream.accept(epoch, messages[:1])
+    woken = node.stream._look.set
+
+    def wake() -> None:
+        woken()
+        node.stream.accept(epoch, messages[1:])
+
+    monkeypatch.setattr(node.stream._look, "set", wake)
+    await log.notify(2)
+    await subscriber.gets(2)
+    monkeypatch.setattr(node.stream._look, "set", woken)
+    await log.publish("b")
+    await other.gets(1)
+    assert node.stream.reads == reads + 1
+
+
 async def test_a_gap_in_messages_accepted_in_the_grace_time_is_read_from_the_log(
     log: Log, node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
