@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
-from typing import Annotated, Any, ClassVar, Protocol, Self
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Annotated, Any, ClassVar, Literal, Protocol, Self, TypeAlias
 
 from pydantic import ConfigDict, Field
 
@@ -16,7 +17,10 @@ class Row(Protocol):
     def __getitem__(self, column: str, /) -> Any: ...
 
 
-_COLUMNS = {"table": "table_name"}
+Case: TypeAlias = Literal["pascal", "camel", "column"]
+"""How columns are spelled as properties: `StartsAt`, `startsAt`, or as the catalogue has them."""
+
+_COLUMNS = {"table": "table_name", "case": "spelling"}
 """Fields whose column has another name."""
 
 
@@ -39,6 +43,11 @@ class Watch:
     """The messages' names. Empty or None: such a change sends none."""
     updated: str | None = "{entity}Updated"
     deleted: str | None = "{entity}Deleted"
+    rename: Mapping[str, Annotated[str, Field(min_length=1)]] = field(
+        default_factory=dict, hash=False
+    )
+    """The properties of single columns, whatever `case` is."""
+    case: Case = "pascal"
 
     def __post_init__(self) -> None:
         for name in ("created", "updated", "deleted"):
@@ -48,6 +57,8 @@ class Watch:
             column = getattr(self, name)
             object.__setattr__(self, name, column and _unquoted(column))
         object.__setattr__(self, "exclude", tuple(map(_unquoted, self.exclude)))
+        renamed = {_unquoted(column): name for column, name in self.rename.items()}
+        object.__setattr__(self, "rename", renamed)
         if lost := {self.key, self.company, self.member} & set(self.exclude):
             raise ValueError(f"exclude names {', '.join(sorted(map(str, lost)))}, which is needed")
         if self.member is not None and not (self.updated and self.deleted):
@@ -65,11 +76,14 @@ class Watch:
             raise SchemaMissing(
                 f"notifier.watches has no column {error.args[0]}; run: notifier migrate"
             ) from error
-        return cls(**{**values, "exclude": tuple(values["exclude"])})
+        values["exclude"] = tuple(values["exclude"])
+        values["rename"] = dict(values["rename"])
+        return cls(**values)
 
     def to_row(self) -> dict[str, Any]:
         """The values for its row of `notifier.watches`, by column."""
-        return {_COLUMNS.get(name, name): value for name, value in asdict(self).items()}
+        values = {**asdict(self), "rename": [*self.rename.items()]}
+        return {_COLUMNS.get(name, name): value for name, value in values.items()}
 
     @property
     def names(self) -> tuple[str | None, str | None, str | None]:
@@ -84,21 +98,35 @@ class Watch:
     @property
     def columns(self) -> tuple[str, ...]:
         """Every column that it names, each once."""
-        named = (self.key, self.company, self.member, *self.exclude)
+        named = (self.key, self.company, self.member, *self.exclude, *self.rename)
         return tuple(dict.fromkeys(name for name in named if name is not None))
 
     def property(self, column: str) -> str:
-        """The name of a column in messages: `starts_at` → `StartsAt`, the key → `EventId`."""
+        """The name of a column in messages: `starts_at` → `StartsAt`, the key → `EventId`.
+
+        `rename` goes first. With `case = "column"` key and company keep their names too.
+        """
+        if (name := self.rename.get(column)) is not None:
+            return name
+        if self.case == "column":
+            return column
         if column == self.key:
-            return f"{self.entity}Id"
-        if column == self.company:
-            return "CompanyId"
-        return property_name(column)
+            name = f"{self.entity}Id"
+        elif column == self.company:
+            name = "CompanyId"
+        else:
+            name = property_name(column)
+        return name if self.case == "pascal" else _camel(name)
 
 
 def property_name(column: str) -> str:
     """`starts_at` → `StartsAt`."""
     return "".join(word[:1].upper() + word[1:] for word in column.split("_"))
+
+
+def _camel(name: str) -> str:
+    """`StartsAt` → `startsAt`; a name in capitals is one word: `URL` → `url`."""
+    return name.lower() if name.isupper() else name[:1].lower() + name[1:]
 
 
 def _unquoted(column: str) -> str:

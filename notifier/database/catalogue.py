@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from difflib import get_close_matches
 
@@ -92,7 +93,8 @@ def problems(watch: Watch, table: Table, watched: Collection[str]) -> list[str]:
         if other != column:
             found.append(
                 f"table {watch.table}: columns {other} and {column} would both be sent as"
-                f" {watch.property(column)}; rename one of them, or exclude it"
+                f' {watch.property(column)}; add rename = {{ {_toml_key(column)} = "…" }} to its'
+                " [[watch]], or exclude one of them"
             )
     return found
 
@@ -109,6 +111,11 @@ def _is_unique(watch: Watch, table: Table) -> bool:
         set(columns) - extra <= {watch.key, watch.company} and watch.key in columns
         for columns in table.unique
     )
+
+
+def _toml_key(name: str) -> str:
+    """A column as a key of a TOML table, quoted where it has to be."""
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else msgspec.json.encode(name).decode()
 
 
 def _plain(name: str) -> str:

@@ -69,10 +69,23 @@ def _fields(former: Stored, wanted: Stored) -> Iterator[Change]:
         if before != after:
             line = f"{table}: {name} {before or 'none'} → {after or 'none'}: {RESYNC}"
             yield Change(entity, line, is_resync=True)
+    for name, before, after in _spellings(former.watch, wanted.watch):
+        line = f"{table}: {name} {before} → {after}: {RESYNC}"
+        yield Change(entity, line, is_resync=True)
     yield from _excluded(former.watch, wanted.watch)
     for column in former.watch.exclude:
         if column not in wanted.watch.exclude:
             yield Change(entity, f"{table}: exclude -{column}: new messages have it")
+
+
+def _spellings(former: Watch, wanted: Watch) -> Iterator[tuple[str, str, str]]:
+    """What differs in the names of properties: the field, before and after."""
+    if former.case != wanted.case:
+        yield "case", former.case, wanted.case
+    for column in sorted({*former.rename, *wanted.rename}):
+        before, after = former.rename.get(column), wanted.rename.get(column)
+        if before != after:
+            yield f"rename {column}", before or "none", after or "none"
 
 
 def _excluded(former: Watch, wanted: Watch) -> Iterator[Change]:

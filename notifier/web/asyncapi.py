@@ -168,7 +168,7 @@ def _schemas(kinds: Sequence[type[Struct]]) -> Schema:
 def _changes(watch: Watch) -> Iterator[tuple[str, str, Schema]]:
     """Name, meaning and schema of the messages about a table's rows."""
     created, updated, deleted = watch.names
-    keys = {"required": [*dict.fromkeys((f"{watch.entity}Id", "CompanyId"))]}
+    keys = {"required": _keys(watch)}
     row = _ref("components/schemas", f"{watch.entity}Row")
     for name, done in ((created, "inserted"), (updated, "changed"), (deleted, "deleted")):
         if name is None:
@@ -208,9 +208,14 @@ def _row(watch: Watch) -> Schema:
             if column.nullable:
                 schema = schema | {"type": [schema["type"], "null"]}
             properties[watch.property(column.name)] = schema
-    for key in (f"{watch.entity}Id", "CompanyId"):
+    for key in _keys(watch):
         properties.setdefault(key, {"type": ["string", "integer"]})
     return {"type": "object", "properties": properties}
+
+
+def _keys(watch: Watch) -> list[str]:
+    """The properties of key and company, which every message has."""
+    return [*dict.fromkeys((watch.property(watch.key), watch.property(watch.company)))]
 
 
 def _closes() -> Iterator[Schema]:

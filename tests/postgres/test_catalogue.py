@@ -101,7 +101,8 @@ async def test_f5_columns_that_would_share_a_property_are_refused(
 ) -> None:
     quoted = column if column.startswith('"') else f'"{column}"'
     await database.execute(f"ALTER TABLE events ADD {quoted} text")
-    assert f"would both be sent as {property_name}" in await refused(database)
+    message = await refused(database)
+    assert f"would both be sent as {property_name}; add rename = {{ " in message
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,11 @@ async def lines_of(database: Database, watches: list[Watch], *, dry_run: bool = 
         ({"created": ""}, "created EventCreated → none: every company gets a Resync"),
         ({"updated": "Moved"}, "updated EventUpdated → Moved: every company gets a Resync"),
         ({"deleted": "Gone"}, "deleted EventDeleted → Gone: every company gets a Resync"),
+        ({"case": "camel"}, "case pascal → camel: every company gets a Resync"),
+        (
+            {"rename": {"location": "place"}},
+            "rename location none → place: every company gets a Resync",
+        ),
         (
             {"exclude": ("location",)},
             "exclude +location: new messages without it; the log is emptied, new epoch",
