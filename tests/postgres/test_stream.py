@@ -425,21 +425,21 @@ async def test_a_node_that_has_lost_the_database_is_not_ready_until_it_is_back(
     await node.start()
     assert attempts == []
     await cut(log.database, "node")
-    await node.reports("connection")
+    await node.reports("lost the database")
     assert attempts == [1]
     back.set()
     await node.reports("no node holds the relay lock")
     for count in (2, 3):
         back.clear()
         await cut(log.database, "node")
-        await node.reports("connection")
+        await node.reports("lost the database")
         assert attempts == list(range(1, count + 1))
         back.set()
         await node.reports("no node holds the relay lock")
     monkeypatch.setattr(connections, "STEADY_SECONDS", 0.0)
     back.clear()
     await cut(log.database, "node")
-    await node.reports("connection")
+    await node.reports("lost the database")
     assert attempts == [1, 2, 3, 0]
 
 
