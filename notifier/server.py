@@ -12,7 +12,7 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import structlog
 import uvicorn
@@ -68,11 +68,13 @@ class _Server(uvicorn.Server):
         yield
 
 
-def configuration(settings: Settings, app: object, refusals: Refusals) -> uvicorn.Config:
+def configuration(
+    settings: Settings, app: Callable[..., Any], refusals: Refusals
+) -> uvicorn.Config:
     """The configuration of uvicorn. Raises SettingsError for a certificate that cannot be read."""
     options = Options(refusals, settings.max_buffer_bytes, settings.deflate)
     config = uvicorn.Config(
-        app,  # type: ignore[arg-type]  # Starlette's ASGI types are not uvicorn's
+        app,
         http=GuardedHttp.configured(refusals),
         ws=WebSocketProtocol.configured(options),
         ws_max_size=MESSAGE_BYTES,

@@ -1,4 +1,4 @@
-"""The application of `notifier demo`: reads and writes the calendar in plain SQL, as any would.
+"""The application of `notifier demo`: reads and writes the calendar as any application would.
 
 It knows nothing of messages: the page receives its own writes over the socket. There is no access
 control, because the demo serves one machine only; `notifier serve` does not have these routes.
@@ -13,10 +13,12 @@ from uuid import UUID, uuid4
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
+from sqlalchemy import Delete, Insert, Update, func, make_url
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from notifier.database.calendar import Calendar
 from notifier.database.connections import Connection, connected
 from notifier.errors import DatabaseError
 from notifier.watches import property_name
@@ -52,13 +54,11 @@ class Employee(msgspec.Struct, rename="pascal", forbid_unknown_fields=True):
     job_title: Text | UnsetType | None = UNSET
 
 
-Entity: TypeAlias = Event | Employee
+ENTITIES: dict[str, type[Event | Employee]] = {"events": Event, "employees": Employee}
+TABLES = Calendar.metadata.tables
+DIALECT = make_url("postgresql+asyncpg://").get_dialect()()
 
-TABLES: dict[str, tuple[type[Entity], frozenset[str]]] = {
-    "events": (Event, frozenset({"company_id", "title", "starts_at", "ends_at"})),
-    "employees": (Employee, frozenset({"company_id", "name"})),
-}
-"""The properties of a table, and the columns that an insert has to set."""
+Write: TypeAlias = Insert | Update | Delete
 
 COMPANIES = """
     SELECT id AS company_id, name, time_zone,
@@ -121,7 +121,7 @@ def routes(database_url: str, token: Callable[[str], str]) -> list[BaseRoute]:
         Route("/demo/state", answering(_state)),
         Route("/demo/token", show_token),
     ]
-    for table in TABLES:
+    for table in ENTITIES:
         found += [
             Route(f"/demo/{table}", answering(_insert(table)), methods=["POST"]),
             Route(f"/demo/{table}/{{id:uuid}}", answering(_update(table)), methods=["PATCH"]),
@@ -151,50 +151,59 @@ async def _state(connection: Connection, request: Request) -> Response:
     )
 
 
-def _insert(table: str) -> Callable[[Connection, Request], Awaitable[Response]]:
+def _insert(name: str) -> Callable[[Connection, Request], Awaitable[Response]]:
+    table = TABLES[name]
+    required = {
+        column.name
+        for column in table.columns
+        if not column.nullable and column.server_default is None
+    }
+
     async def insert(connection: Connection, request: Request) -> Response:
-        values = await _values(table, request)
-        missing = TABLES[table][1] - values.keys()
-        if missing:
+        values = await _values(name, request)
+        if missing := required - values.keys():
             raise Refused(400, f"missing: {', '.join(sorted(map(property_name, missing)))}")
-        if table == "employees":
+        if name == "employees":
             values["user_id"] = _user(str(values["name"]))
-        columns = ", ".join(values)
-        parameters = ", ".join(f"${number}" for number in range(1, len(values) + 1))
-        sql = f"INSERT INTO {table} ({columns}) VALUES ({parameters}) RETURNING id"  # noqa: S608 - names of this file
-        return _answer({"Id": await _write(connection, request, sql, *values.values())}, 201)
+        return _answer(
+            {"Id": await _write(connection, request, table.insert().values(values))}, 201
+        )
 
     return insert
 
 
-def _update(table: str) -> Callable[[Connection, Request], Awaitable[Response]]:
+def _update(name: str) -> Callable[[Connection, Request], Awaitable[Response]]:
+    table = TABLES[name]
+
     async def update(connection: Connection, request: Request) -> Response:
-        values = await _values(table, request)
-        changes = ", ".join(f"{name} = ${number}" for number, name in enumerate(values, 2))
-        sql = f"UPDATE {table} SET {changes}, updated_at = now() WHERE id = $1 RETURNING id"  # noqa: S608 - names of this file
+        values = await _values(name, request)
         if not values:
             raise Refused(400, "no property to change")
-        return _answer(
-            {"Id": await _write(connection, request, sql, _id(request), *values.values())}
-        )
+        row = table.update().where(table.c.id == request.path_params["id"])
+        statement = row.values(values | {"updated_at": func.now()})
+        return _answer({"Id": await _write(connection, request, statement)})
 
     return update
 
 
-def _delete(table: str) -> Callable[[Connection, Request], Awaitable[Response]]:
+def _delete(name: str) -> Callable[[Connection, Request], Awaitable[Response]]:
+    table = TABLES[name]
+
     async def delete(connection: Connection, request: Request) -> Response:
-        sql = f"DELETE FROM {table} WHERE id = $1 RETURNING id"  # noqa: S608 - names of this file
-        return _answer({"Id": await _write(connection, request, sql, _id(request))})
+        statement = table.delete().where(table.c.id == request.path_params["id"])
+        return _answer({"Id": await _write(connection, request, statement)})
 
     return delete
 
 
-async def _write(connection: Connection, request: Request, sql: str, *values: object) -> UUID:
+async def _write(connection: Connection, request: Request, statement: Write) -> UUID:
     """One transaction, with the actor in a setting: all that an application does for `Actor`."""
+    compiled = statement.returning(statement.table.c.id).compile(dialect=DIALECT)
+    parameters = [compiled.params[name] for name in compiled.positiontup or ()]
     async with connection.transaction():
         if actor := request.headers.get("x-actor"):
             await connection.execute("SELECT set_config('notifier.actor', $1, true)", actor)
-        row = await connection.fetchval(sql, *values)
+        row = await connection.fetchval(str(compiled), *parameters)
     if row is None:
         raise Refused(404, "the row does not exist any more")
     return UUID(str(row))
@@ -207,9 +216,8 @@ async def _values(table: str, request: Request) -> dict[str, Any]:
         body += piece
         if len(body) > BODY_LIMIT:
             raise Refused(413, "the body is too large")
-    entity, _ = TABLES[table]
     try:
-        entity_values = msgspec.json.decode(body, type=entity)
+        entity_values = msgspec.json.decode(body, type=ENTITIES[table])
     except msgspec.ValidationError as error:
         raise Refused(400, str(error)) from error
     except (msgspec.DecodeError, RecursionError) as error:
@@ -225,11 +233,6 @@ async def _values(table: str, request: Request) -> dict[str, Any]:
     if starts and ends and starts > ends:
         raise Refused(400, "the event ends before it starts")
     return values
-
-
-def _id(request: Request) -> UUID:
-    found: UUID = request.path_params["id"]
-    return found
 
 
 def _uuid(text: str) -> UUID:

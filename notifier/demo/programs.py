@@ -172,10 +172,10 @@ def _from_pg_config() -> Path | None:
     program = shutil.which("pg_config")
     if program is None:
         return None
-    done = subprocess.run(  # noqa: S603 - no shell, fixed arguments
-        [program, "--bindir"], capture_output=True, text=True, check=False
-    )
-    return Path(done.stdout.strip()) if done.returncode == 0 else None
+    try:
+        return Path(run({}, [program, "--bindir"]).strip())
+    except EmbeddedPostgresError:
+        return None
 
 
 def _from_debian() -> list[Path]:

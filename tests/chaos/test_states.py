@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterator
+from functools import partial
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -230,7 +231,7 @@ class Machine(RuleBasedStateMachine):
 
         ledger = await expected(self.database)
         for reader in [*self.readers, *(Reader(company, self.epoch) for company in self.ids)]:
-            await until(lambda reader=reader: level(reader))  # type: ignore[misc]  # bound now
+            await until(partial(level, reader))
             assert collect(reader.received) == ledger[reader.company]
             assert reader.state == await state(self.database, reader.company)
 

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 from prometheus_client import REGISTRY
+from starlette.applications import Starlette
 from structlog.testing import capture_logs
 
 from notifier import certificates, server
@@ -66,7 +67,7 @@ async def test_the_expiry_is_a_metric_and_a_near_one_is_logged(
 ) -> None:
     files = issue(days)
     context = server.configuration(
-        load({}, ssl_certfile=files.certfile, ssl_keyfile=files.keyfile), object(), Refusals()
+        load({}, ssl_certfile=files.certfile, ssl_keyfile=files.keyfile), Starlette(), Refusals()
     ).ssl
     with capture_logs() as logs:
         task = asyncio.create_task(
@@ -89,7 +90,7 @@ def test_an_encrypted_key_is_one_line_that_names_the_remedy(
     files = issue(60, password=password)
     settings = load({}, ssl_certfile=files.certfile, ssl_keyfile=files.keyfile)
     with pytest.raises(SettingsError, match="NOTIFIER_SSL_KEYFILE: the key is encrypted"):
-        server.configuration(settings, object(), Refusals())
+        server.configuration(settings, Starlette(), Refusals())
 
 
 def test_a_file_that_is_no_certificate_is_one_line(tmp_path: Path) -> None:
@@ -99,4 +100,4 @@ def test_a_file_that_is_no_certificate_is_one_line(tmp_path: Path) -> None:
         )
     settings = load({}, ssl_certfile=tmp_path / "cert.pem", ssl_keyfile=tmp_path / "key.pem")
     with pytest.raises(SettingsError, match="NOTIFIER_SSL_CERTFILE"):
-        server.configuration(settings, object(), Refusals())
+        server.configuration(settings, Starlette(), Refusals())
