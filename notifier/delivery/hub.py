@@ -71,7 +71,9 @@ class Hub:
         for company, batch in by_company.items():
             channel = self._channels.get(company)
             if channel is None:
-                self._early[company] += batch
+                # Neither of them where a revocation in this loop made `close` remove the idle channel.
+                if (early := self._early.get(company)) is not None:
+                    early += batch
                 continue
             channel.publish(batch)
             if channel.overrun:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from notifier.delivery import subscription
+from notifier.delivery import hub, subscription
 from notifier.delivery.channel import SLICE
 from notifier.delivery.encoding import DEFLATED, TEXT
 from notifier.delivery.session import Stage
@@ -575,3 +575,19 @@ async def test_another_epoch_returns_the_bytes_of_the_former_to_the_budget(world
     assert world.log.hub._budget.used > 0
     world.log.hub.begin_epoch("f")
     assert world.log.hub._budget.used == 0
+
+
+async def test_an_idle_channel_that_a_revocation_removes_during_a_batch_stops_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, _ = await world.enter(company=B)
+    other, line = await world.enter(company=A)
+    session.closed()
+    assert world.log.hub.channel(B) is not None
+    monkeypatch.setattr(hub, "IDLE_CHANNELS", 1)
+    world.log.store(A, revokes=("u",))  # closes the subscription of A, so the idle B is removed
+    world.log.store(B)
+    world.log.deliver()
+    assert world.log.hub.channel(B) is None
+    assert line.types[-1] == "CompanyRevoked"
+    assert not other.live_subscriptions
