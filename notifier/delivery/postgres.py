@@ -74,12 +74,22 @@ class PostgresStream:
         self._look = asyncio.Event()
 
     def accept(self, epoch: str, messages: Sequence[Message]) -> None:
-        """Delivers messages that the relay on this node has just stored."""
-        self._is_local = True
-        if epoch == self._hub.epoch and messages[0].seq == self._seq + 1:
-            self._seq = messages[-1].seq
+        """Delivers messages that the relay on this node has just stored, in the order of seq.
+
+        Where one is missing, between them or before them, the log is read instead.
+        """
+        if not messages:
+            return
+        first, last = messages[0].seq, messages[-1].seq
+        if (
+            epoch == self._hub.epoch
+            and first == self._seq + 1
+            and last - first == len(messages) - 1
+        ):
+            self._is_local = True
+            self._seq = last
             self._deliver(messages)
-        elif messages[-1].seq > self._seq or epoch != self._hub.epoch:
+        elif last > self._seq or epoch != self._hub.epoch:
             self._is_local = False
             self._look.set()
 

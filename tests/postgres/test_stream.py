@@ -356,6 +356,20 @@ async def test_messages_that_are_accepted_with_a_gap_are_read_from_the_log(
     await subscriber.gets(5)
 
 
+async def test_accepted_messages_of_which_one_is_missing_are_read_from_the_log(
+    log: Log, node: Node
+) -> None:
+    await node.start()
+    subscriber = await node.subscribe()
+    await log.store("a", 3)
+    first, second, third = await log.stored()
+    node.stream.accept(await log.epoch(), [])
+    node.stream.accept(await log.epoch(), [first, third])
+    assert subscriber.bodies == []
+    await subscriber.gets(3)
+    assert subscriber.bodies == [first.body, second.body, third.body]
+
+
 async def test_messages_that_are_accepted_of_another_epoch_are_read_from_the_log(
     log: Log, node: Node
 ) -> None:
