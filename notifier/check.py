@@ -258,8 +258,8 @@ async def _membership(settings: Settings) -> Finding:
             False, "no watched table names members", "set member in [[watch]], or MEMBERSHIP_QUERY"
         )
     pooled = settings.database != settings.listen_database
-    own = query is not None
-    link = Query(settings.database, "check", pooled=pooled, pinned=not own, read_only=not own)
+    by_rows = query is None
+    link = Query(settings.database, "check", pooled=pooled, pinned=by_rows, read_only=by_rows)
     try:
         if query is None:
             await Membership(link, "employees", None).may_see(Identity("0", math.inf, None), "0")

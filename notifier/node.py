@@ -56,10 +56,10 @@ class Node:
             audience=settings.jwt_audience,
             leeway_seconds=settings.jwt_leeway_seconds,
         )
-        own = settings.membership_query is None
+        by_rows = settings.membership_query is None
         self.log_query = Query(settings.database, "stream", pooled=pooled)
         self.membership_query = Query(
-            settings.database, "membership", pooled=pooled, pinned=own, read_only=own
+            settings.database, "membership", pooled=pooled, pinned=by_rows, read_only=by_rows
         )
         self.membership = Membership(
             self.membership_query, settings.authorization, settings.membership_query
@@ -78,7 +78,7 @@ class Node:
             self.log_query,
             self.hub,
             self.health,
-            rule=None if own else self._rule,
+            rule=None if by_rows else self._rule,
             on_configuration=self._new_configuration.set,
         )
         self.relay = Relay(

@@ -59,31 +59,27 @@ async def refusal(connection: Connection, role: str, membership_query: str | Non
     """Why a role cannot check access, None where it can. Tried as that role."""
     transaction = connection.transaction()
     await transaction.start()
-    # Code in an index of the application could leave the role again, but not write.
-    await connection.execute("SET TRANSACTION READ ONLY")
     try:
+        # Code in an index of the application could leave the role again, but not write.
+        await connection.execute("SET TRANSACTION READ ONLY")
         await connection.execute(f"SET LOCAL ROLE {_quoted(role)}")
     except asyncpg.InsufficientPrivilegeError:
         await transaction.rollback()
         return f"cannot check as role {role} whether it may read what decides on access"
+    what = "the rows of members" if membership_query is None else "NOTIFIER_MEMBERSHIP_QUERY"
     try:
         if membership_query is None:
-            return await _hidden_rows(connection, role)
-        await connection.execute("SET LOCAL search_path = DEFAULT")
-        await connection.fetch(membership_query, None, None)
+            hiding = await connection.fetchval(sql.query("hidden_member_tables"))
+            reason = hiding and f"row-level security applies to {hiding}"
+        else:
+            await connection.execute("SET LOCAL search_path = DEFAULT")
+            await connection.fetch(membership_query, None, None)
+            reason = None
     except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        return f"role {role} cannot read NOTIFIER_MEMBERSHIP_QUERY: {first_line(error)}"
+        reason = first_line(error)
     finally:
         await transaction.rollback()
-    return None
-
-
-async def _hidden_rows(connection: Connection, role: str) -> str | None:
-    """Why the current role does not see all rows of members; None where it does."""
-    relations = await connection.fetchval(sql.query("member_rows"))
-    if relations is None:
-        return None
-    return f"role {role} cannot read the rows of members: row-level security applies to {relations}"
+    return reason and f"role {role} cannot read {what}: {reason}"
 
 
 async def revoke(connection: Connection) -> None:
