@@ -73,7 +73,10 @@ BEGIN
             END;
         END IF;
         IF change = full_mark THEN
-            PERFORM pg_notify('notifier_changes', '');  -- the doorbell
+            -- The doorbell. Not into a queue that is nearly full: it would fail the application's commit.
+            IF pg_notification_queue_usage() < 0.9 THEN
+                PERFORM pg_notify('notifier_changes', '');
+            END IF;
             change := nextval('notifier.change_ids');
         END IF;
         IF change >= full_mark THEN
