@@ -1,6 +1,7 @@
 """The commands of the protocol: what clients send, declared once for decoding and for AsyncAPI.
 
-A new command is a Struct here, listed in COMMANDS, and a case in `Session.receive`.
+A new command is a Struct here, a member of `Command`, and an entry in COMMANDS; its answer is in
+messages.py, and `Session.receive` has a case for it.
 """
 
 from __future__ import annotations

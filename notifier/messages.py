@@ -24,8 +24,8 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     """One message of a company's log. `body` is the text that clients get.
 
     `seq` orders the messages of all companies, `position` those of this one. `at` is the time of
-    the change, `stored` that of its storing. `revokes`: the users whose access may end with it, and
-    is checked again unless it has ended for certain.
+    the change, `stored` that of its storing. `revokes`: the users who may lose access with it.
+    Each is re-checked, unless the loss is certain.
     """
 
     seq: int

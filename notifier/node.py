@@ -22,7 +22,7 @@ from notifier.delivery.recheck_rule import RecheckRule
 from notifier.delivery.session import Services, Session
 from notifier.delivery.stream import Stream
 from notifier.health import Health
-from notifier.relay.publisher import PostgresPublisher
+from notifier.relay.publisher import LocalPublisher
 from notifier.relay.relay import Relay
 from notifier.settings import Settings
 from notifier.transport.application import Application
@@ -83,7 +83,7 @@ class Node:
         )
         self.relay = Relay(
             listen,
-            PostgresPublisher(self.stream.accept),
+            LocalPublisher(self.stream.accept),
             bulk_limit=settings.bulk_limit,
             retention_hours=settings.retention_hours,
             doorbell=settings.doorbell,

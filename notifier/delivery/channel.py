@@ -39,7 +39,7 @@ class Subscriber(Protocol):
     def may_be_revoked(self, position: int, *, certain: bool) -> None:
         """The user may have lost the company with the message at `position`, the last one written.
 
-        `certain`: a row that gave this user access was removed.
+        `certain`: the message names this user, and was not yet stored when the user subscribed.
         """
 
     def dropped(self) -> None:
@@ -155,8 +155,8 @@ class Channel:
     def publish(self, messages: list[Message]) -> None:
         """Writes messages to all subscribers, in order; large batches in a task of its own.
 
-        The stream may still be behind the position that the channel was opened at: such messages
-        are not written again, but they may revoke the access of a user who has subscribed since.
+        The stream may deliver messages up to the position that the channel was opened at. They are not
+        written again, but they may revoke the access of a user who has subscribed since.
         """
         known = [message for message in messages if message.position <= self._published]
         if known:

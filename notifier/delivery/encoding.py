@@ -22,7 +22,7 @@ class Encoding:
     unshared: Encoding | None = None
 
     def frames(self, messages: Sequence[Message], _epoch: str) -> bytes:
-        """The frames of several messages, joined. An encoding with event ids uses the epoch."""
+        """The frames of several messages, joined. The epoch is for encodings with event ids."""
         frame = self.frame
         if len(messages) == 1:  # most batches
             return frame(messages[0].body)

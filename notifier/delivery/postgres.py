@@ -70,11 +70,11 @@ class PostgresStream:
         self._seq = 0  # of the last message delivered,
         self._last: Message | None = None  # and the message, None before the first one
         self._announced = 0  # the highest seq that a notification named
-        self._is_local = False  # whether the relay on this node delivered last
+        self._is_local = False  # whether messages came by `accept` last
         self._look = asyncio.Event()
 
     def accept(self, epoch: str, messages: Sequence[Message]) -> None:
-        """Delivers messages that the relay on this node has just stored, in the order of seq.
+        """Delivers messages that were just stored, in the order of seq.
 
         Where one is missing, between them or before them, the log is read instead.
         """

@@ -283,7 +283,7 @@ class Session:
             self._subscription = None
 
     def clock_was_set(self) -> None:
-        """Timers do not follow the clock: wait for the token's end by the new time."""
+        """Restarts the wait for the token's expiry: timers do not follow the clock."""
         self._expiry.look()
 
     # --- the transport

@@ -3,9 +3,8 @@
     relay ── stores messages ──> log ── stream ──> Hub.deliver
 
 A stream delivers every message that was stored since it began, in the order of seq, without a gap
-and without repetition, or calls `Hub.drop` or `Hub.begin_epoch` where it cannot. It may use any
-means to receive them early; the log decides. `notifier.delivery.postgres` is the one that needs
-nothing but the database.
+and without repetition, or calls `Hub.drop` or `Hub.begin_epoch` where it cannot. A broker is no
+other stream: it passes messages early to `accept`, and the log decides.
 """
 
 from __future__ import annotations
@@ -23,4 +22,4 @@ class Stream(Protocol):
         """Runs until it is cancelled; reconnects after every DatabaseError."""
 
     def accept(self, epoch: str, messages: Sequence[Message]) -> None:
-        """Takes messages that the relay on this node has just stored, in the order of seq."""
+        """Takes stored messages early, in the order of seq: from the relay on this node, or from a broker."""

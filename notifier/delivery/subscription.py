@@ -67,7 +67,7 @@ class Phase(Enum):
 class Subscription:
     """A channel's subscriber. Its messages are those after `position` in `epoch`.
 
-    `checked`: when the check of access began that allowed it, in seconds of time.monotonic().
+    `checked`: the start of the last check that allowed access, in seconds of time.monotonic().
     `at`: when the change of the message at `position` was made; None where that is not known.
     """
 
@@ -159,7 +159,7 @@ class Subscription:
         return recovered
 
     def begin(self, after: int | None) -> None:
-        """Fixes the position: `after`, or the present one. Nothing may be awaited before the answer."""
+        """Fixes the position: `after`, or the present one. The caller must send the answer before it awaits anything."""
         channel = self._channel
         self.epoch = self._hub.epoch
         if after is None:

@@ -31,7 +31,7 @@ class Doorbell:
     async def arm(self) -> bool:
         """Makes writers ring from now on. Returns False while the open transaction of a writer has the lock.
 
-        Every writer that did not ring has ended when it returns True, so one more read finds its changes.
+        When it returns True, every writer that will not ring has ended, so one more read finds its changes.
         """
         self._rung.clear()
         row = await self._writer.fetchrow("SELECT pg_try_advisory_lock($1)", DOORBELL_LOCK)

@@ -1,7 +1,8 @@
 """The seam between messages that are stored and nodes that deliver them.
 
-Stored messages are the truth: a node that missed an announcement reads the log. Another broker is
-another `Publisher` here, another source of messages in `delivery/`, a setting, and its place in `node.py`.
+The log decides: a node that misses messages reads them from it. A broker is another `Publisher`, which
+sends messages, and a task that passes received ones to `Stream.accept`: one file, `delivery/NAME.py`, a
+setting, and its place in `node.py`. Its failures must never leave that task, which would end the process.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ Accept = Callable[[str, Sequence[Message]], None]
 
 
 class Publisher(Protocol):
-    """Hands stored messages to the nodes."""
+    """Sends stored messages to nodes."""
 
     def publish(self, epoch: str, messages: Sequence[Message]) -> None:
         """Called after each stored batch, in the order of seq, on the event loop.
@@ -26,8 +27,8 @@ class Publisher(Protocol):
         """
 
 
-class PostgresPublisher:
-    """Hands messages to this node directly.
+class LocalPublisher:
+    """Passes messages to the stream of this node.
 
     The other nodes are notified by `pg_notify` in `sql/queries/store_messages.sql`, in the transaction
     that stores the messages, and read them from the log.

@@ -47,7 +47,7 @@ class Resync(Struct, rename="pascal", tag_field="Type", tag="Resync"):
     at: datetime
 
 
-SERVER_MESSAGES: dict[type[Struct], str] = {
+DESCRIBED: dict[type[Struct], str] = {
     messages.AuthenticationResult: "Answers authenticate. Without success, a close follows.",
     messages.SetCompanyResult: (
         "Answers setCompany. Messages after `Position` follow; `Recovered` is there when a position"
@@ -60,11 +60,12 @@ SERVER_MESSAGES: dict[type[Struct], str] = {
     messages.Disconnect: "Precedes a close; has its code, and whether and when to reconnect.",
     Resync: "What follows is complete, what came before may not be: read the state again.",
 }
+"""What the server sends. Answers that are not listed get the description `Answers COMMAND.`"""
 
-_SENT = SERVER_MESSAGES | {
+_SENT = DESCRIBED | {
     answer: f"Answers {command.__struct_config__.tag}."
     for command, (_, answer) in COMMANDS.items()
-    if answer not in SERVER_MESSAGES
+    if answer not in DESCRIBED
 }
 
 TRANSPORT_CLOSES = {

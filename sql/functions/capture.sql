@@ -41,8 +41,8 @@ BEGIN
         size := unreadable;
     END;
 
-    -- The relay holds this lock only while it sleeps. Then this writer must ring, and `change` is full_mark for
-    -- now: this fulfils the condition below, where it rings and gets its id.
+    -- The relay holds this lock only while it sleeps. Then this writer must ring: full_mark is
+    -- only a placeholder, which leads into the block below that rings and draws the id.
     change := CASE WHEN pg_try_advisory_xact_lock_shared(:doorbell_lock) THEN nextval('notifier.change_ids')
                    ELSE full_mark END;
 

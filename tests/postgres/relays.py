@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from notifier.database import sql
 from notifier.messages import Message
-from notifier.relay.publisher import PostgresPublisher
+from notifier.relay.publisher import LocalPublisher
 from notifier.relay.relay import Relay, State
 from tests.databases import Connection, Database
 from tests.waiting import until
@@ -41,7 +41,7 @@ class Relayed:
 
     async def start(self) -> None:
         """Returns when it leads."""
-        relay = self.relay = Relay(self.url, PostgresPublisher(self._accept), **self._settings)
+        relay = self.relay = Relay(self.url, LocalPublisher(self._accept), **self._settings)
         running = self._running = asyncio.create_task(relay.run())
 
         async def leads() -> bool:
