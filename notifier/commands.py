@@ -39,11 +39,23 @@ class SetCompany(Struct, frozen=True, tag_field="type", tag="setCompany"):
     data: CompanyRequest
 
 
+class Subscribe(Struct, frozen=True, tag_field="type", tag="subscribe"):
+    data: CompanyRequest
+
+
+class CompanyName(Struct, frozen=True, rename="camel"):
+    company_id: Annotated[str, Meta(min_length=1, max_length=COMPANY_LIMIT)] | int
+
+
+class Unsubscribe(Struct, frozen=True, tag_field="type", tag="unsubscribe"):
+    data: CompanyName
+
+
 class Ping(Struct, frozen=True, tag_field="type", tag="ping"):
     pass
 
 
-Command: TypeAlias = Authenticate | SetCompany | Ping
+Command: TypeAlias = Authenticate | SetCompany | Subscribe | Unsubscribe | Ping
 
 COMMANDS: dict[type[Struct], tuple[str, type[Struct]]] = {
     Authenticate: (
@@ -51,9 +63,14 @@ COMMANDS: dict[type[Struct], tuple[str, type[Struct]]] = {
         messages.AuthenticationResult,
     ),
     SetCompany: (
-        "Subscribes to a company, from a position on if one is given; leaves the one before.",
+        "Subscribes to a company, from a position on if one is given; leaves all others.",
         messages.SetCompanyResult,
     ),
+    Subscribe: (
+        "Subscribes to one more company, from a position on if one is given.",
+        messages.SubscribeResult,
+    ),
+    Unsubscribe: ("Leaves one company.", messages.UnsubscribeResult),
     Ping: ("Requests a sign of life.", messages.Pong),
 }
 """What each does, and the message that answers it."""
@@ -90,7 +107,9 @@ def decode(text: str | bytes) -> Command:
         command = cast("Command", msgspec.convert(_spelled(given, declared), declared))
     except msgspec.ValidationError as error:
         raise Unreadable(Code.MALFORMED, f"{name}: {error}") from error
-    if isinstance(command, SetCompany) and not _is_storable(str(command.data.company_id)):
+    if isinstance(command, SetCompany | Subscribe | Unsubscribe) and not _is_storable(
+        str(command.data.company_id)
+    ):
         raise Unreadable(Code.MALFORMED, "data.companyId cannot be the id of a company")
     return command
 

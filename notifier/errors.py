@@ -67,6 +67,8 @@ class Code(StrEnum):
     TOKEN_EXPIRED = "token_expired"
     COMPANY_FORBIDDEN = "company_forbidden"
     UNAVAILABLE = "unavailable"
+    TOO_MANY_COMPANIES = "too_many_companies"
+    NOT_SUBSCRIBED = "not_subscribed"
 
 
 class Closure(NotifierError):

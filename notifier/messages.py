@@ -77,6 +77,28 @@ class CompanyOnly(ServerMessage, frozen=True):
     company_id: str
 
 
+class Subscribed(ServerMessage, frozen=True):
+    """Without success only `company_id` is there, by which a client finds its command."""
+
+    company_id: str
+    position: int | msgspec.UnsetType = msgspec.UNSET
+    epoch: str | msgspec.UnsetType = msgspec.UNSET
+    at: str | msgspec.UnsetType = msgspec.UNSET
+    recovered: bool | msgspec.UnsetType = msgspec.UNSET
+
+
+class SubscribeResult(ServerMessage, frozen=True, tag_field="Type", tag="SubscribeResult"):
+    success: bool
+    data: Subscribed
+    error: Fault | msgspec.UnsetType = msgspec.UNSET
+
+
+class UnsubscribeResult(ServerMessage, frozen=True, tag_field="Type", tag="UnsubscribeResult"):
+    success: bool
+    data: CompanyOnly
+    error: Fault | msgspec.UnsetType = msgspec.UNSET
+
+
 class CompanyRevoked(ServerMessage, frozen=True, tag_field="Type", tag="CompanyRevoked"):
     data: CompanyOnly
 

@@ -29,7 +29,7 @@ disable_created_metrics()  # they double the number of series
 
 SOCKETS = Gauge("notifier_sockets", "Open WebSockets", multiprocess_mode="livesum")
 SUBSCRIBERS = Gauge(
-    "notifier_subscribers", "Sockets that are subscribed to a company", multiprocess_mode="livesum"
+    "notifier_subscribers", "Subscriptions of sockets to companies", multiprocess_mode="livesum"
 )
 CHANNELS = Gauge(
     "notifier_channels", "Companies that this node keeps in memory", multiprocess_mode="livesum"

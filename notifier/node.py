@@ -101,6 +101,7 @@ class Node:
             self.admission,
             auth_timeout=settings.auth_timeout_seconds,
             leeway=settings.jwt_leeway_seconds,
+            max_companies=settings.max_companies_per_connection,
         )
         self.refusals = Refusals()
         self._routes = routes

@@ -89,6 +89,7 @@ class Settings(BaseSettings):
     deflate: bool = False
     doorbell: bool = True
     max_connections: Annotated[int, Field(ge=1)] = 100_000
+    max_companies_per_connection: Annotated[int, Field(ge=1, le=10_000)] = 100
     max_connections_per_user: Annotated[int, Field(ge=1)] = 1000
     max_connections_per_address: Annotated[int, Field(ge=0)] = 10_000  # 0: any number
     trusted_proxies: Strings | None = None  # addresses and networks whose X-Forwarded-For is used

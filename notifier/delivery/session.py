@@ -2,6 +2,8 @@
 
     authenticate → AuthenticationResult
     setCompany   → SetCompanyResult, the missed messages, live ones
+    subscribe    → SubscribeResult, and the same of one more company
+    unsubscribe  → UnsubscribeResult
     ping         → Pong
 
 Commands are handled one after the other. A Closure ends the session: it is raised while a command
@@ -11,7 +13,6 @@ is handled, and given to `Transport.end` at any other time.
 from __future__ import annotations
 
 import asyncio
-import time
 from dataclasses import dataclass
 from enum import Enum
 from typing import NoReturn, assert_never
@@ -26,15 +27,18 @@ from notifier.access.tokens import Identity, Tokens
 from notifier.commands import (
     MESSAGE_BYTES,
     Authenticate,
-    CompanyRequest,
+    Command,
     Ping,
     SetCompany,
+    Subscribe,
     Unreadable,
+    Unsubscribe,
     decode,
 )
 from notifier.companies import canonical
 from notifier.delivery.expiry import ExpiryTimer
 from notifier.delivery.hub import Hub
+from notifier.delivery.rate import count_command
 from notifier.delivery.subscription import Subscription
 from notifier.delivery.transport import Transport
 from notifier.errors import (
@@ -51,17 +55,20 @@ from notifier.errors import (
     TokenExpired,
     TokenInvalid,
     TooBig,
-    TooMany,
 )
 from notifier.messages import (
     Authenticated,
     AuthenticationResult,
+    CompanyOnly,
     CompanySet,
     Error,
     Fault,
     Pong,
     ServerMessage,
     SetCompanyResult,
+    Subscribed,
+    SubscribeResult,
+    UnsubscribeResult,
     at_text,
     encode,
     timestamp,
@@ -72,14 +79,21 @@ REFUSED_LIMIT = 10
 REFUSED_SECONDS = 0.1
 """How long a refusal takes, which bounds how many ids or tokens can be tried."""
 
-RATE_LIMIT, RATE_SECONDS = 100, 10.0
+RATE_LIMIT = 100
+"""How many commands a client may send in any RATE_SECONDS."""
+
+SUBSCRIBE_RATE_LIMIT = 500
+"""The same for `subscribe` and `unsubscribe`, which are counted apart from the others."""
 
 _logger = structlog.get_logger("notifier.session")
 
 
 @dataclass(slots=True)
 class Services:
-    """What all sessions of a node share. `auth_timeout` and `leeway` (of expiry) are in seconds."""
+    """What all sessions of a node share.
+
+    `auth_timeout` and `leeway` (of expiry) are in seconds. `max_companies`: of one session.
+    """
 
     hub: Hub
     tokens: Tokens
@@ -87,6 +101,7 @@ class Services:
     admission: Admission[Session]
     auth_timeout: float
     leeway: float
+    max_companies: int = 100
 
 
 class Stage(Enum):
@@ -111,7 +126,8 @@ class Session:
         "_malformed",
         "_refused",
         "_services",
-        "_subscription",
+        "_subscribe_times",
+        "_subscriptions",
         "address",
         "stage",
         "transport",
@@ -126,9 +142,11 @@ class Session:
         self.transport = transport
         self._services = services
         self._identity: Identity | None = None
-        self._subscription: Subscription | None = None
+        # A tuple: most sessions have one subscription, and those that have many keep them.
+        self._subscriptions: tuple[Subscription, ...] = ()
         self._malformed = self._refused = 0
         self._command_times: list[float] = []
+        self._subscribe_times: list[float] | None = None
         services.admission.enter(self)
         self._expiry = ExpiryTimer(self, services.auth_timeout, services.leeway)
         transport.listener = self
@@ -142,8 +160,7 @@ class Session:
     @property
     def live_subscriptions(self) -> list[Subscription]:
         """The subscriptions whose access the periodic re-check must cover; others check themselves."""
-        subscription = self._subscription
-        return [subscription] if subscription is not None and subscription.live else []
+        return [subscription for subscription in self._subscriptions if subscription.live]
 
     # --- commands
 
@@ -153,34 +170,38 @@ class Session:
             return
         if len(text) > MESSAGE_BYTES // 4 and len(text.encode()) > MESSAGE_BYTES:
             raise TooBig
-        self._check_rate()
         try:
             command = decode(text)
         except Unreadable as error:
+            self._check_rate(None)
             self._malformed += 1
             if self._malformed > MALFORMED_LIMIT:
                 raise Malformed from error
             self.send(Error(error=Fault(code=error.code, message=error.message)))
             return
+        self._check_rate(command)
         match command:
             case Authenticate():
                 await self._authenticate(command)
             case SetCompany():
-                await self._set_company(command)
+                await self._subscribe(command)
+            case Subscribe():
+                await self._subscribe(command)
+            case Unsubscribe():
+                self._unsubscribe(command)
             case Ping():
                 self.send(Pong())
             case _:
                 assert_never(command)
 
-    def _check_rate(self) -> None:
-        """Allows 100 messages in any 10 seconds."""
-        now = time.monotonic()
-        times = self._command_times
-        while times and times[0] <= now - RATE_SECONDS:
-            del times[0]
-        times.append(now)
-        if len(times) > RATE_LIMIT:
-            raise TooMany
+    def _check_rate(self, command: Command | None) -> None:
+        """Counts a command, None where it is unreadable. Raises TooMany."""
+        if not isinstance(command, Subscribe | Unsubscribe):
+            count_command(self._command_times, RATE_LIMIT)
+            return
+        if self._subscribe_times is None:
+            self._subscribe_times = []
+        count_command(self._subscribe_times, SUBSCRIBE_RATE_LIMIT)
 
     async def _authenticate(self, command: Authenticate) -> None:
         admission = self._services.admission
@@ -221,66 +242,118 @@ class Session:
         self.send(AuthenticationResult(success=False, error=Fault(code=code, message=message)))
         raise (Expired if expired else BadToken) from error
 
-    async def _set_company(self, command: SetCompany) -> None:
+    async def _subscribe(self, command: SetCompany | Subscribe) -> None:
+        """Handles setCompany and subscribe, which differ in what becomes of the other companies."""
         if self.stage is Stage.NEW:
-            fault = Fault(code=Code.NOT_AUTHENTICATED, message="authenticate first")
-            self.send(Error(error=fault))
+            self._require_authentication()
             return
-        services, request = self._services, command.data
-        company = canonical(str(request.company_id))
+        services, company = self._services, canonical(str(command.data.company_id))
+        if isinstance(command, Subscribe) and self._is_full(company):
+            text = f"at most {services.max_companies} companies on one socket"
+            self._fail(command, company, Code.TOO_MANY_COMPANIES, text)
+            return
         try:
             subscription = await Subscription.open(self, services.hub, services.membership, company)
         except DatabaseError as error:
             _logger.warning("access to a company could not be checked", error=str(error))
-            fault = Fault(code=Code.UNAVAILABLE, message="access cannot be checked now; try again")
-            self.send(SetCompanyResult(success=False, error=fault))
+            self._fail(
+                command, company, Code.UNAVAILABLE, "access cannot be checked now; try again"
+            )
             return
         if subscription is None:
-            await self._refuse()
+            await self._refuse(command, company)
             return
         try:
-            await self._follow(subscription, request)
+            await self._follow(subscription, command)
         except BaseException as error:
             subscription.close()
             if isinstance(error, DatabaseError):
                 raise NotReady from error
             raise
 
-    async def _follow(self, subscription: Subscription, request: CompanyRequest) -> None:
-        """Answers setCompany, leaves the former company, and replays up to the present."""
+    async def _follow(self, subscription: Subscription, command: SetCompany | Subscribe) -> None:
+        """Answers, leaves what the subscription replaces, and replays up to the present."""
+        request = command.data
         recovered: bool | msgspec.UnsetType = msgspec.UNSET
         if request.after is not None:
             recovered = await subscription.can_resume(request.after, request.epoch, request.at)
         if self._is_ended():
             subscription.close()
             return
-        if self._subscription is not None:
-            self._subscription.close()
-        self._subscription = subscription
+        for each in self._subscriptions:
+            if isinstance(command, SetCompany) or each.company == subscription.company:
+                each.close()
+                self.unsubscribed(each)
+        self._subscriptions += (subscription,)
         subscription.begin(request.after if recovered is True else None)
-        data = CompanySet(
-            company_id=subscription.company,
-            position=subscription.position,
-            epoch=subscription.epoch,
-            at=msgspec.UNSET if subscription.at is None else at_text(subscription.at),
-            recovered=recovered,
-        )
-        self.send(SetCompanyResult(success=True, data=data))
+        self._send_success(subscription, command, recovered)
         await subscription.deliver()
 
-    async def _refuse(self) -> None:
+    def _send_success(
+        self,
+        subscription: Subscription,
+        command: SetCompany | Subscribe,
+        recovered: bool | msgspec.UnsetType,
+    ) -> None:
+        company, position, epoch = subscription.company, subscription.position, subscription.epoch
+        at = msgspec.UNSET if subscription.at is None else at_text(subscription.at)
+        if isinstance(command, SetCompany):
+            data = CompanySet(
+                company_id=company, position=position, epoch=epoch, at=at, recovered=recovered
+            )
+            self.send(SetCompanyResult(success=True, data=data))
+        else:
+            subscribed = Subscribed(
+                company_id=company, position=position, epoch=epoch, at=at, recovered=recovered
+            )
+            self.send(SubscribeResult(success=True, data=subscribed))
+
+    def _unsubscribe(self, command: Unsubscribe) -> None:
+        if self.stage is Stage.NEW:
+            self._require_authentication()
+            return
+        company = canonical(str(command.data.company_id))
+        data = CompanyOnly(company_id=company)
+        for subscription in self._subscriptions:
+            if subscription.company == company:
+                subscription.close()
+                self.unsubscribed(subscription)
+                self.send(UnsubscribeResult(success=True, data=data))
+                return
+        fault = Fault(code=Code.NOT_SUBSCRIBED, message="this socket has not subscribed to it")
+        self.send(UnsubscribeResult(success=False, data=data, error=fault))
+
+    def _is_full(self, company: str) -> bool:
+        """Whether a subscription to this company would be one too many."""
+        subscriptions = self._subscriptions
+        return len(subscriptions) >= self._services.max_companies and all(
+            each.company != company for each in subscriptions
+        )
+
+    def _require_authentication(self) -> None:
+        self.send(Error(error=Fault(code=Code.NOT_AUTHENTICATED, message="authenticate first")))
+
+    async def _refuse(self, command: SetCompany | Subscribe, company: str) -> None:
         self._refused += 1
         metrics.REFUSED.inc()
         if self._refused > REFUSED_LIMIT:
             raise Forbidden
         await asyncio.sleep(REFUSED_SECONDS)
-        fault = Fault(code=Code.COMPANY_FORBIDDEN, message="no such company for this user")
-        self.send(SetCompanyResult(success=False, error=fault))
+        self._fail(command, company, Code.COMPANY_FORBIDDEN, "no such company for this user")
+
+    def _fail(self, command: SetCompany | Subscribe, company: str, code: Code, text: str) -> None:
+        fault = Fault(code=code, message=text)
+        if isinstance(command, SetCompany):
+            self.send(SetCompanyResult(success=False, error=fault))
+        else:
+            data = Subscribed(company_id=company)
+            self.send(SubscribeResult(success=False, data=data, error=fault))
 
     def unsubscribed(self, subscription: Subscription) -> None:
-        """The user has lost the company."""
-        if self._subscription is subscription:
-            self._subscription = None
+        """The subscription is closed: the user has lost the company, or has left it."""
+        self._subscriptions = tuple(
+            each for each in self._subscriptions if each is not subscription
+        )
 
     def clock_was_set(self) -> None:
         """Restarts the wait for the token's expiry: timers do not follow the clock."""
@@ -290,13 +363,13 @@ class Session:
 
     def paused(self) -> None:
         """The transport is under back-pressure."""
-        if self._subscription is not None:
-            self._subscription.paused()
+        for subscription in self._subscriptions:
+            subscription.paused()
 
     def resumed(self) -> None:
         """The transport takes direct writes again."""
-        if self._subscription is not None:
-            self._subscription.resumed()
+        for subscription in self._subscriptions:
+            subscription.resumed()
 
     def send(self, message: ServerMessage) -> None:
         """Sends a message to this client alone."""
@@ -315,9 +388,9 @@ class Session:
             return
         self.stage = Stage.ENDED
         self._expiry.cancel()
-        if self._subscription is not None:
-            self._subscription.close()
-            self._subscription = None
+        for subscription in self._subscriptions:
+            subscription.close()
+        self._subscriptions = ()
         self._services.admission.leave(self)
 
     def end(self, closure: Closure) -> None:

@@ -53,6 +53,10 @@ DESCRIBED: dict[type[Struct], str] = {
         "Answers setCompany. Messages after `Position` follow; `Recovered` is there when a position"
         " was given."
     ),
+    messages.SubscribeResult: (
+        "Answers subscribe. Messages of the company after `Position` follow; `Recovered` is there"
+        " when a position was given. Without success `Data` has only the company."
+    ),
     messages.CompanyRevoked: "The user may not see the company any more; nothing of it follows.",
     messages.TokenExpiring: "The token ends soon: authenticate again on this socket.",
     messages.Pong: "Answers ping.",

@@ -1,0 +1,224 @@
+"""Sessions with several companies: subscribe, unsubscribe, their limits and their losses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from notifier.delivery import hub as hubs
+from notifier.delivery.session import Session
+from notifier.errors import DatabaseError, Forbidden, TooMany
+from tests.unit.lines import Line
+from tests.unit.worlds import A, B, World, set_company, settle
+
+
+async def send(session: Session, kind: str, company: str, **data: Any) -> None:
+    await session.receive(json.dumps({"type": kind, "data": {"companyId": company, **data}}))
+
+
+async def subscribed(world: World, *companies: str) -> tuple[Session, Line]:
+    """A session that has subscribed to these companies."""
+    session, line = await world.enter(company=None)
+    for company in companies:
+        world.membership.members.add((company, "u"))
+        await send(session, "subscribe", company)
+    return session, line
+
+
+def failures(line: Line) -> list[tuple[str, str]]:
+    """The company and the code of each failed answer."""
+    return [(m["Data"]["CompanyId"], m["Error"]["Code"]) for m in line.sent if "Error" in m]
+
+
+async def test_several_companies_are_followed_on_one_socket(world: World) -> None:
+    world.log.publish(B, 3)
+    _, line = await subscribed(world, A, B)
+    world.log.publish(A)
+    world.log.publish(B)
+    world.log.publish(A)
+    assert line.messages == [(A, 1), (B, 4), (A, 2)]
+    answers = [m for m in line.sent if m["Type"] == "SubscribeResult"]
+    assert [(m["Success"], m["Data"]["CompanyId"], m["Data"]["Position"]) for m in answers] == [
+        (True, A, 0),
+        (True, B, 3),
+    ]
+    assert answers[0]["Data"]["Epoch"] == "e"
+
+
+async def test_after_unsubscribe_only_the_other_company_is_followed(world: World) -> None:
+    session, line = await subscribed(world, A, B)
+    await send(session, "unsubscribe", A)
+    assert line.sent[-1] == {"Type": "UnsubscribeResult", "Success": True, "Data": {"CompanyId": A}}
+    world.log.publish(A)
+    world.log.publish(B)
+    assert line.messages == [(B, 1)]
+    assert world.pins(A) == 0
+
+
+async def test_unsubscribing_what_is_not_subscribed_fails_with_the_company(world: World) -> None:
+    session, line = await subscribed(world, A)
+    await send(session, "unsubscribe", B)
+    assert failures(line) == [(B, "not_subscribed")]
+    world.log.publish(A)
+    assert line.messages == [(A, 1)]
+
+
+async def test_set_company_leaves_all_other_companies(world: World) -> None:
+    session, line = await subscribed(world, A, B, "company c")
+    await set_company(session, B)
+    for company in (A, B, "company c"):
+        world.log.publish(company)
+    assert line.messages == [(B, 1)]
+    assert [world.pins(each) for each in (A, B, "company c")] == [0, 1, 0]
+
+
+async def test_subscribe_keeps_what_set_company_follows(world: World) -> None:
+    session, line = await world.enter()
+    world.membership.members.add((B, "u"))
+    await send(session, "subscribe", B)
+    world.log.publish(A)
+    world.log.publish(B)
+    assert line.messages == [(A, 1), (B, 1)]
+
+
+async def test_each_company_resumes_from_its_own_position(world: World) -> None:
+    world.log.publish(A, 3)
+    world.log.publish(B, 3)
+    session, line = await subscribed(world)
+    world.membership.members |= {(A, "u"), (B, "u")}
+    await send(session, "subscribe", A, after=2, epoch="e")
+    await send(session, "subscribe", B, after=1, epoch="e")
+    assert line.messages == [(A, 3), (B, 2), (B, 3)]
+    assert [m["Data"]["Recovered"] for m in line.sent if m["Type"] == "SubscribeResult"] == [
+        True,
+        True,
+    ]
+
+
+async def test_subscribing_again_replaces_the_subscription(world: World) -> None:
+    session, line = await subscribed(world, A, A)
+    world.log.publish(A)
+    assert line.messages == [(A, 1)]
+    assert world.pins(A) == 1
+    await send(session, "unsubscribe", A)
+    assert world.pins(A) == 0
+
+
+async def test_a_refused_or_failed_subscribe_leaves_every_subscription_as_it_was(
+    world: World,
+) -> None:
+    session, line = await subscribed(world, A)
+    await send(session, "subscribe", B)
+    world.membership.error = DatabaseError("out of reach")
+    await send(session, "subscribe", A)
+    assert failures(line) == [(B, "company_forbidden"), (A, "unavailable")]
+    world.log.publish(A)
+    assert line.messages == [(A, 1)]
+
+
+async def test_refused_subscriptions_count_with_refused_companies(world: World) -> None:
+    session, _ = await subscribed(world)
+    for _ in range(5):
+        await set_company(session, A)
+        await send(session, "subscribe", A)
+    with pytest.raises(Forbidden):
+        await send(session, "subscribe", A)
+
+
+async def test_losing_one_company_leaves_the_others(world: World) -> None:
+    _, line = await subscribed(world, A, B)
+    world.membership.members.discard((A, "u"))
+    world.log.publish(A, revokes=("u",))
+    await settle()
+    world.log.publish(A)
+    world.log.publish(B)
+    assert line.messages == [(A, 1), (B, 1)]
+    revoked = [m for m in line.sent if m["Type"] == "CompanyRevoked"]
+    assert revoked == [{"Type": "CompanyRevoked", "Data": {"CompanyId": A}}]
+
+
+async def test_there_are_at_most_so_many_companies_and_any_of_them_can_be_replaced(
+    world: World,
+) -> None:
+    world.services.max_companies = 2
+    session, line = await subscribed(world, A, B, "company c")
+    assert failures(line) == [("company c", "too_many_companies")]
+    await send(session, "subscribe", B)
+    assert line.sent[-1]["Success"]
+    await send(session, "unsubscribe", A)
+    await send(session, "subscribe", "company c")
+    assert line.sent[-1]["Success"]
+
+
+async def test_subscribe_and_unsubscribe_have_a_rate_of_their_own(world: World) -> None:
+    session, line = await subscribed(world, A)
+    for _ in range(99):  # and authenticate
+        await session.receive('{"type": "ping"}')
+    for _ in range(499):
+        await send(session, "unsubscribe", B)
+    assert line.types.count("Pong") == 99
+    with pytest.raises(TooMany):
+        await send(session, "unsubscribe", B)
+    with pytest.raises(TooMany):
+        await session.receive('{"type": "ping"}')
+
+
+async def test_subscribe_before_authenticate_is_an_error(world: World) -> None:
+    session, line = world.open()
+    for kind in ("subscribe", "unsubscribe"):
+        await send(session, kind, A)
+        assert line.sent[-1]["Type"] == "Error"
+        assert line.sent[-1]["Error"]["Code"] == "not_authenticated"
+
+
+async def test_every_company_waits_and_goes_on_with_back_pressure(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, line = await subscribed(world, A, B)
+    queued: list[bytes] = []
+    write = line.write
+
+    def queue(frames: bytes, bodies: Sequence[bytes]) -> None:
+        queued.append(frames)
+        write(frames, bodies)
+
+    monkeypatch.setattr(line, "write", queue)
+    write_direct, line.write_direct = line.write_direct, None
+    session.paused()
+    world.log.publish(A)
+    world.log.publish(B)
+    line.write_direct = write_direct
+    session.resumed()
+    waited = len(queued)
+    world.log.publish(B)
+    world.log.publish(A)
+    assert line.messages == [(A, 1), (B, 1), (B, 2), (A, 2)]
+    assert (waited, len(queued)) == (2, 2)
+
+
+async def test_a_closed_session_leaves_every_channel(world: World) -> None:
+    session, _ = await subscribed(world, A, B)
+    session.closed()
+    assert (world.pins(A), world.pins(B)) == (0, 0)
+
+
+async def test_every_company_is_rechecked(world: World) -> None:
+    session, _ = await subscribed(world, A, B)
+    assert {each.company for each in session.live_subscriptions} == {A, B}
+
+
+async def test_a_channel_that_is_removed_while_a_batch_is_delivered_stops_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, _ = await world.enter(company=B)
+    other, _ = await world.enter(company=A)
+    session.closed()  # B is idle now
+    monkeypatch.setattr(hubs, "IDLE_CHANNELS", 1)
+    world.log.store(A, revokes=("u",))  # A is closed, so B is removed
+    world.log.store(B)
+    world.log.deliver()
+    assert world.log.hub.channel(B) is None
+    assert not other.live_subscriptions
