@@ -1,4 +1,4 @@
-"""With MEMBERSHIP_QUERY: selects the users whose access is checked again after a message."""
+"""With MEMBERSHIP_QUERY: the messages after which access to their company is checked again."""
 
 from __future__ import annotations
 
@@ -13,17 +13,16 @@ from notifier.watches import Watch
 
 class _Envelope(msgspec.Struct, rename="pascal"):
     type: str
-    data: msgspec.Raw
 
 
 _decode = msgspec.json.Decoder(_Envelope).decode
 
 
 class RecheckRule:
-    """Adds users to `Message.revokes` whose access must be checked again after the message.
+    """Makes every user of the company be checked again after a change of a member row, or a Resync.
 
-    The query may read any column of a member row, so every update of one counts, and a Resync counts
-    for all users. Writes to other tables that the query reads are left to the periodic re-check.
+    The query may read any column of the row, and may know the users by other ids than the row has.
+    Writes to other tables that it reads are left to the periodic re-check.
     """
 
     def __init__(self, watches: Sequence[Watch]) -> None:
@@ -31,21 +30,11 @@ class RecheckRule:
 
     def use(self, watches: Sequence[Watch]) -> None:
         """Replaces the watches."""
-        self._members = {
-            watch.updated or "": watch.property(watch.member)
-            for watch in watches
-            if watch.member is not None
-        }
+        names = [name for watch in watches if watch.member is not None for name in watch.names]
+        self._types = {"Resync", *names}  # a Resync stands for many changes
 
     def __call__(self, message: Message) -> Message:
-        """Returns the message with these users added to its `revokes`."""
-        envelope = _decode(message.body)
-        if envelope.type == "Resync":  # it stands for many changes
-            return structs.replace(message, revokes=(ANY_USER,))
-        member = self._members.get(envelope.type)
-        if member is None:
+        """Returns the message with all users in its `revokes` where it causes a re-check."""
+        if _decode(message.body).type not in self._types:
             return message
-        user = msgspec.json.decode(envelope.data).get(member, ANY_USER)  # it may be partial
-        if user is None:
-            return message
-        return structs.replace(message, revokes=(*message.revokes, str(user)))
+        return structs.replace(message, revokes=(ANY_USER,))

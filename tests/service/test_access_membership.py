@@ -423,14 +423,39 @@ async def test_with_a_membership_query_a_changed_row_causes_a_recheck(
         "INSERT INTO employees (company_id, user_id, name) VALUES ($1, 'u1', 'U')", company
     )
     await client.expect("EmployeeAdded")
+    await calendar.event(company, "checked again")
+    await client.expect("EventCreated")
     await database.execute("DELETE FROM grants WHERE account = 'u1'")
     await database.execute("DELETE FROM employees WHERE user_id = 'u1'")
     await calendar.event(company, "no longer his")
     await client.expect("EmployeeRemoved")
     await client.expect("CompanyRevoked")
     await client.quiet()
-    assert (await witness.next("EventCreated"))["Data"]["Title"] == "still his"
-    assert (await witness.next("EventCreated"))["Data"]["Title"] == "no longer his"
+    for title in ("still his", "checked again", "no longer his"):
+        assert (await witness.next("EventCreated"))["Data"]["Title"] == title
+
+
+async def test_case_f3_a_query_that_maps_users_revokes_with_the_message_of_the_row(
+    database: Database, serve: Serve, connect: Connect
+) -> None:
+    """The token has another id than the member rows: an identity provider's, in a table of its own."""
+    await database.execute("CREATE TABLE logins (subject text PRIMARY KEY, user_id text)")
+    await database.execute("INSERT INTO logins VALUES ('auth0|1', 'u1'), ('auth0|2', 'u2')")
+    query = (
+        "SELECT EXISTS (SELECT FROM employees JOIN logins USING (user_id)"
+        " WHERE company_id = $1::text::uuid AND subject = $2)"
+    )
+    service = await serve(database, membership_query=query)
+    calendar = Calendar(database)
+    company = await calendar.company("u1", "u2")
+    client, witness = [await connect(service, f"auth0|{n}", company) for n in (1, 2)]
+    await database.execute("DELETE FROM employees WHERE user_id = 'u1'")
+    await calendar.event(company, "without the first")
+    await client.expect("EmployeeRemoved")
+    await client.expect("CompanyRevoked")
+    await client.quiet()
+    assert (await witness.next("EventCreated"))["Data"]["Title"] == "without the first"
+    assert "CompanyRevoked" not in {message["Type"] for message in witness.messages}
 
 
 async def test_c9_a_deactivated_row_revokes_with_its_own_message(
@@ -450,6 +475,8 @@ async def test_c9_a_deactivated_row_revokes_with_its_own_message(
     await calendar.event(company, "without the second")
     for client in two:
         await client.next("CompanyRevoked")
+    for client in three:  # all users were checked again, and these stay
+        await client.next("EventCreated")
     await database.execute(
         "INSERT INTO employees (company_id, user_id, name)"
         " SELECT $1, 'm' || n, 'M' FROM generate_series(1, 10) AS n",
