@@ -1,0 +1,144 @@
+"""Copies of a database by pg_dump and pg_restore: into the same cluster, into another one, without rows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from notifier.check import check
+from notifier.database.schema import migrate
+from notifier.demo.postgres import EmbeddedPostgres
+from notifier.demo.programs import wheel
+from notifier.settings import load
+from tests.databases import Database, programs
+from tests.postgres.relays import Relayed, log_head, messages_of, new_company, new_event, types
+from tests.services import SECRET
+
+
+@pytest.fixture
+def bin_directory() -> Path:
+    """Where the chosen version's client programs are."""
+    directory = programs() or wheel()
+    if directory is None or not (directory / "pg_dump").exists():
+        pytest.skip(f"no pg_dump in {directory}: some packages of PostgreSQL leave it out")
+    return directory
+
+
+async def run(*command: object) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *map(str, command), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    output, _ = await process.communicate()
+    assert process.returncode == 0, output.decode()
+
+
+@asynccontextmanager
+async def new_database(postgres: str) -> AsyncIterator[Database]:
+    """An empty database of a server."""
+    copy = Database(postgres, f"notifier_test_{uuid4().hex[:12]}")
+    await copy.create("template1")
+    try:
+        yield copy
+    finally:
+        await copy.drop()
+
+
+@asynccontextmanager
+async def relaying(database: Database) -> AsyncIterator[Relayed]:
+    relay = Relayed(database)
+    await relay.start()
+    try:
+        yield relay
+    finally:
+        await relay.stop()
+
+
+@pytest.fixture
+async def dump(database: Database, company: str, bin_directory: Path, tmp_path: Path) -> Path:
+    """A dump of a database whose relay has stored three messages and left the changes where they are."""
+    async with relaying(database) as relay:
+        for number in range(3):
+            await new_event(database, company, f"before {number}")
+        await relay.settled()
+    assert await database.fetchval("SELECT count(*) FROM notifier.changes")
+    file = tmp_path / "dump"
+    await run(bin_directory / "pg_dump", "-Fc", "-f", file, database.dsn)
+    return file
+
+
+async def follow(copy: Database, company: str) -> None:
+    """A relay delivers in a new epoch what is written now, and nothing that came with the dump."""
+    async with relaying(copy) as relay:
+        await new_event(copy, company, "after the restore")
+        for _ in range(3):
+            messages = await relay.messages_of(company)
+            assert types(messages) == ["Resync", "EventCreated"]
+            assert messages[0]["Data"]["Reason"] == "epoch"
+            assert messages[1]["Data"]["Title"] == "after the restore"
+
+
+async def test_case_3_a_dump_that_is_restored_into_another_database_of_the_cluster(
+    database: Database, postgres: str, company: str, dump: Path, bin_directory: Path
+) -> None:
+    """And the original goes on in its epoch."""
+    before = await log_head(database)
+    async with new_database(postgres) as copy:
+        await run(bin_directory / "pg_restore", "-d", copy.dsn, dump)
+        await follow(copy, company)
+        assert (await log_head(copy))[0] != before[0]
+    async with relaying(database) as relay:
+        await new_event(database, company, "in the original")
+        assert types(await relay.messages_of(company)) == ["EventCreated"] * 4
+    assert (await log_head(database))[0] == before[0]
+
+
+async def test_case_3_a_dump_that_is_restored_into_another_cluster(
+    database: Database, mortal: EmbeddedPostgres, company: str, dump: Path, bin_directory: Path
+) -> None:
+    before, _ = await log_head(database)
+    async with new_database(mortal.dsn()) as copy:
+        await run(bin_directory / "pg_restore", "-d", copy.dsn, dump)
+        await follow(copy, company)
+        assert (await log_head(copy))[0] != before
+
+
+async def test_case_4_a_dump_that_is_restored_over_its_own_database(
+    database: Database, company: str, dump: Path, bin_directory: Path
+) -> None:
+    """What was delivered after the dump is gone: the log begins an epoch."""
+    before, _ = await log_head(database)
+    async with relaying(database) as relay:
+        for number in range(4):
+            await new_event(database, company, f"lost {number}")
+        assert len(await relay.messages_of(company)) == 7
+    await run(bin_directory / "pg_restore", "--clean", "--if-exists", "-d", database.dsn, dump)
+    await follow(database, company)
+    assert (await log_head(database))[0] != before
+
+
+async def test_case_f15_a_copy_without_rows_takes_writes_and_is_healed_by_migrate(
+    database: Database, postgres: str, bin_directory: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "schema"
+    await run(bin_directory / "pg_dump", "-Fc", "--schema-only", "-f", file, database.dsn)
+    async with new_database(postgres) as copy:
+        await run(bin_directory / "pg_restore", "-d", copy.dsn, file)
+        company = await new_company(copy)
+        await new_event(copy, company, "before migrate")
+        settings = load({}, database_url=copy.dsn, jwt_secret=SECRET)
+        lines = [finding.line for finding in await check(settings) if finding.sound is False]
+        assert lines
+        assert all("notifier migrate" in line for line in lines)
+        await migrate(copy.dsn)
+        assert not [finding.line for finding in await check(settings) if finding.sound is False]
+        async with relaying(copy) as relay:
+            await new_event(copy, company, "after migrate")
+            messages = await relay.messages_of(company)
+            assert "EventCreated" in types(messages)
+            assert messages[-1]["Data"]["Title"] == "after migrate"
+    assert await messages_of(database, company) == []
