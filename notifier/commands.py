@@ -55,7 +55,18 @@ class Ping(Struct, frozen=True, tag_field="type", tag="ping"):
     pass
 
 
-Command: TypeAlias = Authenticate | SetCompany | Subscribe | Unsubscribe | Ping
+class TransactionRequest(CompanyName, frozen=True, rename="camel"):
+    tx: Annotated[
+        str,
+        Meta(pattern="^[0-9]{1,20}$", description="The `pg_current_xact_id()` of a transaction."),
+    ]
+
+
+class Await(Struct, frozen=True, tag_field="type", tag="await"):
+    data: TransactionRequest
+
+
+Command: TypeAlias = Authenticate | SetCompany | Subscribe | Unsubscribe | Await | Ping
 
 COMMANDS: dict[type[Struct], tuple[str, type[Struct]]] = {
     Authenticate: (
@@ -71,6 +82,10 @@ COMMANDS: dict[type[Struct], tuple[str, type[Struct]]] = {
         messages.SubscribeResult,
     ),
     Unsubscribe: ("Leaves one company.", messages.UnsubscribeResult),
+    Await: (
+        "Waits until every message of a transaction in a company was sent.",
+        messages.Arrived,
+    ),
     Ping: ("Requests a sign of life.", messages.Pong),
 }
 """What each does, and the message that answers it."""
@@ -107,7 +122,7 @@ def decode(text: str | bytes) -> Command:
         command = cast("Command", msgspec.convert(_spelled(given, declared), declared))
     except msgspec.ValidationError as error:
         raise Unreadable(Code.MALFORMED, f"{name}: {error}") from error
-    if isinstance(command, SetCompany | Subscribe | Unsubscribe) and not _is_storable(
+    if isinstance(command, SetCompany | Subscribe | Unsubscribe | Await) and not _is_storable(
         str(command.data.company_id)
     ):
         raise Unreadable(Code.MALFORMED, "data.companyId cannot be the id of a company")

@@ -69,6 +69,9 @@ class Code(StrEnum):
     UNAVAILABLE = "unavailable"
     TOO_MANY_COMPANIES = "too_many_companies"
     NOT_SUBSCRIBED = "not_subscribed"
+    UNKNOWN_TX = "unknown_tx"
+    TIMEOUT = "timeout"
+    TOO_MANY_WAITING = "too_many_waiting"
 
 
 class Closure(NotifierError):

@@ -115,8 +115,22 @@ class Pong(ServerMessage, frozen=True, tag_field="Type", tag="Pong"):
     pass
 
 
+class AwaitedTransaction(ServerMessage, frozen=True):
+    company_id: str
+    tx: str
+
+
 class Error(ServerMessage, frozen=True, tag_field="Type", tag="Error"):
     error: Fault
+    data: AwaitedTransaction | msgspec.UnsetType = msgspec.UNSET
+
+
+class Arrival(AwaitedTransaction, frozen=True):
+    position: int
+
+
+class Arrived(ServerMessage, frozen=True, tag_field="Type", tag="Arrived"):
+    data: Arrival
 
 
 class Ending(ServerMessage, frozen=True):

@@ -13,6 +13,7 @@ from notifier.access.admission import Admission
 from notifier.access.membership import Membership
 from notifier.access.tokens import Tokens
 from notifier.database.query import Query
+from notifier.delivery.arrivals import ArrivalLog, Arrivals
 from notifier.delivery.drain import drain
 from notifier.delivery.history import History
 from notifier.delivery.hub import Hub
@@ -99,6 +100,7 @@ class Node:
             self.tokens,
             self.membership,
             self.admission,
+            Arrivals(ArrivalLog(self.log_query), lambda: self.hub.epoch),
             auth_timeout=settings.auth_timeout_seconds,
             leeway=settings.jwt_leeway_seconds,
             max_companies=settings.max_companies_per_connection,

@@ -62,6 +62,7 @@ class Batch(NamedTuple):
 class Channel:
     """A company's subscribers and the messages on their way to them. `pins`: open subscriptions.
 
+    `delivered`: up to there every message was written to all subscribers.
     It begins behind the message at `position`, whose change was made `at`, None if that is not known.
     """
 
@@ -73,6 +74,7 @@ class Channel:
         self.recent = Recent(position, budget)
         self.pins = 0
         self._budget = budget
+        self.delivered = position
         self._published = position
         self._begin = position, at
         self._grown: asyncio.Future[None] | None = None
@@ -262,6 +264,7 @@ class Channel:
         self._report_growth()
 
     def _written(self, batch: Batch) -> None:
+        self.delivered = self.position
         if batch.messages and (subscribers := len(self)):
             metrics.DELIVERED.inc(len(batch.messages) * subscribers)
             metrics.LAG.observe(max(0.0, time.time() - batch.messages[0].at.timestamp()))
@@ -287,7 +290,7 @@ class Channel:
         """Starts again at position 0; messages of the former epoch that are queued are dropped."""
         self._clear()
         self.epoch = epoch
-        self._published = 0
+        self._published = self.delivered = 0
         self._begin = 0, None
         self.recent = Recent(0, self._budget)
         self._report_growth()

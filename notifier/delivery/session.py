@@ -4,6 +4,7 @@
     setCompany   → SetCompanyResult, the missed messages, live ones
     subscribe    → SubscribeResult, and the same of one more company
     unsubscribe  → UnsubscribeResult
+    await        → Arrived, or an Error, in the course of time
     ping         → Pong
 
 Commands are handled one after the other. A Closure ends the session: it is raised while a command
@@ -27,6 +28,7 @@ from notifier.access.tokens import Identity, Tokens
 from notifier.commands import (
     MESSAGE_BYTES,
     Authenticate,
+    Await,
     Command,
     Ping,
     SetCompany,
@@ -36,6 +38,7 @@ from notifier.commands import (
     decode,
 )
 from notifier.companies import canonical
+from notifier.delivery.arrivals import Arrivals
 from notifier.delivery.expiry import ExpiryTimer
 from notifier.delivery.hub import Hub
 from notifier.delivery.rate import count_command
@@ -83,7 +86,7 @@ RATE_LIMIT = 100
 """How many commands a client may send in any RATE_SECONDS."""
 
 SUBSCRIBE_RATE_LIMIT = 500
-"""The same for `subscribe` and `unsubscribe`, which are counted apart from the others."""
+"""The same for `subscribe`, `unsubscribe` and `await`, which are counted apart from the others."""
 
 _logger = structlog.get_logger("notifier.session")
 
@@ -99,6 +102,7 @@ class Services:
     tokens: Tokens
     membership: Membership
     admission: Admission[Session]
+    arrivals: Arrivals
     auth_timeout: float
     leeway: float
     max_companies: int = 100
@@ -183,20 +187,24 @@ class Session:
         match command:
             case Authenticate():
                 await self._authenticate(command)
-            case SetCompany():
-                await self._subscribe(command)
-            case Subscribe():
+            case Ping():
+                self.send(Pong())
+            case _ if self.stage is Stage.NEW:
+                fault = Fault(code=Code.NOT_AUTHENTICATED, message="authenticate first")
+                self.send(Error(error=fault))
+            case SetCompany() | Subscribe():
                 await self._subscribe(command)
             case Unsubscribe():
                 self._unsubscribe(command)
-            case Ping():
-                self.send(Pong())
+            case Await():
+                company = canonical(str(command.data.company_id))
+                self._services.arrivals.wait(self, company, int(command.data.tx))
             case _:
                 assert_never(command)
 
     def _check_rate(self, command: Command | None) -> None:
         """Counts a command, None where it is unreadable. Raises TooMany."""
-        if not isinstance(command, Subscribe | Unsubscribe):
+        if not isinstance(command, Subscribe | Unsubscribe | Await):
             count_command(self._command_times, RATE_LIMIT)
             return
         if self._subscribe_times is None:
@@ -244,11 +252,9 @@ class Session:
 
     async def _subscribe(self, command: SetCompany | Subscribe) -> None:
         """Handles setCompany and subscribe, which differ in what becomes of the other companies."""
-        if self.stage is Stage.NEW:
-            self._require_authentication()
-            return
         services, company = self._services, canonical(str(command.data.company_id))
-        if isinstance(command, Subscribe) and self._is_full(company):
+        is_full = len(self._subscriptions) >= services.max_companies
+        if is_full and isinstance(command, Subscribe) and self.subscription_to(company) is None:
             text = f"at most {services.max_companies} companies on one socket"
             self._fail(command, company, Code.TOO_MANY_COMPANIES, text)
             return
@@ -309,29 +315,16 @@ class Session:
             self.send(SubscribeResult(success=True, data=subscribed))
 
     def _unsubscribe(self, command: Unsubscribe) -> None:
-        if self.stage is Stage.NEW:
-            self._require_authentication()
-            return
         company = canonical(str(command.data.company_id))
         data = CompanyOnly(company_id=company)
-        for subscription in self._subscriptions:
-            if subscription.company == company:
-                subscription.close()
-                self.unsubscribed(subscription)
-                self.send(UnsubscribeResult(success=True, data=data))
-                return
+        subscription = self.subscription_to(company)
+        if subscription is not None:
+            subscription.close()
+            self.unsubscribed(subscription)
+            self.send(UnsubscribeResult(success=True, data=data))
+            return
         fault = Fault(code=Code.NOT_SUBSCRIBED, message="this socket has not subscribed to it")
         self.send(UnsubscribeResult(success=False, data=data, error=fault))
-
-    def _is_full(self, company: str) -> bool:
-        """Whether a subscription to this company would be one too many."""
-        subscriptions = self._subscriptions
-        return len(subscriptions) >= self._services.max_companies and all(
-            each.company != company for each in subscriptions
-        )
-
-    def _require_authentication(self) -> None:
-        self.send(Error(error=Fault(code=Code.NOT_AUTHENTICATED, message="authenticate first")))
 
     async def _refuse(self, command: SetCompany | Subscribe, company: str) -> None:
         self._refused += 1
@@ -348,6 +341,10 @@ class Session:
         else:
             data = Subscribed(company_id=company)
             self.send(SubscribeResult(success=False, data=data, error=fault))
+
+    def subscription_to(self, company: str) -> Subscription | None:
+        """The subscription to a company, if there is one."""
+        return next((each for each in self._subscriptions if each.company == company), None)
 
     def unsubscribed(self, subscription: Subscription) -> None:
         """The subscription is closed: the user has lost the company, or has left it."""
@@ -391,6 +388,7 @@ class Session:
         for subscription in self._subscriptions:
             subscription.close()
         self._subscriptions = ()
+        self._services.arrivals.forget(self)
         self._services.admission.leave(self)
 
     def end(self, closure: Closure) -> None:

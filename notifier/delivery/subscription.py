@@ -144,6 +144,12 @@ class Subscription:
         """Whether messages go to the client as they are published."""
         return self._phase is Phase.LIVE
 
+    def has_delivered(self, position: int) -> bool:
+        """Whether everything up to `position` was written to the client."""
+        if self.live:
+            return self._channel.delivered >= position
+        return self.epoch == self._hub.epoch and self.position >= position
+
     # --- replay
 
     async def can_resume(self, after: int, epoch: str | None, at: str | None) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias, cast
 
@@ -12,6 +13,8 @@ from msgspec import structs
 from notifier.access.admission import Admission
 from notifier.access.membership import Membership
 from notifier.access.tokens import Identity, Tokens
+from notifier.delivery import arrivals
+from notifier.delivery.arrivals import ArrivalLog, Arrivals
 from notifier.delivery.history import Head, History
 from notifier.delivery.hub import Hub
 from notifier.delivery.session import Services, Session
@@ -105,6 +108,29 @@ class FakeLog(History):
         return [m for m in self.stored.get(company, []) if m.position > after][:1000]
 
 
+class FakeTransactions(ArrivalLog):
+    """Transactions whose states the test sets; those without one have a number of the future."""
+
+    def __init__(self, log: FakeLog) -> None:
+        self._log = log
+        self.present: dict[int, str] = {}
+        self.reads: list[list[int]] = []
+        self.error: Exception | None = None
+
+    async def states(self, transactions: Sequence[int]) -> dict[int, str]:
+        self.reads.append(sorted(transactions))
+        await asyncio.sleep(0)
+        if self.error is not None:
+            raise self.error
+        return {tx: self.present.get(tx, "future") for tx in transactions}
+
+    async def heads(self, companies: Sequence[str]) -> dict[str, arrivals.Head]:
+        return {
+            company: arrivals.Head("e", len(self._log.stored.get(company, [])))
+            for company in companies
+        }
+
+
 def at_of(seq: int) -> datetime:
     """When the change of the message with this seq was made."""
     return NOW + timedelta(microseconds=seq)
@@ -117,11 +143,14 @@ class World:
         self.membership = FakeMembership()
         self.log = FakeLog(started=started)
         self.admission: Admission[Session] = Admission(1000, 600)
+        self.transactions = FakeTransactions(self.log)
+        self.arrivals = Arrivals(self.transactions, lambda: self.log.hub.epoch)
         self.services = Services(
             self.log.hub,
             Tokens(secret=SECRET),
             cast("Membership", self.membership),
             self.admission,
+            self.arrivals,
             auth_timeout=60,
             leeway=10,
         )
