@@ -37,6 +37,8 @@ class Watch:
     company: str = "company_id"
     member: str | None = None
     """The column that names a user whom the row gives access to its company."""
+    deleted_if: str | None = None
+    """The column that marks a softly deleted row: it is not null, nor false, nor the number 0."""
     exclude: tuple[str, ...] = ()
     """Columns that are neither stored nor sent."""
     created: str | None = "{entity}Created"
@@ -53,13 +55,13 @@ class Watch:
         for name in ("created", "updated", "deleted"):
             message = (getattr(self, name) or "").replace("{entity}", self.entity)
             object.__setattr__(self, name, message or None)
-        for name in ("key", "company", "member"):
+        for name in ("key", "company", "member", "deleted_if"):
             column = getattr(self, name)
             object.__setattr__(self, name, column and _unquoted(column))
         object.__setattr__(self, "exclude", tuple(map(_unquoted, self.exclude)))
         renamed = {_unquoted(column): name for column, name in self.rename.items()}
         object.__setattr__(self, "rename", renamed)
-        if lost := {self.key, self.company, self.member} & set(self.exclude):
+        if lost := {*self.keys, self.member} & set(self.exclude):
             raise ValueError(f"exclude names {', '.join(sorted(map(str, lost)))}, which is needed")
         if self.member is not None and not (self.updated and self.deleted):
             raise ValueError("a table with members needs messages for updates and deletions")
@@ -96,9 +98,15 @@ class Watch:
         return self.member is not None or self.key == self.company
 
     @property
+    def keys(self) -> tuple[str, ...]:
+        """The columns of an image that is stored with its keys only."""
+        named = (self.key, self.company, self.deleted_if)
+        return tuple(dict.fromkeys(name for name in named if name is not None))
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """Every column that it names, each once."""
-        named = (self.key, self.company, self.member, *self.exclude, *self.rename)
+        named = (*self.keys, self.member, *self.exclude, *self.rename)
         return tuple(dict.fromkeys(name for name in named if name is not None))
 
     def property(self, column: str) -> str:

@@ -70,6 +70,7 @@ class MembershipQuery:
                     company=_as_text(company, table["company_type"]),
                     member=_as_text(member, table["member_type"]),
                     typed=typed,
+                    present=_is_present(table),
                 )
             )
         statement = sql.query("membership_check").format(
@@ -110,6 +111,18 @@ def _as_text(column: str, kind: str | None) -> str:
     if kind is None:
         return f"pg_catalog.format('%s', {column})"
     return f"(pg_catalog.to_json({column}::{kind}) OPERATOR(pg_catalog.#>>) '{{}}')"
+
+
+def _is_present(table: Mapping[str, Any]) -> str:
+    """The condition that a row is not softly deleted, by the rule of `read_images`."""
+    if table["deleted_if"] is None:
+        return ""
+    column, kind = f"member.{table['deleted_if']}", table["deleted_type"]
+    if kind == "boolean":
+        return f" AND {column}::boolean IS NOT TRUE"
+    if kind in (*_BITS, "numeric"):
+        return f" AND coalesce({column}::{kind} OPERATOR(pg_catalog.=) 0, true)"
+    return f" AND pg_catalog.num_nulls({column}) OPERATOR(pg_catalog.=) 1"
 
 
 def _capitals(company: str) -> str:

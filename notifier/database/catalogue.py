@@ -72,7 +72,7 @@ def problems(watch: Watch, table: Table, watched: Collection[str]) -> list[str]:
             for name in missing
         ]
     found = []
-    named = {watch.key, watch.company, watch.member}
+    named = {*watch.keys, watch.member}
     if unseen := [name for name in table.virtual if name in named]:
         found.append(f"table {watch.table}: no trigger sees the virtual column {', '.join(unseen)}")
     if not _is_unique(watch, table):

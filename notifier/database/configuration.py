@@ -64,7 +64,7 @@ def _fields(former: Stored, wanted: Stored) -> Iterator[Change]:
     if former.relation != wanted.relation:
         line = f"{table}: table {former.relation} → {wanted.relation}: {RESYNC}"
         yield Change(entity, line, is_resync=True)
-    for name in ("key", "company", "member", "created", "updated", "deleted"):
+    for name in ("key", "company", "member", "deleted_if", "created", "updated", "deleted"):
         before, after = getattr(former.watch, name), getattr(wanted.watch, name)
         if before != after:
             line = f"{table}: {name} {before or 'none'} → {after or 'none'}: {RESYNC}"

@@ -24,6 +24,9 @@ Ends = tuple[Row | None, Row | None]
 """A row before and after; None where the row does not exist."""
 
 _NULL = b"null"
+_UNSET = (_NULL, b"false", b"0")
+"""Values of `deleted_if` in rows that are not deleted; applications store 0 for no time, too."""
+
 _decode_row = msgspec.json.Decoder(Row).decode
 
 
@@ -32,9 +35,10 @@ class Unattributable(Exception):
 
 
 def read_images(change: Change, watch: Watch) -> tuple[Row | None, Row | None, bool]:
-    """The rows before and after, and whether only key and company could be read.
+    """The rows before and after, and whether only their keys could be read.
 
-    Raises Unattributable where key or company are missing.
+    A row that `deleted_if` marks as deleted is None, as if it did not exist. Raises Unattributable
+    where key or company are missing.
     """
     try:
         old, new, keys_only = _row(change.old), _row(change.new), False
@@ -45,6 +49,8 @@ def read_images(change: Change, watch: Watch) -> tuple[Row | None, Row | None, b
     for row in (old, new):
         if row is not None and (watch.key not in row or watch.company not in row):
             raise Unattributable(watch.entity)
+    if (mark := watch.deleted_if) is not None:
+        old, new = _unless_deleted(old, mark), _unless_deleted(new, mark)
     return old, new, keys_only
 
 
@@ -55,11 +61,16 @@ def _row(image: JSON | None) -> Row | None:
     return _decode_row(image)
 
 
+def _unless_deleted(row: Row | None, mark: str) -> Row | None:
+    """The row, or None where the column `mark` is set. A row without that column is not deleted."""
+    return row if row is None or bytes(row.get(mark, _NULL)) in _UNSET else None
+
+
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[][{},:]|[^][{},:"\s]+', re.DOTALL)
 
 
 def _keys(image: JSON | None, watch: Watch) -> Row | None:
-    """Key and company of an image that JSON decoders refuse.
+    """The keys of an image that JSON decoders refuse.
 
     It may hold half of a surrogate pair, invalid UTF-8, or a thousand nested brackets.
     """
@@ -80,7 +91,7 @@ def _keys(image: JSON | None, watch: Watch) -> Row | None:
             column = json.loads(image[start : token.start()])
         if depth == 1 and mark in (b"{", b",", b":"):
             start = token.end()
-    return {name: row[name] for name in (watch.key, watch.company) if name in row}
+    return {name: row[name] for name in watch.keys if name in row}
 
 
 def company_of(row: Row | None, watch: Watch) -> str | None:

@@ -1,4 +1,4 @@
--- capture(entity, key, company [, excluded columns]): stores the change of a watched row, or the TRUNCATE of
+-- capture(entity, key, company [, excluded columns [, key columns]]): stores the change of a watched row, or the TRUNCATE of
 -- a watched table, in notifier.changes, in the application's transaction.
 --
 -- It must never break the application's write. A row that cannot be serialised is stored with its keys only;
@@ -50,7 +50,7 @@ BEGIN
     -- are 2 MiB.
     IF change >= full_mark OR change % greatest(1, 2097152 / (1024 + size)) = 0
        OR was::text = became::text OR TG_NARGS > 3 THEN
-        IF TG_NARGS > 3 AND size < unreadable THEN
+        IF TG_NARGS > 3 AND TG_ARGV[3] <> '{}' AND size < unreadable THEN
             BEGIN
                 was := notifier.strip_columns(was, TG_ARGV[3]::text[]);
                 became := notifier.strip_columns(became, TG_ARGV[3]::text[]);
@@ -65,8 +65,8 @@ BEGIN
         IF size > 2097152 THEN
             is_partial := true;
             BEGIN
-                was := notifier.keys(OLD, TG_RELID, ARRAY[TG_ARGV[1], TG_ARGV[2]]);
-                became := notifier.keys(NEW, TG_RELID, ARRAY[TG_ARGV[1], TG_ARGV[2]]);
+                was := notifier.keys(OLD, TG_RELID, coalesce(TG_ARGV[4]::text[], ARRAY[TG_ARGV[1], TG_ARGV[2]]));
+                became := notifier.keys(NEW, TG_RELID, coalesce(TG_ARGV[4]::text[], ARRAY[TG_ARGV[1], TG_ARGV[2]]));
             EXCEPTION WHEN OTHERS THEN
                 was := NULL;
                 became := NULL;

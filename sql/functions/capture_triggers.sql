@@ -9,11 +9,12 @@ AS $$
     WITH watched AS (
         SELECT to_regclass(w.relation)::oid AS root,
                ARRAY[w.entity, w.key, w.company] || (
-                   SELECT format('{%s}', string_agg(
-                       format('"%s"', replace(replace(c.name, '\', '\\'), '"', '\"')), ',' ORDER BY c.n))
+                   SELECT format('{%s}', coalesce(string_agg(
+                       format('"%s"', replace(replace(c.name, '\', '\\'), '"', '\"')), ',' ORDER BY c.n), ''))
                    FROM unnest(w.exclude) WITH ORDINALITY AS c (name, n)
-                   HAVING count(*) > 0
-               ) AS arguments
+                   HAVING count(*) > 0 OR w.deleted_if IS NOT NULL
+               ) || CASE WHEN w.deleted_if IS NOT NULL
+                         THEN ARRAY[ARRAY[w.key, w.company, w.deleted_if]::text] END AS arguments
         FROM notifier.watches AS w
     ), wanted AS (
         SELECT part.oid AS relid, kind.name, kind.type, kind.clause, watched.arguments

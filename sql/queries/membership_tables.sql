@@ -1,4 +1,4 @@
--- The tables whose rows name members, with the types of both columns; of a domain, the type below it.
+-- The tables whose rows name members, with the types of the columns that decide; of a domain, the type below it.
 -- A type that is not PostgreSQL's own is null: its casts and operators may be application code.
 -- A view or foreign table in the place of a table is not read: it would run its code as our role.
 -- Rows of a table that inherits from another are not captured, so they give no access either.
@@ -7,7 +7,7 @@ WITH RECURSIVE base (domain, oid, level) AS (
     WHERE t.oid IN (
         SELECT a.atttypid FROM notifier.watches AS w
         JOIN pg_catalog.pg_attribute AS a ON a.attrelid = pg_catalog.to_regclass(w.relation)
-         AND a.attname IN (w.company, w.member))
+         AND a.attname IN (w.company, w.member, w.deleted_if))
     UNION ALL
     SELECT b.domain, t.typbasetype, b.level + 1
     FROM base AS b JOIN pg_catalog.pg_type AS t ON t.oid = b.oid AND t.typtype = 'd'
@@ -23,12 +23,14 @@ SELECT w.relation AS watched,
        CASE r.relkind WHEN 'r' THEN 'ONLY ' ELSE '' END || w.relation AS relation,
        pg_catalog.quote_ident(w.company) AS company, pg_catalog.quote_ident(w.member) AS member,
        ct.name AS company_type, mt.name AS member_type,
+       pg_catalog.quote_ident(w.deleted_if) AS deleted_if, dt.name AS deleted_type,
        EXISTS (
            SELECT FROM pg_catalog.pg_index AS i
            WHERE i.indrelid = r.oid AND i.indisunique AND i.indisvalid AND i.indpred IS NULL
              AND i.indnatts = 2 AND c.attnum = ANY (i.indkey) AND m.attnum = ANY (i.indkey)
        ) AS unique,
-       r.relkind IN ('r', 'p') AND c.attnum IS NOT NULL AND m.attnum IS NOT NULL AS present,
+       r.relkind IN ('r', 'p') AND c.attnum IS NOT NULL AND m.attnum IS NOT NULL
+           AND (w.deleted_if IS NULL OR d.attnum IS NOT NULL) AS present,
        ({signature}) AS signature
 FROM notifier.watches AS w
 LEFT JOIN pg_catalog.pg_class AS r ON r.oid = pg_catalog.to_regclass(w.relation)
@@ -36,7 +38,10 @@ LEFT JOIN pg_catalog.pg_attribute AS c
        ON c.attrelid = r.oid AND c.attname = w.company AND NOT c.attisdropped
 LEFT JOIN pg_catalog.pg_attribute AS m
        ON m.attrelid = r.oid AND m.attname = w.member AND NOT m.attisdropped
+LEFT JOIN pg_catalog.pg_attribute AS d
+       ON d.attrelid = r.oid AND d.attname = w.deleted_if AND NOT d.attisdropped
 LEFT JOIN types AS ct ON ct.oid = c.atttypid
 LEFT JOIN types AS mt ON mt.oid = m.atttypid
+LEFT JOIN types AS dt ON dt.oid = d.atttypid
 WHERE w.member <> ''
 ORDER BY w.entity

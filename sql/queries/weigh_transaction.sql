@@ -7,12 +7,17 @@ FROM (
         SELECT entity, at, (old -> company)::text AS was, (old -> key)::text AS old_key,
                (new -> company)::text AS became, (new -> key)::text AS new_key
         FROM (
-            SELECT c.entity, c.at, w.company, w.key,
-                   notifier.readable_json(c.old) AS old, notifier.readable_json(c.new) AS new
-            FROM notifier.changes AS c
-            JOIN notifier.watches AS w USING (entity)
-            WHERE c.xid = $1::bigint::text::xid8
-            OFFSET 0  -- a subquery with OFFSET is computed only once per row
+            SELECT entity, at, company, key,
+                   CASE WHEN coalesce((old -> deleted_if)::text, 'null') IN ('null', 'false', '0') THEN old END AS old,
+                   CASE WHEN coalesce((new -> deleted_if)::text, 'null') IN ('null', 'false', '0') THEN new END AS new
+            FROM (
+                SELECT c.entity, c.at, w.company, w.key, w.deleted_if,
+                       notifier.readable_json(c.old) AS old, notifier.readable_json(c.new) AS new
+                FROM notifier.changes AS c
+                JOIN notifier.watches AS w USING (entity)
+                WHERE c.xid = $1::bigint::text::xid8
+                OFFSET 0  -- a subquery with OFFSET is computed only once per row
+            ) AS change
         ) AS change
         OFFSET 0
     ) AS change

@@ -44,6 +44,10 @@ async def lines_of(database: Database, watches: list[Watch], *, dry_run: bool = 
         ({"created": ""}, "created EventCreated → none: every company gets a Resync"),
         ({"updated": "Moved"}, "updated EventUpdated → Moved: every company gets a Resync"),
         ({"deleted": "Gone"}, "deleted EventDeleted → Gone: every company gets a Resync"),
+        (
+            {"deleted_if": "location"},
+            "deleted_if none → location: every company gets a Resync",
+        ),
         ({"case": "camel"}, "case pascal → camel: every company gets a Resync"),
         (
             {"rename": {"location": "place"}},
