@@ -30,7 +30,7 @@ from pydantic_settings import (
 
 from notifier import conninfo, origins
 from notifier.errors import SettingsError
-from notifier.watches import CALENDAR, Watch
+from notifier.watches import CALENDAR, NaiveTimestamps, Watch
 
 PREFIX = "NOTIFIER_"
 CONFIG = "NOTIFIER_CONFIG"
@@ -98,6 +98,7 @@ class Settings(BaseSettings):
     drain_seconds: Annotated[float, Field(ge=0, le=25)] = 10
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "text"] = "auto"
+    naive_timestamps: NaiveTimestamps | None = None  # of every [[watch]] that has none of its own
     watch: Annotated[tuple[Watch, ...], Field(min_length=1)] = CALENDAR
 
     @field_validator(
@@ -149,6 +150,19 @@ class Settings(BaseSettings):
         if value is not None:
             conninfo.parse(value.get_secret_value())  # its errors are readable
         return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _inherit(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Gives each `[[watch]]` the `naive_timestamps` at the top of the file."""
+        zone, watches = values.get("naive_timestamps"), values.get("watch")
+        if zone is None or not isinstance(watches, list):
+            return values
+        inherited = [
+            {"naive_timestamps": zone, **watch} if isinstance(watch, dict) else watch
+            for watch in watches
+        ]
+        return {**values, "watch": inherited}
 
     @model_validator(mode="after")
     def _agree(self) -> Self:

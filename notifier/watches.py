@@ -20,6 +20,8 @@ class Row(Protocol):
 Case: TypeAlias = Literal["pascal", "camel", "column"]
 """How columns are spelled as properties: `StartsAt`, `startsAt`, or as the catalogue has them."""
 
+NaiveTimestamps: TypeAlias = Literal["UTC"]
+
 _COLUMNS = {"table": "table_name", "case": "spelling"}
 """Fields whose column has another name."""
 
@@ -50,6 +52,8 @@ class Watch:
     )
     """The properties of single columns, whatever `case` is."""
     case: Case = "pascal"
+    naive_timestamps: NaiveTimestamps | None = None
+    """The zone of timestamps without one: sent with its offset. None: sent without an offset."""
 
     def __post_init__(self) -> None:
         for name in ("created", "updated", "deleted"):

@@ -12,6 +12,18 @@ from notifier.database import sql
 from notifier.database.connections import Connection
 from notifier.watches import Watch
 
+RESYNCED = (
+    "key",
+    "company",
+    "member",
+    "deleted_if",
+    "created",
+    "updated",
+    "deleted",
+    "naive_timestamps",
+)
+"""Fields that change what a client has: it must read the state again."""
+
 RESYNC = "every company gets a Resync"
 
 
@@ -64,7 +76,7 @@ def _fields(former: Stored, wanted: Stored) -> Iterator[Change]:
     if former.relation != wanted.relation:
         line = f"{table}: table {former.relation} → {wanted.relation}: {RESYNC}"
         yield Change(entity, line, is_resync=True)
-    for name in ("key", "company", "member", "deleted_if", "created", "updated", "deleted"):
+    for name in RESYNCED:
         before, after = getattr(former.watch, name), getattr(wanted.watch, name)
         if before != after:
             line = f"{table}: {name} {before or 'none'} → {after or 'none'}: {RESYNC}"

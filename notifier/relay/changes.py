@@ -22,6 +22,7 @@ class Source(msgspec.Struct, frozen=True, eq=False):
 
     watch: Watch
     json_columns: frozenset[str] = frozenset()  # their values are sent as they are
+    naive_columns: frozenset[str] = frozenset()  # timestamps without a zone that are sent as UTC
     virtual_columns: frozenset[str] = frozenset()  # generated on read: triggers see null in them
 
 

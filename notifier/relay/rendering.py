@@ -107,6 +107,11 @@ def render(
 
 def _object(row: Row, source: Source) -> bytes:
     """A JSON object with the row's properties, in the order of its columns."""
+    if source.naive_columns:
+        row = {
+            column: _in_utc(value) if column in source.naive_columns else value
+            for column, value in row.items()
+        }
     properties = _properties(source, tuple(row))
     values = dict(zip(properties, row.values(), strict=True))
     values.pop(None, None)
@@ -121,6 +126,13 @@ def _object(row: Row, source: Source) -> bytes:
         }
     )
 
+
+def _in_utc(value: msgspec.Raw) -> msgspec.Raw:
+    """The timestamp, or the array of them, with the offset of UTC; infinity and BC have none."""
+    return msgspec.Raw(_TIME.sub(rb"\g<0>+00:00", bytes(value)))
+
+
+_TIME = re.compile(rb'[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?=")')
 
 _NOT_PLAIN = re.compile(rb'":[-0-9{[]').search
 """Finds a column whose value may be a number, an array or an object."""

@@ -94,14 +94,16 @@ class RelayStore:
     async def load_sources(self) -> dict[str, Source]:
         """The watched tables, as `notifier migrate` wrote them down, by entity."""
         rows = await self._writer.fetch(sql.query("watches"))
-        return {
-            row["entity"]: Source(
-                Watch.from_row(row),
+        sources = {}
+        for row in rows:
+            watch = Watch.from_row(row)
+            sources[watch.entity] = Source(
+                watch,
                 json_columns=frozenset(row["json_columns"]),
+                naive_columns=frozenset(row["naive_columns"] if watch.naive_timestamps else ()),
                 virtual_columns=frozenset(row["virtual_columns"]),
             )
-            for row in rows
-        }
+        return sources
 
     async def begin_epoch(self, reason: str) -> None:
         """Empties the log. Every known company has a Resync as its first message in the new epoch.

@@ -104,7 +104,8 @@ def document(watches: Sequence[Watch] = CALENDAR) -> Schema:
             "title": "Notifier",
             "version": VERSION,
             "description": "Committed changes of database rows, to the WebSocket clients of their"
-            " company: typed, in order, never silently lost. The rules are in docs/protocol.md.",
+            " company: typed, in order, never silently lost. Timestamps without a time zone are"
+            " sent without an offset, unless naive_timestamps is set. The rules are in docs/protocol.md.",
             "license": {"name": "MIT"},
         },
         "defaultContentType": "application/json",

@@ -1,11 +1,17 @@
 -- The watched tables. `json_columns`: those whose values are sent as they are;
--- `virtual_columns`: those that no trigger sees.
+-- `naive_columns`: timestamps without a time zone, and arrays of them; `virtual_columns`: those that no
+-- trigger sees.
 SELECT w.*,
        ARRAY(
            SELECT a.attname::text FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid
            WHERE a.attrelid = to_regclass(w.relation) AND a.attnum > 0
              -- a domain is printed by its base type
              AND t.typoutput IN ('json_out'::regproc, 'jsonb_out'::regproc)) AS json_columns,
+       ARRAY(
+           SELECT a.attname::text FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid
+           LEFT JOIN pg_type AS element ON element.oid = t.typelem AND t.typcategory = 'A'
+           WHERE a.attrelid = to_regclass(w.relation) AND a.attnum > 0
+             AND 'timestamp_out'::regproc IN (t.typoutput, element.typoutput)) AS naive_columns,
        ARRAY(
            SELECT a.attname::text FROM pg_attribute AS a
            WHERE a.attrelid = to_regclass(w.relation) AND a.attgenerated = 'v') AS virtual_columns

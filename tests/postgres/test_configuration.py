@@ -48,6 +48,10 @@ async def lines_of(database: Database, watches: list[Watch], *, dry_run: bool = 
             {"deleted_if": "location"},
             "deleted_if none → location: every company gets a Resync",
         ),
+        (
+            {"naive_timestamps": "UTC"},
+            "naive_timestamps none → UTC: every company gets a Resync",
+        ),
         ({"case": "camel"}, "case pascal → camel: every company gets a Resync"),
         (
             {"rename": {"location": "place"}},
