@@ -9,8 +9,14 @@ from typing import Literal
 import asyncpg
 import structlog
 
-from notifier.access.membership_query import MembershipQuery, tables_query
+from notifier.access.membership_query import (
+    MembershipQuery,
+    is_canonical,
+    may_be_respelled,
+    tables_query,
+)
 from notifier.access.tokens import Identity
+from notifier.database import sql
 from notifier.database.batching import Batcher
 from notifier.database.connections import REFUSALS, Connection
 from notifier.database.query import Query
@@ -119,13 +125,24 @@ class Membership:
         for company, user in pairs:
             try:
                 rows = await self._database.fetch(self._query, company, user, prepare=as_text)
-                answers[company, user] = bool(rows and rows[0][0] is True)
+                allowed = bool(rows and rows[0][0] is True)
+                answers[company, user] = allowed and await self._is_canonical(company)
             except asyncpg.DataError:  # not an id of that type
                 answers[company, user] = False
             except REFUSALS as error:  # not a yes either; the other pairs must not wait for it
                 answers[company, user] = False
                 _log.warning("MEMBERSHIP_QUERY raised: no access", sqlstate=error.sqlstate)
         return answers
+
+    async def _is_canonical(self, company: str) -> bool:
+        """Whether messages may name a company like that: not with "01" where ids are integers.
+
+        MEMBERSHIP_QUERY may cast the id, and so accept spellings whose messages would never come.
+        """
+        if not may_be_respelled(company):
+            return True
+        rows = await self._database.fetch(sql.query("company_types"))
+        return not rows or any(is_canonical(company, row["type"]) for row in rows)
 
 
 async def as_text(connection: Connection, query: str) -> None:

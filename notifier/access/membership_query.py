@@ -13,6 +13,8 @@ from notifier.errors import SchemaMissing
 
 _NIL = "00000000-0000-0000-0000-000000000000"
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
+_NUMERIC = re.compile(r"\s*[-+]?\{?[0-9a-f][0-9a-fox_-]*\}?\s*", re.IGNORECASE)
+"""What casts to integers and uuids accept, and more: `01`, ` 1`, `+1`, `0x1`, `1_000`, `{…}`."""
 _BITS = {"bigint": 64, "integer": 32, "smallint": 16}
 _EXACT = ("uuid", *_BITS)
 """Types of which a value has one spelling. A text may hold one uuid in two, so in two rows."""
@@ -95,6 +97,20 @@ class MembershipQuery:
                 yield [_castable(company, company_type) for company in capitals]
             if member_type is not None:
                 yield [_castable(user, member_type) for user in users]
+
+
+def may_be_respelled(company: str) -> bool:
+    """Whether a cast to an integer or a uuid may accept an id that is not in its canonical form."""
+    return _NUMERIC.fullmatch(company) is not None and not (
+        _INTEGER.fullmatch(company) or is_uuid(company)
+    )
+
+
+def is_canonical(company: str, kind: str) -> bool:
+    """Whether a column of the type can have this text as its value in messages."""
+    if kind == "uuid":
+        return is_uuid(company)
+    return kind not in _BITS or _INTEGER.fullmatch(company) is not None
 
 
 def tables_query() -> str:
