@@ -35,7 +35,8 @@ class Watch:
     table: Annotated[str, Field(min_length=1)]
     """As in SQL: with its schema or without, quoted where it needs quotes."""
     entity: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9]*$", max_length=60)]
-    key: str = "id"
+    key: str | Annotated[tuple[str, ...], Field(min_length=1)] = "id"
+    """The column that names a row, or the columns that do so together."""
     company: str = "company_id"
     member: str | None = None
     """The column that names a user whom the row gives access to its company."""
@@ -59,7 +60,9 @@ class Watch:
         for name in ("created", "updated", "deleted"):
             message = (getattr(self, name) or "").replace("{entity}", self.entity)
             object.__setattr__(self, name, message or None)
-        for name in ("key", "company", "member", "deleted_if"):
+        key = tuple(map(_unquoted, self.key_columns))
+        object.__setattr__(self, "key", key if len(key) > 1 else key[0])
+        for name in ("company", "member", "deleted_if"):
             column = getattr(self, name)
             object.__setattr__(self, name, column and _unquoted(column))
         object.__setattr__(self, "exclude", tuple(map(_unquoted, self.exclude)))
@@ -78,17 +81,22 @@ class Watch:
         """
         try:
             values = {each.name: row[_COLUMNS.get(each.name, each.name)] for each in fields(cls)}
+            more_keys = row["more_keys"]
         except KeyError as error:
             raise SchemaMissing(
                 f"notifier.watches has no column {error.args[0]}; run: notifier migrate"
             ) from error
+        if more_keys:
+            values["key"] = (values["key"], *more_keys)
         values["exclude"] = tuple(values["exclude"])
         values["rename"] = dict(values["rename"])
         return cls(**values)
 
     def to_row(self) -> dict[str, Any]:
         """The values for its row of `notifier.watches`, by column."""
-        values = {**asdict(self), "rename": [*self.rename.items()]}
+        key, *more_keys = self.key_columns
+        values = {**asdict(self), "key": key, "rename": [*self.rename.items()]}
+        values["more_keys"] = more_keys
         return {_COLUMNS.get(name, name): value for name, value in values.items()}
 
     @property
@@ -102,9 +110,14 @@ class Watch:
         return self.member is not None or self.key == self.company
 
     @property
+    def key_columns(self) -> tuple[str, ...]:
+        """The columns that name a row together: mostly one."""
+        return (self.key,) if isinstance(self.key, str) else self.key
+
+    @property
     def keys(self) -> tuple[str, ...]:
         """The columns of an image that is stored with its keys only."""
-        named = (self.key, self.company, self.deleted_if)
+        named = (*self.key_columns, self.company, self.deleted_if)
         return tuple(dict.fromkeys(name for name in named if name is not None))
 
     @property
@@ -113,13 +126,17 @@ class Watch:
         named = (*self.keys, self.member, *self.exclude, *self.rename)
         return tuple(dict.fromkeys(name for name in named if name is not None))
 
-    def property(self, column: str) -> str:
+    def property(self, column: str | tuple[str, ...]) -> str:
         """The name of a column in messages: `starts_at` → `StartsAt`, the key → `EventId`.
 
-        `rename` goes first. With `case = "column"` key and company keep their names too.
+        `rename` goes first. With `case = "column"` key and company keep their names too; a key of
+        several columns, which is no column, is `EventId` then.
         """
-        if (name := self.rename.get(column)) is not None:
-            return name
+        if isinstance(column, tuple):
+            name = f"{self.entity}Id"
+            return _camel(name) if self.case == "camel" else name
+        if column in self.rename:
+            return self.rename[column]
         if self.case == "column":
             return column
         if column == self.key:

@@ -75,10 +75,12 @@ def problems(watch: Watch, table: Table, watched: Collection[str]) -> list[str]:
     named = {*watch.keys, watch.member}
     if unseen := [name for name in table.virtual if name in named]:
         found.append(f"table {watch.table}: no trigger sees the virtual column {', '.join(unseen)}")
+    key = watch.key_columns
     if not _is_unique(watch, table):
         found.append(
-            f"table {watch.table}: no unique index proves that {watch.key} names one row;"
-            f" create one on {watch.key} and make it NOT NULL, or choose another key"
+            f"table {watch.table}: no unique index proves that {' and '.join(key)}"
+            f" {'names' if len(key) == 1 else 'name'} one row; create one on {', '.join(key)} and make"
+            f" {'it' if len(key) == 1 else 'them'} NOT NULL, or choose another key"
         )
     if children := [child for child in table.children if child not in watched]:
         found.append(
@@ -86,6 +88,8 @@ def problems(watch: Watch, table: Table, watched: Collection[str]) -> list[str]:
             " captured; add a [[watch]] for it, or use partitions instead of inheritance"
         )
     properties: dict[str, str] = {}
+    if not isinstance(watch.key, str):
+        properties[watch.property(watch.key)] = f"[{', '.join(key)}]"
     for column in table.columns:
         if column in watch.exclude or column in table.virtual:
             continue
@@ -100,17 +104,17 @@ def problems(watch: Watch, table: Table, watched: Collection[str]) -> list[str]:
 
 
 def _is_unique(watch: Watch, table: Table) -> bool:
-    """Whether a unique index is on exactly the key, or on key and company.
+    """Whether a unique index is on exactly the key, or, where it is one column, on key and company.
 
     In a partitioned table PostgreSQL demands the partition key's columns as well; they are accepted.
     """
-    if watch.key in table.nullable:  # a unique index takes any number of nulls
+    key = set(watch.key_columns)
+    if key & set(table.nullable):  # a unique index takes any number of nulls
         return False
-    extra = set(table.partitioned_by)
-    return any(
-        set(columns) - extra <= {watch.key, watch.company} and watch.key in columns
-        for columns in table.unique
-    )
+    accepted = key | set(table.partitioned_by)
+    if len(key) == 1:
+        accepted.add(watch.company)
+    return any(key <= set(columns) <= accepted for columns in table.unique)
 
 
 def _toml_key(name: str) -> str:

@@ -79,7 +79,7 @@ def _fields(former: Stored, wanted: Stored) -> Iterator[Change]:
     for name in RESYNCED:
         before, after = getattr(former.watch, name), getattr(wanted.watch, name)
         if before != after:
-            line = f"{table}: {name} {before or 'none'} → {after or 'none'}: {RESYNC}"
+            line = f"{table}: {name} {_shown(before)} → {_shown(after)}: {RESYNC}"
             yield Change(entity, line, is_resync=True)
     for name, before, after in _spellings(former.watch, wanted.watch):
         line = f"{table}: {name} {before} → {after}: {RESYNC}"
@@ -88,6 +88,10 @@ def _fields(former: Stored, wanted: Stored) -> Iterator[Change]:
     for column in former.watch.exclude:
         if column not in wanted.watch.exclude:
             yield Change(entity, f"{table}: exclude -{column}: new messages have it")
+
+
+def _shown(value: str | tuple[str, ...] | None) -> str:
+    return ", ".join(value) if isinstance(value, tuple) else value or "none"
 
 
 def _spellings(former: Watch, wanted: Watch) -> Iterator[tuple[str, str, str]]:

@@ -20,6 +20,9 @@ from notifier.watches import Watch
 Row = dict[str, msgspec.Raw]
 """The columns of a row, each with its value as JSON text."""
 
+Key = tuple[str, ...]
+"""The columns of a key; a row in a message has an array of their values beside them."""
+
 Ends = tuple[Row | None, Row | None]
 """A row before and after; None where the row does not exist."""
 
@@ -47,7 +50,7 @@ def read_images(change: Change, watch: Watch) -> tuple[Row | None, Row | None, b
     if old is None and new is None:  # capture could not read the keys either
         raise Unattributable(watch.entity)
     for row in (old, new):
-        if row is not None and (watch.key not in row or watch.company not in row):
+        if row is not None and (watch.company not in row or not _has_key(row, watch)):
             raise Unattributable(watch.entity)
     if (mark := watch.deleted_if) is not None:
         old, new = _unless_deleted(old, mark), _unless_deleted(new, mark)
@@ -59,6 +62,19 @@ def _row(image: JSON | None) -> Row | None:
         return None
     image.decode()  # the JSON decoder does not validate the UTF-8 of values that it skips
     return _decode_row(image)
+
+
+def key_of(row: Row, watch: Watch) -> bytes:
+    """The JSON value that names the row: an array for a key of several columns."""
+    key = watch.key
+    if isinstance(key, str):
+        return bytes(row[key])
+    return b"[%b]" % b",".join(bytes(row[column]) for column in key)
+
+
+def _has_key(row: Row, watch: Watch) -> bool:
+    key = watch.key
+    return key in row if isinstance(key, str) else all(column in row for column in key)
 
 
 def _unless_deleted(row: Row | None, mark: str) -> Row | None:

@@ -7,7 +7,15 @@ from itertools import groupby
 from operator import attrgetter, itemgetter
 
 from notifier.relay.changes import ALL_USERS, EVERY_COMPANY, Change, Source
-from notifier.relay.images import Ends, Row, Unattributable, company_of, read_images, user_of
+from notifier.relay.images import (
+    Ends,
+    Row,
+    Unattributable,
+    company_of,
+    key_of,
+    read_images,
+    user_of,
+)
 from notifier.relay.rendering import Draft, ResyncDraft, render
 from notifier.watches import Watch
 
@@ -120,7 +128,7 @@ class Transaction:
             return
         if keys_only:
             change = change._replace(partial=True)
-        if old is not None and new is not None and old[watch.key] != new[watch.key]:
+        if old is not None and new is not None and key_of(old, watch) != key_of(new, watch):
             self._apply(change, watch, old, None)
             self._apply(change, watch, None, new)
         else:
@@ -152,7 +160,7 @@ class Transaction:
         row = old if old is not None else new
         if row is None or (self._only is not None and company != self._only):
             return
-        name = (company, watch.entity, bytes(row[watch.key]))
+        name = (company, watch.entity, key_of(row, watch))
         net_change = self._rows.get(name)
         if net_change is None:
             net_change = self._rows[name] = _NetChange(change)

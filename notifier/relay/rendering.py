@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal, DecimalException
 from functools import lru_cache
@@ -12,7 +13,7 @@ import msgspec
 
 from notifier.messages import JSON
 from notifier.relay.changes import Source
-from notifier.relay.images import Ends, Row
+from notifier.relay.images import Ends, Key, Row, key_of
 
 MESSAGE_LIMIT = 256 * 1024
 """Bytes of a message; a larger one is sent with keys only."""
@@ -95,17 +96,29 @@ def render(
     if name is None:
         return None
     tail = _tail(at, xid, actor)
-    head = b'{"Type":"%b","Data":%b' % (name.encode(), _object(row, source))
+    head = b'{"Type":"%b","Data":%b' % (name.encode(), _data(row, source))
     if old is not None and new is not None:
         head = b'%b,"Old":%b' % (head, _object(former, source))
     partial = partial or len(head) + len(tail) + POSITION_BYTES > MESSAGE_LIMIT
     if partial:
-        keys = {watch.key: row[watch.key], watch.company: row[watch.company]}
-        head = b'{"Type":"%b","Data":%b,"Partial":true' % (name.encode(), _object(keys, source))
+        keys = {column: row[column] for column in (*watch.key_columns, watch.company)}
+        head = b'{"Type":"%b","Data":%b,"Partial":true' % (name.encode(), _data(keys, source))
     return Draft(company, head, tail, at, partial=partial)
 
 
-def _object(row: Row, source: Source) -> bytes:
+def _data(row: Row, source: Source) -> bytes:
+    """`Data`: the row, with the value of a key of several columns before them."""
+    key = source.watch.key
+    if isinstance(key, str):
+        return _object(row, source)
+    columns: dict[str | Key, msgspec.Raw] = {key: msgspec.Raw(key_of(row, source.watch))}
+    columns.update(row)
+    return _object(columns, source)
+
+
+def _object(
+    row: Mapping[str, msgspec.Raw] | Mapping[str | Key, msgspec.Raw], source: Source
+) -> bytes:
     """A JSON object with the row's properties, in the order of its columns."""
     if source.naive_columns:
         row = {
@@ -139,7 +152,7 @@ _NOT_PLAIN = re.compile(rb'":[-0-9{[]').search
 
 
 @lru_cache(maxsize=1000)
-def _properties(source: Source, columns: tuple[str, ...]) -> tuple[str | None, ...]:
+def _properties(source: Source, columns: tuple[str | Key, ...]) -> tuple[str | None, ...]:
     """The property that each column is sent as; None for a column that is not sent.
 
     Virtual columns are not sent, nor is a column whose property another one has: key and company go

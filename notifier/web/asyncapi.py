@@ -216,6 +216,8 @@ def _row(watch: Watch) -> Schema:
             properties[watch.property(column.name)] = schema
     for key in _keys(watch):
         properties.setdefault(key, {"type": ["string", "integer"]})
+    if not isinstance(watch.key, str):
+        properties[watch.property(watch.key)] = {"type": "array", "items": {}}
     return {"type": "object", "properties": properties}
 
 

@@ -12,9 +12,9 @@ AS $$
                    SELECT format('{%s}', coalesce(string_agg(
                        format('"%s"', replace(replace(c.name, '\', '\\'), '"', '\"')), ',' ORDER BY c.n), ''))
                    FROM unnest(w.exclude) WITH ORDINALITY AS c (name, n)
-                   HAVING count(*) > 0 OR w.deleted_if IS NOT NULL
-               ) || CASE WHEN w.deleted_if IS NOT NULL
-                         THEN ARRAY[ARRAY[w.key, w.company, w.deleted_if]::text] END AS arguments
+                   HAVING count(*) > 0 OR w.deleted_if IS NOT NULL OR w.more_keys <> '{}'
+               ) || CASE WHEN w.deleted_if IS NOT NULL OR w.more_keys <> '{}'
+                         THEN ARRAY[array_remove(w.key || w.more_keys || w.company || w.deleted_if, NULL)::text] END AS arguments
         FROM notifier.watches AS w
     ), wanted AS (
         SELECT part.oid AS relid, kind.name, kind.type, kind.clause, watched.arguments

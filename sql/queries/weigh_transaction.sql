@@ -4,14 +4,18 @@ SELECT company, count(*) AS rows, max(at) AS at
 FROM (
     SELECT side.company, entity, side.key, max(at) AS at
     FROM (
-        SELECT entity, at, (old -> company)::text AS was, (old -> key)::text AS old_key,
-               (new -> company)::text AS became, (new -> key)::text AS new_key
+        SELECT entity, at, (old -> company)::text AS was,
+               (old -> key)::text || CASE WHEN more_keys = '{}' THEN '' ELSE (
+                   SELECT string_agg(',' || (old -> name)::text, '' ORDER BY n) FROM unnest(more_keys) WITH ORDINALITY AS m (name, n)) END AS old_key,
+               (new -> company)::text AS became,
+               (new -> key)::text || CASE WHEN more_keys = '{}' THEN '' ELSE (
+                   SELECT string_agg(',' || (new -> name)::text, '' ORDER BY n) FROM unnest(more_keys) WITH ORDINALITY AS m (name, n)) END AS new_key
         FROM (
-            SELECT entity, at, company, key,
+            SELECT entity, at, company, key, more_keys,
                    CASE WHEN coalesce((old -> deleted_if)::text, 'null') IN ('null', 'false', '0') THEN old END AS old,
                    CASE WHEN coalesce((new -> deleted_if)::text, 'null') IN ('null', 'false', '0') THEN new END AS new
             FROM (
-                SELECT c.entity, c.at, w.company, w.key, w.deleted_if,
+                SELECT c.entity, c.at, w.company, w.key, w.more_keys, w.deleted_if,
                        notifier.readable_json(c.old) AS old, notifier.readable_json(c.new) AS new
                 FROM notifier.changes AS c
                 JOIN notifier.watches AS w USING (entity)

@@ -36,6 +36,7 @@ async def lines_of(database: Database, watches: list[Watch], *, dry_run: bool = 
     ("fields", "line"),
     [
         ({"key": "title"}, "key id → title: every company gets a Resync"),
+        ({"key": ("id", "title")}, "key id → id, title: every company gets a Resync"),
         (
             {"company": "organizer_id"},
             "company company_id → organizer_id: every company gets a Resync",
