@@ -96,6 +96,8 @@ async def test_a_large_transaction_counts_rows_by_their_whole_key(
     )
     (message,) = await relay.messages_of("c")
     assert (message["Type"], message["Data"]["Reason"]) == ("Resync", "bulk")
+    revokes = await database.fetchval("SELECT revokes FROM notifier.messages WHERE company = 'c'")
+    assert revokes == ["*"]  # it was counted before its rows were read
 
 
 @pytest.mark.parametrize(
