@@ -1,0 +1,78 @@
+"""Schemas that teams have, configured in `notifier.toml`, from the commands to the socket."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.conftest import Connect, Serve
+from tests.databases import Database
+from tests.services import run
+
+CHAT = """
+    CREATE TABLE members (id int PRIMARY KEY, team int NOT NULL, login text, left_at timestamptz);
+    CREATE TABLE posts (id int PRIMARY KEY, team int NOT NULL, body text, written timestamp, deleted boolean NOT NULL);
+    CREATE TABLE reactions (post int, emoji text, team int NOT NULL, PRIMARY KEY (post, emoji));
+    INSERT INTO members VALUES (1, 7, 'ada', NULL), (2, 7, 'bob', NULL), (3, 7, 'eve', now())
+"""
+CHAT_TOML = """
+naive_timestamps = "UTC"
+
+[[watch]]
+table = "members"
+entity = "Member"
+company = "team"
+member = "login"
+deleted_if = "left_at"
+
+[[watch]]
+table = "posts"
+entity = "Post"
+company = "team"
+deleted_if = "deleted"
+
+[[watch]]
+table = "reactions"
+entity = "Reaction"
+key = ["post", "emoji"]
+company = "team"
+"""
+
+
+async def test_soft_deletions_and_keys_of_several_columns_reach_the_socket(
+    database: Database, serve: Serve, connect: Connect, tmp_path: Path
+) -> None:
+    await database.execute(CHAT)
+    (tmp_path / "notifier.toml").write_text(CHAT_TOML)
+    status, output = await run(tmp_path, "migrate", database_url=database.dsn)
+    assert status == 0, output
+    service = await serve(database)
+    status, output = await run(tmp_path, "check", database_url=database.dsn, jwt_secret="x" * 40)
+    assert status == 0, output
+    ada, bob = [await connect(service, user, "7") for user in ("ada", "bob")]
+    eve = await connect(service, "eve")
+    assert not (await eve.set_company("7"))["Success"], "she has left"
+    assert not (await ada.set_company("07"))["Success"]
+
+    await database.execute("INSERT INTO posts VALUES (1, 7, 'hi', '2026-06-01 10:00', false)")
+    created = await bob.expect("PostCreated")
+    assert created["Data"]["Written"] == "2026-06-01T10:00:00+00:00"
+    await database.execute("INSERT INTO reactions VALUES (1, 'wave', 7)")
+    reaction = await bob.expect("ReactionCreated")
+    assert reaction["Data"]["ReactionId"] == [1, "wave"]
+    assert {"Post": 1, "Emoji": "wave"}.items() <= reaction["Data"].items()
+    await database.execute("UPDATE posts SET deleted = true")
+    assert (await bob.expect("PostDeleted"))["Data"] == created["Data"]
+    await database.execute("UPDATE posts SET body = 'edited'")
+    await database.execute("UPDATE posts SET deleted = false")
+    assert (await bob.expect("PostCreated"))["Data"]["Body"] == "edited"
+
+    await database.execute("UPDATE members SET left_at = now() WHERE login = 'ada'")
+    await database.execute("UPDATE posts SET body = 'after she left'")
+    await ada.next("MemberDeleted")
+    await ada.expect("CompanyRevoked")
+    await ada.quiet()
+    await bob.expect("MemberDeleted")
+    assert (await bob.expect("PostUpdated"))["Old"] == {"Body": "edited"}
+    await database.execute("UPDATE members SET left_at = NULL WHERE login = 'eve'")
+    assert (await bob.expect("MemberCreated"))["Data"]["Login"] == "eve"
+    assert (await eve.set_company("7"))["Success"]
