@@ -41,7 +41,7 @@ class Watch:
     member: str | None = None
     """The column that names a user whom the row gives access to its company."""
     deleted_if: str | None = None
-    """The column that marks a softly deleted row: it is not null, nor false, nor the number 0."""
+    """The column that marks a softly deleted row: it is neither null nor false."""
     exclude: tuple[str, ...] = ()
     """Columns that are neither stored nor sent."""
     created: str | None = "{entity}Created"

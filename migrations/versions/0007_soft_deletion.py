@@ -15,7 +15,7 @@ def upgrade() -> None:
         """
         ALTER TABLE notifier.watches ADD COLUMN deleted_if text;
         COMMENT ON COLUMN notifier.watches.deleted_if IS
-            'the column that marks a row as deleted: not null, nor false, nor 0';
+            'the column that marks a row as deleted: neither null nor false';
         """
     )
 

@@ -136,8 +136,6 @@ def _is_present(table: Mapping[str, Any]) -> str:
     column, kind = f"member.{table['deleted_if']}", table["deleted_type"]
     if kind == "boolean":
         return f" AND {column}::boolean IS NOT TRUE"
-    if kind in (*_BITS, "numeric"):
-        return f" AND coalesce({column}::{kind} OPERATOR(pg_catalog.=) 0, true)"
     return f" AND pg_catalog.num_nulls({column}) OPERATOR(pg_catalog.=) 1"
 
 

@@ -22,6 +22,7 @@ class Table(msgspec.Struct, frozen=True):
     kind: str
     columns: tuple[str, ...]
     virtual: tuple[str, ...]
+    json: tuple[str, ...]
     nullable: tuple[str, ...]
     unique: tuple[tuple[str, ...], ...]
     """The columns of each unique index on all rows."""
@@ -75,6 +76,11 @@ def problems(watch: Watch, table: Table, watched: Collection[str]) -> list[str]:
     named = {*watch.keys, watch.member}
     if unseen := [name for name in table.virtual if name in named]:
         found.append(f"table {watch.table}: no trigger sees the virtual column {', '.join(unseen)}")
+    if watch.deleted_if in table.json:
+        found.append(
+            f"table {watch.table}: deleted_if names {watch.deleted_if}, which holds JSON;"
+            " choose a boolean, or a column that is null in rows that are not deleted"
+        )
     key = watch.key_columns
     if not _is_unique(watch, table):
         found.append(

@@ -27,8 +27,8 @@ Ends = tuple[Row | None, Row | None]
 """A row before and after; None where the row does not exist."""
 
 _NULL = b"null"
-_UNSET = (_NULL, b"false", b"0")
-"""Values of `deleted_if` in rows that are not deleted; applications store 0 for no time, too."""
+_UNSET = (_NULL, b"false")
+"""Values of `deleted_if` in rows that are not deleted."""
 
 _decode_row = msgspec.json.Decoder(Row).decode
 

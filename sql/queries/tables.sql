@@ -12,6 +12,12 @@ SELECT CASE WHEN c.oid IS NOT NULL THEN pg_catalog.json_build_object(
         SELECT a.attname::text FROM pg_catalog.pg_attribute AS a
         WHERE a.attrelid = c.oid AND a.attgenerated = 'v' ORDER BY a.attnum
     ),
+    -- whose `false` and `null` look in a row's image like those of a boolean
+    'json', ARRAY(
+        SELECT a.attname::text FROM pg_catalog.pg_attribute AS a JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid
+        WHERE a.attrelid = c.oid AND a.attnum > 0
+          AND t.typoutput IN ('pg_catalog.json_out'::pg_catalog.regproc, 'pg_catalog.jsonb_out'::pg_catalog.regproc)
+    ),
     'nullable', ARRAY(
         SELECT a.attname::text FROM pg_catalog.pg_attribute AS a
         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND NOT a.attnotnull

@@ -12,8 +12,8 @@ FROM (
                    SELECT string_agg(',' || (new -> name)::text, '' ORDER BY n) FROM unnest(more_keys) WITH ORDINALITY AS m (name, n)) END AS new_key
         FROM (
             SELECT entity, at, company, key, more_keys,
-                   CASE WHEN coalesce((old -> deleted_if)::text, 'null') IN ('null', 'false', '0') THEN old END AS old,
-                   CASE WHEN coalesce((new -> deleted_if)::text, 'null') IN ('null', 'false', '0') THEN new END AS new
+                   CASE WHEN coalesce((old -> deleted_if)::text, 'null') IN ('null', 'false') THEN old END AS old,
+                   CASE WHEN coalesce((new -> deleted_if)::text, 'null') IN ('null', 'false') THEN new END AS new
             FROM (
                 SELECT c.entity, c.at, w.company, w.key, w.more_keys, w.deleted_if,
                        notifier.readable_json(c.old) AS old, notifier.readable_json(c.new) AS new

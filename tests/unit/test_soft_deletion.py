@@ -25,7 +25,9 @@ def seen(*changes: Change) -> list[tuple[str, Json]]:
     return [(message["Type"], message["Data"]) for message in messages(*changes)]
 
 
-@pytest.mark.parametrize(("unset", "mark"), [(None, NOW), (None, True), (False, True), (0, 1764)])
+@pytest.mark.parametrize(
+    ("unset", "mark"), [(None, NOW), (None, True), (False, True), (None, 0), (None, "")]
+)
 def test_a_mark_that_is_set_is_a_deletion_and_one_that_is_taken_away_a_creation(
     unset: Any, mark: Any
 ) -> None:
