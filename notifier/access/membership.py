@@ -11,7 +11,7 @@ import structlog
 
 from notifier.access.membership_query import (
     MembershipQuery,
-    is_canonical,
+    is_respelled,
     may_be_respelled,
     tables_query,
 )
@@ -142,7 +142,7 @@ class Membership:
         if not may_be_respelled(company):
             return True
         rows = await self._database.fetch(sql.query("company_types"))
-        return not rows or any(is_canonical(company, row["type"]) for row in rows)
+        return not is_respelled(company, [row["type"] for row in rows])
 
 
 async def as_text(connection: Connection, query: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,11 @@ from notifier.errors import SchemaMissing
 
 _NIL = "00000000-0000-0000-0000-000000000000"
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
-_NUMERIC = re.compile(r"\s*[-+]?\{?[0-9a-f][0-9a-fox_-]*\}?\s*", re.IGNORECASE)
-"""What casts to integers and uuids accept, and more: `01`, ` 1`, `+1`, `0x1`, `1_000`, `{…}`."""
+_INTEGER_INPUT = re.compile(
+    r"\s*[-+]?(?:[0-9][0-9_]*|0x[0-9a-f_]+|0o[0-7_]+|0b[01_]+)\s*", re.IGNORECASE
+)
+_UUID_INPUT = re.compile(r"\{?(?:[0-9a-f]{4}-?){7}[0-9a-f]{4}\}?", re.IGNORECASE)
+"""What PostgreSQL reads as a value of the type: `01`, ` 1`, `+1`, `0x1`, `1_000`; `{…}`."""
 _BITS = {"bigint": 64, "integer": 32, "smallint": 16}
 _EXACT = ("uuid", *_BITS)
 """Types of which a value has one spelling. A text may hold one uuid in two, so in two rows."""
@@ -100,13 +103,28 @@ class MembershipQuery:
 
 
 def may_be_respelled(company: str) -> bool:
-    """Whether a cast to an integer or a uuid may accept an id that is not in its canonical form."""
-    return _NUMERIC.fullmatch(company) is not None and not (
-        _INTEGER.fullmatch(company) or is_uuid(company)
+    """Whether `is_respelled` depends on the types."""
+    return is_respelled(company, ("uuid", "bigint"))
+
+
+def is_respelled(company: str, types: Collection[str]) -> bool:
+    """Whether an id is another spelling of a value that a column of one of the types may have.
+
+    "01" where ids are integers, but not where they are texts.
+    """
+    return any(_reads(company, kind) for kind in types) and not any(
+        _has(company, kind) for kind in types
     )
 
 
-def is_canonical(company: str, kind: str) -> bool:
+def _reads(company: str, kind: str) -> bool:
+    """Whether a cast of the text to the type may succeed: to integers and uuids."""
+    if kind == "uuid":
+        return _UUID_INPUT.fullmatch(company) is not None
+    return kind in _BITS and _INTEGER_INPUT.fullmatch(company) is not None
+
+
+def _has(company: str, kind: str) -> bool:
     """Whether a column of the type can have this text as its value in messages."""
     if kind == "uuid":
         return is_uuid(company)

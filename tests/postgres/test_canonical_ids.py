@@ -46,7 +46,9 @@ async def test_another_spelling_of_an_integer_is_refused(
     assert not await sees(database, query, kind, sql, company)
 
 
-@pytest.mark.parametrize("company", [COMPANY.hex, f"{{{COMPANY}}}"])
+@pytest.mark.parametrize(
+    "company", [COMPANY.hex, f"{{{COMPANY}}}", f"{COMPANY.hex[:20]}-{COMPANY.hex[20:]}"]
+)
 async def test_another_spelling_of_a_uuid_is_refused(
     database: Database, query: Query, company: str
 ) -> None:
@@ -59,6 +61,7 @@ async def test_another_spelling_of_a_uuid_is_refused(
     [
         ("int", "SELECT $1::int = 1 AND $2 = 'u'", "1"),
         ("text", "SELECT $1::text = '01' AND $2 = 'u'", "01"),
+        ("uuid", "SELECT $1 = 'a' AND $2 = 'u'", "a"),
         ("uuid", f"SELECT $1::uuid = '{COMPANY}' AND $2 = 'u'", str(COMPANY)),
     ],
 )
