@@ -360,4 +360,6 @@ def _sign(user: str, companies: list[str] | None, ttl: int) -> str:
         algorithm=settings.jwt_algorithms[0] if settings.jwt_algorithms else "HS256",
         issuer=issuers[0] if issuers else None,
         audience=audiences[0] if audiences else None,
+        user_claim=settings.jwt_user_claim,
+        companies_claim=settings.jwt_companies_claim,
     )

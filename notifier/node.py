@@ -56,6 +56,8 @@ class Node:
             issuer=settings.jwt_issuer,
             audience=settings.jwt_audience,
             leeway_seconds=settings.jwt_leeway_seconds,
+            user_claim=settings.jwt_user_claim,
+            companies_claim=settings.jwt_companies_claim,
         )
         by_rows = settings.membership_query is None
         self.log_query = Query(settings.database, "stream", pooled=pooled)

@@ -41,6 +41,8 @@ _SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://")
 _OTHERS = ("NOTIFIER_PG_BIN", "NOTIFIER_TEST_POSTGRES", "NOTIFIER_TOKEN", "NOTIFIER_URL")
 """Variables that something else reads: `demo`, the tests, `listen`."""
 
+_OTHER_CLAIMS = ("exp", "nbf", "iat", "iss", "aud")
+"""Claims that are read for something else (RFC 7519, section 4.1)."""
 
 Strings = Annotated[tuple[str, ...], NoDecode]
 
@@ -75,6 +77,8 @@ class Settings(BaseSettings):
     jwt_algorithms: Strings | None = None
     jwt_issuer: Strings | None = None
     jwt_audience: Strings | None = None
+    jwt_user_claim: Annotated[str, Field(min_length=1)] = "sub"
+    jwt_companies_claim: Annotated[str, Field(min_length=1)] = "companies"
     jwt_leeway_seconds: Annotated[float, Field(ge=0, le=60)] = 10
     authorization: Literal["employees", "claim"] = "employees"
     membership_query: str | None = None
@@ -119,6 +123,13 @@ class Settings(BaseSettings):
     @classmethod
     def _lower(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
+
+    @field_validator("jwt_user_claim", "jwt_companies_claim")
+    @classmethod
+    def _claim(cls, value: str) -> str:
+        if value in _OTHER_CLAIMS:
+            raise ValueError(f"{value} has another meaning in a token")
+        return value
 
     @field_validator("allowed_origins")
     @classmethod
@@ -171,6 +182,8 @@ class Settings(BaseSettings):
         for path in (self.ssl_certfile, self.ssl_keyfile):
             if path is not None and not path.is_file():
                 raise ValueError(f"no file {path}")
+        if self.jwt_user_claim == self.jwt_companies_claim:
+            raise ValueError("JWT_USER_CLAIM and JWT_COMPANIES_CLAIM name the same claim")
         entities = [watch.entity for watch in self.watch]
         if len(set(entities)) < len(entities):
             raise ValueError("two [[watch]] have the same entity")

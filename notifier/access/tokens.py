@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from typing import Annotated
+from typing import Annotated, cast
 
 import jwt
 import msgspec
 import structlog
+from msgspec import structs
 
 from notifier.access.jwks import FETCHING, Fetching, KeySet
 from notifier.access.keys import (
@@ -33,6 +34,8 @@ MAX_TOKEN_CHARACTERS = 64 * 1024
 
 LAST_MOMENT = 253_402_300_799.0
 """The end of the year 9999 in unix seconds: the latest `expires_at`, so that it can be formatted."""
+
+USER_CLAIM, COMPANIES_CLAIM = "sub", "companies"
 
 _TYPES = ("jwt", "at+jwt")
 """Accepted `typ` headers: a logout token or a proof of possession must not pass for an identity."""
@@ -56,7 +59,8 @@ class Tokens:
 
     `public_key` is PEM text or a file's path. `algorithms` narrows what the key allows. `issuer`
     and `audience` list the accepted ones; without `audience`, a token for a named audience is
-    refused (RFC 7519, section 4.1.3). `clock` returns unix seconds, `stopwatch` monotonic ones.
+    refused (RFC 7519, section 4.1.3). `user_claim` and `companies_claim` are the names of the claims
+    that hold the user and the companies. `clock` returns unix seconds, `stopwatch` monotonic ones.
 
     Raises SettingsError.
     """
@@ -71,6 +75,8 @@ class Tokens:
         issuer: str | Iterable[str] | None = None,
         audience: str | Iterable[str] | None = None,
         leeway_seconds: float = 10,
+        user_claim: str = USER_CLAIM,
+        companies_claim: str = COMPANIES_CLAIM,
         fetching: Fetching = FETCHING,
         clock: Callable[[], float] = time.time,
         stopwatch: Callable[[], float] = time.monotonic,
@@ -95,6 +101,7 @@ class Tokens:
         self._issuers = _strings(issuer)
         self._audiences = _strings(audience)
         self._leeway = leeway_seconds
+        self._decode_claims = _claims_decoder(user_claim, companies_claim)
         self._clock = clock
 
     async def warm_up(self) -> None:
@@ -116,7 +123,7 @@ class Tokens:
         try:
             claims = self._claims(token, await self._key(token))
             identity = Identity(
-                user=claims.sub,
+                user=str(claims.user),
                 expires_at=float(max(0, min(claims.exp, LAST_MOMENT))),
                 companies=_companies(claims),
             )
@@ -144,7 +151,7 @@ class Tokens:
         kind = parts["header"].get("typ", "JWT")
         if kind.lower().removeprefix("application/") not in _TYPES:
             raise jwt.InvalidTokenError
-        claims = _decode_claims(parts["payload"])
+        claims = self._decode_claims(parts["payload"])
         if self._issuers and claims.iss not in self._issuers:
             raise jwt.InvalidIssuerError
         audiences = _strings(claims.aud)
@@ -164,15 +171,17 @@ def sign(
     algorithm: str = "HS256",
     issuer: str | None = None,
     audience: str | None = None,
+    user_claim: str = USER_CLAIM,
+    companies_claim: str = COMPANIES_CLAIM,
 ) -> str:
     """A token for development. With None for `companies` it has no such claim.
 
     Raises SettingsError for a short secret, and for an algorithm that is not HS….
     """
     now = time.time()
-    claims: dict[str, object] = {"sub": user, "iat": int(now), "exp": int(now + ttl_seconds)}
+    claims: dict[str, object] = {user_claim: user, "iat": int(now), "exp": int(now + ttl_seconds)}
     if companies is not None:
-        claims["companies"] = list(companies)
+        claims[companies_claim] = list(companies)
     if issuer is not None:
         claims["iss"] = issuer
     if audience is not None:
@@ -181,19 +190,32 @@ def sign(
     return jws.encode(msgspec.json.encode(claims), secret_key(secret), algorithm)
 
 
-class _Claims(msgspec.Struct):
-    """The claims that are read, with the only types that they may have."""
+class _Claims(msgspec.Struct, kw_only=True):
+    """The claims that are read, with the only types that they may have.
 
-    sub: Annotated[str, msgspec.Meta(pattern=r"\A[^\0]+\Z")]  # PostgreSQL's text has no NUL
+    Companies are a list of ids, or an object whose keys they are, such as one of roles by company.
+    """
+
+    user: Annotated[str, msgspec.Meta(pattern=r"\A[^\0]+\Z")] | int  # PostgreSQL's text has no NUL
     exp: int | float
     nbf: int | float = 0
     iat: int | float = 0
     iss: str | msgspec.UnsetType = msgspec.UNSET
     aud: str | list[str] = []
-    companies: list[str | int] | msgspec.UnsetType = msgspec.UNSET
+    companies: list[str | int] | dict[str, msgspec.Raw] | msgspec.UnsetType = msgspec.UNSET
 
 
-_decode_claims = msgspec.json.Decoder(_Claims).decode
+def _claims_decoder(user_claim: str, companies_claim: str) -> Callable[[bytes], _Claims]:
+    """Decodes claims of which two have these names."""
+    types = {field.name: field.type for field in structs.fields(_Claims)}
+    named = msgspec.defstruct(
+        "_NamedClaims",
+        [("user", types["user"]), ("companies", types["companies"], msgspec.UNSET)],
+        bases=(_Claims,),
+        kw_only=True,
+        rename={"user": user_claim, "companies": companies_claim},
+    )
+    return msgspec.json.Decoder(cast("type[_Claims]", named)).decode
 
 
 def _companies(claims: _Claims) -> frozenset[str] | None:

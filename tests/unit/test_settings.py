@@ -43,6 +43,14 @@ def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load().allowed_origins == ("https://a.example", "https://b.example")
 
 
+def test_the_claims_of_user_and_companies_are_two_and_have_no_other_meaning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said = wrong(monkeypatch, JWT_USER_CLAIM="aud")
+    assert said == "NOTIFIER_JWT_USER_CLAIM: aud has another meaning in a token"
+    assert "the same claim" in wrong(monkeypatch, JWT_USER_CLAIM="companies")
+
+
 def test_an_empty_variable_is_none_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOTIFIER_RETENTION_HOURS", "")
     assert load().retention_hours == 24
