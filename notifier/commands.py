@@ -122,7 +122,7 @@ def decode(text: str | bytes) -> Command:
         command = cast("Command", msgspec.convert(_spelled(given, declared), declared))
     except msgspec.ValidationError as error:
         raise Unreadable(Code.MALFORMED, f"{name}: {error}") from error
-    if isinstance(command, SetCompany | Subscribe | Unsubscribe | Await) and not _is_storable(
+    if isinstance(command, SetCompany | Subscribe | Unsubscribe | Await) and not is_storable(
         str(command.data.company_id)
     ):
         raise Unreadable(Code.MALFORMED, "data.companyId cannot be the id of a company")
@@ -169,6 +169,6 @@ _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 """What PostgreSQL's text does not have: NUL and lone surrogates."""
 
 
-def _is_storable(company: str) -> bool:
+def is_storable(company: str) -> bool:
     """Whether a text can be a company's id. An integer may have too many digits."""
     return len(company) <= COMPANY_LIMIT and not _UNSTORABLE.search(company)

@@ -14,19 +14,22 @@ from notifier.access.membership import Membership
 from notifier.access.tokens import Tokens
 from notifier.database.query import Query
 from notifier.delivery.arrivals import ArrivalLog, Arrivals
+from notifier.delivery.clients import Client
 from notifier.delivery.drain import drain
 from notifier.delivery.history import History
 from notifier.delivery.hub import Hub
 from notifier.delivery.periodic_recheck import PeriodicRecheck
 from notifier.delivery.postgres import PostgresStream
 from notifier.delivery.recheck_rule import RecheckRule
-from notifier.delivery.session import Services, Session
+from notifier.delivery.session import Services
 from notifier.delivery.stream import Stream
 from notifier.health import Health
 from notifier.relay.publisher import LocalPublisher
 from notifier.relay.relay import Relay
 from notifier.settings import Settings
 from notifier.transport.application import Application
+from notifier.transport.company_messages import CompanyMessages
+from notifier.transport.cors import Cors
 from notifier.transport.endpoint import Endpoint
 from notifier.transport.refusals import Refusals
 from notifier.watchdogs import (
@@ -91,7 +94,7 @@ class Node:
             retention_hours=settings.retention_hours,
             doorbell=settings.doorbell,
         )
-        self.admission: Admission[Session] = Admission(
+        self.admission: Admission[Client] = Admission(
             settings.max_connections,
             settings.max_connections_per_user,
             settings.max_connections_per_address,
@@ -121,7 +124,13 @@ class Node:
         endpoint = Endpoint(
             self.services, settings.allowed_origins, settings.max_buffer_bytes, self.refusals
         )
-        return Application(endpoint, http, self.refusals, settings.root_path)
+        messages = CompanyMessages(
+            self.services,
+            Cors(settings.allowed_origins, credentials=settings.token_cookie is not None),
+            settings.max_buffer_bytes,
+            settings.token_cookie,
+        )
+        return Application(endpoint, messages, http, self.refusals, settings.root_path)
 
     def status_app(self) -> ASGIApp:
         """Health and metrics alone, for an address of their own."""

@@ -83,6 +83,7 @@ class Settings(BaseSettings):
     authorization: Literal["employees", "claim"] = "employees"
     membership_query: str | None = None
     allowed_origins: Strings | None = None  # of browsers; unset or *: any
+    token_cookie: Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")] | None = None
     root_path: str = ""  # a prefix such as /realtime under which everything is served
     retention_hours: Annotated[float, Field(gt=0, le=24 * 366)] = 24
     max_log_bytes: Annotated[int, Field(ge=1024 * 1024, le=2**62)] = 1024**3

@@ -1,4 +1,4 @@
-"""Limits on connections: of the whole node, by user and by address, and on rejected tokens."""
+"""Limits on connections: of the whole node, by user and by address; and on rejected requests."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from notifier import metrics
 from notifier.errors import Restart, TooMany
 
 QUEUE_STEP_SECONDS = 0.01
-"""Each rejected token of an address that is still waiting for its answer delays the next one this much."""
+"""Each rejection of a source that is still waiting for its answer delays the next one this much."""
 
 QUEUE_LIMIT = 500
-"""Rejected tokens of one address that may wait. At this length its tokens are not verified at all."""
+"""Rejections of one source that may wait. At this length its requests are not checked at all."""
 
 REPORTED_LIMIT = 100
 """How many addresses that have reached their limit are logged, once each."""
@@ -90,19 +90,22 @@ class Admission(Generic[Connection]):
         _add(self._users, connection.user, -1)
         metrics.SOCKETS.set(len(self.connections))
 
-    def check_token_queue(self, address: str) -> None:
-        """Call before a token is verified. Raises TooMany where too many of this address were bad."""
-        if self._rejections.get(address, 0) >= QUEUE_LIMIT:
+    def check_rejections(self, source: str) -> None:
+        """Call before a token or a company is checked. Raises TooMany if too many rejections wait.
+
+        `source` is the address of a token, or the user who requests a company.
+        """
+        if self._rejections.get(source, 0) >= QUEUE_LIMIT:
             raise TooMany
 
-    async def delay_rejection(self, address: str, seconds: float) -> None:
-        """Waits before a rejected token is answered: `seconds`, and longer behind other rejections."""
-        wait = seconds + self._rejections.get(address, 0) * QUEUE_STEP_SECONDS
-        _add(self._rejections, address, 1)
+    async def delay_rejection(self, source: str, seconds: float) -> None:
+        """Waits before a rejection is answered: `seconds`, and longer behind those of the same source."""
+        wait = seconds + self._rejections.get(source, 0) * QUEUE_STEP_SECONDS
+        _add(self._rejections, source, 1)
         try:
             await asyncio.sleep(wait)
         finally:
-            _add(self._rejections, address, -1)
+            _add(self._rejections, source, -1)
 
     def _check_address(self, address: str) -> None:
         if not self._address_limit or self._addresses.get(address, 0) < self._address_limit:

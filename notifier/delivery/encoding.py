@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from notifier.frames import CHUNK_BYTES, deflated, frame
-from notifier.messages import JSON, Message
+from notifier.messages import JSON, Message, at_text
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,3 +63,55 @@ TEXT = Encoding("text", frame)
 
 DEFLATED = Encoding("deflated", deflated, unshared=TEXT)
 """Compressed ones (RFC 7692). Compressing a text pays only where many clients share the result."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EventEncoding(Encoding):
+    """Server-sent events; each message of the log has its place as its id.
+
+    `wrap` makes what is written to the connection: a chunk of HTTP/1.1, or the events as they are.
+    """
+
+    wrap: Callable[[bytes], bytes] = bytes
+
+    def frames(self, messages: Sequence[Message], epoch: str) -> bytes:
+        """The events of several messages, joined."""
+        return self.wrap(b"".join([event(each.body, _event_id(each, epoch)) for each in messages]))
+
+
+def event(body: JSON, event_id: str | None = None) -> bytes:
+    """One server-sent event (HTML, 9.2.6). Its data is one line, unless the JSON has several."""
+    if b"\n" in body or b"\r" in body:  # between the tokens of a json column's value
+        body = b"\ndata: ".join(body.splitlines())
+    if event_id is None:
+        return b"data: %b\n\n" % body
+    return b"id: %b\ndata: %b\n\n" % (event_id.encode(), body)
+
+
+def chunk(data: bytes) -> bytes:
+    """One chunk of a body in chunked transfer coding (RFC 9112, 7.1)."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def _event_id(message: Message, epoch: str) -> str:
+    return f"{epoch}:{message.position}:{at_text(message.at)}"
+
+
+EVENTS = EventEncoding("events", event)
+"""Server-sent events (HTML, section 9.2)."""
+
+EVENT_CHUNKS = EventEncoding("event chunks", lambda body: chunk(event(body)), wrap=chunk)
+"""The same as chunks of an HTTP/1.1 response."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ListEncoding(Encoding):
+    """The items of a JSON array, without its brackets."""
+
+    def frames(self, messages: Sequence[Message], _epoch: str) -> bytes:
+        """The texts of several messages, separated by commas."""
+        return b",".join([each.body for each in messages])
+
+
+JSON_TEXTS = ListEncoding("json", bytes)
+"""The texts themselves."""

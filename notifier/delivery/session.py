@@ -39,6 +39,7 @@ from notifier.commands import (
 )
 from notifier.companies import canonical
 from notifier.delivery.arrivals import Arrivals
+from notifier.delivery.clients import Client
 from notifier.delivery.expiry import ExpiryTimer
 from notifier.delivery.hub import Hub
 from notifier.delivery.rate import count_command
@@ -101,7 +102,7 @@ class Services:
     hub: Hub
     tokens: Tokens
     membership: Membership
-    admission: Admission[Session]
+    admission: Admission[Client]
     arrivals: Arrivals
     auth_timeout: float
     leeway: float
@@ -214,7 +215,7 @@ class Session:
     async def _authenticate(self, command: Authenticate) -> None:
         admission = self._services.admission
         if self.stage is Stage.NEW:
-            admission.check_token_queue(self.address)
+            admission.check_rejections(self.address)
         try:
             identity = await self._services.tokens.verify(command.token)
         except KeysUnavailable as error:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from notifier.transport.company_messages import PATH, CompanyMessages
 from notifier.transport.endpoint import Endpoint
 from notifier.transport.refusals import EXPLANATIONS, Reason, Refusals
 
@@ -18,8 +21,14 @@ class Application:
     """
 
     def __init__(
-        self, endpoint: Endpoint, pages: ASGIApp, refusals: Refusals, root_path: str = ""
+        self,
+        endpoint: Endpoint,
+        messages: CompanyMessages,
+        pages: ASGIApp,
+        refusals: Refusals,
+        root_path: str = "",
     ) -> None:
+        self._messages = messages
         self._endpoint = endpoint
         self._pages = pages
         self._refusals = refusals
@@ -36,8 +45,18 @@ class Application:
             await serve(scope, receive, send)
         elif path == "/" and _is_handshake(Headers(scope=scope)):
             await self._explain_upgrade(scope, receive, send)
+        elif company := PATH.fullmatch(self._raw_path(scope)):
+            await self._messages.serve(company[1], scope, receive, send)
         else:
             await self._pages(scope, receive, send)
+
+    def _raw_path(self, scope: Scope) -> str:
+        """The path below the prefix, as percent-encoded as the client has sent it."""
+        raw = scope.get("raw_path")
+        path = quote(scope["path"]) if raw is None else raw.decode("latin-1")
+        for prefix in (scope["root_path"].removesuffix(self._root_path), self._root_path):
+            path = _remove(prefix, path)
+        return path
 
     def _split(self, scope: Scope) -> tuple[str, str]:
         """The prefix of a path as clients see it, and the path below it, which begins with a slash."""

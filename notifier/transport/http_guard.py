@@ -9,11 +9,18 @@ from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from notifier.delivery.transport import TransportListener
 from notifier.transport.refusals import EXPLANATIONS, Reason, Refusals
 from notifier.transport.websocket import WebSocketProtocol
 
+EXTENSION = "notifier.http"
+"""The key of this class's instance in `scope["extensions"]`."""
+
 REQUEST_SECONDS = 10.0
 """How long a client may take to send a request, and to complete the TLS handshake."""
+
+RESPONSE_SECONDS = 30.0
+"""How long the buffer of a response may be over its high-water mark."""
 
 HEAD_BYTES = 64 * 1024
 """The largest head of a request: the request line and the headers."""
@@ -45,6 +52,13 @@ class GuardedHttp(HttpToolsProtocol):
     """Bytes of the present request's head; None while its body is read."""
 
     _received = False
+    _response_deadline: TimerHandle | None = None
+
+    listener: TransportListener | None = None
+    """Receives back-pressure and the end of the connection, in place of the application."""
+
+    streams = False
+    """Whether a response is written to the transport directly, up to the end of the connection."""
 
     @classmethod
     def configured(cls, refusals: Refusals) -> type[GuardedHttp]:
@@ -61,10 +75,29 @@ class GuardedHttp(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_deadline()
+        self._stop_response_deadline()
+        listener, self.listener = self.listener, None
+        if listener is not None:
+            listener.closed()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self.listener is not None:
+            self.listener.paused()
+        if not self.streams:
+            self._response_deadline = self.loop.call_later(RESPONSE_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop_response_deadline()
+        if self.listener is not None:
+            self.listener.resumed()
 
     def data_received(self, data: bytes) -> None:
         """Parses as many bytes as the head may still have; the rest is body, or one byte too many."""
+        if self.streams:
+            return  # a further request, which is never answered
         if not self._received:
             self._received = True
             for prefix, reason in _PREFIXES.items():
@@ -84,6 +117,7 @@ class GuardedHttp(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self._start_deadline()
         super().on_message_begin()
+        cast("dict[str, Any]", self.scope)["extensions"] = {EXTENSION: self}
 
     def on_headers_complete(self) -> None:
         self._head = None
@@ -97,6 +131,7 @@ class GuardedHttp(HttpToolsProtocol):
     def handle_websocket_upgrade(self) -> None:
         """Hands the connection over, with its headers beside those that websockets parses again."""
         self._stop_deadline()
+        self._stop_response_deadline()
         self.connections.discard(self)
         protocol = cast(
             "WebSocketProtocol",
@@ -131,6 +166,11 @@ class GuardedHttp(HttpToolsProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+    def _stop_response_deadline(self) -> None:
+        if self._response_deadline is not None:
+            self._response_deadline.cancel()
+            self._response_deadline = None
 
     def _expire(self) -> None:
         if self._received:  # else a connection that was opened ahead, as browsers do

@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute, Route
 from notifier import __version__, metrics
 from notifier.health import Health
 from notifier.watches import CALENDAR, Watch
-from notifier.web import asyncapi
+from notifier.web import asyncapi, openapi
 
 CLIENT = Path(__file__).parents[1] / "client" / "js"
 
@@ -37,6 +37,7 @@ class Pages:
             Route("/client.js", self._client),
             Route("/client.d.ts", self._types),
             Route("/asyncapi.json", self._protocol),
+            Route("/openapi.json", self._http),
         ]
 
     def status(self) -> list[BaseRoute]:
@@ -53,7 +54,9 @@ class Pages:
         return PlainTextResponse(
             f"Notifier {__version__}: {state}\n\n"
             "WebSocket clients connect to this address.\n"
-            "/client.js the browser client · /asyncapi.json the protocol · /readyz /livez /metrics\n",
+            "/companies/{id}/messages the same over HTTP\n"
+            "/client.js the browser client · /asyncapi.json /openapi.json the protocol"
+            " · /readyz /livez /metrics\n",
             headers=HEADERS,
         )
 
@@ -70,6 +73,10 @@ class Pages:
 
     async def _protocol(self, request: Request) -> Response:
         text = await asyncio.to_thread(asyncapi.text, self._watches)
+        return _cacheable(request, text.encode(), "application/json")
+
+    async def _http(self, request: Request) -> Response:
+        text = await asyncio.to_thread(openapi.text, self._watches)
         return _cacheable(request, text.encode(), "application/json")
 
     async def _livez(self, _: Request) -> Response:

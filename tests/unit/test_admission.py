@@ -89,7 +89,7 @@ async def test_rejections_of_one_address_queue_behind_one_another() -> None:
 def test_the_limits_by_address_may_be_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("notifier.access.admission.QUEUE_LIMIT", 1)
     limits = admission(per_address=1)
-    limits.check_token_queue("a")
+    limits.check_rejections("a")
     limits.enter(Peer("a"))
     with pytest.raises(TooMany):
         limits.enter(Peer("a"))

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 
 import pytest
-import uvicorn
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
-from uvicorn.server import ServerState
 
-from notifier.transport.http_guard import HEAD_BYTES, GuardedHttp
-from notifier.transport.refusals import Refusals
+from notifier.transport import http_guard
+from notifier.transport.http_guard import EXTENSION, HEAD_BYTES
+from tests.unit.connections import connected
+from tests.waiting import DEADLINE_SECONDS
 
 SIZE = 2 * HEAD_BYTES
 
@@ -25,14 +24,8 @@ async def measure(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def answer(*pieces: bytes) -> bytes:
-    """What is answered when the kernel gives a request in these pieces."""
-    config = uvicorn.Config(measure, lifespan="off", log_config=None)
-    config.load()
-    ours, theirs = socket.socketpair()
-    _, protocol = await asyncio.get_running_loop().connect_accepted_socket(
-        lambda: GuardedHttp(Refusals(), config, ServerState(), {}), ours
-    )
-    reader, writer = await asyncio.open_connection(sock=theirs)
+    """The response, when the kernel gives a request in these pieces."""
+    protocol, reader, writer = await connected(measure)
     for piece in pieces:
         protocol.data_received(piece)
     async with asyncio.timeout(20):
@@ -69,3 +62,90 @@ async def test_a_head_may_be_as_large_as_that_and_not_a_byte_larger() -> None:
 async def test_bytes_that_are_no_request_are_refused_once() -> None:
     said = await answer(b"\0" * SIZE)
     assert said.count(b"HTTP/1.1 ") == 1
+
+
+GET = b"GET / HTTP/1.1\r\n\r\n"
+LARGE = 16 * 1024 * 1024
+"""Bytes that no pair of sockets buffers."""
+
+
+async def fill(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers with more than a client that does not read can have buffered."""
+    await PlainTextResponse("x" * LARGE)(scope, receive, send)
+
+
+async def test_a_response_that_is_not_read_is_aborted_at_its_deadline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http_guard, "RESPONSE_SECONDS", 0)
+    protocol, reader, writer = await connected(fill)
+    protocol.data_received(GET)
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        assert len(await reader.read()) < LARGE
+    writer.close()
+
+
+async def test_a_response_that_is_read_has_no_deadline_left() -> None:
+    protocol, reader, writer = await connected(fill)
+    protocol.data_received(GET)
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(LARGE)
+        await protocol.flow.drain()
+    assert protocol._response_deadline is None
+    writer.close()
+
+
+class Listener:
+    """Records what a protocol reports. `begun`, `lost`: the response, and its connection."""
+
+    def __init__(self) -> None:
+        self.reports: list[str] = []
+        self.begun, self.lost = asyncio.Event(), asyncio.Event()
+
+    async def stream(self, scope: Scope, receive: Receive, _send: Send) -> None:
+        """A response that is written to the transport directly."""
+        protocol = scope["extensions"][EXTENSION]
+        protocol.listener, protocol.streams = self, True
+        protocol.transport.write(b"x" * LARGE)
+        self.begun.set()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    def paused(self) -> None:
+        self.reports.append("paused")
+
+    def resumed(self) -> None:
+        self.reports.append("resumed")
+
+    def closed(self) -> None:
+        self.reports.append("closed")
+        self.lost.set()
+
+
+async def test_a_stream_is_reported_back_pressure_and_the_end_of_its_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http_guard, "RESPONSE_SECONDS", 0)  # for streams there is none
+    listener = Listener()
+    protocol, reader, writer = await connected(listener.stream)
+    protocol.data_received(GET)
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        await listener.begun.wait()
+        assert await reader.readexactly(LARGE) == b"x" * LARGE
+        writer.close()
+        await listener.lost.wait()
+    assert listener.reports == ["paused", "resumed", "closed"]
+
+
+async def test_what_a_client_sends_during_a_stream_is_ignored() -> None:
+    listener = Listener()
+    protocol, reader, writer = await connected(listener.stream)
+    protocol.data_received(GET)
+    await listener.begun.wait()
+    protocol.data_received(b"\0" * SIZE)
+    protocol.data_received(GET)
+    writer.write_eof()
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        assert await reader.read() == b"x" * LARGE
+    writer.close()

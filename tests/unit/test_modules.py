@@ -64,6 +64,12 @@ COVERED = {
     ("postgres/test_roles.py", "it ends with `check`"): ("check",),
     ("unit/test_cli.py", "the command line"): ("commands",),
     ("unit/test_settings.py", "[[watch]] tables are settings"): ("watches",),
+    ("service/test_event_streams.py", "requests for messages, with a real node"): (
+        "delivery/clients",
+        "delivery/http_session",
+        "transport/company_messages",
+        "transport/problems",
+    ),
     ("unit/test_client.py", "declarations of what the client reports"): ("client/reports",),
 }
 """Test file and reason, to the modules without a test file of their name."""

@@ -69,6 +69,8 @@ HTTP_METHODS = {
     "on_headers_complete",
     "on_message_begin",
     "on_message_complete",
+    "pause_writing",
+    "resume_writing",
     "send_400_response",
 }
 HTTP_ATTRIBUTES = {
@@ -155,7 +157,7 @@ async def test_the_http_protocol_has_every_member_that_is_used(config: uvicorn.C
     for name in HTTP_REQUEST:
         assert f"self.{name}" in source, f"on_message_begin does not set {name}"
     named = HTTP_METHODS | set(HTTP_ATTRIBUTES) | HTTP_REQUEST
-    assert used(GuardedHttp) - {"refusals"} <= named
+    assert used(GuardedHttp) - {"refusals", "stream"} <= named
 
 
 async def test_the_server_has_every_member_that_is_used(config: uvicorn.Config) -> None:

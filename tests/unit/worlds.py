@@ -15,6 +15,7 @@ from notifier.access.membership import Membership
 from notifier.access.tokens import Identity, Tokens
 from notifier.delivery import arrivals
 from notifier.delivery.arrivals import ArrivalLog, Arrivals
+from notifier.delivery.clients import Client
 from notifier.delivery.history import Head, History
 from notifier.delivery.hub import Hub
 from notifier.delivery.session import Services, Session
@@ -142,7 +143,7 @@ class World:
     def __init__(self, *, started: bool = True) -> None:
         self.membership = FakeMembership()
         self.log = FakeLog(started=started)
-        self.admission: Admission[Session] = Admission(1000, 600)
+        self.admission: Admission[Client] = Admission(1000, 600)
         self.transactions = FakeTransactions(self.log)
         self.arrivals = Arrivals(self.transactions, lambda: self.log.hub.epoch)
         self.services = Services(

@@ -1,0 +1,232 @@
+"""`GET /companies/{id}/messages`: a company's messages as server-sent events, or by long polls."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from math import ceil
+from typing import NamedTuple
+
+import structlog
+from starlette.datastructures import Headers
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from notifier.access.admission import address_group
+from notifier.commands import CompanyRequest
+from notifier.delivery.http_session import HttpSession, ResponseTransport
+from notifier.delivery.session import Services
+from notifier.errors import (
+    Closure,
+    Code,
+    DatabaseError,
+    Expired,
+    Internal,
+    NotReady,
+    TokenExpired,
+    TokenInvalid,
+    TooMany,
+)
+from notifier.transport.cors import PREFLIGHT, Cors
+from notifier.transport.events import EventStream
+from notifier.transport.http_guard import EXTENSION, GuardedHttp
+from notifier.transport.polling import LongPoll
+from notifier.transport.problems import HttpCode, Problem
+from notifier.transport.requests import STREAM, bearer_token, company_request, media_type
+
+PATH = re.compile(r"/companies/(.+)/messages")
+"""Some proxies decode the slashes of an id: what is between is one segment."""
+
+NO_STORE = {"Cache-Control": "no-store"}
+
+_log = structlog.get_logger("notifier.http")
+
+
+class Call(NamedTuple):
+    """One request. `wait`: the seconds that a long poll waits; `address`: the client's address group."""
+
+    kind: str
+    request: CompanyRequest
+    wait: int
+    token: str
+    address: str
+
+
+class CompanyMessages:
+    """The endpoint. `cookie`: the name of the cookie that may carry the token, if any."""
+
+    def __init__(
+        self, services: Services, cors: Cors, max_buffer: int, cookie: str | None = None
+    ) -> None:
+        self._services = services
+        self._cors = cors
+        self._max_buffer = max_buffer
+        self._cookie = cookie
+
+    async def serve(self, segment: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers a request for the company in the path's `segment`, which is percent-encoded."""
+        try:
+            await self._answer(segment, scope, receive, send)
+        except Problem as problem:
+            await self._send(problem.response(), scope, receive, send)
+
+    async def _answer(self, segment: str, scope: Scope, receive: Receive, send: Send) -> None:
+        headers, method = Headers(scope=scope), scope["method"]
+        if not self._cors.allows(headers):
+            raise Problem(403, HttpCode.ORIGIN_FORBIDDEN, "the Origin is not in ALLOWED_ORIGINS")
+        if method == "OPTIONS":
+            await self._send(Response(status_code=204, headers=PREFLIGHT), scope, receive, send)
+            return
+        if method not in ("GET", "HEAD"):
+            allow = {"Allow": "GET, HEAD, OPTIONS"}
+            raise Problem(405, HttpCode.METHOD_NOT_ALLOWED, "GET only", allow)
+        call = self._read(segment, scope, headers)
+        if method == "GET" and call.kind == STREAM:
+            await self._stream(call, scope, receive)
+        else:
+            await self._poll(call, scope, receive, send)
+
+    def _read(self, segment: str, scope: Scope, headers: Headers) -> Call:
+        kind = media_type(headers)
+        request, wait = company_request(segment, scope.get("query_string", b""), headers)
+        token = bearer_token(headers, self._cookie, self._cors)
+        peer = scope.get("client")
+        return Call(kind, request, wait, token, address_group(peer[0]) if peer else "")
+
+    async def _send(self, response: Response, scope: Scope, receive: Receive, send: Send) -> None:
+        response.headers.update(NO_STORE | self._cors.headers(Headers(scope=scope)))
+        await response(scope, receive, send)
+
+    async def _stream(self, call: Call, scope: Scope, receive: Receive) -> None:
+        """Streams until the connection has ended. Raises Problem before the response has begun."""
+        protocol = _protocol(scope)
+        if protocol is None:
+            raise Problem(406, HttpCode.NOT_ACCEPTABLE, "this server cannot stream; use long polls")
+        headers = self._cors.headers(Headers(scope=scope))
+        chunked = scope["http_version"] != "1.0"
+        stream = EventStream(protocol, self._max_buffer, headers, chunked=chunked)
+        session = self._enter(call, stream)
+        try:
+            await _subscribe(session, call, stream)
+            await _disconnected(receive)
+        finally:
+            session.leave()
+
+    async def _poll(self, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends a page; for HEAD only the head of the response that GET would get.
+
+        The session is counted until the client has read the page: it may be a slow reader.
+        """
+        head = scope["method"] == "HEAD"
+        poll = LongPoll(immediate=head or call.request.after is None)
+        session = self._enter(call, poll)
+        try:
+            async with _connected(poll, scope, receive) as protocol:
+                await _subscribe(session, call, poll)
+                await poll.wait(call.wait)
+            if poll.lost:
+                return
+            response = Response(_page(poll), media_type=call.kind)
+            if head:
+                del response.headers["Content-Length"]
+            await self._send(response, scope, receive, send)
+            if protocol is not None:
+                await protocol.flow.drain()
+        finally:
+            session.leave()
+
+    def _enter(self, call: Call, response: ResponseTransport) -> HttpSession:
+        try:
+            return HttpSession(self._services, response, call.address)
+        except Closure as closure:
+            raise _problem(closure) from closure
+
+
+async def _subscribe(session: HttpSession, call: Call, response: ResponseTransport) -> None:
+    """Subscribes, and replays what was missed. Raises Problem, unless the response has begun."""
+    try:
+        await session.authenticate(call.token)
+        if await session.subscribe(call.request):
+            return
+    except Exception as error:
+        if not response.begun:
+            raise _problem(error) from error
+        session.end(_closure(error))
+        return
+    raise Problem(403, Code.COMPANY_FORBIDDEN, "no such company for this user")
+
+
+def _protocol(scope: Scope) -> GuardedHttp | None:
+    """The connection, where uvicorn serves it with this class."""
+    protocol = scope.get("extensions", {}).get(EXTENSION)
+    return protocol if isinstance(protocol, GuardedHttp) else None
+
+
+@asynccontextmanager
+async def _connected(
+    poll: LongPoll, scope: Scope, receive: Receive
+) -> AsyncIterator[GuardedHttp | None]:
+    """Reports the end of the connection to `poll`: by the protocol itself, or else by a task."""
+    if (protocol := _protocol(scope)) is not None:
+        protocol.listener = poll
+        try:
+            yield protocol
+        finally:
+            protocol.listener = None
+        return
+    task = asyncio.create_task(_disconnected(receive))
+    task.add_done_callback(lambda _: poll.closed())
+    try:
+        yield None
+    finally:
+        task.cancel()
+
+
+async def _disconnected(receive: Receive) -> None:
+    """Waits for the end of the connection, or of the response."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _page(poll: LongPoll) -> bytes:
+    """The page. Raises Problem where the poll was ended without one."""
+    try:
+        return poll.page()
+    except Closure as closure:
+        raise _problem(closure) from closure
+
+
+def _closure(error: Exception) -> Closure:
+    """The Closure that ends a response because of an error."""
+    if isinstance(error, Closure):
+        return error
+    if isinstance(error, DatabaseError):
+        return NotReady()
+    _log.error("a request for messages failed", exc_info=error)
+    return Internal()
+
+
+def _problem(error: Exception) -> Problem:
+    """The refusal of a request because of an error."""
+    code: Code | HttpCode
+    match error:
+        case TokenExpired() | Expired():
+            return Problem(
+                401, Code.TOKEN_EXPIRED, "the token has expired", {"WWW-Authenticate": _INVALID}
+            )
+        case TokenInvalid():
+            return Problem(
+                401, Code.TOKEN_INVALID, "the token is not valid", {"WWW-Authenticate": _INVALID}
+            )
+        case TooMany():
+            status, code, detail = 429, HttpCode.TOO_MANY, "too many connections"
+        case _:
+            status, code, detail = 503, Code.UNAVAILABLE, "not ready; try again"
+    seconds = ceil((_closure(error).retry_after_ms or 0) / 1000)
+    return Problem(status, code, detail, {"Retry-After": str(max(1, seconds))})
+
+
+_INVALID = 'Bearer error="invalid_token"'
+"""The challenge of RFC 6750, section 3.1."""

@@ -1,0 +1,158 @@
+"""A long poll: a response with the messages up to a size, which waits for the first if there is none."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from notifier.delivery.encoding import JSON_TEXTS
+from notifier.delivery.subscription import Subscription
+from notifier.delivery.transport import TransportListener
+from notifier.errors import Closure
+from notifier.messages import ServerMessage, Subscribed, SubscribeResult, TokenExpiring, encode
+
+PAGE_BYTES = 256 * 1024
+"""A page of this size takes no more messages; it exceeds it by one write at most."""
+
+
+class _Data(msgspec.Struct, rename="pascal"):
+    epoch: str | UnsetType = UNSET
+
+
+class _Header(msgspec.Struct, rename="pascal"):
+    """What moves a client's position: `Position`, where there is one, and the epoch that a Resync begins."""
+
+    type: str
+    position: int | UnsetType = UNSET
+    at: str | UnsetType = UNSET
+    data: _Data | UnsetType = UNSET
+
+
+_decode = msgspec.json.Decoder(_Header).decode
+
+
+class LongPoll:
+    """One response. It has no direct write, so messages come through `write`.
+
+    `immediate`: whether not to wait, as the client has no position.
+    """
+
+    __slots__ = (
+        "_begin",
+        "_bodies",
+        "_closure",
+        "_complete",
+        "_immediate",
+        "_size",
+        "_subscription",
+        "_texts",
+        "listener",
+        "lost",
+    )
+
+    write_direct: Final = None
+    encoding: Final = JSON_TEXTS
+    begun: Final = False
+    """The page is sent when it is complete: until then the status can be chosen."""
+
+    def __init__(self, *, immediate: bool) -> None:
+        self._immediate = immediate
+        self._begin: Subscribed | None = None
+        self._subscription: Subscription | None = None
+        self._texts: list[bytes] = []
+        self._bodies: list[bytes] = []
+        self._size = 0
+        self._closure: Closure | None = None
+        self._complete = asyncio.get_running_loop().create_future()
+        self.listener: TransportListener | None = None
+        self.lost = False
+
+    def begin(self, answer: SubscribeResult, subscription: Subscription) -> None:
+        """Takes the messages after this position."""
+        self._begin = answer.data
+        self._subscription = subscription
+        if self._immediate or answer.data.recovered is False:
+            self.finish()
+
+    def write(self, frames: bytes, bodies: Sequence[bytes]) -> None:
+        """Takes messages; the first live ones complete the page."""
+        if self._complete.done():
+            return
+        self._texts.append(frames)
+        self._bodies += bodies
+        self._size += len(frames)
+        if self._subscription is not None and self._subscription.live:
+            self.finish()
+
+    def send(self, message: ServerMessage) -> None:
+        """Takes a message of the session, except TokenExpiring: the next request has another token."""
+        if not isinstance(message, TokenExpiring):
+            body = encode(message)
+            self.write(body, [body])
+
+    async def drain(self) -> None:
+        """Completes a page that is large enough."""
+        if self._size >= PAGE_BYTES:
+            self.finish()
+
+    def end(self, closure: Closure) -> None:
+        """Completes the page; if it has no message, the closure takes its place."""
+        if not self._texts and not self._complete.done():
+            self._closure = closure
+        self.finish()
+
+    def finish(self) -> None:
+        """Completes the page: no further message is taken."""
+        if not self._complete.done():
+            self._complete.set_result(None)
+            if self.listener is not None:
+                self.listener.closed()
+
+    async def wait(self, seconds: float) -> None:
+        """Waits until the page is complete, and completes it after `seconds`."""
+        if not self._texts:
+            timer = asyncio.get_running_loop().call_later(seconds, self.finish)
+            try:
+                await self._complete
+            finally:
+                timer.cancel()
+        self.finish()
+
+    def page(self) -> bytes:
+        """The complete page. Raises the Closure that ended it without one."""
+        begin = self._begin
+        if self._closure is not None:
+            raise self._closure
+        assert begin is not None
+        epoch, position, at = begin.epoch, begin.position, begin.at
+        for body in self._bodies:
+            header = _decode(body)
+            if header.position is not UNSET:
+                position, at = header.position, header.at
+            if header.type == "Resync" and header.data and header.data.epoch:
+                epoch = header.data.epoch
+        head = Subscribed(
+            company_id=begin.company_id,
+            position=position,
+            epoch=epoch,
+            at=at,
+            recovered=begin.recovered,
+        )
+        return b'%b,"Messages":[%b]}' % (encode(head)[:-1], b",".join(self._texts))
+
+    # --- what the connection reports
+
+    def paused(self) -> None:
+        """Nothing is written while the poll waits."""
+
+    def resumed(self) -> None:
+        """Nothing is written while the poll waits."""
+
+    def closed(self) -> None:
+        """The client has gone: there is no response."""
+        self.lost = True
+        self.finish()

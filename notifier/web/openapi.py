@@ -1,0 +1,235 @@
+"""The protocol over HTTP as an OpenAPI 3.1 document, with the messages of the AsyncAPI document.
+
+python -m notifier.web.openapi > docs/openapi.json
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, TypeAlias
+
+from notifier.commands import COMMANDS
+from notifier.watches import CALENDAR, Watch
+from notifier.web import asyncapi
+
+Schema: TypeAlias = dict[str, Any]
+
+COMMANDS_ONLY = {answer.__name__ for _, answer in COMMANDS.values()} - {"SubscribeResult"} | {
+    "Error"
+}
+"""Answers to commands, which are never sent over HTTP; a stream begins with SubscribeResult."""
+
+PROBLEMS = {
+    400: "The address, a parameter or Last-Event-ID is not valid.",
+    401: "There is no token, or it is not valid, or it has expired.",
+    403: "The company does not exist, or the user may not see it; or the Origin is not allowed.",
+    405: "The method is not GET, HEAD or OPTIONS.",
+    406: "The client accepts neither text/event-stream nor application/json.",
+    429: "Too many connections, or refusals that wait: wait for Retry-After seconds.",
+    503: "The node is not ready, or shuts down: wait for Retry-After seconds.",
+}
+
+
+def document(watches: Sequence[Watch] = CALENDAR) -> Schema:
+    """The document."""
+    described = asyncapi.document(watches)["components"]
+    names = [name for name in described["messages"] if _is_sent(described["schemas"][name])]
+    schemas = _referenced(described["schemas"], names)
+    schemas |= {
+        "Message": {"oneOf": [_ref(name) for name in names]},
+        "Page": _page(),
+        "Problem": _problem(),
+    }
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Notifier",
+            "version": asyncapi.VERSION,
+            "description": "Committed changes of database rows, over HTTP: as server-sent events or"
+            " by long polls. The rules are in docs/http.md and docs/protocol.md.",
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "servers": [{"url": "/"}],
+        "security": [{"bearer": []}],
+        "paths": {
+            "/companies/{companyId}/messages": {
+                "parameters": [
+                    {
+                        "name": "companyId",
+                        "in": "path",
+                        "required": True,
+                        "description": "The company's id, percent-encoded, its slashes too.",
+                        "schema": {"type": "string", "minLength": 1, "maxLength": 200},
+                    }
+                ],
+                "get": _get(),
+            }
+        },
+        "components": {
+            "schemas": schemas,
+            "responses": {str(status): _refusal(status) for status in PROBLEMS},
+            "securitySchemes": {
+                "bearer": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "bearerFormat": "JWT",
+                    "description": "Or a cookie, where the operator has set TOKEN_COOKIE.",
+                }
+            },
+        },
+    }
+
+
+@cache
+def text(watches: tuple[Watch, ...] = CALENDAR) -> str:
+    """The document as it is served and checked in. Slow, the first time."""
+    return json.dumps(document(watches), ensure_ascii=False, indent=2) + "\n"
+
+
+def _get() -> Schema:
+    return {
+        "operationId": "messages",
+        "summary": "A company's messages after a position: a stream of them, or a page.",
+        "parameters": [
+            _parameter("after", "The last position that the client has.", "integer", minimum=0),
+            _parameter("epoch", "The log that it counts in.", "string"),
+            _parameter("at", "`At` of the message at `after`.", "string"),
+            _parameter(
+                "wait",
+                "How many seconds a long poll waits for a message.",
+                "integer",
+                minimum=0,
+                maximum=55,
+                default=25,
+            ),
+            {
+                "name": "Last-Event-ID",
+                "in": "header",
+                "description": "The id of the last event; it takes the place of the parameters.",
+                "schema": {"type": "string"},
+            },
+        ],
+        "responses": {
+            "200": {
+                "description": "The messages.",
+                "headers": {"Cache-Control": {"schema": {"const": "no-store"}}},
+                "content": {
+                    "text/event-stream": {
+                        "schema": {
+                            "type": "string",
+                            "description": "Each event has a Message as its data; one that has a"
+                            " position has `epoch:position:at` as its id.",
+                        }
+                    },
+                    "application/json": {"schema": _ref("Page")},
+                },
+            },
+            **{str(status): {"$ref": f"#/components/responses/{status}"} for status in PROBLEMS},
+        },
+    }
+
+
+def _parameter(name: str, description: str, kind: str, **schema: int) -> Schema:
+    return {
+        "name": name,
+        "in": "query",
+        "description": description,
+        "schema": {"type": kind, **schema},
+    }
+
+
+def _page() -> Schema:
+    return {
+        "type": "object",
+        "properties": {
+            "CompanyId": {"type": "string"},
+            "Position": {
+                "type": "integer",
+                "minimum": 0,
+                "description": "Of the last message, or the present one: the next `after`.",
+            },
+            "Epoch": {"type": "string"},
+            "At": {"type": "string", "format": "date-time", "description": "The next `at`."},
+            "Recovered": {
+                "type": "boolean",
+                "description": "Whether all messages after `after` follow; only there with `after`.",
+            },
+            "Messages": {"type": "array", "items": _ref("Message")},
+        },
+        "required": ["CompanyId", "Position", "Epoch", "Messages"],
+    }
+
+
+def _problem() -> Schema:
+    return {
+        "type": "object",
+        "description": "A problem document (RFC 9457).",
+        "properties": {
+            "type": {"const": "about:blank"},
+            "title": {"type": "string"},
+            "status": {"type": "integer"},
+            "detail": {"type": "string"},
+            "code": {
+                "type": "string",
+                "description": "A word for programs: docs/http.md lists it.",
+            },
+        },
+        "required": ["type", "title", "status", "detail", "code"],
+    }
+
+
+def _refusal(status: int) -> Schema:
+    refusal: Schema = {
+        "description": PROBLEMS[status],
+        "content": {"application/problem+json": {"schema": _ref("Problem")}},
+    }
+    if status in (429, 503):
+        refusal["headers"] = {
+            "Retry-After": {
+                "description": "How many seconds to wait.",
+                "schema": {"type": "integer", "minimum": 1},
+            }
+        }
+    return refusal
+
+
+def _is_sent(schema: Schema) -> bool:
+    """Whether a message is one of those that the service sends over HTTP."""
+    kind = schema["properties"].get("Type", {})
+    name = kind.get("const", next(iter(kind.get("enum", [])), None))
+    return name is not None and name not in COMMANDS_ONLY
+
+
+def _referenced(schemas: Schema, names: Sequence[str]) -> Schema:
+    """The schemas of these names, and those that they refer to."""
+    found: Schema = {}
+    waiting = [*names]
+    while waiting:
+        name = waiting.pop(0)
+        if name not in found:
+            found[name] = schemas[name]
+            waiting += [reference.rpartition("/")[2] for reference in references(schemas[name])]
+    return found
+
+
+def references(schema: object) -> list[str]:
+    """Every `$ref` in a schema."""
+    match schema:
+        case {"$ref": str(reference)}:
+            return [reference]
+        case dict():
+            return [each for value in schema.values() for each in references(value)]
+        case list():
+            return [each for value in schema for each in references(value)]
+    return []
+
+
+def _ref(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+if __name__ == "__main__":
+    sys.stdout.write(text())
