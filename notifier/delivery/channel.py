@@ -91,6 +91,11 @@ class Channel:
         """The last message that was written to its subscribers, or is being written."""
         return self.recent.last
 
+    @property
+    def published(self) -> int:
+        """The last message that was published here, written or queued."""
+        return self._published
+
     def at(self, position: int) -> datetime | None:
         """When the change of the message at `position` was made, where that is in memory."""
         if (message := self.recent.get(position)) is not None:

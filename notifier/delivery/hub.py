@@ -10,7 +10,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import structlog
 
@@ -41,11 +41,25 @@ class Beginning(NamedTuple):
     at: datetime | None
 
 
+class ChannelListener(Protocol):
+    """A broker, which brings the messages of those companies only that have a channel."""
+
+    async def opening(self, company: str) -> None:
+        """Called before the company's position is read."""
+
+    def opened(self, company: str) -> None:
+        """The channel is there."""
+
+    def closed(self, company: str) -> None:
+        """The channel was removed, or could not be opened."""
+
+
 class Hub:
     """All channels of this node. `epoch` is empty until the stream has read the log."""
 
     def __init__(self, history: History, retention_hours: float) -> None:
         self.epoch = ""
+        self.listener: ChannelListener | None = None
         self._started = asyncio.Event()
         self.revocations = Revocations()
         self._history = history
@@ -78,8 +92,7 @@ class Hub:
             channel.publish(batch)
             if channel.overrun:
                 _logger.error("messages come faster than they can be written", company=company)
-                self._remove(company)
-                channel.drop()
+                self.drop_company(company)
 
     def begin_epoch(self, epoch: str) -> None:
         """Starts every position again. The epoch's first messages are a Resync for each company."""
@@ -94,10 +107,13 @@ class Hub:
 
     def drop(self) -> None:
         """Drops all channels: messages are missing that the log no longer has."""
-        channels = list(self._channels.values())
-        self._channels.clear()
-        self._idle.clear()
-        for channel in channels:
+        for company in list(self._channels):
+            self.drop_company(company)
+
+    def drop_company(self, company: str) -> None:
+        """Drops one channel, if it is there: its subscribers must reconnect and resume."""
+        if (channel := self._channels.get(company)) is not None:
+            self._remove(company)
             channel.drop()
 
     # --- channels
@@ -128,7 +144,10 @@ class Hub:
 
     async def _open(self, company: str) -> None:
         """Reads the position; messages that are delivered meanwhile are published afterwards."""
+        listener = self.listener
         try:
+            if listener is not None:
+                await listener.opening(company)
             while True:
                 epoch, early = self.epoch, self._early.setdefault(company, [])
                 early.clear()
@@ -142,9 +161,13 @@ class Hub:
             )
             if later := [message for message in early if message.position > position]:
                 channel.publish(later)
+            if listener is not None:
+                listener.opened(company)
         finally:
             self._early.pop(company, None)
             self._opening.pop(company, None)
+            if listener is not None and company not in self._channels:
+                listener.closed(company)
         metrics.CHANNELS.set(len(self._channels))
 
     def close(self, channel: Channel) -> None:
@@ -162,10 +185,21 @@ class Hub:
     def _remove(self, company: str) -> None:
         del self._channels[company]
         self._idle.pop(company, None)
+        if self.listener is not None:
+            self.listener.closed(company)
 
     def channel(self, company: str) -> Channel | None:
         """The company's channel where there is one."""
         return self._channels.get(company)
+
+    def companies(self) -> set[str]:
+        """The companies that have a channel, or whose channel is being opened."""
+        return self._channels.keys() | self._opening.keys()
+
+    def published(self, company: str) -> int | None:
+        """The company's last position that was delivered here; None where it has no channel."""
+        channel = self._channels.get(company)
+        return None if channel is None else channel.published
 
     def is_current(self, channel: Channel) -> bool:
         """Whether messages still reach this channel: it was not dropped or removed."""

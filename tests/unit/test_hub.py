@@ -13,6 +13,7 @@ from notifier.delivery.channel import SLICE, Channel
 from notifier.delivery.encoding import TEXT
 from notifier.delivery.history import Head, History
 from notifier.delivery.hub import Hub
+from notifier.errors import DatabaseError
 from notifier.messages import Message
 from tests.unit.subscribers import NOW, Recorder, message, written
 
@@ -249,3 +250,53 @@ async def test_frames_of_a_former_epoch_are_not_replayed_in_the_next() -> None:
     hub.deliver([message(n, size=2) for n in range(1, 11)])
     (chunk,) = await hub.replay(channel, 3, TEXT)
     assert chunk.bodies == [message(n, size=2).body for n in range(4, 11)]
+
+
+class Witness:
+    """A listener that records what it is notified of."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    async def opening(self, company: str) -> None:
+        self.calls.append(f"opening {company}")
+
+    def opened(self, company: str) -> None:
+        self.calls.append(f"opened {company}")
+
+    def closed(self, company: str) -> None:
+        self.calls.append(f"closed {company}")
+
+
+async def test_a_listener_is_notified_before_a_position_is_read_and_when_a_channel_comes_and_goes() -> (
+    None
+):
+    history = Fake(head=3)
+    hub, witness = hub_of(history), Witness()
+    hub.listener = witness
+    history.open.clear()
+    opening = asyncio.create_task(hub.open("c"))
+    await history.read.wait()
+    assert witness.calls == ["opening c"]
+    assert (hub.companies(), hub.published("c")) == ({"c"}, None)
+    history.open.set()
+    await opening
+    hub.deliver([message(4)])
+    assert (hub.companies(), hub.published("c")) == ({"c"}, 4)
+    hub.drop()
+    assert witness.calls == ["opening c", "opened c", "closed c"]
+    assert (hub.companies(), hub.published("c")) == (set(), None)
+
+
+async def test_a_listener_is_notified_of_a_channel_that_cannot_be_opened() -> None:
+    history = Fake()
+
+    def fails() -> Head:
+        raise DatabaseError("no answer")
+
+    history.answer = fails
+    hub, witness = hub_of(history), Witness()
+    hub.listener = witness
+    with pytest.raises(DatabaseError):
+        await hub.open("c")
+    assert witness.calls == ["opening c", "closed c"]
