@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Annotated, Any, ClassVar, Literal, Protocol, Self, TypeAlias
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
 from notifier.errors import SchemaMissing
 
@@ -19,6 +20,8 @@ class Row(Protocol):
 
 Case: TypeAlias = Literal["pascal", "camel", "column"]
 """How columns are spelled as properties: `StartsAt`, `startsAt`, or as the catalogue has them."""
+
+Condition: TypeAlias = StrictBool | StrictInt | StrictStr
 
 NaiveTimestamps: TypeAlias = Literal["UTC"]
 
@@ -40,6 +43,10 @@ class Watch:
     company: str = "company_id"
     member: str | None = None
     """The column that names a user whom the row gives access to its company."""
+    member_if: Mapping[str, Condition] = field(default_factory=dict, hash=False)
+    """The values that columns have in rows that give access. True: the column is true, or not null;
+    False: it is false or null.
+    """
     deleted_if: str | None = None
     """The column that marks a softly deleted row: it is neither null nor false."""
     exclude: tuple[str, ...] = ()
@@ -66,9 +73,13 @@ class Watch:
             column = getattr(self, name)
             object.__setattr__(self, name, column and _unquoted(column))
         object.__setattr__(self, "exclude", tuple(map(_unquoted, self.exclude)))
+        conditions = {_unquoted(column): value for column, value in self.member_if.items()}
+        object.__setattr__(self, "member_if", conditions)
         renamed = {_unquoted(column): name for column, name in self.rename.items()}
         object.__setattr__(self, "rename", renamed)
-        if lost := {*self.keys, self.member} & set(self.exclude):
+        if self.member_if and self.member is None:
+            raise ValueError("member_if without member: no user would get access")
+        if lost := {*self.keys, self.member, *self.member_if} & set(self.exclude):
             raise ValueError(f"exclude names {', '.join(sorted(map(str, lost)))}, which is needed")
         if self.member is not None and not (self.updated and self.deleted):
             raise ValueError("a table with members needs messages for updates and deletions")
@@ -90,12 +101,16 @@ class Watch:
             values["key"] = (values["key"], *more_keys)
         values["exclude"] = tuple(values["exclude"])
         values["rename"] = dict(values["rename"])
+        values["member_if"] = {column: json.loads(value) for column, value in values["member_if"]}
         return cls(**values)
 
     def to_row(self) -> dict[str, Any]:
         """The values for its row of `notifier.watches`, by column."""
         key, *more_keys = self.key_columns
         values = {**asdict(self), "key": key, "rename": [*self.rename.items()]}
+        values["member_if"] = [
+            (column, json.dumps(value)) for column, value in self.member_if.items()
+        ]
         values["more_keys"] = more_keys
         return {_COLUMNS.get(name, name): value for name, value in values.items()}
 
@@ -123,7 +138,7 @@ class Watch:
     @property
     def columns(self) -> tuple[str, ...]:
         """Every column that it names, each once."""
-        named = (*self.keys, self.member, *self.exclude, *self.rename)
+        named = (*self.keys, self.member, *self.member_if, *self.exclude, *self.rename)
         return tuple(dict.fromkeys(name for name in named if name is not None))
 
     def property(self, column: str | tuple[str, ...]) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from notifier.companies import is_uuid
 from notifier.database import sql
 from notifier.errors import SchemaMissing
@@ -75,7 +77,7 @@ class MembershipQuery:
                     company=_as_text(company, table["company_type"]),
                     member=_as_text(member, table["member_type"]),
                     typed=typed,
-                    present=_is_present(table),
+                    conditions="".join(map(_condition, _decode_conditions(table["conditions"]))),
                 )
             )
         statement = sql.query("membership_check").format(
@@ -147,14 +149,32 @@ def _as_text(column: str, kind: str | None) -> str:
     return f"(pg_catalog.to_json({column}::{kind}) OPERATOR(pg_catalog.#>>) '{{}}')"
 
 
-def _is_present(table: Mapping[str, Any]) -> str:
-    """The condition that a row is not softly deleted, by the rule of `read_images`."""
-    if table["deleted_if"] is None:
-        return ""
-    column, kind = f"member.{table['deleted_if']}", table["deleted_type"]
+class _Condition(msgspec.Struct):
+    """A column, quoted, with its type where that is PostgreSQL's own, and the value that it must have."""
+
+    column: str
+    type: str | None
+    value: bool | int | str
+
+
+_decode_conditions = msgspec.json.Decoder(list[_Condition]).decode
+
+
+def _condition(given: _Condition) -> str:
+    """SQL for a condition of `member_if` or `deleted_if`, by the rule of `relay/images.py`."""
+    column, kind, value = f"member.{given.column}", given.type, given.value
+    if not isinstance(value, bool):
+        return f" AND {_as_text(column, kind)} OPERATOR(pg_catalog.=) {_literal(str(value))}"
     if kind == "boolean":
-        return f" AND {column}::boolean IS NOT TRUE"
-    return f" AND pg_catalog.num_nulls({column}) OPERATOR(pg_catalog.=) 1"
+        return f" AND {column}::boolean IS {'TRUE' if value else 'NOT TRUE'}"
+    nulls = 0 if value else 1
+    return f" AND pg_catalog.num_nulls({column}) OPERATOR(pg_catalog.=) {nulls}"
+
+
+def _literal(text: str) -> str:
+    """A constant of type text, whatever `standard_conforming_strings` is."""
+    escaped = text.replace("\\", "\\\\").replace("'", "''")
+    return f"E'{escaped}'::pg_catalog.text"
 
 
 def _capitals(company: str) -> str:

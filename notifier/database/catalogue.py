@@ -73,14 +73,19 @@ def problems(watch: Watch, table: Table, watched: Collection[str]) -> list[str]:
             for name in missing
         ]
     found = []
-    named = {*watch.keys, watch.member}
+    named = {*watch.keys, watch.member, *watch.member_if}
     if unseen := [name for name in table.virtual if name in named]:
         found.append(f"table {watch.table}: no trigger sees the virtual column {', '.join(unseen)}")
-    if watch.deleted_if in table.json:
-        found.append(
-            f"table {watch.table}: deleted_if names {watch.deleted_if}, which holds JSON;"
-            " choose a boolean, or a column that is null in rows that are not deleted"
-        )
+    conditions: dict[str | None, str] = {
+        **dict.fromkeys(watch.member_if, "member_if"),
+        watch.deleted_if: "deleted_if",
+    }
+    for column, option in conditions.items():
+        if column in table.json:
+            found.append(
+                f"table {watch.table}: {option} names {column}, which holds JSON; choose a boolean or"
+                " a column that may be null"
+            )
     key = watch.key_columns
     if not _is_unique(watch, table):
         found.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -10,12 +11,13 @@ import msgspec
 
 from notifier.database import sql
 from notifier.database.connections import Connection
-from notifier.watches import Watch
+from notifier.watches import Condition, Watch
 
 RESYNCED = (
     "key",
     "company",
     "member",
+    "member_if",
     "deleted_if",
     "created",
     "updated",
@@ -90,8 +92,10 @@ def _fields(former: Stored, wanted: Stored) -> Iterator[Change]:
             yield Change(entity, f"{table}: exclude -{column}: new messages have it")
 
 
-def _shown(value: str | tuple[str, ...] | None) -> str:
-    return ", ".join(value) if isinstance(value, tuple) else value or "none"
+def _shown(value: str | tuple[str, ...] | Mapping[str, Condition] | None) -> str:
+    if isinstance(value, Mapping):
+        value = tuple(f"{column} = {json.dumps(wanted)}" for column, wanted in value.items())
+    return (", ".join(value) if isinstance(value, tuple) else value) or "none"
 
 
 def _spellings(former: Watch, wanted: Watch) -> Iterator[tuple[str, str, str]]:

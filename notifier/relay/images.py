@@ -15,7 +15,7 @@ import msgspec
 from notifier.companies import COMPANY_LIMIT, canonical
 from notifier.messages import JSON
 from notifier.relay.changes import Change
-from notifier.watches import Watch
+from notifier.watches import Condition, Watch
 
 Row = dict[str, msgspec.Raw]
 """The columns of a row, each with its value as JSON text."""
@@ -28,7 +28,7 @@ Ends = tuple[Row | None, Row | None]
 
 _NULL = b"null"
 _UNSET = (_NULL, b"false")
-"""Values of `deleted_if` in rows that are not deleted."""
+"""Values of `deleted_if` in rows that are not deleted; `member_if` has the same rule."""
 
 _decode_row = msgspec.json.Decoder(Row).decode
 
@@ -133,9 +133,21 @@ def user_of(row: Row | None, watch: Watch) -> str | None:
     if row is None or watch.member is None:
         return None
     value = bytes(row.get(watch.member, _NULL))
-    if value == _NULL:
+    if value == _NULL or not all(_has(row, *condition) for condition in watch.member_if.items()):
         return None
-    name = msgspec.json.decode(value, type=str) if value[:1] == b'"' else value.decode()
+    name = _text(value)
     return (
         None if "\0" in name else name
     )  # only a json column can hold NUL; PostgreSQL's text cannot
+
+
+def _has(row: Row, column: str, wanted: Condition) -> bool:
+    """Whether the column has the value that `member_if` demands."""
+    value = bytes(row.get(column, _NULL))
+    if isinstance(wanted, bool):
+        return (value not in _UNSET) is wanted
+    return value != _NULL and _text(value) == str(wanted)
+
+
+def _text(value: bytes) -> str:
+    return msgspec.json.decode(value, type=str) if value[:1] == b'"' else value.decode()

@@ -218,14 +218,19 @@ def _collect_access(
         if old is not None and new is None:
             lost.update(ALL_USERS)
     elif watch.member is not None:
-        if old is not None and (partial or watch.member not in old):
+        if old is not None and (partial or not _names_member(old, watch)):
             lost.update(ALL_USERS)
             return
-        if new is not None and not partial and watch.member not in new:
-            lost.update(ALL_USERS)  # the column is gone: access cannot follow the rows any more
+        if new is not None and not partial and not _names_member(new, watch):
+            lost.update(ALL_USERS)  # a column is gone: access cannot follow the rows any more
             return
         before, after = user_of(old, watch), user_of(new, watch)
         if before is not None and before != after:
             lost.add(before)
         if after is not None:
             kept.add(after)
+
+
+def _names_member(row: Row, watch: Watch) -> bool:
+    """Whether the image has all columns that decide to whom the row gives access."""
+    return watch.member in row and all(column in row for column in watch.member_if)

@@ -36,7 +36,9 @@ FROM (
            pg_catalog.has_column_privilege($1::text, a.attrelid, a.attnum, 'SELECT'), true
     FROM notifier.watches AS w
     JOIN pg_catalog.pg_attribute AS a ON a.attrelid = pg_catalog.to_regclass(w.relation)
-     AND a.attname IN (w.company, w.member, w.deleted_if) AND a.attnum > 0
+     AND (a.attname IN (w.company, w.member, w.deleted_if)
+          OR a.attname = ANY (ARRAY(SELECT w.member_if[i][1] FROM pg_catalog.generate_subscripts(w.member_if, 1) AS i)))
+     AND a.attnum > 0
     WHERE w.member IS NOT NULL
     UNION ALL
     SELECT DISTINCT 'USAGE', pg_catalog.format('SCHEMA %I', n.nspname),

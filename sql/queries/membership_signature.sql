@@ -1,7 +1,10 @@
 -- The inputs of the membership query: it is compiled again when this text changes.
 SELECT pg_catalog.string_agg(pg_catalog.concat_ws(
-           ' ', w.relation, w.company, w.member, w.deleted_if, r.oid, r.relkind,
-           c.attnum, c.atttypid, m.attnum, m.atttypid, d.attnum, d.atttypid,
+           ' ', w.relation, w.company, w.member, w.deleted_if, w.member_if, r.oid, r.relkind,
+           c.attnum, c.atttypid, m.attnum, m.atttypid,
+           ARRAY(SELECT (d.attnum, d.atttypid) FROM pg_catalog.pg_attribute AS d
+                 WHERE d.attrelid = r.oid AND (d.attname = w.deleted_if OR d.attname = ANY (w.member_if))
+                   AND NOT d.attisdropped ORDER BY d.attnum),
            EXISTS (
                SELECT FROM pg_catalog.pg_index AS i
                WHERE i.indrelid = r.oid AND i.indisunique AND i.indisvalid AND i.indpred IS NULL
@@ -13,6 +16,4 @@ LEFT JOIN pg_catalog.pg_attribute AS c
        ON c.attrelid = r.oid AND c.attname = w.company AND NOT c.attisdropped
 LEFT JOIN pg_catalog.pg_attribute AS m
        ON m.attrelid = r.oid AND m.attname = w.member AND NOT m.attisdropped
-LEFT JOIN pg_catalog.pg_attribute AS d
-       ON d.attrelid = r.oid AND d.attname = w.deleted_if AND NOT d.attisdropped
 WHERE w.member <> ''

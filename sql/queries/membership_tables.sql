@@ -7,7 +7,7 @@ WITH RECURSIVE base (domain, oid, level) AS (
     WHERE t.oid IN (
         SELECT a.atttypid FROM notifier.watches AS w
         JOIN pg_catalog.pg_attribute AS a ON a.attrelid = pg_catalog.to_regclass(w.relation)
-         AND a.attname IN (w.company, w.member, w.deleted_if))
+         AND (a.attname IN (w.company, w.member, w.deleted_if) OR a.attname = ANY (w.member_if)))
     UNION ALL
     SELECT b.domain, t.typbasetype, b.level + 1
     FROM base AS b JOIN pg_catalog.pg_type AS t ON t.oid = b.oid AND t.typtype = 'd'
@@ -23,14 +23,14 @@ SELECT w.relation AS watched,
        CASE r.relkind WHEN 'r' THEN 'ONLY ' ELSE '' END || w.relation AS relation,
        pg_catalog.quote_ident(w.company) AS company, pg_catalog.quote_ident(w.member) AS member,
        ct.name AS company_type, mt.name AS member_type,
-       pg_catalog.quote_ident(w.deleted_if) AS deleted_if, dt.name AS deleted_type,
+       conditions.list AS conditions,
        EXISTS (
            SELECT FROM pg_catalog.pg_index AS i
            WHERE i.indrelid = r.oid AND i.indisunique AND i.indisvalid AND i.indpred IS NULL
              AND i.indnatts = 2 AND c.attnum = ANY (i.indkey) AND m.attnum = ANY (i.indkey)
        ) AS unique,
        r.relkind IN ('r', 'p') AND c.attnum IS NOT NULL AND m.attnum IS NOT NULL
-           AND (w.deleted_if IS NULL OR d.attnum IS NOT NULL) AS present,
+           AND conditions.present AS present,
        ({signature}) AS signature
 FROM notifier.watches AS w
 LEFT JOIN pg_catalog.pg_class AS r ON r.oid = pg_catalog.to_regclass(w.relation)
@@ -38,10 +38,18 @@ LEFT JOIN pg_catalog.pg_attribute AS c
        ON c.attrelid = r.oid AND c.attname = w.company AND NOT c.attisdropped
 LEFT JOIN pg_catalog.pg_attribute AS m
        ON m.attrelid = r.oid AND m.attname = w.member AND NOT m.attisdropped
-LEFT JOIN pg_catalog.pg_attribute AS d
-       ON d.attrelid = r.oid AND d.attname = w.deleted_if AND NOT d.attisdropped
 LEFT JOIN types AS ct ON ct.oid = c.atttypid
 LEFT JOIN types AS mt ON mt.oid = m.atttypid
-LEFT JOIN types AS dt ON dt.oid = d.atttypid
+CROSS JOIN LATERAL (
+    SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_object(
+               'column', pg_catalog.quote_ident(given.name), 'type', t.name, 'value', given.value::json)), '[]')::text AS list,
+           coalesce(pg_catalog.bool_and(a.attnum IS NOT NULL), true) AS present
+    FROM (
+        SELECT w.member_if[i][1], w.member_if[i][2] FROM pg_catalog.generate_subscripts(w.member_if, 1) AS i
+        UNION ALL SELECT w.deleted_if, 'false' WHERE w.deleted_if IS NOT NULL
+    ) AS given (name, value)
+    LEFT JOIN pg_catalog.pg_attribute AS a ON a.attrelid = r.oid AND a.attname = given.name AND NOT a.attisdropped
+    LEFT JOIN types AS t ON t.oid = a.atttypid
+) AS conditions
 WHERE w.member <> ''
 ORDER BY w.entity

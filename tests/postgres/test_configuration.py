@@ -23,6 +23,15 @@ def with_event(**fields: Any) -> list[Watch]:
     return [replace(EVENT, **fields), EMPLOYEE, COMPANY]
 
 
+def test_other_conditions_of_members_are_reported() -> None:
+    former = with_event(member="title")[0]
+    wanted = with_event(member="title", member_if={"all_day": True, "location": "B"})[0]
+    (change,) = compare({"Event": Stored(former, "t")}, {"Event": Stored(wanted, "t")})
+    line = 'events: member_if none → all_day = true, location = "B": every company gets a Resync'
+    assert str(change) == line
+    assert change.is_resync
+
+
 async def lines_of(database: Database, watches: list[Watch], *, dry_run: bool = True) -> list[str]:
     lines: list[str] = []
     await migrate(database.dsn, watches=watches, dry_run=dry_run, report=lines.append)

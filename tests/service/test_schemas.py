@@ -9,10 +9,10 @@ from tests.databases import Database
 from tests.services import run
 
 CHAT = """
-    CREATE TABLE members (id int PRIMARY KEY, team int NOT NULL, login text, left_at timestamptz);
+    CREATE TABLE members (id int PRIMARY KEY, team int NOT NULL, login text, left_at timestamptz, accepted boolean);
     CREATE TABLE posts (id int PRIMARY KEY, team int NOT NULL, body text, written timestamp, deleted boolean NOT NULL);
     CREATE TABLE reactions (post int, emoji text, team int NOT NULL, PRIMARY KEY (post, emoji));
-    INSERT INTO members VALUES (1, 7, 'ada', NULL), (2, 7, 'bob', NULL), (3, 7, 'eve', now())
+    INSERT INTO members VALUES (1, 7, 'ada', NULL, true), (2, 7, 'bob', NULL, true), (3, 7, 'eve', now(), false)
 """
 CHAT_TOML = """
 naive_timestamps = "UTC"
@@ -22,6 +22,7 @@ table = "members"
 entity = "Member"
 company = "team"
 member = "login"
+member_if = { accepted = true }
 deleted_if = "left_at"
 
 [[watch]]
@@ -75,4 +76,14 @@ async def test_soft_deletions_and_keys_of_several_columns_reach_the_socket(
     assert (await bob.expect("PostUpdated"))["Old"] == {"Body": "edited"}
     await database.execute("UPDATE members SET left_at = NULL WHERE login = 'eve'")
     assert (await bob.expect("MemberCreated"))["Data"]["Login"] == "eve"
+    assert not (await eve.set_company("7"))["Success"], "she has not accepted yet"
+    await database.execute("UPDATE members SET accepted = true")
+    await bob.expect("MemberUpdated")
     assert (await eve.set_company("7"))["Success"]
+    await database.execute("UPDATE members SET accepted = NULL WHERE login = 'eve'")
+    await database.execute("UPDATE posts SET body = 'after she was put off'")
+    await eve.expect("MemberUpdated")
+    await eve.expect("CompanyRevoked")
+    await eve.quiet()
+    await bob.expect("MemberUpdated")
+    await bob.expect("PostUpdated")
