@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from pathlib import Path
-from typing import NamedTuple
 
 import asyncpg
 
-from notifier import certificates
+from notifier import prerequisites
 from notifier.access.membership import Membership, as_text
 from notifier.access.tokens import Identity
 from notifier.database import (
@@ -36,27 +33,19 @@ from notifier.database.constants import FULL_MARK
 from notifier.database.query import Query
 from notifier.database.url import resolve
 from notifier.delivery.probe import Probe
-from notifier.errors import DatabaseError, NotifierError
+from notifier.errors import DatabaseError, NotifierError, Unreachable
+from notifier.findings import Finding
 from notifier.settings import Settings
 
 QUEUE_LIMIT = 0.5
 """The part of PostgreSQL's notification queue that may be in use."""
 
+LOG_LIMIT = 0.8
+"""The part of MAX_LOG_BYTES above which there is a note."""
+
 MIGRATE = "run: notifier migrate"
+QUERY = "correct it: $1 is the company, $2 the user, and one boolean is the answer"
 DIRECT = "set NOTIFIER_LISTEN_DATABASE_URL to a direct connection"
-
-
-class Finding(NamedTuple):
-    """A fact; `sound` is None where nothing needs to be done. `remedy`: what to do otherwise."""
-
-    sound: bool | None
-    fact: str
-    remedy: str = ""
-
-    @property
-    def line(self) -> str:
-        """Fact and remedy."""
-        return f"{self.fact}; {self.remedy}" if self.remedy else self.fact
 
 
 async def check(settings: Settings) -> list[Finding]:
@@ -64,7 +53,7 @@ async def check(settings: Settings) -> list[Finding]:
     try:
         return [finding async for finding in findings(settings)]
     except DatabaseError as error:
-        return [Finding(False, str(error))]
+        return [_failed(error)]
 
 
 async def findings(settings: Settings) -> AsyncIterator[Finding]:
@@ -76,37 +65,44 @@ async def findings(settings: Settings) -> AsyncIterator[Finding]:
                 yield Finding(None, note)
             async for finding in _listening(connection, settings):
                 yield finding
-        if settings.ssl_certfile is not None:
-            yield _certificate(settings.ssl_certfile)
         if settings.database != settings.listen_database:
             other = await connect(settings.database, "check", pooled=True)
             other.terminate()
             yield Finding(True, "NOTIFIER_DATABASE_URL answers too")
+        reached = True
     except NotifierError as error:
-        yield Finding(False, str(error))
+        yield _failed(error)
+        reached = False
+    async for finding in prerequisites.local(settings):
+        if reached or finding.is_actionable:
+            yield finding
 
 
-def _certificate(certfile: Path) -> Finding:
-    """Whether the TLS certificate is valid, and will be for a while."""
-    try:
-        line = certificates.problem(certfile, time.time())
-        expired = line is not None and certificates.expiry(certfile) <= time.time()
-    except (OSError, ValueError) as error:
-        return Finding(False, f"the certificate {certfile} cannot be read: {error}")
-    if line is None:
-        return Finding(True, "the certificate is valid")
-    return Finding(False if expired else None, line)
+def _failed(error: NotifierError) -> Finding:
+    """The finding for an error that ends the checks; most texts have the remedy in them."""
+    remedy = (
+        "see that the server runs, and that NOTIFIER_DATABASE_URL and pg_hba.conf are right"
+        if isinstance(error, Unreachable)
+        else ""
+    )
+    return Finding(False, str(error), remedy)
 
 
 async def _listening(connection: Connection, settings: Settings) -> AsyncIterator[Finding]:
     """What is checked on the link on which a node listens."""
     major = connection.get_server_version().major
     if major < schema.OLDEST:
-        yield Finding(False, f"PostgreSQL {major}, {schema.OLDEST} or newer is needed")
+        yield Finding(
+            False, f"PostgreSQL {major}, {schema.OLDEST} or newer is needed", "upgrade the server"
+        )
     else:
         yield Finding(True, f"PostgreSQL {major}, {schema.OLDEST} or newer is needed")
     if await connection.fetchval("SELECT pg_is_in_recovery()"):
-        yield Finding(False, "this is a standby: it can neither be written to nor notify")
+        yield Finding(
+            False,
+            "this is a standby: it can neither be written to nor notify",
+            "name the primary in the URL",
+        )
         return
     if await _is_pooled(connection, settings):
         yield Finding(False, "this is a pooler in transaction mode", DIRECT)
@@ -129,6 +125,7 @@ async def _listening(connection: Connection, settings: Settings) -> AsyncIterato
         _definitions(connection),
         _path(connection),
         _log(connection, settings),
+        prerequisites.server(connection),
     ):
         async for finding in part:
             yield finding
@@ -218,7 +215,7 @@ async def _path(connection: Connection) -> AsyncIterator[Finding]:
     try:
         found = await probe.run(connection)
     except DatabaseError as error:
-        yield Finding(False, str(error))
+        yield _failed(error)
         return
     yield Finding(True, "NOTIFY comes back")
     if found["relay"]:
@@ -226,10 +223,16 @@ async def _path(connection: Connection) -> AsyncIterator[Finding]:
     else:
         yield Finding(None, "no node relays at present", "start: notifier serve")
     if found["waiting"]:
-        yield Finding(not found["relay"] and None, "changes wait and are not relayed")
+        yield Finding(
+            not found["relay"] and None,
+            "changes wait and are not relayed",
+            "see the log of the node that relays" if found["relay"] else "",
+        )
     if found["queue"] > QUEUE_LIMIT:
         yield Finding(
-            False, f"the notification queue is {found['queue']:.0%} full: a listener hangs"
+            False,
+            f"the notification queue is {found['queue']:.0%} full: a listener hangs",
+            "end the session that listens and has the oldest transaction (pg_stat_activity)",
         )
 
 
@@ -242,6 +245,10 @@ async def _log(connection: Connection, settings: Settings) -> AsyncIterator[Find
     size = f"the log takes {row['bytes'] / 2**20:.0f} of {row['limit'] / 2**20:.0f} MiB"
     if row["last_id"] >= FULL_MARK:
         yield Finding(None, f"{size}: full, changes are dropped until a node relays")
+    elif row["bytes"] > LOG_LIMIT * row["limit"]:
+        yield Finding(
+            None, size, f"raise NOTIFIER_MAX_LOG_BYTES and {MIGRATE}, or see why no node relays"
+        )
     else:
         yield Finding(True, size)
     if row["limit"] != settings.max_log_bytes:
@@ -270,22 +277,24 @@ async def _membership(settings: Settings) -> Finding:
     except asyncpg.DataError:
         rows = []
     except (asyncpg.PostgresError, asyncpg.InterfaceError, TypeError) as error:
-        return Finding(False, f"NOTIFIER_MEMBERSHIP_QUERY: {first_line(error)}")
+        return Finding(False, f"NOTIFIER_MEMBERSHIP_QUERY: {first_line(error)}", QUERY)
     except DatabaseError as error:
         return _unreadable(error, query)
     finally:
         link.close()
     if rows and rows[0][0] is not None and not isinstance(rows[0][0], bool):
-        return Finding(False, "NOTIFIER_MEMBERSHIP_QUERY does not return a boolean")
+        return Finding(False, "NOTIFIER_MEMBERSHIP_QUERY does not return a boolean", QUERY)
     return Finding(True, "the membership query decides on access")
 
 
 def _unreadable(error: DatabaseError, query: str | None) -> Finding:
     """Why access cannot be decided: a row that cannot be read looks like no row."""
     if error.__cause__ is None:
-        return Finding(False, str(error))
+        return _failed(error)
     name = "NOTIFIER_MEMBERSHIP_QUERY" if query else "the rows that name members cannot be read"
     fact = f"{name}: {first_line(error.__cause__)}"
     if "row-level security" in fact:
         return Finding(False, fact, "let the role read them without row-level security (BYPASSRLS)")
-    return Finding(False, fact)
+    if isinstance(error.__cause__, asyncpg.InsufficientPrivilegeError):
+        return Finding(False, fact, "grant that right to the role of `serve`" if query else MIGRATE)
+    return Finding(False, fact, QUERY if query else MIGRATE)

@@ -177,16 +177,26 @@ def migrate_command(
 
 
 @app.command("check")
-def check_command() -> None:
+def check_command(
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object, for programs.")
+    ] = False,
+    quiet: Annotated[
+        bool,
+        typer.Option("--quiet", help="Print only what there is something to do about: for cron."),
+    ] = False,
+) -> None:
     """Check every link from trigger to client. Exits with 1 and lists the problems, if there are any."""
-    from notifier import check
+    from notifier import check, findings
 
-    sound = True
-    for finding in asyncio.run(check.check(load())):
+    found = asyncio.run(check.check(load()))
+    shown = [finding for finding in found if finding.is_actionable or not quiet]
+    if as_json:
+        print(findings.as_json(shown))
+    for finding in shown if not as_json else ():
         mark = {True: "ok", False: "NOT SOUND", None: "note"}[finding.sound]
         _print(f"{mark}: {finding.line}")
-        sound = sound and finding.sound is not False
-    if not sound:
+    if any(finding.sound is False for finding in found):
         raise NotifierError("one or more checks failed")
 
 

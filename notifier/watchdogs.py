@@ -81,7 +81,7 @@ async def watch_loop() -> None:
 
 
 async def report_start(query: Query) -> None:
-    """Logs this version, and the database once it is reached."""
+    """Logs this version, the database once it is reached, and the node that relays now."""
     database = describe(query.url)
     _logger.info("starting", version=__version__, database=database)
     for attempt in count():
@@ -93,6 +93,9 @@ async def report_start(query: Query) -> None:
         except DatabaseError:
             await backoff(attempt)
     _logger.info("database reached", database=database, role=role, server=server)
+    with suppress(DatabaseError):  # the schema may be missing; the node's own links report it
+        for row in await query.fetch(sql.query("relay_now")):
+            _logger.info("a node relays already", address=row["address"], pid=row["pid"])
 
 
 async def follow_configuration(
@@ -109,6 +112,7 @@ async def follow_configuration(
         changed.clear()
         stored, there = await _configuration(query)
         use(stored)
+        _logger.info("watching", tables=[f"{each.table} as {each.entity}" for each in stored])
         if set(stored) != set(settings.watch):
             _logger.warning("the database watches other tables; run: notifier migrate")
         if there != settings.max_log_bytes:

@@ -321,7 +321,8 @@ async def test_row_3_6_a_query_of_tables_that_the_role_may_not_read_is_reported(
             with pytest.raises(DatabaseError, match="permission denied for table grants"):
                 await membership.require()
             lines = [finding.line for finding in await check(settings) if finding.sound is False]
-            assert lines == ["NOTIFIER_MEMBERSHIP_QUERY: permission denied for table grants"]
+            denied = "NOTIFIER_MEMBERSHIP_QUERY: permission denied for table grants"
+            assert lines == [f"{denied}; grant that right to the role of `serve`"]
             await database.execute(f"GRANT SELECT ON grants TO {role}")
             await membership.require()
             assert await membership.may_see(Identity("u1", 1e12, None), str(COMPANY))

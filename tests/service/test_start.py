@@ -127,6 +127,17 @@ async def test_a_start_is_logged_with_version_database_role_and_relay(
     assert database.name in events["database reached"]["database"]
     assert events["database reached"]["role"]
     assert events["listening"]["address"] == service.url
+    assert sorted(events["watching"]["tables"]) == [
+        "companies as Company",
+        "employees as Employee",
+        "events as Event",
+    ]
+    other = await serve(database, log_format="json", ready=False)
+
+    async def finds_the_relay() -> bool:
+        return '"a node relays already"' in other.log()
+
+    await until(finds_the_relay)
 
 
 async def test_an_unknown_variable_is_a_warning_in_the_log(serve: Serve) -> None:

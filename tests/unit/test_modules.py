@@ -61,7 +61,7 @@ COVERED = {
     ),
     ("postgres/test_pages.py", "what /metrics shows"): ("metrics",),
     ("unit/test_jwks.py", "JSON Web Keys"): ("access/keys",),
-    ("postgres/test_roles.py", "it ends with `check`"): ("check",),
+    ("postgres/test_check.py", "what `check` finds"): ("findings", "prerequisites"),
     ("unit/test_cli.py", "the command line"): ("commands",),
     ("unit/test_settings.py", "[[watch]] tables are settings"): ("watches",),
     ("service/test_event_streams.py", "requests for messages, with a real node"): (

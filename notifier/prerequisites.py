@@ -1,0 +1,97 @@
+"""Checks of what a node needs besides the schema: keys for tokens, a certificate, the server's state."""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from notifier import certificates
+from notifier.access.tokens import Tokens
+from notifier.database import sql
+from notifier.database.connections import Connection, first_line
+from notifier.errors import NotifierError, SettingsError
+from notifier.findings import Finding
+from notifier.settings import Settings
+
+CLOCK_SECONDS = 2.0
+"""How far the clocks of this machine and of the database may be apart."""
+
+FREE_CONNECTIONS = 10
+"""Below so many free connections of the server there is a note: a node opens six, `migrate` one."""
+
+
+async def local(settings: Settings) -> AsyncIterator[Finding]:
+    """What does not depend on the database."""
+    yield await _keys(settings)
+    if settings.ssl_certfile is not None and settings.ssl_keyfile is not None:
+        yield _certificate(settings.ssl_certfile, settings.ssl_keyfile)
+
+
+async def _keys(settings: Settings) -> Finding:
+    """Whether tokens can be verified now."""
+    secret, pem, url = settings.jwt_secret, settings.jwt_public_key, settings.jwks_url
+    if secret is None and pem is None and url is None:
+        return Finding(
+            None,
+            "no key for tokens is set here; `serve` needs one of NOTIFIER_JWT_SECRET,"
+            " NOTIFIER_JWT_PUBLIC_KEY and NOTIFIER_JWKS_URL",
+        )
+    try:
+        tokens = Tokens(
+            secret=secret.get_secret_value() if secret else None,
+            public_key=pem,
+            jwks_url=url,
+            algorithms=settings.jwt_algorithms,
+        )
+        await tokens.require_keys()
+    except SettingsError as error:
+        return Finding(False, str(error))
+    except NotifierError as error:
+        return Finding(False, str(error), "check NOTIFIER_JWKS_URL, and that it can be reached")
+    return Finding(True, "tokens can be verified")
+
+
+def _certificate(certfile: Path, keyfile: Path) -> Finding:
+    """Whether the TLS certificate fits its key, is valid, and will be for a while."""
+    try:
+        certificates.require_plain_key(certfile, keyfile)
+        line = certificates.problem(certfile, time.time())
+        expired = line is not None and certificates.expiry(certfile) <= time.time()
+    except SettingsError as error:
+        return Finding(False, str(error))
+    except (OSError, ValueError) as error:
+        return Finding(False, f"the certificate {certfile} cannot be read: {error}")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certfile, keyfile)
+    except (ssl.SSLError, OSError) as error:
+        return Finding(
+            False,
+            f"{certfile} and {keyfile} cannot be used: {first_line(error)}",
+            "set NOTIFIER_SSL_CERTFILE and NOTIFIER_SSL_KEYFILE to a certificate and its own key",
+        )
+    if line is None:
+        return Finding(True, "the certificate is valid")
+    return Finding(False if expired else None, line, "renew it; running nodes load the new file")
+
+
+async def server(connection: Connection) -> AsyncIterator[Finding]:
+    """The server's clock, and room for the connections of nodes."""
+    before = time.time()
+    row = await connection.fetchrow(sql.query("server_state"))
+    assert row is not None
+    apart = row["clock"] - (before + time.time()) / 2
+    if abs(apart) > CLOCK_SECONDS:
+        yield Finding(
+            None,
+            f"the database's clock is {abs(apart):.0f} s {'ahead' if apart > 0 else 'behind'}",
+            "synchronise the clocks: tokens expire by this machine's, `At` is the database's",
+        )
+    else:
+        yield Finding(True, "the clocks agree")
+    free = f"{row['free']} of the server's {row['limit']} connections are free"
+    if row["free"] < FREE_CONNECTIONS:
+        yield Finding(None, free, "raise max_connections: a node opens six, `migrate` one")
+    else:
+        yield Finding(True, free)

@@ -1,0 +1,149 @@
+"""`notifier check`: what it finds, its remedies, its output for programs and for cron, its exit status."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from notifier import prerequisites
+from notifier.check import check
+from notifier.findings import Finding
+from notifier.settings import load
+from tests.databases import Database
+from tests.services import SECRET, run
+
+
+async def failures(database: Database, **settings: Any) -> list[Finding]:
+    """What is not sound; every such finding names a remedy."""
+    found = await check(load({}, database_url=database.dsn, **settings))
+    failed = [finding for finding in found if finding.sound is False]
+    assert all(finding.remedy for finding in failed), failed
+    return failed
+
+
+@pytest.fixture
+def issue(tmp_path: Path) -> Callable[[str, float], tuple[Path, Path]]:
+    """Writes a certificate that is valid for so many days, and its key."""
+
+    def issue(name: str, days: float) -> tuple[Path, Path]:
+        end = dt.datetime.now(dt.UTC) + dt.timedelta(days=days)
+        issued = trustme.CA().issue_cert("127.0.0.1", not_after=end)
+        certfile, keyfile = tmp_path / f"{name}.pem", tmp_path / f"{name}.key"
+        issued.cert_chain_pems[0].write_to_path(certfile)
+        issued.private_key_pem.write_to_path(keyfile)
+        return certfile, keyfile
+
+    return issue
+
+
+async def test_the_command_line_prints_lines_json_or_only_what_there_is_to_do(
+    database: Database, tmp_path: Path
+) -> None:
+    settings = {"database_url": database.dsn, "jwt_secret": SECRET}
+    status, output = await run(tmp_path, "check", **settings)
+    assert status == 0
+    assert "ok: the database answers" in output
+    assert "note: no node relays at present; start: notifier serve" in output
+
+    status, output = await run(tmp_path, "check", "--json", **settings)
+    answer = json.loads(output)
+    assert (status, answer["sound"]) == (0, True)
+    assert {"status": "ok", "fact": "the clocks agree", "remedy": None} in answer["findings"]
+
+    await database.execute("ALTER TABLE events DISABLE TRIGGER notifier_capture")
+    status, output = await run(tmp_path, "check", "--quiet", **settings)
+    assert status == 1
+    trigger = "trigger notifier_capture on public.events"
+    assert output.splitlines() == [
+        f"NOT SOUND: {trigger} is disabled or differs from this version's; run: notifier migrate",
+        "note: no node relays at present; start: notifier serve",
+        "notifier: one or more checks failed",
+    ]
+    status, output = await run(tmp_path, "check", "--json", "--quiet", **settings)
+    answer = json.loads(output.splitlines()[0])
+    assert (status, answer["sound"]) == (1, False)
+    assert [finding["status"] for finding in answer["findings"]] == ["failed", "note"]
+
+    status, output = await run(tmp_path, "check", "--json", log_level="loud", **settings)
+    assert status == 2
+    assert output.startswith("notifier: NOTIFIER_LOG_LEVEL: ")
+
+
+async def test_keys_that_cannot_verify_a_token_are_named(database: Database) -> None:
+    assert not await failures(database)
+    assert not await failures(database, jwt_secret=SECRET)
+    (short,) = [
+        each
+        for each in await check(load({}, database_url=database.dsn, jwt_secret="short"))
+        if each.sound is False
+    ]
+    assert "NOTIFIER_JWT_SECRET: 5 bytes, at least 32 are needed" in short.fact
+    (unreachable,) = await failures(database, jwks_url="http://127.0.0.1:1/keys")
+    assert unreachable.fact == "the signing keys cannot be fetched"
+
+
+async def test_certificates_that_cannot_serve_are_named(
+    database: Database, issue: Callable[[str, float], tuple[Path, Path]]
+) -> None:
+    def pair(certfile: Path, keyfile: Path) -> dict[str, Any]:
+        return {"ssl_certfile": certfile, "ssl_keyfile": keyfile}
+
+    good, other = issue("good", 60), issue("other", 60)
+    assert not await failures(database, **pair(*good))
+    (expired,) = await failures(database, **pair(*issue("old", -1)))
+    assert "has expired" in expired.fact
+    (mixed,) = await failures(database, **pair(good[0], other[1]))
+    assert "cannot be used" in mixed.fact
+    found = await check(load({}, database_url=database.dsn, **pair(*issue("soon", 3))))
+    (note,) = [each for each in found if "expires in 3.0 days" in each.fact]
+    assert note.sound is None
+    assert note.is_actionable
+
+
+async def test_what_is_wrong_here_is_reported_although_the_database_is_down(
+    issue: Callable[[str, float], tuple[Path, Path]],
+) -> None:
+    certfile, keyfile = issue("old", -1)
+    settings = load(
+        {},
+        database_url="postgresql://none@127.0.0.1:1/none",
+        jwt_secret=SECRET,
+        ssl_certfile=certfile,
+        ssl_keyfile=keyfile,
+    )
+    unreachable, expired = await check(settings)
+    assert (unreachable.sound, expired.sound) == (False, False)
+    assert "pg_hba.conf" in unreachable.remedy
+    assert "has expired" in expired.fact
+
+
+async def test_a_clock_few_connections_and_a_log_that_fills_are_notes(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await database.execute("UPDATE notifier.configuration SET max_log_bytes = 1048576")
+    await database.execute(
+        "INSERT INTO notifier.changes_0 (id, entity, partial, new)"
+        " SELECT n, 'Event', false, to_json(repeat(md5(n::text), 50)) FROM generate_series(1, 1000) AS n"
+    )
+    monkeypatch.setattr(time, "time", lambda: 1e9)
+    monkeypatch.setattr(prerequisites, "FREE_CONNECTIONS", 1000)
+    found = await check(load({}, database_url=database.dsn, jwt_secret=SECRET))
+    notes = [each.fact for each in found if each.is_actionable and each.sound is None]
+    assert any("s ahead" in fact for fact in notes), notes
+    assert any("connections are free" in fact for fact in notes), notes
+    assert any(fact.startswith("the log takes ") for fact in notes), notes
+
+
+async def test_a_function_that_differs_from_this_versions_fails(database: Database) -> None:
+    definition = await database.fetchval("SELECT pg_get_functiondef('notifier.is_full'::regproc)")
+    await database.execute(definition.replace("RETURN false", "RETURN true"))
+    (different,) = await failures(database)
+    assert "is_full" in different.fact
+    assert different.remedy == "run: notifier migrate"
