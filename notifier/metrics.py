@@ -85,6 +85,12 @@ FALLBACK_FINDS = Counter(
 RECONNECTS = Counter(
     "notifier_reconnects_total", "Database connections that were lost, by link", ["link"]
 )
+LINKS_UP = Gauge(
+    "notifier_database_links_up",
+    "1 while a connection to the database is open, by link",
+    ["link"],
+    multiprocess_mode="livemin",
+)
 LOG_BYTES = Gauge(
     "notifier_log_bytes", "Size of changes and messages on disk", multiprocess_mode="livemax"
 )
@@ -130,6 +136,23 @@ for _recovered in ("true", "false"):
     RESUMES.labels(_recovered)
 for _code in {str(closure.code) for closure in Closure.__subclasses__()} | {"1002", "1006", "1007"}:
     CLOSED.labels(_code)
+for _link in ("node", "relay"):
+    RECONNECTS.labels(_link)
+
+
+def expect_links(*names: str) -> None:
+    """Shows these links from now on: as down until they are open."""
+    for name in names:
+        _links[name] = LINKS_UP.labels(name)
+
+
+def show_link(name: str, up: bool) -> None:
+    """A connection of this name was opened or has ended. Names that are not expected are not shown."""
+    if (link := _links.get(name)) is not None:
+        link.set(up)
+
+
+_links: dict[str, Gauge] = {}
 
 
 def exposition() -> bytes:

@@ -9,6 +9,7 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
+from notifier import metrics
 from notifier.access.admission import Admission
 from notifier.access.membership import Membership
 from notifier.access.tokens import Tokens
@@ -111,6 +112,9 @@ class Node:
             max_companies=settings.max_companies_per_connection,
         )
         self.refusals = Refusals()
+        metrics.expect_links("node", "relay", "stream")
+        if settings.authorization != "claim":
+            metrics.expect_links("membership")
         self._routes = routes
 
     def app(self) -> ASGIApp:

@@ -150,6 +150,8 @@ async def connect(
         if isinstance(error, FAILURES):
             raise Unreachable(f"lost the database {target}: {first_line(error)}") from error
         raise
+    metrics.show_link(name, True)
+    connection.add_termination_listener(lambda _: metrics.show_link(name, False))
     return connection
 
 

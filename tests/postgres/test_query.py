@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 
 import asyncpg
 import pytest
+from prometheus_client import REGISTRY
 
+from notifier import metrics
 from notifier.database import query as queries
 from notifier.database.connections import Connection
 from notifier.database.query import Query
@@ -146,3 +149,21 @@ async def test_through_a_pooler_no_statement_is_prepared(database: Database, poo
         )
     query.close()
     assert [tuple(row) for row in rows] == [("notifier queries", 0 if pooled else 1)]
+
+
+async def test_the_metrics_show_whether_a_link_is_open(database: Database) -> None:
+    async def shows(value: float) -> bool:
+        labels = {"link": "shown"}
+        return REGISTRY.get_sample_value("notifier_database_links_up", labels) == value
+
+    metrics.expect_links("shown")
+    assert await shows(0)
+    query = Query(database.dsn, "shown", pooled=False)
+    (backend,) = (await query.fetch("SELECT pg_backend_pid()"))[0]
+    assert await shows(1)
+    await database.execute("SELECT pg_terminate_backend($1)", backend)
+    await until(partial(shows, 0))
+    await query.fetch("SELECT")
+    assert await shows(1)
+    query.close()
+    await until(partial(shows, 0))

@@ -57,6 +57,8 @@ async def test_c14_the_metrics_are_in_prometheus_format_and_name_no_user(
         assert name in answer.text
     for secret in (company, event, "secret-user", "a secret title"):
         assert secret not in answer.text
+    for link in ("node", "relay", "stream", "membership"):
+        assert f'notifier_database_links_up{{link="{link}"}} 1.0' in answer.text
 
 
 async def test_c14_neither_token_nor_row_is_in_the_log(

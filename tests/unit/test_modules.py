@@ -59,7 +59,6 @@ COVERED = {
         "transport/queues",
         "transport/websocket",
     ),
-    ("postgres/test_pages.py", "what /metrics shows"): ("metrics",),
     ("unit/test_jwks.py", "JSON Web Keys"): ("access/keys",),
     ("postgres/test_check.py", "what `check` finds"): ("findings", "prerequisites"),
     ("unit/test_cli.py", "the command line"): ("commands",),
