@@ -1,6 +1,7 @@
 """The Python client: connects, resumes, renews its token and proves that it has every message."""
 
 from notifier.client.client import Client, connect
+from notifier.client.feed import ArrivalError
 from notifier.client.pace import Pace
 from notifier.client.reports import (
     Message,
@@ -9,12 +10,15 @@ from notifier.client.reports import (
     Report,
     Resync,
     Row,
+    Skipped,
     State,
     Status,
 )
+from notifier.client.subscription import Subscription
 from notifier.client.tokens import GetToken
 
 __all__ = [
+    "ArrivalError",
     "Client",
     "GetToken",
     "Message",
@@ -24,7 +28,9 @@ __all__ = [
     "Report",
     "Resync",
     "Row",
+    "Skipped",
     "State",
     "Status",
+    "Subscription",
     "connect",
 ]

@@ -1,4 +1,4 @@
-"""Notifier's client for Python: follows one company and never loses a message silently.
+"""Notifier's client for Python: follows companies and never loses a message silently.
 
     async with connect("wss://calendar.example/", get_token, company) as client:
         async for report in client:
@@ -13,24 +13,37 @@ Each subscription is reported as either `Recovered` (every missed message follow
 read earlier can never overwrite a newer message. A slow body slows the socket down; messages that
 the server drops meanwhile are requested again.
 
+One connection may follow several companies, each with a filter, a position and an end of its own:
+
+    mine = client.subscribe("acme", where={"Event": {"OrganizerId": [me]}})
+    tx = await save(event)           # your API returns the number of its transaction
+    await mine.arrived(tx)           # in another task than the loop: its messages were handled there
+
 js/client.js has the same rules and words. The protocol is in docs/protocol.md.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 
-from notifier.client.closes import COMPANY_FORBIDDEN, TOKEN_INVALID, Disconnected
-from notifier.client.conversation import Conversation
-from notifier.client.inbox import Inbox
-from notifier.client.pace import Backoff, Pace
-from notifier.client.reports import Message, Position, Report, Resync, State, Status, position_of
-from notifier.client.sockets import OpenSocket, check_url, open_in_time, opener
+from notifier.client.feed import NOT_SUBSCRIBED, Arrival, ArrivalError, Feed, Filter, Where
+from notifier.client.link import Link
+from notifier.client.pace import Pace
+from notifier.client.reports import (
+    Message,
+    Position,
+    Report,
+    Resync,
+    Skipped,
+    Status,
+    position_of,
+)
+from notifier.client.sockets import OpenSocket, check_url, opener
 from notifier.client.subscription import Subscription
-from notifier.client.tokens import GetToken, TokenSource, TokenUnavailable
+from notifier.client.tokens import GetToken
 
 
 def connect(
@@ -41,6 +54,8 @@ def connect(
     after: int | None = None,
     epoch: str | None = None,
     at: str | None = None,
+    entities: Collection[str] | None = None,
+    where: Where | None = None,
     heartbeat: float = 15.0,
     timeout: float = 10.0,
     min_delay: float = 1.0,
@@ -49,7 +64,8 @@ def connect(
 ) -> Client:
     """A client of the notifier at `url` (`wss://…`); it connects when its `async with` begins.
 
-    Without a company it waits for `set_company`. `after`, `epoch` and `at` are where to resume: the
+    Without a company it waits for `set_company` or `subscribe`. `entities` and `where` are the filter of
+    this company, as in `Client.subscribe`. `after`, `epoch` and `at` are where to resume: the
     value of `client.position` when you saved your state. A token that was refused or has expired is not
     presented again, so a cache behind `get_token` should not outlive the token.
 
@@ -64,6 +80,7 @@ def connect(
         get_token,
         company,
         _position(after, epoch, at),
+        chosen=Filter.of(entities, where),
         pace=Pace(heartbeat, timeout, min_delay, max_delay),
         open_socket=opener(options),
     )
@@ -81,40 +98,39 @@ class Client:
         *,
         pace: Pace,
         open_socket: OpenSocket,
+        chosen: Filter | None = None,
     ) -> None:
-        self._url = url
-        self._open_socket = open_socket
-        self._pace = pace
-        self._subscription = Subscription(None if company is None else str(company), position)
-        self._position = position
-        self._inbox = Inbox(self._subscription.company)
-        self._tokens = TokenSource(get_token, 3 * pace.timeout)
-        self._backoff = Backoff(pace)
-        self._resync: Resync | None = None  # the application is reloading its state
-        self._conversation: Conversation | None = None
-        self._running: asyncio.Task[None] | None = None
+        self._link = Link(url, get_token, pace=pace, open_socket=open_socket)
+        self._feeds = self._link.feeds
+        self._reloading: Feed | None = None  # the application reloads the state of this company
+        if company is not None:
+            self._feeds.main = self._feeds.add(str(company), chosen or Filter(), position)
+        self._feeds.report("connecting")
 
     @property
     def company(self) -> str | None:
-        """The company that the client follows."""
-        return self._subscription.company
+        """The company of `connect` and `set_company`."""
+        return self._feeds.company
 
     @property
     def position(self) -> Position | None:
-        """The last message that you have received, with all before it: save it with your state.
+        """The last message of this company that you have received, with all before it: save it with your state.
 
         None while your state is incomplete: until you have handled the first `Resync`, and from
         each later one until you request the next report.
         """
-        return self._position
+        return None if self._feeds.main is None else self._feeds.main.position
 
     @property
     def status(self) -> Status:
-        """The latest status, also if its report has not been taken yet."""
-        return self._inbox.status
+        """The latest status, also if its report has not been taken yet.
+
+        With several companies that of one which is `connecting`; if there is none, of one which is `live`.
+        """
+        return self._feeds.status
 
     async def __aenter__(self) -> Self:
-        self._start()
+        self._link.start()
         return self
 
     async def __aexit__(
@@ -130,20 +146,28 @@ class Client:
 
     async def __anext__(self) -> Report:
         """The next report. Ends after the last one when the client is stopped or closed."""
-        if self._resync is not None:
-            self._position = position_of(self._resync)
-            self._resync = None
-        while (report := self._inbox.take()) is None:
-            if self._running is None or self._running.done():
-                self._raise_failure()
-                raise StopAsyncIteration
-            await self._inbox.wait()
-        match report:
-            case Message():
-                self._position = position_of(report)
-            case Resync():
-                self._position, self._resync = None, report
-        return report
+        self._link.taker = asyncio.current_task()
+        if self._reloading is not None:
+            self._reloading.end_reload()
+            self._reloading = None
+        inbox = self._link.inbox
+        while True:
+            while (entry := inbox.take()) is None:
+                if self._link.has_ended:
+                    raise StopAsyncIteration
+                await inbox.wait()
+            feed, report = entry
+            match report:
+                case Arrival():
+                    assert feed is not None, "an arrival has a company"
+                    feed.resolve(report)
+                    continue
+                case Message() | Skipped() if feed is not None:
+                    feed.position = position_of(report)
+                case Resync() if feed is not None:
+                    feed.position, feed.reloading = None, position_of(report)
+                    self._reloading = feed
+            return report
 
     def set_company(
         self,
@@ -157,103 +181,53 @@ class Client:
 
         Nothing more of the former company is reported.
         """
-        self._check_open()
+        self._link.check_open()
+        position, feeds = _position(after, epoch, at), self._feeds
+        if feeds.main is None:
+            feeds.main = feeds.add(str(company), Filter(), position)
+        else:
+            feeds.check_free(str(company), but=feeds.main)
+            feeds.main.follow(str(company), position)
+            self._link.inbox.discard(feeds.main)
+        self._link.subscribe(feeds.main)
+
+    def subscribe(
+        self,
+        company: str | int,
+        *,
+        entities: Collection[str] | None = None,
+        where: Where | None = None,
+        after: int | None = None,
+        epoch: str | None = None,
+        at: str | None = None,
+    ) -> Subscription:
+        """Follows one more company, from a saved position or from the present one.
+
+        Its reports come through the same iteration; `report.company` tells them apart. With `entities`
+        only changes of these are sent; with `where` (entity → property → list of values) only those of
+        rows that have one of the values in each property, before the change or after it.
+        Raises ValueError if the client follows this company already.
+        """
+        self._link.check_open()
         position = _position(after, epoch, at)
-        self._subscription.follow(str(company), position)
-        self._position, self._resync = position, None
-        self._inbox.discard()
-        if self._conversation is not None:
-            self._conversation.subscribe()
-        elif self.status.code == COMPANY_FORBIDDEN:
-            self._start()
+        feed = self._feeds.add(str(company), Filter.of(entities, where), position)
+        self._link.subscribe(feed)
+        return Subscription(self._link, feed)
+
+    async def arrived(self, tx: str | int) -> int:
+        """As `Subscription.arrived`, for the company of `connect` or `set_company`."""
+        if self._feeds.main is None:
+            raise ArrivalError(NOT_SUBSCRIBED, "no company")
+        return await Subscription(self._link, self._feeds.main).arrived(tx)
 
     def reconnect(self) -> None:
         """Connects again now, whatever the reason not to."""
-        self._check_open()
-        self._subscription.blocked = None
-        self._tokens.forget_refusal()
-        self._backoff.reset()
-        self._start()
+        self._link.check_open()
+        self._link.restart()
 
     async def close(self) -> None:
         """Closes the client for good; the end of `async with` does it."""
-        self._inbox.status = Status(state="closed", company=self.company)
-        self._inbox.discard()
-        if self._running is not None:
-            self._running.cancel()
-            await asyncio.wait([self._running])
-        self._inbox.wake()
-
-    def _check_open(self) -> None:
-        if self.status.state == "closed":
-            raise RuntimeError("this client is closed")
-
-    def _start(self) -> None:
-        former = self._running
-        if former is not None:
-            former.cancel()
-        self._running = asyncio.create_task(self._run(former))
-        self._running.add_done_callback(lambda _: self._inbox.wake())
-
-    def _raise_failure(self) -> None:
-        """Raises a fault of the client itself, which must not look like a regular end."""
-        if self._running is not None and not self._running.cancelled():
-            self._running.result()
-
-    async def _run(self, former: asyncio.Task[None] | None) -> None:
-        """Connects again and again, until an attempt ends for good."""
-        if former is not None:
-            await asyncio.wait([former])
-        while True:
-            await self._inbox.room.wait()
-            self._report("connecting")
-            try:
-                await self._converse()
-            except Disconnected as end:
-                if end.final:
-                    self._report("stopped", end)
-                    return
-                delay = self._backoff.next_delay(end.floor)
-                self._report("waiting", end, retry_in=delay)
-                await asyncio.sleep(delay)
-
-    async def _converse(self) -> NoReturn:
-        """One attempt, from the token to the close. Raises Disconnected."""
-        try:
-            token = await self._tokens.fetch()
-        except TokenUnavailable as error:
-            raise Disconnected("no token", error=error.__cause__) from error
-        refused = self._tokens.refusal(token)
-        if refused is not None:
-            invalid = refused == TOKEN_INVALID
-            reason = "token refused" if invalid else "token expired"
-            raise Disconnected(reason, code=refused, final=invalid)
-        self._conversation = Conversation(
-            await open_in_time(self._open_socket, self._url, self._pace.timeout),
-            token,
-            subscription=self._subscription,
-            inbox=self._inbox,
-            tokens=self._tokens,
-            pace=self._pace,
-            backoff=self._backoff,
-        )
-        try:
-            await self._conversation.run()
-        finally:
-            self._conversation = None
-
-    def _report(
-        self, state: State, end: Disconnected | None = None, *, retry_in: float | None = None
-    ) -> None:
-        status = Status(
-            state=state,
-            company=self.company,
-            reason=None if end is None else end.reason,
-            code=None if end is None else end.code,
-            error=None if end is None else end.error,
-            retry_in=retry_in,
-        )
-        self._inbox.put(status)
+        await self._link.close()
 
 
 def _position(after: int | None, epoch: str | None, at: str | None) -> Position | None:

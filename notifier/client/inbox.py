@@ -4,52 +4,59 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from typing import TypeAlias
 
-from notifier.client.reports import Report, Status
+from notifier.client.feed import Arrival, Feed
+from notifier.client.reports import Report, Resync, Status
 
 MAX_WAITING = 1000
 """With so many reports waiting the socket is not read, until half of them are taken."""
 
+Entry: TypeAlias = tuple[Feed | None, Report | Arrival]
+"""A report and the feed that it belongs to; a status may belong to none."""
+
 
 class Inbox:
-    """A queue of reports from the connection to the application, and the latest status.
+    """A queue from the connection to the application.
 
     `room` is set while the connection may read further messages: back-pressure towards the server.
     """
 
-    def __init__(self, company: str | None) -> None:
-        self.status = Status(state="connecting", company=company)
+    def __init__(self) -> None:
         self.room = asyncio.Event()
         self.room.set()
-        self._reports: deque[Report] = deque()
+        self._entries: deque[Entry] = deque()
         self._changed = asyncio.Event()
 
-    def put(self, report: Report) -> None:
-        """Appends a report. A status is the latest one from now on, also before it is taken."""
-        if isinstance(report, Status):
-            self.status = report
-        self._reports.append(report)
+    def put(self, feed: Feed | None, entry: Report | Arrival) -> None:
+        """Appends an entry. A resync replaces the feed's reports, but no arrival: it comes behind it."""
+        arrivals = self._drop(feed) if isinstance(entry, Resync) else []
+        self._entries.append((feed, entry))
+        self._entries.extend(arrivals)
         self._changed.set()
-        if len(self._reports) >= MAX_WAITING:
+        if len(self._entries) >= MAX_WAITING:
             self.room.clear()
 
-    def discard(self) -> None:
-        """Drops all reports but statuses: a resync covers them, or the company was left."""
-        statuses = [report for report in self._reports if isinstance(report, Status)]
-        self._reports.clear()
-        self._reports.extend(statuses)
+    def discard(self, feed: Feed) -> None:
+        """Drops all reports of a feed that was left, but statuses."""
+        self._drop(feed)
         self._make_room()
 
-    def take(self) -> Report | None:
-        """Removes and returns the oldest report; None if there is none."""
-        if not self._reports:
-            return None
-        report = self._reports.popleft()
+    def clear(self) -> None:
+        """Drops all reports but statuses."""
+        self._entries = deque(entry for entry in self._entries if isinstance(entry[1], Status))
         self._make_room()
-        return report
+
+    def take(self) -> Entry | None:
+        """Removes and returns the oldest entry; None if there is none."""
+        if not self._entries:
+            return None
+        entry = self._entries.popleft()
+        self._make_room()
+        return entry
 
     async def wait(self) -> None:
-        """Returns when a report was put or `wake` was called since the last call."""
+        """Returns when an entry was put or `wake` was called since the last call."""
         await self._changed.wait()
         self._changed.clear()
 
@@ -57,6 +64,17 @@ class Inbox:
         """Ends a `wait`: no report may follow."""
         self._changed.set()
 
+    def _drop(self, feed: Feed | None) -> list[Entry]:
+        """Removes the feed's entries but statuses. Returns its arrivals."""
+        kept, arrivals = deque[Entry](), []
+        for entry in self._entries:
+            if entry[0] is not feed or isinstance(entry[1], Status):
+                kept.append(entry)
+            elif isinstance(entry[1], Arrival):
+                arrivals.append(entry)
+        self._entries = kept
+        return arrivals
+
     def _make_room(self) -> None:
-        if len(self._reports) <= MAX_WAITING // 2:
+        if len(self._entries) <= MAX_WAITING // 2:
             self.room.set()

@@ -10,12 +10,14 @@ Row: TypeAlias = dict[str, Any]
 
 State: TypeAlias = Literal["connecting", "live", "waiting", "idle", "stopped", "closed"]
 """
-- `connecting`: fetching a token, opening a socket, or waiting for the answer to `setCompany`
+- `connecting`: fetching a token, opening a socket, or waiting for the answer to a subscription
 - `live`: messages arrive as they are committed
 - `waiting`: not connected; the next attempt is in `retry_in` seconds
-- `idle`: connected without a company: none was set, it was refused, or access to it was revoked
+- `idle`: connected without a company: none was set, it was refused, or access to it was revoked;
+  `reason` is `no company`, `revoked`, or the code of the refusal: `company_forbidden`, `bad_filter`,
+  `too_many_companies`
 - `stopped`: the client does not reconnect by itself: the token was refused or the client is at fault
-- `closed`: the `async with` block has ended
+- `closed`: the `async with` block has ended, or `unsubscribe` was called
 """
 
 
@@ -68,9 +70,9 @@ class Recovered:
 class Resync:
     """Messages after `position` are complete, earlier ones may not be: reload your state.
 
-    `reason` is `start` (there was no position to resume from), `expired` (the position is beyond
-    the retention), `epoch` (the log was replaced), `gap` (a missing message could not be
-    obtained), or the server's reason: `bulk`, `truncate`, `overflow`, `epoch`. `at` is as in
+    `reason` is `start` (there was no position to resume from), `filter` (the subscription has another
+    filter now), `expired` (the position is beyond the retention), `epoch` (the log was replaced),
+    `gap` (a missing message could not be obtained), or the server's reason: `bulk`, `truncate`, `overflow`, `epoch`. `at` is as in
     `Position`.
     """
 
@@ -82,8 +84,26 @@ class Resync:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Skipped:
+    """No message up to `position` is for this subscription: its filter or the row's visibility decided so.
+
+    Nothing has to be done; a saved position may move on. `at` is as in `Position`.
+    """
+
+    company: str
+    position: int
+    epoch: str
+    at: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """The state of the connection. `code` is the close code, 1006 if the link broke."""
+    """The state of one company, or of the connection as a whole.
+
+    With several companies `company` names the one whose state has changed. A change of the connection
+    concerns all of them; its `company` is that of `connect`, if there is one. `code` is the close
+    code, 1006 if the link broke.
+    """
 
     state: State
     company: str | None
@@ -94,9 +114,9 @@ class Status:
     retry_in: float | None = None
 
 
-Report: TypeAlias = Message | Recovered | Resync | Status
+Report: TypeAlias = Message | Recovered | Resync | Skipped | Status
 
 
-def position_of(report: Message | Recovered | Resync) -> Position:
+def position_of(report: Message | Recovered | Resync | Skipped) -> Position:
     """The position to resume from after this report."""
     return Position(report.position, report.epoch, report.at or None)

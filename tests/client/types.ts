@@ -3,7 +3,7 @@
 //
 //     npx --package typescript@5.9 tsc -p tests/client
 
-import { connect, version, type Change, type Message, type Options } from "../../notifier/client/js/client.js";
+import { ArrivalError, connect, version, type Change, type Message, type Options } from "../../notifier/client/js/client.js";
 
 interface Invoice {
   InvoiceId: string;
@@ -55,5 +55,22 @@ const client = connect<InvoiceChange>({
 const saved = JSON.stringify(client.position);
 client.setCompany(7, JSON.parse(saved));
 client.setCompany("b", { after: 1, epoch: "e" });
+
+const mine = client.subscribe("c", {
+  entities: ["Invoice"],
+  where: { Invoice: { Customer: ["u1", null, 7] } },
+  position: client.position,
+  onMessage: (message) => void (message.Type === "InvoicePaid" && message.Data.Total),
+});
+mine.setFilter({ entities: ["Invoice"] });
+mine.setFilter();
+// @ts-expect-error The values are a list.
+mine.setFilter({ where: { Invoice: { Customer: "u1" } } });
+// @ts-expect-error A subscription stays with its company.
+mine.companyId = "d";
+const reached: Promise<number> = Promise.all([mine.arrived("7"), client.arrived(7)]).then(([position]) => position);
+reached.catch((error: unknown) => error instanceof ArrivalError && error.code === "timeout");
+mine.unsubscribe();
+
 
 export const describe = (message: Message<InvoiceChange>): string => message.Type;

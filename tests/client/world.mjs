@@ -78,6 +78,12 @@ export const refused = (code = "company_forbidden") => ({
   Error: { Code: code, Message: "No." },
 });
 
+/** The answer to `subscribe`. */
+export const answered = (companyId, position, options) => ({ ...subscribed(companyId, position, options), Type: "SubscribeResult" });
+
+/** A refusal of `subscribe`. */
+export const rejected = (CompanyId, code) => ({ ...refused(code), Type: "SubscribeResult", Data: { CompanyId } });
+
 export const change = (position, data = {}) => ({
   Type: "EventUpdated",
   Data: { EventId: "1", CompanyId: "a", ...data },

@@ -10,7 +10,7 @@ from typing import Any
 
 from websockets.exceptions import ConnectionClosedError
 
-from notifier.client import Message, Pace, Position, Recovered, Report, Resync, Status
+from notifier.client import Message, Pace, Position, Recovered, Report, Resync, Skipped, Status
 from notifier.client.client import Client
 
 EPOCH = "e1"
@@ -117,6 +117,16 @@ def subscribed(
     return {"Type": "SetCompanyResult", "Success": True, "Data": data}
 
 
+def answered(company: str, position: int, recovered: bool | None = None) -> Any:
+    """The answer to `subscribe`."""
+    return subscribed(company, position, recovered=recovered) | {"Type": "SubscribeResult"}
+
+
+def rejected(company: str, code: str) -> Any:
+    """A refusal of `subscribe`."""
+    return refused(code) | {"Type": "SubscribeResult", "Data": {"CompanyId": company}}
+
+
 def refused(code: str = "company_forbidden") -> Any:
     error = {"Code": code, "Message": "No."}
     return {"Type": "SetCompanyResult", "Success": False, "Error": error}
@@ -150,6 +160,8 @@ def summary(report: Report) -> tuple[Any, ...]:
             return ("recovered", report.position)
         case Resync():
             return ("resync", report.reason, report.position)
+        case Skipped():
+            return ("skipped", report.position)
         case Status():
             return ("status", report.state)
 
@@ -169,6 +181,7 @@ class World:
             self._next_token,
             options.pop("company", "a"),
             options.pop("position", None),
+            chosen=options.pop("chosen", None),
             pace=Pace(jitter=lambda: jitter),
             open_socket=self._open,
         )

@@ -69,7 +69,16 @@ COVERED = {
         "transport/company_messages",
         "transport/problems",
     ),
-    ("unit/test_client.py", "declarations of what the client reports"): ("client/reports",),
+    ("unit/test_client.py", "one connection after another, and its timers"): (
+        "client/deadlines",
+        "client/link",
+        "client/reports",
+    ),
+    ("unit/test_client_several.py", "several companies, each with its own state"): (
+        "client/companies",
+        "client/feed",
+        "client/subscription",
+    ),
 }
 """Test file and reason, to the modules without a test file of their name."""
 

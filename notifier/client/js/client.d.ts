@@ -97,8 +97,8 @@ export interface Recovered {
 /**
  * Messages after `position` are complete, earlier ones may not be: reload your state.
  *
- * `reason` is `start` (there was no position to resume from), `expired` (the position is beyond the
- * retention), `epoch` (the log was replaced), `gap` (a missing message could not be obtained),
+ * `reason` is `start` (there was no position to resume from), `filter` (the subscription has another
+ * filter now), `expired` (the position is beyond the retention), `epoch` (the log was replaced), `gap` (a missing message could not be obtained),
  * `overflow` (too many messages arrived during the last reload), or the server's reason: `bulk`,
  * `truncate`, `overflow`, `epoch`.
  */
@@ -109,13 +109,15 @@ export interface Resync extends Recovered {
 }
 
 /**
- * - `connecting`: fetching a token, opening a socket, or waiting for the answer to `setCompany`
+ * - `connecting`: fetching a token, opening a socket, or waiting for the answer to a subscription
  * - `live`: messages arrive as they are committed
  * - `waiting`: not connected; the next attempt is in `retryInMs`
- * - `idle`: connected without a company: none was set, it was refused, or access to it was revoked
+ * - `idle`: connected without a company: none was set, it was refused, or access to it was revoked;
+ *   `reason` is `no company`, `revoked`, or the code of the refusal: `company_forbidden`, `bad_filter`,
+ *   `too_many_companies`
  * - `stopped`: the client does not reconnect by itself: the token was refused or the client is at
  *   fault; `reconnect()` tries again
- * - `closed`: `close()` was called
+ * - `closed`: `close()` or `unsubscribe()` was called
  */
 export type State = "connecting" | "live" | "waiting" | "idle" | "stopped" | "closed";
 
@@ -128,6 +130,11 @@ export interface Details {
   error?: unknown;
 }
 
+/**
+ * The state of one company, or of the connection as a whole. With several companies `companyId` names the one
+ * whose state has changed. A change of the connection concerns all of them; its `companyId` is that of
+ * `connect`, if there is one.
+ */
 export interface Status extends Details {
   state: State;
   companyId: string | null;
@@ -147,19 +154,18 @@ export type WebSocketClass = new (url: string) => {
   close(): void;
 };
 
-export interface Options<Own extends Change<string, object> = never> {
-  /** The URL of the notifier: `wss://…`, or relative to the page: `/realtime/`. */
-  url: string | URL;
-  /**
-   * Called for each connection and shortly before the token expires. A token that was refused or has
-   * expired is not presented again, so a cache should not outlive the token.
-   */
-  getToken: () => string | Promise<string>;
-  /** The company to follow; without one the client waits for `setCompany`. */
-  companyId?: string | number | null | undefined;
-  /** Where to resume: the value of `client.position` when you saved your state. */
-  position?: Position | null | undefined;
+/** A value in a column: what JSON can hold. `7` is not `"7"`. */
+export type Value = string | number | boolean | null;
 
+/** Which changes a subscription gets; all of them by default. */
+export interface Filter {
+  /** Only changes of these: `["Event"]`. */
+  entities?: readonly string[] | undefined;
+  /** Entity → property → the values that pass. A row passes before or after the change, in every property. */
+  where?: { readonly [entity: string]: { readonly [property: string]: readonly Value[] } } | undefined;
+}
+
+export interface Callbacks<Own extends Change<string, object> = never> {
   onMessage?: ((message: Message<Own>) => void) | undefined;
   onRecovered?: ((recovered: Recovered) => void) | undefined;
   /**
@@ -167,7 +173,26 @@ export interface Options<Own extends Change<string, object> = never> {
    * you are called again.
    */
   onResync?: ((resync: Resync) => void | Promise<void>) | undefined;
+  /**
+   * No message up to `position` is for this subscription: its filter or the row's visibility decided so. Nothing has
+   * to be done; a saved position may move on.
+   */
+  onSkipped?: ((skipped: Recovered) => void) | undefined;
   onStatus?: ((status: Status) => void) | undefined;
+}
+
+export interface Options<Own extends Change<string, object> = never> extends Callbacks<Own>, Filter {
+  /** The URL of the notifier: `wss://…`, or relative to the page: `/realtime/`. */
+  url: string | URL;
+  /**
+   * Called for each connection and shortly before the token expires. A token that was refused or has
+   * expired is not presented again, so a cache should not outlive the token.
+   */
+  getToken: () => string | Promise<string>;
+  /** The company to follow; without one the client waits for `setCompany` or `subscribe`. */
+  companyId?: string | number | null | undefined;
+  /** Where to resume: the value of `client.position` when you saved your state. */
+  position?: Position | null | undefined;
 
   /** Needed where there is no global WebSocket, as in Node 20. */
   WebSocket?: WebSocketClass | undefined;
@@ -183,16 +208,65 @@ export interface Options<Own extends Change<string, object> = never> {
   random?: (() => number) | undefined;
 }
 
-export interface Client {
+/** The options of `subscribe`. A callback that is not given is that of `connect`. */
+export interface SubscriptionOptions<Own extends Change<string, object> = never> extends Callbacks<Own>, Filter {
+  /** Where to resume: the value of `subscription.position` when you saved your state. */
+  position?: Position | null | undefined;
+}
+
+/**
+ * It is not known whether a transaction's messages have arrived. `code` is `unknown_tx` (no transaction has this
+ * number yet), `timeout` (it is still running after 10 seconds), or `not_subscribed` (the subscription was refused,
+ * revoked or left, or the client stopped).
+ */
+export class ArrivalError extends Error {
+  constructor(code: string, message: string);
+  readonly code: string;
+}
+
+/** One of a client's companies. */
+export interface Subscription {
+  readonly companyId: string;
+  /** As `client.position`, of this company. */
+  readonly position: Position | null;
+  readonly status: Status;
+  /**
+   * Replaces the filter. `onResync` is called once it is accepted: reload the state that it shows. The former one stays
+   * until then, and if the new one is refused (`bad_filter`).
+   */
+  setFilter(filter?: Filter): void;
+  /**
+   * Resolves when all messages of a transaction were reported, with the company's position then. `tx` is its
+   * `pg_current_xact_id()`. The question is repeated after a reconnect.
+   * @throws ArrivalError
+   */
+  arrived(tx: string | number): Promise<number>;
+  /** Leaves the company: nothing more of it is reported. */
+  unsubscribe(): void;
+}
+
+export interface Client<Own extends Change<string, object> = never> {
+  /** The company of `connect` and `setCompany`. */
   readonly companyId: string | null;
   /**
    * The last message that was reported, with all before it: save it with your state, and resume there.
    * `null` while your state is incomplete.
    */
   readonly position: Position | null;
+  /** With several companies, that of one which is `connecting`; if there is none, of one which is `live`. */
   readonly status: Status;
   /**
-   * Follows another company, from a saved position or from the present one. Nothing more of the former
+   * Follows one more company.
+   * @throws Error if the client follows this company already
+   */
+  subscribe<Mine extends Change<string, object> = Own>(
+    companyId: string | number,
+    options?: SubscriptionOptions<Mine>,
+  ): Subscription;
+  /** As `subscription.arrived`, for the company of `connect` or `setCompany`. */
+  arrived(tx: string | number): Promise<number>;
+  /**
+   * Follows another company in the place of that of `connect`, from a saved position or from the present one. Nothing more of the former
    * company is reported.
    */
   setCompany(companyId: string | number, position?: Position | null): void;
@@ -206,4 +280,4 @@ export interface Client {
  * Follows a company. Returns at once; everything is reported through the callbacks.
  * @throws TypeError for options that cannot work
  */
-export function connect<Own extends Change<string, object> = never>(options: Options<Own>): Client;
+export function connect<Own extends Change<string, object> = never>(options: Options<Own>): Client<Own>;

@@ -1,6 +1,6 @@
 /* @ts-self-types="./client.d.ts" */
 /**
- * Notifier's client: follows one company over a WebSocket and never loses a message silently.
+ * Notifier's client: follows companies over a WebSocket and never loses a message silently.
  *
  *     import { connect } from "/client.js";
  *
@@ -16,11 +16,17 @@
  * `onResync` (reload your state). While the promise that `onResync` returned is pending, later messages
  * wait, so a state that was read earlier can never overwrite a newer message.
  *
+ * One connection may follow several companies, each with a filter, a position and an end of its own:
+ *
+ *     const mine = client.subscribe("acme", { where: { Event: { OrganizerId: [me] } }, onResync, onMessage });
+ *     const { tx } = await save(event); // your API returns the number of its transaction
+ *     await mine.arrived(tx); // its messages were reported
+ *
  * No dependencies. Browsers, and Node 20 or newer (pass a `WebSocket` class where there is no global
  * one). The types are in client.d.ts, the protocol in docs/protocol.md.
  */
 
-/** @import { Client, Details, Options, Position, State, Status, WebSocketClass } from "./client.js" */
+/** @import { Callbacks, Client, Details, Filter, Options, Position, State, Status, Subscription, SubscriptionOptions, WebSocketClass } from "./client.js" */
 
 export const version = "0.1.0";
 
@@ -47,6 +53,70 @@ const MAX_WAIT_MS = 3_600_000;
 const MAX_WAITING = 10_000;
 /** How often one gap is requested again before the state has to be reloaded. */
 const MAX_GAP_RETRIES = 3;
+/** The connection may wait for so many transactions; further ones are sent when others have arrived. */
+const MAX_AWAITED = 100;
+/** The application has to act before the company is requested again. */
+const REFUSED = new Set(["company_forbidden", "bad_filter", "too_many_companies"]);
+
+/** It is not known whether a transaction's messages have arrived: see `arrived` in client.d.ts. */
+export class ArrivalError extends Error {
+  name = "ArrivalError";
+
+  /**
+   * @param {string} code
+   * @param {string} message
+   */
+  constructor(code, message) {
+    super(message);
+    this.code = code;
+  }
+}
+
+/** One company of a client. */
+class Company {
+  /** @type {Filter | null} The filter that the server has accepted last. */
+  accepted = null;
+  /** @type {string | null} Why the company must not be requested: `revoked`, or the code of a refusal. */
+  blocked = null;
+  /** @type {Request | null} Not answered yet. */
+  request = null;
+  /** @type {string | null} The company that this connection has requested last. */
+  requested = null;
+  /** @type {string | null} The company's id as the server spells it. */
+  id = null;
+  subscribed = false;
+  closed = false;
+  /** Failures in a row to get the message after `head`. */
+  gapRetries = 0;
+
+  /** @type {AbortController | null} The application is reloading its state. */
+  reload = null;
+  /** @type {{ companyId: string, reason: string, head: Position } | null} The state has to be reloaded (again). */
+  due = null;
+  /** @type {{ run: () => void, tx?: string | undefined }[]} Reports that wait for the reload. */
+  waiting = [];
+
+  /** @type {Map<string, { promise: Promise<number>, resolve: (position: number) => void, reject: (error: Error) => void, sent?: boolean }>} */
+  arrivals = new Map();
+
+  /**
+   * @param {string} companyId
+   * @param {Filter} filter The one that the application wants.
+   * @param {Position | null} position
+   * @param {Callbacks} on
+   * @param {Status} status
+   */
+  constructor(companyId, filter, position, on, status) {
+    this.companyId = companyId;
+    this.filter = filter;
+    /** The last message received. */
+    this.head = position;
+    /** The last message reported, together with all before it. */
+    this.position = position;
+    this.on = on;
+    this.status = status;
+  }
+}
 
 /**
  * @param {Options} options
@@ -55,6 +125,12 @@ const MAX_GAP_RETRIES = 3;
 export function connect(options) {
   return new Connection(options);
 }
+
+/**
+ * A `setCompany` or `subscribe` without an answer yet. `outdated`: the application wants another company or filter.
+ * `replaces`: the server goes on with the former filter until it answers, and after a refusal.
+ * @typedef {{ company: Company, type: string, companyId: string, head: Position | null, filter: Filter, replaces: boolean, outdated: boolean }} Request
+ */
 
 /** @implements {Client} */
 class Connection {
@@ -81,26 +157,14 @@ class Connection {
   /** @type {{ token: string | null, code: number } | null} The token that the server refused. */
   #refused = null;
 
-  /** @type {string | null} */
-  #companyId;
-  /** @type {string | null} Why the company must not be requested: `company_forbidden` or `revoked`. */
-  #blocked = null;
-  /** @type {{ companyId: string, head: Position | null, outdated: boolean } | null} Not answered yet. */
-  #request = null;
-  #subscribed = false;
-  /** @type {Position | null} The last message received. */
-  #head;
-  /** @type {Position | null} The last message reported, together with all before it. */
-  #position;
-  /** Failures in a row to get the message after `#head`. */
-  #gapRetries = 0;
-
-  /** @type {AbortController | null} The application is reloading its state. */
-  #reload = null;
-  /** @type {{ companyId: string, reason: string, head: Position } | null} The state has to be reloaded (again). */
-  #due = null;
-  /** @type {(() => void)[]} Reports that wait for the reload. */
-  #waiting = [];
+  /** @type {Company | null} The company of `connect` and `setCompany`. */
+  #main = null;
+  /** @type {Set<Company>} */
+  #companies = new Set();
+  /** @type {Request[]} The server answers in this order. */
+  #requests = [];
+  /** By several companies: each message names its own. */
+  #shared = false;
 
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #deadline;
@@ -128,9 +192,10 @@ class Connection {
       throw new TypeError("The option getToken must be a function that returns a token.");
     }
     this.#url = webSocketUrl(options.url); // throws now, rather than at every attempt
-    this.#companyId = options.companyId == null ? null : String(options.companyId);
-    this.#head = this.#position = copyOf(options.position);
-    this.#status = { state: "connecting", companyId: this.#companyId };
+    const filter = filterOf(options);
+    const companyId = options.companyId == null ? null : String(options.companyId);
+    this.#status = { state: "connecting", companyId };
+    if (companyId !== null) this.#main = this.#add(companyId, filter, options.position, options);
 
     globalThis.addEventListener?.("online", this.#wake);
     globalThis.addEventListener?.("offline", this.#wake);
@@ -143,14 +208,21 @@ class Connection {
   }
 
   get companyId() {
-    return this.#companyId;
+    return this.#main?.companyId ?? null;
   }
 
   get position() {
-    return copyOf(this.#position);
+    return copyOf(this.#main?.position);
   }
 
   get status() {
+    if (this.#authenticated) {
+      const statuses = [...this.#companies].map((company) => company.status);
+      for (const state of ["connecting", "live", "idle"]) {
+        const found = statuses.find((status) => status.state === state);
+        if (found) return found;
+      }
+    }
     return this.#status;
   }
 
@@ -159,20 +231,59 @@ class Connection {
    * @param {Position | null} [position]
    */
   setCompany(companyId, position = null) {
-    if (this.#status.state === "closed") throw new Error("This client is closed.");
-    this.#companyId = String(companyId);
-    this.#head = this.#position = copyOf(position);
-    this.#blocked = null;
-    this.#gapRetries = 0;
-    this.#discard();
-    if (this.#request) this.#request.outdated = true; // repeated when the answer is there
-    else if (this.#authenticated) this.#subscribe();
-    else if (this.#status.code === COMPANY_FORBIDDEN) this.#open();
+    this.#checkOpen();
+    const id = String(companyId);
+    const company = this.#main;
+    if (!company) {
+      this.#main = this.#add(id, {}, position, this.#options);
+    } else {
+      if (!sameCompany(id, company.companyId)) this.#checkFree(id);
+      company.companyId = id;
+      company.head = company.position = copyOf(position);
+      company.filter = {};
+      company.accepted = company.blocked = company.id = null;
+      company.gapRetries = 0;
+      this.#discard(company, "another company was set");
+    }
+    this.#request(/** @type {Company} */ (this.#main));
+  }
+
+  /**
+   * @param {string | number} companyId
+   * @param {SubscriptionOptions} [options]
+   * @returns {Subscription}
+   */
+  subscribe(companyId, options = {}) {
+    this.#checkOpen();
+    const { onStatus, onMessage, onRecovered, onResync, onSkipped } = { ...this.#options, onStatus: undefined, ...options };
+    const on = { onStatus, onMessage, onRecovered, onResync, onSkipped };
+    const company = this.#add(String(companyId), filterOf(options), options.position, on);
+    this.#request(company);
+    const connection = this;
+    return Object.freeze({
+      companyId: company.companyId,
+      get position() {
+        return copyOf(company.position);
+      },
+      get status() {
+        return company.status;
+      },
+      setFilter: (/** @type {Filter} */ filter = {}) => connection.#setFilter(company, filterOf(filter)),
+      arrived: (/** @type {string | number} */ tx) => connection.#arrived(company, String(tx)),
+      unsubscribe: () => connection.#unsubscribe(company),
+    });
+  }
+
+  /** @param {string | number} tx */
+  async arrived(tx) {
+    if (!this.#main) throw new ArrivalError("not_subscribed", "no company");
+    return this.#arrived(this.#main, String(tx));
   }
 
   reconnect() {
-    if (this.#status.state === "closed") throw new Error("This client is closed.");
-    this.#blocked = this.#refused = null;
+    this.#checkOpen();
+    for (const company of this.#companies) company.blocked = null;
+    this.#refused = null;
     this.#failures = 0;
     this.#drop();
     this.#open();
@@ -185,8 +296,73 @@ class Connection {
     globalThis.removeEventListener?.("pageshow", this.#wake);
     globalThis.document?.removeEventListener("visibilitychange", this.#wake);
     this.#drop();
-    this.#discard();
+    for (const company of this.#companies) this.#discard(company, "the client is closed");
     this.#setStatus("closed");
+  }
+
+  #checkOpen() {
+    if (this.#status.state === "closed") throw new Error("This client is closed.");
+  }
+
+  /** @param {string} companyId */
+  #checkFree(companyId) {
+    for (const company of this.#companies) {
+      if (sameCompany(company.companyId, companyId)) throw new Error(`There is a subscription to this company already: ${companyId}`);
+    }
+  }
+
+  /**
+   * @param {string} companyId
+   * @param {Filter} filter
+   * @param {Position | null | undefined} position
+   * @param {Callbacks} on
+   */
+  #add(companyId, filter, position, on) {
+    this.#checkFree(companyId);
+    const status = this.#authenticated ? { state: /** @type {State} */ ("connecting") } : this.#status;
+    const company = new Company(companyId, filter, copyOf(position), on, Object.freeze({ ...status, companyId }));
+    this.#companies.add(company);
+    return company;
+  }
+
+  /**
+   * Requests a company, now or as soon as the server can answer.
+   * @param {Company} company
+   */
+  #request(company) {
+    if (company.request) company.request.outdated = true; // repeated when the answer is there
+    else if (this.#authenticated) this.#subscribe(company);
+    else if (this.#status.code === COMPANY_FORBIDDEN) this.#open();
+  }
+
+  /**
+   * @param {Company} company
+   * @param {Filter} filter
+   */
+  #setFilter(company, filter) {
+    this.#checkOpen();
+    if (company.closed) throw new Error("This subscription has ended.");
+    company.filter = filter;
+    if (company.blocked === "bad_filter") company.blocked = null;
+    this.#request(company);
+  }
+
+  /** @param {Company} company */
+  #unsubscribe(company) {
+    if (company.closed) return;
+    company.closed = true;
+    company.position = null;
+    this.#companies.delete(company);
+    this.#discard(company, "unsubscribed");
+    this.#leave(company);
+    this.#setCompanyStatus(company, "closed");
+    if (this.#authenticated && !this.#companies.size) this.#reportNoCompany();
+  }
+
+  /** @param {Company} company */
+  #leave(company) {
+    if (company.requested !== null) this.#send({ type: "unsubscribe", data: { companyId: company.requested } });
+    company.requested = null;
   }
 
   // ------------------------------------------------------------------ the connection
@@ -273,8 +449,15 @@ class Connection {
     clearTimeout(this.#deadline);
     clearTimeout(this.#heartbeat);
     clearTimeout(this.#steady);
-    this.#authenticated = this.#subscribed = this.#renewing = this.#pinging = this.#waitIsFixed = false;
-    this.#request = this.#farewell = null;
+    this.#authenticated = this.#renewing = this.#pinging = this.#waitIsFixed = false;
+    this.#shared = false;
+    this.#farewell = null;
+    this.#requests = [];
+    for (const company of this.#companies) {
+      company.subscribed = false;
+      company.request = company.requested = null;
+      for (const arrival of company.arrivals.values()) arrival.sent = false;
+    }
     const socket = this.#socket;
     this.#socket = null;
     if (!socket) return;
@@ -300,9 +483,16 @@ class Connection {
     const farewell = this.#farewell;
     if (farewell && UNSPECIFIC.has(code)) code = farewell.Code;
     const why = { code, reason: reason || farewell?.Reason || "connection lost" };
+    const first = this.#requests[0]?.company;
     this.#drop();
+    let final = FINAL.has(code) || farewell?.Reconnect === false;
+    if (code === COMPANY_FORBIDDEN && first) {
+      // The close is the answer to the first request. The others may be allowed.
+      this.#block(first, "company_forbidden");
+      final = [...this.#companies].every((company) => company.blocked);
+    }
     if (code === TOKEN_INVALID || code === TOKEN_EXPIRED) this.#refused = { token: this.#token, code };
-    else if (FINAL.has(code) || farewell?.Reconnect === false) return this.#setStatus("stopped", why);
+    else if (final) return this.#setStatus("stopped", why);
     let floor = farewell?.RetryAfterMs;
     if (!(floor >= 0)) floor = code === TOO_MANY ? TOO_MANY_MS : 0;
     this.#reconnectLater(why, floor);
@@ -378,7 +568,11 @@ class Connection {
       case "AuthenticationResult":
         return this.#onAuthenticated(message);
       case "SetCompanyResult":
-        return this.#onAcknowledged(message);
+        return this.#onAnswered("setCompany", message);
+      case "SubscribeResult":
+        return this.#onAnswered("subscribe", message);
+      case "Arrived":
+        return this.#onArrived(message);
       case "TokenExpiring":
         return void this.#renewToken();
       case "CompanyRevoked":
@@ -389,7 +583,8 @@ class Connection {
         this.#deadline = setTimeout(() => this.#onClose(1006, ""), this.#options.timeoutMs);
         return;
       case "Error":
-        return this.#setStatus(this.#status.state, { reason: message.Error?.Code, error: message.Error });
+        if (message.Data) return this.#onNotArrived(message);
+        return this.#remark({ reason: message.Error?.Code, error: message.Error });
       case "Pong":
         return;
       default:
@@ -413,7 +608,8 @@ class Connection {
     this.#authenticated = true;
     clearTimeout(this.#deadline);
     this.#startHeartbeat();
-    this.#subscribe();
+    if (!this.#companies.size) this.#reportNoCompany();
+    for (const company of [...this.#companies]) this.#request(company);
   }
 
   /** Sends a new token on the live socket, as soon as `getToken` returns one. */
@@ -432,167 +628,362 @@ class Connection {
         }
       } catch (error) {
         if (signal.aborted) return;
-        this.#setStatus(this.#status.state, { reason: "no token", error });
+        this.#remark({ reason: "no token", error });
       }
       await sleep(this.#options.minDelayMs + this.#backoff(failures), signal);
     }
   }
 
-  #subscribe() {
-    this.#subscribed = false;
-    if (this.#companyId === null || this.#blocked) {
+  /** @param {Company} company */
+  #subscribe(company) {
+    const { companyId, blocked } = company;
+    if (blocked) {
       this.#expectToLast();
-      return this.#setStatus("idle", { reason: this.#blocked ?? "no company" });
+      return this.#setCompanyStatus(company, "idle", { reason: blocked });
     }
-    if (this.#gapRetries > MAX_GAP_RETRIES) this.#head = null; // the state has to be reloaded instead
-    this.#request = { companyId: this.#companyId, head: this.#head, outdated: false };
-    this.#send({ type: "setCompany", data: { companyId: this.#companyId, ...this.#head } });
+    if (company.gapRetries > MAX_GAP_RETRIES) company.head = null; // the state has to be reloaded instead
+    // Another filter begins at the present position, with a resync. Until it is accepted the server goes on
+    // with the former one.
+    const refilters = company.accepted !== null && !sameFilter(company.accepted, company.filter);
+    if (!refilters) company.subscribed = false;
+    const alone = company === this.#main && this.#companies.size === 1 && sameFilter(company.filter, {});
+    if (!alone && company.requested !== companyId) this.#leave(company);
+    const head = refilters ? null : company.head;
+    const type = alone ? "setCompany" : "subscribe";
+    const { filter, subscribed: replaces } = company;
+    company.request = { company, type, companyId, head, filter, replaces, outdated: false };
+    company.requested = companyId;
+    for (const arrival of company.arrivals.values()) arrival.sent = false;
+    this.#requests.push(company.request);
+    this.#shared ||= !alone;
+    this.#send({ type, data: { companyId, ...head, ...filter } });
     // Many clients subscribe at the same time after a restart of the server.
     this.#expectAnswer(3 * this.#options.timeoutMs);
-    if (this.#status.state !== "connecting") this.#setStatus("connecting");
+    if (company.status.state !== "connecting") this.#setCompanyStatus(company, "connecting");
   }
 
-  /** @param {any} message */
-  #onAcknowledged(message) {
-    const request = this.#request;
+  /**
+   * @param {string} type
+   * @param {any} message
+   */
+  #onAnswered(type, message) {
     const data = message.Data;
-    if (!request || (message.Success && !sameCompany(data?.CompanyId, request.companyId))) return;
+    const index = this.#requests.findIndex((request) =>
+      request.type === type && (sameCompany(request.companyId, data?.CompanyId) || (!message.Success && !data)));
+    const [request] = index < 0 ? [] : this.#requests.splice(index, 1);
+    if (!request) return;
     clearTimeout(this.#deadline);
-    this.#request = null;
-    if (request.outdated) return this.#subscribe();
-    if (!message.Success) {
-      const { Code: reason, Message } = message.Error ?? {};
-      if (reason !== "company_forbidden") return this.#fail(reason ?? "unreadable message", Message);
-      this.#blocked = reason;
-      this.#expectToLast();
-      return this.#setStatus("idle", { reason, error: message.Error });
+    if (this.#requests.length) this.#expectAnswer(3 * this.#options.timeoutMs);
+    const { company } = request;
+    if (company.closed) return;
+    company.request = null;
+    if (request.outdated) {
+      company.subscribed = false;
+      return this.#subscribe(company);
     }
+    if (!message.Success) return this.#onRefused(request, message.Error);
     if (!Number.isSafeInteger(data.Position) || typeof data.Epoch !== "string") {
       return this.#fail("unreadable message");
     }
-    this.#subscribed = true;
     this.#expectToLast();
-    const { companyId, head: requested } = request;
+    const refilters = company.accepted !== null && !sameFilter(company.accepted, request.filter);
+    company.subscribed = true;
+    company.accepted = request.filter;
+    company.id = String(data.CompanyId);
+    const requested = request.head;
     const head = positionOf(data.Position, data.Epoch, data.At);
     if (data.Recovered === true && requested && samePosition(head, requested)) {
-      this.#head = { ...head, ...requested };
-      const report = { companyId, position: head.after, epoch: head.epoch };
-      this.#setStatus("live");
-      if (!this.#subscribed) return; // the callback left the company
-      return this.#report(() => this.#options.onRecovered?.(report));
+      company.head = { ...head, ...requested };
+      const report = { companyId: company.companyId, position: head.after, epoch: head.epoch };
+      this.#setCompanyStatus(company, "live");
+      if (!company.subscribed) return; // the callback left the company
+      this.#report(company, () => company.on.onRecovered?.(report));
+    } else {
+      let reason = "expired";
+      if (company.gapRetries > MAX_GAP_RETRIES) reason = "gap";
+      else if (!requested) reason = refilters ? "filter" : "start";
+      else if (head.epoch !== requested.epoch) reason = "epoch";
+      else if (head.after === requested.after && !samePosition(head, requested)) reason = "epoch";
+      company.head = head;
+      company.gapRetries = 0;
+      this.#setCompanyStatus(company, "live");
+      if (company.subscribed) this.#resync(company, reason);
     }
-    let reason = "expired";
-    if (this.#gapRetries > MAX_GAP_RETRIES) reason = "gap";
-    else if (!requested) reason = "start";
-    else if (head.epoch !== requested.epoch) reason = "epoch";
-    else if (head.after === requested.after && !samePosition(head, requested)) reason = "epoch";
-    this.#head = head;
-    this.#gapRetries = 0;
-    this.#setStatus("live");
-    if (this.#subscribed) this.#resync(reason);
+    this.#sendAwaits();
+  }
+
+  /**
+   * @param {Request} request
+   * @param {any} error
+   */
+  #onRefused({ company, replaces }, error) {
+    const reason = error?.Code;
+    if (!REFUSED.has(reason)) return this.#fail(reason ?? "unreadable message", error?.Message);
+    this.#expectToLast();
+    if (reason === "bad_filter" && company.accepted && !sameFilter(company.accepted, company.filter)) {
+      company.filter = company.accepted;
+      this.#setCompanyStatus(company, replaces ? "live" : "connecting", { reason, error });
+      if (!company.closed) replaces ? this.#sendAwaits() : this.#request(company);
+      return;
+    }
+    this.#block(company, reason);
+    this.#setCompanyStatus(company, "idle", { reason, error });
+  }
+
+  /**
+   * The company must not be requested again before the application acts.
+   * @param {Company} company
+   * @param {string} reason
+   */
+  #block(company, reason) {
+    company.subscribed = false;
+    company.blocked = reason;
+    this.#rejectAll(company, reason);
   }
 
   /** @param {any} message */
   #onRevoked(message) {
-    if (this.#request || !sameCompany(message.Data?.CompanyId, this.#companyId)) return;
-    this.#subscribed = false;
-    this.#blocked = "revoked";
-    this.#setStatus("idle", { reason: "revoked" });
+    const company = this.#find(message.Data?.CompanyId);
+    if (!company || company.request) return;
+    company.requested = null;
+    this.#block(company, "revoked");
+    this.#setCompanyStatus(company, "idle", { reason: "revoked" });
+  }
+
+  /** @param {unknown} companyId */
+  #find(companyId) {
+    const companies = [...this.#companies];
+    return companies.find(({ id }) => id === companyId) ?? companies.find((company) => sameCompany(company.companyId, companyId));
   }
 
   /**
-   * A message with a position: a change, or a `Resync` of the server.
+   * The company that a message is about; null if it names none.
+   * @param {any} message
+   */
+  #companyOf(message) {
+    if (!this.#shared) return this.#main;
+    const companyId = message.Data?.CompanyId ?? message.Data?.companyId;
+    return companyId == null ? null : this.#find(companyId);
+  }
+
+  /**
+   * A message with a position: a change, a `Skipped`, or a `Resync` of the server.
    * @param {any} message
    */
   #onChange(message) {
-    const head = this.#head;
-    // Without a subscription it is of the company that was left, or follows a gap that was requested again.
-    if (!this.#subscribed || !head) return;
+    const company = this.#companyOf(message);
+    if (company === null && this.#shared) return this.#failUnreadable();
+    const head = company?.head;
+    // Without a subscription it is of a company that was left, or follows a gap that was requested again.
+    if (!company?.subscribed || !head) return;
     const { Position: position } = message;
     if (!Number.isSafeInteger(position)) return this.#failUnreadable();
     if (message.Type === "Resync") {
       const epoch = message.Data?.Epoch ?? head.epoch;
       if (epoch === head.epoch && position <= head.after) return;
-      this.#head = positionOf(position, epoch, message.At);
-      this.#gapRetries = 0;
-      return this.#resync(message.Data?.Reason ?? "");
+      company.head = positionOf(position, epoch, message.At);
+      company.gapRetries = 0;
+      return this.#resync(company, message.Data?.Reason ?? "");
     }
     if (position <= head.after) return; // a duplicate
-    if (position > head.after + 1) {
+    const skipped = message.Type === "Skipped";
+    if (position > head.after + 1 && !skipped) {
       // Messages are missing: requests them again, and reports nothing before they arrive.
-      this.#gapRetries++;
-      return this.#subscribe();
+      company.gapRetries++;
+      company.subscribed = false;
+      return this.#request(company);
     }
-    this.#gapRetries = 0;
-    const now = (this.#head = positionOf(position, head.epoch, message.At));
-    this.#report(() => {
-      this.#position = now;
-      this.#options.onMessage?.(message);
+    company.gapRetries = 0;
+    const now = (company.head = positionOf(position, head.epoch, message.At));
+    this.#report(company, () => {
+      company.position = now;
+      if (skipped) company.on.onSkipped?.({ companyId: company.companyId, position, epoch: now.epoch });
+      else company.on.onMessage?.(message);
     });
   }
 
   /** The message is requested again, but not for ever: see MAX_GAP_RETRIES. */
   #failUnreadable() {
-    if (this.#subscribed) this.#gapRetries++;
+    for (const company of this.#companies) if (company.subscribed) company.gapRetries++;
     this.#fail("unreadable message");
+  }
+
+  // ------------------------------------------------------------------ has my write arrived?
+
+  /**
+   * @param {Company} company
+   * @param {string} tx
+   * @returns {Promise<number>}
+   */
+  async #arrived(company, tx) {
+    const ended = this.#status.state === "stopped" || this.#status.state === "closed";
+    if (company.closed || company.blocked || ended) {
+      throw new ArrivalError("not_subscribed", company.blocked ?? company.status.state);
+    }
+    let arrival = company.arrivals.get(tx);
+    if (!arrival) {
+      /** @type {any} */
+      const settle = {};
+      const promise = new Promise((resolve, reject) => Object.assign(settle, { resolve, reject }));
+      company.arrivals.set(tx, (arrival = { promise, ...settle }));
+      this.#sendAwaits();
+    }
+    return /** @type {NonNullable<typeof arrival>} */ (arrival).promise;
+  }
+
+  /** Sends an `await` for each transaction that the application waits for, as far as is allowed. */
+  #sendAwaits() {
+    const companies = [...this.#companies];
+    const all = companies.flatMap((company) => [...company.arrivals].map(([tx, arrival]) => ({ company, tx, arrival })));
+    let room = MAX_AWAITED - all.filter(({ arrival }) => arrival.sent).length;
+    for (const { company, tx, arrival } of all) {
+      if (arrival.sent || !company.subscribed || company.waiting.some((report) => report.tx === tx)) continue;
+      if (room-- <= 0) return;
+      arrival.sent = true;
+      this.#send({ type: "await", data: { companyId: company.companyId, tx } });
+    }
+  }
+
+  /** @param {any} message */
+  #onArrived(message) {
+    const company = this.#companyOf(message);
+    const { Tx: tx, Position: position } = message.Data ?? {};
+    const arrival = company?.arrivals.get(tx);
+    if (!company || !arrival?.sent) return;
+    arrival.sent = false;
+    this.#report(company, () => {
+      company.arrivals.delete(tx);
+      arrival.resolve(position);
+    }, tx);
+    this.#sendAwaits();
+  }
+
+  /** @param {any} message */
+  #onNotArrived(message) {
+    const company = this.#companyOf(message);
+    const arrival = company?.arrivals.get(message.Data.Tx);
+    if (!company || !arrival?.sent) return;
+    company.arrivals.delete(message.Data.Tx);
+    arrival.reject(new ArrivalError(message.Error?.Code, message.Error?.Message));
+    this.#sendAwaits();
+  }
+
+  /**
+   * @param {Company} company
+   * @param {string} reason
+   */
+  #rejectAll(company, reason) {
+    for (const arrival of company.arrivals.values()) arrival.reject(new ArrivalError("not_subscribed", reason));
+    company.arrivals.clear();
   }
 
   // ------------------------------------------------------------------ the reports
 
-  /** @param {() => void} report */
-  #report(report) {
-    if (!this.#reload) return callSafely(report);
-    this.#waiting.push(report);
-    if (this.#waiting.length > MAX_WAITING) this.#resync("overflow");
-  }
-
-  /** @param {string} reason */
-  #resync(reason) {
-    const head = /** @type {Position} */ (this.#head);
-    this.#position = null; // there is none until the state has been reloaded
-    this.#waiting = [];
-    this.#due = { companyId: /** @type {string} */ (this.#companyId), reason, head };
-    if (!this.#reload) this.#runReload();
-  }
-
-  /** Has the application reload its state, again if that failed or if another resync came meanwhile. */
-  async #runReload() {
-    for (let failures = 0; this.#due; ) {
-      const due = this.#due;
-      const { companyId, reason, head } = due;
-      const { signal } = (this.#reload = new AbortController());
-      this.#due = null;
-      try {
-        await this.#options.onResync?.({ companyId, reason, position: head.after, epoch: head.epoch, signal });
-        failures = 0;
-        if (!signal.aborted && !this.#due) this.#position = head;
-      } catch (error) {
-        if (signal.aborted) continue;
-        this.#setStatus(this.#status.state, { reason: "resync failed", error });
-        await sleep(this.#backoff(failures++), signal);
-        if (!signal.aborted) this.#due ??= due;
-      }
-    }
-    this.#reload = null;
-    // A callback may leave the company, which empties the list.
-    for (let report; !this.#reload && (report = this.#waiting.shift()); ) callSafely(report);
-  }
-
-  /** The company was left: drops the reports that were not made yet. */
-  #discard() {
-    this.#subscribed = false;
-    this.#due = null;
-    this.#waiting = [];
-    this.#reload?.abort();
+  /**
+   * @param {Company} company
+   * @param {() => void} run
+   * @param {string} [tx] It is the arrival of this transaction, which outlasts a resync.
+   */
+  #report(company, run, tx) {
+    if (!company.reload) return callSafely(run);
+    company.waiting.push({ run, tx });
+    if (company.waiting.length > MAX_WAITING) this.#resync(company, "overflow");
   }
 
   /**
+   * @param {Company} company
+   * @param {string} reason
+   */
+  #resync(company, reason) {
+    const head = /** @type {Position} */ (company.head);
+    company.position = null; // there is none until the state has been reloaded
+    company.waiting = company.waiting.filter((report) => report.tx !== undefined);
+    company.due = { companyId: company.companyId, reason, head };
+    if (!company.reload) this.#runReload(company);
+  }
+
+  /**
+   * Has the application reload its state, again if that failed or if another resync came meanwhile.
+   * @param {Company} company
+   */
+  async #runReload(company) {
+    for (let failures = 0; company.due; ) {
+      const due = company.due;
+      const { companyId, reason, head } = due;
+      const { signal } = (company.reload = new AbortController());
+      company.due = null;
+      try {
+        await company.on.onResync?.({ companyId, reason, position: head.after, epoch: head.epoch, signal });
+        failures = 0;
+        if (!signal.aborted && !company.due) company.position = head;
+      } catch (error) {
+        if (signal.aborted) continue;
+        this.#setCompanyStatus(company, company.status.state, { reason: "resync failed", error });
+        await sleep(this.#backoff(failures++), signal);
+        if (!signal.aborted) company.due ??= due;
+      }
+    }
+    company.reload = null;
+    // A callback may leave the company, which empties the list.
+    for (let report; !company.reload && (report = company.waiting.shift()); ) callSafely(report.run);
+  }
+
+  /**
+   * The company was left: drops the reports that were not made yet.
+   * @param {Company} company
+   * @param {string} reason
+   */
+  #discard(company, reason) {
+    company.subscribed = false;
+    company.due = null;
+    company.waiting = [];
+    company.reload?.abort();
+    this.#rejectAll(company, reason);
+  }
+
+  #reportNoCompany() {
+    this.#expectToLast();
+    this.#setStatus("idle", { reason: "no company" });
+  }
+
+  /**
+   * The state of the connection has changed, and with it that of each company.
    * @param {State} state
    * @param {Details & { retryInMs?: number }} [why]
    */
   #setStatus(state, why) {
-    const status = (this.#status = Object.freeze({ state, companyId: this.#companyId, ...why }));
+    const status = (this.#status = Object.freeze({ state, companyId: this.companyId, ...why }));
+    const companies = [...this.#companies].map((company) => {
+      const own = (company.status = Object.freeze({ ...status, companyId: company.companyId }));
+      if (state === "stopped") this.#rejectAll(company, why?.reason ?? state);
+      return { company, own };
+    });
     callSafely(() => this.#options.onStatus?.(status));
+    for (const { company, own } of companies) {
+      // Not if a callback has changed it meanwhile.
+      if (company !== this.#main && company.status === own) callSafely(() => company.on.onStatus?.(own));
+    }
+  }
+
+  /**
+   * @param {Company} company
+   * @param {State} state
+   * @param {Details} [why]
+   */
+  #setCompanyStatus(company, state, why) {
+    const status = (company.status = Object.freeze({ state, companyId: company.companyId, ...why }));
+    callSafely(() => (company.on.onStatus ?? this.#options.onStatus)?.(status));
+  }
+
+  /**
+   * Something happened that changes no state.
+   * @param {Details} why
+   */
+  #remark(why) {
+    const { state } = this.status;
+    for (const company of this.#companies) company.status = Object.freeze({ ...company.status, ...why });
+    if (!this.#authenticated || !this.#companies.size) this.#status = Object.freeze({ ...this.#status, ...why });
+    callSafely(() => this.#options.onStatus?.(Object.freeze({ state, companyId: this.companyId, ...why })));
   }
 }
 
@@ -671,5 +1062,22 @@ function samePosition(one, other) {
  */
 function sameCompany(one, other) {
   const plain = (/** @type {unknown} */ id) => String(id).toLowerCase().replace(/[-{}\s]/g, "");
-  return plain(one) === plain(other);
+  return String(one) === String(other) || (/(^|:)[0-9a-f]{32}$/.test(plain(one)) && plain(one) === plain(other));
+}
+
+/**
+ * A copy of what the application gave.
+ * @param {Filter} options
+ * @returns {Filter}
+ */
+function filterOf({ entities, where }) {
+  return JSON.parse(JSON.stringify({ entities: entities ?? undefined, where: where ?? undefined }));
+}
+
+/**
+ * @param {Filter} one
+ * @param {Filter} other
+ */
+function sameFilter(one, other) {
+  return JSON.stringify(one) === JSON.stringify(other);
 }

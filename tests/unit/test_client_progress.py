@@ -1,4 +1,4 @@
-"""What each message means for a subscription. No I/O."""
+"""What each message means for the position in a company. No I/O."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from notifier.client import Message, Position, Recovered, Resync
-from notifier.client.subscription import (
+from notifier.client import Message, Position, Recovered, Resync, Skipped
+from notifier.client.progress import (
     MAX_GAP_RETRIES,
     Gap,
-    Subscription,
+    Progress,
     Unreadable,
     same_company,
 )
@@ -22,16 +22,16 @@ def answer(position: Any = 10, epoch: Any = EPOCH, recovered: bool | None = None
     return data if recovered is None else data | {"Recovered": recovered}
 
 
-def following(position: Position = TEN) -> Subscription:
-    return Subscription("a", position)
+def following(position: Position = TEN) -> Progress:
+    return Progress("a", position)
 
 
-def accept(subscription: Subscription, message: Any) -> Message | Resync | None:
-    return subscription.accept(message, "")
+def accept(progress: Progress, message: Any) -> Message | Resync | Skipped | None:
+    return progress.accept(message, "")
 
 
 def test_the_request_has_a_position_if_there_is_one() -> None:
-    assert Subscription("a", None).request() == {"companyId": "a"}
+    assert Progress("a", None).request() == {"companyId": "a"}
     assert following().request() == {"companyId": "a", "after": 10, "epoch": EPOCH}
 
 
@@ -48,19 +48,19 @@ def test_the_request_has_a_position_if_there_is_one() -> None:
 def test_an_answer_that_does_not_recover_is_a_resync(
     requested: Position | None, data: Any, reason: str
 ) -> None:
-    subscription = Subscription("a", requested)
-    report = subscription.acknowledge("a", requested, data)
+    progress = Progress("a", requested)
+    report = progress.acknowledge("a", requested, data)
     assert report == Resync(
         company="a", reason=reason, position=data["Position"], epoch=data["Epoch"]
     )
-    assert subscription.head == Position(data["Position"], data["Epoch"])
+    assert progress.head == Position(data["Position"], data["Epoch"])
 
 
 def test_an_answer_that_recovers_leaves_the_position() -> None:
-    subscription = following()
-    report = subscription.acknowledge("a", TEN, answer(recovered=True))
+    progress = following()
+    report = progress.acknowledge("a", TEN, answer(recovered=True))
     assert report == Recovered(company="a", position=10, epoch=EPOCH)
-    assert subscription.head == TEN
+    assert progress.head == TEN
 
 
 @pytest.mark.parametrize("data", [answer("10"), answer(True), answer(-1), answer(epoch=None), {}])
@@ -70,28 +70,28 @@ def test_an_answer_without_position_or_epoch_is_unreadable(data: Any) -> None:
 
 
 def test_an_answer_gives_the_time_of_the_message_at_its_position() -> None:
-    subscription = Subscription("a", None)
-    subscription.acknowledge("a", None, answer() | {"At": "t10"})
-    assert subscription.request() == {"companyId": "a", "after": 10, "epoch": EPOCH, "at": "t10"}
+    progress = Progress("a", None)
+    progress.acknowledge("a", None, answer() | {"At": "t10"})
+    assert progress.request() == {"companyId": "a", "after": 10, "epoch": EPOCH, "at": "t10"}
 
 
 def test_each_message_gives_its_time() -> None:
-    subscription = following()
+    progress = following()
     for message, at in (
         (change(11) | {"At": "t11"}, "t11"),
         (resync(12) | {"At": "t12"}, "t12"),
         (resync(1, "epoch", "e2") | {"At": "t1"}, "t1"),
     ):
-        report = accept(subscription, message)
+        report = accept(progress, message)
         assert report is not None
         assert report.at == at
-        assert subscription.request()["at"] == at
+        assert progress.request()["at"] == at
 
 
 def test_a_time_that_is_not_known_is_not_sent() -> None:
-    subscription = following(Position(10, EPOCH, "t10"))
-    accept(subscription, change(11))
-    assert subscription.request() == {"companyId": "a", "after": 11, "epoch": EPOCH}
+    progress = following(Position(10, EPOCH, "t10"))
+    accept(progress, change(11))
+    assert progress.request() == {"companyId": "a", "after": 11, "epoch": EPOCH}
 
 
 @pytest.mark.parametrize(
@@ -102,57 +102,68 @@ def test_a_recovered_position_keeps_the_time_that_is_known(
     ours: str | None, theirs: str | None, known: str | None
 ) -> None:
     requested = Position(10, EPOCH, ours)
-    subscription = following(requested)
-    report = subscription.acknowledge("a", requested, answer(recovered=True) | {"At": theirs})
+    progress = following(requested)
+    report = progress.acknowledge("a", requested, answer(recovered=True) | {"At": theirs})
     assert report == Recovered(company="a", position=10, epoch=EPOCH, at=known)
-    assert subscription.head == Position(10, EPOCH, known)
+    assert progress.head == Position(10, EPOCH, known)
 
 
 def test_a_position_of_another_time_is_not_recovered() -> None:
     requested = Position(10, EPOCH, "before the backup was restored")
-    subscription = following(requested)
-    report = subscription.acknowledge("a", requested, answer(recovered=True) | {"At": "t10"})
+    progress = following(requested)
+    report = progress.acknowledge("a", requested, answer(recovered=True) | {"At": "t10"})
     assert report == Resync(company="a", reason="epoch", position=10, epoch=EPOCH, at="t10")
 
 
 def test_the_next_message_is_accepted_and_moves_the_position() -> None:
-    subscription = following()
-    message = accept(subscription, change(11))
+    progress = following()
+    message = accept(progress, change(11))
     assert isinstance(message, Message)
     assert (message.position, message.epoch, message.company) == (11, EPOCH, "a")
-    assert subscription.head == Position(11, EPOCH)
+    assert progress.head == Position(11, EPOCH)
 
 
 @pytest.mark.parametrize("position", [0, 9, 10])
 def test_a_duplicate_is_dropped(position: int) -> None:
-    subscription = following()
-    assert accept(subscription, change(position)) is None
-    assert subscription.head == TEN
+    progress = following()
+    assert accept(progress, change(position)) is None
+    assert progress.head == TEN
 
 
 def test_a_gap_is_requested_three_times_before_the_state_is_reloaded() -> None:
-    subscription = following()
+    progress = following()
     for _ in range(MAX_GAP_RETRIES):
         with pytest.raises(Gap):
-            accept(subscription, change(12))
-        assert subscription.request()["after"] == 10
-        subscription.acknowledge("a", TEN, answer(recovered=True))
+            accept(progress, change(12))
+        assert progress.request()["after"] == 10
+        progress.acknowledge("a", TEN, answer(recovered=True))
     with pytest.raises(Gap):
-        accept(subscription, change(12))
-    assert subscription.request() == {"companyId": "a"}
-    report = subscription.acknowledge("a", None, answer(12))
+        accept(progress, change(12))
+    assert progress.request() == {"companyId": "a"}
+    report = progress.acknowledge("a", None, answer(12))
     assert isinstance(report, Resync)
     assert report.reason == "gap"
 
 
 def test_a_message_that_arrives_ends_the_count_of_retries() -> None:
-    subscription = following()
+    progress = following()
     for position in range(11, 11 + 2 * MAX_GAP_RETRIES):
         with pytest.raises(Gap):
-            accept(subscription, change(position + 1))
-        subscription.acknowledge("a", subscription.head, answer(position - 1, recovered=True))
-        accept(subscription, change(position))
-    assert subscription.request()["after"] == 10 + 2 * MAX_GAP_RETRIES
+            accept(progress, change(position + 1))
+        progress.acknowledge("a", progress.head, answer(position - 1, recovered=True))
+        accept(progress, change(position))
+    assert progress.request()["after"] == 10 + 2 * MAX_GAP_RETRIES
+
+
+def test_a_skip_moves_the_position_and_the_next_message_follows_it() -> None:
+    progress = following()
+    skip = {"Type": "Skipped", "Data": {"CompanyId": "a"}, "Position": 57}
+    assert accept(progress, skip) == Skipped(company="a", position=57, epoch=EPOCH)
+    assert accept(progress, skip) is None
+    assert progress.request() == {"companyId": "a", "after": 57, "epoch": EPOCH}
+    with pytest.raises(Gap):
+        accept(progress, change(59))
+    assert isinstance(accept(progress, change(58)), Message)
 
 
 @pytest.mark.parametrize("position", ["11", 11.5, None, -1, True])
@@ -162,23 +173,23 @@ def test_a_position_that_is_not_a_number_is_unreadable(position: Any) -> None:
 
 
 def test_a_resync_of_the_server_is_accepted_over_a_gap_and_over_an_epoch() -> None:
-    subscription = following()
-    assert accept(subscription, resync(10)) is None
-    report = accept(subscription, resync(20, "truncate"))
+    progress = following()
+    assert accept(progress, resync(10)) is None
+    report = accept(progress, resync(20, "truncate"))
     assert report == Resync(company="a", reason="truncate", position=20, epoch=EPOCH)
-    report = accept(subscription, resync(1, "epoch", "e2"))
+    report = accept(progress, resync(1, "epoch", "e2"))
     assert report == Resync(company="a", reason="epoch", position=1, epoch="e2")
-    assert subscription.head == Position(1, "e2")
+    assert progress.head == Position(1, "e2")
 
 
 def test_another_company_starts_without_block_and_retries() -> None:
-    subscription = following()
-    subscription.blocked = "revoked"
+    progress = following()
+    progress.blocked = "revoked"
     for _ in range(MAX_GAP_RETRIES + 1):
-        subscription.count_failure()
-    subscription.follow("b", Position(3, "e2"))
-    assert subscription.blocked is None
-    assert subscription.request() == {"companyId": "b", "after": 3, "epoch": "e2"}
+        progress.count_failure()
+    progress.follow("b", Position(3, "e2"))
+    assert progress.blocked is None
+    assert progress.request() == {"companyId": "b", "after": 3, "epoch": "e2"}
 
 
 @pytest.mark.parametrize(
@@ -186,7 +197,9 @@ def test_another_company_starts_without_block_and_retries() -> None:
     [
         ("A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11", "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", True),
         ("{a0eebc999c0b4ef8bb6d6bb9bd380a11}", "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", True),
+        ("team:A0EEBC999C0B4EF8BB6D6BB9BD380A11", "team:a0eebc999c0b4ef8bb6d6bb9bd380a11", True),
         (7, "7", True),
+        ("Acme", "acme", False),
         ("7", "8", False),
         (None, "a", False),
     ],
