@@ -20,6 +20,7 @@ from notifier.client import listen
 from notifier.client.reports import Position
 from notifier.errors import NotifierError, SettingsError
 from notifier.settings import load
+from notifier.types.language import Language
 
 app = typer.Typer(
     name="notifier",
@@ -198,6 +199,28 @@ def check_command(
         _print(f"{mark}: {finding.line}")
     if any(finding.sound is False for finding in found):
         raise NotifierError("one or more checks failed")
+
+
+@app.command("types")
+def types_command(
+    language: Annotated[
+        Language, typer.Option("--language", help="Language of the generated code.")
+    ],
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            "--check", metavar="FILE", help="Print nothing; exit with 1 if FILE has other types."
+        ),
+    ] = None,
+) -> None:
+    """Print the types of your tables' messages, to be compiled into a client."""
+    from notifier.types import command
+
+    text = asyncio.run(command.generate(load(), language))
+    if file is None:
+        sys.stdout.buffer.write(text.encode())  # whatever the locale is
+    else:
+        command.compare(file, text, language)
 
 
 @app.command("demo")

@@ -159,7 +159,7 @@ class _Migration:
         if calendar:
             created = await _with_sqlalchemy(connection, calendar_tables.create)
             self.lines += [f"table {table}: created" for table in created]
-        wanted = await _resolve(connection, CALENDAR if watches is None else watches)
+        wanted = await resolve(connection, CALENDAR if watches is None else watches)
         # From here on names without a schema are PostgreSQL's own.
         await connection.execute("SET LOCAL search_path = pg_catalog, pg_temp")
         await self._upgrade()
@@ -260,7 +260,7 @@ def _refuse_other(former: Mapping[str, Stored], wanted: Mapping[str, Stored]) ->
         )
 
 
-async def _resolve(connection: Connection, watches: Sequence[Watch]) -> dict[str, Stored]:
+async def resolve(connection: Connection, watches: Sequence[Watch]) -> dict[str, Stored]:
     """The watches by entity. Raises SettingsError where a table cannot be watched as wanted."""
     tables = await catalogue.describe(connection, [watch.table for watch in watches])
     found: list[tuple[Watch, catalogue.Table]] = []

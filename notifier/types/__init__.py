@@ -1,0 +1,1 @@
+"""Types of an application's own messages, for its language: `notifier types`."""

@@ -1,0 +1,146 @@
+"""Reads the columns of the watched tables from the catalogue, as the JSON that messages have for them.
+
+How PostgreSQL's types become JSON: `to_json` in its manual (9.16), and `sql/functions/json_expression.sql`
+for the types that an application made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from notifier.database import configuration, schema, sql
+from notifier.database.configuration import Stored
+from notifier.database.connections import Connection, connected
+from notifier.errors import NotifierError
+from notifier.settings import Settings
+from notifier.types.values import (
+    Array,
+    Composite,
+    Enum,
+    Field,
+    Key,
+    Property,
+    Scalar,
+    Table,
+    Value,
+    duplicates,
+)
+from notifier.watches import CALENDAR, Watch
+
+SCALARS: Mapping[str, Scalar] = {
+    "bool": Scalar("boolean", "bool"),
+    "int2": Scalar("integer", "int2"),
+    "int4": Scalar("integer", "int4"),
+    "int8": Scalar("number", "int8"),
+    "float4": Scalar("number", "float4"),
+    "float8": Scalar("number", "float8"),
+    "numeric": Scalar("number", "numeric"),
+    "json": Scalar("json", "json"),
+    "jsonb": Scalar("json", "jsonb"),
+}
+"""PostgreSQL's own types that do not become strings."""
+
+
+class Column(msgspec.Struct, frozen=True):
+    """A column, or a field of a composite type. `type` is an OID."""
+
+    name: str
+    type: int
+    sql: str
+    dimensions: int
+    not_null: bool = False
+
+
+class Type(msgspec.Struct, frozen=True):
+    """A row of `pg_type`. `kind` is its `typtype`."""
+
+    oid: int
+    name: str
+    kind: str
+    base: int | None
+    dimensions: int
+    element: int | None
+    labels: tuple[str, ...]
+    fields: tuple[Column, ...]
+    json_cast: bool
+
+
+async def read(settings: Settings) -> tuple[Table, ...]:
+    """The watched tables, sorted by entity. Raises NotifierError where one cannot be watched.
+
+    They are those of `notifier.toml`; where it has none, those that the database was configured with.
+    """
+    async with connected(settings.listen_database, "types", pinned=False) as connection:
+        stored = await _watched(connection, settings.given_watches)
+        relations = [each.relation for each in stored]
+        rows = await connection.fetch(sql.query("column_types"), relations)
+        columns = [msgspec.json.decode(row[0], type=list[Column]) for row in rows]
+        rows = await connection.fetch(sql.query("types"), relations)
+        types = [msgspec.json.decode(row[0], type=Type) for row in rows]
+    catalogue = {each.oid: each for each in types}
+    return tuple(
+        _table(each.watch, found, catalogue) for each, found in zip(stored, columns, strict=True)
+    )
+
+
+async def _watched(connection: Connection, given: Sequence[Watch] | None) -> list[Stored]:
+    if given is None and await connection.fetchval("SELECT to_regclass('notifier.watches')"):
+        given = [each.watch for each in (await configuration.load(connection)).values()] or None
+    stored = await schema.resolve(connection, CALENDAR if given is None else given)
+    return [each for _, each in sorted(stored.items())]
+
+
+def _table(watch: Watch, columns: Sequence[Column], types: Mapping[int, Type]) -> Table:
+    """A table. Its key and company are never null in messages: a row without them has none."""
+    never_null = {*watch.key_columns, watch.company}
+    properties = {
+        column.name: Property(
+            watch.property(column.name),
+            _value(column.type, column.dimensions, types),
+            not (column.not_null or column.name in never_null),
+            _sql(column, watch, types),
+        )
+        for column in columns
+        if column.name not in watch.exclude
+    }
+    whole = list(properties.values())
+    if not isinstance(watch.key, str):
+        values = tuple(properties[column].value for column in watch.key)
+        whole.insert(0, Property(watch.property(watch.key), Key(values), False, "the key"))
+    if found := duplicates([each.name for each in whole]):
+        raise NotifierError(f"table {watch.table}: two columns would be sent as {found[0]}")
+    return Table(watch, tuple(whole))
+
+
+def _sql(column: Column, watch: Watch, types: Mapping[int, Type]) -> str:
+    """The column's type for readers; says where a timestamp is sent with an offset that it has not."""
+    if types[column.type].name in ("timestamp", "_timestamp"):
+        zone = watch.naive_timestamps
+        return f"{column.sql}, sent {f'in {zone}' if zone else 'without an offset'}"
+    return column.sql
+
+
+def _value(oid: int, dimensions: int, types: Mapping[int, Type]) -> Value:
+    """The JSON of a type. The number of an array's dimensions is that of its declaration."""
+    found = types[oid]
+    if found.base is not None:
+        return _value(found.base, max(found.dimensions, dimensions), types)
+    if found.element is not None:
+        value = _value(found.element, 0, types)
+        for _ in range(max(dimensions, 1)):
+            value = Array(value)
+        return value
+    match found.kind:
+        case "e":
+            return Enum(found.labels)
+        case "c":
+            fields = (
+                Field(each.name, _value(each.type, each.dimensions, types)) for each in found.fields
+            )
+            return Composite(found.name, tuple(fields))
+        case _ if found.json_cast:
+            return Scalar("json", found.name)
+        case _:
+            return SCALARS.get(found.name, Scalar("string", found.name))

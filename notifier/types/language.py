@@ -1,0 +1,14 @@
+"""The languages that `notifier types` knows."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Language(StrEnum):
+    """What `--language` takes."""
+
+    TYPESCRIPT = "typescript"
+    PYTHON = "python"
+    CSHARP = "csharp"
+    JSON_SCHEMA = "json-schema"

@@ -1,0 +1,194 @@
+"""`notifier types`: the generated code compiles, and the messages of a node are of these types."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from tests.compilers import mono, typescript
+from tests.conftest import Connect, Serve
+from tests.databases import Database
+from tests.services import ROOT, run
+
+FILES = ROOT / "tests" / "service" / "types"
+LANGUAGES = ("typescript", "python", "csharp", "json-schema")
+
+ROWS = """
+    INSERT INTO invoices VALUES (
+        1, 7, 12.50, 0.1, 0.5, 3, 2, true, NULL, 'it''s "bad"', '{calm,NULL,über}', '{a,NULL}', '{{1,2},{3,NULL}}', 5,
+        '{1,2}', ROW('Main', '{x,NULL}', 9007199254740993), ARRAY[ROW(ROW('Main', NULL, 1), 5), NULL]::stop[],
+        '{"a": [1]}', '"text"', 'infinity', '2026-06-01 10:00', '2026-06-01', '1 day', '\\x00ff', gen_random_uuid(),
+        '::1', 'second', 'first', 'p', 'secret'
+    );
+    INSERT INTO invoices (id, tenant, total, exact, ratio, lines, paid, mood, tags, tax, extra, at) VALUES
+        (9007199254740993, 7, 'NaN', 12345678901234567890123, '-Infinity', 0, false, 'calm', '{}', 9007199254740994, 'null', now());
+    UPDATE invoices SET "2nd-name" = NULL, ship = NULL, ratio = 1e300 WHERE id = 1;
+    UPDATE invoices SET extra = to_jsonb(repeat('x', 300000)) WHERE id = 1;
+    DELETE FROM invoices WHERE id = 1;
+    UPDATE members SET name = NULL;
+    INSERT INTO reactions VALUES (1, 'wave', 7, '2026-06-01 10:00');
+    UPDATE reactions SET created_at = '2026-06-02 10:00';
+    DELETE FROM reactions
+"""
+
+
+async def generate(place: Path, database: Database, language: str) -> str:
+    """What the command prints, twice the same."""
+    settings = {"database_url": database.dsn}
+    status, output = await run(place, "types", "--language", language, **settings)
+    assert status == 0, output
+    (place / "types").write_text(output)
+    assert await run(place, "types", "--language", language, "--check", "types", **settings) == (
+        0,
+        "",
+    )
+    return output
+
+
+@pytest.fixture
+async def watched(database: Database, tmp_path: Path) -> Database:
+    """The tables of `schema.sql`, watched as `notifier.toml` says."""
+    await database.execute((FILES / "schema.sql").read_text())
+    if await database.fetchval("SELECT current_setting('server_version_num')::int >= 180000"):
+        await database.execute(
+            "ALTER TABLE members ADD COLUMN initial text GENERATED ALWAYS AS (left(login, 1)) VIRTUAL"
+        )
+    shutil.copy(FILES / "notifier.toml", tmp_path)
+    return database
+
+
+async def test_the_types_compile_and_the_messages_of_a_node_are_of_these_types(
+    watched: Database, tmp_path: Path, serve: Serve, connect: Connect
+) -> None:
+    generated = {name: await generate(tmp_path, watched, name) for name in LANGUAGES}
+    check_python(tmp_path, generated["python"])
+
+    status, output = await run(tmp_path, "migrate", database_url=watched.dsn)
+    assert status == 0, output
+    (tmp_path / "notifier.toml").unlink()
+    assert await generate(tmp_path, watched, "python") == generated["python"], (
+        "without the file, the watches are those of the database"
+    )
+    service = await serve(watched)
+    client = await connect(service, "ada", "7")
+    for statement in ROWS.split(";\n"):
+        await watched.execute(statement)
+    await watched.execute("TRUNCATE reactions")
+    await client.next("Resync")
+    sent = [message for message in client.messages if "Position" in message]
+    types = [message["Type"] for message in sent]
+    assert types == [
+        *["InvoiceSaved"] * 4,
+        "InvoiceDeleted",
+        "MemberUpdated",
+        "ReactionCreated",
+        "ReactionUpdated",
+        "ReactionDeleted",
+        "Resync",
+    ]
+    assert [message.get("Partial") for message in sent[3:5]] == [True, True]
+
+    validator = Draft202012Validator(closed(json.loads(generated["json-schema"])))
+    validator.check_schema(validator.schema)
+    for message in sent:
+        errors = [*validator.iter_errors(message)]
+        assert not errors, (message, errors[0].context)
+    for spoiled in spoil(sent[0]):
+        assert not validator.is_valid(spoiled), spoiled
+
+
+def closed(schema: Any) -> Any:
+    """The schema with every object closed: what it does not name must not be there."""
+    if isinstance(schema, list):
+        return [closed(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    whole = {name: closed(each) for name, each in schema.items()}
+    if schema.get("type") == "object" or schema.get("type") == ["object", "null"]:
+        whole["additionalProperties"] = False
+    return whole
+
+
+def spoil(message: dict[str, Any]) -> list[dict[str, Any]]:
+    """The message with one thing wrong in each."""
+    row = message["Data"]
+    return [
+        {**message, "Type": "Other"},
+        {**message, "Data": {**row, "Secret": "s"}},
+        {**message, "Data": {**row, "Lines": None}},
+        {**message, "Data": {**row, "Mood": "happy"}},
+        {**message, "Data": {**row, "InvoiceId": True}},
+        {**message, "Data": {name: value for name, value in row.items() if name != "Local"}},
+        {**message, "Partial": True},
+    ]
+
+
+def compile_with(place: Path, *command: str | Path) -> None:
+    """Runs a compiler, which must find nothing wrong."""
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def check_python(place: Path, text: str) -> None:
+    """Checks the types, with what an application does with them, and runs their module."""
+    folder = place / "python"
+    folder.mkdir()
+    (folder / "generated.py").write_text(text)
+    shutil.copy(FILES / "consumer.py.txt", folder / "consumer.py")
+    compile_with(
+        folder, sys.executable, "-m", "mypy", "--strict", "--no-incremental", "consumer.py"
+    )
+    compile_with(folder, sys.executable, "generated.py")
+
+
+@pytest.mark.slow
+async def test_typescript_compiles_strictly(watched: Database, tmp_path: Path) -> None:
+    compiler = typescript()
+    (tmp_path / "generated.ts").write_text(await generate(tmp_path, watched, "typescript"))
+    client = ROOT / "notifier" / "client" / "js" / "client.js"
+    consumer = (
+        (FILES / "consumer.ts")
+        .read_text()
+        .replace("../../../notifier/client/js/client.js", str(client))
+    )
+    (tmp_path / "consumer.ts").write_text(consumer)
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    options = "--noEmit --strict --exactOptionalPropertyTypes --noUncheckedIndexedAccess --target es2022 --module nodenext"
+    compile_with(tmp_path, compiler, *options.split(), "consumer.ts")
+
+
+async def test_csharp_compiles(watched: Database, tmp_path: Path) -> None:
+    (tmp_path / "Generated.cs").write_text(await generate(tmp_path, watched, "csharp"))
+    sources = [tmp_path / "Generated.cs", FILES / "Consumer.cs", FILES / "TextJson.cs"]
+    library = f"-out:{tmp_path / 'types.dll'}"
+    compile_with(tmp_path, mono(), "-langversion:7", "-target:library", library, *sources)
+
+
+async def test_a_file_that_differs_and_a_table_that_is_missing_are_one_line(
+    database: Database, tmp_path: Path
+) -> None:
+    settings = {"database_url": database.dsn}
+    before = await generate(tmp_path, database, "typescript")
+    page = (ROOT / "docs" / "types.md").read_text()
+    assert page.split("```ts\n")[1].split("```")[0] in before
+    await database.execute("ALTER TABLE events ADD COLUMN room integer")
+    arguments = ("types", "--language", "typescript", "--check", "types")
+    status, output = await run(tmp_path, *arguments, **settings)
+    assert status == 1
+    assert output.count("\n") == 1
+    assert "types differs" in output
+    assert (await generate(tmp_path, database, "typescript")).replace(
+        "  /** integer */\n  Room: number | null;\n", ""
+    ) == before
+    assert (await run(tmp_path, *arguments[:-1], "absent", **settings))[0] == 2
+    (tmp_path / "notifier.toml").write_text('[[watch]]\ntable = "evnts"\nentity = "Event"\n')
+    status, output = await run(tmp_path, *arguments, **settings)
+    assert status == 2
+    assert "did you mean events?" in output

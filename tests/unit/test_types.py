@@ -1,0 +1,110 @@
+"""The code that `notifier types` generates, for names that are hard to make types of."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from notifier.errors import NotifierError
+from notifier.types import csharp, json_schema, python, typescript
+from notifier.types.values import Composite, Enum, Field, Property, Scalar, Table
+from notifier.watches import Watch
+
+TEXT = Scalar("string", "text")
+
+
+def table(entity: str = "Event", *properties: Property, **options: str) -> Table:
+    watch = Watch(table=entity.lower(), entity=entity, **options)  # type: ignore[arg-type]
+    keys = (
+        Property(f"{entity}Id", TEXT, False, "text"),
+        Property("CompanyId", TEXT, False, "text"),
+    )
+    return Table(watch, keys + properties)
+
+
+def run(text: str) -> dict[str, object]:
+    names: dict[str, object] = {}
+    exec(text, names)
+    return names
+
+
+def test_a_message_that_is_named_like_another_type_gets_a_name_of_its_own() -> None:
+    tables = [
+        table("Event", created="Event", updated="Event", deleted="Change"),
+        table("Other", created="EventRow", updated="class", deleted="2nd-gone"),
+    ]
+    names = run(python.render(tables))
+    assert {"EventRow", "EventRow_", "Event", "Change_", "Class", "_2ndGone"} <= names.keys()
+    text = typescript.render(tables)
+    for name, type_ in (("EventRow_", "EventRow"), ("Change_", "Change"), ("Class", "class")):
+        assert f'export type {name} = Changed<"{type_}", ' in text
+    assert text.count("export type Event =") == 1
+    assert "public sealed class EventRow_ : Change" in csharp.render(tables)
+
+
+def test_tables_with_the_same_message_share_its_type() -> None:
+    tables = [table("A", created="Saved", updated="Saved"), table("B", created="Saved")]
+    expected = (
+        'export type Saved = Changed<"Saved", ARow, AKeys> | Changed<"Saved", ARow, AKeys, Partial<ARow>>'
+        ' | Changed<"Saved", BRow, BKeys>;'
+    )
+    assert expected in typescript.render(tables)
+    assert "public JsonElement Data" in csharp.render(tables)
+    schema = json.loads(json_schema.render(tables))
+    frame = {"Type": "Saved", "Position": 1, "At": "2026-01-01T00:00:00+00:00", "Tx": "1"}
+    validator = Draft202012Validator(schema)
+    assert validator.is_valid({**frame, "Data": {"BId": "1", "CompanyId": "2"}})
+    assert not validator.is_valid({**frame, "Data": {"CId": "1", "CompanyId": "2"}})
+    assert not validator.is_valid(
+        {**frame, "Data": {"BId": "1", "CompanyId": "2"}, "Partial": True, "Old": 1}
+    )
+
+
+def test_types_that_would_have_the_same_name_are_refused() -> None:
+    inner = Composite("place", (Field("x", TEXT),))
+    with pytest.raises(NotifierError, match="called EventRow"):
+        python.render([table("Event", Property("Row", inner, True, "place"))])
+
+
+def test_no_name_of_the_database_can_leave_its_string_or_comment() -> None:
+    evil = 'a"; */ """ \\ \n\u2028 throw 1 //'
+    tables = [
+        table(
+            "Event",
+            Property(evil, Enum((evil, "b")), True, evil),
+            Property("__x", TEXT, True, "text"),
+        )
+    ]
+    names = run(python.render(tables))
+    assert evil in names["EventRow"].__annotations__
+    for text in (typescript.render(tables), csharp.render(tables)):
+        assert "throw 1" not in {line.strip() for line in text.splitlines()}
+        assert "\u2028" not in text
+    schema = json.loads(json_schema.render(tables))
+    assert schema["$defs"]["EventRow"]["properties"][evil]["enum"] == [evil, "b", None]
+
+
+def test_members_that_would_have_the_same_name_in_csharp_are_told_apart() -> None:
+    text = csharp.render(
+        [
+            table(
+                "Event",
+                *(Property(name, TEXT, True, "text") for name in ("a-b", "a_b", "EventRow")),
+            )
+        ]
+    )
+    for line in (
+        'JsonPropertyName("a-b")]\n        public string AB {',
+        'JsonPropertyName("a_b")]\n        public string AB_ {',
+        'JsonPropertyName("EventRow")]\n        public string EventRow_ {',
+    ):
+        assert line in text
+
+
+def test_nothing_is_sent_of_a_table_whose_messages_are_empty() -> None:
+    silent = [table("Event", created="", updated="", deleted="")]
+    assert "export type Change = never;" in typescript.render(silent)
+    run(python.render(silent))
+    assert json.loads(json_schema.render(silent))["anyOf"] == [{"$ref": "#/$defs/Resync"}]
