@@ -9,7 +9,8 @@ from contextlib import suppress
 import asyncpg
 
 from notifier import prerequisites
-from notifier.access.membership import Membership, as_text
+from notifier.access.accounts import Accounts
+from notifier.access.membership import Membership
 from notifier.access.tokens import Identity
 from notifier.database import (
     catalogue,
@@ -30,7 +31,7 @@ from notifier.database.connections import (
     listener,
 )
 from notifier.database.constants import FULL_MARK
-from notifier.database.query import Query
+from notifier.database.query import Query, as_text
 from notifier.database.url import resolve
 from notifier.delivery.probe import Probe
 from notifier.errors import DatabaseError, NotifierError, Unreachable
@@ -130,6 +131,8 @@ async def _listening(connection: Connection, settings: Settings) -> AsyncIterato
         async for finding in part:
             yield finding
     yield await _membership(settings)
+    if settings.user_query is not None:
+        yield await _accounts(settings, settings.user_query)
     if int(await connection.fetchval("SHOW max_prepared_transactions")) > 0 and settings.doorbell:
         yield Finding(
             None,
@@ -285,6 +288,23 @@ async def _membership(settings: Settings) -> Finding:
     if rows and rows[0][0] is not None and not isinstance(rows[0][0], bool):
         return Finding(False, "NOTIFIER_MEMBERSHIP_QUERY does not return a boolean", QUERY)
     return Finding(True, "the membership query decides on access")
+
+
+async def _accounts(settings: Settings, query: str) -> Finding:
+    """Whether the rows' users can be found, on the link on which `serve` finds them."""
+    pooled = settings.database != settings.listen_database
+    link = Query(settings.database, "check", pooled=pooled, pinned=False, read_only=True)
+    try:
+        accounts = Accounts(link, query, lambda _: None)
+        await accounts.require()
+        await accounts.find("0", 0)
+    except DatabaseError as error:
+        line = str(error) if error.__cause__ is None else first_line(error.__cause__)
+        name = "" if line.startswith("NOTIFIER_USER_QUERY") else "NOTIFIER_USER_QUERY: "
+        return Finding(False, f"{name}{line}")
+    finally:
+        link.close()
+    return Finding(True, "the user query finds the rows' users")
 
 
 def _unreadable(error: DatabaseError, query: str | None) -> Finding:

@@ -167,6 +167,7 @@ def migrate_command(
             calendar=calendar,
             watches=settings.given_watches,
             membership_query=settings.membership_query,
+            user_query=settings.user_query,
             max_log_bytes=settings.max_log_bytes,
             dry_run=dry_run,
             grant=grant,

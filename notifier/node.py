@@ -10,10 +10,12 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
 from notifier import metrics
+from notifier.access.accounts import Accounts
 from notifier.access.admission import Admission
 from notifier.access.membership import Membership
 from notifier.access.tokens import Tokens
 from notifier.database.query import Query
+from notifier.delivery.account_rule import AccountRule
 from notifier.delivery.arrivals import ArrivalLog, Arrivals
 from notifier.delivery.clients import Client
 from notifier.delivery.drain import drain
@@ -25,6 +27,7 @@ from notifier.delivery.recheck_rule import RecheckRule
 from notifier.delivery.session import Services
 from notifier.delivery.stream import Stream
 from notifier.health import Health
+from notifier.messages import Message
 from notifier.relay.publisher import LocalPublisher
 from notifier.relay.relay import Relay
 from notifier.settings import Settings
@@ -41,6 +44,7 @@ from notifier.watchdogs import (
     watch_newcomers,
     watch_shutdown,
 )
+from notifier.watches import Watch
 from notifier.web.pages import Pages
 
 
@@ -65,11 +69,23 @@ class Node:
         )
         by_rows = settings.membership_query is None
         self.log_query = Query(settings.database, "stream", pooled=pooled)
+        self.hub = Hub(History(self.log_query), settings.retention_hours)
         self.membership_query = Query(
             settings.database, "membership", pooled=pooled, pinned=by_rows, read_only=by_rows
         )
+        self.user_query = Query(
+            settings.database, "users", pooled=pooled, pinned=False, read_only=True
+        )
+        self.accounts = (
+            Accounts(self.user_query, settings.user_query, self.hub.recheck)
+            if settings.user_query is not None
+            else None
+        )
         self.membership = Membership(
-            self.membership_query, settings.authorization, settings.membership_query
+            self.membership_query,
+            settings.authorization,
+            settings.membership_query,
+            self.accounts,
         )
         self._newcomers = {
             "the query link": lambda: self.log_query.fetch("SELECT"),
@@ -77,15 +93,20 @@ class Node:
             "the signing keys": self.tokens.require_keys,
         }
         self.health = Health(self._newcomers)
-        self._rule = RecheckRule(settings.watch)
+        self._rules: list[RecheckRule | AccountRule] = []
+        if not by_rows:
+            self._rules.append(RecheckRule(settings.watch))
+        if settings.user_query is not None and self.accounts is not None:
+            self._rules.append(
+                AccountRule(settings.user_query, self.accounts.look_again, settings.watch)
+            )
         self._new_configuration = asyncio.Event()
-        self.hub = Hub(History(self.log_query), settings.retention_hours)
         self.stream: Stream = PostgresStream(
             listen,
             self.log_query,
             self.hub,
             self.health,
-            rule=None if by_rows else self._rule,
+            rule=self._apply_rules if self._rules else None,
             on_configuration=self._new_configuration.set,
         )
         self.relay = Relay(
@@ -158,13 +179,23 @@ class Node:
                 tasks.create_task(watch_newcomers(self.health, self._newcomers), name="newcomers")
                 tasks.create_task(
                     follow_configuration(
-                        self._settings, self.log_query, self._new_configuration, self._rule.use
+                        self._settings, self.log_query, self._new_configuration, self._use_watches
                     ),
                     name="configuration",
                 )
         finally:
             self.log_query.close()
             self.membership_query.close()
+            self.user_query.close()
+
+    def _apply_rules(self, message: Message) -> Message:
+        for rule in self._rules:
+            message = rule(message)
+        return message
+
+    def _use_watches(self, watches: Sequence[Watch]) -> None:
+        for rule in self._rules:
+            rule.use(watches)
 
     async def drain(self) -> None:
         """Reports not ready from now on, takes no connection, and ends those that are open."""

@@ -82,6 +82,7 @@ class Settings(BaseSettings):
     jwt_leeway_seconds: Annotated[float, Field(ge=0, le=60)] = 10
     authorization: Literal["employees", "claim"] = "employees"
     membership_query: str | None = None
+    user_query: str | None = None
     allowed_origins: Strings | None = None  # of browsers; unset or *: any
     token_cookie: Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")] | None = None
     root_path: str = ""  # a prefix such as /realtime under which everything is served

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Annotated, Any, ClassVar, Literal, Protocol, Self, TypeAlias
@@ -118,6 +119,12 @@ class Watch:
     def names(self) -> tuple[str | None, str | None, str | None]:
         """What a creation, an update and a deletion are called; None: nothing is sent."""
         return self.created, self.updated, self.deleted
+
+    @property
+    def table_name(self) -> str:
+        """The table's name alone: without its schema, and as the catalogue has it."""
+        names = re.findall(r'"(?:[^"]|"")+"|[^".]+', self.table)
+        return _unquoted(names[-1]) if names else self.table
 
     @property
     def grants(self) -> bool:

@@ -9,6 +9,7 @@ from typing import Literal
 import asyncpg
 import structlog
 
+from notifier.access.accounts import Accounts
 from notifier.access.membership_query import (
     MembershipQuery,
     is_respelled,
@@ -18,8 +19,8 @@ from notifier.access.membership_query import (
 from notifier.access.tokens import Identity
 from notifier.database import sql
 from notifier.database.batching import Batcher
-from notifier.database.connections import REFUSALS, Connection
-from notifier.database.query import Query
+from notifier.database.connections import REFUSALS
+from notifier.database.query import Query, as_text
 from notifier.errors import DatabaseError, SchemaMissing
 
 Pair = tuple[str, str]
@@ -38,9 +39,14 @@ class Membership:
     """Checks access; nothing is cached. Checks at the same time share a query."""
 
     def __init__(
-        self, database: Query, authorization: Literal["employees", "claim"], query: str | None
+        self,
+        database: Query,
+        authorization: Literal["employees", "claim"],
+        query: str | None,
+        accounts: Accounts | None = None,
     ) -> None:
         self._database = database
+        self._accounts = accounts
         self._claim = authorization == "claim"
         self._query = query
         self._batcher = Batcher(self._check_each if query else self._check_rows)
@@ -52,9 +58,21 @@ class Membership:
         return not self._claim
 
     @property
+    def maps_users(self) -> bool:
+        """Whether USER_QUERY finds the rows' user for the token's."""
+        return self._accounts is not None
+
+    @property
+    def may_change(self) -> bool:
+        """Whether the database decides on who the user is or what it may see: both are re-checked."""
+        return self.follows_rows or self.maps_users
+
+    @property
     def certain(self) -> bool:
         """Whether a user who loses a row has lost the company for certain: no check is needed."""
-        return self.follows_rows and self._compiled is not None and self._compiled.certain
+        if self.maps_users or not self.follows_rows:  # the user may be another one by now
+            return False
+        return self._compiled is not None and self._compiled.certain
 
     async def require(self) -> None:
         """Raises DatabaseError where access cannot be checked, as for a client that arrives now."""
@@ -63,18 +81,33 @@ class Membership:
             with suppress(*REFUSALS):
                 await self._database.fetch(self._query, None, None, prepare=as_text)
         elif self.follows_rows:
-            await self.may_see(Identity("", 0.0, None), "")
+            await self._batcher.get(("", ""))
+        if self._accounts is not None:
+            await self._accounts.require()
 
     @property
     def piece(self) -> int:
         """How many pairs can be checked at once without delaying other checks for long."""
         return QUERY_PIECE if self._query else ROWS_PIECE
 
+    async def user_of(self, identity: Identity, max_age: float) -> str:
+        """The user whom rows name; empty where there is none.
+
+        With USER_QUERY it was looked up at most `max_age` seconds ago. Raises DatabaseError.
+        """
+        if self._accounts is None:
+            return identity.user
+        return await self._accounts.find(identity.user, max_age)
+
     async def may_see(self, identity: Identity, company: str) -> bool:
-        """Whether the user may see the company now. Raises DatabaseError where that is unknown."""
+        """Whether the user may see the company now. Raises DatabaseError where that is unknown.
+
+        With USER_QUERY, `user_of` has looked up the user.
+        """
         if self._claim:
             return identity.companies is not None and company in identity.companies
-        return await self._batcher.get((company, identity.user))
+        user = identity.user if self._accounts is None else self._accounts.known(identity.user)
+        return bool(user) and await self._batcher.get((company, user))
 
     async def _check_rows(self, pairs: Sequence[Pair]) -> Mapping[Pair, bool]:
         """All pairs, in one query of the tables that name members."""
@@ -143,13 +176,3 @@ class Membership:
             return True
         rows = await self._database.fetch(sql.query("company_types"))
         return not is_respelled(company, [row["type"] for row in rows])
-
-
-async def as_text(connection: Connection, query: str) -> None:
-    """Lets the query's parameters be given as text, whatever their types are."""
-    statement = await connection.prepare(query)
-    for kind in statement.get_parameters():
-        if kind.schema == "pg_catalog":
-            await connection.set_type_codec(
-                kind.name, schema=kind.schema, encoder=str, decoder=str, format="text"
-            )

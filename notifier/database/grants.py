@@ -55,7 +55,9 @@ async def revoke_foreign(connection: Connection) -> list[str]:
     return [f"{privilege}: revoked from {role}" for privilege, role in found]
 
 
-async def refusal(connection: Connection, role: str, membership_query: str | None) -> str | None:
+async def refusal(
+    connection: Connection, role: str, membership_query: str | None, user_query: str | None
+) -> str | None:
     """Why a role cannot check access, None where it can. Tried as that role."""
     transaction = connection.transaction()
     await transaction.start()
@@ -75,6 +77,10 @@ async def refusal(connection: Connection, role: str, membership_query: str | Non
             await connection.execute("SET LOCAL search_path = DEFAULT")
             await connection.fetch(membership_query, None, None)
             reason = None
+        if not reason and user_query is not None:
+            what = "NOTIFIER_USER_QUERY"
+            await connection.execute("SET LOCAL search_path = DEFAULT")
+            await connection.fetch(user_query, None)
     except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         reason = first_line(error)
     finally:

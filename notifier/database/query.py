@@ -109,3 +109,13 @@ async def _fetch_read_only(
         raise
     await transaction.commit()
     return rows
+
+
+async def as_text(connection: Connection, query: str) -> None:
+    """Lets the query's parameters be given as text, whatever their types are."""
+    statement = await connection.prepare(query)
+    for kind in statement.get_parameters():
+        if kind.schema == "pg_catalog":
+            await connection.set_type_codec(
+                kind.name, schema=kind.schema, encoder=str, decoder=str, format="text"
+            )

@@ -76,13 +76,14 @@ async def migrate(
     dry_run: bool = False,
     grant: str | None = None,
     membership_query: str | None = None,
+    user_query: str | None = None,
     report: Report = _quiet,
 ) -> None:
     """Creates or upgrades the schema `notifier` and the triggers; with `calendar` its three tables.
 
     Does nothing where all is as it should be. Without `watches` the calendar's are meant, which is
     refused where the database watches others, unless `calendar` confirms it. `grant` names a role
-    that may then run `serve`, with `membership_query` if there is one. With `dry_run` everything is rolled back after it was reported.
+    that may then run `serve`, with these queries if there are any. With `dry_run` everything is rolled back after it was reported.
     Raises DatabaseError and SettingsError, in one line.
     """
 
@@ -90,7 +91,7 @@ async def migrate(
         migration = _Migration(connection)
         await migration.run(watches, max_log_bytes, calendar=calendar)
         if grant is not None:
-            await migration.grant(grant, membership_query)
+            await migration.grant(grant, membership_query, user_query)
         await migration.finish()
         if dry_run:
             migration.lines.append("nothing was changed: this was a dry run")
@@ -178,12 +179,12 @@ class _Migration:
             self._note(f"function {each.wanted or each.present}: {each.remedy}")
         self._former = [each for each in changed if each.wanted is None]
 
-    async def grant(self, role: str, membership_query: str | None) -> None:
+    async def grant(self, role: str, membership_query: str | None, user_query: str | None) -> None:
         """Lets a role run `serve`."""
         await grants.allow(self._connection, role)
         await grants.synchronize(self._connection)
         self.lines.append(f"role {role}: may serve")
-        if warning := await grants.refusal(self._connection, role, membership_query):
+        if warning := await grants.refusal(self._connection, role, membership_query, user_query):
             self.lines.append(f"warning: {warning}")
 
     async def finish(self) -> None:

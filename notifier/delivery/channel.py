@@ -183,6 +183,12 @@ class Channel:
                 return
             self._write_now(self._next())
 
+    def recheck(self, user: str) -> None:
+        """Has the user's access checked again behind the messages that are queued."""
+        if user in self._users:
+            self._queue.append(Batch([], [user], certain=False))
+            self.publish([])
+
     def _next(self) -> Batch:
         batch = self._queue.popleft()
         self._queued_bytes -= batch.size

@@ -116,6 +116,12 @@ class Hub:
             self._remove(company)
             channel.drop()
 
+    def recheck(self, user: str) -> None:
+        """The user may have lost every company: access is checked again, in each at its position."""
+        self.revocations.add_user(user)
+        for channel in list(self._channels.values()):
+            channel.recheck(user)
+
     # --- channels
 
     async def started(self) -> None:

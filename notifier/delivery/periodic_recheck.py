@@ -58,7 +58,7 @@ class PeriodicRecheck:
 
     async def run(self) -> None:
         """Runs for ever; returns at once where only tokens decide."""
-        if not self._membership.follows_rows:
+        if not self._membership.may_change:
             return
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._check_steps())
@@ -95,9 +95,7 @@ class PeriodicRecheck:
     async def _check(self, live: Sequence[Live]) -> list[DatabaseError]:
         """Revokes the subscriptions of users who may not see the company; returns the failures."""
         begun = time.monotonic()
-        checks = [
-            self._membership.may_see(session.identity, each.company) for session, each in live
-        ]
+        checks = [self._may_see(session, each) for session, each in live]
         answers = await asyncio.gather(*checks, return_exceptions=True)
         failures: list[DatabaseError] = []
         for (_, subscription), allowed in zip(live, answers, strict=True):
@@ -110,6 +108,11 @@ class PeriodicRecheck:
             elif subscription.live:
                 subscription.revoke()
         return failures
+
+    async def _may_see(self, session: Session, subscription: Subscription) -> bool:
+        if self._membership.maps_users:
+            await self._membership.user_of(session.identity, max_age=0)
+        return await self._membership.may_see(session.identity, subscription.company)
 
     async def _end_unchecked(self) -> None:
         while True:

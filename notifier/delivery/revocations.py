@@ -10,6 +10,8 @@ from notifier.messages import ANY_USER
 REVOCATION_SECONDS = 120.0
 """How long a revocation is kept: longer than a check of access takes."""
 
+_EVERY_COMPANY = ""
+
 
 class Revocations:
     """Numbered as they come. Take `serial` before a check of access, and look for later ones after."""
@@ -26,11 +28,15 @@ class Revocations:
         while self._recent and self._recent[0][0] < now - REVOCATION_SECONDS:
             self._recent.popleft()
 
+    def add_user(self, user: str) -> None:
+        """The user may have lost every company."""
+        self.add(_EVERY_COMPANY, user)
+
     def since(self, serial: int, company: str, user: str) -> bool:
         """Whether the user may have lost the company after `serial`."""
         for _, number, name, revoked in reversed(self._recent):
             if number <= serial:
                 break
-            if name == company and revoked in (user, ANY_USER):
+            if name in (company, _EVERY_COMPANY) and revoked in (user, ANY_USER):
                 return True
         return False

@@ -33,6 +33,9 @@ from notifier.messages import JSON, CompanyOnly, CompanyRevoked, ServerMessage, 
 REPLAY_SECONDS = 60.0
 """How often access is re-checked during a replay: a slow reader may never become live."""
 
+OPEN_SECONDS = 5.0
+"""How long ago the account of a user may have been looked up who subscribes now."""
+
 _logger = structlog.get_logger("notifier.subscription")
 
 
@@ -93,6 +96,7 @@ class Subscription:
         membership: Membership,
         channel: Channel,
         *,
+        user: str,
         serial: int,
         checked: float,
     ) -> None:
@@ -107,7 +111,7 @@ class Subscription:
         self.epoch = channel.epoch
         self.position = channel.position
         self.at: datetime | None = None
-        self.user = owner.identity.user
+        self.user = user
 
     @classmethod
     async def open(
@@ -118,6 +122,9 @@ class Subscription:
         Raises DatabaseError where access or the company's position cannot be read now.
         """
         await hub.started()
+        user = owner.identity.user
+        if membership.maps_users:
+            user = await membership.user_of(owner.identity, OPEN_SECONDS)
         serial, known, checked = hub.revocations.serial, hub.channel(company), time.monotonic()
         if not await membership.may_see(owner.identity, company):
             return None
@@ -130,7 +137,7 @@ class Subscription:
             hub.close(channel)
             raise
         if allowed:
-            return cls(owner, hub, membership, channel, serial=serial, checked=checked)
+            return cls(owner, hub, membership, channel, user=user, serial=serial, checked=checked)
         hub.close(channel)
         return None
 
@@ -209,14 +216,20 @@ class Subscription:
 
     def _must_recheck(self) -> bool:
         """Whether access must be checked again before anything is written."""
-        return self._membership.follows_rows and (
+        return self._membership.may_change and (
             self._hub.revocations.since(self._serial, self._channel.company, self.user)
             or time.monotonic() > self.checked + REPLAY_SECONDS
         )
 
     async def _may(self) -> bool:
+        membership, identity = self._membership, self._owner.identity
         self._serial, checked = self._hub.revocations.serial, time.monotonic()
-        allowed = await self._membership.may_see(self._owner.identity, self._channel.company)
+        if membership.maps_users:  # it has not joined the channel, which knows it by its user
+            self.user = await membership.user_of(identity, REPLAY_SECONDS)
+        allowed = await membership.may_see(identity, self._channel.company)
+        if not allowed and membership.maps_users:
+            self.user = await membership.user_of(identity, 0)
+            allowed = await membership.may_see(identity, self._channel.company)
         if allowed:
             self.checked = checked
         return allowed
@@ -230,7 +243,7 @@ class Subscription:
     def may_be_revoked(self, position: int, *, certain: bool) -> None:
         """Ends the subscription after `position`, or suspends it there until access was checked again."""
         membership = self._membership
-        if not membership.follows_rows or not self.live:
+        if not membership.may_change or not self.live:
             return
         if certain and membership.certain:
             self.revoke()

@@ -14,14 +14,15 @@ from notifier.access.membership import Membership
 from notifier.access.tokens import Identity
 from notifier.delivery.periodic_recheck import RECHECK_SECONDS, PeriodicRecheck
 from notifier.delivery.subscription import Subscription
-from notifier.errors import Closure, DatabaseError
+from notifier.errors import Closure, DatabaseError, NotReady
 from tests.timeless import timeless
 
 
 class Rows:
     """Membership that records when it was queried, and for whom."""
 
-    follows_rows = True
+    follows_rows = may_change = True
+    maps_users = False
     piece = 2
 
     def __init__(self) -> None:
@@ -30,6 +31,14 @@ class Rows:
         self.out: set[str] = set()
         """Users for whom the query fails."""
         self.hangs = False
+        self.ages: list[float] = []
+        self.accounts_out = False
+
+    async def user_of(self, identity: Identity, max_age: float) -> str:
+        self.ages.append(max_age)
+        if self.accounts_out:
+            raise DatabaseError("out of reach")
+        return identity.user
 
     async def may_see(self, identity: Identity, company: str) -> bool:
         self.checks.append((asyncio.get_running_loop().time(), identity.user))
@@ -194,10 +203,26 @@ async def test_a_check_that_succeeds_again_keeps_the_session(
 
 
 @timeless
+async def test_accounts_are_looked_up_with_each_check(
+    recheck: PeriodicRecheck, rows: Rows, visitors: list[Visitor]
+) -> None:
+    """Of tables that are not watched, no message comes."""
+    rows.maps_users = True
+    (visitor,) = visit(visitors, "a")
+    await during(RECHECK_SECONDS, recheck.run)
+    assert visitor.live
+    assert rows.ages == [0]
+    rows.accounts_out = True
+    await during(LIMIT + RECHECK_SECONDS, recheck.run)
+    assert not visitor.live
+    assert isinstance(visitor.closure, NotReady)
+
+
+@timeless
 async def test_nothing_is_checked_where_only_tokens_decide(
     recheck: PeriodicRecheck, rows: Rows, visitors: list[Visitor]
 ) -> None:
     visit(visitors, "a")
-    rows.follows_rows = False
+    rows.may_change = False
     await recheck.run()
     assert rows.checks == []

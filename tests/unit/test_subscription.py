@@ -235,7 +235,7 @@ async def test_a_check_is_cancelled_with_its_socket(world: World) -> None:
 
 
 async def test_rows_are_not_checked_where_the_token_decides(world: World) -> None:
-    world.membership.follows_rows = world.membership.certain = False
+    world.membership.follows_rows = world.membership.may_change = world.membership.certain = False
     session, line = await world.enter()
     checks = world.membership.checks
     world.log.publish(A, revokes=("u", "*"))
@@ -250,6 +250,57 @@ async def test_rows_are_not_checked_where_the_token_decides(world: World) -> Non
     assert line.types[-2:] == ["AuthenticationResult", "CompanyRevoked"]
     world.log.publish(A)
     assert line.messages == [(A, 1), (A, 2)]
+
+
+async def test_a_user_who_may_have_lost_every_company_is_checked_in_each(world: World) -> None:
+    session, line = await world.enter("u", A)
+    other, kept = await world.enter("v", A)
+    checks = world.membership.checks
+    world.membership.members.clear()
+    world.log.hub.recheck("u")
+    await settle()
+    assert world.membership.checks == checks + 1
+    world.log.publish(A)
+    assert (line.types[-1], line.messages, kept.messages) == ("CompanyRevoked", [], [(A, 1)])
+    assert not session.live_subscriptions
+    assert other.live_subscriptions
+
+
+async def test_a_user_who_may_have_lost_every_company_is_checked_during_a_replay(
+    world: World,
+) -> None:
+    _, line, setting = await world.replay(1000)
+    seen = len(line.messages)
+    world.membership.members.clear()
+    world.log.hub.recheck("v")
+    world.log.hub.recheck("u")
+    line.room.set()
+    await setting
+    assert seen < 1000
+    assert len(line.messages) == seen
+    assert line.types[-1] == "CompanyRevoked"
+
+
+async def test_a_user_whose_account_has_changed_is_known_by_the_new_one(world: World) -> None:
+    membership = world.membership
+    membership.certain, membership.maps_users = False, True
+    membership.accounts["u"] = "1"
+    membership.members |= {(A, "1"), (A, "2")}
+    session, line = await world.enter("u", A, member=False)
+    world.log.publish(A, revokes=("u", "2"))
+    assert session.live_subscriptions, "the row of another user"
+    membership.accounts["u"] = "2"
+    world.log.hub.recheck("1")
+    await settle()
+    membership.members.discard((A, "1"))
+    world.log.publish(A, revokes=("1",))
+    await settle()
+    assert session.live_subscriptions
+    membership.members.clear()
+    world.log.publish(A, revokes=("2",))
+    await settle()
+    assert line.messages == [(A, 1), (A, 2), (A, 3)]
+    assert line.types[-1] == "CompanyRevoked"
 
 
 async def test_a_new_token_causes_no_check_where_rows_decide(world: World) -> None:

@@ -39,7 +39,10 @@ class FakeMembership:
         self.open = asyncio.Event()
         self.open.set()
         self.checks = 0
-        self.follows_rows = True
+        self.follows_rows = self.may_change = True
+        self.maps_users = False
+        self.accounts: dict[str, str] = {}
+        """The rows' users of the tokens' users, while `maps_users` is set."""
         self.certain = True
 
     async def may_see(self, identity: Identity, company: str) -> bool:
@@ -47,7 +50,12 @@ class FakeMembership:
         await self.open.wait()
         if self.error is not None:
             raise self.error
-        return (company, identity.user) in self.members
+        user = self.accounts.get(identity.user, "") if self.maps_users else identity.user
+        return (company, user) in self.members
+
+    async def user_of(self, identity: Identity, max_age: float) -> str:
+        await self.open.wait()
+        return self.accounts.get(identity.user, "")
 
 
 class FakeLog(History):

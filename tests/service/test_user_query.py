@@ -1,0 +1,101 @@
+"""USER_QUERY on a node: access follows the rows of the user whom the token's user is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.conftest import Connect, Serve
+from tests.databases import Database
+from tests.services import run
+
+SCHEMA = """
+    CREATE TABLE accounts (id int PRIMARY KEY, org int NOT NULL, auth0_id text UNIQUE, seen timestamptz);
+    CREATE TABLE members (id int PRIMARY KEY, team int NOT NULL, account int NOT NULL);
+    CREATE TABLE posts (id int PRIMARY KEY, team int NOT NULL);
+    INSERT INTO accounts VALUES (1, 1, 'auth0|ada'), (2, 1, 'auth0|bob'), (3, 1, 'auth0|eve');
+    INSERT INTO members VALUES (1, 7, 1), (2, 7, 2), (3, 7, 3)
+"""
+TOML = """
+[[watch]]
+table = "accounts"
+entity = "Account"
+company = "org"
+
+[[watch]]
+table = "members"
+entity = "Member"
+company = "team"
+member = "account"
+
+[[watch]]
+table = "posts"
+entity = "Post"
+company = "team"
+"""
+QUERY = "SELECT id FROM accounts WHERE auth0_id = $1"
+
+
+async def test_access_follows_the_rows_of_the_account_and_the_accounts_own_row(
+    database: Database, serve: Serve, connect: Connect, tmp_path: Path
+) -> None:
+    await database.execute(SCHEMA)
+    (tmp_path / "notifier.toml").write_text(TOML)
+    assert (await run(tmp_path, "migrate", database_url=database.dsn))[0] == 0
+    given = {"database_url": database.dsn, "jwt_secret": "x" * 40}
+    status, output = await run(tmp_path, "check", user_query=QUERY, **given)
+    assert status == 0, output
+    status, output = await run(tmp_path, "check", user_query=f"{QUERY} AND $2", **given)
+    assert status == 1
+    assert "NOTIFIER_USER_QUERY must take one parameter" in output
+
+    nodes = [await serve(database, user_query=QUERY) for _ in range(2)]
+    ada = [await connect(node, "auth0|ada", "7") for node in nodes]
+    bob, eve = [await connect(nodes[0], f"auth0|{name}", "7") for name in ("bob", "eve")]
+    assert not (await (await connect(nodes[0], "2")).set_company("7"))["Success"], "no account's id"
+    zoe = await connect(nodes[0], "auth0|zoe")
+    assert not (await zoe.set_company("7"))["Success"]
+    await database.execute("INSERT INTO accounts VALUES (4, 1, 'auth0|zoe')")
+    await database.execute("INSERT INTO members VALUES (4, 7, 4)")
+    await eve.expect("MemberCreated")
+    assert (await zoe.set_company("7"))["Success"], "without another socket"
+
+    # The member row: gone with its own message.
+    await database.execute("DELETE FROM members WHERE account = 2")
+    await database.execute("INSERT INTO posts VALUES (1, 7)")
+    await bob.next("MemberDeleted")
+    await bob.expect("CompanyRevoked")
+    await bob.quiet()
+
+    # The account's own row, which is in another company: first a column that decides nothing.
+    await database.execute("UPDATE accounts SET seen = now()")
+    await database.execute("UPDATE accounts SET auth0_id = 'auth0|new' WHERE id = 1")
+    for client in ada:
+        await client.next("CompanyRevoked")
+        assert not (await client.set_company("7"))["Success"]
+    # Two users change places: eve is a member as zoe was, and zoe as eve was.
+    await database.execute("UPDATE accounts SET auth0_id = NULL WHERE id IN (3, 4)")
+    for client in (eve, zoe):
+        await client.next("CompanyRevoked")
+    await database.execute(
+        "UPDATE accounts SET auth0_id = CASE id WHEN 3 THEN 'auth0|zoe' ELSE 'auth0|eve' END WHERE id IN (3, 4)"
+    )
+    for client in (eve, zoe):
+        assert (await client.set_company("7"))["Success"]
+    await database.execute("DELETE FROM members WHERE account = 3")
+    await zoe.next("CompanyRevoked")
+    await eve.next("MemberDeleted")
+    await eve.quiet()
+    # An account that becomes another one, which is a member too: it goes on, by the other one's rows.
+    await database.execute("INSERT INTO members VALUES (5, 7, 5)")
+    await eve.next("MemberCreated")
+    await database.execute(
+        "BEGIN; UPDATE accounts SET auth0_id = NULL WHERE id = 4;"
+        " INSERT INTO accounts VALUES (5, 1, 'auth0|eve'); COMMIT"
+    )
+    await database.execute("DELETE FROM members WHERE account = 4")
+    await eve.next("MemberDeleted")
+    await database.execute("INSERT INTO posts VALUES (2, 7)")
+    await eve.next("PostCreated")
+    await database.execute("DELETE FROM members WHERE account = 5")
+    await eve.next("MemberDeleted")
+    await eve.expect("CompanyRevoked")
