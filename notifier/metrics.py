@@ -27,7 +27,18 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 disable_created_metrics()  # they double the number of series
 
-SOCKETS = Gauge("notifier_sockets", "Open WebSockets", multiprocess_mode="livesum")
+SOCKETS = Gauge(
+    "notifier_sockets", "Open WebSockets, streams and polls", multiprocess_mode="livesum"
+)
+CONNECTIONS = Gauge(
+    "notifier_connections",
+    "The same, by transport",
+    ["transport"],
+    multiprocess_mode="livesum",
+)
+WEBSOCKETS = CONNECTIONS.labels("websocket")
+STREAMS = CONNECTIONS.labels("sse")
+POLLS = CONNECTIONS.labels("poll")
 SUBSCRIBERS = Gauge(
     "notifier_subscribers", "Subscriptions of sockets to companies", multiprocess_mode="livesum"
 )

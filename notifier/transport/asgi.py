@@ -1,4 +1,4 @@
-"""A transport for any ASGI server: each text goes through ASGI's `send`."""
+"""Transports for any ASGI server: a queue whose texts or events go through ASGI's `send`."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from collections.abc import Sequence
 from starlette.types import Send
 
 from notifier import metrics
-from notifier.delivery.encoding import TEXT
+from notifier.delivery.encoding import TEXT, Encoding
 from notifier.delivery.transport import TransportListener
 from notifier.errors import Closure, TooSlow
-from notifier.messages import Disconnect, encode
+from notifier.messages import Disconnect, ServerMessage, encode
 from notifier.transport.websocket import CLOSE_SECONDS, DRAIN_SECONDS
 
 
 class AsgiTransport:
-    """One connection. `run` sends what the other methods queue; `max_buffer` bounds the queue, in bytes."""
+    """One WebSocket. `run` sends what the other methods queue; `max_buffer` bounds the queue, in bytes."""
 
     write_direct = None
-    encoding = TEXT
+    encoding: Encoding = TEXT
     listener: TransportListener | None = None
 
     def __init__(self, send: Send, max_buffer: int) -> None:
@@ -34,11 +34,14 @@ class AsgiTransport:
 
     def write(self, _frames: bytes, bodies: Sequence[bytes]) -> None:
         """Queues texts; closes with TooSlow beyond `max_buffer`."""
+        self._put(bodies)
+
+    def _put(self, items: Sequence[bytes]) -> None:
         if self._ended:
             return
-        for body in bodies:
-            self._queue.put_nowait(body)
-            self._size += len(body)
+        for item in items:
+            self._queue.put_nowait(item)
+            self._size += len(item)
         if self._size > self._max_buffer // 2:
             self._room.clear()
         if self._size > self._max_buffer and self.listener is not None:
@@ -59,7 +62,7 @@ class AsgiTransport:
             self._ended = True
             self._until = asyncio.get_running_loop().time() + CLOSE_SECONDS
             metrics.CLOSED.labels(str(closure.code)).inc()
-            self._queue.put_nowait(encode(Disconnect.of(closure)))
+            self._queue.put_nowait(self._text(Disconnect.of(closure)))
             self._queue.put_nowait(closure)
 
     def finish(self) -> None:
@@ -73,11 +76,9 @@ class AsgiTransport:
             while (item := await self._queue.get()) is not None:
                 async with asyncio.timeout(DRAIN_SECONDS), asyncio.timeout_at(self._until):
                     if isinstance(item, Closure):
-                        await self._send(
-                            {"type": "websocket.close", "code": item.code, "reason": item.reason}
-                        )
+                        await self._send_close(item)
                         return
-                    await self._send({"type": "websocket.send", "text": item.decode()})
+                    await self._send_item(item)
                 self._size -= len(item)
                 if self._size <= self._max_buffer // 2:
                     self._room.set()
@@ -85,3 +86,13 @@ class AsgiTransport:
             self._ended = True
             if self.listener is not None:
                 self.listener.closed()
+
+    def _text(self, message: ServerMessage) -> bytes:
+        return encode(message)
+
+    async def _send_item(self, item: bytes) -> None:
+        await self._send({"type": "websocket.send", "text": item.decode()})
+
+    async def _send_close(self, closure: Closure) -> None:
+        code, reason = closure.code, closure.reason
+        await self._send({"type": "websocket.close", "code": code, "reason": reason})

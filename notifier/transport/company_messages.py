@@ -14,6 +14,7 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from notifier import metrics
 from notifier.access.admission import address_group
 from notifier.commands import CompanyRequest
 from notifier.delivery.http_session import HttpSession, ResponseTransport
@@ -29,6 +30,7 @@ from notifier.errors import (
     TokenInvalid,
     TooMany,
 )
+from notifier.transport.asgi_events import AsgiEvents
 from notifier.transport.cors import PREFLIGHT, Cors
 from notifier.transport.events import EventStream
 from notifier.transport.http_guard import EXTENSION, GuardedHttp
@@ -84,7 +86,7 @@ class CompanyMessages:
             raise Problem(405, HttpCode.METHOD_NOT_ALLOWED, "GET only", allow)
         call = self._read(segment, scope, headers)
         if method == "GET" and call.kind == STREAM:
-            await self._stream(call, scope, receive)
+            await self._stream(call, scope, receive, send)
         else:
             await self._poll(call, scope, receive, send)
 
@@ -99,20 +101,37 @@ class CompanyMessages:
         response.headers.update(NO_STORE | self._cors.headers(Headers(scope=scope)))
         await response(scope, receive, send)
 
-    async def _stream(self, call: Call, scope: Scope, receive: Receive) -> None:
+    async def _stream(self, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
         """Streams until the connection has ended. Raises Problem before the response has begun."""
-        protocol = _protocol(scope)
-        if protocol is None:
-            raise Problem(406, HttpCode.NOT_ACCEPTABLE, "this server cannot stream; use long polls")
         headers = self._cors.headers(Headers(scope=scope))
-        chunked = scope["http_version"] != "1.0"
-        stream = EventStream(protocol, self._max_buffer, headers, chunked=chunked)
+        if (protocol := _protocol(scope)) is not None:
+            chunked = scope["http_version"] != "1.0"
+            stream = EventStream(protocol, self._max_buffer, headers, chunked=chunked)
+            async with self._streaming(call, stream):
+                await _disconnected(receive)
+            return
+        queued = AsgiEvents(send, self._max_buffer, headers)
+        running = asyncio.create_task(queued.run())
+        gone = asyncio.create_task(_disconnected(receive))
+        try:
+            async with self._streaming(call, queued):
+                await asyncio.wait([running, gone], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            gone.cancel()
+            queued.finish()
+            await running
+
+    @asynccontextmanager
+    async def _streaming(self, call: Call, stream: EventStream | AsgiEvents) -> AsyncIterator[None]:
+        """A session that has subscribed."""
         session = self._enter(call, stream)
+        metrics.STREAMS.inc()
         try:
             await _subscribe(session, call, stream)
-            await _disconnected(receive)
+            yield
         finally:
             session.leave()
+            metrics.STREAMS.dec()
 
     async def _poll(self, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
         """Sends a page; for HEAD only the head of the response that GET would get.
@@ -122,6 +141,7 @@ class CompanyMessages:
         head = scope["method"] == "HEAD"
         poll = LongPoll(immediate=head or call.request.after is None)
         session = self._enter(call, poll)
+        metrics.POLLS.inc()
         try:
             async with _connected(poll, scope, receive) as protocol:
                 await _subscribe(session, call, poll)
@@ -136,6 +156,7 @@ class CompanyMessages:
                 await protocol.flow.drain()
         finally:
             session.leave()
+            metrics.POLLS.dec()
 
     def _enter(self, call: Call, response: ResponseTransport) -> HttpSession:
         try:

@@ -8,6 +8,7 @@ import structlog
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
+from notifier import metrics
 from notifier.access.admission import address_group
 from notifier.delivery.session import Services, Session
 from notifier.errors import Binary, Closure, Internal
@@ -77,6 +78,7 @@ class Endpoint:
         session: Session | None = None
         try:
             session = Session(self._services, transport, address)
+            metrics.WEBSOCKETS.inc()
             while True:
                 event = await receive()
                 if event["type"] == "websocket.disconnect":
@@ -92,6 +94,7 @@ class Endpoint:
         finally:
             if session is not None:
                 session.closed()
+                metrics.WEBSOCKETS.dec()
 
 
 async def refuse(scope: Scope, send: Send, status: int, text: str) -> None:

@@ -25,19 +25,19 @@ COMMENT_SECONDS = 10.0
 UNACKNOWLEDGED_MS = 30_000
 """TCP_USER_TIMEOUT: after how long without an acknowledgement the kernel drops the connection."""
 
-HEAD = (
-    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
-    b"cache-control: no-store, no-transform\r\nx-accel-buffering: no\r\n"
-    b"connection: close\r\n"
-)
-CHUNKED = b"transfer-encoding: chunked\r\n"
+HEADERS = {
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-store, no-transform",
+    "x-accel-buffering": "no",
+}
+STATUS_LINE = b"HTTP/1.1 200 OK\r\n"
 LAST_CHUNK = b"0\r\n\r\n"
 
 COMMENT = b":\n\n"
 
 
 class EventStream:
-    """One response; the protocol's listener. `headers` are sent beside those of HEAD.
+    """One response; the protocol's listener. `headers` are sent beside HEADERS.
 
     `chunked`: whether the client understands chunks, which HTTP/1.0 does not have.
     """
@@ -55,7 +55,9 @@ class EventStream:
         self._protocol = protocol
         self._transport = protocol.transport
         self._max_buffer = max_buffer
-        self._headers = headers
+        self._headers = {**HEADERS, **headers, "connection": "close"}
+        if chunked:
+            self._headers["transfer-encoding"] = "chunked"
         self._writable = Gate(protocol.loop)
         self._open = True
         self._timer: asyncio.TimerHandle | None = None
@@ -70,22 +72,18 @@ class EventStream:
             return
         self.begun = True
         self._attach()
-        data = answer.data
-        event_id = f"{data.epoch}:{data.position}" + (f":{data.at}" if data.at else "")
-        head = HEAD + (CHUNKED if self._chunked else b"")
-        more = "".join(f"{name}: {value}\r\n" for name, value in self._headers.items()).encode()
+        head = "".join(f"{name}: {value}\r\n" for name, value in self._headers.items()).encode()
         for name, value in self._protocol.server_state.default_headers:
-            more += b"%b: %b\r\n" % (name, value)
-        first = self._wrapped(event(encode(answer), event_id))
-        self._transport.write(b"%b%b\r\n%b" % (head, more, first))
+            head += b"%b: %b\r\n" % (name, value)
+        first = self._wrapped(first_event(answer))
+        self._transport.write(b"%b%b\r\n%b" % (STATUS_LINE, head, first))
         self._comment_later()
 
     def _attach(self) -> None:
         """Takes over the connection, and bounds its buffer."""
         transport = self._transport
         self.write_direct = transport.write
-        self._protocol.listener = self
-        self._protocol.streams = True
+        self._protocol.stream(self)
         high = min(HIGH_WATER, self._max_buffer // 2)
         transport.set_write_buffer_limits(high=high, low=high // 4)
         own = transport.get_extra_info("socket")
@@ -178,3 +176,10 @@ class EventStream:
 
     def _wrapped(self, data: bytes) -> bytes:
         return chunk(data) if self._chunked else data
+
+
+def first_event(answer: SubscribeResult) -> bytes:
+    """The answer, with the position that it names as its id."""
+    data = answer.data
+    event_id = f"{data.epoch}:{data.position}" + (f":{data.at}" if data.at else "")
+    return event(encode(answer), event_id)

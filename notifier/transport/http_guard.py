@@ -57,8 +57,7 @@ class GuardedHttp(HttpToolsProtocol):
     listener: TransportListener | None = None
     """Receives back-pressure and the end of the connection, in place of the application."""
 
-    streams = False
-    """Whether a response is written to the transport directly, up to the end of the connection."""
+    _streams = False
 
     @classmethod
     def configured(cls, refusals: Refusals) -> type[GuardedHttp]:
@@ -85,7 +84,7 @@ class GuardedHttp(HttpToolsProtocol):
         super().pause_writing()
         if self.listener is not None:
             self.listener.paused()
-        if not self.streams:
+        if not self._streams:
             self._response_deadline = self.loop.call_later(RESPONSE_SECONDS, self.transport.abort)
 
     def resume_writing(self) -> None:
@@ -96,7 +95,7 @@ class GuardedHttp(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parses as many bytes as the head may still have; the rest is body, or one byte too many."""
-        if self.streams:
+        if self._streams:
             return  # a further request, which is never answered
         if not self._received:
             self._received = True
@@ -127,6 +126,16 @@ class GuardedHttp(HttpToolsProtocol):
         self._head = 0  # of the next request
         self._stop_deadline()
         super().on_message_complete()
+
+    def stream(self, listener: TransportListener) -> None:
+        """Lets a response be written to the transport directly, up to the end of the connection.
+
+        No further request is parsed, and the headers of this one are freed.
+        """
+        self.listener = listener
+        self._streams = True
+        self.headers.clear()
+        del self.parser
 
     def handle_websocket_upgrade(self) -> None:
         """Hands the connection over, with its headers beside those that websockets parses again."""

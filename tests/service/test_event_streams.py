@@ -13,6 +13,7 @@ from tests.databases import Database
 from tests.service.calendars import Calendar
 from tests.service.http_streams import address, poll, stream, subscribers
 from tests.service.raw import Raw
+from tests.service.test_floods import metric
 from tests.service.test_slow import write_until
 from tests.services import Service, token
 from tests.waiting import DEADLINE_SECONDS, until
@@ -107,6 +108,8 @@ async def test_a_drain_ends_streams_and_polls(database: Database, serve: Serve) 
         place = {"after": first["Position"], "epoch": first["Epoch"], "wait": 55}
         waiting = asyncio.create_task(poll(service, "u1", company, **place))
         await until(partial(subscribers, service, 2))
+        assert await metric(service, 'notifier_connections{transport="poll"}') == 1
+        assert await metric(service, "notifier_sockets ") == 2
         service.terminate()
         last = (await events.rest())[-1].message
         assert (last["Type"], last["Data"]["Code"]) == ("Disconnect", 1012)
@@ -125,6 +128,9 @@ async def test_streams_polls_and_sockets_share_the_limits(
     await connect(service, "u1", company)
     async with stream(service, "u1", company) as events:
         await events.event()
+        for transport, count in (("websocket", 1), ("sse", 1), ("poll", 0)):
+            name = f'notifier_connections{{transport="{transport}"}}'
+            assert await metric(service, name) == count
         answer = await poll(service, "u1", company)
         assert answer.status_code == 429
         assert answer.json()["code"] == "too_many"

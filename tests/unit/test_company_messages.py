@@ -8,13 +8,12 @@ from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
 
 import pytest
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from notifier.access import admission
 from notifier.errors import Restart, Unreachable
 from notifier.transport.company_messages import PATH, CompanyMessages
 from notifier.transport.cors import Cors
-from notifier.transport.http_guard import EXTENSION
 from tests.services import token
 from tests.unit.connections import connected
 from tests.unit.worlds import A, World, settle
@@ -247,37 +246,3 @@ async def test_slashes_of_an_id_may_be_decoded_by_a_proxy(
     world.membership.members.add(("a/b c", "u"))
     exchange.request(company=company)
     assert (await exchange.answer()).json["CompanyId"] == "a/b c"
-
-
-async def test_another_server_reports_a_client_that_leaves(world: World) -> None:
-    world.log.publish(A)
-    messages = CompanyMessages(world.services, Cors(None, credentials=False), 1_000_000)
-    gone = asyncio.Event()
-    sent: list[Message] = []
-
-    async def receive() -> Message:
-        await gone.wait()
-        return {"type": "http.disconnect"}
-
-    async def send(message: Message) -> None:
-        sent.append(message)
-
-    scope = {
-        "type": "http",
-        "method": "GET",
-        "query_string": b"after=1&epoch=e",
-        "headers": [(b"authorization", f"Bearer {token('u')}".encode())],
-        "extensions": {EXTENSION: None},
-    }
-    serving = asyncio.create_task(messages.serve("company%20a", scope, receive, send))
-    await waiting(world)
-    gone.set()
-    await serving
-    assert not sent
-    assert not world.admission.connections
-    gone.clear()
-    serving = asyncio.create_task(messages.serve("company%20a", scope, receive, send))
-    await waiting(world)
-    world.log.publish(A)
-    await serving
-    assert json.loads(sent[1]["body"])["Position"] == 2

@@ -96,8 +96,8 @@ class Protocol:
         self.loop = asyncio.get_running_loop()
         self.server_state = ServerState()
         self.server_state.default_headers = [(b"date", b"Sun, 22 Nov 2026 18:00:00 GMT")]
-        self.listener: EventStream | None = None
-        self.streams = False
+        self.streams: list[EventStream] = []
+        self.stream = self.streams.append
 
 
 class Listener:
@@ -122,7 +122,7 @@ def opened(max_buffer: int = 10_000, *, chunked: bool = True) -> tuple[EventStre
     stream.listener = listener
     data = Subscribed(company_id="c", position=41, epoch="e")
     stream.begin(SubscribeResult(success=True, data=data), cast("Subscription", None))
-    assert protocol.streams
+    assert protocol.streams == [stream]
     return stream, protocol.transport, listener
 
 

@@ -106,7 +106,7 @@ class Listener:
     async def stream(self, scope: Scope, receive: Receive, _send: Send) -> None:
         """A response that is written to the transport directly."""
         protocol = scope["extensions"][EXTENSION]
-        protocol.listener, protocol.streams = self, True
+        protocol.stream(self)
         protocol.transport.write(b"x" * LARGE)
         self.begun.set()
         while (await receive())["type"] != "http.disconnect":

@@ -1,0 +1,158 @@
+"""Streams and polls on an ASGI server that is not ours: everything goes through `receive` and `send`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+from starlette.types import Message, Scope
+
+from notifier.errors import Restart
+from notifier.transport import asgi_events
+from notifier.transport.company_messages import CompanyMessages
+from notifier.transport.cors import Cors
+from tests.services import token
+from tests.unit.test_company_messages import POLL, STREAM, waiting
+from tests.unit.worlds import A, World
+from tests.waiting import until
+
+
+@pytest.fixture
+def world() -> World:
+    world = World()
+    world.membership.members.add((A, "u"))
+    return world
+
+
+class Server:
+    """An ASGI server with one request: what it was sent, and whether its client is `gone`."""
+
+    def __init__(self, world: World, max_buffer: int = 1_000_000) -> None:
+        self.messages = CompanyMessages(world.services, Cors(None, credentials=False), max_buffer)
+        self.gone = asyncio.Event()
+        self.room = asyncio.Event()
+        self.room.set()
+        self.sent: list[Message] = []
+
+    def serve(self, accept: str, user: str = "u") -> asyncio.Task[None]:
+        scope: Scope = {
+            "type": "http",
+            "method": "GET",
+            "query_string": b"after=1&epoch=e",
+            "headers": [
+                (b"accept", accept.encode()),
+                (b"authorization", f"Bearer {token(user)}".encode()),
+            ],
+        }
+        serving = self.messages.serve("company%20a", scope, self._receive, self._send)
+        return asyncio.create_task(serving)
+
+    async def _receive(self) -> Message:
+        await self.gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: Message) -> None:
+        await self.room.wait()
+        self.sent.append(message)
+        if message["type"] == "http.response.body" and not message.get("more_body"):
+            self.gone.set()
+
+    @property
+    def types(self) -> list[str]:
+        """The types of the messages in all events."""
+        events = b"".join(message.get("body", b"") for message in self.sent).split(b"\n\n")
+        data = [each.partition(b"data: ")[2] for each in events]
+        return [json.loads(each)["Type"] for each in data if each]
+
+
+async def test_a_poll_is_answered_unless_its_client_leaves(world: World) -> None:
+    world.log.publish(A)
+    server = Server(world)
+    serving = server.serve(POLL)
+    await waiting(world)
+    server.gone.set()
+    await serving
+    assert not server.sent
+    assert not world.admission.connections
+    server = Server(world)
+    serving = server.serve(POLL)
+    await waiting(world)
+    world.log.publish(A)
+    await serving
+    assert json.loads(server.sent[1]["body"])["Position"] == 2
+
+
+async def test_events_are_streamed_until_the_session_ends(world: World) -> None:
+    world.log.publish(A, 2)
+    server = Server(world)
+    serving = server.serve(STREAM)
+    await waiting(world)
+    world.log.publish(A)
+    for session in list(world.admission.connections):
+        session.end(Restart())
+    await serving
+    assert server.sent[0]["status"] == 200
+    assert dict(server.sent[0]["headers"])[b"content-type"].startswith(STREAM.encode())
+    assert server.types == ["SubscribeResult", "E", "E", "Disconnect"]
+    assert server.sent[-1]["more_body"] is False
+    assert not world.admission.connections
+    assert not world.pins(A)
+
+
+async def test_events_are_streamed_until_the_client_leaves(world: World) -> None:
+    world.log.publish(A)
+    server = Server(world)
+    serving = server.serve(STREAM)
+    await waiting(world)
+    server.gone.set()
+    await serving
+    assert not world.admission.connections
+
+
+async def test_comments_are_sent(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asgi_events, "COMMENT_SECONDS", 0)
+    server = Server(world)
+    serving = server.serve(STREAM)
+
+    async def commented() -> bool:
+        return [message.get("body") for message in server.sent].count(b":\n\n") > 1
+
+    await until(commented)
+    server.gone.set()
+    await serving
+
+
+async def test_a_slow_reader_is_cut_at_its_cap(world: World) -> None:
+    world.log.publish(A)
+    server = Server(world, max_buffer=10_000)
+    serving = server.serve(STREAM)
+    await waiting(world)
+    server.room.clear()
+    for _ in range(2):
+        world.log.store(A, pad=6_000)
+        world.log.deliver()
+    await waiting(world, 0)
+    server.room.set()
+    await serving
+    assert server.types[-1] == "Disconnect"
+    assert not world.admission.connections
+
+
+async def test_a_stream_is_refused_with_a_status(world: World) -> None:
+    server = Server(world)
+    await server.serve(STREAM, "stranger")
+    assert server.sent[0]["status"] == 403
+
+
+async def test_losing_access_ends_a_stream(world: World) -> None:
+    world.log.publish(A)
+    server = Server(world)
+    serving = server.serve(STREAM)
+    await waiting(world)
+    for session in list(world.admission.connections):
+        for subscription in session.live_subscriptions:
+            subscription.revoke()
+    await serving
+    assert server.types == ["SubscribeResult", "CompanyRevoked"]
+    assert server.sent[-1]["more_body"] is False
