@@ -1,4 +1,4 @@
-"""F1, F1c, F2, F3: one company, 500 sockets, deliveries per second and what they cost.
+"""F1, F1c, F2, F3, F6: one company, 500 sockets, deliveries per second and what they cost.
 
 The C loop runs directly before and after every run; a ratio is relative to the mean of the two.
 """
@@ -41,9 +41,12 @@ async def rate(
     feeding: Feed | None,
     *,
     seconds: float,
+    events: bool = False,
 ) -> Rate:
     """Subscribes the plan's clients, runs the feed (or starts a reference that has none), counts."""
-    async with load(stand.load, target.port, plan, number=number, step=len(plan)) as clients:
+    async with load(
+        stand.load, target.port, plan, number=number, step=len(plan), events=events
+    ) as clients:
         await clients.ready()
         if feeding is None:
             target.program.send_line()
@@ -65,10 +68,21 @@ async def floor(stand: Stand, sockets: int, seconds: float) -> Rate:
 
 
 async def ours(
-    stand: Stand, url: str, target: Service, sockets: int, *, bursts: bool, seconds: float
+    stand: Stand,
+    url: str,
+    target: Service,
+    sockets: int,
+    *,
+    seconds: float,
+    bursts: bool = False,
+    events: bool = False,
 ) -> Rate:
     write = feed.in_bursts if bursts else feed.one_by_one
-    plan = service.subscribers(sockets)
+    plan = (
+        [service.request(number + 1, 1) for number in range(sockets)]
+        if events
+        else service.subscribers(sockets)
+    )
     return await rate(
         stand,
         target,
@@ -76,6 +90,7 @@ async def ours(
         OUR_NUMBER,
         lambda clients: write(url, clients, copies=sockets),
         seconds=seconds,
+        events=events,
     )
 
 
@@ -101,11 +116,23 @@ async def measure(stand: Stand, names: frozenset[str]) -> None:
             loop = await stack.enter_async_context(references.starlette(stand, notifying))
         before = await floor(stand, SOCKETS, floor_seconds)
         for _ in stand.rounds(3):
-            single = await ours(stand, url, target, SOCKETS, bursts=False, seconds=seconds)
+            single = await ours(stand, url, target, SOCKETS, seconds=seconds)
             after = await floor(stand, SOCKETS, floor_seconds)
             _add(stand, "F1", single, before, after)
             _add_cpu(stand, single, before, after)
             before = after
+            if "F6" in names:
+                streams = await ours(stand, url, target, SOCKETS, events=True, seconds=seconds)
+                stand.table.add(
+                    "F6",
+                    streams.deliveries / single.deliveries,
+                    streams.noise,
+                    sse=streams.deliveries,
+                    websocket=single.deliveries,
+                    sse_µs=streams.cpu * 1e6,
+                    websocket_µs=single.cpu * 1e6,
+                )
+                before = await floor(stand, SOCKETS, floor_seconds)
             if "F2" in names:
                 peer = await starlette(stand, notifying, loop, SOCKETS, seconds)
                 stand.table.add(

@@ -1,12 +1,14 @@
-/* The load client: N WebSocket clients in one thread, which count their messages.
+/* The load client: N clients (of WebSockets, or of events) in one thread, which count their messages.
  *
  *     load [options] PORT PLAN
  *
  * PLAN has one line per client: its path and the text frames that it sends, separated by tabs. Each
  * frame is sent after the answer to the one before, which must contain "Success":true. After the last
  * answer (without frames: after the handshake) the client is ready, and further messages count.
+ * With --events, a line has the path and a token, and the first event must contain "Success":true.
  *
  *     --at-once W    at most W clients are connecting or subscribing (default 100)
+ *     --events       clients of server-sent events over HTTP
  *     --deflate      offer permessage-deflate, as browsers do; compressed messages are counted, not parsed
  *     --number KEY   the text before a message's number: each client's must increase by one
  *     --stamp KEY    the text before the number under which arrivals are recorded in --stamps FILE:
@@ -54,7 +56,7 @@ static size_t at_once = 100;
 static uint64_t step, until, began;
 static const char *number_key, *stamp_key;
 static FILE *stamps;
-static bool deflate;
+static bool deflate, events_only;
 static int port, polled;
 static struct { uint64_t deliveries, frames, bytes, compressed, resyncs, unnumbered, disordered, closed; } seen;
 static unsigned char buffer[1 << 20];
@@ -127,14 +129,22 @@ static void shake_hands(struct client *c) {
     socklen_t size = sizeof error;
     getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &error, &size);
     if ((errno = error)) fail_errno("connect");
+    c->state = HANDSHAKE;
+    epoll_ctl(polled, EPOLL_CTL_MOD, c->fd, &event);
+    if (events_only) {
+        int length = snprintf(request, sizeof request,
+                              "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nAccept: text/event-stream\r\n"
+                              "Authorization: Bearer %s\r\n\r\n", c->path, port, c->next);
+        c->next = NULL;
+        transmit(c, request, (size_t)length);
+        return;
+    }
     int length = snprintf(request, sizeof request,
                           "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\n"
                           "Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
                           "Sec-WebSocket-Version: 13\r\n%s\r\n",
                           c->path, port,
                           deflate ? "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n" : "");
-    c->state = HANDSHAKE;
-    epoll_ctl(polled, EPOLL_CTL_MOD, c->fd, &event);
     transmit(c, request, (size_t)length);
 }
 
@@ -223,16 +233,44 @@ static void understand(struct client *c, int head, const unsigned char *text, si
     }
 }
 
+/* Consumes whole events from a whole chunk: each has one line of data, and the first one is the answer. */
+static void consume_events(struct client *c, const unsigned char *data, size_t size, uint64_t arrived) {
+    static const char mark[] = "data: ";
+    const unsigned char *end = data + size, *line;
+    while ((line = memmem(data, (size_t)(end - data), mark, sizeof mark - 1))) {
+        line += sizeof mark - 1;
+        data = memchr(line, '\n', (size_t)(end - line));
+        if (!data) fail("an event without an end", line, (size_t)(end - line));
+        understand(c, 0x80 | TEXT, line, (size_t)(data - line), arrived);
+    }
+}
+
+/* Consumes whole chunks of HTTP/1.1 from the front; returns their number of bytes. */
+static size_t consume_chunks(struct client *c, const unsigned char *data, size_t size, uint64_t arrived) {
+    size_t at = 0;
+    while (c->state != GONE && at < size) {
+        const unsigned char *end = memmem(data + at, size - at, "\r\n", 2);
+        if (!end) break;
+        size_t head = (size_t)(end - data) + 2 - at, length = strtoul((const char *)data + at, NULL, 16);
+        if (size - at < head + length + 2) break;
+        consume_events(c, data + at + head, length, arrived);
+        at += head + length + 2;
+    }
+    return at;
+}
+
 /* Consumes whole answers and frames from the front; returns their number of bytes. */
 static size_t consume(struct client *c, const unsigned char *data, size_t size, uint64_t arrived) {
     size_t at = 0;
     if (c->state == HANDSHAKE) {
         const unsigned char *end = memmem(data, size, "\r\n\r\n", 4);
         if (!end) return 0;
-        if (size < 12 || memcmp(data + 8, " 101", 4)) fail("handshake", data, size);
+        if (size < 12 || memcmp(data + 8, events_only ? " 200" : " 101", 4)) fail("handshake", data, size);
         at = (size_t)(end - data) + 4;
-        advance(c, NULL, 0);
+        if (events_only) c->state = ASKING;
+        else advance(c, NULL, 0);
     }
+    if (events_only) return at + consume_chunks(c, data + at, size - at, arrived);
     while (c->state != GONE && size - at >= 2) {
         const unsigned char *p = data + at;
         size_t head = 2, length = p[1] & 0x7f;
@@ -319,11 +357,12 @@ static bool command(void) {
 
 static void read_options(int argc, char **argv) {
     static const struct option options[] = {
-        {"at-once", 1, 0, 'w'}, {"deflate", 0, 0, 'd'}, {"number", 1, 0, 'n'}, {"stamp", 1, 0, 't'},
+        {"at-once", 1, 0, 'w'}, {"deflate", 0, 0, 'd'}, {"events", 0, 0, 'e'}, {"number", 1, 0, 'n'}, {"stamp", 1, 0, 't'},
         {"stamps", 1, 0, 'f'},  {"step", 1, 0, 's'},    {"until", 1, 0, 'u'},  {0, 0, 0, 0}};
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         if (option == 'w') at_once = strtoul(optarg, NULL, 10);
         else if (option == 'd') deflate = true;
+        else if (option == 'e') events_only = true;
         else if (option == 'n') number_key = optarg;
         else if (option == 't') stamp_key = optarg;
         else if (option == 'f') stamps = fopen(optarg, "wb");

@@ -130,6 +130,7 @@ async def load(
     step: int = 0,
     until: int = 0,
     deflate: bool = False,
+    events: bool = False,
 ) -> AsyncIterator[Load]:
     """Clients that run while the block runs; `load.c` documents the options.
 
@@ -146,6 +147,8 @@ async def load(
         options += [f"--stamp={stamp}", f"--stamps={stamps}"]
     if deflate:
         options.append("--deflate")
+    if events:
+        options.append("--events")
     log = stem.with_suffix(".log")
     async with running(binary, *options, str(port), planned, log=log) as program:
         clients = Load(program, len(lines), stamps)

@@ -39,15 +39,23 @@ async def uninstall(url: str) -> None:
     await output(*COMMAND, "uninstall", "--yes", env=environment(url))
 
 
+def token(user: int) -> str:
+    claims = {"sub": f"user-{user}", "exp": int(time.time()) + 3600}
+    return jwt.encode(claims, SECRET, algorithm="HS256")
+
+
 def conversation(user: int, company: int, *, after: int = -1, epoch: str = "") -> str:
     """One line of the load client's plan: authenticate, then setCompany (resuming with `epoch`)."""
-    claims = {"sub": f"user-{user}", "exp": int(time.time()) + 3600}
-    token = jwt.encode(claims, SECRET, algorithm="HS256")
     place = f',"after":{after},"epoch":"{epoch}"' if epoch else ""
     return (
-        f'/\t{{"type":"authenticate","token":"{token}"}}'
+        f'/\t{{"type":"authenticate","token":"{token(user)}"}}'
         f'\t{{"type":"setCompany","data":{{"companyId":"{uuid(company)}"{place}}}}}'
     )
+
+
+def request(user: int, company: int) -> str:
+    """One line of the load client's plan for server-sent events: path and token."""
+    return f"/companies/{uuid(company)}/messages\t{token(user)}"
 
 
 def subscribers(clients: int, companies: Iterable[int] = (1,)) -> list[str]:
