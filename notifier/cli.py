@@ -14,7 +14,7 @@ import structlog
 import typer
 from rich.console import Console
 
-from notifier import __version__, logs
+from notifier import __version__, inspection, logs
 from notifier.access.tokens import sign
 from notifier.client import listen
 from notifier.client.reports import Position
@@ -178,28 +178,8 @@ def migrate_command(
         _print(f"schema notifier: {schema.newest()}, {len(settings.watch)} tables are watched")
 
 
-@app.command("check")
-def check_command(
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object, for programs.")
-    ] = False,
-    quiet: Annotated[
-        bool,
-        typer.Option("--quiet", help="Print only what there is something to do about: for cron."),
-    ] = False,
-) -> None:
-    """Check every link from trigger to client. Exits with 1 and lists the problems, if there are any."""
-    from notifier import check, findings
-
-    found = asyncio.run(check.check(load()))
-    shown = [finding for finding in found if finding.is_actionable or not quiet]
-    if as_json:
-        print(findings.as_json(shown))
-    for finding in shown if not as_json else ():
-        mark = {True: "ok", False: "NOT SOUND", None: "note"}[finding.sound]
-        _print(f"{mark}: {finding.line}")
-    if any(finding.sound is False for finding in found):
-        raise NotifierError("one or more checks failed")
+app.command("check")(inspection.check_command)
+app.command("why")(inspection.why_command)
 
 
 @app.command("types")

@@ -16,7 +16,7 @@ from notifier.client import listen
 from notifier.errors import SettingsError
 
 SECRET = "a secret of the tests that is long enough"
-COMMANDS = ["serve", "migrate", "check", "demo", "uninstall", "token", "listen"]
+COMMANDS = ["serve", "migrate", "check", "why", "demo", "uninstall", "token", "listen"]
 
 
 @pytest.fixture

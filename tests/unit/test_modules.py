@@ -60,8 +60,16 @@ COVERED = {
         "transport/websocket",
     ),
     ("unit/test_jwks.py", "JSON Web Keys"): ("access/keys",),
+    ("postgres/test_why.py", "every situation goes through most of them"): (
+        "why/evidence",
+        "why/explanation",
+        "why/question",
+        "why/rows",
+        "why/transactions",
+        "why/users",
+    ),
     ("postgres/test_check.py", "what `check` finds"): ("findings", "prerequisites"),
-    ("unit/test_cli.py", "the command line"): ("commands",),
+    ("unit/test_cli.py", "the command line"): ("commands", "inspection"),
     ("unit/test_settings.py", "[[watch]] tables are settings"): ("watches",),
     ("service/test_event_streams.py", "requests for messages, with a real node"): (
         "delivery/clients",

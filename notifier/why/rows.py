@@ -1,0 +1,92 @@
+"""Reads what decides on a row of a watched table: its company, whether it counts as deleted, its transactions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import asyncpg
+
+from notifier.companies import canonical
+from notifier.database import sql
+from notifier.database.configuration import Stored
+from notifier.database.connections import Connection, first_line
+from notifier.why.evidence import READ_SECONDS
+
+_EPOCH = 1 << 32
+"""Transaction ids of rows have 32 bits; those of `pg_current_xact_id` go on."""
+
+
+class RowUnreadable(Exception):
+    """The role may not read the table, or the key is none of its type. The text is the reason."""
+
+
+class Row(NamedTuple):
+    """The present row.
+
+    `company`: None where it has none, or where it cannot be read. `written_by`: the transaction that
+    wrote it last. `held_by`: one that changes or locks it now, or did so.
+    """
+
+    company: str | None
+    has_company: bool
+    is_deleted: bool
+    written_by: int
+    held_by: int | None
+
+
+async def find_row(connection: Connection, stored: Stored, key: Sequence[str]) -> Row | None:
+    """The row with that key, None where there is none. Raises RowUnreadable."""
+    watch = stored.watch
+    names = [*watch.key_columns, watch.company, *([watch.deleted_if] if watch.deleted_if else [])]
+    rows = await connection.fetch(sql.query("why_columns"), stored.relation, names)
+    columns = {row["name"]: row for row in rows}
+    if missing := [name for name in watch.key_columns if name not in columns]:
+        raise RowUnreadable(f"{stored.relation} has no column {missing[0]}")
+    conditions = [
+        _is(columns[name], number) for number, name in enumerate(watch.key_columns, start=1)
+    ]
+    has_company = watch.company in columns
+    company = f"row.{columns[watch.company]['quoted']}" if has_company else "NULL"
+    mark = columns.get(watch.deleted_if or "")
+    text = sql.query("why_row").format(
+        relation=stored.relation,
+        condition=" AND ".join(conditions),
+        company=f"CASE WHEN pg_catalog.num_nulls({company}) OPERATOR(pg_catalog.=) 0"
+        f" THEN pg_catalog.format('%s', {company}) END",
+        deleted="NULL::text"
+        if mark is None
+        else f"CASE WHEN pg_catalog.num_nulls(row.{mark['quoted']}) OPERATOR(pg_catalog.=) 0"
+        f" THEN pg_catalog.format('%s', row.{mark['quoted']}) END",
+    )
+    try:
+        found = await connection.fetchrow(text, *key, timeout=READ_SECONDS)
+    except asyncpg.DataError:  # not a value of the key's type
+        raise RowUnreadable(f"this is no key of {stored.relation}") from None
+    except asyncpg.SyntaxOrAccessError as error:
+        raise RowUnreadable(first_line(error)) from error
+    if found is None:
+        return None
+    return Row(
+        None if found["company"] is None else canonical(found["company"]),
+        has_company,
+        found["deleted"] not in (None, "f", "0"),
+        completed(found["written_by"], found["next"]),
+        completed(found["held_by"], found["next"]) if found["held_by"] else None,
+    )
+
+
+def _is(column: asyncpg.Record, number: int) -> str:
+    """The condition that a column has the text of a parameter. No application code runs in it."""
+    quoted, kind = column["quoted"], column["type"]
+    if kind is None:
+        return f"pg_catalog.format('%s', row.{quoted}) OPERATOR(pg_catalog.=) ${number}"
+    return f"row.{quoted} OPERATOR(pg_catalog.=) ${number}::text::{kind}"
+
+
+def completed(xid: int, near: int) -> int:
+    """The 64-bit number of the transaction that ends with `xid` and is nearest to the transaction `near`."""
+    whole = near - near % _EPOCH + xid
+    if whole - near > _EPOCH // 2:
+        return max(whole - _EPOCH, xid)
+    return whole if near - whole <= _EPOCH // 2 else whole + _EPOCH
