@@ -7,7 +7,8 @@ import os
 import re
 import sys
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -200,11 +201,10 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        path = Path(os.environ.get(CONFIG) or "notifier.toml")
         return (
             init_settings,
             _Environment(settings_cls),
-            TomlConfigSettingsSource(settings_cls, path),
+            TomlConfigSettingsSource(settings_cls, _file()),
         )
 
     @property
@@ -224,6 +224,10 @@ class Settings(BaseSettings):
         """The URL for direct connections: LISTEN and advisory locks do not work through a pooler."""
         url = self.listen_database_url
         return url.get_secret_value() if url else self.database
+
+
+def _file() -> Path:
+    return Path(os.environ.get(CONFIG) or "notifier.toml")
 
 
 def warn_on_stderr(line: str) -> None:
@@ -256,7 +260,7 @@ def load(
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"notifier.toml: {error}") from error
     except ValidationError as error:
-        raise SettingsError(_first(error)) from error
+        raise SettingsError(_first(error, _file(), environ)) from error
 
 
 def _suggest(unknown: Iterable[str], known: Iterable[str]) -> Iterator[str]:
@@ -267,13 +271,59 @@ def _suggest(unknown: Iterable[str], known: Iterable[str]) -> Iterator[str]:
         yield f"{name} (did you mean {close[0]}?)" if close else name
 
 
-def _first(error: ValidationError) -> str:
-    """The first error, without the value, which may be a secret."""
+def _first(error: ValidationError, file: Path, environ: Mapping[str, str]) -> str:
+    """The first error, without the value, which may be a secret; of a file with the line."""
     wrong = error.errors(include_input=False, include_url=False)[0]
-    path = [str(part) for part in wrong["loc"]]
+    path = wrong["loc"]
     text = wrong["msg"].removeprefix("Value error, ")
     if not path:
         return text
-    if path[0] in Settings.model_fields and path[0] != "watch":
-        return f"{PREFIX}{path[0].upper()}: {text}"
-    return f"notifier.toml: {'.'.join(path)}: {text}"
+    name = str(path[0])
+    written = file.read_text(encoding="utf-8") if file.is_file() else ""
+    line = _line_of(written, path)
+    if name in Settings.model_fields and name != "watch":
+        variable = f"{PREFIX}{name.upper()}"
+        if line is None or variable in environ:
+            return f"{variable}: {text}"
+    if wrong["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        known = Settings.model_fields if len(path) == 1 else [each.name for each in fields(Watch)]
+        close = difflib.get_close_matches(str(path[-1]), list(known), n=1)
+        text = f"there is no such option{f'; did you mean {close[0]}?' if close else ''}"
+    where = "notifier.toml" if line is None else f"notifier.toml, line {line}"
+    return f"{where}: {'.'.join(map(str, path))}: {text}"
+
+
+_HEADER = re.compile(r"""\s*\[\[?\s*([^\[\]]+?)\s*\]\]?\s*(?:#.*)?$""")
+_KEY = re.compile(r"""\s*("[^"]*"|'[^']*'|[A-Za-z0-9_-]+)\s*(?:=|\.)""")
+
+
+def _line_of(text: str, path: Sequence[str | int]) -> int | None:
+    """The number of the line where a value stands, or the table that it is missing in; None: not found.
+
+    `path`: as in pydantic's errors, `("watch", 1, "key")` is `key` of the second `[[watch]]`. Whatever
+    comes deeper stands in the same line, or after it.
+    """
+    tables = [str(part) for part in path if isinstance(part, str)]
+    number = next((part for part in path if isinstance(part, int)), 0)
+    name, options = tables[0] if tables else "", tables[1:]
+    count, found, section = -1, None, ""
+    for index, line in enumerate(text.splitlines(), 1):
+        if header := _HEADER.match(line):
+            section = header[1].replace('"', "").replace(" ", "")
+            if section == name:
+                count += 1
+                if count == number:
+                    found = index
+                    if not options:
+                        return index
+            elif count == number and options and section == f"{name}.{options[0]}":
+                return index
+        elif key := _KEY.match(line):
+            word = key[1].strip("\"'")
+            if not section and word == name and found is None:
+                found = index
+                if not options:
+                    return index
+            elif section == name and count == number and options and word == options[0]:
+                return index
+    return found

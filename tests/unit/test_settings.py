@@ -219,6 +219,55 @@ def test_a_wrong_file_is_one_line_that_names_the_error(
     assert word in wrong(monkeypatch)
 
 
+HEAD = """\
+# watches
+naive_timestamps = "UTC"
+
+[[watch]]  # the first
+table = "a"
+entity = "A"
+
+[[watch]]
+table = "b"
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("", "line 8: watch.1.entity: Field required"),
+        ('entity = "B"\nkey = 3', "line 11: watch.1.key.str: "),
+        (
+            'entity = "B"\n"compny" = "x"',
+            "line 11: watch.1.compny: there is no such option; did you mean company?",
+        ),
+        ('entity = "B"\ncolour = "x"', "line 11: watch.1.colour: there is no such option"),
+        ('entity = "B"\nexclude = ["id"]', "line 8: watch.1: exclude names id, which is needed"),
+        ('entity = "B"\n[watch.rename]\na = 1', "line 11: watch.1.rename.a: "),
+        (
+            'entity = "B"\n[[wach]]\ntable = "c"',
+            "line 11: wach: there is no such option; did you mean watch?",
+        ),
+        ('entity = "B"\n[[watch]]\ntable = "c"', "line 11: watch.2.entity: Field required"),
+        ('entity = "B', "Illegal character '\\n' (at line 10, column 12)"),
+    ],
+)
+def test_an_error_in_the_file_names_the_line_and_a_near_miss(
+    nowhere: Path, monkeypatch: pytest.MonkeyPatch, text: str, line: str
+) -> None:
+    (nowhere / "notifier.toml").write_text(f"{HEAD}{text}\n")
+    said = wrong(monkeypatch)
+    assert said.removeprefix("notifier.toml").lstrip(",: ").startswith(line), said
+
+
+def test_a_setting_that_is_wrong_names_the_variable_or_the_line_that_it_comes_from(
+    nowhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (nowhere / "notifier.toml").write_text('host = "::"\nport = "x"\n')
+    assert wrong(monkeypatch).startswith("notifier.toml, line 2: port: ")
+    assert wrong(monkeypatch, PORT="y").startswith("NOTIFIER_PORT: ")
+
+
 def test_a_file_that_is_named_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "nowhere.toml" in wrong(monkeypatch, CONFIG="nowhere.toml")
 
