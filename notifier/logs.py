@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import structlog
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor
 
 
 def set_up(level: str, form: Literal["auto", "json", "text"]) -> None:
@@ -48,3 +48,20 @@ def set_up(level: str, form: Literal["auto", "json", "text"]) -> None:
 
 def _serialize(value: object, **_: object) -> str:
     return msgspec.json.encode(value, enc_hook=str).decode()
+
+
+def use_logging() -> None:
+    """Passes our log lines to the standard library's loggers, unless structlog is configured already."""
+    if not structlog.is_configured():
+        structlog.configure(
+            processors=[structlog.stdlib.filter_by_level, _as_call],
+            logger_factory=structlog.stdlib.LoggerFactory(),
+            wrapper_class=structlog.stdlib.BoundLogger,
+        )
+
+
+def _as_call(_: object, __: str, event: EventDict) -> tuple[tuple[str], dict[str, Any]]:
+    """The arguments for a logger: the text with its fields behind it, and the exception."""
+    exc_info = event.pop("exc_info", None)
+    fields = "".join(f" {name}={value!r}" for name, value in event.items() if name != "event")
+    return (f"{event['event']}{fields}",), {"exc_info": exc_info}
