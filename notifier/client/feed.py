@@ -124,7 +124,6 @@ class Feed:
     def disconnect(self) -> None:
         """The connection has ended, and with it what was requested over it."""
         self.request, self.requested, self.subscribed = None, None, False
-        self.sent.clear()
 
     def close(self) -> None:
         """The application has left the company."""

@@ -301,6 +301,19 @@ describe("has my write arrived?", () => {
     equal(position, 20);
   });
 
+  test("it is repeated after a gap", async () => {
+    const { peer, client } = await several();
+    await peer.acknowledge();
+    let position;
+    client.arrived("7").then((found) => (position = found));
+    await peer.send(change(12), arrival("a", "7", 12));
+    await peer.send(subscribed("a", 10, { recovered: true }));
+    deepEqual(peer.last, { type: "await", data: { companyId: "a", tx: "7" } });
+    equal(position, undefined);
+    await peer.send(change(11), change(12), arrival("a", "7", 12));
+    equal(position, 12);
+  });
+
   test("a failed wait has its code", async () => {
     for (const code of ["unknown_tx", "timeout", "not_subscribed"]) {
       const { peer, client, b } = await two();
@@ -323,6 +336,26 @@ describe("has my write arrived?", () => {
     client.close();
     await Promise.all(failed);
     for (const each of [b, c, client]) await rejects(each.arrived("7"), { code });
+  });
+
+  test("it ends when the client stops", async () => {
+    const { peer, client } = await two();
+    const failed = rejects(client.arrived("7"), { code: "not_subscribed" });
+    await peer.close(4409);
+    await failed;
+  });
+
+  test("one that waits for a reload is not requested again", async () => {
+    let loaded;
+    const world = await several({ onResync: () => new Promise((resolve) => (loaded = resolve)) });
+    await world.peer.acknowledge();
+    const both = [world.client.arrived("7")];
+    await world.peer.send(arrival("a", "7"));
+    both.push(world.client.arrived("8"));
+    await world.peer.send(arrival("a", "8"));
+    deepEqual(commands(world).map(([, { tx }]) => tx), [undefined, "7", "8"]);
+    loaded();
+    deepEqual(await Promise.all(both), [11, 11]);
   });
 
   test("it waits for no more transactions than the server allows", async () => {

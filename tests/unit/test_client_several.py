@@ -379,6 +379,20 @@ async def test_an_arrival_is_requested_again_after_a_reconnect_and_comes_after_a
         assert await waiting == 20
 
 
+@timeless
+async def test_an_arrival_is_requested_again_after_a_gap() -> None:
+    async with follow() as world:
+        await world.peer.acknowledge()
+        waiting = asyncio.create_task(world.client.arrived("7"))
+        await settle()
+        await world.peer.send_messages(change(12), arrival("a", "7", 12))
+        await world.peer.send_messages(subscribed("a", 10, recovered=True))
+        assert commands(world)[-1] == ("await", {"companyId": "a", "tx": "7"})
+        assert not waiting.done(), "its messages are missing"
+        await world.peer.send_messages(change(11), change(12), arrival("a", "7", 12))
+        assert await waiting == 12
+
+
 @pytest.mark.parametrize("code", ["unknown_tx", "timeout", "not_subscribed"])
 @timeless
 async def test_a_failed_wait_has_its_code(code: str) -> None:
@@ -410,6 +424,18 @@ async def test_a_wait_ends_with_its_company_and_with_the_client() -> None:
         for each in (b, c, world.client):
             with pytest.raises(ArrivalError):
                 await each.arrived("7")
+
+
+@timeless
+async def test_a_wait_ends_when_the_client_stops() -> None:
+    async with follow() as world:
+        await world.peer.acknowledge()
+        waiting = asyncio.create_task(world.client.arrived("7"))
+        await settle()
+        await world.peer.close_with(4409)
+        with pytest.raises(ArrivalError) as error:
+            await waiting
+        assert error.value.code == "not_subscribed"
 
 
 @timeless

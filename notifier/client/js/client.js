@@ -456,7 +456,6 @@ class Connection {
     for (const company of this.#companies) {
       company.subscribed = false;
       company.request = company.requested = null;
-      for (const arrival of company.arrivals.values()) arrival.sent = false;
     }
     const socket = this.#socket;
     this.#socket = null;
