@@ -1,6 +1,7 @@
 """The application of `notifier demo`: reads and writes the calendar as any application would.
 
-It knows nothing of messages: the page receives its own writes over the socket. There is no access
+It knows nothing of messages: the page receives its own writes over the socket. Each answer to a write has the
+number of its transaction, so that the page can tell when they are there. There is no access
 control, because the demo serves one machine only; `notifier serve` does not have these routes.
 """
 
@@ -14,6 +15,7 @@ from uuid import UUID, uuid4
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 from sqlalchemy import Delete, Insert, Update, func, make_url
+from sqlalchemy import Text as TextType
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -165,9 +167,7 @@ def _insert(name: str) -> Callable[[Connection, Request], Awaitable[Response]]:
             raise Refused(400, f"missing: {', '.join(sorted(map(property_name, missing)))}")
         if name == "employees":
             values["user_id"] = _user(str(values["name"]))
-        return _answer(
-            {"Id": await _write(connection, request, table.insert().values(values))}, 201
-        )
+        return _answer(await _write(connection, request, table.insert().values(values)), 201)
 
     return insert
 
@@ -181,7 +181,7 @@ def _update(name: str) -> Callable[[Connection, Request], Awaitable[Response]]:
             raise Refused(400, "no property to change")
         row = table.update().where(table.c.id == request.path_params["id"])
         statement = row.values(values | {"updated_at": func.now()})
-        return _answer({"Id": await _write(connection, request, statement)})
+        return _answer(await _write(connection, request, statement))
 
     return update
 
@@ -191,22 +191,26 @@ def _delete(name: str) -> Callable[[Connection, Request], Awaitable[Response]]:
 
     async def delete(connection: Connection, request: Request) -> Response:
         statement = table.delete().where(table.c.id == request.path_params["id"])
-        return _answer({"Id": await _write(connection, request, statement)})
+        return _answer(await _write(connection, request, statement))
 
     return delete
 
 
-async def _write(connection: Connection, request: Request, statement: Write) -> UUID:
-    """One transaction, with the actor in a setting: all that an application does for `Actor`."""
-    compiled = statement.returning(statement.table.c.id).compile(dialect=DIALECT)
+async def _write(connection: Connection, request: Request, statement: Write) -> dict[str, str]:
+    """One transaction, with the actor in a setting: all that an application does for `Actor`.
+
+    Returns the row's `Id` and the transaction's number, `Tx`: all that it does for `await`.
+    """
+    number = func.pg_current_xact_id().cast(TextType)
+    compiled = statement.returning(statement.table.c.id, number).compile(dialect=DIALECT)
     parameters = [compiled.params[name] for name in compiled.positiontup or ()]
     async with connection.transaction():
         if actor := request.headers.get("x-actor"):
             await connection.execute("SELECT set_config('notifier.actor', $1, true)", actor)
-        row = await connection.fetchval(str(compiled), *parameters)
+        row = await connection.fetchrow(str(compiled), *parameters)
     if row is None:
         raise Refused(404, "the row does not exist any more")
-    return UUID(str(row))
+    return {"Id": str(row[0]), "Tx": row[1]}
 
 
 async def _values(table: str, request: Request) -> dict[str, Any]:

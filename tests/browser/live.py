@@ -126,14 +126,14 @@ class Sql:
         )
         return added
 
-    async def person(self, name: str, user: str) -> UUID:
-        """Adds an employee to Northwind."""
+    async def person(self, name: str, user: str, company: str = NORTHWIND) -> UUID:
+        """Adds an employee."""
         added: UUID = await self.run(
             "INSERT INTO employees (company_id, user_id, name)"
             " SELECT id, $2, $1 FROM companies WHERE name = $3 RETURNING id",
             name,
             user,
-            NORTHWIND,
+            company,
         )
         return added
 

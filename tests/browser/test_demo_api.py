@@ -27,6 +27,8 @@ async def test_a_row_is_created_changed_and_deleted(
     given = {"CompanyId": demo.company, "Title": "Written", **AT}
     made = await client.post("/events", json=given, headers={"X-Actor": "ben"})
     assert made.status_code == 201
+    stored = await sql.run("SELECT xmin::text FROM events WHERE id::text = $1", made.json()["Id"])
+    assert int(made.json()["Tx"]) % 2**32 == int(stored)
     path = f"/events/{made.json()['Id']}"
     assert (await client.patch(path, json={"Title": "Changed"})).is_success
     state = (await client.get("/state", params={"company": demo.company})).json()

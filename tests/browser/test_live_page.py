@@ -179,6 +179,75 @@ async def test_after_a_switch_only_the_other_company_is_shown(window: Open, sql:
     await expect(ben.page.locator("#overlay")).to_be_hidden()
 
 
+async def test_both_companies_are_followed_on_one_connection(window: Open, sql: Sql) -> None:
+    ann = await window("ann")
+    await ann.sends('"subscribe"', times=2)
+    await ann.receives("SubscribeResult", times=2)
+    reads = len(ann.reads)
+    await sql.event("At the harbour", company=HARBOR)
+    await expect(ann.entry("A SQL client added At the harbour")).to_contain_text(HARBOR)
+    await expect(ann.page.locator("#companies .badge")).to_have_text("1")
+    await expect(ann.event("At the harbour")).to_have_count(0)
+    await sql.event("At the studio")
+    await expect(ann.event("At the studio")).to_be_visible()
+
+    await ann.button(HARBOR).click()
+    await expect(ann.event("At the harbour")).to_be_visible()
+    await expect(ann.event("At the studio")).to_have_count(0)
+    await expect(ann.page.locator("#companies .badge")).to_have_count(0)
+    await ann.is_live()
+    assert (len(ann.reads), len(ann.sockets)) == (reads, 1)
+
+
+async def test_losing_one_company_leaves_the_other(window: Open, sql: Sql) -> None:
+    for company in (NORTHWIND, HARBOR):
+        await sql.person("Hal Hart", "hal", company)
+    hal = await window("hal")
+    await sql.event("Last seen", company=HARBOR)
+    await expect(hal.entry("added Last seen")).to_be_visible()
+    await sql.run(
+        "DELETE FROM employees WHERE user_id = 'hal'"
+        " AND company_id = (SELECT id FROM companies WHERE name = $1)",
+        HARBOR,
+    )
+    await expect(hal.entry("Hal Hart has just lost access.")).to_contain_text(HARBOR)
+    await sql.event("Not for Hal", company=HARBOR)
+    await sql.event("Still for Hal")
+    await expect(hal.event("Still for Hal")).to_be_visible()
+    await hal.is_live()
+    await hal.button(HARBOR).click()
+    await expect(hal.page.locator("#overlay")).to_contain_text("Hal Hart")
+    await expect(hal.entry("Not for Hal")).to_have_count(0)
+
+
+async def test_an_own_change_is_pending_until_it_has_arrived(window: Open, sql: Sql) -> None:
+    ann, ben = await window("ann"), await window("ben")
+    added = await sql.event("Moved along", hour=12)
+    await expect(ann.event("Moved along")).to_be_visible()
+    await ann.event("Moved along").get_by_role("button").press("Shift+ArrowDown")
+    await ann.sends('"await"')
+    await ann.receives('"Arrived"')
+    await expect(ann.event("Moved along")).not_to_have_class(re.compile("pending"))
+
+    await ann.go_offline()
+    await ann.event("Moved along").get_by_role("button").press("Enter")
+    await ann.field("Title").fill("Moved on")
+    await ann.button("Save").click()
+    await expect(ann.event("Moved on")).to_have_class(re.compile("pending"))
+    await expect(ann.event("Moved on").get_by_role("button")).to_have_accessible_name(
+        re.compile("pending$")
+    )
+    await expect(ben.entry("Ann Baker renamed Moved on")).to_be_visible()
+    await expect(ann.entry("Moved on")).to_have_count(0)
+
+    await ann.go_offline(False)
+    await ann.receives('"Arrived"', times=2)
+    await expect(ann.event("Moved on")).not_to_have_class(re.compile("pending"))
+    await expect(ann.entry("You renamed Moved on")).to_be_visible()
+    await sql.run("DELETE FROM events WHERE id = $1", added)
+    await expect(ann.event("Moved on")).to_have_count(0)
+
+
 async def test_a_restart_of_the_server_is_recovered(window: Open, demo: Demo, sql: Sql) -> None:
     ann = await window()
     position, reads = await ann.position(), len(ann.reads)

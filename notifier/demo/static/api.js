@@ -7,8 +7,11 @@ async function request(path, options = {}) {
   throw new Error(error?.Message ?? `The demo answered with status ${response.status}.`);
 }
 
-const write = (method) => (path, actor, values) =>
-  request(path, { method, headers: { "Content-Type": "application/json", "X-Actor": actor ?? "" }, body: JSON.stringify(values) });
+/** Writes a row; answers with its `Id` and the number of the transaction, `Tx`. */
+const write = (method) => async (path, actor, values) => {
+  const headers = { "Content-Type": "application/json", "X-Actor": actor ?? "" };
+  return (await request(path, { method, headers, body: JSON.stringify(values) })).json();
+};
 
 export const create = write("POST");
 export const change = write("PATCH");

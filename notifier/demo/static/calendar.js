@@ -309,14 +309,15 @@ export class Calendar {
     if (item === this.#dragging) return;
     item.event = event;
     item.style.translate = "";
-    item.className = `event hue-${event.hue}${whole ? " chip" : ""}${item.classList.contains("lit") ? " lit" : ""}`;
+    item.className = `event hue-${event.hue}${whole ? " chip" : ""}${event.pending ? " pending" : ""}${item.classList.contains("lit") ? " lit" : ""}`;
     const [button] = item.children;
     const end = this.view === "week" ? h("span", { className: "end" }, `–${format.time(ends)}`) : null;
     const time = whole ? null : h("span", { className: "time" }, format.time(starts), end);
     const place = event.Location && !whole && this.view === "week" ? h("span", { className: "place" }, event.Location) : null;
     const organizer = event.organizer ? h("span", { className: "visually-hidden" }, event.organizer) : null;
-    button.replaceChildren(...[h("span", { className: "title" }, event.Title), " ", time, " ", place, " ", organizer].filter(Boolean));
-    button.title = [event.Title, event.Location, event.organizer].filter(Boolean).join(" · ");
+    const pending = event.pending ? h("span", { className: "visually-hidden" }, "pending") : null;
+    button.replaceChildren(...[h("span", { className: "title" }, event.Title), " ", time, " ", place, " ", organizer, " ", pending].filter(Boolean));
+    button.title = [event.Title, event.Location, event.organizer, event.pending ? "pending" : null].filter(Boolean).join(" · ");
   }
 
   /** For mouse and pen. Touch scrolls; the keyboard has Shift and the arrow keys. */

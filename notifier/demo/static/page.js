@@ -1,6 +1,6 @@
 /**
- * The live page. It draws only what it receives from Notifier: its own writes, too, appear when they come
- * back as messages.
+ * The live page: all companies on one connection. It draws what it receives from Notifier; its own writes are
+ * pending until their messages have arrived.
  */
 
 import { connect } from "../client.js";
@@ -9,6 +9,7 @@ import * as api from "./api.js";
 import { Calendar } from "./calendar.js";
 import { animateOnce, h, prefersReducedMotion } from "./dom.js";
 import { Form } from "./form.js";
+import { Room } from "./room.js";
 import { describe } from "./words.js";
 import { DAY, HOUR, MINUTE, Zone, format, fromInput, toInput } from "./zone.js";
 
@@ -24,42 +25,56 @@ let companies = [];
 let company = null;
 let zone = new Zone("UTC");
 let me = parameters.get("user") ?? sessionStorage.getItem("me") ?? "ann";
-const employees = new Map();
-const events = new Map();
+/** All companies by id. */
+const rooms = new Map();
+/** The company that is shown. */
+let room = new Room(null, () => {});
 /** Names by id, also of people who were removed: later messages may refer to them. */
 const names = new Map();
 
 let client = null;
-let received = 0;
-/** Set while the page is offline: where to resume. */
-let offline = null;
-/** The feed entry that counts missed changes, and the time at which they ended. */
-let absence = null;
+let offline = false;
 
 // -------------------------------------------------------------------- the connection
 
-function follow(position = null) {
-  client?.close();
+/** Connects, and follows all companies; each resumes where it was, if it has a position. */
+function follow() {
+  leave();
   const url = new URL(".", document.baseURI);
   url.protocol = url.protocol.replace("http", "ws");
-  client = connect({
-    url: url.href,
-    companyId: company,
+  client = connect({ url: url.href, getToken: () => api.token(me), onStatus: showConnection });
+  for (const each of rooms.values()) enter(each);
+}
+
+/** Closes the connection, and keeps the positions. */
+function leave() {
+  for (const each of rooms.values()) {
+    const { status, position } = each.subscription ?? {};
+    if (each.subscription) each.resume = status.state === "idle" ? null : position;
+    each.subscription = null;
+  }
+  client?.close();
+}
+
+/** Follows one company. */
+function enter(one) {
+  const { resume: position } = one;
+  one.resume = null;
+  one.subscription = client.subscribe(one.id, {
     position,
-    getToken: () => api.token(me),
-    onMessage: receive,
-    onRecovered: showRecovered,
-    onResync: readState,
-    onStatus: showStatus,
+    onMessage: (message) => receive(one, message),
+    onRecovered: (recovered) => showRecovered(one, recovered),
+    onResync: (resync) => readState(one, resync),
+    onStatus: (status) => showStatus(one, status),
   });
 }
 
-async function readState({ companyId, reason, position, signal }) {
-  const state = await api.state(companyId, signal);
+async function readState(one, { reason, position, signal }) {
+  const state = await api.state(one.id, signal);
   if (signal.aborted) return;
-  load(state);
+  load(one, state);
   draw();
-  if (reason !== "start") addNote(`State reloaded at № ${position}: ${REASONS[reason] ?? reason}`);
+  if (reason !== "start") addNote(`State reloaded at № ${position}: ${REASONS[reason] ?? reason}`, one);
 }
 
 const REASONS = {
@@ -71,56 +86,70 @@ const REASONS = {
   overflow: "more was written than the log can hold",
 };
 
-function load(state) {
+function load(one, state) {
   companies = state.Companies;
-  employees.clear();
-  events.clear();
-  for (const employee of state.Employees) employees.set(employee.EmployeeId, employee);
-  for (const event of state.Events) events.set(event.EventId, event);
+  one.employees.clear();
+  one.events.clear();
+  for (const employee of state.Employees) one.employees.set(employee.EmployeeId, employee);
+  for (const event of state.Events) one.events.set(event.EventId, event);
   for (const { UserId, EmployeeId, Name } of state.Employees) names.set(UserId, Name).set(EmployeeId, Name);
+  for (const { CompanyId } of companies) {
+    if (rooms.has(CompanyId)) continue;
+    rooms.set(CompanyId, new Room(CompanyId, draw));
+    if (client && !offline) enter(rooms.get(CompanyId));
+  }
   setZone();
 }
 
+function zoneOf(one) {
+  return new Zone(companies.find(({ CompanyId }) => CompanyId === one.id)?.TimeZone ?? "UTC");
+}
+
 function setZone() {
-  zone = new Zone(companies.find(({ CompanyId }) => CompanyId === company)?.TimeZone ?? "UTC");
+  zone = zoneOf(room);
   calendar.zone = zone;
 }
 
-function showRecovered({ position }) {
-  const entry = addNote(`Reconnected at № ${position}. No change was missed.`);
-  absence = { entry, from: position + 1, until: Date.now() };
+function showRecovered(one, { position }) {
+  // The note of a company that is not shown is added when a missed change is there.
+  const entry = one === room ? addNote(`Reconnected at № ${position}. No change was missed.`) : null;
+  one.absence = { entry, from: position + 1, until: Date.now() };
 }
 
-function receive(message) {
-  received++;
+function receive(one, message) {
+  one.received++;
+  if (one !== room) one.unseen++;
   const { Type, Data, Position } = message;
-  if (Type.startsWith("Event")) applyChange(events, Data.EventId, message);
+  if (Type.startsWith("Event")) applyChange(one, one.events, Data.EventId, message);
   else if (Type.startsWith("Employee")) {
     if (Data.Name) names.set(Data.UserId, Data.Name).set(Data.EmployeeId, Data.Name);
-    applyChange(employees, Data.EmployeeId, message);
+    applyChange(one, one.employees, Data.EmployeeId, message);
   } else if (Type === "CompanyUpdated") {
     companies = companies.map((each) => (each.CompanyId === Data.CompanyId ? { ...each, ...Data } : each));
     setZone();
   }
 
+  const { absence } = one;
   const late = absence !== null && Date.parse(message.At) < absence.until;
   if (late) {
     const count = Position - absence.from + 1;
-    absence.entry.querySelector("p").textContent =
+    absence.entry ??= addNote("", one);
+    absence.entry.querySelector("p").firstChild.textContent =
       count === 1
         ? `Reconnected. One missed change was delivered, № ${Position}.`
         : `Reconnected. ${count} missed changes were delivered, № ${absence.from} to ${Position}.`;
-  } else absence = null;
-  addEntry(message, late);
+  } else one.absence = null;
+  addEntry(one, message, late);
   draw();
 }
 
 /** Stores or deletes a row, and remembers to highlight it. */
-function applyChange(rows, id, { Type, Data, Partial, Actor }) {
+function applyChange(one, rows, id, { Type, Data, Partial, Actor, Tx }) {
+  one.receivedOf(id, Tx);
   const gone = /Deleted$|Removed$/.test(Type);
   if (gone) rows.delete(id);
   else rows.set(id, Partial ? { ...rows.get(id), ...Data } : Data);
-  if (gone && rows === events) calendar.fade(id);
+  if (one === room && gone && rows === one.events) calendar.fade(id);
   highlighted.add(id);
   for (const form of [eventForm, personForm]) {
     if (form.id !== id || Actor === me) continue;
@@ -130,7 +159,20 @@ function applyChange(rows, id, { Type, Data, Partial, Actor }) {
 
 const STATES = { connecting: "Connecting", live: "Live", waiting: "Reconnecting", idle: "No access", stopped: "Stopped", closed: "Offline" };
 
-function showStatus({ state, reason }) {
+function showStatus(one, { state, reason }) {
+  if (state === "live") one.awaitPending();
+  if (state === "idle" && reason === "revoked" && one !== room) addNote(`${nameOf(me)} has just lost access.`, one);
+  if (one === room) show();
+}
+
+/** Without a company there is only the state of the connection. */
+function showConnection() {
+  if (!room.subscription) show();
+}
+
+/** Shows the state of the company that is shown. */
+function show() {
+  const { state, reason } = room.subscription?.status ?? client.status;
   if ($("link").dataset.state !== state) {
     $("link").dataset.state = state;
     $("state").textContent = STATES[state];
@@ -145,28 +187,24 @@ function showStatus({ state, reason }) {
 const DETAILS = { company_forbidden: "this user is not an employee of the company", revoked: "access was revoked" };
 
 function showPosition() {
-  const position = offline ?? client?.position;
-  $("at").textContent = position?.epoch ? `№ ${position.after}` : "";
-  $("position").textContent = position?.epoch ? `№ ${position.after}` : "–";
+  const { position } = room;
+  $("at").textContent = position ? `№ ${position.after}` : "";
+  $("position").textContent = position ? `№ ${position.after}` : "–";
   $("epoch").textContent = position?.epoch ?? "–";
-  $("received").textContent = `${received}, no gaps`;
+  $("received").textContent = `${room.received}, no gaps`;
 }
 
 // After access was lost there is no state to resume from.
-$("retry").onclick = () => (client.status.state === "idle" ? follow() : client.reconnect());
+$("retry").onclick = () => (room.subscription.status.state === "idle" ? follow() : client.reconnect());
 
 $("offline").onclick = () => {
-  const on = !offline;
-  $("offline").setAttribute("aria-checked", String(on));
-  if (on) {
-    offline = (client.status.state === "idle" ? null : client.position) ?? {};
-    client.close();
-    addNote(`You are offline${offline.after === undefined ? "" : ` since № ${offline.after}`}. Other users are not.`);
-  } else {
-    const position = offline.epoch ? offline : null;
-    offline = null;
-    follow(position);
-  }
+  offline = !offline;
+  $("offline").setAttribute("aria-checked", String(offline));
+  if (offline) {
+    leave();
+    show();
+    addNote(`You are offline${room.resume ? ` since № ${room.resume.after}` : ""}. Other users are not.`);
+  } else follow();
   showPosition();
 };
 
@@ -174,9 +212,8 @@ $("offline").onclick = () => {
 
 /** Hides everything of a company that the user may not see. */
 function showNoAccess(reason) {
-  const others = [...employees.values()].filter(({ UserId }) => UserId && UserId !== me);
-  employees.clear();
-  events.clear();
+  const others = [...room.employees.values()].filter(({ UserId }) => UserId && UserId !== me);
+  room.clear();
   draw();
   const { Name, UserId } = companies.find(({ CompanyId }) => CompanyId === company) ?? {};
   const other = others[0]?.UserId ?? UserId;
@@ -197,6 +234,9 @@ function setOverlay(on) {
 function switchUser(user) {
   me = user;
   sessionStorage.setItem("me", me);
+  leave();
+  // Another user may see other rows: all state is read again.
+  for (const each of rooms.values()) each.resume = null;
   if (offline) $("offline").click();
   else follow();
 }
@@ -207,17 +247,10 @@ function switchCompany(id) {
   if (id === company) return;
   company = id;
   sessionStorage.setItem("company", id);
-  absence = null;
-  received = 0;
-  employees.clear();
-  events.clear();
-  $("feed").replaceChildren();
-  $("empty").hidden = false;
-  if (offline) {
-    offline = {};
-    $("offline").click();
-  } else client.setCompany(id);
+  room = rooms.get(id);
+  room.unseen = 0;
   setZone();
+  show();
   draw();
 }
 
@@ -242,10 +275,10 @@ function draw() {
   drawing ??= setTimeout(() => {
     drawing = null;
     calendar.draw(
-      [...events.values()].map((event) => ({
+      room.drawn.map((event) => ({
         ...event,
         hue: hue(event.OrganizerId),
-        organizer: employees.get(event.OrganizerId)?.Name,
+        organizer: room.employees.get(event.OrganizerId)?.Name,
       })),
     );
     drawPeople();
@@ -262,16 +295,18 @@ function draw() {
 
 function drawCompanies() {
   $("companies").replaceChildren(
-    ...companies.map(({ CompanyId, Name }) =>
-      h("button", { type: "button", "aria-pressed": String(CompanyId === company), onclick: () => switchCompany(CompanyId) }, Name),
-    ),
+    ...companies.map(({ CompanyId, Name }) => {
+      const unseen = rooms.get(CompanyId)?.unseen ?? 0;
+      const badge = unseen ? h("span", { className: "badge", "aria-hidden": "true" }, String(unseen)) : null;
+      return h("button", { type: "button", "aria-pressed": String(CompanyId === company), onclick: () => switchCompany(CompanyId) }, Name, badge);
+    }),
   );
   const name = companies.find(({ CompanyId }) => CompanyId === company)?.Name;
   document.title = name ? `${name} · Notifier` : "Notifier";
 }
 
 function drawPeople() {
-  const list = [...employees.values()];
+  const list = [...room.employees.values()];
   $("people").replaceChildren(
     ...list.map((employee) =>
       h(
@@ -282,7 +317,7 @@ function drawPeople() {
           { type: "button", onclick: () => openPerson(employee) },
           avatar(employee.Name, hue(employee.EmployeeId)),
           h("span", {}, employee.Name),
-          h("small", {}, [employee.UserId === me ? "you" : null, employee.JobTitle].filter(Boolean).join(", ")),
+          h("small", {}, [employee.UserId === me ? "you" : null, employee.JobTitle, room.isPending(employee.EmployeeId) ? "pending" : null].filter(Boolean).join(", ")),
         ),
       ),
     ),
@@ -300,8 +335,8 @@ function avatar(name, number) {
 }
 
 /** Each person has a colour; events without an organizer are grey. */
-function hue(id) {
-  const index = [...employees.keys()].indexOf(id);
+function hue(id, one = room) {
+  const index = [...one.employees.keys()].indexOf(id);
   return index < 0 ? "none" : index % HUES;
 }
 
@@ -316,33 +351,50 @@ function actorName(actor) {
 
 // -------------------------------------------------------------------- the feed
 
-function addEntry(message, late) {
+function addEntry(one, message, late) {
   const { Actor, At, Position, Data } = message;
-  const { action, subject, detail } = describe(message, zone, nameOf);
+  const { action, subject, detail } = describe(message, zoneOf(one), nameOf);
   const actor = actorName(Actor);
-  const colleague = [...employees.values()].find(({ UserId }) => UserId && UserId === Actor);
-  const link = events.has(Data.EventId)
-    ? h("button", { type: "button", className: "subject", onclick: () => events.has(Data.EventId) && calendar.reveal(events.get(Data.EventId)) }, subject)
+  const colleague = [...one.employees.values()].find(({ UserId }) => UserId && UserId === Actor);
+  const link = one.events.has(Data.EventId)
+    ? h("button", { type: "button", className: "subject", onclick: () => reveal(one, Data.EventId) }, subject)
     : h("b", {}, subject);
   push(
     h(
       "li",
       { className: late ? "late" : "" },
-      avatar(Actor ? nameOf(Actor) : "S Q", colleague ? hue(colleague.EmployeeId) : "none"),
+      avatar(Actor ? nameOf(Actor) : "S Q", colleague ? hue(colleague.EmployeeId, one) : "none"),
       h(
         "div",
         {},
         h("p", {}, h("span", { className: "who" }, actor), ` ${action} `, link),
         detail ? h("p", { className: "detail" }, detail) : null,
-        h("p", { className: "when" }, h("time", { dateTime: At }, format.seconds(zone.wall(Date.parse(At)))), ` · № ${Position}`, late ? " · while you were offline" : ""),
+        h(
+          "p",
+          { className: "when" },
+          h("time", { dateTime: At }, format.seconds(zoneOf(one).wall(Date.parse(At)))),
+          ` · № ${Position}`,
+          place(one),
+          late ? " · while you were offline" : "",
+        ),
       ),
     ),
   );
-  $("announcement").textContent = `${actor} ${action} ${subject}`;
+  $("announcement").textContent = `${actor} ${action} ${subject}${place(one)}`;
 }
 
-function addNote(text) {
-  const entry = h("li", { className: "note" }, h("p", {}, text));
+/** Names a company that is not shown. */
+function place(one) {
+  return one === room ? "" : ` · ${companies.find(({ CompanyId }) => CompanyId === one.id)?.Name ?? ""}`;
+}
+
+function reveal(one, id) {
+  switchCompany(one.id);
+  if (one.events.has(id)) calendar.reveal(one.events.get(id));
+}
+
+function addNote(text, one = room) {
+  const entry = h("li", { className: "note" }, h("p", {}, text, place(one)));
   push(entry);
   $("announcement").textContent = text;
   return entry;
@@ -373,20 +425,28 @@ const eventForm = new Form($("event"), {
       OrganizerId: fields.OrganizerId.value || null,
       Description: fields.Description.value.trim() || null,
     };
-    if (id) await api.change(`events/${id}`, me, values);
-    else await api.create("events", me, { CompanyId: company, ...values });
+    await write("events", id, values);
   },
-  remove: (id) => api.remove(`events/${id}`, me),
+  remove: (id) => write("events", id, null),
 });
 
 const personForm = new Form($("person"), {
   async save(id, fields) {
     const values = { Name: fields.Name.value.trim(), JobTitle: fields.JobTitle.value.trim() || null };
-    if (id) await api.change(`employees/${id}`, me, values);
-    else await api.create("employees", me, { CompanyId: company, ...values });
+    await write("employees", id, values);
   },
-  remove: (id) => api.remove(`employees/${id}`, me),
+  remove: (id) => write("employees", id, null),
 });
+
+/** An own change: a new row without an id, a deletion without values. It is pending until it has arrived. */
+async function write(table, id, values) {
+  const one = room;
+  let answer;
+  if (!id) answer = await api.create(table, me, { CompanyId: one.id, ...values });
+  else if (values) answer = await api.change(`${table}/${id}`, me, values);
+  else answer = await api.remove(`${table}/${id}`, me);
+  one.wrote(table, answer, JSON.parse(JSON.stringify(values)));
+}
 
 eventForm.fields.AllDay.onchange = () => setAllDay(eventForm.fields.AllDay.checked);
 
@@ -406,13 +466,13 @@ function openEvent(event) {
 }
 
 function openNew(starts, ends) {
-  const own = [...employees.values()].find(({ UserId }) => UserId === me);
+  const own = [...room.employees.values()].find(({ UserId }) => UserId === me);
   openForm(null, "New event", { Title: "", AllDay: false, starts, ends, Location: "", Description: "", OrganizerId: own?.EmployeeId });
 }
 
 function openForm(id, title, { starts, ends, ...event }) {
   const none = h("option", { value: "" }, "no one");
-  eventForm.fields.OrganizerId.replaceChildren(none, ...[...employees.values()].map(({ EmployeeId, Name }) => h("option", { value: EmployeeId }, Name)));
+  eventForm.fields.OrganizerId.replaceChildren(none, ...[...room.employees.values()].map(({ EmployeeId, Name }) => h("option", { value: EmployeeId }, Name)));
   const length = event.AllDay ? 10 : 16;
   setAllDay(event.AllDay);
   const { Title, AllDay, Location, Description, OrganizerId } = event;
@@ -431,8 +491,7 @@ function openPerson({ EmployeeId, Name, JobTitle }) {
 /** Moves an event by a number of milliseconds of wall time. */
 async function moveEvent(event, by) {
   const move = (moment) => zone.instant(zone.wall(Date.parse(moment)) + by);
-  await attempt(() => api.change(`events/${event.EventId}`, me, { StartsAt: move(event.StartsAt), EndsAt: move(event.EndsAt) }));
-  if (client.status.state !== "live") draw(); // the message arrives later
+  await attempt(() => write("events", event.EventId, { StartsAt: move(event.StartsAt), EndsAt: move(event.EndsAt) }));
 }
 
 async function attempt(action) {
@@ -452,7 +511,7 @@ const PLACES = ["Studio 1", "Roof", "Quiet room", "Front desk", "Pier 4", null];
 const pick = (list) => list[Math.floor(Math.random() * list.length)];
 
 function colleague() {
-  const others = [...employees.values()].filter(({ UserId }) => UserId && UserId !== me);
+  const others = [...room.employees.values()].filter(({ UserId }) => UserId && UserId !== me);
   return pick(others) ?? { UserId: me };
 }
 
@@ -471,7 +530,7 @@ function randomStart(length) {
 
 function visible() {
   const [from, to] = calendar.range.map((wall) => zone.instant(wall).getTime());
-  return [...events.values()].filter(({ StartsAt, AllDay }) => !AllDay && Date.parse(StartsAt) >= from && Date.parse(StartsAt) < to);
+  return [...room.events.values()].filter(({ StartsAt, AllDay }) => !AllDay && Date.parse(StartsAt) >= from && Date.parse(StartsAt) < to);
 }
 
 const WRITES = {
@@ -532,9 +591,11 @@ setInterval(() => calendar.now(), MINUTE);
 // -------------------------------------------------------------------- the start
 
 async function start() {
-  ({ Companies: companies } = await api.state(null));
+  const state = await api.state(null);
   const wanted = parameters.get("company") ?? sessionStorage.getItem("company");
-  company = (companies.find(({ CompanyId }) => CompanyId === wanted) ?? companies[0])?.CompanyId ?? null;
+  company = (state.Companies.find(({ CompanyId }) => CompanyId === wanted) ?? state.Companies[0])?.CompanyId ?? null;
+  for (const { CompanyId } of (companies = state.Companies)) rooms.set(CompanyId, new Room(CompanyId, draw));
+  room = rooms.get(company) ?? room;
   setZone();
   draw();
   follow();
