@@ -215,6 +215,14 @@ async def a_change_that_no_node_relays(world: World) -> dict[str, Any]:
     return {"table": "events", "key": await new_event(world.app, world.company)}
 
 
+@case("not relayed yet: it waits since")
+async def a_deletion_that_no_node_relays(world: World) -> dict[str, Any]:
+    event = await world.event()
+    await world.relay.stop()
+    await world.app.execute("DELETE FROM events WHERE id = $1", event)
+    return {"table": "events", "key": event}
+
+
 @case("and no node relays; start: notifier serve")
 async def a_transaction_that_no_node_relays(world: World) -> dict[str, Any]:
     event = await world.event()
@@ -369,11 +377,12 @@ async def test_keys_of_several_columns_soft_deletions_and_ids_that_are_integers(
 
         await settle(
             "INSERT INTO tasks VALUES (1, 7, 'a', 's'), (2, NULL, 'b', 's')",
+            "INSERT INTO tasks VALUES (11, 7, 'a', '1')",
             "INSERT INTO tasks VALUES (3, 7, 'c', 's', now())",
             "INSERT INTO seats VALUES (1, 'A\"ü', 7)",
         )
         seat = await world.why(table="seats", key='[1, "A\\"ü"]')
-        assert seat.answer == "delivered as SeatCreated at position 2"
+        assert seat.answer == "delivered as SeatCreated at position 3"
         assert (await world.why(table="seats", key='["1", "B"]')).is_found
         assert "has no company" in str((await world.why(table="tasks", key="2")).answer)
         assert "counts as deleted" in str((await world.why(table="tasks", key="3")).answer)
