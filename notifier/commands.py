@@ -35,12 +35,40 @@ class CompanyRequest(Struct, frozen=True, rename="camel"):
     ) = None
 
 
+_ENTITIES = {
+    "description": "Only changes of these entities.",
+    "type": "array",
+    "items": {"type": "string"},
+    "minItems": 1,
+}
+_WHERE = {
+    "description": "Only rows with these values: entity, property, the values that pass.",
+    "type": "object",
+    "additionalProperties": {
+        "type": "object",
+        "maxProperties": 10,
+        "additionalProperties": {
+            "type": "array",
+            "items": {"type": ["string", "number", "boolean", "null"]},
+            "minItems": 1,
+            "maxItems": 100,
+        },
+    },
+}
+
+
 class SetCompany(Struct, frozen=True, tag_field="type", tag="setCompany"):
     data: CompanyRequest
 
 
+class FilteredRequest(CompanyRequest, frozen=True, rename="camel"):
+    # Any: a filter that is wrong is answered with bad_filter, whatever is wrong with it.
+    entities: Annotated[Any, Meta(extra_json_schema=_ENTITIES)] = None
+    where: Annotated[Any, Meta(extra_json_schema=_WHERE)] = None
+
+
 class Subscribe(Struct, frozen=True, tag_field="type", tag="subscribe"):
-    data: CompanyRequest
+    data: FilteredRequest
 
 
 class CompanyName(Struct, frozen=True, rename="camel"):

@@ -9,6 +9,8 @@ NotifierError
 │   └── LogAltered           the relay: it begins an epoch
 ├── TokenInvalid             the client: AuthenticationResult, then 4401
 │   └── TokenExpired         the client: AuthenticationResult, then 4419
+├── BadFilter                the client: SubscribeResult with bad_filter
+│   └── UnknownName          the same, once the catalogue was read again
 └── Closure                  the client: Disconnect, then its close code
 """
 
@@ -66,12 +68,21 @@ class Code(StrEnum):
     TOKEN_INVALID = "token_invalid"
     TOKEN_EXPIRED = "token_expired"
     COMPANY_FORBIDDEN = "company_forbidden"
+    BAD_FILTER = "bad_filter"
     UNAVAILABLE = "unavailable"
     TOO_MANY_COMPANIES = "too_many_companies"
     NOT_SUBSCRIBED = "not_subscribed"
     UNKNOWN_TX = "unknown_tx"
     TIMEOUT = "timeout"
     TOO_MANY_WAITING = "too_many_waiting"
+
+
+class BadFilter(NotifierError):
+    """A filter of a subscription cannot be used."""
+
+
+class UnknownName(BadFilter):
+    """It names an entity or a property that is not known."""
 
 
 class Closure(NotifierError):

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -97,6 +97,14 @@ class UnsubscribeResult(ServerMessage, frozen=True, tag_field="Type", tag="Unsub
     success: bool
     data: CompanyOnly
     error: Fault | msgspec.UnsetType = msgspec.UNSET
+
+
+class Skipped(ServerMessage, frozen=True, tag_field="Type", tag="Skipped"):
+    """Covers positions that hold nothing for a subscription. `at`: of the message at the last one."""
+
+    data: CompanyOnly
+    position: Annotated[int, msgspec.Meta(ge=1)]
+    at: str
 
 
 class CompanyRevoked(ServerMessage, frozen=True, tag_field="Type", tag="CompanyRevoked"):

@@ -45,6 +45,9 @@ SUBSCRIBERS = Gauge(
 CHANNELS = Gauge(
     "notifier_channels", "Companies that this node keeps in memory", multiprocess_mode="livesum"
 )
+FILTERS = Gauge(
+    "notifier_filters", "Distinct filters of each company, in all", multiprocess_mode="livesum"
+)
 CHANGES = Counter("notifier_changes_total", "Changes that the relay has read")
 MESSAGES = Counter("notifier_messages_total", "Messages that the relay has stored")
 BATCHES = Counter("notifier_batches_total", "Batches that the relay has stored")
@@ -63,6 +66,7 @@ RECEIVED = Counter(
     "notifier_received_messages_total", "Messages that this node received from the stream"
 )
 DELIVERED = Counter("notifier_delivered_messages_total", "Messages written to sockets")
+SKIPPED = Counter("notifier_skipped_messages_total", "Skipped messages written to sockets")
 REPLAYED = Counter("notifier_replayed_messages_total", "Messages written to sockets that resume")
 RESYNCS = Counter("notifier_resyncs_total", "Resync messages, by reason", ["reason"])
 RESUMES = Counter("notifier_resumes_total", "Resumes, by whether they were complete", ["recovered"])

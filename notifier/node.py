@@ -19,6 +19,7 @@ from notifier.delivery.account_rule import AccountRule
 from notifier.delivery.arrivals import ArrivalLog, Arrivals
 from notifier.delivery.clients import Client
 from notifier.delivery.drain import drain
+from notifier.delivery.filter_catalogue import FilterCatalogue
 from notifier.delivery.history import History
 from notifier.delivery.hub import Hub
 from notifier.delivery.periodic_recheck import PeriodicRecheck
@@ -69,7 +70,9 @@ class Node:
         )
         by_rows = settings.membership_query is None
         self.log_query = Query(settings.database, "stream", pooled=pooled)
-        self.hub = Hub(History(self.log_query), settings.retention_hours)
+        self.hub = Hub(
+            History(self.log_query), settings.retention_hours, FilterCatalogue(self.log_query)
+        )
         self.membership_query = Query(
             settings.database, "membership", pooled=pooled, pinned=by_rows, read_only=by_rows
         )
@@ -196,6 +199,7 @@ class Node:
     def _use_watches(self, watches: Sequence[Watch]) -> None:
         for rule in self._rules:
             rule.use(watches)
+        self.hub.filters.use(watches)
 
     async def drain(self) -> None:
         """Reports not ready from now on, takes no connection, and ends those that are open."""

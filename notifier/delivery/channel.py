@@ -2,7 +2,7 @@
 
 A batch is encoded once per encoding and written to each subscriber with one call. Subscribers whose
 transport takes direct writes are grouped by encoding; the others are written to through `write`,
-which looks at the size of their buffer.
+which looks at the size of their buffer. Subscribers with a filter are in `Groups`.
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from typing import NamedTuple, Protocol
 
 from notifier import metrics
+from notifier.delivery.batch import Batch, cut
 from notifier.delivery.encoding import Encoding, pieces
+from notifier.delivery.filter import Entities, Filter
+from notifier.delivery.groups import Due, Frames, Groups
 from notifier.delivery.recent import Budget, Recent
+from notifier.delivery.subscriber import Subscriber
 from notifier.delivery.transport import Write
 from notifier.frames import CHUNK_BYTES
 from notifier.messages import ANY_USER, JSON, Message
@@ -28,35 +31,8 @@ QUEUE_BYTES = 32 * 1024 * 1024
 """How much may wait in a channel whose messages come faster than its subscribers can be written to."""
 
 
-class Subscriber(Protocol):
-    """One subscription, as its channel sees it. None of its methods may wait."""
-
-    user: str
-
-    def write(self, frames: bytes, bodies: Sequence[JSON]) -> None:
-        """Takes frames in its encoding, and the same as texts, while it has no direct write."""
-
-    def may_be_revoked(self, position: int, *, certain: bool) -> None:
-        """The user may have lost the company with the message at `position`, the last one written.
-
-        `certain`: the message names this user, and was not yet stored when the user subscribed.
-        """
-
-    def dropped(self) -> None:
-        """The channel ends here: the client must reconnect and resume."""
-
-
-class Batch(NamedTuple):
-    """Messages that are written together; `revokes` are the users who may lose access with the last."""
-
-    messages: list[Message]
-    revokes: Sequence[str] = ()
-    certain: bool = True
-
-    @property
-    def size(self) -> int:
-        """The bytes of the messages."""
-        return sum(len(message.body) for message in self.messages)
+SKIPPED_SECONDS = 4.0
+"""How long a group may be behind; the protocol promises 5."""
 
 
 class Channel:
@@ -64,10 +40,18 @@ class Channel:
 
     `delivered`: up to there every message was written to all subscribers.
     It begins behind the message at `position`, whose change was made `at`, None if that is not known.
+    `entities`: the entity of each `Type` that filters can name.
     """
 
     def __init__(
-        self, company: str, epoch: str, position: int, at: datetime | None, budget: Budget
+        self,
+        company: str,
+        epoch: str,
+        position: int,
+        at: datetime | None,
+        budget: Budget,
+        *,
+        entities: Entities,
     ) -> None:
         self.company = company
         self.epoch = epoch
@@ -80,6 +64,10 @@ class Channel:
         self._grown: asyncio.Future[None] | None = None
         self._direct: dict[Encoding, dict[Subscriber, Write]] = {}
         self._paused: dict[Subscriber, Encoding] = {}
+        self._entities = entities
+        self._groups: Groups | None = None  # while there are subscribers with filters
+        self._skipping: asyncio.TimerHandle | None = None
+        self._size = 0
         self._users: dict[str, set[Subscriber]] = {}
         self._queue: deque[Batch] = deque()
         self._queued_bytes = 0
@@ -109,31 +97,48 @@ class Channel:
         return self._queued_bytes > QUEUE_BYTES
 
     def __len__(self) -> int:
-        return sum(map(len, self._direct.values())) + len(self._paused)
+        return self._size
 
     def subscribers(self) -> list[Subscriber]:
         """All of them."""
         direct = [subscriber for group in self._direct.values() for subscriber in group]
-        return [*direct, *self._paused]
+        return [*direct, *self._paused, *(self._groups or ())]
 
     # --- subscribers
 
-    def join(self, subscriber: Subscriber, encoding: Encoding, write: Write | None) -> None:
+    def join(
+        self,
+        subscriber: Subscriber,
+        encoding: Encoding,
+        write: Write | None,
+        wanted: Filter | None = None,
+    ) -> None:
         """Subscribes from the next message on.
 
         `write` is the transport's direct write, or None while there is none.
         """
-        if write is None:
+        self._size += 1
+        if wanted is not None:
+            if self._groups is None:
+                self._groups = Groups(self._entities)
+            self._groups.join(subscriber, wanted, encoding, write, self.position)
+        elif write is None:
             self._paused[subscriber] = encoding
         else:
             self._direct.setdefault(encoding, {})[subscriber] = write
         self._users.setdefault(subscriber.user, set()).add(subscriber)
         metrics.SUBSCRIBERS.inc()
 
-    def leave(self, subscriber: Subscriber) -> None:
-        """Unsubscribes: nothing more is written to it."""
+    def leave(self, subscriber: Subscriber) -> int:
+        """Unsubscribes: nothing more is written to it. Returns the position that it has come to."""
+        position = self.position
         if subscriber not in self._users.get(subscriber.user, ()):
-            return
+            return position
+        self._size -= 1
+        if self._groups is not None:
+            position = self._groups.leave(subscriber, position)
+            if not self._groups:
+                self._groups = None
         self._paused.pop(subscriber, None)
         for group in self._direct.values():
             group.pop(subscriber, None)
@@ -144,18 +149,23 @@ class Channel:
         if not same_user:
             del self._users[subscriber.user]
         metrics.SUBSCRIBERS.dec()
+        return position
 
     def paused(self, subscriber: Subscriber) -> None:
         """Its transport is under back-pressure: it gets `Subscriber.write` instead of direct writes."""
         for encoding, group in self._direct.items():
             if group.pop(subscriber, None) is not None:
                 self._paused[subscriber] = encoding
+        if self._groups is not None:
+            self._groups.paused(subscriber)
 
     def resumed(self, subscriber: Subscriber, write: Write) -> None:
         """Its transport has drained and takes direct writes again."""
         encoding = self._paused.pop(subscriber, None)
         if encoding is not None:
             self._direct.setdefault(encoding, {})[subscriber] = write
+        elif self._groups is not None:
+            self._groups.resumed(subscriber, write)
 
     # --- messages
 
@@ -172,13 +182,16 @@ class Channel:
             messages = messages[len(known) :]
         if messages:
             self._published = messages[-1].position
-            for batch in _batches(messages):
+            for batch in cut(messages):
                 self._queue.append(batch)
                 self._queued_bytes += batch.size
+        self._write_queue()
+
+    def _write_queue(self) -> None:
         if self._pumping is not None:
             return
         while self._queue:
-            if len(self) > SLICE or self._queue[0].size > CHUNK_BYTES:
+            if self._size > SLICE or self._queue[0].size > CHUNK_BYTES:
                 self._pumping = asyncio.create_task(self._pump())
                 return
             self._write_now(self._next())
@@ -211,7 +224,32 @@ class Channel:
                 bodies = [message.body for message in messages]
                 for subscriber, encoding in paused:
                     subscriber.write(encoded[encoding], bodies)
+        if self._groups is not None:
+            encoded_once = Frames(self.epoch)
+            for _, dues in self._plan(batch, self._groups, [messages]):
+                for due in dues:
+                    due.encode(encoded_once)
+                    for member in due.members:
+                        due.write(member)
         self._written(batch)
+
+    def _plan(
+        self, batch: Batch, groups: Groups, pieces: list[list[Message]]
+    ) -> list[tuple[list[Message], list[Due]]]:
+        """The pieces of a batch, each with what the groups are due of it."""
+        if batch.skips:
+            return [([], groups.plan_skips())]
+        if pieces and self._skipping is None:
+            loop = asyncio.get_running_loop()
+            self._skipping = loop.call_later(SKIPPED_SECONDS, self._skip)
+        return [*zip(pieces, groups.plan(pieces), strict=True)]
+
+    def _skip(self) -> None:
+        """Lets the groups that are behind catch up, after what is queued."""
+        self._skipping = None
+        if self._groups is not None:
+            self._queue.append(Batch([], skips=True))
+            self._write_queue()
 
     async def _pump(self) -> None:
         """Writes what is queued in slices.
@@ -225,12 +263,19 @@ class Channel:
                 paused = list(self._paused)
                 self._left.clear()
                 self._save(batch.messages)
-                for piece in pieces(batch.messages):
+                parts = pieces(batch.messages)
+                plan = [(piece, list[Due]()) for piece in parts]
+                if self._groups is not None:
+                    plan = self._plan(batch, self._groups, parts)
+                for piece, dues in plan:
                     encoded, bodies = _Encoded(piece, epoch), [each.body for each in piece]
-                    for encoding, group, subscribers in direct:
-                        await self._write_slices(subscribers, group, encoding, encoded, bodies)
-                    if paused:
-                        await self._write_slices(paused, {}, None, encoded, bodies)
+                    if piece:
+                        for encoding, group, subscribers in direct:
+                            await self._write_slices(subscribers, group, encoding, encoded, bodies)
+                        if paused:
+                            await self._write_slices(paused, {}, None, encoded, bodies)
+                    if dues:
+                        await self._write_dues(dues, Frames(epoch))
                 self._written(batch)
         except Exception:
             self.drop()  # subscribers that were not reached would miss the rest without notice
@@ -258,6 +303,18 @@ class Channel:
                     self._write_as_it_is(subscriber, encoded, bodies)
             await asyncio.sleep(0)
 
+    async def _write_dues(self, dues: Sequence[Due], frames: Frames) -> None:
+        count = 0
+        for due in dues:
+            due.encode(frames)
+            for member in due.members:
+                if member not in self._left:
+                    due.write(member)
+                count += 1
+                if count % SLICE == 0:
+                    await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
     def _write_as_it_is(
         self, subscriber: Subscriber, encoded: _Encoded, bodies: list[JSON]
     ) -> None:
@@ -276,8 +333,9 @@ class Channel:
 
     def _written(self, batch: Batch) -> None:
         self.delivered = self.position
-        if batch.messages and (subscribers := len(self)):
-            metrics.DELIVERED.inc(len(batch.messages) * subscribers)
+        if batch.messages and self._size:
+            filtered = 0 if self._groups is None else len(self._groups)
+            metrics.DELIVERED.inc(len(batch.messages) * (self._size - filtered))
             metrics.LAG.observe(max(0.0, time.time() - batch.messages[0].at.timestamp()))
         for user in batch.revokes:
             affected = self.subscribers() if user == ANY_USER else self._users.get(user, ())
@@ -304,6 +362,8 @@ class Channel:
         self._published = self.delivered = 0
         self._begin = 0, None
         self.recent = Recent(0, self._budget)
+        if self._groups is not None:
+            self._groups.begin_epoch()
         self._report_growth()
 
     def drop(self) -> None:
@@ -329,15 +389,3 @@ class _Encoded(dict[Encoding, bytes]):
     def __missing__(self, encoding: Encoding) -> bytes:
         frames = self[encoding] = encoding.frames(self._messages, self._epoch)
         return frames
-
-
-def _batches(messages: list[Message]) -> Iterable[Batch]:
-    """Cuts behind each message that takes access away."""
-    batch: list[Message] = []
-    for message in messages:
-        batch.append(message)
-        if message.revokes:
-            yield Batch(batch, message.revokes)
-            batch = []
-    if batch:
-        yield Batch(batch)

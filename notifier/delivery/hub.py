@@ -10,16 +10,19 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 import structlog
 
 from notifier import metrics
 from notifier.delivery.channel import Channel
 from notifier.delivery.encoding import Chunk, Encoding, encode_chunks
+from notifier.delivery.filter import Change, Filter
+from notifier.delivery.filter_catalogue import FilterCatalogue
 from notifier.delivery.history import History
 from notifier.delivery.recent import Budget
 from notifier.delivery.revocations import Revocations
+from notifier.delivery.skipping import select
 from notifier.errors import DatabaseError
 from notifier.messages import Message
 
@@ -31,6 +34,9 @@ BEHIND_SECONDS = 5.0
 
 ENCODED_PAGES = 8
 """Encoded pages that are kept for the next subscriptions that replay the same messages."""
+
+_PageKey: TypeAlias = tuple[str, str, int, int, Encoding, Filter | None]
+"""Company, epoch, first and last position, and for whom the page was encoded."""
 
 _logger = structlog.get_logger("notifier.hub")
 
@@ -57,9 +63,10 @@ class ChannelListener(Protocol):
 class Hub:
     """All channels of this node. `epoch` is empty until the stream has read the log."""
 
-    def __init__(self, history: History, retention_hours: float) -> None:
+    def __init__(self, history: History, retention_hours: float, filters: FilterCatalogue) -> None:
         self.epoch = ""
         self.listener: ChannelListener | None = None
+        self.filters = filters
         self._started = asyncio.Event()
         self.revocations = Revocations()
         self._history = history
@@ -69,7 +76,7 @@ class Hub:
         self._idle: OrderedDict[str, None] = OrderedDict()  # the longest unused first
         self._opening: dict[str, asyncio.Task[None]] = {}
         self._early: dict[str, list[Message]] = {}  # of companies whose channel is being opened
-        self._encoded: OrderedDict[tuple[str, str, int, int, Encoding], list[Chunk]] = OrderedDict()
+        self._encoded: OrderedDict[_PageKey, list[Chunk]] = OrderedDict()
 
     # --- from the stream
 
@@ -160,7 +167,9 @@ class Hub:
                 position, at = await self._history.head(company)
                 if epoch == self.epoch:
                     break
-            channel = Channel(company, epoch, position, at, self._budget)
+            channel = Channel(
+                company, epoch, position, at, self._budget, entities=self.filters.entities
+            )
             self._channels[company] = channel
             self._idle[company] = (
                 None  # until the subscription that opens it pins it, if it still does
@@ -257,10 +266,15 @@ class Hub:
     def _is_retained(self, message: Message) -> bool:
         return message.stored > datetime.now(UTC) - self._retention
 
-    async def replay(self, channel: Channel, after: int, encoding: Encoding) -> list[Chunk]:
-        """The next messages after `after`; none where they are gone. Raises DatabaseError."""
+    async def replay(
+        self, channel: Channel, after: int, encoding: Encoding, wanted: Filter | None = None
+    ) -> list[Chunk]:
+        """The next messages after `after`; none where they are gone. Raises DatabaseError.
+
+        With a filter those that pass; Skipped covers the positions of the others.
+        """
         if after + 1 >= channel.recent.first:
-            return self._encode(channel, channel.recent.after(after), encoding)
+            return self._encode(channel, channel.recent.after(after), encoding, wanted)
         epoch = self.epoch
         older = await self._history.page(channel.company, after, epoch)
         if epoch != self.epoch or not older or older[0].position != after + 1:
@@ -268,19 +282,32 @@ class Hub:
         # Messages that the stream has not delivered yet come later, after what they revoke.
         last = channel.position
         received = [message for message in older if message.position <= last]
-        return self._encode(channel, received, encoding)
+        return self._encode(channel, received, encoding, wanted)
 
     def _encode(
-        self, channel: Channel, messages: Sequence[Message], encoding: Encoding
+        self,
+        channel: Channel,
+        messages: Sequence[Message],
+        encoding: Encoding,
+        wanted: Filter | None,
     ) -> list[Chunk]:
         """Encodes a page; many clients that resume at once come from the same position."""
         if not messages:
             return []
         first, last = messages[0].position, messages[-1].position
-        key = (channel.company, channel.epoch, first, last, encoding)
+        key = (channel.company, channel.epoch, first, last, encoding, wanted)
         chunks = self._encoded.get(key)
         if chunks is None:
+            if wanted is not None:
+                messages = self._select(messages, wanted)
             chunks = self._encoded[key] = encode_chunks(encoding, messages, channel.epoch)
             if len(self._encoded) > ENCODED_PAGES:
                 self._encoded.popitem(last=False)
         return chunks
+
+    def _select(self, messages: Sequence[Message], wanted: Filter) -> list[Message]:
+        def choose(message: Message) -> Message | None:
+            change = Change(message.body, self.filters.entities)
+            return message if wanted.passes(change) else None
+
+        return select(messages, choose)

@@ -30,6 +30,7 @@ from notifier.commands import (
     Authenticate,
     Await,
     Command,
+    FilteredRequest,
     Ping,
     SetCompany,
     Subscribe,
@@ -38,6 +39,7 @@ from notifier.commands import (
     decode,
 )
 from notifier.companies import canonical
+from notifier.delivery import answers
 from notifier.delivery.arrivals import Arrivals
 from notifier.delivery.clients import Client
 from notifier.delivery.expiry import ExpiryTimer
@@ -47,6 +49,7 @@ from notifier.delivery.subscription import Subscription
 from notifier.delivery.transport import Transport
 from notifier.errors import (
     AnotherUser,
+    BadFilter,
     BadToken,
     Closure,
     Code,
@@ -64,16 +67,11 @@ from notifier.messages import (
     Authenticated,
     AuthenticationResult,
     CompanyOnly,
-    CompanySet,
     Error,
     Fault,
     Pong,
     ServerMessage,
-    SetCompanyResult,
-    Subscribed,
-    SubscribeResult,
     UnsubscribeResult,
-    at_text,
     encode,
     timestamp,
 )
@@ -272,6 +270,9 @@ class Session:
             return
         try:
             await self._follow(subscription, command)
+        except BadFilter as error:
+            subscription.close()
+            self._fail(command, company, Code.BAD_FILTER, str(error))
         except BaseException as error:
             subscription.close()
             if isinstance(error, DatabaseError):
@@ -279,8 +280,13 @@ class Session:
             raise
 
     async def _follow(self, subscription: Subscription, command: SetCompany | Subscribe) -> None:
-        """Answers, leaves what the subscription replaces, and replays up to the present."""
+        """Answers, leaves what the subscription replaces, and replays up to the present.
+
+        Raises BadFilter before anything has changed.
+        """
         request = command.data
+        if isinstance(request, FilteredRequest):
+            await subscription.use_filter(request.entities, request.where)
         recovered: bool | msgspec.UnsetType = msgspec.UNSET
         if request.after is not None:
             recovered = await subscription.can_resume(request.after, request.epoch, request.at)
@@ -293,27 +299,8 @@ class Session:
                 self.unsubscribed(each)
         self._subscriptions += (subscription,)
         subscription.begin(request.after if recovered is True else None)
-        self._send_success(subscription, command, recovered)
+        self.send(answers.success(command, subscription, recovered))
         await subscription.deliver()
-
-    def _send_success(
-        self,
-        subscription: Subscription,
-        command: SetCompany | Subscribe,
-        recovered: bool | msgspec.UnsetType,
-    ) -> None:
-        company, position, epoch = subscription.company, subscription.position, subscription.epoch
-        at = msgspec.UNSET if subscription.at is None else at_text(subscription.at)
-        if isinstance(command, SetCompany):
-            data = CompanySet(
-                company_id=company, position=position, epoch=epoch, at=at, recovered=recovered
-            )
-            self.send(SetCompanyResult(success=True, data=data))
-        else:
-            subscribed = Subscribed(
-                company_id=company, position=position, epoch=epoch, at=at, recovered=recovered
-            )
-            self.send(SubscribeResult(success=True, data=subscribed))
 
     def _unsubscribe(self, command: Unsubscribe) -> None:
         company = canonical(str(command.data.company_id))
@@ -336,12 +323,7 @@ class Session:
         self._fail(command, company, Code.COMPANY_FORBIDDEN, "no such company for this user")
 
     def _fail(self, command: SetCompany | Subscribe, company: str, code: Code, text: str) -> None:
-        fault = Fault(code=code, message=text)
-        if isinstance(command, SetCompany):
-            self.send(SetCompanyResult(success=False, error=fault))
-        else:
-            data = Subscribed(company_id=company)
-            self.send(SubscribeResult(success=False, data=data, error=fault))
+        self.send(answers.failure(command, company, code, text))
 
     def subscription_to(self, company: str) -> Subscription | None:
         """The subscription to a company, if there is one."""

@@ -1,6 +1,7 @@
 """One company's messages to one session: access, replay, live messages, re-checks of access.
 
     subscription = await Subscription.open(session, hub, membership, company)   access is checked
+    await subscription.use_filter(entities, where)
     await subscription.can_resume(after, epoch, at)
     subscription.begin(after)                                       the answer is sent now
     await subscription.deliver()                                    replays, then is live
@@ -17,7 +18,7 @@ import time
 from collections.abc import Sequence
 from datetime import datetime
 from enum import Enum
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import structlog
 
@@ -25,6 +26,7 @@ from notifier import metrics
 from notifier.access.membership import Membership
 from notifier.access.tokens import Identity
 from notifier.delivery.channel import Channel
+from notifier.delivery.filter import Filter
 from notifier.delivery.hub import Hub
 from notifier.delivery.transport import Transport
 from notifier.errors import Closure, DatabaseError, Internal, NotReady
@@ -76,6 +78,7 @@ class Subscription:
 
     __slots__ = (
         "_channel",
+        "_filter",
         "_hub",
         "_membership",
         "_owner",
@@ -104,6 +107,7 @@ class Subscription:
         self._hub = hub
         self._membership = membership
         self._channel = channel
+        self._filter: Filter | None = None
         self._serial = serial
         self.checked = checked
         self._phase = Phase.REPLAYING
@@ -157,6 +161,10 @@ class Subscription:
             return self._channel.delivered >= position
         return self.epoch == self._hub.epoch and self.position >= position
 
+    async def use_filter(self, entities: Any, where: Any) -> None:
+        """Restricts it to the changes that pass a client's filter. Raises BadFilter, DatabaseError."""
+        self._filter = await self._hub.filters.parse(entities, where)
+
     # --- replay
 
     async def can_resume(self, after: int, epoch: str | None, at: str | None) -> bool:
@@ -197,16 +205,16 @@ class Subscription:
                 continue
             if self.position >= channel.position:
                 self._phase = Phase.LIVE
-                channel.join(self, transport.encoding, transport.write_direct)
+                channel.join(self, transport.encoding, transport.write_direct, self._filter)
                 return
-            chunks = await hub.replay(channel, self.position, encoding)
+            chunks = await hub.replay(channel, self.position, encoding, self._filter)
             if not chunks:
                 raise NotReady  # pruned meanwhile: the client resumes, and `Recovered` is false
             for chunk in chunks:
                 if self._must_recheck() or self.epoch != hub.epoch or self._is_closed:
                     break
                 transport.write(chunk.frames, chunk.bodies)
-                metrics.REPLAYED.inc(chunk.last - self.position)
+                metrics.REPLAYED.inc(len(chunk.bodies))
                 self.position = chunk.last
                 await transport.drain()
 
@@ -248,9 +256,10 @@ class Subscription:
         if certain and membership.certain:
             self.revoke()
             return
-        self._channel.leave(self)
+        # With a filter it may be behind `position`, and is sent a Skipped when it is live again.
+        self.position = self._channel.leave(self)
+        self.epoch = self._hub.epoch
         self._phase = Phase.RECHECKING
-        self.epoch, self.position = self._hub.epoch, position
         self._task = asyncio.create_task(self._recheck())
 
     async def _recheck(self) -> None:

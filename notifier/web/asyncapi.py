@@ -57,6 +57,9 @@ DESCRIBED: dict[type[Struct], str] = {
         "Answers subscribe. Messages of the company after `Position` follow; `Recovered` is there"
         " when a position was given. Without success `Data` has only the company."
     ),
+    messages.Skipped: (
+        "The positions up to this one hold nothing for a subscription with a filter."
+    ),
     messages.CompanyRevoked: "The user may not see the company any more; nothing of it follows.",
     messages.TokenExpiring: "The token ends soon: authenticate again on this socket.",
     messages.Pong: "Answers ping.",

@@ -11,6 +11,7 @@ from notifier.database.connections import Connection
 from notifier.database.query import Query
 from notifier.delivery.channel import Channel
 from notifier.delivery.encoding import TEXT
+from notifier.delivery.filter_catalogue import FilterCatalogue
 from notifier.delivery.history import History
 from notifier.delivery.hub import Hub
 from notifier.delivery.postgres import PostgresStream
@@ -123,7 +124,7 @@ class Node:
         self.query = Query(query_url, "queries", pooled=False)
         self.health = Health()
         self.history = History(self.query)
-        self.hub = Hub(self.history, 24)
+        self.hub = Hub(self.history, 24, FilterCatalogue(self.query))
         self.stream = CountingStream(url, self.query, self.hub, self.health)
         self._running: asyncio.Task[None] | None = None
 

@@ -10,6 +10,7 @@ from notifier.database.connections import connect
 from notifier.database.query import Query
 from notifier.delivery import history as histories
 from notifier.delivery import postgres as streams
+from notifier.delivery.filter_catalogue import FilterCatalogue
 from notifier.delivery.history import History
 from notifier.delivery.hub import Hub
 from notifier.delivery.postgres import PostgresStream
@@ -37,7 +38,7 @@ async def query(database: Database) -> AsyncIterator[Query]:
 
 @pytest.fixture
 def hub(query: Query) -> Hub:
-    return Hub(History(query), 24)
+    return Hub(History(query), 24, FilterCatalogue(query))
 
 
 @pytest.fixture

@@ -235,7 +235,7 @@ class Follower:
 
 
 async def test_e8_when_the_fan_out_fails_every_client_reconnects() -> None:
-    channel = Channel("c", "e", 0, None, Budget())
+    channel = Channel("c", "e", 0, None, Budget(), entities={})
     followers = [Follower(broken=number == 7) for number in range(SLICE + 1)]
     for follower in followers:
         channel.join(follower, TEXT, None)

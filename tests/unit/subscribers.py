@@ -66,7 +66,7 @@ def positions(data: bytes) -> list[int]:
 
 def channel_of(*subscribers: Recorder, encoding: Encoding = TEXT, position: int = 0) -> Channel:
     """A channel to which they have subscribed with a direct write."""
-    channel = Channel("c", "e", position, None, Budget())
+    channel = Channel("c", "e", position, None, Budget(), entities={})
     for subscriber in subscribers:
         channel.join(subscriber, encoding, subscriber.written.append)
     return channel

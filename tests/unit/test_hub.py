@@ -16,6 +16,7 @@ from notifier.delivery.hub import Hub
 from notifier.errors import DatabaseError
 from notifier.messages import Message
 from tests.unit.subscribers import NOW, Recorder, message, written
+from tests.unit.worlds import catalogue
 
 
 class Fake(History):
@@ -42,7 +43,7 @@ class Fake(History):
 
 
 def hub_of(history: History | None = None) -> Hub:
-    hub = Hub(history or Fake(), 24)
+    hub = Hub(history or Fake(), 24, catalogue())
     hub.begin_epoch("e")
     return hub
 

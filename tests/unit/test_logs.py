@@ -15,6 +15,7 @@ from notifier.transport.refusals import Refusals
 from notifier.delivery.hub import Hub
 from notifier.access.admission import Admission
 from notifier.delivery.arrivals import Arrivals
+from notifier.delivery.filter_catalogue import FilterCatalogue
 from notifier.delivery.session import Services
 from notifier.access.tokens import Tokens
 
@@ -26,7 +27,7 @@ class Broken(Tokens):
 async def main():
     logs.set_up("debug", sys.argv[1])
     said = json.dumps({"type": "authenticate", "token": "canary-token", "company": "canary-row"})
-    parts = Services(Hub(None, 1), Broken(secret="s" * 32), None, Admission(9, 9), Arrivals(None, str), auth_timeout=9, leeway=9)
+    parts = Services(Hub(None, 1, FilterCatalogue(None)), Broken(secret="s" * 32), None, Admission(9, 9), Arrivals(None, str), auth_timeout=9, leeway=9)
     heard = iter([{"type": "websocket.connect"}, {"type": "websocket.receive", "text": said}])
     sent = []
 

@@ -49,6 +49,15 @@ COVERED = {
     ),
     ("unit/test_periodic_recheck.py", "the watchdogs that re-check access"): ("watchdogs",),
     ("unit/test_session.py", "a protocol without code"): ("delivery/transport",),
+    ("unit/test_channel.py", "a channel's batches, and a protocol without code"): (
+        "delivery/batch",
+        "delivery/subscriber",
+    ),
+    ("unit/test_filtered_delivery.py", "all paths of messages with a filter, against a model"): (
+        "delivery/groups",
+        "delivery/skipping",
+    ),
+    ("unit/test_subscribe.py", "what sessions answer"): ("delivery/answers",),
     ("unit/test_session_timing.py", "conversations over the ASGI transport"): ("transport/asgi",),
     ("service/test_conversation.py", "the protocol, word by word"): (
         "errors",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias, cast
 
@@ -13,13 +13,16 @@ from msgspec import structs
 from notifier.access.admission import Admission
 from notifier.access.membership import Membership
 from notifier.access.tokens import Identity, Tokens
+from notifier.database.query import Query
 from notifier.delivery import arrivals
 from notifier.delivery.arrivals import ArrivalLog, Arrivals
 from notifier.delivery.clients import Client
+from notifier.delivery.filter_catalogue import FilterCatalogue
 from notifier.delivery.history import Head, History
 from notifier.delivery.hub import Hub
 from notifier.delivery.session import Services, Session
-from notifier.messages import Message
+from notifier.messages import Message, at_text
+from notifier.watches import CALENDAR, Watch
 from tests.services import SECRET, token
 from tests.unit.lines import Line
 
@@ -58,11 +61,35 @@ class FakeMembership:
         return self.accounts.get(identity.user, "")
 
 
+class FakeColumns:
+    """The query for the watched columns: those of the calendar's tables."""
+
+    def __init__(self) -> None:
+        self.columns = ["id", "company_id", "title", "organizer_id", "user_id"]
+        self.watches: tuple[Watch, ...] = CALENDAR
+        self.reads = 0
+        self.error: Exception | None = None
+        self.on_read: Callable[[], None] = lambda: None
+
+    async def fetch(self, _query: str) -> list[dict[str, Any]]:
+        self.reads += 1
+        if self.error is not None:
+            raise self.error
+        rows = [{**watch.to_row(), "columns": self.columns} for watch in self.watches]
+        self.on_read()
+        return rows
+
+
+def catalogue(columns: FakeColumns | None = None) -> FilterCatalogue:
+    """What filters may name in these tests."""
+    return FilterCatalogue(cast("Query", columns or FakeColumns()))
+
+
 class FakeLog(History):
     """The messages of all companies, and how many of them the stream has delivered."""
 
     def __init__(self, *, started: bool = True) -> None:
-        self.hub = Hub(self, 24)
+        self.hub = Hub(self, 24, catalogue())
         if started:
             self.hub.begin_epoch("e")
         self.stored: dict[str, list[Message]] = {}
@@ -86,6 +113,35 @@ class FakeLog(History):
                     json.dumps(text).encode(), last,
                 )
             )  # fmt: skip
+
+    def store_change(
+        self,
+        company: str,
+        kind: str,
+        data: dict[str, Any],
+        old: dict[str, Any] | None = None,
+        revokes: tuple[str, ...] = (),
+    ) -> Message:
+        """Stores the message of a change as the relay renders it."""
+        log = self.stored.setdefault(company, [])
+        self._seq += 1
+        at = at_of(self._seq)
+        text: dict[str, Any] = {"Type": kind, "Data": {"CompanyId": company, **data}}
+        if old is not None:
+            text["Old"] = old
+        text |= {"Position": len(log) + 1, "At": at_text(at)}
+        if kind != "Resync":
+            text["Tx"] = str(self._seq)
+        body = json.dumps(text).encode()
+        log.append(Message(self._seq, company, len(log) + 1, at, datetime.now(UTC), body, revokes))
+        return log[-1]
+
+    def begin_epoch(self, epoch: str) -> None:
+        """Empties the log; the new one begins with a Resync for A, which it knows."""
+        self.stored.clear()
+        self.hub.begin_epoch(epoch)
+        for company in (A,):
+            self.store_change(company, "Resync", {"Reason": "epoch", "Epoch": epoch})
 
     def deliver(self) -> None:
         """Delivers what was stored."""

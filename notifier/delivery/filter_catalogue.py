@@ -1,0 +1,84 @@
+"""What filters may name: the entities that are watched, and the properties of their messages."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from math import inf
+from typing import Any
+from weakref import WeakValueDictionary
+
+from notifier.database import sql
+from notifier.database.query import Query
+from notifier.delivery.filter import Filter, Properties
+from notifier.errors import UnknownName
+from notifier.watches import Watch
+
+REREAD_SECONDS = 1.0
+"""How old the catalogue must be before an unknown name makes the node read it again."""
+
+
+class FilterCatalogue:
+    """Parses filters. Reads the catalogue at the first one, and where it may have changed.
+
+    `entities`: the entity of each `Type`, as watched now; it is the same object for ever.
+    """
+
+    def __init__(self, query: Query) -> None:
+        self.entities: dict[str, str] = {}
+        self._query = query
+        self._properties: Properties | None = None
+        self._read_at = 0.0
+        self._reading = asyncio.Lock()
+        self._version = 0
+        # So that subscribers with equal filters are one group, and share its memory.
+        self._filters: WeakValueDictionary[tuple[object, object], Filter] = WeakValueDictionary()
+
+    def use(self, watches: Sequence[Watch]) -> None:
+        """The configuration is another one: the columns are read again for the next filter."""
+        self._version += 1
+        self._properties = None
+        self._replace_entities(watches)
+
+    async def parse(self, entities: Any, where: Any) -> Filter | None:
+        """The filter in a client's JSON; None where everything passes. Raises BadFilter, DatabaseError."""
+        if entities is None and where is None:
+            return None
+        try:
+            wanted = Filter.parse(entities, where, await self._current())
+        except UnknownName:  # the column may be new: only `migrate` reports changes of tables
+            wanted = Filter.parse(entities, where, await self._current(REREAD_SECONDS))
+        if wanted.passes_all:
+            return None
+        return self._filters.setdefault((wanted.entities, wanted.where), wanted)
+
+    async def _current(self, age: float = inf) -> Properties:
+        """The properties, as they were read not longer ago than `age` seconds."""
+        async with self._reading:
+            properties = self._properties
+            if properties is None or time.monotonic() > self._read_at + age:
+                properties = await self._read()
+            return properties
+
+    async def _read(self) -> Properties:
+        while True:
+            version, self._read_at = self._version, time.monotonic()
+            rows = await self._query.fetch(sql.query("watched_columns"))
+            if version == self._version:  # else the watches in use are newer
+                break
+        watches = [Watch.from_row(row) for row in rows]
+        self._replace_entities(watches)
+        self._properties = {
+            watch.entity: frozenset(
+                watch.property(column) for column in row["columns"] if column not in watch.exclude
+            )
+            for watch, row in zip(watches, rows, strict=True)
+        }
+        return self._properties
+
+    def _replace_entities(self, watches: Sequence[Watch]) -> None:
+        self.entities.clear()
+        self.entities |= {
+            name: watch.entity for watch in watches for name in watch.names if name is not None
+        }

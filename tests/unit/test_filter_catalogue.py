@@ -1,0 +1,104 @@
+"""What filters may name: the columns that messages have, read again when they may have changed."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from notifier.delivery import filter_catalogue
+from notifier.errors import BadFilter, DatabaseError
+from notifier.watches import CALENDAR
+from tests.unit.worlds import FakeColumns, catalogue
+
+
+async def test_equal_filters_are_one_object_however_they_are_spelled() -> None:
+    filters = catalogue()
+    first = await filters.parse(["Event", "Company"], {"Event": {"Title": ["a", "b"]}})
+    second = await filters.parse(["Company", "Event", "Event"], {"Event": {"Title": ["b", "a"]}})
+    assert first is second
+    assert first is not await filters.parse(["Event"], {"Event": {"Title": ["a", "b"]}})
+
+
+async def test_a_filter_that_passes_everything_is_none() -> None:
+    filters = catalogue()
+    assert await filters.parse(None, None) is None
+    assert await filters.parse(None, {}) is None
+    assert await filters.parse(None, {"Event": {}}) is None
+
+
+async def test_the_catalogue_is_read_once_for_many_filters() -> None:
+    columns = FakeColumns()
+    filters = catalogue(columns)
+    await asyncio.gather(*(filters.parse(["Event"], None) for _ in range(10)))
+    assert columns.reads == 1
+
+
+async def test_key_company_and_renamed_columns_have_their_properties() -> None:
+    filters = catalogue()
+    for name in ("EventId", "CompanyId", "Title", "OrganizerId"):
+        assert await filters.parse(None, {"Event": {name: ["x"]}}) is not None
+    with pytest.raises(BadFilter, match="unknown property of Event"):
+        await filters.parse(None, {"Event": {"organizer_id": ["x"]}})
+
+
+async def test_an_excluded_column_is_unknown() -> None:
+    columns = FakeColumns()
+    columns.watches = (replace(CALENDAR[0], exclude=("title",)), *CALENDAR[1:])
+    with pytest.raises(BadFilter, match="unknown property of Event"):
+        await catalogue(columns).parse(None, {"Event": {"Title": ["x"]}})
+
+
+async def test_a_new_column_is_found_without_a_new_configuration(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    columns = FakeColumns()
+    filters = catalogue(columns)
+    await filters.parse(["Event"], None)
+    columns.columns = [*columns.columns, "colour"]
+    with pytest.raises(BadFilter):  # read a moment ago: guesses must not cause a query each
+        await filters.parse(None, {"Event": {"Colour": ["red"]}})
+    assert columns.reads == 1
+    monkeypatch.setattr(filter_catalogue, "REREAD_SECONDS", 1e-9)
+    assert await filters.parse(None, {"Event": {"Colour": ["red"]}}) is not None
+    assert columns.reads == 2
+
+
+async def test_a_new_configuration_is_used_for_the_next_filter() -> None:
+    columns = FakeColumns()
+    filters = catalogue(columns)
+    await filters.parse(["Event"], None)
+    entities = filters.entities
+    columns.watches = (replace(CALENDAR[0], entity="Meeting", created="MeetingSet"),)
+    filters.use(columns.watches)
+    assert filters.entities["MeetingSet"] == "Meeting"
+    assert filters.entities is entities  # which channels hold
+    assert await filters.parse(["Meeting"], None) is not None
+    with pytest.raises(BadFilter):
+        await filters.parse(["Event"], None)
+
+
+async def test_a_configuration_that_comes_during_the_reading_wins() -> None:
+    columns = FakeColumns()
+    filters = catalogue(columns)
+    new = (replace(CALENDAR[0], entity="Meeting"),)
+
+    def configure() -> None:
+        columns.on_read = lambda: None
+        columns.watches = new
+        filters.use(new)
+
+    columns.on_read = configure
+    assert await filters.parse(["Meeting"], None) is not None
+    assert set(filters.entities.values()) == {"Meeting"}
+
+
+async def test_without_the_database_a_filter_cannot_be_used_and_the_next_one_reads_again() -> None:
+    columns = FakeColumns()
+    columns.error = DatabaseError("out of reach")
+    filters = catalogue(columns)
+    with pytest.raises(DatabaseError):
+        await filters.parse(["Event"], None)
+    columns.error = None
+    assert await filters.parse(["Event"], None) is not None
