@@ -262,7 +262,9 @@ def listen_command(
             metavar="WS", envvar="NOTIFIER_URL", help="Address of the service: wss://… or ws://…"
         ),
     ],
-    company: Annotated[str, typer.Option(metavar="ID", help="Company ID to follow.")],
+    company: Annotated[
+        list[str], typer.Option(metavar="ID", help="Company ID to follow; may be repeated.")
+    ],
     token: Annotated[
         str | None,
         typer.Option(
@@ -291,6 +293,14 @@ def listen_command(
         list[str] | None,
         typer.Option("--type", metavar="TYPE", help="Print only this type; may be repeated."),
     ] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ENTITY.PROPERTY=VALUE",
+            help="Only changes of this entity, of rows with this value before or after them; may be"
+            " repeated: values of one property are alternatives. 7 is a number, '\"7\"' is text.",
+        ),
+    ] = None,
     limit: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Stop after so many messages.")
     ] = None,
@@ -302,32 +312,36 @@ def listen_command(
     ] = False,
     state: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="File that stores the position to resume from."),
+        typer.Option(metavar="FILE", help="File that stores the positions to resume from."),
     ] = None,
 ) -> None:
-    """Print a company's messages as they are committed, until Ctrl-C."""
+    """Print the messages of companies as they are committed, until Ctrl-C."""
+    companies = list(dict.fromkeys(company))
     if token is None and user is None:
         token = os.environ.get("NOTIFIER_TOKEN") or None
     get_token: Callable[[], str]
     if user is not None and token is None:
-        get_token = functools.partial(_sign, user, [company], 3600)
+        get_token = functools.partial(_sign, user, companies, 3600)
     elif token is not None and user is None:
         get_token = _token_source(token)
     else:
         raise SettingsError("give either --token (or NOTIFIER_TOKEN) or --user")
     if (after is None) != (epoch is None):
         raise SettingsError("--after and --epoch go together")
+    if after is not None and len(companies) > 1:
+        raise SettingsError("--after is the position of one company; use --state for several")
     position = None if after is None or epoch is None else Position(after, epoch, at)
     try:
         asyncio.run(
             listen.listen(
                 url,
-                company,
+                companies,
                 get_token,
                 position=position,
                 state=state,
                 as_json=as_json,
                 types=types or (),
+                where=listen.parse_where(where or ()),
                 limit=limit,
                 renewable=user is not None or str(token).startswith("@"),
                 retry=retry,

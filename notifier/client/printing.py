@@ -22,9 +22,10 @@ MAX_VALUE_LENGTH = 60
 
 
 class JsonPrinter:
-    """One message per line, as it was received."""
+    """One message per line, as it was received. With `several` companies statuses name theirs."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, several: bool = False) -> None:
+        self._several = several
         self._stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 
     def print(self, report: Report) -> None:
@@ -48,29 +49,36 @@ class JsonPrinter:
     def print_status(self, status: Status) -> None:
         """Prints the connection's state to stderr."""
         if status.state != "connecting" or status.reason is not None:
-            self._stderr.print(_status(status), markup=False, style="dim")
+            named = self._several and status.company is not None
+            company = f"{_printable(str(status.company))}: " if named else ""
+            self._stderr.print(company + _status(status), markup=False, style="dim")
 
 
 class LinePrinter(JsonPrinter):
-    """One line per message, for people."""
+    """One line per message, for people. With `several` companies each line names its own."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, *, several: bool = False) -> None:
+        super().__init__(several=several)
         self._stdout = Console(highlight=False, soft_wrap=True)
 
     def print(self, report: Report) -> None:
         """Prints a report; a colour for each kind of change on a terminal."""
         match report:
             case Message():
-                self._stdout.print(_line(report))
+                line = _line(report)
             case Resync(reason="start"):
-                self._stdout.print(Text(f"listening after {_position(report)}", style="dim"))
+                line = Text(f"listening after {_position(report)}", style="dim")
             case Resync():
                 where = _position(report)
-                line = f"resync ({report.reason}): messages before {where} may be incomplete"
-                self._stdout.print(Text(line, style="bold magenta"))
+                text = f"resync ({report.reason}): messages before {where} may be incomplete"
+                line = Text(text, style="bold magenta")
             case Recovered():
-                self._stdout.print(Text(f"resumed after {_position(report)}", style="dim"))
+                line = Text(f"resumed after {_position(report)}", style="dim")
+            case _:
+                return
+        if self._several:
+            line = Text.assemble((_printable(str(report.company)), "bold dim"), " ", line)
+        self._stdout.print(line)
 
 
 def _position(report: Recovered | Resync) -> str:

@@ -1,8 +1,9 @@
-"""The file in which `notifier listen` keeps its position between two runs."""
+"""The file in which `notifier listen` keeps its positions between two runs."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -12,11 +13,11 @@ from notifier.companies import canonical
 from notifier.errors import SettingsError
 
 STATE_BYTES = 2048
-"""The length of the file: more than the longest company id and epoch need."""
+"""The length of a line: more than the longest company id and epoch need."""
 
 
 class Saved(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """The content of a state file. Files of older versions have no `at`."""
+    """A line of a state file. Files of older versions have no `at`."""
 
     company_id: str
     after: int
@@ -25,35 +26,41 @@ class Saved(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
 
 
 class StateFile:
-    """The position of one company in a file. Everything raises SettingsError."""
+    """The position of each company in a file: one line of constant length per company.
 
-    def __init__(self, path: Path, company: str) -> None:
+    Everything raises SettingsError. A company may be spelled as the command line has it.
+    """
+
+    def __init__(self, path: Path, companies: Sequence[str]) -> None:
         self._path = path
-        self._company = canonical(company)
+        self._companies = {company: canonical(company) for company in companies}
+        self._lines: dict[str, int] = {}  # the number of each company's line
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise SettingsError(f"{path}: {error.strerror}") from error
 
-    def load(self) -> Position | None:
-        """The saved position; None in a new file."""
+    def load(self) -> dict[str, Position]:
+        """The saved positions of these companies; none in a new file."""
+        found = {}
         try:
-            text = self._path.read_bytes()
-            if not text:
-                return None
-            saved = msgspec.json.decode(text, type=Saved)
+            for line in self._path.read_bytes().splitlines():
+                saved = msgspec.json.decode(line, type=Saved)
+                self._lines[saved.company_id] = len(self._lines)
+                found[saved.company_id] = Position(saved.after, saved.epoch, saved.at)
         except (OSError, msgspec.DecodeError) as error:
             raise SettingsError(f"{self._path} is not a state file of `notifier listen`") from error
-        if saved.company_id != self._company:
-            raise SettingsError(f"{self._path} belongs to another company, {saved.company_id}")
-        return Position(saved.after, saved.epoch, saved.at)
+        for company in found.keys() - set(self._companies.values()):
+            raise SettingsError(f"{self._path} belongs to another company, {company}")
+        return {given: found[name] for given, name in self._companies.items() if name in found}
 
-    def save(self, position: Position) -> None:
-        """Overwrites the file in one write of constant length, so a crash cannot mix two states."""
-        saved = Saved(self._company, *position)
-        line = msgspec.json.encode(saved).ljust(STATE_BYTES - 1) + b"\n"
+    def save(self, company: str, position: Position) -> None:
+        """Overwrites a line in one write of constant length, so a crash cannot mix two states."""
+        name = self._companies[company]
+        line = self._lines.setdefault(name, len(self._lines))
+        text = msgspec.json.encode(Saved(name, *position)).ljust(STATE_BYTES - 1) + b"\n"
         try:
-            os.pwrite(self._file, line, 0)
+            os.pwrite(self._file, text, line * STATE_BYTES)
         except OSError as error:
             raise SettingsError(f"{self._path}: {error.strerror}") from error
 

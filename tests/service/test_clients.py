@@ -153,3 +153,47 @@ async def test_several_companies_resume_arrive_and_are_lost_each_by_itself(
     driver.send("arrived", first, tx=tx)
     await driver.until(first, "failed", code="not_subscribed")
     await driver.end()
+
+
+async def test_a_filter_is_kept_across_skips_and_restarts_until_it_is_replaced(
+    program: Callable[[Service], Any], database: Database, serve: Serve
+) -> None:
+    service = await serve(database)
+    calendar = Calendar(database)
+    company = await calendar.company("u1")
+    driver: Driver = await program(service)
+    driver.send("subscribe", company, where={"Event": {"Title": ["mine", "ours"]}})
+    await driver.until(company, "resync", reason="start", position=1)
+    await calendar.events(company, 2)
+    event = await calendar.event(company, "mine")
+    await calendar.rename(event, "theirs")
+    await calendar.rename(event, "still theirs")
+    await driver.until(company, "skipped", position=6)
+    assert driver.of(company)[1:] == [
+        ("skipped", 3),
+        ("message", "EventCreated", 4),
+        ("message", "EventUpdated", 5),
+        ("skipped", 6),
+    ]
+
+    # What is skipped has arrived, too.
+    tx = await database.fetchval(
+        "UPDATE events SET title = 'no' WHERE id::text = $1 RETURNING pg_current_xact_id()::text",
+        event,
+    )
+    driver.send("arrived", company, tx=tx)
+    await driver.until(company, "arrived", position=7)
+    await service.stop()
+    await calendar.rename(event, "ours")
+    await service.start()
+    await driver.until(company, "message", position=8)
+
+    driver.send("filter", company, entities=["Employee"])
+    await driver.until(company, "resync", reason="filter", position=8)
+    driver.send("filter", company, entities=["Nothing"])
+    await driver.until(company, "status", state="live", reason="bad_filter")
+    await calendar.rename(event, "mine")
+    await database.execute("UPDATE employees SET name = 'Ann'")
+    await driver.until(company, "message", type="EmployeeUpdated", position=10)
+    assert driver.of(company)[-2:] == [("skipped", 9), ("message", "EmployeeUpdated", 10)]
+    await driver.end()

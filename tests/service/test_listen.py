@@ -311,6 +311,21 @@ REFUSED = [
         "notifier: give either --token (or NOTIFIER_TOKEN) or --user",
     ),
     (["--user", "u1", "--after", "1"], 2, "notifier: --after and --epoch go together"),
+    (
+        ["--user", "u1", "--company", "b", "--after", "1", "--epoch", "e"],
+        2,
+        "notifier: --after is the position of one company; use --state for several",
+    ),
+    (
+        ["--user", "u1", "--where", "Event"],
+        2,
+        "notifier: --where Event: write Entity.Property=value",
+    ),
+    (
+        ["--user", "u1", "--where", "Nothing.Title=1"],
+        2,
+        "notifier: --where: ",
+    ),
     (["--user", "u1", "--state", "no/such"], 2, "notifier: no/such: No such file or directory"),
     (["--user", "u1", "--state", "."], 2, "notifier: .: Is a directory"),
     (
@@ -364,6 +379,58 @@ async def test_it_prints_only_the_wanted_types_and_stops_at_the_limit(
     assert len(lines) == 2
     assert all("EventUpdated" in line for line in lines)
     assert saved_position(state) == 4
+
+
+async def test_only_rows_that_pass_a_condition_are_printed_and_the_position_moves_on(
+    service: Service, calendar: Calendar, listen: Listen, tmp_path: Path
+) -> None:
+    company = await calendar.company("u1")
+    state = tmp_path / "state"
+    where = ["--where", "Event.Title=mine", "--where", 'Event.Title="7"', "--state", state]
+    listener = await listen(service, company, *where, "--limit", 2)
+    await listener.line()
+    for title in ("other", "mine", "7"):
+        await calendar.event(company, title)
+    status, out, _ = await listener.ended()
+    assert (status, [line.split()[-1] for line in out.splitlines()]) == (0, ["mine", "7"])
+    await calendar.events(company, 2)
+    again = await listen(service, company, *where)
+    assert (await again.line()).startswith("resumed after position 4 ")
+    await saved(state, 6)
+    assert (await again.stop())[1] == ""
+
+
+async def test_several_companies_are_printed_and_resumed_on_one_connection(
+    service: Service, calendar: Calendar, listen: Listen, tmp_path: Path
+) -> None:
+    first, second = await calendar.company("u1"), await calendar.company("u1", "u2")
+    both = ["--company", second, "--state", tmp_path / "state"]
+    listener = await listen(service, first, *both, "--limit", 2)
+    assert {await listener.line() for _ in range(2)} == {
+        f"{company} listening after position {position} of epoch {await calendar.epoch()}"
+        for company, position in ((first, 1), (second, 2))
+    }
+    for company in (first, second):
+        await calendar.event(company, "Stand-up")
+    status, out, _ = await listener.ended()
+    assert status == 0
+    assert {line.split()[0] for line in out.splitlines()} == {first, second}
+    await calendar.event(second, "Meanwhile")
+    again = await listen(service, first, *both, "--json")
+    assert json.loads(await again.line())["Position"] == 4
+    await calendar.database.execute(
+        "DELETE FROM employees WHERE user_id = 'u1' AND company_id = $1", second
+    )
+    assert json.loads(await again.line())["Type"] == "EmployeeRemoved"
+    assert await again.error_line("revoked") == f"{second}: idle: revoked"
+    await calendar.event(first, "goes on")
+    assert json.loads(await again.line())["Data"]["Title"] == "goes on"
+    await calendar.database.execute(
+        "DELETE FROM employees WHERE user_id = 'u1' AND company_id = $1", first
+    )
+    await again.line()
+    status, _, err = await again.ended()
+    assert (status, err) == (1, f"notifier: access to the company was revoked: {first}\n")
 
 
 async def test_a_token_file_is_read_again_for_each_connection(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from notifier.client import Message, Recovered, Resync, Status
+from notifier.client import Message, Recovered, Resync, Skipped, Status
 from notifier.client.printing import JsonPrinter, LinePrinter
 
 
@@ -123,3 +123,15 @@ def test_the_status_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == "waiting 0.2 s: cannot connect (1006), refused \n"
+
+
+def test_with_several_companies_each_line_names_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    printer = LinePrinter(several=True)
+    printer.print(message())
+    printer.print(Recovered(**RESYNC))
+    printer.print(Skipped(**RESYNC))
+    printer.print_status(Status(state="idle", company="a", reason="revoked"))
+    printer.print_status(Status(state="waiting", company=None))
+    out, err = capsys.readouterr()
+    assert [line.split()[0] for line in out.splitlines()] == ["a", "a"]
+    assert err.splitlines() == ["a: idle: revoked", "waiting"]
