@@ -14,7 +14,7 @@ import structlog
 import typer
 from rich.console import Console
 
-from notifier import __version__, inspection, logs
+from notifier import __version__, inspection, logs, systemd
 from notifier.access.tokens import sign
 from notifier.client import listen
 from notifier.client.reports import Position
@@ -131,6 +131,7 @@ def serve_command(
 
     def ready(address: str) -> None:
         _log.info("listening", address=address)
+        systemd.report(systemd.READY)
         if settings.log_format != "json":
             _print(f"listening on {address}")
 

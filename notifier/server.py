@@ -17,7 +17,7 @@ from typing import Any, cast
 import structlog
 import uvicorn
 
-from notifier import certificates
+from notifier import certificates, systemd
 from notifier.commands import MESSAGE_BYTES
 from notifier.errors import NotifierError, SettingsError
 from notifier.node import Node
@@ -156,6 +156,7 @@ async def serve(
         asyncio.create_task(node.run(), name="node"),
         asyncio.create_task(server.serve(sockets=sockets), name="server"),
         asyncio.create_task(stopping.wait(), name="signal"),
+        asyncio.create_task(systemd.keep_alive(), name="watchdog"),
         asyncio.create_task(
             certificates.reload_renewed(config.ssl, settings.ssl_certfile, settings.ssl_keyfile),
             name="certificates",
@@ -177,6 +178,7 @@ async def serve(
     ready()
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        systemd.report(systemd.STOPPING)
         if supervisor is not None:
             loop.remove_reader(supervisor.sentinel)
         for task in done:

@@ -17,7 +17,7 @@ from multiprocessing.context import SpawnProcess
 
 import structlog
 
-from notifier import logs, metrics, server
+from notifier import logs, metrics, server, systemd
 from notifier.node import Node
 from notifier.settings import Settings
 
@@ -54,6 +54,7 @@ async def _supervise(
 
     def stop() -> None:
         stopping.set()
+        systemd.report(systemd.STOPPING)
         for process in processes:
             process.terminate()
 
@@ -85,9 +86,13 @@ async def _supervise(
                     async with asyncio.timeout(RESTART_SECONDS):
                         await stopping.wait()
 
-    async with asyncio.TaskGroup() as tasks:
-        for _ in range(workers):
-            tasks.create_task(keep_running())
+    alive = asyncio.create_task(systemd.keep_alive(), name="watchdog")
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(workers):
+                tasks.create_task(keep_running())
+    finally:
+        alive.cancel()
 
 
 def _work(settings: Settings, listening: socket.socket, status: socket.socket | None) -> None:
