@@ -8,7 +8,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias
@@ -77,15 +77,19 @@ async def start(tmp_path: Path, database: Database) -> AsyncIterator[Start]:
     """Starts a command in `tmp_path`; PORT in it stands for a free port."""
     servers: list[Server] = []
 
-    async def run(*command: str, **settings: object) -> Server:
+    async def run(*command: str, environ: Mapping[str, str] | None = None) -> Server:
         port = free_port()
         log = tmp_path / f"{port}.log"
-        given = {"database_url": database.dsn, "jwt_secret": SECRET, "authorization": "employees"}
+        given: dict[str, object] = {
+            "database_url": database.dsn,
+            "jwt_secret": SECRET,
+            "authorization": "employees",
+        }
         with log.open("wb") as out:
             process = await asyncio.create_subprocess_exec(
                 *(word.replace("PORT", str(port)) for word in command),
                 cwd=tmp_path,
-                env=environment(given | settings) | {"PYTHONPATH": f"{ROOT}:{tmp_path}"},
+                env=environment(given) | {"PYTHONPATH": f"{ROOT}:{tmp_path}"} | dict(environ or {}),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,

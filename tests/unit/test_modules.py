@@ -96,6 +96,12 @@ COVERED = {
         "client/feed",
         "client/subscription",
     ),
+    ("service/test_writers.py", "each framework writes, and its messages have actor and number"): (
+        "writers/actor",
+        "writers/django",
+        "writers/fastapi",
+        "writers/sqlalchemy",
+    ),
     ("service/test_types.py", "what is generated, compiled and compared with real messages"): (
         "types/columns",
         "types/command",

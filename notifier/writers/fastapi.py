@@ -1,0 +1,21 @@
+"""For FastAPI: what an endpoint writes names its user.
+
+app = FastAPI(dependencies=[Depends(acting(current_user))])
+"""
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from fastapi import Depends
+
+from notifier.writers.actor import acting_as
+
+
+def acting(user: Callable[..., Any]) -> Callable[..., AsyncIterator[None]]:
+    """A dependency: while the endpoint runs, the id that the dependency `user` returns is the actor."""
+
+    async def dependency(actor: Any = Depends(user)) -> AsyncIterator[None]:  # noqa: B008
+        with acting_as(actor):
+            yield
+
+    return dependency
