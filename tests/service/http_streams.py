@@ -60,14 +60,15 @@ class Stream:
             return events
 
 
-def address(service: Service, company: str) -> str:
-    """The URL of a company's messages."""
-    return f"http://127.0.0.1:{service.port}/companies/{quote(company, safe='')}/messages"
+def address(service: Service | str, company: str) -> str:
+    """The URL of a company's messages, at a service or another address."""
+    base = service if isinstance(service, str) else service.http
+    return f"{base}/companies/{quote(company, safe='')}/messages"
 
 
 @asynccontextmanager
 async def stream(
-    service: Service,
+    service: Service | str,
     user: str,
     company: str,
     headers: Mapping[str, str] | None = None,
@@ -83,7 +84,11 @@ async def stream(
 
 
 async def poll(
-    service: Service, user: str, company: str, headers: dict[str, str] | None = None, **given: Any
+    service: Service | str,
+    user: str,
+    company: str,
+    headers: dict[str, str] | None = None,
+    **given: Any,
 ) -> httpx.Response:
     """The response to a long poll."""
     async with httpx.AsyncClient(timeout=DEADLINE_SECONDS) as client:
