@@ -12,9 +12,10 @@ import random
 import socket
 import struct
 from asyncio.trsock import TransportSocket
+from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from tests.ports import free_port
 
@@ -26,6 +27,47 @@ SLICES = 20
 
 # l_onoff, l_linger: close discards unsent data and sends RST.
 RESET = struct.pack("ii", 1, 0)
+
+
+class Reader(Protocol):
+    """What a link forwards."""
+
+    async def read(self, size: int) -> bytes:
+        """So many bytes at most; none at the end."""
+
+
+class _Limited:
+    """A reader that gives up to `limit` bytes, then cuts the link."""
+
+    def __init__(self, reader: Reader, limit: int, cut: Callable[[], object]) -> None:
+        self._reader = reader
+        self._left = limit
+        self._cut = cut
+
+    async def read(self, size: int) -> bytes:
+        if not self._left:
+            self._cut()
+            return b""
+        data = await self._reader.read(min(size, self._left))
+        self._left -= len(data)
+        return data
+
+
+class _Held:
+    """A reader that gives everything at the end."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._held: bytes | None = None
+
+    async def read(self, size: int) -> bytes:
+        if self._held is None:
+            held = b""
+            while data := await self._reader.read(size):
+                held += data
+            self._held = held
+        data, self._held = self._held[:size], self._held[size:]
+        return data
 
 
 class Proxy:
@@ -48,6 +90,8 @@ class Proxy:
         self._loss = 0.0
         self._retransmission = 0.0
         self._left: int | None = None
+        self._limit: int | None = None
+        self._holds = False
 
     @property
     def links(self) -> int:
@@ -92,6 +136,14 @@ class Proxy:
     def freeze_after(self, answers: int) -> None:
         """Freezes after so many more pieces were forwarded to clients."""
         self._left = answers
+
+    def cut_after(self, size: int | None) -> None:
+        """Cuts each link once so many bytes were forwarded to its client; None: no more."""
+        self._limit = size
+
+    def hold(self) -> None:
+        """Forwards nothing to a client until the server has ended the link, as proxies do that buffer."""
+        self._holds = True
 
     def one_way(self) -> None:
         """Forwards from client to server only."""
@@ -143,7 +195,8 @@ class Proxy:
             _hold_little(client)
             async with asyncio.TaskGroup() as pumps:
                 pumps.create_task(self._pump(reader, server, self._to_server))
-                pumps.create_task(self._pump(answers, client, self._to_client))
+                answering = self._bounded(answers, task)
+                pumps.create_task(self._pump(answering, client, self._to_client))
         except (OSError, asyncio.CancelledError):
             pass  # the server is not there, or a fault ended the link
         finally:
@@ -155,8 +208,14 @@ class Proxy:
         _hold_little(writer)
         return reader, writer
 
+    def _bounded(self, reader: asyncio.StreamReader, link: asyncio.Task[None]) -> Reader:
+        """What the server sends on a link, as far as `cut_after` and `hold` let it through."""
+        if self._holds:
+            return _Held(reader)
+        return reader if self._limit is None else _Limited(reader, self._limit, link.cancel)
+
     async def _pump(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gate: asyncio.Event
+        self, reader: Reader, writer: asyncio.StreamWriter, gate: asyncio.Event
     ) -> None:
         """Forwards one direction, its end included."""
         flying: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(maxsize=1000)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
+import httpx
 import msgspec
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
@@ -70,6 +71,7 @@ class Follower:
         self._guest = guest
         self._random = random.Random(f"{history.seed} {name}")
         self._epoch: str | None = None
+        self._at: str | None = None
         self._staying = False
         self._visiting: asyncio.Timeout | None = None
 
@@ -90,21 +92,10 @@ class Follower:
             node = self._random.choice(self._nodes)
             try:
                 async with asyncio.timeout(30) as visiting:
-                    socket = await connect(
-                        node.url,
-                        compression=None,
-                        max_size=None,
-                        proxy=None,
-                        open_timeout=3,
-                        close_timeout=1,
-                    )
                     try:
-                        await self._visit(socket, node, visiting)
+                        await self._visit(node, visiting)
                     finally:
                         self._visiting = None
-                        if self._random.random() < 0.5:
-                            socket.transport.abort()
-                        await socket.close()
             except ConnectionClosed as closed:
                 code = closed.rcvd.code if closed.rcvd is not None else 1006
                 self._history.note("closed", who=self.name, node=node.port, code=code)
@@ -112,11 +103,28 @@ class Follower:
                     self._violated("closed with a code that no fault explains", code=code)
             except TimeoutError:
                 self._history.note("left", who=self.name, node=node.port)
-            except (OSError, InvalidHandshake) as error:
+            except (OSError, InvalidHandshake, httpx.TransportError) as error:
                 self._history.note("no way", who=self.name, node=node.port, why=repr(error))
             await asyncio.sleep(self._random.uniform(0.01, 0.3))
 
-    async def _visit(
+    async def _visit(self, node: Service, visiting: asyncio.Timeout) -> None:
+        """Connects, subscribes and receives until the connection ends or `visiting` expires."""
+        socket = await connect(
+            node.url,
+            compression=None,
+            max_size=None,
+            proxy=None,
+            open_timeout=3,
+            close_timeout=1,
+        )
+        try:
+            await self._converse(socket, node, visiting)
+        finally:
+            if self._random.random() < 0.5:
+                socket.transport.abort()
+            await socket.close()
+
+    async def _converse(
         self, socket: ClientConnection, node: Service, visiting: asyncio.Timeout
     ) -> None:
         await socket.send(json.dumps({"type": "authenticate", "token": token(self._user)}))
@@ -128,15 +136,19 @@ class Follower:
             return
         if not await self._enter(socket, node):
             return
-        if not self._staying:
-            life = self._random.choice((0.05, 0.5, 2, 5)) * self._random.random()
-            visiting.reschedule(asyncio.get_running_loop().time() + life)
-            self._visiting = visiting
-        else:
-            visiting.reschedule(None)
+        self._bound(visiting)
         while self._hear(str(await socket.recv())):
             pass
         await self._nothing_more(socket)
+
+    def _bound(self, visiting: asyncio.Timeout) -> None:
+        """Decides how long a visit that was accepted lasts."""
+        if self._staying:
+            visiting.reschedule(None)
+            return
+        life = self._random.choice((0.05, 0.5, 2, 5)) * self._random.random()
+        visiting.reschedule(asyncio.get_running_loop().time() + life)
+        self._visiting = visiting
 
     async def _nothing_more(self, socket: ClientConnection) -> None:
         """Checks that no message of a revoked company arrives."""
@@ -151,12 +163,7 @@ class Follower:
 
     async def _enter(self, socket: ClientConnection, node: Service) -> bool:
         """Subscribes to the company; whether it was accepted."""
-        if self._forgetful and self._random.random() < 0.3:
-            self.position = None
-        data: dict[str, Any] = {"companyId": self.company}
-        if self.position is not None:
-            data |= {"after": self.position, "epoch": self._epoch}
-        self._history.note("subscribes", who=self.name, node=node.port, **data)
+        data = {"companyId": self.company, **self._place(node)}
         await socket.send(json.dumps({"type": "setCompany", "data": data}))
         answer = msgspec.json.decode(await socket.recv())
         if answer["Type"] == "Disconnect":
@@ -169,11 +176,25 @@ class Follower:
             if code != "unavailable" and not self._guest:
                 self._violated("refused", answer=answer)
             return False
-        result = answer["Data"]
+        return await self._accept(answer["Data"], node)
+
+    def _place(self, node: Service) -> dict[str, Any]:
+        """Where it is, if it has not dropped its state."""
+        if self._forgetful and self._random.random() < 0.3:
+            self.position = None
+        place: dict[str, Any] = {}
+        if self.position is not None:
+            place = {"after": self.position, "epoch": self._epoch}
+        self._history.note("subscribes", who=self.name, node=node.port, **place)
+        return place
+
+    async def _accept(self, result: Mapping[str, Any], node: Service) -> bool:
+        """Checks an acknowledgement; whether the visit goes on."""
         self._history.note("joined", who=self.name, node=node.port, at_position=result["Position"])
         self.epochs.add(result["Epoch"])
         if self.position is None:
             self._epoch, self.position = result["Epoch"], result["Position"]
+            self._at = result.get("At")
             self.first = result["Position"] + 1
             try:
                 self.state = await self._snapshot(self.company)
@@ -181,11 +202,11 @@ class Follower:
                 self.position = None
                 return False
         elif result.get("Recovered") is not True:
-            self._violated("not recovered", sent=data, answer=answer)
+            self._violated("not recovered", at=self.position, answer=result)
             self.position = None
             return False
         elif (result["Position"], result["Epoch"]) != (self.position, self._epoch):
-            self._violated("acknowledged another position", sent=data, answer=answer)
+            self._violated("acknowledged another position", at=self.position, answer=result)
         else:
             self.resumed += 1
         return True
@@ -208,7 +229,7 @@ class Follower:
             self._violated("another company's message", message=message)
         if message["Position"] != self.position + 1:
             self._violated("a hole, or a double", at=self.position, message=message)
-        self.position = message["Position"]
+        self.position, self._at = message["Position"], message["At"]
         self._canon.record(self.company, self._epoch, message["Position"], text)
         apply(self.state, message)
         return True

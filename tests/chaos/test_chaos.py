@@ -22,6 +22,7 @@ from notifier.demo.postgres import EmbeddedPostgres
 from tests.chaos.faults import Faults
 from tests.chaos.followers import Canon, Follower
 from tests.chaos.history import History
+from tests.chaos.http_followers import PollFollower, StreamFollower
 from tests.chaos.ledger import TABLE, Ledger, State, collect, expected, state
 from tests.chaos.writers import Writer
 from tests.conftest import Serve
@@ -33,6 +34,9 @@ SECONDS = float(os.environ.get("NOTIFIER_CHAOS_SECONDS") or 30)
 HEALING_SECONDS = 60.0
 COMPANIES, WRITERS = 6, 4
 END = "the end"
+
+TRANSPORTS = (Follower, StreamFollower, PollFollower)
+"""Each kind of client comes over each of them: WebSocket, server-sent events, long polls."""
 
 
 @pytest.fixture
@@ -81,8 +85,8 @@ async def test_every_client_ends_with_the_committed_rows_whatever_dies(
 
         followers = []
         for number, company in enumerate(companies):
-            for kind in ("faithful", "guest", "forgetful"):
-                follower = Follower(
+            for shift, kind in enumerate(("faithful", "guest", "forgetful")):
+                follower = TRANSPORTS[(number + shift) % len(TRANSPORTS)](
                     f"{kind} {number}",
                     "guest" if kind == "guest" else "ann",
                     company,
