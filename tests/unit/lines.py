@@ -39,6 +39,7 @@ class Line:
         self.write_direct: Callable[[bytes], object] | None = self._write if quick else None
 
     def _write(self, frames: bytes) -> None:
+        assert self.write_direct is not None
         self.writes += 1
         for text in texts(frames):
             self._record(text)

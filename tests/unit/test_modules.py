@@ -54,7 +54,6 @@ COVERED = {
         "delivery/subscriber",
     ),
     ("unit/test_filtered_delivery.py", "all paths of messages with a filter, against a model"): (
-        "delivery/groups",
         "delivery/skipping",
     ),
     ("unit/test_subscribe.py", "what sessions answer"): ("delivery/answers",),
