@@ -35,13 +35,13 @@ class CompanyRequest(Struct, frozen=True, rename="camel"):
     ) = None
 
 
-_ENTITIES = {
+ENTITIES = {
     "description": "Only changes of these entities.",
     "type": "array",
     "items": {"type": "string"},
     "minItems": 1,
 }
-_WHERE = {
+WHERE = {
     "description": "Only rows with these values: entity, property, the values that pass.",
     "type": "object",
     "additionalProperties": {
@@ -63,8 +63,8 @@ class SetCompany(Struct, frozen=True, tag_field="type", tag="setCompany"):
 
 class FilteredRequest(CompanyRequest, frozen=True, rename="camel"):
     # Any: a filter that is wrong is answered with bad_filter, whatever is wrong with it.
-    entities: Annotated[Any, Meta(extra_json_schema=_ENTITIES)] = None
-    where: Annotated[Any, Meta(extra_json_schema=_WHERE)] = None
+    entities: Annotated[Any, Meta(extra_json_schema=ENTITIES)] = None
+    where: Annotated[Any, Meta(extra_json_schema=WHERE)] = None
 
 
 class Subscribe(Struct, frozen=True, tag_field="type", tag="subscribe"):

@@ -12,7 +12,7 @@ import msgspec
 
 from notifier import metrics
 from notifier.access.tokens import Identity
-from notifier.commands import CompanyRequest
+from notifier.commands import FilteredRequest
 from notifier.companies import canonical
 from notifier.delivery.expiry import ExpiryTimer
 from notifier.delivery.session import REFUSED_SECONDS, Services
@@ -103,11 +103,11 @@ class HttpSession:
         self.user = identity.user
         self._identity = identity
 
-    async def subscribe(self, request: CompanyRequest) -> bool:
+    async def subscribe(self, request: FilteredRequest) -> bool:
         """Begins the response and replays up to the present; False where the company is refused.
 
-        Refusals of one user delay each other, which bounds how many ids can be tried. Raises Closure
-        and DatabaseError.
+        Refusals of one user delay each other, which bounds how many ids can be tried. Raises Closure,
+        BadFilter and DatabaseError.
         """
         services = self._services
         services.admission.check_rejections(f"user {self.user}")
@@ -119,6 +119,7 @@ class HttpSession:
             return False
         try:
             self._check_open()
+            await subscription.use_filter(request.entities, request.where)
             recovered: bool | msgspec.UnsetType = msgspec.UNSET
             if request.after is not None:
                 recovered = await subscription.can_resume(request.after, request.epoch, request.at)

@@ -16,10 +16,11 @@ from starlette.types import Receive, Scope, Send
 
 from notifier import metrics
 from notifier.access.admission import address_group
-from notifier.commands import CompanyRequest
+from notifier.commands import FilteredRequest
 from notifier.delivery.http_session import HttpSession, ResponseTransport
 from notifier.delivery.session import Services
 from notifier.errors import (
+    BadFilter,
     Closure,
     Code,
     DatabaseError,
@@ -50,7 +51,7 @@ class Call(NamedTuple):
     """One request. `wait`: the seconds that a long poll waits; `address`: the client's address group."""
 
     kind: str
-    request: CompanyRequest
+    request: FilteredRequest
     wait: int
     token: str
     address: str
@@ -233,6 +234,8 @@ def _problem(error: Exception) -> Problem:
     """The refusal of a request because of an error."""
     code: Code | HttpCode
     match error:
+        case BadFilter():
+            return Problem(400, Code.BAD_FILTER, str(error))
         case TokenExpired() | Expired():
             return Problem(
                 401, Code.TOKEN_EXPIRED, "the token has expired", {"WWW-Authenticate": _INVALID}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 import msgspec
 from starlette.datastructures import Headers
 
-from notifier.commands import CompanyRequest, is_storable
+from notifier.commands import FilteredRequest, is_storable
 from notifier.errors import Code
 from notifier.transport.cors import Cors
 from notifier.transport.problems import HttpCode, Problem
@@ -23,7 +25,7 @@ _WAIT = re.compile("[0-9]{1,4}")
 CHALLENGE = {"WWW-Authenticate": "Bearer"}
 
 
-def company_request(segment: str, query: bytes, headers: Headers) -> tuple[CompanyRequest, int]:
+def company_request(segment: str, query: bytes, headers: Headers) -> tuple[FilteredRequest, int]:
     """The request in an address, and the seconds that a long poll waits. Raises Problem."""
     try:
         company = unquote(segment, errors="strict")
@@ -32,8 +34,10 @@ def company_request(segment: str, query: bytes, headers: Headers) -> tuple[Compa
         )
     except ValueError:
         raise _malformed("the address is not percent-encoded UTF-8") from None
-    given = dict(pairs)
-    if len(given) < len(pairs):
+    entities = [value for name, value in pairs if name == "entities"]
+    single = [pair for pair in pairs if pair[0] != "entities"]
+    given = dict(single)
+    if len(given) < len(single):
         raise _malformed("a parameter is there twice")
     if not is_storable(company):
         raise _malformed("this cannot be the id of a company")
@@ -44,15 +48,37 @@ def company_request(segment: str, query: bytes, headers: Headers) -> tuple[Compa
     else:
         fields |= {name: given[name] for name in ("after", "epoch", "at") if given.get(name)}
     try:
-        request = msgspec.convert(fields, CompanyRequest, strict=False, str_keys=True)
+        request = msgspec.convert(fields, FilteredRequest, strict=False, str_keys=True)
         # A company may be named like a number; it stays the text that the address has.
-        request = msgspec.structs.replace(request, company_id=company)
+        request = msgspec.structs.replace(
+            request,
+            company_id=company,
+            entities=_names(entities),
+            where=_json(given.get("where")),
+        )
     except msgspec.ValidationError as error:
         raise _malformed(str(error)) from None
     wait = given.get("wait", str(DEFAULT_WAIT))
     if not _WAIT.fullmatch(wait) or int(wait) > LONGEST_WAIT:
         raise _malformed(f"wait is a number of seconds from 0 to {LONGEST_WAIT}")
     return request, int(wait)
+
+
+def _names(values: Sequence[str]) -> list[str] | None:
+    """The entities in parameters that each have several, separated by commas; None without any."""
+    if not values:
+        return None
+    return [name.strip() for value in values for name in value.split(",") if name.strip()]
+
+
+def _json(text: str | None) -> Any:
+    """The value of a JSON text; None without one. Raises Problem."""
+    if text is None:
+        return None
+    try:
+        return msgspec.json.decode(text)
+    except ValueError as error:
+        raise Problem(400, Code.BAD_FILTER, f"where is not JSON: {error}") from None
 
 
 def _place(last_event_id: str) -> dict[str, str]:

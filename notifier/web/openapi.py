@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any, TypeAlias
 
-from notifier.commands import COMMANDS
+from notifier.commands import COMMANDS, ENTITIES, WHERE
 from notifier.watches import CALENDAR, Watch
 from notifier.web import asyncapi
 
@@ -23,7 +23,7 @@ COMMANDS_ONLY = {answer.__name__ for _, answer in COMMANDS.values()} - {"Subscri
 """Answers to commands, which are never sent over HTTP; a stream begins with SubscribeResult."""
 
 PROBLEMS = {
-    400: "The address, a parameter or Last-Event-ID is not valid.",
+    400: "The address, a parameter, the filter or Last-Event-ID is not valid.",
     401: "There is no token, or it is not valid, or it has expired.",
     403: "The company does not exist, or the user may not see it; or the Origin is not allowed.",
     405: "The method is not GET, HEAD or OPTIONS.",
@@ -97,6 +97,18 @@ def _get() -> Schema:
             _parameter("after", "The last position that the client has.", "integer", minimum=0),
             _parameter("epoch", "The log that it counts in.", "string"),
             _parameter("at", "`At` of the message at `after`.", "string"),
+            {
+                "name": "entities",
+                "in": "query",
+                "style": "form",
+                "explode": False,
+                "schema": ENTITIES,
+            },
+            {
+                "name": "where",
+                "in": "query",
+                "content": {"application/json": {"schema": WHERE}},
+            },
             _parameter(
                 "wait",
                 "How many seconds a long poll waits for a message.",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from functools import partial
+from typing import Any
 from urllib.parse import quote
 
 import httpx
@@ -58,6 +60,48 @@ async def test_the_last_event_id_resumes(service: Service, calendar: Calendar) -
         answer = await events.event()
         assert answer.message["Data"]["Recovered"] is False
         assert answer.message["Data"]["Position"] == 3
+
+
+async def test_a_filter_applies_to_streams_and_polls_and_skipped_moves_their_position(
+    service: Service, calendar: Calendar
+) -> None:
+    company = await calendar.company("u1")
+    wanted: dict[str, Any] = {"entities": "Event", "where": json.dumps({"Event": {"Title": ["a"]}})}
+    async with stream(service, "u1", company, **wanted) as events:
+        first = (await events.event()).message["Data"]
+        place = {"after": first["Position"], "epoch": first["Epoch"]}
+        waiting = asyncio.create_task(poll(service, "u1", company, **place, **wanted))
+        await until(partial(subscribers, service, 2))
+        await calendar.event(company, "b")
+        skipped = await events.event()
+    assert skipped.message["Type"] == "Skipped"
+    assert skipped.id == f"{first['Epoch']}:2:{skipped.message['At']}"
+    page = (await waiting).json()
+    assert page["Messages"] == [skipped.message]
+    assert (page["Position"], page["At"]) == (2, skipped.message["At"])
+    await calendar.event(company, "b")
+    await calendar.event(company, "a")
+    await calendar.reaches(company, 4)
+    async with stream(service, "u1", company, {"Last-Event-ID": skipped.id}, **wanted) as events:
+        assert (await events.event()).message["Data"]["Recovered"] is True
+        missed = [(await events.event()).message for _ in range(2)]
+    assert [(each["Position"], each["Type"]) for each in missed] == [
+        (3, "Skipped"),
+        (4, "EventCreated"),
+    ]
+    place = {"after": page["Position"], "epoch": page["Epoch"], "at": page["At"]}
+    assert (await poll(service, "u1", company, **place, **wanted)).json()["Messages"] == missed
+    wrongs: list[dict[str, Any]] = [
+        {"entities": "Unknown"},
+        {"entities": ""},
+        {"where": "{"},
+        {"where": "[]"},
+    ]
+    for wrong in wrongs:
+        for accept in ("application/json", "text/event-stream"):
+            answer = await poll(service, "u1", company, {"Accept": accept}, **wrong)
+            assert (answer.status_code, answer.json()["code"]) == (400, "bad_filter"), answer.text
+    assert (await poll(service, "u2", company, entities="Unknown")).status_code == 403
 
 
 async def test_losing_access_ends_the_stream(service: Service, calendar: Calendar) -> None:

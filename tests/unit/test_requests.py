@@ -34,6 +34,25 @@ def test_without_parameters_there_is_no_position() -> None:
     assert wait == DEFAULT_WAIT
 
 
+def test_a_filter_has_entities_and_values() -> None:
+    query = (
+        b"entities=Event,Employee&entities=Company&where=%7B%22Event%22:%7B%22A%22:[1,null]%7D%7D"
+    )
+    request, _ = company_request("c", query, NONE)
+    assert request.entities == ["Event", "Employee", "Company"]
+    assert request.where == {"Event": {"A": [1, None]}}
+    request, _ = company_request("c", b"", Headers({"Last-Event-ID": "e:7"}))
+    assert (request.entities, request.where) == (None, None)
+    request, _ = company_request("c", b"entities=&where=%5B%5D", NONE)
+    assert (request.entities, request.where) == ([], [])
+
+
+def test_values_that_are_not_json_are_a_bad_filter() -> None:
+    with pytest.raises(Problem) as raised:
+        company_request("c", b"where=%7B", NONE)
+    assert (raised.value.status, raised.value.code) == (400, "bad_filter")
+
+
 def test_the_last_event_id_takes_the_place_of_the_parameters() -> None:
     headers = Headers({"Last-Event-ID": "e:7:2026-11-22T18:00:00.123456+00:00"})
     request, _ = company_request("c", b"after=41&epoch=x&at=t", headers)
