@@ -21,8 +21,9 @@ EXPOSE 8181
 # A request to the local process, so the certificate's name is not checked.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 CMD ["python", "-c", "\
 import os, ssl, urllib.request\n\
-scheme = 'https' if os.environ.get('NOTIFIER_SSL_CERTFILE') else 'http'\n\
-port = os.environ.get('NOTIFIER_PORT', '')\n\
+status = os.environ.get('NOTIFIER_STATUS_PORT', '')\n\
+scheme = 'https' if os.environ.get('NOTIFIER_SSL_CERTFILE') and not status else 'http'\n\
+port = status or os.environ.get('NOTIFIER_PORT', '')\n\
 port = port if port.isdigit() else 8181\n\
 context = ssl._create_unverified_context()\n\
 urllib.request.urlopen(f'{scheme}://127.0.0.1:{port}/livez', timeout=4, context=context)\n"]

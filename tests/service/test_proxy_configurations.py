@@ -1,0 +1,142 @@
+"""The proxies and the pooler of deploy/, driven with the real programs.
+
+Messages pass the proxies over TLS, below their prefix, and the status pages do not.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+import trustme
+
+from tests import pooler
+from tests.conftest import Connect, Serve
+from tests.databases import Database
+from tests.reverse_proxies import CADDY, HAPROXY, NGINX, Kind, ReverseProxy
+from tests.service.calendars import Calendar
+from tests.services import SECRET, run, token
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+
+
+def adapted(file: str, *changes: tuple[str, str]) -> str:
+    """A configuration as a format string. Each change is a pattern, which must be found."""
+    text = (DEPLOY / file).read_text().replace("{", "{{").replace("}", "}}")
+    for pattern, replacement in changes:
+        text, count = re.subn(pattern, replacement, text, flags=re.MULTILINE)
+        assert count, pattern
+    return text
+
+
+def nginx(certificate: Path) -> Kind:
+    temporary = " ".join(
+        f"{name}_temp_path {{directory}}/{name};"
+        for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    configuration = adapted(
+        "proxies/nginx.conf",
+        (r"^worker_rlimit_nofile .*$", ""),
+        (r"worker_connections 20000;", "worker_connections 256;"),
+        (r"^http \{\{", f"http {{{{ access_log off; {temporary}"),
+        (r"listen 443 ssl;", "listen 127.0.0.1:{port} ssl;"),
+        (r"/etc/ssl/\S+;", f"{certificate};"),
+        (r"10\.0\.0\.11:8181", "127.0.0.1:{upstream}"),
+        (r"^ +server 10\.0\.0\.12:8181;\n", ""),
+    )
+    head = "daemon off; master_process off; pid {directory}/pid; error_log {directory}/error.log;\n"
+    return NGINX._replace(configuration=head + configuration)
+
+
+def haproxy(certificate: Path) -> Kind:
+    configuration = adapted(
+        "proxies/haproxy.cfg",
+        (r"maxconn 20000", "maxconn 200"),
+        (r"bind :443 ssl crt \S+", f"bind 127.0.0.1:{{port}} ssl crt {certificate}"),
+        (r"10\.0\.0\.11:8181", "127.0.0.1:{upstream}"),
+        (r"^ +server b .*\n", ""),
+    )
+    return HAPROXY._replace(configuration=configuration)
+
+
+def caddy(certificate: Path) -> Kind:
+    configuration = adapted(
+        "proxies/Caddyfile",
+        (
+            r"^example\.com \{\{",
+            f"https://localhost:{{port}} {{{{\n\ttls {certificate} {certificate}",
+        ),
+        (r"10\.0\.0\.11:8181 10\.0\.0\.12:8181", "127.0.0.1:{upstream}"),
+        (r"^\t+stream_close_delay .*\n", ""),  # Debian's Caddy is older
+    )
+    options = "admin off\nauto_https off\ndefault_bind 127.0.0.1\nstorage file_system {directory}"
+    return CADDY._replace(configuration=f"{{{{\n{options}\n}}}}\n{configuration}")
+
+
+@pytest.mark.parametrize("kind", [nginx, haproxy, caddy], ids=lambda kind: kind.__name__)
+async def test_a_socket_and_a_stream_pass_the_configuration(
+    database: Database,
+    serve: Serve,
+    connect: Connect,
+    tmp_path: Path,
+    kind: Callable[[Path], Kind],
+) -> None:
+    authority = trustme.CA()
+    certificate = tmp_path / "example.com.pem"
+    authority.issue_cert("localhost", "127.0.0.1").private_key_and_cert_chain_pem.write_to_path(
+        certificate
+    )
+    certificate.chmod(0o644)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    service, calendar = await serve(database, trusted_proxies="127.0.0.1"), Calendar(database)
+    company = await calendar.company("u1")
+    async with ReverseProxy(kind(certificate), service.port) as proxy:
+        address = f"localhost:{proxy.port}/realtime/"
+        socket = await connect(f"wss://{address}", "u1", company, ssl=trusting)
+        await calendar.event(company)
+        created = await socket.expect("EventCreated")
+        async with httpx.AsyncClient(verify=trusting, trust_env=False, timeout=30) as client:
+            for path in ("metrics", "livez", "readyz"):
+                assert (await client.get(f"https://{address}{path}")).status_code == 404
+            assert (await client.get(f"https://{address}asyncapi.json")).is_success
+            headers = {"Authorization": f"Bearer {token('u1')}", "Accept": "text/event-stream"}
+            messages = f"https://{address}companies/{company}/messages"
+            async with client.stream("GET", messages, headers=headers) as events:
+                lines = events.aiter_lines()
+                while '"Type":"SubscribeResult"' not in await anext(lines):
+                    pass
+                await calendar.event(company)
+                while f'"Position":{created["Position"] + 1}' not in await anext(lines):
+                    pass
+
+
+async def test_a_node_may_query_through_the_configured_pooler(
+    database: Database, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configuration = adapted(
+        "pgbouncer/pgbouncer.ini",
+        (r"^app = .*$", "* = host={host} port={server}"),
+        (r"^listen_addr = .*$", "listen_addr = 127.0.0.1"),
+        (
+            r"^listen_port = .*$",
+            "listen_port = {port}\nunix_socket_dir =\nlogfile = {directory}/log",
+        ),
+        (r"^auth_type = .*$", "auth_type = trust"),
+        (r"^auth_file = .*$", "auth_file = {directory}/users"),
+    )
+    monkeypatch.setattr(pooler, "CONFIGURATION", configuration)
+    async with pooler.Pooler(database) as running:
+        urls = {
+            "database_url": database.through(running.port),
+            "listen_database_url": database.dsn,
+            "jwt_secret": SECRET,
+        }
+        status, output = await run(tmp_path, "check", **urls)
+        assert status == 0, output
+        assert "ok: NOTIFIER_DATABASE_URL answers too" in output
+        await serve(urls["database_url"], listen_database_url=database.dsn)
