@@ -74,6 +74,11 @@ async def findings(settings: Settings) -> AsyncIterator[Finding]:
     except NotifierError as error:
         yield _failed(error)
         reached = False
+    if settings.nats_url is not None:
+        from notifier.nats import checks
+
+        async for finding in checks.findings(settings):
+            yield finding
     async for finding in prerequisites.local(settings):
         if reached or finding.is_actionable:
             yield finding

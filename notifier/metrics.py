@@ -65,6 +65,22 @@ REPLACED = Counter(
 RECEIVED = Counter(
     "notifier_received_messages_total", "Messages that this node received from the stream"
 )
+PATH = Gauge(
+    "notifier_stream_path",
+    "1 for the path by which messages reach this node now: nats, or postgres",
+    ["path"],
+    multiprocess_mode="livemax",
+)
+NATS_PUBLISHED = Counter(
+    "notifier_nats_published_total", "Payloads that the relay has published to NATS"
+)
+NATS_REJECTED = Counter(
+    "notifier_nats_rejected_total",
+    "Payloads received from NATS without the signature of a relay of this database",
+)
+HEALED = Counter(
+    "notifier_healed_messages_total", "Messages that NATS had lost, read from the log instead"
+)
 DELIVERED = Counter("notifier_delivered_messages_total", "Messages written to sockets")
 SKIPPED = Counter("notifier_skipped_messages_total", "Skipped messages written to sockets")
 REPLAYED = Counter("notifier_replayed_messages_total", "Messages written to sockets that resume")

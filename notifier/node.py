@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute
@@ -29,7 +30,7 @@ from notifier.delivery.session import Services
 from notifier.delivery.stream import Stream
 from notifier.health import Health
 from notifier.messages import Message
-from notifier.relay.publisher import LocalPublisher
+from notifier.relay.publisher import LocalPublisher, Publisher
 from notifier.relay.relay import Relay
 from notifier.settings import Settings
 from notifier.transport.application import Application
@@ -47,6 +48,9 @@ from notifier.watchdogs import (
 )
 from notifier.watches import Watch
 from notifier.web.pages import Pages
+
+if TYPE_CHECKING:
+    from notifier.nats.path import NatsPath
 
 
 class Node:
@@ -70,9 +74,8 @@ class Node:
         )
         by_rows = settings.membership_query is None
         self.log_query = Query(settings.database, "stream", pooled=pooled)
-        self.hub = Hub(
-            History(self.log_query), settings.retention_hours, FilterCatalogue(self.log_query)
-        )
+        history = History(self.log_query)
+        self.hub = Hub(history, settings.retention_hours, FilterCatalogue(self.log_query))
         self.membership_query = Query(
             settings.database, "membership", pooled=pooled, pinned=by_rows, read_only=by_rows
         )
@@ -100,21 +103,37 @@ class Node:
         if not by_rows:
             self._rules.append(RecheckRule(settings.watch))
         if settings.user_query is not None and self.accounts is not None:
-            self._rules.append(
-                AccountRule(settings.user_query, self.accounts.look_again, settings.watch)
-            )
+            self._rules.append(AccountRule(settings.user_query, self._look_again, settings.watch))
         self._new_configuration = asyncio.Event()
-        self.stream: Stream = PostgresStream(
+        stream = PostgresStream(
             listen,
             self.log_query,
             self.hub,
+            history,
             self.health,
             rule=self._apply_rules if self._rules else None,
-            on_configuration=self._new_configuration.set,
+            on_configuration=self._configured,
         )
+        self.stream: Stream = stream
+        self._nats: NatsPath | None = None
+        publisher: Publisher = LocalPublisher(stream.accept)
+        if settings.nats_url is not None:
+            from notifier.nats.path import NatsPath
+
+            self._nats = NatsPath(
+                settings,
+                stream,
+                self.hub,
+                self.log_query,
+                on_configuration=self._new_configuration.set,
+                on_accounts=self.accounts.look_again
+                if self.accounts is not None
+                else lambda _: None,
+            )
+            publisher = self._nats.publisher
         self.relay = Relay(
             listen,
-            LocalPublisher(self.stream.accept),
+            publisher,
             bulk_limit=settings.bulk_limit,
             retention_hours=settings.retention_hours,
             doorbell=settings.doorbell,
@@ -140,6 +159,19 @@ class Node:
         if settings.authorization != "claim":
             metrics.expect_links("membership")
         self._routes = routes
+
+    def _look_again(self, values: Collection[str] | None) -> None:
+        """A row has changed that USER_QUERY reads, here and on the nodes that follow NATS."""
+        assert self.accounts is not None
+        self.accounts.look_again(values)
+        if self._nats is not None:
+            self._nats.publisher.notify(values)
+
+    def _configured(self) -> None:
+        """The database has another configuration: `migrate` has notified this node."""
+        self._new_configuration.set()
+        if self._nats is not None:
+            self._nats.publisher.announce_configuration()
 
     def app(self) -> ASGIApp:
         """The ASGI app: WebSockets on `/`, HTTP elsewhere."""
@@ -175,6 +207,8 @@ class Node:
                 tasks.create_task(self.stream.run(), name="stream")
                 tasks.create_task(self.relay.run(), name="relay")
                 tasks.create_task(recheck.run(), name="recheck")
+                if self._nats is not None:
+                    tasks.create_task(self._nats.run(), name="NATS")
                 tasks.create_task(watch_clock(sessions), name="clock")
                 tasks.create_task(watch_shutdown(listen, self.log_query), name="shutdown")
                 tasks.create_task(watch_loop(), name="loop")

@@ -12,6 +12,7 @@ from dataclasses import fields
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import ParseResult, urlparse
 
 from pydantic import (
     Field,
@@ -36,6 +37,7 @@ from notifier.watches import CALENDAR, NaiveTimestamps, Watch
 PREFIX = "NOTIFIER_"
 CONFIG = "NOTIFIER_CONFIG"
 _PATH = re.compile(r"(/[A-Za-z0-9._~!$&'()+,;=:@-]+)+")
+_SUBJECT = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 _SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://")
 """The value of NAME_PORT that Kubernetes and Docker set for a service called NAME."""
 
@@ -99,6 +101,9 @@ class Settings(BaseSettings):
     ping_seconds: Annotated[float, Field(gt=0)] = 20
     deflate: bool = False
     doorbell: bool = True
+    nats_url: SecretStr | None = None  # one or several, separated by commas
+    nats_credentials: Path | None = None
+    nats_prefix: str = "notifier"  # of all subjects
     max_connections: Annotated[int, Field(ge=1)] = 100_000
     max_companies_per_connection: Annotated[int, Field(ge=1, le=10_000)] = 100
     max_connections_per_user: Annotated[int, Field(ge=1)] = 1000
@@ -169,6 +174,20 @@ class Settings(BaseSettings):
             conninfo.parse(value.get_secret_value())  # its errors are readable
         return value
 
+    @field_validator("nats_url")
+    @classmethod
+    def _nats(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            _servers(value.get_secret_value())
+        return value
+
+    @field_validator("nats_prefix")
+    @classmethod
+    def _subject(cls, value: str) -> str:
+        if not _SUBJECT.fullmatch(value):
+            raise ValueError("must be words of letters, digits, - and _ with dots in between")
+        return value
+
     @model_validator(mode="before")
     @classmethod
     def _inherit(cls, values: dict[str, Any]) -> dict[str, Any]:
@@ -186,6 +205,8 @@ class Settings(BaseSettings):
     def _agree(self) -> Self:
         if (self.ssl_certfile is None) != (self.ssl_keyfile is None):
             raise ValueError("SSL_CERTFILE and SSL_KEYFILE go together")
+        if self.nats_credentials is not None and self.nats_url is None:
+            raise ValueError("NATS_CREDENTIALS needs NATS_URL")
         for path in (self.ssl_certfile, self.ssl_keyfile):
             if path is not None and not path.is_file():
                 raise ValueError(f"no file {path}")
@@ -217,6 +238,11 @@ class Settings(BaseSettings):
         return self.watch if "watch" in self.model_fields_set else None
 
     @property
+    def nats_servers(self) -> list[ParseResult]:
+        """The URLs of NATS_URL."""
+        return _servers(self.nats_url.get_secret_value()) if self.nats_url is not None else []
+
+    @property
     def database(self) -> str:
         """The URL of the database. Raises SettingsError when it is not set."""
         if self.database_url is None:
@@ -232,6 +258,23 @@ class Settings(BaseSettings):
 
 def _file() -> Path:
     return Path(os.environ.get(CONFIG) or "notifier.toml")
+
+
+def _servers(urls: str) -> list[ParseResult]:
+    """Raises ValueError, without the URL, which may hold a password."""
+    servers = [urlparse(url.strip()) for url in urls.split(",") if url.strip()]
+    for server in servers:
+        try:
+            _ = server.port
+        except ValueError:  # its text has the port, which may be a part of a password
+            raise ValueError("the port must be a number up to 65535") from None
+        if server.scheme not in ("nats", "tls") or not server.hostname:
+            raise ValueError("must be like nats://host:4222 or tls://host:4222")
+        if server.path not in ("", "/") or server.query or server.fragment:
+            raise ValueError("only a server and a user can be named, such as nats://host:4222")
+    if not servers:
+        raise ValueError("names no server")
+    return servers
 
 
 def warn_on_stderr(line: str) -> None:

@@ -13,7 +13,7 @@ from notifier.errors import DatabaseError
 
 TABLES = (
     *("version", "configuration", "watches", "grants", "log", "positions", "messages"),
-    *("changes_0", "changes_1"),
+    *("changes_0", "changes_1", "signing_key"),
 )
 SEQUENCE = "change_ids"
 

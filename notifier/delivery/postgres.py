@@ -2,6 +2,9 @@
 
 A notification is only a hint to read the log; its sender is not trusted. After every (re)connection the listener is
 set up first and the log is read afterwards, so no message falls between the two.
+
+While a broker is proven, it brings the messages of the companies that this node serves, and the log is neither
+listened to nor read. When it is not, each channel is brought level with the log, and the log is followed again.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
+from notifier import metrics
 from notifier.database import sql
 from notifier.database.connections import (
     DEADLINE_SECONDS,
@@ -21,15 +25,22 @@ from notifier.database.connections import (
     reconnecting,
 )
 from notifier.database.query import Query
-from notifier.delivery.history import message_of
+from notifier.delivery.healing import Healing
+from notifier.delivery.history import History, message_of
 from notifier.delivery.hub import Hub
 from notifier.delivery.probe import Probe, report
+from notifier.delivery.stream import Feed
 from notifier.errors import DatabaseError, Misplaced, SchemaMissing
 from notifier.health import Health
 from notifier.messages import Message
 
 PROBE_SECONDS = 4.0
 """How often the path is proven; this finds a dead link as well."""
+
+AUDIT_SECONDS = 60.0
+"""How often the channels are compared with the log while a broker brings their messages."""
+
+CHANNEL = "notifier_messages"
 
 PAGE_MESSAGES, PAGE_BYTES = 1000, 8 * 1024 * 1024
 """How much of the log is read at once while the node catches up."""
@@ -56,6 +67,7 @@ class PostgresStream:
         url: str,
         query: Query,
         hub: Hub,
+        history: History,
         health: Health,
         *,
         rule: Callable[[Message], Message] | None = None,
@@ -72,6 +84,23 @@ class PostgresStream:
         self._announced = 0  # the highest seq that a notification named
         self._is_local = False  # whether messages came by `accept` last
         self._look = asyncio.Event()
+        self._feed: Feed | None = None
+        self._follows_log = True  # else the feed brings the messages
+        self._audited = 0.0
+        self.healing = Healing(hub, history, self.deliver)
+        _show_path(by_feed=False)
+
+    def use(self, feed: Feed) -> None:
+        """Lets a broker bring the messages while it can. To be called before `run`."""
+        self._feed = feed
+        feed.changed = self._look.set
+
+    def deliver(self, messages: Sequence[Message]) -> None:
+        """Delivers the next messages of one company, which came otherwise than in the order of the log."""
+        if not self._follows_log and messages[-1].seq > self._seq:
+            self._seq = messages[-1].seq
+            self._last = messages[-1]
+        self._hand_over(messages)
 
     def accept(self, epoch: str, messages: Sequence[Message]) -> None:
         """Delivers messages that were just stored, in the order of seq.
@@ -83,18 +112,19 @@ class PostgresStream:
         first, last = messages[0].seq, messages[-1].seq
         if (
             epoch == self._hub.epoch
+            and self._follows_log
             and first == self._seq + 1
             and last - first == len(messages) - 1
         ):
             self._is_local = True
             self._seq = last
-            self._deliver(messages)
+            self._last = messages[-1]
+            self._hand_over(messages)
         elif last > self._seq or epoch != self._hub.epoch:
             self._is_local = False
             self._look.set()
 
-    def _deliver(self, messages: Sequence[Message]) -> None:
-        self._last = messages[-1]
+    def _hand_over(self, messages: Sequence[Message]) -> None:
         rule = self._rule
         self._hub.deliver(messages if rule is None else [rule(each) for each in messages])
 
@@ -131,20 +161,26 @@ class PostgresStream:
         connection.add_termination_listener(on_close)
         if await connection.fetchval("SELECT pg_is_in_recovery()", timeout=DEADLINE_SECONDS):
             raise Misplaced("this is a standby: it cannot notify")
-        await connection.add_listener("notifier_messages", listener(notified))
+        notify = listener(notified)
+        if self._follows_log:
+            await connection.add_listener(CHANNEL, notify)
         if self._query.url != self._url:
             await self._compare(connection)
         await self._report_rewind(connection)
-        await self._catch_up(connection)
+        if self._follows_log:
+            await self._catch_up(connection)
         probed = 0.0
         while not closed.is_set():
             if time.monotonic() - probed >= PROBE_SECONDS:
-                report(await probe.run(connection), self._health)
+                await self._prove(connection, probe)
                 probed = time.monotonic()
-                await self._catch_up(connection)
+            if self._feed is not None:
+                await self._choose_path(connection, self._feed, notify)
             if not await self._is_woken(probed + PROBE_SECONDS) or await self._is_fed():
                 continue
             self._look.clear()
+            if not self._follows_log:
+                continue
             before = self._seq
             await self._catch_up(connection)
             if self._seq == before:
@@ -152,6 +188,62 @@ class PostgresStream:
                     GRACE_SECONDS
                 )  # nothing new: a flood of notifications must not become a flood of queries
         raise DatabaseError("the connection was closed")
+
+    async def _prove(self, connection: Connection, probe: Probe) -> None:
+        """Probes the path, and looks for messages that no notification has announced."""
+        found = await probe.run(connection, listens=self._follows_log)
+        report(found, self._health)
+        if self._feed is not None:
+            self._feed.logged(found["seq"])
+        if self._follows_log:
+            await self._catch_up(connection)
+        elif time.monotonic() - self._audited >= AUDIT_SECONDS:
+            await self._audit(connection)
+
+    async def _choose_path(
+        self, connection: Connection, feed: Feed, notify: Callable[..., None]
+    ) -> None:
+        """Leaves delivery to the feed where it is proven, and takes it back where it is not."""
+        if self._follows_log and self._hub.epoch and feed.is_wanted and await feed.subscribe():
+            await self._catch_up(connection)
+            if feed.start():
+                self._follows_log = False
+                self._audited = time.monotonic()
+                _logger.info("messages come from the broker")
+                await connection.remove_listener(CHANNEL, notify)
+        elif not self._follows_log and not feed.is_wanted:
+            await connection.add_listener(CHANNEL, notify)
+            self._seq, self._last = await self._audit(connection), None
+            self._follows_log = True
+            feed.stop()
+            _logger.info("messages come from the log")
+            await self._catch_up(connection)
+        _show_path(by_feed=feed.is_proven and not (self._follows_log and feed.is_wanted))
+
+    async def _audit(self, connection: Connection) -> int:
+        """Delivers what the channels miss. Returns the last seq of the log before that.
+
+        In another epoch nothing is delivered: the log must be followed.
+        """
+        self._audited = time.monotonic()
+        published = {company: self._hub.published(company) for company in self._hub.companies()}
+        delivered = {
+            company: position for company, position in published.items() if position is not None
+        }
+        rows = await connection.fetch(
+            sql.query("channels_behind"),
+            list(delivered),
+            list(delivered.values()),
+            timeout=DEADLINE_SECONDS * 4,
+        )
+        if not rows:
+            raise SchemaMissing("the log is empty; run: notifier migrate")
+        if rows[0]["epoch"] == self._hub.epoch:
+            await self.healing.heal(
+                {row["company"]: row["position"] for row in rows if row["company"] is not None}
+            )
+        seq: int = rows[0]["seq"]
+        return seq
 
     async def _is_woken(self, deadline: float) -> bool:
         """Waits until the log must be read. Returns False at the deadline."""
@@ -240,7 +332,13 @@ class PostgresStream:
                 _logger.error("missed messages that the log no longer has", after=self._seq)
                 hub.drop()
             self._seq = messages[-1].seq
-            self._deliver(messages)
+            self._last = messages[-1]
+            self._hand_over(messages)
             if len(messages) < PAGE_MESSAGES and sum(len(m.body) for m in messages) < PAGE_BYTES:
                 return
             await asyncio.sleep(0)
+
+
+def _show_path(*, by_feed: bool) -> None:
+    metrics.PATH.labels("nats").set(by_feed)
+    metrics.PATH.labels("postgres").set(not by_feed)

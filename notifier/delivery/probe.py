@@ -29,17 +29,22 @@ class Probe:
         if payload == self._nonce:
             self._returned.set()
 
-    async def run(self, connection: Connection) -> asyncpg.Record:
-        """The columns of `sql/queries/probe.sql`.
+    async def run(self, connection: Connection, *, listens: bool = True) -> asyncpg.Record:
+        """The columns of `sql/queries/probe.sql`. `listens`: whether notifications must come through.
 
-        Raises Misplaced where notifications do not come through, SchemaMissing without a log.
+        Raises Misplaced where they do not, SchemaMissing without a log.
         """
         self._returned.clear()
         row = await connection.fetchrow(
-            sql.query("probe"), self._nonce, WAITING_SECONDS, timeout=DEADLINE_SECONDS
+            sql.query("probe"),
+            self._nonce if listens else None,
+            WAITING_SECONDS,
+            timeout=DEADLINE_SECONDS,
         )
         if row is None:  # so no NOTIFY was sent either
             raise SchemaMissing("the log is empty; run: notifier migrate")
+        if not listens:
+            return row
         try:
             async with asyncio.timeout(DEADLINE_SECONDS):
                 await self._returned.wait()

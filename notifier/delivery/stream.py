@@ -2,14 +2,14 @@
 
     relay ── stores messages ──> log ── stream ──> Hub.deliver
 
-A stream delivers every message that was stored since it began, in the order of seq, without a gap
+A stream delivers every message that was stored since it began, each company's in order, without a gap
 and without repetition, or calls `Hub.drop` or `Hub.begin_epoch` where it cannot. A broker is no
-other stream: it passes messages early to `accept`, and the log decides.
+other stream: it is a `Feed`, to which the stream leaves the companies of this node while it is proven.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from notifier.messages import Message
@@ -22,4 +22,35 @@ class Stream(Protocol):
         """Runs until it is cancelled; reconnects after every DatabaseError."""
 
     def accept(self, epoch: str, messages: Sequence[Message]) -> None:
-        """Takes stored messages early, in the order of seq: from the relay on this node, or from a broker."""
+        """Takes stored messages early, in the order of seq, from the relay on this node."""
+
+
+class Feed(Protocol):
+    """A broker, as the stream uses it.
+
+    `subscribe`, reading the log to its end, and `start` make the change to it without a gap. After `stop`
+    the stream reads what every channel misses.
+    """
+
+    changed: Callable[[], None]
+    """Called when `is_proven` or `is_wanted` may have another value."""
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether all messages come by the broker now."""
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether the stream may leave delivery to it."""
+
+    async def subscribe(self) -> bool:
+        """Subscribes to the companies of the hub. Returns whether that is done."""
+
+    def start(self) -> bool:
+        """Delivers what comes from now on. Returns whether it does."""
+
+    def stop(self) -> None:
+        """Delivers nothing more."""
+
+    def logged(self, seq: int) -> None:
+        """The log has come to `seq`, as a probe has read."""

@@ -100,6 +100,7 @@ class Backlog:
                 for portion in portions_of(await self._pipeline.number(drafts)):
                     await self._append(portion)
             await self._store.save(upto=upto)
+        self._pipeline.skip()
 
     async def _append(self, portion: list[Message]) -> list[Message]:
         stored = await self._isolation.append(portion)

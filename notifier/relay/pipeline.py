@@ -161,6 +161,11 @@ class Pipeline:
         """Hands stored messages to the nodes."""
         self._publisher.publish(self._store.checkpoint.epoch, messages)
 
+    def skip(self) -> None:
+        """The nodes read stored messages that were not handed to them."""
+        checkpoint = self._store.checkpoint
+        self._publisher.skip(checkpoint.epoch, checkpoint.seq)
+
     # --- what happens between batches
 
     async def send(self, drafts: Sequence[AnyDraft]) -> None:
@@ -187,4 +192,5 @@ class Pipeline:
         self._numbering.clear()
         self._read_until = checkpoint.cursor
         await self._store.save()
+        self.skip()
         _log.warning("a new epoch begins", epoch=checkpoint.epoch, reason=reason)

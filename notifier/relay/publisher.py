@@ -1,8 +1,9 @@
 """The seam between messages that are stored and nodes that deliver them.
 
 The log decides: a node that misses messages reads them from it. A broker is another `Publisher`, which
-sends messages, and a task that passes received ones to `Stream.accept`: one file, `delivery/NAME.py`, a
-setting, and its place in `node.py`. Its failures must never leave that task, which would end the process.
+sends messages, and a `Feed` (`delivery/stream.py`), which takes those of the companies that a node serves.
+NATS is the one that there is (`notifier/nats/`). Its failures must never leave its tasks, which would end
+the process.
 """
 
 from __future__ import annotations
@@ -17,13 +18,21 @@ Accept = Callable[[str, Sequence[Message]], None]
 
 
 class Publisher(Protocol):
-    """Sends stored messages to nodes."""
+    """Sends stored messages to nodes. None of its methods may wait: a broker sends from a task of its own."""
+
+    def begin(self, epoch: str, seq: int) -> None:
+        """This node relays from now on; the log has come to `seq`."""
+
+    def end(self) -> None:
+        """This node does not relay any more."""
 
     def publish(self, epoch: str, messages: Sequence[Message]) -> None:
-        """Called after each stored batch, in the order of seq, on the event loop.
+        """Called after each stored batch, in the order of seq, on the event loop."""
 
-        It must not wait: a broker queues the messages and sends them from a task of its own. Messages of
-        a very large transaction are stored without this call, and nodes read them from the log.
+    def skip(self, epoch: str, seq: int) -> None:
+        """The log has come to `seq` without `publish`: by a very large transaction, or by a new epoch.
+
+        Nodes read these messages from the log.
         """
 
 
@@ -36,6 +45,15 @@ class LocalPublisher:
 
     def __init__(self, accept: Accept) -> None:
         self._accept = accept
+
+    def begin(self, epoch: str, seq: int) -> None:
+        """This node's stream needs no notice."""
+
+    def end(self) -> None:
+        """This node's stream needs no notice."""
+
+    def skip(self, epoch: str, seq: int) -> None:
+        """This node is notified as all others are."""
 
     def publish(self, epoch: str, messages: Sequence[Message]) -> None:
         """Passes the messages on to this node."""

@@ -111,6 +111,7 @@ class Term:
     def __init__(self, leadership: Leadership, publisher: Publisher, options: Options) -> None:
         self._leadership = leadership
         self._options = options
+        self._publisher = publisher
         self._store = store = RelayStore(leadership.writer)
         reader = ChangeReader(leadership.reader)
         self._doorbell = Doorbell(leadership)
@@ -130,6 +131,7 @@ class Term:
         self._enter(State.AWAKE)
         checkpoint = self._store.checkpoint
         _log.info("relay leads", epoch=checkpoint.epoch, seq=checkpoint.seq)
+        self._publisher.begin(checkpoint.epoch, checkpoint.seq)
         following = asyncio.create_task(self._follow())
         beating = asyncio.create_task(self._beat())
         try:
@@ -139,6 +141,7 @@ class Term:
             following.cancel()
             beating.cancel()
             await asyncio.gather(following, beating, return_exceptions=True)
+            self._publisher.end()
             await self._backlog.stop()
             await self._pipeline.stop()
 

@@ -125,7 +125,7 @@ class Node:
         self.health = Health()
         self.history = History(self.query)
         self.hub = Hub(self.history, 24, FilterCatalogue(self.query))
-        self.stream = CountingStream(url, self.query, self.hub, self.health)
+        self.stream = CountingStream(url, self.query, self.hub, self.history, self.health)
         self._running: asyncio.Task[None] | None = None
 
     async def start(self) -> None:

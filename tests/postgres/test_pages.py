@@ -43,7 +43,7 @@ def hub(query: Query) -> Hub:
 
 @pytest.fixture
 def stream(database: Database, query: Query, hub: Hub) -> PostgresStream:
-    return PostgresStream(database.dsn, query, hub, Health())
+    return PostgresStream(database.dsn, query, hub, History(query), Health())
 
 
 @pytest.fixture

@@ -46,6 +46,8 @@ async def refusal(place: Path, *arguments: str, **settings: object) -> tuple[int
         ({"jwt_algorithms": "none"}, "JWT_ALGORITHMS"),
         ({"ssl_certfile": "/nowhere.pem"}, "SSL"),
         ({"ssl_certfile": __file__, "ssl_keyfile": __file__}, "SSL_CERTFILE"),
+        ({"nats_url": "nats.example.com"}, "NOTIFIER_NATS_URL"),
+        ({"nats_url": "nats://h", "nats_credentials": __file__}, "NOTIFIER_NATS_CREDENTIALS"),
         ({"database_url": ""}, "NOTIFIER_DATABASE_URL"),
         ({"config": "/nowhere.toml"}, "NOTIFIER_CONFIG"),
     ],

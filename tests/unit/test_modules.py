@@ -67,6 +67,12 @@ COVERED = {
         "transport/queues",
         "transport/websocket",
     ),
+    ("unit/test_nats_feed.py", "what the feed and its healing deliver"): ("delivery/healing",),
+    ("unit/test_nats_payloads.py", "what goes through NATS"): ("nats/heads", "nats/subjects"),
+    ("postgres/test_nats_link.py", "servers, and what `check` finds out about them"): (
+        "nats/checks",
+    ),
+    ("service/test_nats.py", "nodes with NATS"): ("nats/path",),
     ("unit/test_jwks.py", "JSON Web Keys"): ("access/keys",),
     ("postgres/test_why.py", "every situation goes through most of them"): (
         "why/evidence",

@@ -278,3 +278,38 @@ def test_a_trusted_proxy_is_an_address_or_a_network(
 ) -> None:
     said = wrong(monkeypatch, TRUSTED_PROXIES=f"10.0.0.0/8, {proxy}")
     assert said.startswith("NOTIFIER_TRUSTED_PROXIES: ")
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"NATS_URL": "nats.example.com:4222"}, "NOTIFIER_NATS_URL: must be like nats://host:4222"),
+        ({"NATS_URL": "http://s3cret@host"}, "NOTIFIER_NATS_URL: must be like"),
+        ({"NATS_URL": "nats://s3cret@:4222"}, "NOTIFIER_NATS_URL: must be like"),
+        ({"NATS_URL": "nats://host:s3cret"}, "NOTIFIER_NATS_URL: the port"),
+        ({"NATS_URL": "nats://host:99999"}, "NOTIFIER_NATS_URL: the port"),
+        ({"NATS_URL": "nats://host,tls://other/subject"}, "NOTIFIER_NATS_URL: only a server"),
+        ({"NATS_URL": ","}, "NOTIFIER_NATS_URL: names no server"),
+        ({"NATS_CREDENTIALS": "user.creds"}, "NATS_CREDENTIALS needs NATS_URL"),
+        ({"NATS_PREFIX": "a b"}, "NOTIFIER_NATS_PREFIX: must be words"),
+        ({"NATS_PREFIX": "a.*"}, "NOTIFIER_NATS_PREFIX: must be words"),
+        ({"NATS_PREFIX": ".a"}, "NOTIFIER_NATS_PREFIX: must be words"),
+    ],
+)
+def test_servers_of_nats_are_named_by_urls(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], reason: str
+) -> None:
+    line = wrong(monkeypatch, **settings)
+    assert line.startswith(reason)
+    assert "s3cret" not in line
+
+
+def test_several_servers_of_nats_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOTIFIER_NATS_URL", " nats://one , tls://user:p%2Cw@[::1]:4223 ")
+    settings = load()
+    assert [(each.scheme, each.hostname, each.port) for each in settings.nats_servers] == [
+        ("nats", "one", None),
+        ("tls", "::1", 4223),
+    ]
+    assert "p%2Cw" not in repr(settings)
+    assert load().nats_prefix == "notifier"

@@ -1,0 +1,1 @@
+"""NATS: a faster path for stored messages beside PostgreSQL; docs/nats.md describes subjects and payloads."""

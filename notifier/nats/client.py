@@ -1,0 +1,85 @@
+"""nats-py's client, with a shorter way for received messages and without some of its surprises.
+
+- A message goes to a function at once, in the order of the connection. The library has a task and a queue
+  for each subscription, which drops messages when it is full, and reads the headers of each message.
+- With `tls://` nothing is sent before TLS is up; the library goes on in plain text where the server's
+  first line, which anyone in between can change, does not demand TLS.
+- PING is sent behind the commands that wait, so that PONG proves that the server has executed them.
+- `reason` is why the connection ended; it never reconnects by itself.
+
+tests/unit/test_nats_client.py names the members that are overridden.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import structlog
+from nats.aio.client import PING_PROTO, Client
+
+CLOSE_SECONDS = 1.0
+"""How long a connection may take to end: a frozen server reads nothing."""
+
+Receive = Callable[[str, bytes, bytes], None]
+"""Takes a subject, a payload, and the headers as they are on the wire (ADR-4 of NATS)."""
+
+_logger = structlog.get_logger("notifier.nats")
+
+
+class NatsClient(Client):
+    """One connection to one server."""
+
+    def __init__(self, receive: Receive) -> None:
+        super().__init__()
+        self._receive = receive
+        self.ended = asyncio.Event()
+        self.reason = ""
+
+    async def reported(self, error: Exception) -> None:
+        """The library's callback for errors. None leaves the connection as it was meant to be."""
+        self.end(str(error) or type(error).__name__)
+
+    async def closed(self) -> None:
+        """The library's callback for the end of the connection."""
+        self.end("the server closed the connection")
+
+    def end(self, reason: str) -> None:
+        """The connection cannot be used any more; the first reason counts."""
+        self.reason = self.reason or reason.removeprefix("nats: ")
+        self.ended.set()
+
+    def use_public_key(self, key: str) -> None:
+        """Authenticates by an NKey without a JWT."""
+        self._public_nkey = key
+
+    async def abort(self) -> None:
+        """Closes the connection, within CLOSE_SECONDS also where the server is frozen."""
+        with suppress(Exception):  # what a connection raises that is gone
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self.close()
+        if self._transport is not None:
+            self._transport.close()
+
+    # --- overridden
+
+    async def _process_msg(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None
+    ) -> None:
+        try:
+            self._receive(subject.decode(errors="replace"), data, headers or b"")
+        except Exception:  # the library would stop reading, and remain connected
+            _logger.exception("a message could not be processed")
+            self.end("a message could not be processed")
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        if self._current_server is not None and self._current_server.uri.scheme == "tls":
+            info["tls_required"] = True
+        await super()._process_info(info, initial_connection)
+
+    async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
+        self._pongs.append(future or asyncio.get_running_loop().create_future())
+        await self._send_command(PING_PROTO)
+        await self._flush_pending()

@@ -1,0 +1,86 @@
+"""A real NATS server in a separate process, which a test may freeze, kill and start again."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sysconfig
+from pathlib import Path
+
+import nats
+from nats.aio.client import Client
+
+from tests.ports import free_port
+from tests.waiting import until
+
+PROGRAM = Path(sysconfig.get_path("scripts"), "nats-server")
+
+
+class NatsServer:
+    """One server. `options` are lines of its configuration file; `url` is without any user."""
+
+    def __init__(self, place: Path, options: str = "", scheme: str = "nats") -> None:
+        self.port = free_port()
+        self.url = f"{scheme}://127.0.0.1:{self.port}"
+        self._place = place
+        self._options = options
+        self._log = place / f"nats-{self.port}.log"
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        """Returns when it takes connections; also again after its end, on the same port."""
+        configuration = self._place / f"nats-{self.port}.conf"
+        configuration.write_text(f"listen: 127.0.0.1:{self.port}\n{self._options}\n")
+        with self._log.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                PROGRAM,
+                "-c",
+                configuration,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+        async def accepts() -> bool:
+            assert self.process.returncode is None, self.log()
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+            except OSError:
+                return False
+            writer.close()
+            return True
+
+        await until(accepts)
+
+    @property
+    def process(self) -> asyncio.subprocess.Process:
+        assert self._process is not None, "it has not been started"
+        return self._process
+
+    def freeze(self) -> None:
+        """Stops it without closing anything."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+
+    async def kill(self) -> None:
+        self.process.kill()
+        await self.process.wait()
+
+    async def stop(self) -> None:
+        """Ends it, whatever state it is in."""
+        if self._process is not None and self.process.returncode is None:
+            await self.kill()
+
+    def log(self) -> str:
+        """Its output so far."""
+        return self._log.read_text(errors="replace") if self._log.exists() else ""
+
+
+async def client_of(url: str) -> Client:
+    """A client that reports its errors by exceptions only."""
+
+    async def ignore(_: Exception) -> None: ...
+
+    return await nats.connect(url, error_cb=ignore, allow_reconnect=False)

@@ -1,0 +1,38 @@
+"""The members of nats-py that `notifier/nats/client.py` overrides or uses: another version may lack them."""
+
+from __future__ import annotations
+
+import inspect
+
+from nats.aio import client as library
+
+from notifier.nats.client import NatsClient
+
+
+def test_the_overridden_members_are_there_with_these_parameters() -> None:
+    for name, parameters in {
+        "_process_msg": ["self", "sid", "subject", "reply", "data", "headers"],
+        "_process_info": ["self", "info", "initial_connection"],
+        "_send_ping": ["self", "future"],
+    }.items():
+        for owner in (library.Client, NatsClient):
+            assert list(inspect.signature(getattr(owner, name)).parameters) == parameters
+
+
+def test_the_members_that_are_used_are_there() -> None:
+    client = library.Client()
+    assert (client._pongs, client._transport, client._current_server) == ([], None, None)
+    assert client._public_nkey is None
+    for name in ("_send_command", "_flush_pending"):
+        assert inspect.iscoroutinefunction(getattr(client, name))
+    assert library.PING_PROTO == b"PING\r\n"
+
+
+async def test_a_function_that_fails_ends_the_connection_instead_of_its_reading() -> None:
+    def fail(subject: str, payload: bytes, headers: bytes) -> None:
+        raise ValueError
+
+    client = NatsClient(fail)
+    await client._process_msg(1, b"a", b"", b"", None)
+    assert client.ended.is_set()
+    assert client.reason == "a message could not be processed"
