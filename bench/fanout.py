@@ -1,4 +1,4 @@
-"""F1, F1c, F2, F3, F6: one company, 500 sockets, deliveries per second and what they cost.
+"""F1, F1c, F2, F3, F4, F6: one company, 500 sockets, deliveries per second and what they cost.
 
 The C loop runs directly before and after every run; a ratio is relative to the mean of the two.
 """
@@ -18,6 +18,7 @@ from bench.service import Service
 from bench.stand import Stand
 
 SOCKETS = 500
+FILTERS = 50
 OUR_NUMBER = '"Position":'
 WARM_SECONDS = 0.5
 
@@ -76,13 +77,15 @@ async def ours(
     seconds: float,
     bursts: bool = False,
     events: bool = False,
+    filters: int = 0,
 ) -> Rate:
     write = feed.in_bursts if bursts else feed.one_by_one
-    plan = (
-        [service.request(number + 1, 1) for number in range(sockets)]
-        if events
-        else service.subscribers(sockets)
-    )
+    if events:
+        plan = [service.request(number + 1, 1) for number in range(sockets)]
+    elif filters:
+        plan = [service.filtered(number + 1, 1, number % filters) for number in range(sockets)]
+    else:
+        plan = service.subscribers(sockets)
     return await rate(
         stand,
         target,
@@ -121,6 +124,18 @@ async def measure(stand: Stand, names: frozenset[str]) -> None:
             _add(stand, "F1", single, before, after)
             _add_cpu(stand, single, before, after)
             before = after
+            if "F4" in names:
+                filtered = await ours(stand, url, target, SOCKETS, filters=FILTERS, seconds=seconds)
+                stand.table.add(
+                    "F4",
+                    filtered.deliveries / single.deliveries,
+                    filtered.noise,
+                    filtered=filtered.deliveries,
+                    unfiltered=single.deliveries,
+                    filtered_µs=filtered.cpu * 1e6,
+                    unfiltered_µs=single.cpu * 1e6,
+                )
+                before = await floor(stand, SOCKETS, floor_seconds)
             if "F6" in names:
                 streams = await ours(stand, url, target, SOCKETS, events=True, seconds=seconds)
                 stand.table.add(

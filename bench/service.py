@@ -53,6 +53,15 @@ def conversation(user: int, company: int, *, after: int = -1, epoch: str = "") -
     )
 
 
+def filtered(user: int, company: int, number: int) -> str:
+    """The same with a filter that all events of the company pass; each number is another filter."""
+    where = f'{{"Event":{{"CompanyId":["{uuid(company)}","other {number}"]}}}}'
+    return (
+        f'/\t{{"type":"authenticate","token":"{token(user)}"}}'
+        f'\t{{"type":"subscribe","data":{{"companyId":"{uuid(company)}","where":{where}}}}}'
+    )
+
+
 def request(user: int, company: int) -> str:
     """One line of the load client's plan for server-sent events: path and token."""
     return f"/companies/{uuid(company)}/messages\t{token(user)}"

@@ -229,8 +229,7 @@ class Channel:
             for _, dues in self._plan(batch, self._groups, [messages]):
                 for due in dues:
                     due.encode(encoded_once)
-                    for member in due.members:
-                        due.write(member)
+                    due.write_all()
         self._written(batch)
 
     def _plan(

@@ -186,12 +186,13 @@ class _EntityIndex:
         if not conditions:
             self._whole.add(wanted)
             return
-        name, values = _narrowest(conditions)
+        name, values = narrowest = _narrowest(conditions)
+        others = tuple(each for each in conditions if each is not narrowest)
         if (index := self._by_property.get(name)) is None:
             index = self._by_property[name] = _PropertyIndex()
-        index.filters.add(wanted)
+        index.filters[wanted] = others
         for value in values:
-            index.by_value.setdefault(value, set()).add(wanted)
+            index.by_value.setdefault(value, {})[wanted] = others
 
     def remove(self, wanted: Filter) -> None:
         conditions = wanted.conditions(self._entity)
@@ -202,12 +203,12 @@ class _EntityIndex:
             return
         name, values = _narrowest(conditions)
         index = self._by_property[name]
-        index.filters.discard(wanted)
+        del index.filters[wanted]
         if not index.filters:
             del self._by_property[name]
             return
         for value in values:
-            index.by_value[value].discard(wanted)
+            del index.by_value[value][wanted]
             if not index.by_value[value]:
                 del index.by_value[value]
 
@@ -220,18 +221,20 @@ class _EntityIndex:
                 value = row.get(name)
                 # keys only: the other properties may pass
                 candidates = index.filters if value is ABSENT else index.by_value.get(value, _NONE)
-                found.update(each for each in candidates if each.passes(change))
+                for wanted, others in candidates.items():
+                    if not others or _meets(row, others):
+                        found.add(wanted)
         return found
 
 
 class _PropertyIndex:
-    """The filters whose narrowest condition is on one property."""
+    """The filters whose narrowest condition is on one property, each with its other conditions."""
 
     __slots__ = ("by_value", "filters")
 
     def __init__(self) -> None:
-        self.filters: set[Filter] = set()
-        self.by_value: dict[object, set[Filter]] = {}
+        self.filters: dict[Filter, Conditions] = {}
+        self.by_value: dict[object, dict[Filter, Conditions]] = {}
 
 
 class _Body(msgspec.Struct, rename="pascal"):
@@ -240,7 +243,7 @@ class _Body(msgspec.Struct, rename="pascal"):
     old: msgspec.Raw = msgspec.Raw(b"{}")
 
 
-_NONE: AbstractSet[Filter] = frozenset()
+_NONE: Mapping[Filter, Conditions] = {}
 
 _decode = msgspec.json.Decoder(_Body).decode
 _decode_columns = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode

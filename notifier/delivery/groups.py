@@ -38,13 +38,15 @@ class Group:
     def __len__(self) -> int:
         return len(self.direct) + len(self.paused)
 
-    def __iter__(self) -> Iterator[Subscriber]:
-        yield from self.direct
-        yield from self.paused
+    def members(self) -> list[Subscriber]:
+        """All of them."""
+        return [*self.direct, *self.paused]
 
     def level(self, position: int) -> set[Subscriber]:
         """Everybody is about to have `position`. Returns who had it already."""
         self.covered = position
+        if not self.ahead:
+            return set()
         level = {subscriber for subscriber, own in self.ahead.items() if own >= position}
         self.ahead.clear()
         return level
@@ -77,6 +79,16 @@ class Due:
         if self.level:
             self._rest = frames.of(self.group.encoding, self.texts[1:])
 
+    def write_all(self) -> None:
+        """Writes to all members at once."""
+        group = self.group
+        if self.level or group.paused:
+            for member in self.members:
+                self.write(member)
+        else:
+            for write in list(group.direct.values()):
+                write(self._frames)
+
     def write(self, subscriber: Subscriber) -> None:
         """Writes to one member, unless it has left the group."""
         is_level = subscriber in self.level
@@ -89,11 +101,11 @@ class Due:
             if bodies:
                 subscriber.write(frames, bodies)
 
-    def count(self) -> None:
-        """Adds what is written to the metrics."""
+    def count(self) -> tuple[int, int]:
+        """How many changes and how many Skipped are written."""
         members = len(self.members)
-        metrics.SKIPPED.inc(self._skips * members - len(self.level))
-        metrics.DELIVERED.inc((len(self.texts) - self._skips) * members)
+        skips = self._skips
+        return (len(self.texts) - skips) * members, skips * members - len(self.level)
 
 
 class Frames:
@@ -207,7 +219,7 @@ class Groups:
                     is_behind = group.covered < before
                     if (due := dues.get(group)) is None:
                         if group not in members:
-                            members[group] = list(group)
+                            members[group] = group.members()
                         due = dues[group] = Due(group, members[group], group.level(before))
                     if is_behind:
                         if cover is None:
@@ -217,9 +229,7 @@ class Groups:
                     due.texts.append(message)
                     group.covered = message.position
             self._last = message
-        for due in dues.values():
-            due.count()
-        return [*dues.values()]
+        return _counted([*dues.values()])
 
     def plan_skips(self) -> list[Due]:
         """A Skipped for every group that is behind."""
@@ -228,11 +238,10 @@ class Groups:
             cover = skipped(last)
             for group in self._all():
                 if group.covered < last.position:
-                    due = Due(group, list(group), group.level(last.position))
+                    due = Due(group, group.members(), group.level(last.position))
                     due.skip(cover)
-                    due.count()
                     dues.append(due)
-        return dues
+        return _counted(dues)
 
     def begin_epoch(self) -> None:
         """Positions begin again at 0."""
@@ -242,3 +251,11 @@ class Groups:
 
     def _all(self) -> Iterable[Group]:
         return (group for each in self._groups.values() for group in each.values())
+
+
+def _counted(dues: list[Due]) -> list[Due]:
+    """Adds what they write to the metrics."""
+    counts = [due.count() for due in dues]
+    metrics.DELIVERED.inc(sum(changes for changes, _ in counts))
+    metrics.SKIPPED.inc(sum(skips for _, skips in counts))
+    return dues

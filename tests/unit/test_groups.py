@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from notifier.delivery import channel as channels
+from notifier.delivery import filter as filters
 from notifier.delivery import groups
 from notifier.delivery.channel import Channel
 from notifier.delivery.encoding import DEFLATED, TEXT
@@ -19,7 +20,7 @@ from tests.unit.subscribers import NOW, Recorder, positions, written
 from tests.unit.test_channel import Counting
 
 ENTITIES = {"EventCreated": "Event", "CompanyUpdated": "Company"}
-PROPERTIES = {"Event": frozenset({"Title"}), "Company": frozenset({"Name"})}
+PROPERTIES = {"Event": frozenset({"Title", "Room"}), "Company": frozenset({"Name"})}
 EVENTS = Filter.parse(["Event"], None, PROPERTIES)
 COMPANIES = Filter.parse(["Company"], None, PROPERTIES)
 
@@ -108,22 +109,24 @@ async def test_a_message_is_compared_once_however_many_subscribers_there_are(
             parsed.append(body)
             super().__init__(body, entities)
 
-    compared: list[Filter] = []
-    passes = Filter.passes
+    compared: list[object] = []
+    meets = filters._meets
 
-    def counted_passes(self: Filter, seen: Change) -> bool:
-        compared.append(self)
-        return passes(self, seen)
+    def counted_meets(row: filters.Row, conditions: filters.Conditions) -> bool:
+        compared.append(conditions)
+        return meets(row, conditions)
 
     monkeypatch.setattr(groups, "Change", CountedChange)
-    monkeypatch.setattr(Filter, "passes", counted_passes)
+    monkeypatch.setattr(filters, "_meets", counted_meets)
     channel = channel_at()
-    titles = [Filter.parse(None, {"Event": {"Title": [n]}}, PROPERTIES) for n in range(50)]
+    titles = [
+        Filter.parse(None, {"Event": {"Title": [n], "Room": [1, 2]}}, PROPERTIES) for n in range(50)
+    ]
     members = [join(channel, each) for each in titles for _ in range(4)]
-    body = b'{"Type":"EventCreated","Data":{"Title":7},"Position":1}'
+    body = b'{"Type":"EventCreated","Data":{"Title":7,"Room":2},"Position":1}'
     channel.publish([Message(1, "c", 1, NOW, NOW, body)])
     assert parsed == [body]
-    assert compared == [titles[7]]  # the index leaves out the others
+    assert len(compared) == 1  # the index leaves out the other filters
     assert [each.positions() for each in members if each.written] == [[1]] * 4
 
 

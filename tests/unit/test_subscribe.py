@@ -107,6 +107,17 @@ async def test_subscribing_again_replaces_the_subscription(world: World) -> None
     assert world.pins(A) == 0
 
 
+async def test_a_bad_filter_leaves_the_subscription_and_no_other_trace(world: World) -> None:
+    session, line = await subscribed(world, A)
+    for company in (A, B):
+        world.membership.members.add((company, "u"))
+        await send(session, "subscribe", company, entities=["Nothing"])
+    assert failures(line) == [(A, "bad_filter"), (B, "bad_filter")]
+    world.log.publish(A)
+    assert line.messages == [(A, 1)]
+    assert (world.pins(A), world.pins(B)) == (1, 0)
+
+
 async def test_a_refused_or_failed_subscribe_leaves_every_subscription_as_it_was(
     world: World,
 ) -> None:
