@@ -33,7 +33,7 @@ OLDER := $(if $(filter 0,$(shell id -u)),/var/cache/notifier,$(CURDIR)/.venv)/po
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test matrix check bench chaos format lock clean
+.PHONY: help setup demo test matrix check docs bench chaos format lock clean
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -84,6 +84,9 @@ check: $(READY) ## format, lint, types, layers
 format: $(READY) ## format the code and apply ruff's fixes
 	$(BIN)/ruff check --fix --exit-zero .
 	$(BIN)/ruff format .
+
+docs: $(READY) ## build the documentation site into build/docs/site, with every link checked
+	@$(BIN)/python -m docs.site
 
 bench: $(READY) ## measure, and print the table of ratios
 	@$(BIN)/python -m bench $(ARGS)
