@@ -32,7 +32,7 @@ class Companies:
         self._deadlines = deadlines
         self._send = send
         self._requests: list[Request] = []  # the server answers in this order
-        self._is_shared = False  # by several companies: each message has its `CompanyId`
+        self._requested: set[str] = set()  # with several, each message has to name its company
 
     @property
     def awaits_answer(self) -> bool:
@@ -135,7 +135,9 @@ class Companies:
         feed.requested = company
         feed.sent.clear()
         self._requests.append(feed.request)
-        self._is_shared = self._is_shared or not is_alone
+        if is_alone:  # the server leaves all others
+            self._requested.clear()
+        self._requested.add(company)
         self._send({"type": feed.request.command, "data": data | feed.filter.request()})
         self._deadlines.expect_result()
         if feed.status.state != "connecting":
@@ -203,8 +205,8 @@ class Companies:
 
     def _feed_of(self, message: Row) -> Feed | None:
         """The feed that a message belongs to. Raises Disconnected if it does not name its company."""
-        if not self._is_shared:
-            return self._feeds.main
+        if len(self._requested) == 1:
+            return next((feed for feed in self._feeds if feed.requested is not None), None)
         data = nested(message, "Data")
         company = data.get("CompanyId", data.get("companyId"))
         if company is None:

@@ -211,6 +211,20 @@ describe("several companies", () => {
     deepEqual(state(client), ["waiting", "unreadable message"]);
   });
 
+  test("of only one, no message has to name it: `case` and `rename` may spell it otherwise", async () => {
+    const world = await several({ companyId: null });
+    throws(() => world.client.subscribe(undefined), TypeError);
+    world.client.subscribe("b");
+    await world.peer.open();
+    await world.peer.send(authenticated(), rejected("b", "company_forbidden"));
+    await world.peer.close(1012);
+    world.client.subscribe("a", { entities: ["Event"] });
+    await world.reconnected();
+    await world.peer.send(answered("a", 10));
+    await world.peer.send({ ...change(11), Data: {} });
+    deepEqual(world.newReports().at(-1), [undefined, "message", 11]);
+  });
+
   test("each reports to its own callbacks, and the state of the connection to all", async () => {
     const world = await several();
     const own = [];

@@ -270,6 +270,22 @@ async def test_a_message_that_does_not_name_its_company_is_never_guessed() -> No
         assert (world.state, world.client.status.reason) == ("waiting", "unreadable message")
 
 
+@timeless
+async def test_of_only_one_company_no_message_has_to_name_it() -> None:
+    """`case` and `rename` in notifier.toml may spell it otherwise."""
+    async with follow(company=None) as world:
+        world.client.subscribe("b")
+        await settle()
+        await world.peer.send_messages(authenticated(), rejected("b", "company_forbidden"))
+        await world.peer.close_with(1012)
+        world.client.subscribe("a", entities=["Event"])
+        await world.reconnected()
+        message = change(11)
+        del message["Data"]["CompanyId"]
+        await world.peer.send_messages(authenticated(), answered("a", 10), message)
+        assert reports(world)[-1] == ("a", "message", 11)
+
+
 # --- filters
 
 

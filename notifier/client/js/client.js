@@ -163,8 +163,8 @@ class Connection {
   #companies = new Set();
   /** @type {Request[]} The server answers in this order. */
   #requests = [];
-  /** By several companies: each message names its own. */
-  #shared = false;
+  /** @type {Set<string>} With several, each message has to name its company. */
+  #requested = new Set();
 
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #deadline;
@@ -255,6 +255,7 @@ class Connection {
    */
   subscribe(companyId, options = {}) {
     this.#checkOpen();
+    if (companyId == null) throw new TypeError("There is no company to subscribe to.");
     const { onStatus, onMessage, onRecovered, onResync, onSkipped } = { ...this.#options, onStatus: undefined, ...options };
     const on = { onStatus, onMessage, onRecovered, onResync, onSkipped };
     const company = this.#add(String(companyId), filterOf(options), options.position, on);
@@ -450,7 +451,7 @@ class Connection {
     clearTimeout(this.#heartbeat);
     clearTimeout(this.#steady);
     this.#authenticated = this.#renewing = this.#pinging = this.#waitIsFixed = false;
-    this.#shared = false;
+    this.#requested.clear();
     this.#farewell = null;
     this.#requests = [];
     for (const company of this.#companies) {
@@ -654,7 +655,8 @@ class Connection {
     company.requested = companyId;
     for (const arrival of company.arrivals.values()) arrival.sent = false;
     this.#requests.push(company.request);
-    this.#shared ||= !alone;
+    if (alone) this.#requested.clear(); // the server leaves all others
+    this.#requested.add(companyId);
     this.#send({ type, data: { companyId, ...head, ...filter } });
     // Many clients subscribe at the same time after a restart of the server.
     this.#expectAnswer(3 * this.#options.timeoutMs);
@@ -760,7 +762,7 @@ class Connection {
    * @param {any} message
    */
   #companyOf(message) {
-    if (!this.#shared) return this.#main;
+    if (this.#requested.size === 1) return [...this.#companies].find((company) => company.requested !== null);
     const companyId = message.Data?.CompanyId ?? message.Data?.companyId;
     return companyId == null ? null : this.#find(companyId);
   }
@@ -771,7 +773,7 @@ class Connection {
    */
   #onChange(message) {
     const company = this.#companyOf(message);
-    if (company === null && this.#shared) return this.#failUnreadable();
+    if (company === null) return this.#failUnreadable();
     const head = company?.head;
     // Without a subscription it is of a company that was left, or follows a gap that was requested again.
     if (!company?.subscribed || !head) return;
