@@ -63,6 +63,7 @@ MEASUREMENTS = (
     Measurement(("L2",), latency.measure_busy, 75),
     Measurement(("T1",), throughput.measure, 75),
     Measurement(("M1",), sockets.measure_memory, 75),
+    Measurement(("M2",), sockets.measure_subscriptions, 240),
     Measurement(("I1", "Q1"), sockets.measure_idle, 90),
     Measurement(("C1",), sockets.measure_connecting, 60),
     Measurement(("R1", "R1q"), sockets.measure_return, 120),

@@ -53,6 +53,15 @@ def conversation(user: int, company: int, *, after: int = -1, epoch: str = "") -
     )
 
 
+def follower(user: int, companies: Iterable[int]) -> str:
+    """One line of the load client's plan: authenticate, then subscribe to each company."""
+    commands = [f'{{"type":"authenticate","token":"{token(user)}"}}']
+    commands += [
+        f'{{"type":"subscribe","data":{{"companyId":"{uuid(company)}"}}}}' for company in companies
+    ]
+    return "\t".join(["/", *commands])
+
+
 def filtered(user: int, company: int, number: int) -> str:
     """The same with a filter that all events of the company pass; each number is another filter."""
     where = f'{{"Event":{{"CompanyId":["{uuid(company)}","other {number}"]}}}}'

@@ -1,8 +1,9 @@
-"""M1, I1, Q1, C1, R1: many sockets: memory, CPU and transactions while idle, connecting, reconnecting."""
+"""M1, M2, I1, Q1, C1, R1: many sockets: memory, CPU and transactions while idle, connecting, reconnecting."""
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 
 from bench import feed, references, service
 from bench.fanout import OUR_NUMBER
@@ -12,6 +13,8 @@ from bench.service import Service
 from bench.stand import Stand
 
 WARM, IDLE = 50, 2_000
+MANY, PART = 100, 250
+"""Companies of each socket, and sockets that subscribe at once."""
 CONNECTING = 2_000
 RETURNING, COMPANIES, BEHIND = 5_000, 10, 100
 SETTLE_SECONDS = 1.0
@@ -53,6 +56,34 @@ async def measure_memory(stand: Stand, _names: frozenset[str]) -> None:
             async with references.starlette(stand, notifying) as loop:
                 bare = await memory(stand, loop, references.paths(WARM), references.paths(IDLE))
             stand.table.add("M1", mine, starlette_KiB=bare)
+
+
+async def measure_subscriptions(stand: Stand, _names: frozenset[str]) -> None:
+    """M2: the server's memory with many companies on each socket, sockets included."""
+
+    def plan(sockets: int) -> list[str]:
+        # Only ten users are in all companies.
+        return [service.follower(n % 10 + 1, range(1, MANY + 1)) for n in range(sockets)]
+
+    async with service.migrated(stand) as url:
+        for _ in stand.rounds(1):
+            async with (
+                service.serving(stand, url, max_connections_per_user=str(IDLE)) as target,
+                AsyncExitStack() as stack,
+            ):
+                first = await stack.enter_async_context(
+                    load(stand.load, target.port, plan(WARM), deflate=True)
+                )
+                await first.ready()
+                before = target.program.resident_bytes()
+                for _ in range(IDLE // PART):
+                    part = await stack.enter_async_context(
+                        load(stand.load, target.port, plan(PART), deflate=True)
+                    )
+                    await part.ready()
+                await asyncio.sleep(SETTLE_SECONDS)
+                grown = target.program.resident_bytes() - before
+                stand.table.add("M2", grown / (IDLE * MANY) / 1024, subscriptions=IDLE * MANY)
 
 
 async def measure_idle(stand: Stand, names: frozenset[str]) -> None:
