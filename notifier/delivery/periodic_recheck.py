@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from math import ceil
 from typing import Protocol, TypeAlias
 
@@ -23,6 +23,9 @@ STEPS = 12
 
 BLIND_SECONDS = 63.0
 """After this time without a successful check a session is ended, at most a step late: before 70 s."""
+
+SLICE = 50
+"""Sessions that are looked at before other tasks get a turn; each may have a hundred subscriptions."""
 
 Live: TypeAlias = "tuple[Session, Subscription]"
 
@@ -72,25 +75,41 @@ class PeriodicRecheck:
 
     async def _step(self) -> list[DatabaseError]:
         """Checks the pairs that are due, oldest first. Returns the failures, which stop no other check."""
-        pairs: dict[Pair, list[Live]] = {}
-        for session, subscription in self._live():
-            pair = (subscription.company, subscription.user)
-            pairs.setdefault(pair, []).append((session, subscription))
-        ages = {pair: min(each.checked for _, each in live) for pair, live in pairs.items()}
         now = time.monotonic()
-        self._tried = {pair: max(ages[pair], self._tried.get(pair, 0.0)) for pair in pairs}
-        due = [pair for pair in pairs if ages[pair] <= now - RECHECK_SECONDS / 2]
+        total, ages = await self._due(now - RECHECK_SECONDS / 2)
         # By the last attempt: a pair whose check fails must not delay the others.
-        due.sort(key=self._tried.__getitem__)
+        self._tried = {pair: max(age, self._tried.get(pair, 0.0)) for pair, age in ages.items()}
         size = self._membership.piece
-        count = max(size, ceil(len(pairs) * 3 / STEPS))  # all of them in a third of the time
+        count = max(size, ceil(total * 3 / STEPS))  # all of them in a third of the time
+        due = sorted(ages, key=self._tried.__getitem__)[:count]
+        subscriptions = await self._subscriptions_of(due)
         failures: list[DatabaseError] = []
-        for start in range(0, min(count, len(due)), size):
+        for start in range(0, len(due), size):
             piece = due[start : start + size]
             self._tried |= dict.fromkeys(piece, now)
-            live = [each for pair in piece for each in pairs[pair] if each[1].live]
+            live = [each for pair in piece for each in subscriptions[pair] if each[1].live]
             failures += await self._check(live)
         return failures
+
+    async def _due(self, latest: float) -> tuple[int, dict[Pair, float]]:
+        """The number of live subscriptions, and the pairs last checked before `latest`, with that time."""
+        total, ages = 0, dict[Pair, float]()
+        async for session in self._each_session():
+            for subscription in session.live_subscriptions:
+                total += 1
+                if (checked := subscription.checked) <= latest:
+                    pair = (subscription.company, subscription.user)
+                    ages[pair] = min(checked, ages.get(pair, checked))
+        return total, ages
+
+    async def _subscriptions_of(self, pairs: Sequence[Pair]) -> dict[Pair, list[Live]]:
+        found: dict[Pair, list[Live]] = {pair: [] for pair in pairs}
+        async for session in self._each_session():
+            for subscription in session.live_subscriptions:
+                pair = (subscription.company, subscription.user)
+                if (live := found.get(pair)) is not None:
+                    live.append((session, subscription))
+        return found
 
     async def _check(self, live: Sequence[Live]) -> list[DatabaseError]:
         """Revokes the subscriptions of users who may not see the company; returns the failures."""
@@ -118,13 +137,15 @@ class PeriodicRecheck:
         while True:
             await asyncio.sleep(RECHECK_SECONDS / STEPS)
             latest = time.monotonic() - BLIND_SECONDS
-            for session, subscription in self._live():
-                if subscription.checked < latest and subscription.live:
-                    session.end(NotReady())
+            async for session in self._each_session():
+                for subscription in session.live_subscriptions:
+                    if subscription.checked < latest:
+                        session.end(NotReady())
+                        break
 
-    def _live(self) -> list[Live]:
-        return [
-            (session, subscription)
-            for session in self._sessions
-            for subscription in session.live_subscriptions
-        ]
+    async def _each_session(self) -> AsyncIterator[Session]:
+        """All sessions; other tasks get a turn after every few."""
+        for number, session in enumerate(list(self._sessions)):
+            if number % SLICE == SLICE - 1:
+                await asyncio.sleep(0)
+            yield session
