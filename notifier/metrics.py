@@ -169,6 +169,8 @@ for _code in {str(closure.code) for closure in Closure.__subclasses__()} | {"100
     CLOSED.labels(_code)
 for _link in ("node", "relay"):
     RECONNECTS.labels(_link)
+for _path in ("nats", "postgres"):
+    PATH.labels(_path)
 
 
 def expect_links(*names: str) -> None:
