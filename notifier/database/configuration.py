@@ -30,14 +30,23 @@ RESYNC = "every company gets a Resync"
 
 
 class Stored(NamedTuple):
-    """A watch, and the full name of its table."""
+    """A watch, and the full name of its table.
+
+    `others_entity`: that of the changes of the table, where another watch of it has given its own.
+    """
 
     watch: Watch
     relation: str
+    others_entity: str | None = None
+
+    @property
+    def captured_as(self) -> str:
+        """The entity of the changes of its table, which is captured once."""
+        return self.others_entity or self.watch.entity
 
 
 class Change(NamedTuple):
-    """One field of a watch that differs, and what follows from it."""
+    """One field of a watch that differs, and what follows from it. `entity`: that of the table's changes."""
 
     entity: str
     line: str
@@ -53,7 +62,29 @@ class Change(NamedTuple):
 async def load(connection: Connection) -> dict[str, Stored]:
     """The watches in the database, by entity."""
     rows: list[asyncpg.Record] = await connection.fetch("SELECT * FROM notifier.watches")
-    return {row["entity"]: Stored(Watch.from_row(row), row["relation"]) for row in rows}
+    found = {}
+    for row in rows:
+        watch = Watch.from_row(row)
+        others = row["captured_as"] if row["captured_as"] != watch.entity else None
+        found[watch.entity] = Stored(watch, row["relation"], others)
+    return found
+
+
+def share_tables(former: Mapping[str, Stored], wanted: Mapping[str, Stored]) -> dict[str, Stored]:
+    """The wanted watches, with one entity for the changes of each table: the former one if it is left."""
+    first: dict[str, str] = {}
+    for entity, stored in wanted.items():
+        before = former.get(entity)
+        if before is not None and before.relation == stored.relation and not before.others_entity:
+            first[stored.relation] = entity
+    for entity, stored in sorted(wanted.items()):
+        first.setdefault(stored.relation, entity)
+    return {
+        entity: stored._replace(
+            others_entity=None if first[stored.relation] == entity else first[stored.relation]
+        )
+        for entity, stored in wanted.items()
+    }
 
 
 def compare(former: Mapping[str, Stored], wanted: Mapping[str, Stored]) -> Iterator[Change]:
@@ -61,22 +92,25 @@ def compare(former: Mapping[str, Stored], wanted: Mapping[str, Stored]) -> Itera
     for entity, stored in former.items():
         if entity not in wanted:
             line = f"{stored.watch.table}: no longer watched as {entity}: its changes are not sent"
-            yield Change(entity, line)
+            yield Change(stored.captured_as, line)
     for entity, stored in wanted.items():
         if entity in former:
             yield from _fields(former[entity], stored)
             continue
         line = f"{stored.watch.table}: watched as {entity}: its changes are sent from now on"
-        yield Change(entity, line)
-        for each in former.values():
-            if each.relation == stored.relation:  # it had another entity
-                yield from _excluded(each.watch, stored.watch)
+        yield Change(stored.captured_as, line)
+        for other, each in former.items():
+            if each.relation == stored.relation and other not in wanted:  # it had another entity
+                yield from _excluded(each, stored)
 
 
 def _fields(former: Stored, wanted: Stored) -> Iterator[Change]:
-    table, entity = wanted.watch.table, wanted.watch.entity
+    table, entity = wanted.watch.table, wanted.captured_as
     if former.relation != wanted.relation:
         line = f"{table}: table {former.relation} → {wanted.relation}: {RESYNC}"
+        yield Change(entity, line, is_resync=True)
+    if former.captured_as != wanted.captured_as:
+        line = f"{table}: captured for {former.captured_as} → {wanted.captured_as}: {RESYNC}"
         yield Change(entity, line, is_resync=True)
     for name in RESYNCED:
         before, after = getattr(former.watch, name), getattr(wanted.watch, name)
@@ -86,7 +120,7 @@ def _fields(former: Stored, wanted: Stored) -> Iterator[Change]:
     for name, before, after in _spellings(former.watch, wanted.watch):
         line = f"{table}: {name} {before} → {after}: {RESYNC}"
         yield Change(entity, line, is_resync=True)
-    yield from _excluded(former.watch, wanted.watch)
+    yield from _excluded(former, wanted)
     for column in former.watch.exclude:
         if column not in wanted.watch.exclude:
             yield Change(entity, f"{table}: exclude -{column}: new messages have it")
@@ -108,20 +142,27 @@ def _spellings(former: Watch, wanted: Watch) -> Iterator[tuple[str, str, str]]:
             yield f"rename {column}", before or "none", after or "none"
 
 
-def _excluded(former: Watch, wanted: Watch) -> Iterator[Change]:
+def _excluded(former: Stored, wanted: Stored) -> Iterator[Change]:
     """The columns whose values are in the changes of `former` and must not be sent any more."""
-    for column in wanted.exclude:
-        if column not in former.exclude:
+    for column in wanted.watch.exclude:
+        if column not in former.watch.exclude:
             line = (
-                f"{wanted.table}: exclude +{column}: new messages without it; the log is emptied,"
+                f"{wanted.watch.table}: exclude +{column}: new messages without it; the log is emptied,"
                 " new epoch"
             )
-            yield Change(former.entity, line, is_secret=True)
+            yield Change(former.captured_as, line, is_secret=True)
 
 
 async def save(connection: Connection, wanted: Sequence[Stored]) -> None:
     """Replaces the watches in the database."""
-    rows = [{"relation": stored.relation, **stored.watch.to_row()} for stored in wanted]
+    rows = [
+        {
+            "relation": stored.relation,
+            "captured_as": stored.captured_as,
+            **stored.watch.to_row(),
+        }
+        for stored in wanted
+    ]
     await connection.execute("DELETE FROM notifier.watches")
     await connection.execute(sql.query("save_watches"), msgspec.json.encode(rows).decode())
 

@@ -165,6 +165,7 @@ class _Migration:
         await connection.execute("SET LOCAL search_path = pg_catalog, pg_temp")
         await self._upgrade()
         former = await configuration.load(connection)
+        wanted = configuration.share_tables(former, wanted)
         if watches is None and not calendar:
             _refuse_other(former, wanted)
         self._differences = list(configuration.compare(former, wanted))
@@ -277,10 +278,6 @@ async def resolve(connection: Connection, watches: Sequence[Watch]) -> dict[str,
         found.append((watch, table))
     relations = [table.relation for _, table in found]
     for watch, table in found:
-        if relations.count(table.relation) > 1:
-            raise SettingsError(
-                f"two [[watch]] name the table {watch.table}; one of them is enough"
-            )
         if problems := catalogue.problems(watch, table, relations):
             raise SettingsError(problems[0])
     return {watch.entity: Stored(watch, table.relation) for watch, table in found}

@@ -24,6 +24,13 @@ class Source(msgspec.Struct, frozen=True, eq=False):
     json_columns: frozenset[str] = frozenset()  # their values are sent as they are
     naive_columns: frozenset[str] = frozenset()  # timestamps without a zone that are sent as UTC
     virtual_columns: frozenset[str] = frozenset()  # generated on read: triggers see null in them
+    hidden_columns: frozenset[str] = frozenset()  # excluded here, but captured for other watches
+    others: tuple[Source, ...] = ()  # of the other watches of the table
+
+    @property
+    def grants(self) -> bool:
+        """Whether a row of the table may give a user access to a company."""
+        return any(source.watch.grants for source in (self, *self.others))
 
 
 class Change(NamedTuple):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection
 from functools import lru_cache
 
 import msgspec
@@ -37,8 +38,10 @@ class Unattributable(Exception):
     """A change cannot be attributed to a company: its image lacks that column, or is not JSON."""
 
 
-def read_images(change: Change, watch: Watch) -> tuple[Row | None, Row | None, bool]:
-    """The rows before and after, and whether only their keys could be read.
+def read_images(
+    change: Change, watch: Watch, hidden: Collection[str] = ()
+) -> tuple[Row | None, Row | None, bool]:
+    """The rows before and after, without the columns `hidden`, and whether only their keys could be read.
 
     A row that `deleted_if` marks as deleted is None, as if it did not exist. Raises Unattributable
     where key or company are missing.
@@ -49,12 +52,32 @@ def read_images(change: Change, watch: Watch) -> tuple[Row | None, Row | None, b
         old, new, keys_only = _keys(change.old, watch), _keys(change.new, watch), True
     if old is None and new is None:  # capture could not read the keys either
         raise Unattributable(watch.entity)
+    if hidden:
+        old, new, keys_only = _without(hidden, old, new, keys_only, watch)
     for row in (old, new):
         if row is not None and (watch.company not in row or not _has_key(row, watch)):
             raise Unattributable(watch.entity)
     if (mark := watch.deleted_if) is not None:
         old, new = _unless_deleted(old, mark), _unless_deleted(new, mark)
     return old, new, keys_only
+
+
+def _without(
+    hidden: Collection[str], old: Row | None, new: Row | None, keys_only: bool, watch: Watch
+) -> tuple[Row | None, Row | None, bool]:
+    """Without the columns. Only the keys, where one of them has another name now that is not known."""
+    rows = [row for row in (old, new) if row is not None]
+    if keys_only or any(column not in row for row in rows for column in hidden):
+        keys = watch.keys
+        return _only(keys, old), _only(keys, new), True
+    for row in rows:
+        for column in hidden:
+            del row[column]
+    return old, new, False
+
+
+def _only(columns: Collection[str], row: Row | None) -> Row | None:
+    return row and {column: row[column] for column in columns if column in row}
 
 
 def _row(image: JSON | None) -> Row | None:

@@ -69,7 +69,7 @@ class Maintenance:
                 entities=gaps,
             )
             sources = self._pipeline.sources
-            grants = any(entity not in sources or sources[entity].watch.grants for entity in gaps)
+            grants = any(entity not in sources or sources[entity].grants for entity in gaps)
             draft = ResyncDraft(
                 EVERY_COMPANY, "truncate", datetime.now(UTC), ALL_USERS if grants else ()
             )

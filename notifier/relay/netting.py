@@ -52,10 +52,11 @@ class _NetChange:
     in the order of trigger names. So the steps do not come in order, and each is put where it fits.
     """
 
-    __slots__ = ("_runs", "actor", "at", "first", "last", "partial", "xid")
+    __slots__ = ("_runs", "actor", "at", "first", "last", "partial", "source", "xid")
 
-    def __init__(self, change: Change) -> None:
+    def __init__(self, change: Change, source: Source) -> None:
         self._runs: list[Ends] = []
+        self.source = source
         self.first = self.last = change.id
         self.at = change.at
         self.xid = change.xid
@@ -115,13 +116,19 @@ class Transaction:
         source = self._sources.get(change.entity)
         if source is None:  # no longer watched
             return
-        watch = source.watch
         if change.is_truncate:
             self._discard(change.entity)
-            self._resync_all(change, "truncate", watch.grants)
+            self._resync_all(change, "truncate", source.grants)
             return
+        self._add(change, source)
+        for other in source.others:
+            self._add(change, other)
+
+    def _add(self, change: Change, source: Source) -> None:
+        """Takes the change as one watch of its table sees it."""
+        watch = source.watch
         try:
-            old, new, keys_only = read_images(change, watch)
+            old, new, keys_only = read_images(change, watch, source.hidden_columns)
         except Unattributable:
             self.unattributed += 1
             self._resync_all(change, "overflow", True)
@@ -129,14 +136,17 @@ class Transaction:
         if keys_only:
             change = change._replace(partial=True)
         if old is not None and new is not None and key_of(old, watch) != key_of(new, watch):
-            self._apply(change, watch, old, None)
-            self._apply(change, watch, None, new)
+            self._apply(change, source, old, None)
+            self._apply(change, source, None, new)
         else:
-            self._apply(change, watch, old, new)
+            self._apply(change, source, old, new)
 
     def _discard(self, entity: str) -> None:
-        """A TRUNCATE undoes what was done to the entity's rows before it."""
-        for name in [name for name in self._rows if name[1] == entity]:
+        """A TRUNCATE undoes what was done before it to the rows of a table, by the entity of its changes."""
+        source = self._sources.get(entity)
+        others = source.others if source is not None else ()
+        entities = {entity, *(other.watch.entity for other in others)}
+        for name in [name for name in self._rows if name[1] in entities]:
             del self._rows[name]
 
     def _resync_all(self, change: Change, reason: str, grants: bool) -> None:
@@ -145,25 +155,29 @@ class Transaction:
         revokes = ALL_USERS if revoking else ()
         self._resync = change.id, ResyncDraft(EVERY_COMPANY, reason, change.at, revokes)
 
-    def _apply(self, change: Change, watch: Watch, old: Row | None, new: Row | None) -> None:
+    def _apply(self, change: Change, source: Source, old: Row | None, new: Row | None) -> None:
         """One write of one row. Each company sees only the images that belong to it."""
+        watch = source.watch
         old_company = company_of(old, watch)
         new_company = company_of(new, watch)
         if old_company is not None:
-            self._step(change, old_company, watch, old, new if old_company == new_company else None)
+            self._step(
+                change, old_company, source, old, new if old_company == new_company else None
+            )
         if new_company is not None and new_company != old_company:
-            self._step(change, new_company, watch, None, new)
+            self._step(change, new_company, source, None, new)
 
     def _step(
-        self, change: Change, company: str, watch: Watch, old: Row | None, new: Row | None
+        self, change: Change, company: str, source: Source, old: Row | None, new: Row | None
     ) -> None:
         row = old if old is not None else new
         if row is None or (self._only is not None and company != self._only):
             return
+        watch = source.watch
         name = (company, watch.entity, key_of(row, watch))
         net_change = self._rows.get(name)
         if net_change is None:
-            net_change = self._rows[name] = _NetChange(change)
+            net_change = self._rows[name] = _NetChange(change, source)
         net_change.step(old, new)
         net_change.last = change.id
         net_change.at = change.at
@@ -175,8 +189,8 @@ class Transaction:
         by_company: dict[str, list[tuple[int, AnyDraft]]] = {}
         lost: dict[str, set[str]] = {}
         kept: dict[str, set[str]] = {}
-        for (company, entity, _), row in self._rows.items():
-            source = self._sources[entity]
+        for (company, _, _), row in self._rows.items():
+            source = row.source
             watch, ends = source.watch, row.ends()
             draft = render(
                 source,

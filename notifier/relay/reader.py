@@ -105,9 +105,11 @@ class ChangeReader:
                 prefetch=500,
                 timeout=BACKLOG_SECONDS,
             )
+            former: tuple[str | None, int] | None = None
             async for row in cursor:
                 company, *change = tuple(row)
-                yield company, Change(*change)
+                if former != (former := (company, change[0])):  # not for another watch of the table
+                    yield company, Change(*change)
 
 
 def are_foreign(snapshot: str, xids: set[int]) -> bool:

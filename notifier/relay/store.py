@@ -92,18 +92,22 @@ class RelayStore:
         return "epoch"
 
     async def load_sources(self) -> dict[str, Source]:
-        """The watched tables, as `notifier migrate` wrote them down, by entity."""
-        rows = await self._writer.fetch(sql.query("watches"))
-        sources = {}
-        for row in rows:
+        """The watched tables, as `notifier migrate` wrote them down, by the entity of their changes."""
+        tables: dict[str, list[Source]] = {}
+        for row in await self._writer.fetch(sql.query("watches")):
             watch = Watch.from_row(row)
-            sources[watch.entity] = Source(
+            source = Source(
                 watch,
                 json_columns=frozenset(row["json_columns"]),
                 naive_columns=frozenset(row["naive_columns"] if watch.naive_timestamps else ()),
                 virtual_columns=frozenset(row["virtual_columns"]),
+                hidden_columns=frozenset(row["hidden_columns"]),
             )
-        return sources
+            tables.setdefault(row["captured_as"], []).append(source)
+        return {
+            entity: msgspec.structs.replace(first, others=tuple(others))
+            for entity, (first, *others) in tables.items()
+        }
 
     async def begin_epoch(self, reason: str) -> None:
         """Empties the log. Every known company has a Resync as its first message in the new epoch.

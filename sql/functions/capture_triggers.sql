@@ -12,10 +12,20 @@ AS $$
                    SELECT format('{%s}', coalesce(string_agg(
                        format('"%s"', replace(replace(c.name, '\', '\\'), '"', '\"')), ',' ORDER BY c.n), ''))
                    FROM unnest(w.exclude) WITH ORDINALITY AS c (name, n)
-                   HAVING count(*) > 0 OR w.deleted_if IS NOT NULL OR w.more_keys <> '{}'
-               ) || CASE WHEN w.deleted_if IS NOT NULL OR w.more_keys <> '{}'
-                         THEN ARRAY[array_remove(w.key || w.more_keys || w.company || w.deleted_if, NULL)::text] END AS arguments
+                   -- what one watch excludes and another one does not is left out by the relay
+                   WHERE NOT EXISTS (SELECT FROM notifier.watches AS o
+                                     WHERE o.captured_as = w.entity AND c.name <> ALL (o.exclude))
+                   HAVING count(*) > 0 OR keys.are_needed
+               ) || CASE WHEN keys.are_needed THEN ARRAY[keys.names::text] END AS arguments
         FROM notifier.watches AS w
+        CROSS JOIN LATERAL (
+            SELECT array_agg(k.name ORDER BY o.entity <> w.entity, o.entity, k.n) AS names,
+                   count(DISTINCT o.entity) > 1 OR w.deleted_if IS NOT NULL OR w.more_keys <> '{}' AS are_needed
+            FROM notifier.watches AS o
+            CROSS JOIN LATERAL unnest(o.key || o.more_keys || o.company || o.deleted_if) WITH ORDINALITY AS k (name, n)
+            WHERE o.captured_as = w.entity AND k.name IS NOT NULL
+        ) AS keys
+        WHERE w.entity = w.captured_as
     ), wanted AS (
         SELECT part.oid AS relid, kind.name, kind.type, kind.clause, watched.arguments
         FROM watched

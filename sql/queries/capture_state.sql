@@ -17,3 +17,4 @@ CROSS JOIN LATERAL (
     FROM pg_trigger AS t
     WHERE t.tgrelid = ANY (tree.tables::oid[]) AND t.tgfoid = 'notifier.capture'::regproc
 ) AS t
+WHERE w.entity = w.captured_as

@@ -1,11 +1,12 @@
 -- The changes of one large transaction: first those that concern every company, then company by company,
--- without the companies $2. The change of a row that moved comes once for each of its two companies.
+-- without the companies $2. The change of a row that moved comes once for each of its two companies, and that
+-- of a table with several watches once for each of them, in a row.
 SELECT company, id, xid::text::bigint AS xid, entity, old, new, partial, actor, at
 FROM (
     SELECT c.*, (notifier.readable_json(c.old) -> w.company)::text AS was,
            (notifier.readable_json(c.new) -> w.company)::text AS became
     FROM notifier.changes AS c
-    LEFT JOIN notifier.watches AS w USING (entity)
+    LEFT JOIN notifier.watches AS w ON w.captured_as = c.entity
     WHERE c.xid = $1::bigint::text::xid8
     OFFSET 0  -- each row is parsed only once
 ) AS change

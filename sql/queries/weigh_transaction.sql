@@ -15,10 +15,10 @@ FROM (
                    CASE WHEN coalesce((old -> deleted_if)::text, 'null') IN ('null', 'false') THEN old END AS old,
                    CASE WHEN coalesce((new -> deleted_if)::text, 'null') IN ('null', 'false') THEN new END AS new
             FROM (
-                SELECT c.entity, c.at, w.company, w.key, w.more_keys, w.deleted_if,
+                SELECT w.entity, c.at, w.company, w.key, w.more_keys, w.deleted_if,
                        notifier.readable_json(c.old) AS old, notifier.readable_json(c.new) AS new
                 FROM notifier.changes AS c
-                JOIN notifier.watches AS w USING (entity)
+                JOIN notifier.watches AS w ON w.captured_as = c.entity
                 WHERE c.xid = $1::bigint::text::xid8
                 OFFSET 0  -- a subquery with OFFSET is computed only once per row
             ) AS change

@@ -86,12 +86,6 @@ async def test_row_15_check_reports_a_unique_index_that_is_gone(database: Databa
 # --- F1, F5: one table twice, two columns for one property; near misses
 
 
-@pytest.mark.parametrize("table", ["events", "public.events", '"events"'])
-async def test_f1_two_watches_of_one_table_are_refused(database: Database, table: str) -> None:
-    message = await refused(database, Watch(table=table, entity="Twice", company="organizer_id"))
-    assert "two [[watch]] name the table" in message
-
-
 @pytest.mark.parametrize(
     ("column", "property_name"),
     [("event_id", "EventId"), ('"eventId"', "EventId"), ("company_Id", "CompanyId")],
