@@ -61,7 +61,7 @@ def variables() -> Iterator[Setting]:
     """Every environment variable. Raises KeyError for one that the README leaves out."""
     known = meanings("| variable | meaning | default |")
     for name, field in Settings.model_fields.items():
-        if name == "watch":
+        if name in ("watch", "scope"):
             continue
         meaning = known[name.upper()]
         default = meaning.default if field.default in (None, "") else _default(field.default)

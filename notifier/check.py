@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
@@ -11,7 +10,6 @@ import asyncpg
 from notifier import prerequisites
 from notifier.access.accounts import Accounts
 from notifier.access.membership import Membership
-from notifier.access.tokens import Identity
 from notifier.database import (
     catalogue,
     configuration,
@@ -198,6 +196,9 @@ async def _watches(connection: Connection, settings: Settings) -> AsyncIterator[
             yield Finding(True, f"{watch.table} is watched as {watch.entity}")
     for entity in stored:
         yield Finding(False, f"{entity} is still watched", MIGRATE)
+    wanted = configuration.named_scopes(settings.scope, settings.watch)
+    if await configuration.load_scopes(connection) != wanted:
+        yield Finding(False, "the scopes are not as set", MIGRATE)
 
 
 async def _definitions(connection: Connection) -> AsyncIterator[Finding]:
@@ -268,7 +269,11 @@ async def _membership(settings: Settings) -> Finding:
     if settings.authorization == "claim":
         return Finding(True, "the token's claim decides on access")
     query = settings.membership_query
-    if query is None and not any(watch.member for watch in settings.watch):
+    decided = [
+        *(watch.member for watch in settings.watch),
+        *(each.membership for each in settings.scope),
+    ]
+    if query is None and not any(decided):
         return Finding(
             False, "no watched table names members", "set member in [[watch]], or MEMBERSHIP_QUERY"
         )
@@ -277,7 +282,11 @@ async def _membership(settings: Settings) -> Finding:
     link = Query(settings.database, "check", pooled=pooled, pinned=by_rows, read_only=by_rows)
     try:
         if query is None:
-            await Membership(link, "employees", None).may_see(Identity("0", math.inf, None), "0")
+            membership = Membership(link, "employees", None)
+            try:
+                await membership.require()
+            finally:
+                membership.close()
             return Finding(True, "the rows of members decide on access")
         with suppress(*REFUSALS):  # nulls are of every type, so that the role's rights are checked
             await link.fetch(query, None, None, prepare=as_text)

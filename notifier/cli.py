@@ -167,6 +167,7 @@ def migrate_command(
             settings.listen_database,
             calendar=calendar,
             watches=settings.given_watches,
+            scopes=settings.scope,
             membership_query=settings.membership_query,
             user_query=settings.user_query,
             max_log_bytes=settings.max_log_bytes,

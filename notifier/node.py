@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
@@ -46,7 +46,7 @@ from notifier.watchdogs import (
     watch_newcomers,
     watch_shutdown,
 )
-from notifier.watches import Watch
+from notifier.watches import Scope, Watch
 from notifier.web.pages import Pages
 
 if TYPE_CHECKING:
@@ -99,11 +99,10 @@ class Node:
             "the signing keys": self.tokens.require_keys,
         }
         self.health = Health(self._newcomers)
-        self._rules: list[RecheckRule | AccountRule] = []
-        if not by_rows:
-            self._rules.append(RecheckRule(settings.watch))
+        self._recheck_rule = RecheckRule([])
+        self._account_rule: AccountRule | None = None
         if settings.user_query is not None and self.accounts is not None:
-            self._rules.append(AccountRule(settings.user_query, self._look_again, settings.watch))
+            self._account_rule = AccountRule(settings.user_query, self._look_again, [])
         self._new_configuration = asyncio.Event()
         stream = PostgresStream(
             listen,
@@ -111,10 +110,10 @@ class Node:
             self.hub,
             history,
             self.health,
-            rule=self._apply_rules if self._rules else None,
             on_configuration=self._configured,
         )
         self.stream: Stream = stream
+        self._use_watches(settings.watch, settings.scope)
         self._nats: NatsPath | None = None
         publisher: Publisher = LocalPublisher(stream.accept)
         if settings.nats_url is not None:
@@ -222,17 +221,22 @@ class Node:
                 )
         finally:
             self.log_query.close()
-            self.membership_query.close()
+            self.membership.close()
             self.user_query.close()
 
-    def _apply_rules(self, message: Message) -> Message:
-        for rule in self._rules:
-            message = rule(message)
-        return message
-
-    def _use_watches(self, watches: Sequence[Watch]) -> None:
-        for rule in self._rules:
-            rule.use(watches)
+    def _use_watches(self, watches: Sequence[Watch], scopes: Sequence[Scope]) -> None:
+        """Chooses what messages are examined for, before they are delivered: mostly nothing."""
+        queried: set[str | None] = {scope.name for scope in scopes if scope.membership is not None}
+        if self._settings.membership_query is not None:
+            queried |= {watch.scope for watch in watches}
+        self._recheck_rule.use([watch for watch in watches if watch.scope in queried])
+        rules: list[Callable[[Message], Message]] = []
+        if self._settings.membership_query is not None or queried:
+            rules.append(self._recheck_rule)
+        if self._account_rule is not None:
+            self._account_rule.use(watches)
+            rules.append(self._account_rule)
+        self.stream.use_rules(rules)
         self.hub.filters.use(watches)
 
     async def drain(self) -> None:

@@ -32,7 +32,7 @@ from pydantic_settings import (
 
 from notifier import conninfo, origins
 from notifier.errors import SettingsError
-from notifier.watches import CALENDAR, NaiveTimestamps, Watch
+from notifier.watches import CALENDAR, NaiveTimestamps, Scope, Watch
 
 PREFIX = "NOTIFIER_"
 CONFIG = "NOTIFIER_CONFIG"
@@ -115,6 +115,7 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "text"] = "auto"
     naive_timestamps: NaiveTimestamps | None = None  # of every [[watch]] that has none of its own
+    scope: tuple[Scope, ...] = ()
     watch: Annotated[tuple[Watch, ...], Field(min_length=1)] = CALENDAR
 
     @field_validator(
@@ -215,6 +216,14 @@ class Settings(BaseSettings):
         entities = [watch.entity for watch in self.watch]
         if len(set(entities)) < len(entities):
             raise ValueError("two [[watch]] have the same entity")
+        names = [scope.name for scope in self.scope]
+        if len(set(names)) < len(names):
+            raise ValueError("two [[scope]] have the same name")
+        for watch in self.watch:
+            if names and watch.scope is not None and watch.scope not in names:
+                close = difflib.get_close_matches(watch.scope, names, n=1)
+                near = f"; did you mean {close[0]}?" if close else ""
+                raise ValueError(f"table {watch.table}: no [[scope]] {watch.scope}{near}")
         return self
 
     @classmethod
@@ -294,7 +303,10 @@ def load(
     SettingsError in one line, which names the variable and never contains its value.
     """
     environ = os.environ if environ is None else environ
-    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} - {f"{PREFIX}WATCH"}
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} - {
+        f"{PREFIX}WATCH",
+        f"{PREFIX}SCOPE",
+    }
     known |= {CONFIG, *_OTHERS}
     unknown = sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
     if unknown:
@@ -328,12 +340,16 @@ def _first(error: ValidationError, file: Path, environ: Mapping[str, str]) -> st
     name = str(path[0])
     written = file.read_text(encoding="utf-8") if file.is_file() else ""
     line = _line_of(written, path)
-    if name in Settings.model_fields and name != "watch":
+    if name in Settings.model_fields and name not in ("watch", "scope"):
         variable = f"{PREFIX}{name.upper()}"
         if line is None or variable in environ:
             return f"{variable}: {text}"
     if wrong["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        known = Settings.model_fields if len(path) == 1 else [each.name for each in fields(Watch)]
+        known = (
+            Settings.model_fields
+            if len(path) == 1
+            else [each.name for each in fields(Scope if name == "scope" else Watch)]
+        )
         close = difflib.get_close_matches(str(path[-1]), list(known), n=1)
         text = f"there is no such option{f'; did you mean {close[0]}?' if close else ''}"
     where = "notifier.toml" if line is None else f"notifier.toml, line {line}"

@@ -19,7 +19,7 @@ from notifier.database.url import describe
 from notifier.errors import DatabaseError, NotifierError
 from notifier.health import Health
 from notifier.settings import Settings
-from notifier.watches import Watch
+from notifier.watches import Scope, Watch
 
 CLOCK_SECONDS = 4.0
 """How often the clock is compared with the monotonic one."""
@@ -102,7 +102,7 @@ async def follow_configuration(
     settings: Settings,
     query: Query,
     changed: asyncio.Event,
-    use: Callable[[Sequence[Watch]], None],
+    use: Callable[[Sequence[Watch], Sequence[Scope]], None],
 ) -> None:
     """Hands the watches in the database to `use`, at first and whenever `changed` is set.
 
@@ -110,8 +110,8 @@ async def follow_configuration(
     """
     while True:
         changed.clear()
-        stored, there = await _configuration(query)
-        use(stored)
+        stored, scopes, there = await _configuration(query)
+        use(stored, scopes)
         _logger.info("watching", tables=[f"{each.table} as {each.entity}" for each in stored])
         if set(stored) != set(settings.watch):
             _logger.warning("the database watches other tables; run: notifier migrate")
@@ -124,13 +124,17 @@ async def follow_configuration(
         await changed.wait()
 
 
-async def _configuration(query: Query) -> tuple[list[Watch], int | None]:
-    """The watches and `max_log_bytes` as `notifier migrate` wrote them, once they can be read."""
+async def _configuration(query: Query) -> tuple[list[Watch], list[Scope], int | None]:
+    """The watches, the scopes and `max_log_bytes` as `notifier migrate` wrote them, once they can be read."""
     for attempt in count():
         try:
             rows = await query.fetch(sql.query("configuration"))
             watches = [Watch.from_row(row) for row in rows if row["entity"] is not None]
-            return watches, rows[0]["max_log_bytes"] if rows else None
+            scopes = [
+                Scope(name=name, membership=membership)
+                for name, membership in (rows[0]["scopes"] if rows else ())
+            ]
+            return watches, scopes, rows[0]["max_log_bytes"] if rows else None
         except DatabaseError:  # or an older version's schema, until it is migrated
             await backoff(attempt)
     raise AssertionError

@@ -10,7 +10,19 @@ from typing import Annotated, Any, ClassVar, Literal, Protocol, Self, TypeAlias
 
 from pydantic import ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
+from notifier.companies import SCOPE_NAME
 from notifier.errors import SchemaMissing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scope:
+    """A kind of company, one `[[scope]]` of `notifier.toml`: its companies are written `name:id`."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    name: Annotated[str, Field(pattern=f"^{SCOPE_NAME}$", max_length=60)]
+    membership: Annotated[str, Field(min_length=1)] | None = None
+    """The query that decides on access: $1 the id without the scope, $2 the user. None: member rows."""
 
 
 class Row(Protocol):
@@ -42,6 +54,8 @@ class Watch:
     key: str | Annotated[tuple[str, ...], Field(min_length=1)] = "id"
     """The column that names a row, or the columns that do so together."""
     company: str = "company_id"
+    scope: str | None = None
+    """The kind of company that its rows belong to: company 7 is `team:7` for clients."""
     member: str | None = None
     """The column that names a user whom the row gives access to its company."""
     member_if: Mapping[str, Condition] = field(default_factory=dict, hash=False)
@@ -148,14 +162,20 @@ class Watch:
         named = (*self.keys, self.member, *self.member_if, *self.exclude, *self.rename)
         return tuple(dict.fromkeys(name for name in named if name is not None))
 
+    @property
+    def company_property(self) -> str:
+        """The property that has the id by which clients name the company."""
+        return self.property(self.company if self.scope is None else ())
+
     def property(self, column: str | tuple[str, ...]) -> str:
         """The name of a column in messages: `starts_at` → `StartsAt`, the key → `EventId`.
 
         `rename` goes first. With `case = "column"` key and company keep their names too; a key of
-        several columns, which is no column, is `EventId` then.
+        several columns, which is no column, is `EventId` then. The company's id with its scope is
+        none either, and is named by `()`.
         """
         if isinstance(column, tuple):
-            name = f"{self.entity}Id"
+            name = f"{self.entity}Id" if column else "CompanyId"
             return _camel(name) if self.case == "camel" else name
         if column in self.rename:
             return self.rename[column]
@@ -163,7 +183,7 @@ class Watch:
             return column
         if column == self.key:
             name = f"{self.entity}Id"
-        elif column == self.company:
+        elif column == self.company and self.scope is None:
             name = "CompanyId"
         else:
             name = property_name(column)

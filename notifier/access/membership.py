@@ -19,7 +19,7 @@ from notifier.access.membership_query import (
 from notifier.access.tokens import Identity
 from notifier.database import sql
 from notifier.database.batching import Batcher
-from notifier.database.connections import REFUSALS
+from notifier.database.connections import REFUSALS, first_line
 from notifier.database.query import Query, as_text
 from notifier.errors import DatabaseError, SchemaMissing
 
@@ -31,6 +31,9 @@ ROWS_PIECE, QUERY_PIECE = 1000, 20
 
 COMPILE_LIMIT = 3
 """How often a query is compiled for one check while the tables keep changing."""
+
+LINKS = 20
+"""Connections for queries of scopes; beyond, those of former configurations are closed."""
 
 _log = structlog.get_logger("notifier.membership")
 
@@ -46,10 +49,13 @@ class Membership:
         accounts: Accounts | None = None,
     ) -> None:
         self._database = database
+        # What PostgreSQL's planner may run of the application's must not be able to write.
+        self._rows = database if query is None else database.another(pinned=True, read_only=True)
         self._accounts = accounts
         self._claim = authorization == "claim"
         self._query = query
-        self._batcher = Batcher(self._check_each if query else self._check_rows)
+        self._links: dict[str, Query] = {}  # by the scope's query
+        self._batcher = Batcher(self._check if query else self._check_rows)
         self._compiled: MembershipQuery | None = None
 
     @property
@@ -82,13 +88,26 @@ class Membership:
                 await self._database.fetch(self._query, None, None, prepare=as_text)
         elif self.follows_rows:
             await self._batcher.get(("", ""))
+            scopes = self._compiled.scopes if self._compiled is not None else {}
+            for name, query in scopes.items():
+                if query is not None:
+                    await self._require_query(name, query)
         if self._accounts is not None:
             await self._accounts.require()
+
+    async def _require_query(self, scope: str, query: str) -> None:
+        try:
+            with suppress(*REFUSALS):
+                await self._link(query).fetch(query, None, None, prepare=as_text)
+        except DatabaseError as error:
+            reason = first_line(error.__cause__ or error)
+            raise DatabaseError(f"the membership query of scope {scope}: {reason}") from error
 
     @property
     def piece(self) -> int:
         """How many pairs can be checked at once without delaying other checks for long."""
-        return QUERY_PIECE if self._query else ROWS_PIECE
+        has_queries = self._query or (self._compiled is not None and self._compiled.has_queries)
+        return QUERY_PIECE if has_queries else ROWS_PIECE
 
     async def user_of(self, identity: Identity, max_age: float) -> str:
         """The user whom rows name; empty where there is none.
@@ -109,12 +128,39 @@ class Membership:
         user = identity.user if self._accounts is None else self._accounts.known(identity.user)
         return bool(user) and await self._batcher.get((company, user))
 
+    async def _check(self, pairs: Sequence[Pair]) -> Mapping[Pair, bool]:
+        """By MEMBERSHIP_QUERY, but for companies of a scope, which have rows or a query of their own."""
+        answers: dict[Pair, bool] = {}
+        if scoped := [pair for pair in pairs if ":" in pair[0]]:
+            rows = await self._check_rows(scoped)
+            assert self._compiled is not None
+            split = self._compiled.split
+            answers = {pair: allowed for pair, allowed in rows.items() if split(pair[0])[0]}
+        assert self._query is not None
+        for pair in pairs:
+            if pair not in answers:
+                answers[pair] = await self._check_one(self._database, self._query, "", *pair)
+        return answers
+
     async def _check_rows(self, pairs: Sequence[Pair]) -> Mapping[Pair, bool]:
-        """All pairs, in one query of the tables that name members."""
+        """All pairs, in one query of the tables that name members; those of scopes with a query by it."""
+        answers = await self._read_rows(pairs)
+        compiled = self._compiled
+        if compiled is None or not compiled.has_queries:
+            return answers
+        found = dict(answers)
+        for company, user in pairs:
+            scope, rest = compiled.split(company)
+            if (query := compiled.scopes.get(scope)) is not None:
+                link = self._link(query)
+                found[company, user] = await self._check_one(link, query, scope, rest, user)
+        return found
+
+    async def _read_rows(self, pairs: Sequence[Pair]) -> Mapping[Pair, bool]:
         for _ in range(COMPILE_LIMIT):
             query = self._compiled or await self._compile()
             try:
-                ((answers, signature),) = await self._database.fetch(
+                ((answers, signature),) = await self._rows.fetch(
                     query.statement, *query.arguments(pairs)
                 )
             except REFUSALS:  # a character or a value that the database cannot represent
@@ -138,41 +184,53 @@ class Membership:
         answers = dict.fromkeys(pairs, False)
         for pair in pairs if len(pairs) > 1 else ():
             with suppress(*REFUSALS):
-                ((allowed, _),) = await self._database.fetch(
-                    query.statement, *query.arguments([pair])
-                )
+                ((allowed, _),) = await self._rows.fetch(query.statement, *query.arguments([pair]))
                 answers[pair] = allowed[0]
         return answers
 
     async def _compile(self) -> MembershipQuery:
         """Compiles the query from the present catalogue. Raises DatabaseError."""
         self._compiled = None
-        rows = await self._database.fetch(tables_query())
-        self._compiled = MembershipQuery.compile([dict(row) for row in rows])
+        rows = await self._rows.fetch(tables_query())
+        self._compiled = MembershipQuery.compile(
+            [dict(row) for row in rows], required=self._query is None
+        )
         return self._compiled
 
-    async def _check_each(self, pairs: Sequence[Pair]) -> Mapping[Pair, bool]:
-        """By the operator's query, pair by pair: it cannot take several without being rewritten."""
-        assert self._query is not None
-        answers: dict[Pair, bool] = {}
-        for company, user in pairs:
-            try:
-                rows = await self._database.fetch(self._query, company, user, prepare=as_text)
-                allowed = bool(rows and rows[0][0] is True)
-                answers[company, user] = allowed and await self._is_canonical(company)
-            except asyncpg.DataError:  # not an id of that type
-                answers[company, user] = False
-            except REFUSALS as error:  # not a yes either; the other pairs must not wait for it
-                answers[company, user] = False
-                _log.warning("MEMBERSHIP_QUERY raised: no access", sqlstate=error.sqlstate)
-        return answers
+    async def _check_one(
+        self, link: Query, query: str, scope: str, company: str, user: str
+    ) -> bool:
+        """By a query of the operator's; it cannot take several pairs without being rewritten."""
+        try:
+            rows = await link.fetch(query, company, user, prepare=as_text)
+            allowed = bool(rows and rows[0][0] is True)
+            return allowed and await self._is_canonical(company, scope)
+        except asyncpg.DataError:  # not an id of that type
+            return False
+        except REFUSALS as error:  # not a yes either; the other pairs must not wait for it
+            _log.warning("MEMBERSHIP_QUERY raised: no access", sqlstate=error.sqlstate)
+            return False
 
-    async def _is_canonical(self, company: str) -> bool:
+    async def _is_canonical(self, company: str, scope: str) -> bool:
         """Whether messages may name a company like that: not with "01" where ids are integers.
 
-        MEMBERSHIP_QUERY may cast the id, and so accept spellings whose messages would never come.
+        The operator's query may cast the id, and so accept spellings whose messages would never come.
         """
         if not may_be_respelled(company):
             return True
-        rows = await self._database.fetch(sql.query("company_types"))
+        rows = await self._rows.fetch(sql.query("company_types"), scope)
         return not is_respelled(company, [row["type"] for row in rows])
+
+    def _link(self, query: str) -> Query:
+        """The connection for a scope's query: the types of its parameters are those of the connection."""
+        link = self._links.get(query)
+        if link is None:
+            for each in self._links.values() if len(self._links) > LINKS else ():
+                each.close()
+            link = self._links[query] = self._database.another(pinned=False, read_only=True)
+        return link
+
+    def close(self) -> None:
+        """Closes its connections."""
+        for link in (self._database, self._rows, *self._links.values()):
+            link.close()

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from notifier.companies import is_uuid
+from notifier.companies import capitals, is_uuid, split_scope
 from notifier.database import sql
 from notifier.errors import SchemaMissing
 
@@ -37,11 +37,24 @@ class MembershipQuery:
     signature: str
     certain: bool
     types: tuple[tuple[str | None, str | None], ...]
+    scopes: Mapping[str, str | None]
+    """The scopes, each with the query that decides instead of member rows, if it has one."""
 
     @classmethod
-    def compile(cls, tables: Sequence[Mapping[str, Any]]) -> MembershipQuery:
-        """From the rows of `membership_tables`. Raises SchemaMissing."""
-        if not tables:
+    def compile(
+        cls, rows_of_tables: Sequence[Mapping[str, Any]], *, required: bool = True
+    ) -> MembershipQuery:
+        """From the rows of `membership_tables`. Raises SchemaMissing.
+
+        `required`: rows or queries of scopes must decide, as nothing else does.
+        """
+        scopes: dict[str, str | None] = msgspec.json.decode(rows_of_tables[0]["scopes"])
+        tables = [
+            table
+            for table in rows_of_tables
+            if table["watched"] is not None and not scopes.get(table["scope"] or "")
+        ]
+        if required and not tables and not any(scopes.values()):
             raise SchemaMissing(
                 "no watched table names members; set member in [[watch]], or MEMBERSHIP_QUERY"
             )
@@ -50,10 +63,10 @@ class MembershipQuery:
                 f"{missing[0]} or its column for companies or members is gone or was renamed;"
                 " change [[watch]] and run: notifier migrate"
             )
-        signature = tables[0]["signature"]
+        signature = rows_of_tables[0]["signature"]
         types = tuple((table["company_type"], table["member_type"]) for table in tables)
         arrays, names, rows = "", "", []
-        parameter = 3
+        parameter = 4
         for number, table in enumerate(tables):
             typed = ""
             company, member = f"member.{table['company']}", f"member.{table['member']}"
@@ -77,29 +90,42 @@ class MembershipQuery:
                     company=_as_text(company, table["company_type"]),
                     member=_as_text(member, table["member_type"]),
                     typed=typed,
+                    scope=f" AND pair.scope OPERATOR(pg_catalog.=) {_literal(table['scope'] or '')}",
                     conditions="".join(map(_condition, _decode_conditions(table["conditions"]))),
                 )
             )
         statement = sql.query("membership_check").format(
-            rows=" OR ".join(rows),
+            rows=" OR ".join(rows) or "false",
             arrays=arrays,
             names=names,
             signature=sql.query("membership_signature"),
         )
-        certain = len(tables) == 1 and tables[0]["unique"] and types[0][0] in _EXACT
-        return cls(statement, signature, certain, types)
+        certain = not scopes and len(tables) == 1 and tables[0]["unique"] and types[0][0] in _EXACT
+        return cls(statement, signature, certain, types, scopes)
+
+    @property
+    def has_queries(self) -> bool:
+        """Whether a query decides on a scope."""
+        return any(self.scopes.values())
+
+    def split(self, company: str) -> tuple[str, str]:
+        """The scope of a company, empty for none, and its id without it."""
+        scope, rest = split_scope(company) if self.scopes else ("", company)
+        return (scope, rest) if scope in self.scopes else ("", company)
 
     def arguments(self, pairs: Sequence[tuple[str, str]]) -> Iterator[list[str]]:
         """The statement's parameters for pairs of company and user."""
-        companies, users = [company for company, _ in pairs], [user for _, user in pairs]
-        capitals = [_capitals(company) for company in companies]
+        split = [self.split(company) for company, _ in pairs]
+        companies, users = [company for _, company in split], [user for _, user in pairs]
+        others = [capitals(company) for company in companies]
         yield companies
-        yield capitals
+        yield others
         yield users
+        yield [scope for scope, _ in split]
         for company_type, member_type in self.types:
             if company_type is not None:
                 yield [_castable(company, company_type) for company in companies]
-                yield [_castable(company, company_type) for company in capitals]
+                yield [_castable(company, company_type) for company in others]
             if member_type is not None:
                 yield [_castable(user, member_type) for user in users]
 
@@ -175,11 +201,6 @@ def _literal(text: str) -> str:
     """A constant of type text, whatever `standard_conforming_strings` is."""
     escaped = text.replace("\\", "\\\\").replace("'", "''")
     return f"E'{escaped}'::pg_catalog.text"
-
-
-def _capitals(company: str) -> str:
-    """A uuid's other spelling, which a column of text may hold; of anything else its only one."""
-    return company.upper() if is_uuid(company) else company
 
 
 def _castable(value: str, kind: str) -> str:

@@ -99,6 +99,8 @@ def problems(watch: Watch, table: Table, watched: Collection[str]) -> list[str]:
             " captured; add a [[watch]] for it, or use partitions instead of inheritance"
         )
     properties: dict[str, str] = {}
+    if watch.scope is not None:
+        properties[watch.property(())] = "[scope and company]"
     if not isinstance(watch.key, str):
         properties[watch.property(watch.key)] = f"[{', '.join(key)}]"
     for column in table.columns:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import asyncpg
@@ -11,11 +11,12 @@ import msgspec
 
 from notifier.database import sql
 from notifier.database.connections import Connection
-from notifier.watches import Condition, Watch
+from notifier.watches import Condition, Scope, Watch
 
 RESYNCED = (
     "key",
     "company",
+    "scope",
     "member",
     "member_if",
     "deleted_if",
@@ -153,8 +154,43 @@ def _excluded(former: Stored, wanted: Stored) -> Iterator[Change]:
             yield Change(former.captured_as, line, is_secret=True)
 
 
-async def save(connection: Connection, wanted: Sequence[Stored]) -> None:
-    """Replaces the watches in the database."""
+async def load_scopes(connection: Connection) -> dict[str, str | None]:
+    """The scopes in the database, each with its query, if it has one."""
+    rows = await connection.fetch("SELECT name, membership FROM notifier.scopes")
+    return {row["name"]: row["membership"] for row in rows}
+
+
+def named_scopes(scopes: Sequence[Scope], watches: Iterable[Watch]) -> dict[str, str | None]:
+    """The scopes that are wanted: also those that only watches name."""
+    names = {watch.scope: None for watch in watches if watch.scope is not None}
+    return {**names, **{scope.name: scope.membership for scope in scopes}}
+
+
+def compare_scopes(
+    former: Mapping[str, str | None],
+    wanted: Mapping[str, str | None],
+    watches: Mapping[str, Stored],
+) -> Iterator[Change]:
+    """Every scope that differs. `watches`: those that were there before."""
+    for name in sorted({*former, *wanted}):
+        if (before := former.get(name)) == (after := wanted.get(name)):
+            continue
+        line = f"scope {name}: membership {before or 'none'} → {after or 'none'}"
+        entities = {each.captured_as for each in watches.values() if each.watch.scope == name}
+        for entity in sorted(entities):
+            yield Change(entity, f"{line}: {RESYNC}", is_resync=True)
+        if not entities:
+            yield Change("", line)
+
+
+async def save(
+    connection: Connection, wanted: Sequence[Stored], scopes: Mapping[str, str | None]
+) -> None:
+    """Replaces the watches and the scopes in the database."""
+    await connection.execute("DELETE FROM notifier.scopes")
+    await connection.executemany(
+        "INSERT INTO notifier.scopes (name, membership) VALUES ($1, $2)", list(scopes.items())
+    )
     rows = [
         {
             "relation": stored.relation,

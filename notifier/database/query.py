@@ -40,6 +40,10 @@ class Query:
         self._connection: Connection | None = None
         self.queries = 0
 
+    def another(self, *, pinned: bool, read_only: bool) -> Query:
+        """Of the same database, on another connection."""
+        return Query(self.url, self._name, pooled=self._pooled, pinned=pinned, read_only=read_only)
+
     async def fetch(
         self, query: str, *arguments: Any, prepare: Prepare | None = None
     ) -> list[asyncpg.Record]:

@@ -12,7 +12,7 @@ from notifier.database.functions import MANAGED, RELEASED
 from notifier.errors import DatabaseError
 
 TABLES = (
-    *("version", "configuration", "watches", "grants", "log", "positions", "messages"),
+    *("version", "configuration", "watches", "scopes", "grants", "log", "positions", "messages"),
     *("changes_0", "changes_1", "signing_key"),
 )
 SEQUENCE = "change_ids"

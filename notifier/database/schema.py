@@ -40,7 +40,7 @@ from notifier.database.constants import MIGRATION_LOCK
 from notifier.database.functions import MANAGED
 from notifier.database.removal import State
 from notifier.errors import DatabaseError, SettingsError
-from notifier.watches import CALENDAR, Watch
+from notifier.watches import CALENDAR, Scope, Watch
 
 OLDEST = 14
 """The oldest major version of PostgreSQL that is supported."""
@@ -72,6 +72,7 @@ async def migrate(
     *,
     calendar: bool = False,
     watches: Sequence[Watch] | None = None,
+    scopes: Sequence[Scope] = (),
     max_log_bytes: int = 1024**3,
     dry_run: bool = False,
     grant: str | None = None,
@@ -89,7 +90,7 @@ async def migrate(
 
     async def once(connection: Connection) -> list[str]:
         migration = _Migration(connection)
-        await migration.run(watches, max_log_bytes, calendar=calendar)
+        await migration.run(watches, scopes, max_log_bytes, calendar=calendar)
         if grant is not None:
             await migration.grant(grant, membership_query, user_query)
         await migration.finish()
@@ -151,7 +152,12 @@ class _Migration:
         self.lines: list[str] = []
 
     async def run(
-        self, watches: Sequence[Watch] | None, max_log_bytes: int, *, calendar: bool
+        self,
+        watches: Sequence[Watch] | None,
+        scopes: Sequence[Scope],
+        max_log_bytes: int,
+        *,
+        calendar: bool,
     ) -> None:
         """Everything that does not make writers wait."""
         connection = self._connection
@@ -168,8 +174,17 @@ class _Migration:
         wanted = configuration.share_tables(former, wanted)
         if watches is None and not calendar:
             _refuse_other(former, wanted)
-        self._differences = list(configuration.compare(former, wanted))
-        await self._configure(wanted, max_log_bytes)
+        former_scopes = await configuration.load_scopes(connection)
+        named = configuration.named_scopes(scopes, [each.watch for each in wanted.values()])
+        self._differences = [
+            *configuration.compare(former, wanted),
+            *configuration.compare_scopes(
+                former_scopes,
+                named,
+                {entity: each for entity, each in wanted.items() if entity in former},
+            ),
+        ]
+        await self._configure(wanted, named, max_log_bytes)
         changed = await functions.differences(connection)
         await functions.create(connection, changed)
         await functions.create(connection, await functions.outdated(connection))
@@ -238,7 +253,12 @@ class _Migration:
             await connection.execute("DELETE FROM notifier.grants")
         self.lines.append(f"schema notifier: {before or 'none'} → {newest()}")
 
-    async def _configure(self, wanted: Mapping[str, Stored], max_log_bytes: int) -> None:
+    async def _configure(
+        self,
+        wanted: Mapping[str, Stored],
+        scopes: Mapping[str, str | None],
+        max_log_bytes: int,
+    ) -> None:
         connection = self._connection
         status = await connection.execute(
             "UPDATE notifier.configuration SET max_log_bytes = $1 WHERE max_log_bytes <> $1",
@@ -246,11 +266,11 @@ class _Migration:
         )
         if status != "UPDATE 0":
             self.lines.append(f"max_log_bytes: {max_log_bytes}")
-        for each in self._differences:
-            self._note(str(each))
+        for line in dict.fromkeys(map(str, self._differences)):
+            self._note(line)
         if any(each.is_secret for each in self._differences):
             await configuration.forget_messages(connection)
-        await configuration.save(connection, list(wanted.values()))
+        await configuration.save(connection, list(wanted.values()), scopes)
 
 
 def _refuse_other(former: Mapping[str, Stored], wanted: Mapping[str, Stored]) -> None:

@@ -71,7 +71,14 @@ class FilterCatalogue:
         self._replace_entities(watches)
         self._properties = {
             watch.entity: frozenset(
-                watch.property(column) for column in row["columns"] if column not in watch.exclude
+                (
+                    watch.company_property,
+                    *(
+                        watch.property(column)
+                        for column in row["columns"]
+                        if column not in watch.exclude
+                    ),
+                )
             )
             for watch, row in zip(watches, rows, strict=True)
         }

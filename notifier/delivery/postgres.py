@@ -58,7 +58,6 @@ _logger = structlog.get_logger("notifier.stream")
 class PostgresStream:
     """Follows the log on a link of its own. `query`: the link of the other queries, for comparison.
 
-    `rule`: adds to each message whose access must be checked again because of it.
     `on_configuration`: called when `migrate` has changed the watches.
     """
 
@@ -70,14 +69,13 @@ class PostgresStream:
         history: History,
         health: Health,
         *,
-        rule: Callable[[Message], Message] | None = None,
         on_configuration: Callable[[], None] = lambda: None,
     ) -> None:
         self._url = url
         self._query = query
         self._hub = hub
         self._health = health
-        self._rule = rule
+        self._rules: Sequence[Callable[[Message], Message]] = ()
         self._on_configuration = on_configuration
         self._seq = 0  # of the last message delivered,
         self._last: Message | None = None  # and the message, None before the first one
@@ -102,6 +100,13 @@ class PostgresStream:
             self._last = messages[-1]
         self._hand_over(messages)
 
+    def use_rules(self, rules: Sequence[Callable[[Message], Message]]) -> None:
+        """Passes each message through these before it is delivered.
+
+        They add to a message whose access must be checked again because of it.
+        """
+        self._rules = rules
+
     def accept(self, epoch: str, messages: Sequence[Message]) -> None:
         """Delivers messages that were just stored, in the order of seq.
 
@@ -125,8 +130,9 @@ class PostgresStream:
             self._look.set()
 
     def _hand_over(self, messages: Sequence[Message]) -> None:
-        rule = self._rule
-        self._hub.deliver(messages if rule is None else [rule(each) for each in messages])
+        for rule in self._rules:
+            messages = [rule(each) for each in messages]
+        self._hub.deliver(messages)
 
     async def run(self) -> None:
         """Follows the log for ever; reconnects after every DatabaseError."""

@@ -21,6 +21,9 @@ class Stream(Protocol):
     async def run(self) -> None:
         """Runs until it is cancelled; reconnects after every DatabaseError."""
 
+    def use_rules(self, rules: Sequence[Callable[[Message], Message]]) -> None:
+        """Passes each message through these before it is delivered."""
+
     def accept(self, epoch: str, messages: Sequence[Message]) -> None:
         """Takes stored messages early, in the order of seq, from the relay on this node."""
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from notifier import metrics
 from notifier.messages import Message
 from notifier.relay.changes import ALL_USERS, Change
-from notifier.relay.images import company_named
+from notifier.relay.images import company_keyed
 from notifier.relay.isolation import Isolation
 from notifier.relay.netting import AnyDraft, Transaction
 from notifier.relay.pipeline import Pipeline
@@ -112,11 +112,12 @@ class Backlog:
 
         A company with more rows than the bulk limit gets a Resync, and its changes are not read.
         """
+        scopes = {name for source in self._pipeline.sources.values() for name in source.scopes}
         bulk = [size for size in await self._reader.weigh(xid) if size.rows > self._bulk_limit]
         yield [
             ResyncDraft(name, "bulk", size.at, ALL_USERS)
             for size in bulk
-            if (name := company_named(size.company.encode())) is not None
+            if (name := company_keyed(size.company, scopes)) is not None
         ]
         shared: list[Change] = []  # changes that concern every company; they come first
         transaction: Transaction | None = None
@@ -138,7 +139,7 @@ class Backlog:
                 current = company
                 transaction = Transaction(
                     self._pipeline.sources,
-                    only=company_named(company.encode()) or "",
+                    only=company_keyed(company, scopes) or "",
                     truncates=[each for each in shared if each.is_truncate],
                 )
             transaction.add(change)

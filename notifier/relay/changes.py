@@ -25,6 +25,7 @@ class Source(msgspec.Struct, frozen=True, eq=False):
     naive_columns: frozenset[str] = frozenset()  # timestamps without a zone that are sent as UTC
     virtual_columns: frozenset[str] = frozenset()  # generated on read: triggers see null in them
     hidden_columns: frozenset[str] = frozenset()  # excluded here, but captured for other watches
+    scopes: frozenset[str] = frozenset()  # all that are configured
     others: tuple[Source, ...] = ()  # of the other watches of the table
 
     @property

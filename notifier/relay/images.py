@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import msgspec
 
-from notifier.companies import COMPANY_LIMIT, canonical
+from notifier.companies import COMPANY_LIMIT, canonical, split_scope
 from notifier.messages import JSON
 from notifier.relay.changes import Change
 from notifier.watches import Condition, Watch
@@ -138,17 +138,34 @@ def company_of(row: Row | None, watch: Watch) -> str | None:
     if row is None:
         return None
     value = bytes(row[watch.company])
-    return None if value == _NULL else company_named(value)
+    return None if value == _NULL else company_named(value, watch.scope)
 
 
 @lru_cache(maxsize=10_000)
-def company_named(value: bytes) -> str | None:
+def company_named(value: bytes, scope: str | None = None) -> str | None:
     """The company id in a JSON value; None for one that no client can subscribe to."""
     try:
         name = msgspec.json.decode(value, type=str) if value[:1] == b'"' else value.decode()
     except msgspec.DecodeError:
         return None
-    return canonical(name) if 0 < len(name) <= COMPANY_LIMIT and "\0" not in name else None
+    if not name or "\0" in name:
+        return None
+    if scope is not None:
+        name = f"{scope}:{name}"
+    return canonical(name) if len(name) <= COMPANY_LIMIT else None
+
+
+def company_keyed(key: str, scopes: Collection[str]) -> str | None:
+    """The company id in a key of `weigh_transaction.sql`: a JSON value, behind its scope if it has one."""
+    scope, rest = split_scope(key) if key[:1].isalpha() else ("", key)
+    if scope:
+        return company_named(rest.encode(), scope)
+    return unless_scoped(company_named(rest.encode()), scopes)
+
+
+def unless_scoped(company: str | None, scopes: Collection[str]) -> str | None:
+    """A company without a scope; None where its id looks like one of a scope, whose channel is another's."""
+    return None if company is not None and split_scope(company)[0] in scopes else company
 
 
 def user_of(row: Row | None, watch: Watch) -> str | None:

@@ -14,6 +14,7 @@ from notifier.relay.images import (
     company_of,
     key_of,
     read_images,
+    unless_scoped,
     user_of,
 )
 from notifier.relay.rendering import Draft, ResyncDraft, render
@@ -160,6 +161,9 @@ class Transaction:
         watch = source.watch
         old_company = company_of(old, watch)
         new_company = company_of(new, watch)
+        if source.scopes and watch.scope is None:
+            old_company = unless_scoped(old_company, source.scopes)
+            new_company = unless_scoped(new_company, source.scopes)
         if old_company is not None:
             self._step(
                 change, old_company, source, old, new if old_company == new_company else None

@@ -96,22 +96,29 @@ def render(
     if name is None:
         return None
     tail = _tail(at, xid, actor)
-    head = b'{"Type":"%b","Data":%b' % (name.encode(), _data(row, source))
+    head = b'{"Type":"%b","Data":%b' % (name.encode(), _data(row, source, company))
     if old is not None and new is not None:
         head = b'%b,"Old":%b' % (head, _object(former, source))
     partial = partial or len(head) + len(tail) + POSITION_BYTES > MESSAGE_LIMIT
     if partial:
         keys = {column: row[column] for column in (*watch.key_columns, watch.company)}
-        head = b'{"Type":"%b","Data":%b,"Partial":true' % (name.encode(), _data(keys, source))
+        head = b'{"Type":"%b","Data":%b,"Partial":true' % (
+            name.encode(),
+            _data(keys, source, company),
+        )
     return Draft(company, head, tail, at, partial=partial)
 
 
-def _data(row: Row, source: Source) -> bytes:
-    """`Data`: the row, with the value of a key of several columns before them."""
-    key = source.watch.key
-    if isinstance(key, str):
+def _data(row: Row, source: Source, company: str) -> bytes:
+    """`Data`: the row; before it the value of a key of several columns, and the id of a scope's company."""
+    key, scope = source.watch.key, source.watch.scope
+    if isinstance(key, str) and scope is None:
         return _object(row, source)
-    columns: dict[str | Key, msgspec.Raw] = {key: msgspec.Raw(key_of(row, source.watch))}
+    columns: dict[str | Key, msgspec.Raw] = {}
+    if not isinstance(key, str):
+        columns[key] = msgspec.Raw(key_of(row, source.watch))
+    if scope is not None:
+        columns[()] = msgspec.Raw(_encode(company))
     columns.update(row)
     return _object(columns, source)
 
@@ -164,7 +171,7 @@ def _properties(source: Source, columns: tuple[str | Key, ...]) -> tuple[str | N
     last |= {
         names[number]: number
         for number, column in enumerate(columns)
-        if column in (watch.key, watch.company)
+        if column in (watch.key, watch.company if watch.scope is None else ())
     }
     return tuple(
         name if last[name] == number and column not in source.virtual_columns else None

@@ -93,21 +93,24 @@ class RelayStore:
 
     async def load_sources(self) -> dict[str, Source]:
         """The watched tables, as `notifier migrate` wrote them down, by the entity of their changes."""
+        rows = await self._writer.fetch(sql.query("watches"))
+        watches = [Watch.from_row(row) for row in rows]
+        try:
+            scopes = await self._writer.fetch("SELECT name FROM notifier.scopes")
+        except asyncpg.UndefinedTableError as error:
+            raise SchemaMissing("there is no notifier.scopes; run: notifier migrate") from error
+        names = frozenset(scope["name"] for scope in scopes)
         tables: dict[str, list[Source]] = {}
-        for row in await self._writer.fetch(sql.query("watches")):
-            watch = Watch.from_row(row)
+        for row, watch in zip(rows, watches, strict=True):
             source = Source(
                 watch,
                 json_columns=frozenset(row["json_columns"]),
                 naive_columns=frozenset(row["naive_columns"] if watch.naive_timestamps else ()),
                 virtual_columns=frozenset(row["virtual_columns"]),
-                hidden_columns=frozenset(row["hidden_columns"]),
+                scopes=names,
             )
             tables.setdefault(row["captured_as"], []).append(source)
-        return {
-            entity: msgspec.structs.replace(first, others=tuple(others))
-            for entity, (first, *others) in tables.items()
-        }
+        return {entity: _shared(sources) for entity, sources in tables.items()}
 
     async def begin_epoch(self, reason: str) -> None:
         """Empties the log. Every known company has a Resync as its first message in the new epoch.
@@ -232,3 +235,16 @@ class RelayStore:
 def _array(users: tuple[str, ...]) -> str:
     """As a JSON array, "" for none: an id may hold any character that could separate it from the next."""
     return msgspec.json.encode(users).decode() if users else ""
+
+
+def _shared(sources: Sequence[Source]) -> Source:
+    """The source of a table. What all its watches exclude is not captured; the rest is hidden from one."""
+    if len(sources) == 1:
+        return sources[0]
+    excluded = [frozenset(source.watch.exclude) for source in sources]
+    stripped = frozenset.intersection(*excluded)
+    first, *others = (
+        msgspec.structs.replace(source, hidden_columns=names - stripped)
+        for source, names in zip(sources, excluded, strict=True)
+    )
+    return msgspec.structs.replace(first, others=tuple(others))

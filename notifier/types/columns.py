@@ -109,6 +109,9 @@ def _table(watch: Watch, columns: Sequence[Column], types: Mapping[int, Type]) -
     if not isinstance(watch.key, str):
         values = tuple(properties[column].value for column in watch.key)
         whole.insert(0, Property(watch.property(watch.key), Key(values), False, "the key"))
+    if watch.scope is not None:
+        text = f"the company, with its scope: {watch.scope}:…"
+        whole.insert(0, Property(watch.company_property, Scalar("string", "text"), False, text))
     if found := duplicates([each.name for each in whole]):
         raise NotifierError(f"table {watch.table}: two columns would be sent as {found[0]}")
     return Table(watch, tuple(whole))

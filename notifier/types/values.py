@@ -86,7 +86,7 @@ class Table:
         """The properties that name a row and its company."""
         watch = self.watch
         columns = (watch.key, *watch.key_columns, watch.company)
-        names = {watch.property(column) for column in columns}
+        names = {watch.company_property, *map(watch.property, columns)}
         return tuple(each for each in self.properties if each.name in names)
 
     @property

@@ -226,7 +226,7 @@ def _row(watch: Watch) -> Schema:
 
 def _keys(watch: Watch) -> list[str]:
     """The properties of key and company, which every message has."""
-    return [*dict.fromkeys((watch.property(watch.key), watch.property(watch.company)))]
+    return [*dict.fromkeys((watch.property(watch.key), watch.company_property))]
 
 
 def _closes() -> Iterator[Schema]:

@@ -68,9 +68,11 @@ async def find_row(connection: Connection, stored: Stored, key: Sequence[str]) -
     if found is None:
         return None
     return Row(
-        None if found["company"] is None else canonical(found["company"]),
+        None
+        if found["company"] is None
+        else canonical(f"{watch.scope}:" * (watch.scope is not None) + found["company"]),
         has_company,
-        found["deleted"] not in (None, "f", "0"),
+        found["deleted"] not in (None, "f"),
         completed(found["written_by"], found["next"]),
         completed(found["held_by"], found["next"]) if found["held_by"] else None,
     )

@@ -1,12 +1,12 @@
 -- Which of the users $3 belong to the companies $1, pair by pair. A row must name both to the letter, as
 -- its messages do; only uuids have two spellings, in small and capital letters: $2 are the capital ones,
--- which a column of text may hold. The parameters after them hold the same values as far as the types of a
+-- which a column of text may hold; $4 the companies' scopes. The parameters after them hold the same values as far as the types of a
 -- table's columns can, for its index. The words in braces are replaced; `rows` has one
 -- `membership_rows.sql` for each table.
 SELECT ARRAY(
     SELECT {rows}
     FROM ROWS FROM (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[]),
-                    pg_catalog.unnest($3::text[]){arrays})
-         WITH ORDINALITY AS pair (company, capital, user_id{names}, n)
+                    pg_catalog.unnest($3::text[]), pg_catalog.unnest($4::text[]){arrays})
+         WITH ORDINALITY AS pair (company, capital, user_id, scope{names}, n)
     ORDER BY pair.n
 ), ({signature})

@@ -1,6 +1,6 @@
 -- The inputs of the membership query: it is compiled again when this text changes.
-SELECT pg_catalog.string_agg(pg_catalog.concat_ws(
-           ' ', w.relation, w.company, w.member, w.deleted_if, w.member_if, r.oid, r.relkind,
+SELECT pg_catalog.concat_ws(';', pg_catalog.string_agg(pg_catalog.concat_ws(
+           ' ', w.relation, w.scope, w.company, w.member, w.deleted_if, w.member_if, r.oid, r.relkind,
            c.attnum, c.atttypid, m.attnum, m.atttypid,
            ARRAY(SELECT (d.attnum, d.atttypid) FROM pg_catalog.pg_attribute AS d
                  WHERE d.attrelid = r.oid AND (d.attname = w.deleted_if OR d.attname = ANY (w.member_if))
@@ -9,7 +9,9 @@ SELECT pg_catalog.string_agg(pg_catalog.concat_ws(
                SELECT FROM pg_catalog.pg_index AS i
                WHERE i.indrelid = r.oid AND i.indisunique AND i.indisvalid AND i.indpred IS NULL
                  AND i.indnatts = 2 AND c.attnum = ANY (i.indkey) AND m.attnum = ANY (i.indkey)
-           )), ',' ORDER BY w.entity)
+           )), ',' ORDER BY w.entity),
+       (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', s.name, s.membership), ',' ORDER BY s.name)
+        FROM notifier.scopes AS s))
 FROM notifier.watches AS w
 LEFT JOIN pg_catalog.pg_class AS r ON r.oid = pg_catalog.to_regclass(w.relation)
 LEFT JOIN pg_catalog.pg_attribute AS c

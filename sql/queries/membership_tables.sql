@@ -1,6 +1,7 @@
 -- The tables whose rows name members, with the types of the columns that decide; of a domain, the type below it.
 -- A type that is not PostgreSQL's own is null: its casts and operators may be application code.
 -- A view or foreign table in the place of a table is not read: it would run its code as our role.
+-- At least one row, for the scopes; `watched` is null in it where no table names members.
 -- Rows of a table that inherits from another are not captured, so they give no access either.
 WITH RECURSIVE base (domain, oid, level) AS (
     SELECT t.oid, t.oid, 0 FROM pg_catalog.pg_type AS t
@@ -19,7 +20,7 @@ types (oid, name) AS (
     FROM base AS b JOIN pg_catalog.pg_type AS t ON t.oid = b.oid
     ORDER BY b.domain, b.level DESC
 )
-SELECT w.relation AS watched,
+SELECT w.relation AS watched, w.scope, kinds.scopes,
        CASE r.relkind WHEN 'r' THEN 'ONLY ' ELSE '' END || w.relation AS relation,
        pg_catalog.quote_ident(w.company) AS company, pg_catalog.quote_ident(w.member) AS member,
        ct.name AS company_type, mt.name AS member_type,
@@ -32,7 +33,7 @@ SELECT w.relation AS watched,
        r.relkind IN ('r', 'p') AND c.attnum IS NOT NULL AND m.attnum IS NOT NULL
            AND conditions.present AS present,
        ({signature}) AS signature
-FROM notifier.watches AS w
+FROM (SELECT) AS one LEFT JOIN notifier.watches AS w ON w.member <> ''
 LEFT JOIN pg_catalog.pg_class AS r ON r.oid = pg_catalog.to_regclass(w.relation)
 LEFT JOIN pg_catalog.pg_attribute AS c
        ON c.attrelid = r.oid AND c.attname = w.company AND NOT c.attisdropped
@@ -51,5 +52,7 @@ CROSS JOIN LATERAL (
     LEFT JOIN pg_catalog.pg_attribute AS a ON a.attrelid = r.oid AND a.attname = given.name AND NOT a.attisdropped
     LEFT JOIN types AS t ON t.oid = a.atttypid
 ) AS conditions
-WHERE w.member <> ''
+CROSS JOIN LATERAL (
+    SELECT coalesce(pg_catalog.json_object_agg(s.name, s.membership), '{{}}')::text AS scopes FROM notifier.scopes AS s
+) AS kinds
 ORDER BY w.entity

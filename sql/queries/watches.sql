@@ -1,5 +1,4 @@
 -- The watched tables. `json_columns`: those whose values are sent as they are;
--- `hidden_columns`: excluded, but captured for another watch of the table;
 -- `naive_columns`: timestamps without a time zone, and arrays of them; `virtual_columns`: those that no
 -- trigger sees.
 SELECT w.*,
@@ -15,9 +14,5 @@ SELECT w.*,
              AND 'timestamp_out'::regproc IN (t.typoutput, element.typoutput)) AS naive_columns,
        ARRAY(
            SELECT a.attname::text FROM pg_attribute AS a
-           WHERE a.attrelid = to_regclass(w.relation) AND a.attgenerated = 'v') AS virtual_columns,
-       ARRAY(
-           SELECT c.name FROM unnest(w.exclude) AS c (name)
-           WHERE EXISTS (SELECT FROM notifier.watches AS o
-                         WHERE o.captured_as = w.captured_as AND c.name <> ALL (o.exclude))) AS hidden_columns
+           WHERE a.attrelid = to_regclass(w.relation) AND a.attgenerated = 'v') AS virtual_columns
 FROM notifier.watches AS w

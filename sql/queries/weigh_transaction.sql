@@ -1,21 +1,22 @@
 -- How many rows of each company one large transaction touched. Companies are returned as JSON: `->>` would
 -- fail at an escape anywhere in the row that text cannot represent.
+-- A company of a scope is `name:` and its JSON.
 SELECT company, count(*) AS rows, max(at) AS at
 FROM (
-    SELECT side.company, entity, side.key, max(at) AS at
+    SELECT scope || side.company AS company, entity, side.key, max(at) AS at
     FROM (
-        SELECT entity, at, (old -> company)::text AS was,
+        SELECT entity, at, scope, (old -> company)::text AS was,
                (old -> key)::text || CASE WHEN more_keys = '{}' THEN '' ELSE (
                    SELECT string_agg(',' || (old -> name)::text, '' ORDER BY n) FROM unnest(more_keys) WITH ORDINALITY AS m (name, n)) END AS old_key,
                (new -> company)::text AS became,
                (new -> key)::text || CASE WHEN more_keys = '{}' THEN '' ELSE (
                    SELECT string_agg(',' || (new -> name)::text, '' ORDER BY n) FROM unnest(more_keys) WITH ORDINALITY AS m (name, n)) END AS new_key
         FROM (
-            SELECT entity, at, company, key, more_keys,
+            SELECT entity, at, scope, company, key, more_keys,
                    CASE WHEN coalesce((old -> deleted_if)::text, 'null') IN ('null', 'false') THEN old END AS old,
                    CASE WHEN coalesce((new -> deleted_if)::text, 'null') IN ('null', 'false') THEN new END AS new
             FROM (
-                SELECT w.entity, c.at, w.company, w.key, w.more_keys, w.deleted_if,
+                SELECT w.entity, c.at, coalesce(w.scope || ':', '') AS scope, w.company, w.key, w.more_keys, w.deleted_if,
                        notifier.readable_json(c.old) AS old, notifier.readable_json(c.new) AS new
                 FROM notifier.changes AS c
                 JOIN notifier.watches AS w ON w.captured_as = c.entity
@@ -27,7 +28,7 @@ FROM (
     ) AS change
     CROSS JOIN LATERAL unnest(ARRAY[was, became], ARRAY[old_key, new_key]) AS side (company, key)
     WHERE side.company <> 'null'
-    GROUP BY side.company, entity, side.key
+    GROUP BY scope || side.company, entity, side.key
 ) AS touched
 GROUP BY company
 ORDER BY company

@@ -15,7 +15,7 @@ from notifier.relay.store import RelayStore
 from notifier.relay.writer import Writer
 from notifier.settings import Settings
 from notifier.watchdogs import follow_configuration
-from notifier.watches import Watch
+from notifier.watches import Scope, Watch
 from tests.databases import Database
 from tests.waiting import until
 
@@ -50,7 +50,11 @@ async def test_a_node_waits_for_the_missing_column_of_its_watches(
     query = Counted(database.dsn, "test", pooled=False)
     changed = asyncio.Event()
     used: list[Sequence[Watch]] = []
-    following = asyncio.create_task(follow_configuration(Settings(), query, changed, used.append))
+
+    def use(watches: Sequence[Watch], scopes: Sequence[Scope]) -> None:
+        used.append(watches)
+
+    following = asyncio.create_task(follow_configuration(Settings(), query, changed, use))
 
     async def has_tried_again() -> bool:
         if following.done():

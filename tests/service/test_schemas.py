@@ -87,3 +87,85 @@ async def test_soft_deletions_and_keys_of_several_columns_reach_the_socket(
     await eve.quiet()
     await bob.expect("MemberUpdated")
     await bob.expect("PostUpdated")
+
+
+BOOKINGS = """
+    CREATE TABLE "Membership" (id int PRIMARY KEY, "teamId" int NOT NULL, "userId" int NOT NULL, accepted boolean NOT NULL);
+    CREATE TABLE "Booking" (id int PRIMARY KEY, "teamId" int, "userId" int, title text);
+    INSERT INTO "Membership" VALUES (1, 3, 1, true), (2, 3, 2, false), (3, 3, 4, true)
+"""
+BOOKINGS_TOML = """
+[[scope]]
+name = "team"
+membership = 'SELECT EXISTS (SELECT FROM "Membership" WHERE "teamId" = $1::int AND "userId" = $2::int AND accepted)'
+
+[[scope]]
+name = "user"
+membership = "SELECT $1 = $2"
+
+[[watch]]
+table = '"Membership"'
+entity = "Membership"
+company = "teamId"
+scope = "team"
+member = "userId"
+
+[[watch]]
+table = '"Booking"'
+entity = "Booking"
+company = "teamId"
+scope = "team"
+
+[[watch]]
+table = '"Booking"'
+entity = "OwnBooking"
+company = "userId"
+scope = "user"
+"""
+
+
+async def test_scopes_keep_teams_and_users_apart_on_the_socket(
+    database: Database, serve: Serve, connect: Connect, tmp_path: Path
+) -> None:
+    await database.execute(BOOKINGS)
+    (tmp_path / "notifier.toml").write_text(BOOKINGS_TOML)
+    given = {"database_url": database.dsn}
+    status, output = await run(tmp_path, "migrate", **given)
+    assert status == 0, output
+    nodes = [await serve(database) for _ in range(2)]
+    status, output = await run(tmp_path, "check", jwt_secret="x" * 40, **given)
+    assert status == 0, output
+    one = [await connect(node, "1", "team:3") for node in nodes]
+    four = await connect(nodes[0], "4", "team:3")
+    three = await connect(nodes[0], "3", "user:3")
+    for user, company in (
+        ("2", "team:3"),
+        ("1", "3"),
+        ("1", "user:3"),
+        ("3", "team:3"),
+        ("3", "user:03"),
+    ):
+        stranger = await connect(nodes[1], user)
+        assert not (await stranger.set_company(company))["Success"], (user, company)
+
+    await database.execute("""INSERT INTO "Booking" VALUES (1, 3, NULL, 'of the team')""")
+    await database.execute("""INSERT INTO "Booking" VALUES (2, NULL, 3, 'private')""")
+    for client in (*one, four):
+        created = await client.expect("BookingCreated")
+        assert created["Data"] == {
+            "CompanyId": "team:3", "BookingId": 1, "TeamId": 3, "UserId": None, "Title": "of the team"
+        }  # fmt: skip
+    private = await three.expect("OwnBookingCreated")
+    assert private["Data"]["CompanyId"] == "user:3"
+    # The query decides, and a changed member row only causes a re-check: of everybody in the team.
+    await database.execute("""UPDATE "Membership" SET accepted = false WHERE id = 1""")
+    await database.execute("""UPDATE "Booking" SET title = 'later'""")
+    for client in one:
+        await client.expect("MembershipUpdated")
+        await client.expect("CompanyRevoked")
+        await client.quiet()
+    await four.expect("MembershipUpdated")
+    assert (await four.expect("BookingUpdated"))["Data"]["CompanyId"] == "team:3"
+    await four.quiet()
+    assert (await three.expect("OwnBookingUpdated"))["Old"] == {"Title": "private"}
+    await three.quiet()

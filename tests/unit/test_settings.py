@@ -35,7 +35,7 @@ def test_the_readme_names_every_setting_and_no_other() -> None:
     table = README.read_text().split("## Settings")[1].split("Other tables")[0]
     rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
     named = {name.lower() for row in rows for name in re.findall(r"`([A-Z_]+)`", row)}
-    assert named == (set(Settings.model_fields) - {"watch"}) | {"config"}
+    assert named == (set(Settings.model_fields) - {"watch", "scope"}) | {"config"}
 
 
 def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:

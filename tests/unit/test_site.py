@@ -29,7 +29,11 @@ def pages(entries: list[dict[str, object]]) -> Iterator[str]:
 
 def test_the_reference_explains_every_variable_and_option() -> None:
     variables = {each.name: each for each in settings.variables()}
-    names = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields if name != "watch"}
+    names = {
+        f"{PREFIX}{name.upper()}"
+        for name in Settings.model_fields
+        if name not in ("watch", "scope")
+    }
     assert set(variables) == names | {"NOTIFIER_CONFIG"}
     assert {each.name for each in settings.options()} == {
         each.name for each in dataclasses.fields(Watch)
