@@ -107,6 +107,12 @@ COVERED = {
         "writers/fastapi",
         "writers/sqlalchemy",
     ),
+    ("service/test_testing.py", "an application's tests use the kit"): (
+        "testing/databases",
+        "testing/fixtures",
+        "testing/follower",
+        "testing/service",
+    ),
     ("service/test_types.py", "what is generated, compiled and compared with real messages"): (
         "types/columns",
         "types/command",
