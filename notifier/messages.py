@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Annotated, Final
 
@@ -20,8 +21,23 @@ ANY_USER: Final = "*"
 """In `Message.revokes`: stands for every user of the company."""
 
 
+class View(msgspec.Struct, frozen=True, gc=False):
+    """A message as some users of the company get it: `users`, or with `others` all but them."""
+
+    users: frozenset[str]
+    others: bool
+    body: JSON
+
+    def is_for(self, user: str) -> bool:
+        """Whether this user gets it."""
+        return (user in self.users) is not self.others
+
+
 class Message(msgspec.Struct, frozen=True, gc=False):
     """One message of a company's log. `body` is the text that clients get.
+
+    `views`: what single users get instead, at most one for each. Then `body`, which all others get,
+    is a `Skipped` without anything of the change.
 
     `seq` orders the messages of all companies, `position` those of this one. `at` is the time of
     the change, `stored` that of its storing. `revokes`: the users who may lose access with it.
@@ -35,6 +51,29 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     stored: datetime
     body: JSON
     revokes: tuple[str, ...] = ()
+    views: tuple[View, ...] = ()
+
+    def seen_as(self, view: View) -> Message:
+        """The message as a view shows it."""
+        return msgspec.structs.replace(self, body=view.body, views=())
+
+    def seen_by(self, user: str) -> Message | None:
+        """The message as a user of its company gets it; None where the user gets a Skipped."""
+        if not self.views:
+            return self
+        return next((self.seen_as(view) for view in self.views if view.is_for(user)), None)
+
+    @property
+    def texts(self) -> list[JSON]:
+        """The texts of the change: one, or one for each view."""
+        return [view.body for view in self.views] or [self.body]
+
+    @property
+    def size(self) -> int:
+        """The bytes of its texts."""
+        if not self.views:
+            return len(self.body)
+        return len(self.body) + sum(len(view.body) for view in self.views)
 
 
 class ServerMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="pascal"):
@@ -165,7 +204,36 @@ class Disconnect(ServerMessage, frozen=True, tag_field="Type", tag="Disconnect")
         )
 
 
+class StoredView(msgspec.Struct, frozen=True, rename="pascal"):
+    """A view as it is stored and published, within JSON."""
+
+    users: frozenset[str]
+    others: bool
+    body: msgspec.Raw
+
+
 _encode = msgspec.json.Encoder().encode
+_decode_views = msgspec.json.Decoder(list[StoredView]).decode
+
+
+def stored_views(views: Iterable[View]) -> list[StoredView]:
+    """Views as they are stored."""
+    return [StoredView(each.users, each.others, msgspec.Raw(each.body)) for each in views]
+
+
+def loaded_views(stored: Iterable[StoredView]) -> tuple[View, ...]:
+    """The views that were stored."""
+    return tuple(View(each.users, each.others, bytes(each.body)) for each in stored)
+
+
+def encode_views(views: Iterable[View]) -> JSON:
+    """The text by which views are stored."""
+    return _encode(stored_views(views))
+
+
+def decode_views(stored: JSON | None) -> tuple[View, ...]:
+    """The views of a stored message."""
+    return () if stored is None else loaded_views(_decode_views(stored))
 
 
 def encode(message: ServerMessage) -> JSON:

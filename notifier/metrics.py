@@ -82,6 +82,10 @@ HEALED = Counter(
     "notifier_healed_messages_total", "Messages that NATS had lost, read from the log instead"
 )
 DELIVERED = Counter("notifier_delivered_messages_total", "Messages written to sockets")
+RESTRICTED = Counter(
+    "notifier_restricted_messages_total",
+    "Messages of which users got views of their own, in companies that have subscribers here",
+)
 SKIPPED = Counter("notifier_skipped_messages_total", "Skipped messages written to sockets")
 REPLAYED = Counter("notifier_replayed_messages_total", "Messages written to sockets that resume")
 RESYNCS = Counter("notifier_resyncs_total", "Resync messages, by reason", ["reason"])

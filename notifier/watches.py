@@ -64,6 +64,8 @@ class Watch:
     """
     deleted_if: str | None = None
     """The column that marks a softly deleted row: it is neither null nor false."""
+    visible_to: tuple[str, ...] = ()
+    """Columns that name the users who see the row, or hold arrays of them. All empty: every user does."""
     exclude: tuple[str, ...] = ()
     """Columns that are neither stored nor sent."""
     created: str | None = "{entity}Created"
@@ -87,7 +89,8 @@ class Watch:
         for name in ("company", "member", "deleted_if"):
             column = getattr(self, name)
             object.__setattr__(self, name, column and _unquoted(column))
-        object.__setattr__(self, "exclude", tuple(map(_unquoted, self.exclude)))
+        for name in ("visible_to", "exclude"):
+            object.__setattr__(self, name, tuple(map(_unquoted, getattr(self, name))))
         conditions = {_unquoted(column): value for column, value in self.member_if.items()}
         object.__setattr__(self, "member_if", conditions)
         renamed = {_unquoted(column): name for column, name in self.rename.items()}
@@ -114,7 +117,8 @@ class Watch:
             ) from error
         if more_keys:
             values["key"] = (values["key"], *more_keys)
-        values["exclude"] = tuple(values["exclude"])
+        for name in ("visible_to", "exclude"):
+            values[name] = tuple(values[name])
         values["rename"] = dict(values["rename"])
         values["member_if"] = {column: json.loads(value) for column, value in values["member_if"]}
         return cls(**values)
@@ -153,7 +157,7 @@ class Watch:
     @property
     def keys(self) -> tuple[str, ...]:
         """The columns of an image that is stored with its keys only."""
-        named = (*self.key_columns, self.company, self.deleted_if)
+        named = (*self.key_columns, self.company, self.deleted_if, *self.visible_to)
         return tuple(dict.fromkeys(name for name in named if name is not None))
 
     @property

@@ -102,7 +102,7 @@ def compare(former: Mapping[str, Stored], wanted: Mapping[str, Stored]) -> Itera
         yield Change(stored.captured_as, line)
         for other, each in former.items():
             if each.relation == stored.relation and other not in wanted:  # it had another entity
-                yield from _excluded(each, stored)
+                yield from _hidden(each, stored)
 
 
 def _fields(former: Stored, wanted: Stored) -> Iterator[Change]:
@@ -121,7 +121,10 @@ def _fields(former: Stored, wanted: Stored) -> Iterator[Change]:
     for name, before, after in _spellings(former.watch, wanted.watch):
         line = f"{table}: {name} {before} → {after}: {RESYNC}"
         yield Change(entity, line, is_resync=True)
-    yield from _excluded(former, wanted)
+    yield from _hidden(former, wanted)
+    if former.watch.visible_to and not wanted.watch.visible_to:
+        line = f"{table}: visible_to -{', '.join(former.watch.visible_to)}: {RESYNC}"
+        yield Change(entity, line, is_resync=True)
     for column in former.watch.exclude:
         if column not in wanted.watch.exclude:
             yield Change(entity, f"{table}: exclude -{column}: new messages have it")
@@ -143,8 +146,15 @@ def _spellings(former: Watch, wanted: Watch) -> Iterator[tuple[str, str, str]]:
             yield f"rename {column}", before or "none", after or "none"
 
 
-def _excluded(former: Stored, wanted: Stored) -> Iterator[Change]:
-    """The columns whose values are in the changes of `former` and must not be sent any more."""
+def _hidden(former: Stored, wanted: Stored) -> Iterator[Change]:
+    """Columns and rows that are in the changes of `former` and must not be sent to every user any more."""
+    before, after = former.watch.visible_to, wanted.watch.visible_to
+    if after and after != before:
+        line = (
+            f"{wanted.watch.table}: visible_to {_shown(before)} → {_shown(after)}: the log is emptied,"
+            " new epoch"
+        )
+        yield Change(former.captured_as, line, is_secret=True)
     for column in wanted.watch.exclude:
         if column not in former.watch.exclude:
             line = (

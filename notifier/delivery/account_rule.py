@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 
 import msgspec
 
-from notifier.messages import Message
+from notifier.messages import JSON, Message
 from notifier.watches import Watch
 
 
@@ -58,11 +58,12 @@ class AccountRule:
 
     def __call__(self, message: Message) -> Message:
         """Returns the message as it is; to be called before it is delivered."""
-        self._see(message)
+        for text in message.texts:
+            self._see(text)
         return message
 
-    def _see(self, message: Message) -> None:
-        kind = _decode(message.body).type
+    def _see(self, text: JSON) -> None:
+        kind = _decode(text).type
         blind = self._blind.get(kind)
         if kind == "Resync":  # it stands for many changes
             blind = True
@@ -71,12 +72,12 @@ class AccountRule:
         if blind:
             self._look_again(None)
             return
-        change = _decode_change(message.body)
+        change = _decode_change(text)
         if change.partial:
             self._look_again(None)
             return
         values = [*change.data.values(), *change.old.values()]
-        self._look_again({text for value in values if (text := _text(bytes(value))) is not None})
+        self._look_again({name for value in values if (name := _text(bytes(value))) is not None})
 
 
 def _text(value: bytes) -> str | None:

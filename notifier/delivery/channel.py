@@ -2,7 +2,8 @@
 
 A batch is encoded once per encoding and written to each subscriber with one call. Subscribers whose
 transport takes direct writes are grouped by encoding; the others are written to through `write`,
-which looks at the size of their buffer. Subscribers with a filter are in `Groups`.
+which looks at the size of their buffer. Subscribers with a filter are in `Groups`, and so are all
+others from the first message on of which users get views of their own.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from datetime import datetime
 
 from notifier import metrics
 from notifier.delivery.batch import Batch, cut
-from notifier.delivery.encoding import Encoding, pieces
+from notifier.delivery.encoding import Encoded, Encoding, pieces
 from notifier.delivery.filter import Entities, Filter
 from notifier.delivery.groups import Due, Frames, Groups
 from notifier.delivery.recent import Budget, Recent
@@ -65,7 +66,8 @@ class Channel:
         self._direct: dict[Encoding, dict[Subscriber, Write]] = {}
         self._paused: dict[Subscriber, Encoding] = {}
         self._entities = entities
-        self._groups: Groups | None = None  # while there are subscribers with filters
+        self._groups: Groups | None = None  # while there are subscribers that may skip messages
+        self._restricted = False  # all subscribers may
         self._skipping: asyncio.TimerHandle | None = None
         self._size = 0
         self._users: dict[str, set[Subscriber]] = {}
@@ -118,7 +120,7 @@ class Channel:
         `write` is the transport's direct write, or None while there is none.
         """
         self._size += 1
-        if wanted is not None:
+        if wanted is not None or self._restricted:
             if self._groups is None:
                 self._groups = Groups(self._entities)
             self._groups.join(subscriber, wanted, encoding, write, self.position)
@@ -139,6 +141,7 @@ class Channel:
             position = self._groups.leave(subscriber, position)
             if not self._groups:
                 self._groups = None
+                self._restricted = False
         self._paused.pop(subscriber, None)
         for group in self._direct.values():
             group.pop(subscriber, None)
@@ -205,7 +208,21 @@ class Channel:
     def _next(self) -> Batch:
         batch = self._queue.popleft()
         self._queued_bytes -= batch.size
+        if batch.restricted and not self._restricted and self._size:
+            self._restrict()
         return batch
+
+    def _restrict(self) -> None:
+        """Moves all subscribers to groups, since they do not get every message from now on."""
+        self._restricted = True
+        groups = self._groups = self._groups or Groups(self._entities)
+        for encoding, direct in self._direct.items():
+            for subscriber, write in direct.items():
+                groups.join(subscriber, None, encoding, write, self.position)
+        for subscriber, encoding in self._paused.items():
+            groups.join(subscriber, None, encoding, None, self.position)
+        self._direct.clear()
+        self._paused.clear()
 
     def _write_now(self, batch: Batch) -> None:
         """The hot path: one frame per message and encoding, one write per subscriber."""
@@ -220,7 +237,7 @@ class Channel:
                     for write in list(group.values()):
                         write(frames)
             if paused is not None:
-                encoded = _Encoded(messages, self.epoch)
+                encoded = Encoded(messages, self.epoch)
                 bodies = [message.body for message in messages]
                 for subscriber, encoding in paused:
                     subscriber.write(encoded[encoding], bodies)
@@ -241,6 +258,10 @@ class Channel:
         if pieces and self._skipping is None:
             loop = asyncio.get_running_loop()
             self._skipping = loop.call_later(SKIPPED_SECONDS, self._skip)
+        if batch.restricted:
+            (message,) = batch.messages
+            metrics.RESTRICTED.inc()
+            return [([], groups.plan_views(message, self._users))]
         return [*zip(pieces, groups.plan(pieces), strict=True)]
 
     def _skip(self) -> None:
@@ -267,7 +288,7 @@ class Channel:
                 if self._groups is not None:
                     plan = self._plan(batch, self._groups, parts)
                 for piece, dues in plan:
-                    encoded, bodies = _Encoded(piece, epoch), [each.body for each in piece]
+                    encoded, bodies = Encoded(piece, epoch), [each.body for each in piece]
                     if piece:
                         for encoding, group, subscribers in direct:
                             await self._write_slices(subscribers, group, encoding, encoded, bodies)
@@ -288,7 +309,7 @@ class Channel:
         subscribers: list[Subscriber],
         group: dict[Subscriber, Write],
         encoding: Encoding | None,
-        encoded: _Encoded,
+        encoded: Encoded,
         bodies: list[JSON],
     ) -> None:
         frames = encoded[encoding] if encoding is not None and subscribers else b""
@@ -314,9 +335,7 @@ class Channel:
                     await asyncio.sleep(0)
         await asyncio.sleep(0)
 
-    def _write_as_it_is(
-        self, subscriber: Subscriber, encoded: _Encoded, bodies: list[JSON]
-    ) -> None:
+    def _write_as_it_is(self, subscriber: Subscriber, encoded: Encoded, bodies: list[JSON]) -> None:
         """Writes to a subscriber that is paused, or that was when the batch began."""
         if own := self._paused.get(subscriber):
             subscriber.write(encoded[own], bodies)
@@ -375,16 +394,3 @@ class Channel:
         self._queue.clear()
         self._queued_bytes = 0
         self.recent.clear()
-
-
-class _Encoded(dict[Encoding, bytes]):
-    """The frames of some messages in each encoding that is looked up."""
-
-    def __init__(self, messages: list[Message], epoch: str) -> None:
-        super().__init__()
-        self._messages = messages
-        self._epoch = epoch
-
-    def __missing__(self, encoding: Encoding) -> bytes:
-        frames = self[encoding] = encoding.frames(self._messages, self._epoch)
-        return frames

@@ -29,6 +29,19 @@ class Encoding:
         return b"".join([frame(each.body) for each in messages])
 
 
+class Encoded(dict[Encoding, bytes]):
+    """The frames of some messages in each encoding that is looked up."""
+
+    def __init__(self, messages: list[Message], epoch: str) -> None:
+        super().__init__()
+        self._messages = messages
+        self._epoch = epoch
+
+    def __missing__(self, encoding: Encoding) -> bytes:
+        frames = self[encoding] = encoding.frames(self._messages, self._epoch)
+        return frames
+
+
 class Chunk(NamedTuple):
     """Consecutive messages that go out in one write, framed and as texts. `last` is their last position."""
 

@@ -147,6 +147,9 @@ class FilterIndex:
         self._filters: set[Filter] = set()
         self._entities: dict[str, _EntityIndex] = {}
 
+    def __len__(self) -> int:
+        return len(self._filters)
+
     def add(self, wanted: Filter) -> None:
         """Adds a filter."""
         self._filters.add(wanted)

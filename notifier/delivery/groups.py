@@ -1,6 +1,7 @@
 """The subscribers of a channel that do not get every message, grouped by what they get.
 
-Each message is compared once with the distinct filters of its channel. A group whose filter a message
+Each message is compared once with the distinct filters of its channel; subscribers without one are in groups
+only in a channel of which users get views of their own. A group whose filter a message
 does not pass falls behind, until a message that passes, or a timer, sends it a `Skipped`. A group has
 one `covered` position for all its members. A member that is further than its group, because it joined
 later or has received something by itself, is in `ahead` until the group's next write.
@@ -8,7 +9,8 @@ later or has received something by itself, is in `ahead` until the group's next 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 from notifier import metrics
 from notifier.delivery.encoding import Encoding
@@ -16,18 +18,18 @@ from notifier.delivery.filter import Change, Entities, Filter, FilterIndex
 from notifier.delivery.skipping import skipped
 from notifier.delivery.subscriber import Subscriber
 from notifier.delivery.transport import Write
-from notifier.messages import Message
+from notifier.messages import JSON, Message
 
 
 class Group:
-    """The subscribers of one filter and one encoding.
+    """The subscribers of one filter, or of none, and one encoding.
 
     `covered`: up to there they have received, or are about to be written, all that passes the filter.
     """
 
     __slots__ = ("ahead", "covered", "direct", "encoding", "paused", "wanted")
 
-    def __init__(self, wanted: Filter, encoding: Encoding, covered: int) -> None:
+    def __init__(self, wanted: Filter | None, encoding: Encoding, covered: int) -> None:
         self.wanted = wanted
         self.encoding = encoding
         self.covered = covered
@@ -41,6 +43,10 @@ class Group:
     def members(self) -> list[Subscriber]:
         """All of them."""
         return [*self.direct, *self.paused]
+
+    def position_of(self, subscriber: Subscriber) -> int:
+        """The position up to which a member has received what it gets."""
+        return self.ahead.get(subscriber, self.covered)
 
     def level(self, position: int) -> set[Subscriber]:
         """Everybody is about to have `position`. Returns who had it already."""
@@ -56,13 +62,22 @@ class Due:
     """What a group is about to be written of a batch, to those who were its members when it began.
 
     Where the first text is a Skipped, the members in `level` are as far already and get the others only.
+    `is_for_all`: `members` are all of the group.
     """
 
-    __slots__ = ("_frames", "_rest", "_skips", "group", "level", "members", "texts")
+    __slots__ = ("_frames", "_is_for_all", "_rest", "_skips", "group", "level", "members", "texts")
 
-    def __init__(self, group: Group, members: Sequence[Subscriber], level: set[Subscriber]) -> None:
+    def __init__(
+        self,
+        group: Group,
+        members: list[Subscriber],
+        level: set[Subscriber],
+        *,
+        is_for_all: bool = True,
+    ) -> None:
         self.group = group
         self.members = members
+        self._is_for_all = is_for_all
         self.level = level
         self.texts: list[Message] = []
         self._skips = 0
@@ -80,9 +95,9 @@ class Due:
             self._rest = frames.of(self.group.encoding, self.texts[1:])
 
     def write_all(self) -> None:
-        """Writes to all members at once."""
+        """Writes to all its members at once."""
         group = self.group
-        if self.level or group.paused:
+        if self.level or group.paused or not self._is_for_all:
             for member in self.members:
                 self.write(member)
         else:
@@ -126,12 +141,48 @@ class Frames:
         return frames
 
 
+class _ViewPlan:
+    """Collects what is to be written of one message that has views. `last`: the message before it."""
+
+    def __init__(self, last: Message | None, message: Message) -> None:
+        self._before = message.position - 1
+        self._position = message.position
+        self._cover = None if last is None else skipped(last)
+        self._skipped = skipped(message)
+        self._dues: dict[tuple[Group, int, bool], Due] = {}
+
+    @property
+    def dues(self) -> list[Due]:
+        return [*self._dues.values()]
+
+    def add(self, group: Group, subscriber: Subscriber, text: Message) -> None:
+        """A text for one subscriber, after a Skipped where it is behind."""
+        is_behind = text is not self._skipped and group.position_of(subscriber) < self._before
+        key = (group, id(text), is_behind)
+        if (due := self._dues.get(key)) is None:
+            due = self._dues[key] = Due(group, [], set(), is_for_all=False)
+            if is_behind:
+                assert self._cover is not None
+                due.skip(self._cover)
+            due.texts.append(text)
+        due.members.append(subscriber)
+
+    def add_others(self, group: Group, users: AbstractSet[str], text: Message) -> None:
+        """A text for all members but those of some users, which get no less than a Skipped."""
+        for subscriber in group.members():
+            if subscriber.user not in users:
+                self.add(group, subscriber, text)
+            elif group.position_of(subscriber) < self._position:
+                self.add(group, subscriber, self._skipped)
+        group.level(self._position)
+
+
 class Groups:
     """All groups of a channel. `entities`: the entity of each `Type`."""
 
     def __init__(self, entities: Entities) -> None:
         self._entities = entities
-        self._groups: dict[Filter, dict[Encoding, Group]] = {}
+        self._groups: dict[Filter | None, dict[Encoding, Group]] = {}
         self._group_of: dict[Subscriber, Group] = {}
         self._index = FilterIndex()
         self._last: Message | None = None  # the last one that was planned
@@ -147,7 +198,7 @@ class Groups:
     def join(
         self,
         subscriber: Subscriber,
-        wanted: Filter,
+        wanted: Filter | None,
         encoding: Encoding,
         write: Write | None,
         position: int,
@@ -155,8 +206,9 @@ class Groups:
         """Adds a subscriber that has everything up to `position`, the last one that was planned."""
         if (by_encoding := self._groups.get(wanted)) is None:
             by_encoding = self._groups[wanted] = {}
-            self._index.add(wanted)
-            metrics.FILTERS.inc()
+            if wanted is not None:
+                self._index.add(wanted)
+                metrics.FILTERS.inc()
         if (group := by_encoding.get(encoding)) is None:
             group = by_encoding[encoding] = Group(wanted, encoding, position)
         if write is None:
@@ -179,8 +231,9 @@ class Groups:
             del by_encoding[group.encoding]
             if not by_encoding:
                 del self._groups[group.wanted]
-                self._index.remove(group.wanted)
-                metrics.FILTERS.dec()
+                if group.wanted is not None:
+                    self._index.remove(group.wanted)
+                    metrics.FILTERS.dec()
         return covered
 
     def paused(self, subscriber: Subscriber) -> None:
@@ -214,7 +267,7 @@ class Groups:
         for message in messages:
             cover: Message | None = None  # the Skipped for the message before this one
             before = message.position - 1
-            for wanted in self._index.passing(Change(message.body, self._entities)):
+            for wanted in self._passing(message.body):
                 for group in self._groups[wanted].values():
                     is_behind = group.covered < before
                     if (due := dues.get(group)) is None:
@@ -230,6 +283,34 @@ class Groups:
                     group.covered = message.position
             self._last = message
         return _counted([*dues.values()])
+
+    def plan_views(
+        self, message: Message, users: Mapping[str, AbstractSet[Subscriber]]
+    ) -> list[Due]:
+        """What is to be written of a message that has views. `users`: the subscribers of each user.
+
+        Those who get nothing fall behind, so its costs are those of the subscribers who get something.
+        """
+        plan = _ViewPlan(self._last, message)
+        self._last = message
+        for view in sorted(message.views, key=lambda each: each.others):
+            text, passing = message.seen_as(view), set(self._passing(view.body))
+            if view.others:
+                for wanted in passing:
+                    for group in self._groups[wanted].values():
+                        plan.add_others(group, view.users, text)
+                continue
+            for user in view.users:
+                for subscriber in users.get(user, ()):
+                    if (group := self._group_of[subscriber]).wanted in passing:
+                        plan.add(group, subscriber, text)
+                        group.ahead[subscriber] = message.position
+        return _counted(plan.dues)
+
+    def _passing(self, body: JSON) -> Iterable[Filter | None]:
+        """The filters that a change passes. None is the one of the subscribers that have none."""
+        passing = self._index.passing(Change(body, self._entities)) if self._index else ()
+        return (None, *passing) if None in self._groups else passing
 
     def plan_skips(self) -> list[Due]:
         """A Skipped for every group that is behind."""

@@ -12,7 +12,7 @@ from notifier.database import sql
 from notifier.database.batching import Batcher
 from notifier.database.query import Query
 from notifier.delivery.recent import RECENT_BYTES
-from notifier.messages import Message
+from notifier.messages import Message, decode_views
 
 PAGE_MESSAGES = 1000
 """Messages of one company that are read at once, within RECENT_BYTES."""
@@ -88,4 +88,5 @@ def message_of(row: asyncpg.Record) -> Message:
         row["stored"],
         row["body"],
         tuple(row["revokes"] or ()),
+        decode_views(row["views"]),
     )

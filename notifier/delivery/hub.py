@@ -267,14 +267,19 @@ class Hub:
         return message.stored > datetime.now(UTC) - self._retention
 
     async def replay(
-        self, channel: Channel, after: int, encoding: Encoding, wanted: Filter | None = None
+        self,
+        channel: Channel,
+        after: int,
+        encoding: Encoding,
+        user: str,
+        wanted: Filter | None = None,
     ) -> list[Chunk]:
         """The next messages after `after`; none where they are gone. Raises DatabaseError.
 
-        With a filter those that pass; Skipped covers the positions of the others.
+        They are those that the user may see and that pass the filter; Skipped covers the others' positions.
         """
         if after + 1 >= channel.recent.first:
-            return self._encode(channel, channel.recent.after(after), encoding, wanted)
+            return self._encode(channel, channel.recent.after(after), encoding, user, wanted)
         epoch = self.epoch
         older = await self._history.page(channel.company, after, epoch)
         if epoch != self.epoch or not older or older[0].position != after + 1:
@@ -282,32 +287,39 @@ class Hub:
         # Messages that the stream has not delivered yet come later, after what they revoke.
         last = channel.position
         received = [message for message in older if message.position <= last]
-        return self._encode(channel, received, encoding, wanted)
+        return self._encode(channel, received, encoding, user, wanted)
 
     def _encode(
         self,
         channel: Channel,
         messages: Sequence[Message],
         encoding: Encoding,
+        user: str,
         wanted: Filter | None,
     ) -> list[Chunk]:
         """Encodes a page; many clients that resume at once come from the same position."""
         if not messages:
             return []
+        if any(message.views for message in messages):  # not the same for all
+            return encode_chunks(encoding, self._select(messages, user, wanted), channel.epoch)
         first, last = messages[0].position, messages[-1].position
         key = (channel.company, channel.epoch, first, last, encoding, wanted)
         chunks = self._encoded.get(key)
         if chunks is None:
             if wanted is not None:
-                messages = self._select(messages, wanted)
+                messages = self._select(messages, user, wanted)
             chunks = self._encoded[key] = encode_chunks(encoding, messages, channel.epoch)
             if len(self._encoded) > ENCODED_PAGES:
                 self._encoded.popitem(last=False)
         return chunks
 
-    def _select(self, messages: Sequence[Message], wanted: Filter) -> list[Message]:
+    def _select(
+        self, messages: Sequence[Message], user: str, wanted: Filter | None
+    ) -> list[Message]:
         def choose(message: Message) -> Message | None:
-            change = Change(message.body, self.filters.entities)
-            return message if wanted.passes(change) else None
+            seen = message.seen_by(user)
+            if seen is None or wanted is None:
+                return seen
+            return seen if wanted.passes(Change(seen.body, self.filters.entities)) else None
 
         return select(messages, choose)

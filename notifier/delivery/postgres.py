@@ -340,7 +340,7 @@ class PostgresStream:
             self._seq = messages[-1].seq
             self._last = messages[-1]
             self._hand_over(messages)
-            if len(messages) < PAGE_MESSAGES and sum(len(m.body) for m in messages) < PAGE_BYTES:
+            if len(messages) < PAGE_MESSAGES and sum(m.size for m in messages) < PAGE_BYTES:
                 return
             await asyncio.sleep(0)
 

@@ -45,13 +45,13 @@ class Recent:
     def append(self, message: Message) -> None:
         """Adds the message after `last`."""
         self._items.append(message)
-        self._count(len(message.body))
+        self._count(message.size)
         self.last = message.position
         allowance = self._budget.allowance
         while len(self._items) > RECENT_MESSAGES or (
             self._bytes > allowance and len(self._items) > 1
         ):
-            self._count(-len(self._items.popleft().body))
+            self._count(-self._items.popleft().size)
 
     def prepend(self, messages: Sequence[Message]) -> None:
         """Adds older messages as far as they join without a gap; known ones are skipped."""
@@ -61,10 +61,10 @@ class Recent:
                 continue
             if message.position != self.first - 1 or len(self._items) >= RECENT_MESSAGES:
                 return
-            if self._bytes + len(message.body) > allowance:
+            if self._bytes + message.size > allowance:
                 return
             self._items.appendleft(message)
-            self._count(len(message.body))
+            self._count(message.size)
 
     def get(self, position: int) -> Message | None:
         """The message at `position`, where it is kept."""

@@ -35,6 +35,6 @@ class RecheckRule:
 
     def __call__(self, message: Message) -> Message:
         """Returns the message with all users in its `revokes` where it causes a re-check."""
-        if _decode(message.body).type not in self._types:
+        if all(_decode(text).type not in self._types for text in message.texts):
             return message
         return structs.replace(message, revokes=(ANY_USER,))

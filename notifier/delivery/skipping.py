@@ -18,7 +18,7 @@ def skipped(message: Message) -> Message:
             at=at_text(message.at),
         )
     )
-    return structs.replace(message, body=body, revokes=())
+    return structs.replace(message, body=body, revokes=(), views=())
 
 
 def select(

@@ -207,7 +207,7 @@ class Subscription:
                 self._phase = Phase.LIVE
                 channel.join(self, transport.encoding, transport.write_direct, self._filter)
                 return
-            chunks = await hub.replay(channel, self.position, encoding, self._filter)
+            chunks = await hub.replay(channel, self.position, encoding, self.user, self._filter)
             if not chunks:
                 raise NotReady  # pruned meanwhile: the client resumes, and `Recovered` is false
             for chunk in chunks:

@@ -11,7 +11,7 @@ from datetime import datetime
 
 import msgspec
 
-from notifier.messages import JSON, Message
+from notifier.messages import JSON, Message, StoredView, loaded_views, stored_views
 
 SIGNATURE = "Notifier-Signature"
 """The header that holds the HMAC-SHA256, in hexadecimal digits, of subject, line feed and payload."""
@@ -25,6 +25,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     seq: int
     at: datetime
     revokes: tuple[str, ...] = ()
+    views: list[StoredView] = []
 
 
 class Messages(msgspec.Struct, frozen=True, rename="pascal"):
@@ -55,6 +56,7 @@ class Messages(msgspec.Struct, frozen=True, rename="pascal"):
                 self.stored,
                 bytes(body),
                 entry.revokes,
+                loaded_views(entry.views),
             )
             for number, (entry, body) in enumerate(
                 zip(self.log[skipped:], self.messages[skipped:], strict=True), self.first + skipped
@@ -103,7 +105,10 @@ def encode_messages(epoch: str, messages: Sequence[Message]) -> bytes:
             epoch,
             last.position,
             last.stored,
-            [Entry(message.seq, message.at, message.revokes) for message in messages],
+            [
+                Entry(message.seq, message.at, message.revokes, stored_views(message.views))
+                for message in messages
+            ],
             [msgspec.Raw(message.body) for message in messages],
         )
     )

@@ -87,7 +87,7 @@ class NatsPublisher:
         """Serves this node, and queues the messages for the others."""
         self._local.publish(epoch, messages)
         self._queue.append((epoch, messages))
-        self._queued_bytes += sum(len(message.body) for message in messages)
+        self._queued_bytes += sum(message.size for message in messages)
         if self._queued_bytes > QUEUE_BYTES or not self._link.is_connected:
             self.skip(epoch, messages[-1].seq)
         else:
@@ -160,7 +160,7 @@ class NatsPublisher:
         """Sends what is queued, and beats in between. Raises Unusable."""
         while self._queue:
             epoch, messages = self._queue.popleft()
-            self._queued_bytes -= sum(len(message.body) for message in messages)
+            self._queued_bytes -= sum(message.size for message in messages)
             self._epoch, self._seq = epoch, messages[-1].seq
             await self._send_batch(epoch, messages)
             await self._send_beat()
@@ -231,7 +231,7 @@ def _portions(messages: Sequence[Message], limit: int) -> Iterator[list[Message]
     portion: list[Message] = []
     size = 0
     for message in messages:
-        weight = len(message.body) + ENTRY_BYTES + sum(map(len, message.revokes))
+        weight = message.size + ENTRY_BYTES + sum(map(len, message.revokes))
         if portion and size + weight > limit:
             yield portion
             portion, size = [], 0

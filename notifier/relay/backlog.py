@@ -171,14 +171,14 @@ def portions_of(messages: Sequence[Message]) -> Iterator[list[Message]]:
     portion: list[Message] = []
     size = 0
     for message in messages:
-        if portion and size + len(message.body) > PORTION_BYTES:
+        if portion and size + message.size > PORTION_BYTES:
             yield portion
             portion, size = [], 0
         portion.append(message)
-        size += len(message.body)
+        size += message.size
     if portion:
         yield portion
 
 
 def _weight(drafts: Iterable[AnyDraft]) -> int:
-    return sum(len(draft.head) for draft in drafts if isinstance(draft, Draft))
+    return sum(draft.size for draft in drafts if isinstance(draft, Draft))

@@ -52,7 +52,7 @@ class Isolation:
     async def _replace(self, message: Message, error: Exception) -> list[Message]:
         draft = ResyncDraft(message.company, "overflow", message.at, ALL_USERS)
         body = draft.body(message.company, self._store.checkpoint.epoch, message.position)
-        resync = msgspec.structs.replace(message, body=body, revokes=ALL_USERS)
+        resync = msgspec.structs.replace(message, body=body, revokes=ALL_USERS, views=())
         failure = await self._try([resync])
         metrics.REPLACED.inc()
         _log.error(

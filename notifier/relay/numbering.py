@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 from notifier import metrics
-from notifier.messages import Message
+from notifier.messages import Message, View
 from notifier.relay.changes import EVERY_COMPANY
 from notifier.relay.netting import AnyDraft
 from notifier.relay.rendering import Draft, ResyncDraft
@@ -44,11 +44,14 @@ class Numbering:
             if isinstance(draft, ResyncDraft):
                 metrics.RESYNCS.labels(draft.reason).inc()
                 body = draft.body(company, checkpoint.epoch, position)
+                views: tuple[View, ...] = ()
             else:
                 if draft.partial:
                     metrics.PARTIAL.inc()
-                body = draft.body(position)
-            messages.append(Message(seq, company, position, draft.at, now, body, draft.revokes))
+                body, views = draft.body(position), draft.views_at(position)
+            messages.append(
+                Message(seq, company, position, draft.at, now, body, draft.revokes, views)
+            )
         return messages
 
     async def _load(self, companies: set[str]) -> None:

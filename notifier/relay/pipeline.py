@@ -91,8 +91,9 @@ class Pipeline:
             self._read_until = snapshot
             return 0
         if any(change.begins_epoch for change in changes):
-            _log.warning("a column was excluded: the log is emptied")
+            _log.warning("columns or rows were hidden: the log is emptied")
             await self.stored()
+            await self.refresh_sources()
             await self.begin_epoch("epoch")
             return 0
         drafts = await self.net(changes)

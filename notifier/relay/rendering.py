@@ -11,9 +11,17 @@ from typing import NamedTuple
 
 import msgspec
 
-from notifier.messages import JSON
+from notifier.messages import JSON, View
 from notifier.relay.changes import Source
 from notifier.relay.images import Ends, Key, Row, key_of
+from notifier.relay.visibility import (
+    EVERYBODY,
+    NO_USER,
+    Audience,
+    audience_of,
+    audiences,
+    users_of,
+)
 
 MESSAGE_LIMIT = 256 * 1024
 """Bytes of a message; a larger one is sent with keys only."""
@@ -27,8 +35,19 @@ SAFE_DIGITS = 15
 _encode = msgspec.json.Encoder().encode
 
 
+class DraftView(NamedTuple):
+    """A text that some users get instead of the draft's own: `head`, the position, `tail`."""
+
+    audience: Audience
+    head: bytes
+    tail: bytes
+
+
 class Draft(NamedTuple):
-    """A message without a position: its text is `head`, the position, `tail`."""
+    """A message without a position: its text is `head`, the position, `tail`.
+
+    `views`: the texts for single users. Then its own, which all others get, is a `Skipped`.
+    """
 
     company: str
     head: bytes
@@ -36,10 +55,23 @@ class Draft(NamedTuple):
     at: datetime
     revokes: tuple[str, ...] = ()
     partial: bool = False
+    views: tuple[DraftView, ...] = ()
 
     def body(self, position: int) -> JSON:
         """The text of the message at `position`."""
         return b'%s,"Position":%d%s' % (self.head, position, self.tail)
+
+    def views_at(self, position: int) -> tuple[View, ...]:
+        """The texts for single users at `position`."""
+        return tuple(
+            View(*audience, b'%s,"Position":%d%s' % (head, position, tail))
+            for audience, head, tail in self.views
+        )
+
+    @property
+    def size(self) -> int:
+        """About the bytes of its texts."""
+        return len(self.head) + sum(len(view.head) for view in self.views)
 
 
 class ResyncDraft(NamedTuple):
@@ -79,12 +111,67 @@ def render(
     `xid`: the writer's transaction. `partial`: the images hold key and company only, so the message
     does too.
     """
+    tail = _tail(at, xid, actor)
+    if source.watch.visible_to:
+        return _restricted(source, ends, tail, company=company, at=at, partial=partial)
+    head, partial = _head(source, ends, company, tail, partial)
+    return None if head is None else Draft(company, head, tail, at, partial=partial)
+
+
+def _restricted(
+    source: Source, ends: Ends, tail: bytes, *, company: str, at: datetime, partial: bool
+) -> Draft | None:
+    """The message where `visible_to` decides which users get it, and in which form.
+
+    For a user who only sees the row after the change it is created, for one who only saw it before it
+    is deleted. Each form is rendered from the images that its readers see, and from no other.
+    """
+    old, new = ends
+    if old is not None and new is not None:
+        if old == new and not partial:
+            return None
+        kept, gained, lost = audiences(users_of(old, source), users_of(new, source))
+        forms: list[tuple[Audience, Ends]] = [
+            (kept, ends),
+            (gained, (None, new)),
+            (lost, (old, None)),
+        ]
+    else:
+        row = old if new is None else new
+        if row is None:
+            return None
+        forms = [(audience_of(users_of(row, source)), ends)]
+    views, partials = [], False
+    for audience, form in forms:
+        if not audience.is_empty:
+            head, is_partial = _head(source, form, company, tail, partial)
+            partials = partials or is_partial
+            if head is not None:
+                views.append(DraftView(audience, head, tail))
+    if views and views[0].audience == EVERYBODY:
+        return Draft(company, views[0].head, tail, at, partial=partials)
+    if not views:  # its position may still end the access of users
+        head, partials = _head(source, ends, company, tail, partial)
+        if head is None:
+            return None
+        views.append(DraftView(NO_USER, head, tail))
+    skipped = b'{"Type":"Skipped","Data":{"CompanyId":%b}' % _encode(company)
+    return Draft(company, skipped, _tail(at), at, partial=partials, views=tuple(views))
+
+
+def _head(
+    source: Source, ends: Ends, company: str, tail: bytes, partial: bool
+) -> tuple[bytes | None, bool]:
+    """The text of a message up to its position, and whether it has the keys only.
+
+    None where nothing changed, or no message is wanted.
+    """
     old, new = ends
     watch = source.watch
     former: Row = {}
     if new is None:
         if old is None:
-            return None
+            return None, partial
         name, row = watch.deleted, old
     elif old is None:
         name, row = watch.created, new
@@ -92,10 +179,9 @@ def render(
         name, row = watch.updated, new
         former = {column: value for column, value in old.items() if value != new.get(column)}
         if not former and not partial and len(old) == len(new):
-            return None
+            return None, partial
     if name is None:
-        return None
-    tail = _tail(at, xid, actor)
+        return None, partial
     head = b'{"Type":"%b","Data":%b' % (name.encode(), _data(row, source, company))
     if old is not None and new is not None:
         head = b'%b,"Old":%b' % (head, _object(former, source))
@@ -106,7 +192,7 @@ def render(
             name.encode(),
             _data(keys, source, company),
         )
-    return Draft(company, head, tail, at, partial=partial)
+    return head, partial
 
 
 def _data(row: Row, source: Source, company: str) -> bytes:

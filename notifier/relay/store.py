@@ -12,7 +12,7 @@ import structlog
 
 from notifier.database import sql
 from notifier.errors import LogAltered, SchemaMissing
-from notifier.messages import Message
+from notifier.messages import Message, encode_views
 from notifier.relay.changes import Source
 from notifier.relay.gaps import Capture, CaptureState, Saved, Triggers
 from notifier.relay.writer import Writer
@@ -158,6 +158,7 @@ class RelayStore:
         """
         last = messages[-1]
         revoking = any(message.revokes for message in messages)
+        restricting = any(message.views for message in messages)
         stored = await self._writer.fetchrow(
             sql.query("store_messages"),
             self.checkpoint.slot,
@@ -170,6 +171,9 @@ class RelayStore:
             last.seq,
             cursor,
             [_array(message.revokes) for message in messages] if revoking else None,
+            [encode_views(each.views) if each.views else None for each in messages]
+            if restricting
+            else None,
         )
         if stored is None:
             raise LogAltered(

@@ -13,7 +13,7 @@ from notifier.companies import canonical
 from notifier.database import configuration, sql
 from notifier.database.configuration import Stored
 from notifier.database.connections import Connection
-from notifier.messages import JSON, at_text
+from notifier.messages import JSON, View, at_text, decode_views
 from notifier.relay.changes import Change, Source
 from notifier.relay.netting import net
 from notifier.relay.rendering import ResyncDraft
@@ -53,11 +53,13 @@ class Logged(NamedTuple):
     tx: int | None
     partial: bool
     revokes: tuple[str, ...]
+    views: tuple[View, ...] = ()
 
     @classmethod
     def from_row(cls, row: asyncpg.Record) -> Logged:
-        """From a row of `why_messages.sql`."""
-        body = _decode_body(row["body"])
+        """From a row of `why_messages.sql`. Where it has views, the first one stands for all."""
+        views = decode_views(row["views"])
+        body = _decode_body(views[0].body if views else row["body"])
         return cls(
             row["position"],
             row["at"],
@@ -66,12 +68,21 @@ class Logged(NamedTuple):
             int(body.tx) if body.tx else None,
             body.partial,
             tuple(row["revokes"] or ()),
+            views,
         )
 
     @property
     def reason(self) -> str:
         """Why a Resync was sent."""
         return text_of(self.data["Reason"])
+
+    def type_for(self, user: str) -> str | None:
+        """The type of message that the user gets, None where `visible_to` hides the row from the user."""
+        if not self.views:
+            return self.type
+        return next(
+            (_decode_body(each.body).type for each in self.views if each.is_for(user)), None
+        )
 
     @property
     def is_resync(self) -> bool:
@@ -239,9 +250,12 @@ class Evidence:
                 else:
                     others += 1
             elif draft.company == self.company:
-                body = _decode_body(draft.body(0))
+                views = draft.views_at(0)
+                body = _decode_body(views[0].body if views else draft.body(0))
                 own.append(
-                    Logged(0, draft.at, body.type, body.data, None, body.partial, draft.revokes)
+                    Logged(
+                        0, draft.at, body.type, body.data, None, body.partial, draft.revokes, views
+                    )
                 )
             else:
                 others += 1

@@ -121,7 +121,7 @@ async def _add_user(
     line = users.describe(access, user, [] if settings.membership_query else tables)
     explanation.add(line)
     if messages:
-        reached = users.verdict(access, user, messages[-1].position)
+        reached = users.verdict(access, user, messages[-1])
         explanation.answer = f"{explanation.answer}; {reached}"
     else:
         explanation.conclude(line)

@@ -76,8 +76,11 @@ def describe(access: Access, user: str, tables: list[str]) -> str:
     return f"user {user}: may not see the company: {where} this user access to it"
 
 
-def verdict(access: Access, user: str, position: int) -> str:
-    """Whether the message at a position reached the user's clients."""
+def verdict(access: Access, user: str, message: Logged) -> str:
+    """Whether a message reached the user's clients."""
+    position, seen = message.position, message.type_for(user)
+    if seen is None:
+        return f"user {user} did not receive it: visible_to names other users for this row"
     if access.allowed is None:
         return "it was sent to every client whose token names the company"
     if access.allowed:
@@ -86,7 +89,8 @@ def verdict(access: Access, user: str, position: int) -> str:
                 f"user {user} got access with position {access.gained.position} only, so clients that"
                 f" were connected did not receive it; one that resumes from before {position} does"
             )
-        return f"every client of user {user} that follows the company without a filter received it"
+        form = "" if seen == message.type else f", as {seen} because of visible_to"
+        return f"every client of user {user} that follows the company without a filter received it{form}"
     if access.lost is not None and access.lost.position >= position:
         return (
             f"user {user} lost access with position {access.lost.position}, behind it: clients that"

@@ -20,9 +20,9 @@ AS $$
         FROM notifier.watches AS w
         CROSS JOIN LATERAL (
             SELECT array_agg(k.name ORDER BY o.entity <> w.entity, o.entity, k.n) AS names,
-                   count(DISTINCT o.entity) > 1 OR w.deleted_if IS NOT NULL OR w.more_keys <> '{}' AS are_needed
+                   count(DISTINCT o.entity) > 1 OR w.deleted_if IS NOT NULL OR w.more_keys <> '{}' OR w.visible_to <> '{}' AS are_needed
             FROM notifier.watches AS o
-            CROSS JOIN LATERAL unnest(o.key || o.more_keys || o.company || o.deleted_if) WITH ORDINALITY AS k (name, n)
+            CROSS JOIN LATERAL unnest(o.key || o.more_keys || o.company || o.deleted_if || o.visible_to) WITH ORDINALITY AS k (name, n)
             WHERE o.captured_as = w.entity AND k.name IS NOT NULL
         ) AS keys
         WHERE w.entity = w.captured_as

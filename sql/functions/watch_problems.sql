@@ -12,7 +12,7 @@ AS $$
     UNION ALL
     SELECT 'column', format('%s.%I', w.relation, named.name), true
     FROM notifier.watches AS w
-    CROSS JOIN LATERAL unnest(ARRAY[w.key, w.company, w.member, w.deleted_if] || w.more_keys || w.exclude
+    CROSS JOIN LATERAL unnest(ARRAY[w.key, w.company, w.member, w.deleted_if] || w.more_keys || w.visible_to || w.exclude
                                     || ARRAY(SELECT w.member_if[i][1] FROM generate_subscripts(w.member_if, 1) AS i)) AS named (name)
     WHERE to_regclass(w.relation) IS NOT NULL AND named.name IS NOT NULL AND NOT EXISTS (
         SELECT FROM pg_attribute AS a

@@ -1,10 +1,10 @@
 -- The next messages after seq $1 of epoch $2, or of a newer epoch from its beginning; at most $3, and about
 -- $4 bytes of them. Always at least one row, for the epoch.
-SELECT log.epoch, log.epoch_seq, m.seq, m.company, m.position, m.at, m.stored, m.body, m.revokes
+SELECT log.epoch, log.epoch_seq, m.seq, m.company, m.position, m.at, m.stored, m.body, m.revokes, m.views
 FROM notifier.log
 LEFT JOIN LATERAL (
     SELECT * FROM (
-        SELECT *, sum(octet_length(page.body::text)) OVER (
+        SELECT *, sum(octet_length(page.body::text) + coalesce(octet_length(page.views::text), 0)) OVER (
                       ORDER BY page.seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
         FROM (
             SELECT * FROM notifier.messages

@@ -16,7 +16,7 @@ from notifier.delivery.history import History
 from notifier.delivery.hub import Hub
 from notifier.delivery.postgres import PostgresStream
 from notifier.health import Health
-from notifier.messages import Message
+from notifier.messages import Message, decode_views
 from tests.databases import Database
 from tests.waiting import until
 
@@ -68,6 +68,7 @@ class Log:
             Message(
                 row["seq"], row["company"], row["position"], row["at"], row["stored"],
                 row["body"].encode(), tuple(row["revokes"] or ()),
+                decode_views(row["views"] and row["views"].encode()),
             )
             for row in rows
         ]  # fmt: skip

@@ -71,6 +71,10 @@ async def lines_of(database: Database, watches: list[Watch], *, dry_run: bool = 
             {"exclude": ("location",)},
             "exclude +location: new messages without it; the log is emptied, new epoch",
         ),
+        (
+            {"visible_to": ("location", "title")},
+            "visible_to none → location, title: the log is emptied, new epoch",
+        ),
     ],
 )
 def test_each_field_that_differs_is_reported_with_its_meaning(

@@ -74,7 +74,7 @@ async def test_the_hub_resumes_from_the_log(log: Log, node: Node) -> None:
         assert await node.hub.begin_replay(channel, after) == Beginning(message.at)
     assert await node.hub.begin_replay(channel, 0) == Beginning(None)
     assert await node.hub.begin_replay(channel, 4) is None
-    (chunk,) = await node.hub.replay(channel, 1, TEXT)
+    (chunk,) = await node.hub.replay(channel, 1, TEXT, "u")
     assert chunk.bodies == [message.body for message in stored][1:]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 from uuid import uuid4
@@ -13,7 +14,7 @@ from notifier.database import sql
 from notifier.database.schema import migrate
 from notifier.errors import SettingsError
 from notifier.settings import load
-from notifier.watches import Watch
+from notifier.watches import CALENDAR, Watch
 from notifier.why import rows
 from notifier.why.explanation import explain
 from notifier.why.question import Explanation, Question
@@ -507,3 +508,25 @@ async def test_it_is_explained(world: World, name: str) -> None:
     shown = "\n".join([*explanation.facts, f"answer: {explanation.answer}"])
     assert answer in str(explanation.answer), shown
     assert explanation.is_found, shown
+
+
+async def test_a_row_that_is_visible_to_others_is_explained_and_nothing_of_it_is_shown(
+    world: World,
+) -> None:
+    epoch = await world.database.fetchval("SELECT epoch FROM notifier.log")
+    event, employee, company = CALENDAR
+    restricted = replace(event, visible_to=("description",))
+    await migrate(world.database.dsn, watches=[restricted, employee, company])
+
+    async def has_begun() -> bool:
+        return bool(await world.database.fetchval("SELECT epoch FROM notifier.log") != epoch)
+
+    await until(has_begun)
+    row = await world.event()
+    tx = await world.tx(f"UPDATE events SET description = 'u2' WHERE id = '{row}'")
+    for question in ({"tx": tx}, {"table": "events", "key": row}, {"position": 3}):
+        one = await world.why(**question, user="u1")
+        assert "as EventDeleted because of visible_to" in str(one.answer), question
+    tx = await world.tx(f"UPDATE events SET title = '{SECRET_TITLE}.' WHERE id = '{row}'")
+    assert "visible_to names other users" in str((await world.why(tx=tx, user="u1")).answer)
+    assert "delivered as EventUpdated" in str((await world.why(tx=tx)).answer)

@@ -208,12 +208,12 @@ async def test_clients_that_replay_the_same_messages_share_their_frames() -> Non
     hub = hub_of()
     channel = await hub.open("c")
     hub.deliver([message(n) for n in range(1, 11)])
-    one, other = [await hub.replay(channel, 3, TEXT) for _ in range(2)]
+    one, other = [await hub.replay(channel, 3, TEXT, "u") for _ in range(2)]
     assert one is other
     assert [chunk.last for chunk in one] == [10]
     hub.deliver([message(11)])
-    assert (await hub.replay(channel, 3, TEXT))[-1].last == 11
-    assert await hub.replay(channel, 4, TEXT) is not one
+    assert (await hub.replay(channel, 3, TEXT, "u"))[-1].last == 11
+    assert await hub.replay(channel, 4, TEXT, "u") is not one
 
 
 async def test_few_encoded_pages_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,7 +222,7 @@ async def test_few_encoded_pages_are_kept(monkeypatch: pytest.MonkeyPatch) -> No
     channel = await hub.open("c")
     hub.deliver([message(n) for n in range(1, 11)])
     for after in (1, 2, 3):
-        await hub.replay(channel, after, TEXT)
+        await hub.replay(channel, after, TEXT, "u")
     assert len(hub._encoded) == 2
 
 
@@ -233,7 +233,7 @@ async def test_a_page_of_the_former_epoch_is_not_replayed_in_the_next() -> None:
     history.stored = [message(n) for n in range(1, 11)]
     history.open.clear()
     history.read.clear()
-    replaying = asyncio.create_task(hub.replay(channel, 3, TEXT))
+    replaying = asyncio.create_task(hub.replay(channel, 3, TEXT, "u"))
     await history.read.wait()
     hub.begin_epoch("f")
     hub.deliver([message(n) for n in range(1, 11)])
@@ -246,10 +246,10 @@ async def test_frames_of_a_former_epoch_are_not_replayed_in_the_next() -> None:
     hub = hub_of()
     channel = await hub.open("c")
     hub.deliver([message(n, size=1) for n in range(1, 11)])
-    await hub.replay(channel, 3, TEXT)
+    await hub.replay(channel, 3, TEXT, "u")
     hub.begin_epoch("f")
     hub.deliver([message(n, size=2) for n in range(1, 11)])
-    (chunk,) = await hub.replay(channel, 3, TEXT)
+    (chunk,) = await hub.replay(channel, 3, TEXT, "u")
     assert chunk.bodies == [message(n, size=2).body for n in range(4, 11)]
 
 

@@ -45,6 +45,7 @@ def expressions() -> list[str]:
 def existing() -> dict[str, set[str]]:
     """The series of each metric, with the names of their labels."""
     metrics.expect_links("node")
+    metrics.PATH.labels("postgres")
     assert len(Reason) > 1  # its module shows the refused handshakes when it is imported
     return {
         sample.name: {*sample.labels}

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nats.aio.client import _validate_subject
 
-from notifier.messages import Message
+from notifier.messages import Message, View
 from notifier.nats.heads import HEAD_SECONDS, Heads
 from notifier.nats.payloads import (
     SIGNATURE,
@@ -38,9 +38,10 @@ def message(position: int, **changes: object) -> Message:
 
 def test_every_field_of_a_message_comes_through() -> None:
     """A new field of Message must be added to the payload, and here."""
-    messages = [message(7, revokes=("u1", "*")), message(8)]
+    view = View(frozenset({"u1", "\u00fc"}), others=True, body=b'{ "Position":8}')
+    messages = [message(7, revokes=("u1", "*")), message(8, views=(view, view))]
     assert Message.__struct_fields__ == (
-        *("seq", "company", "position", "at", "stored", "body", "revokes"),
+        *("seq", "company", "position", "at", "stored", "body", "revokes", "views"),
     )
     payload = decode_messages(encode_messages("e", messages))
     assert (payload.epoch, payload.first, payload.position) == ("e", 7, 8)

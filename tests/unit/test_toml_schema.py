@@ -30,7 +30,7 @@ ACCEPTED = [
     "",
     "port = 9001\nallowed_origins = ['https://a.example']\njwt_audience = 'a, b'\nretention_hours = 0.5\n",
     WATCH,
-    f'{WATCH}key = ["a", "b"]\nmember = "u"\nmember_if = {{ a = true, b = "x", c = 3 }}\nexclude = ["p"]\n',
+    f'{WATCH}key = ["a", "b"]\nmember = "u"\nmember_if = {{ a = true, b = "x", c = 3 }}\nexclude = ["p"]\nvisible_to = ["u", "v"]\n',
     f'[[scope]]\nname = "team"\nmembership = "SELECT true"\n{WATCH}scope = "team"\ncase = "camel"\ncreated = ""\n',
     f'naive_timestamps = "UTC"\n{WATCH}rename = {{ a = "b" }}\ndeleted_if = "gone"\n',
 ]
