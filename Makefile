@@ -5,6 +5,7 @@ PORT   ?= 8181
 DATA   ?=
 ARGS   ?=
 FOR    ?= 300
+STEPS  ?= 100000
 SEED   ?=
 
 VERSIONS ?= 14 15 16 17 18
@@ -33,7 +34,7 @@ OLDER := $(if $(filter 0,$(shell id -u)),/var/cache/notifier,$(CURDIR)/.venv)/po
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test matrix check docs bench chaos format lock clean
+.PHONY: help setup demo test matrix check docs bench chaos soak format lock clean
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -93,6 +94,9 @@ bench: $(READY) ## measure, and print the table of ratios
 
 chaos: $(READY) ## kill, freeze and cut for a while, and compare with the ledger  [FOR=300] [SEED=n]
 	@NOTIFIER_CHAOS_SECONDS=$(FOR) NOTIFIER_CHAOS_SEED=$(SEED) $(BIN)/python -m pytest -s tests/chaos $(ARGS)
+
+soak: $(READY) ## writes, subscriptions with filters and faults in any order, on two nodes  [STEPS=100000]
+	@NOTIFIER_SOAK_STEPS=$(STEPS) $(BIN)/python -m pytest tests/chaos/test_subscriptions.py $(ARGS)
 
 # Package index and cache come from the environment and are not written into the lock files.
 COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --no-config --universal --python-version 3.11 \
