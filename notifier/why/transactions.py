@@ -135,13 +135,14 @@ def _companies(changes: Iterable[Change], sources: dict[str, Source]) -> Iterabl
         source = sources.get(change.entity)
         if source is None or change.is_truncate:
             continue
-        try:
-            old, new, _ = read_images(change, source.watch)
-        except Unattributable:
-            continue
-        for row in (old, new):
-            if row is not None:
-                yield company_of(row, source.watch) is not None
+        for each in (source, *source.others):
+            try:
+                old, new, _ = read_images(change, each.watch, each.hidden_columns)
+            except Unattributable:
+                continue
+            for row in (old, new):
+                if row is not None:
+                    yield company_of(row, each.watch) is not None
 
 
 async def _gone(evidence: Evidence, log: Log, xid: int, explanation: Explanation) -> list[Logged]:
