@@ -6,44 +6,25 @@ from pathlib import Path
 
 from tests.conftest import Connect, Serve
 from tests.databases import Database
+from tests.service.worked import worked
 from tests.services import run
 
-CHAT = """
-    CREATE TABLE members (id int PRIMARY KEY, team int NOT NULL, login text, left_at timestamptz, accepted boolean);
-    CREATE TABLE posts (id int PRIMARY KEY, team int NOT NULL, body text, written timestamp, deleted boolean NOT NULL);
-    CREATE TABLE reactions (post int, emoji text, team int NOT NULL, PRIMARY KEY (post, emoji));
+CHAT = worked("A chat: soft deletions, keys of several columns, times without a zone")
+MEMBERS = """
     INSERT INTO members VALUES (1, 7, 'ada', NULL, true), (2, 7, 'bob', NULL, true), (3, 7, 'eve', now(), false)
 """
-CHAT_TOML = """
-naive_timestamps = "UTC"
 
-[[watch]]
-table = "members"
-entity = "Member"
-company = "team"
-member = "login"
-member_if = { accepted = true }
-deleted_if = "left_at"
-
-[[watch]]
-table = "posts"
-entity = "Post"
-company = "team"
-deleted_if = "deleted"
-
-[[watch]]
-table = "reactions"
-entity = "Reaction"
-key = ["post", "emoji"]
-company = "team"
+BOOKINGS = worked("Bookings of teams and of users")
+MEMBERSHIPS = """
+    INSERT INTO "Membership" VALUES (1, 3, 1, true), (2, 3, 2, false), (3, 3, 4, true)
 """
 
 
 async def test_soft_deletions_and_keys_of_several_columns_reach_the_socket(
     database: Database, serve: Serve, connect: Connect, tmp_path: Path
 ) -> None:
-    await database.execute(CHAT)
-    (tmp_path / "notifier.toml").write_text(CHAT_TOML)
+    await database.execute(f"{CHAT.sql}; {MEMBERS}")
+    (tmp_path / "notifier.toml").write_text(CHAT.toml)
     status, output = await run(tmp_path, "migrate", database_url=database.dsn)
     assert status == 0, output
     service = await serve(database)
@@ -89,46 +70,11 @@ async def test_soft_deletions_and_keys_of_several_columns_reach_the_socket(
     await bob.expect("PostUpdated")
 
 
-BOOKINGS = """
-    CREATE TABLE "Membership" (id int PRIMARY KEY, "teamId" int NOT NULL, "userId" int NOT NULL, accepted boolean NOT NULL);
-    CREATE TABLE "Booking" (id int PRIMARY KEY, "teamId" int, "userId" int, title text);
-    INSERT INTO "Membership" VALUES (1, 3, 1, true), (2, 3, 2, false), (3, 3, 4, true)
-"""
-BOOKINGS_TOML = """
-[[scope]]
-name = "team"
-membership = 'SELECT EXISTS (SELECT FROM "Membership" WHERE "teamId" = $1::int AND "userId" = $2::int AND accepted)'
-
-[[scope]]
-name = "user"
-membership = "SELECT $1 = $2"
-
-[[watch]]
-table = '"Membership"'
-entity = "Membership"
-company = "teamId"
-scope = "team"
-member = "userId"
-
-[[watch]]
-table = '"Booking"'
-entity = "Booking"
-company = "teamId"
-scope = "team"
-
-[[watch]]
-table = '"Booking"'
-entity = "OwnBooking"
-company = "userId"
-scope = "user"
-"""
-
-
 async def test_scopes_keep_teams_and_users_apart_on_the_socket(
     database: Database, serve: Serve, connect: Connect, tmp_path: Path
 ) -> None:
-    await database.execute(BOOKINGS)
-    (tmp_path / "notifier.toml").write_text(BOOKINGS_TOML)
+    await database.execute(f"{BOOKINGS.sql}; {MEMBERSHIPS}")
+    (tmp_path / "notifier.toml").write_text(BOOKINGS.toml)
     given = {"database_url": database.dsn}
     status, output = await run(tmp_path, "migrate", **given)
     assert status == 0, output

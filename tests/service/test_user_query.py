@@ -6,40 +6,22 @@ from pathlib import Path
 
 from tests.conftest import Connect, Serve
 from tests.databases import Database
+from tests.service.worked import worked
 from tests.services import run
 
-SCHEMA = """
-    CREATE TABLE accounts (id int PRIMARY KEY, org int NOT NULL, auth0_id text UNIQUE, seen timestamptz);
-    CREATE TABLE members (id int PRIMARY KEY, team int NOT NULL, account int NOT NULL);
-    CREATE TABLE posts (id int PRIMARY KEY, team int NOT NULL);
+EXAMPLE = worked("Users of an identity provider")
+QUERY = EXAMPLE.settings["USER_QUERY"]
+ROWS = """
     INSERT INTO accounts VALUES (1, 1, 'auth0|ada'), (2, 1, 'auth0|bob'), (3, 1, 'auth0|eve');
     INSERT INTO members VALUES (1, 7, 1), (2, 7, 2), (3, 7, 3)
 """
-TOML = """
-[[watch]]
-table = "accounts"
-entity = "Account"
-company = "org"
-
-[[watch]]
-table = "members"
-entity = "Member"
-company = "team"
-member = "account"
-
-[[watch]]
-table = "posts"
-entity = "Post"
-company = "team"
-"""
-QUERY = "SELECT id FROM accounts WHERE auth0_id = $1"
 
 
 async def test_access_follows_the_rows_of_the_account_and_the_accounts_own_row(
     database: Database, serve: Serve, connect: Connect, tmp_path: Path
 ) -> None:
-    await database.execute(SCHEMA)
-    (tmp_path / "notifier.toml").write_text(TOML)
+    await database.execute(f"{EXAMPLE.sql}; {ROWS}")
+    (tmp_path / "notifier.toml").write_text(EXAMPLE.toml)
     assert (await run(tmp_path, "migrate", database_url=database.dsn))[0] == 0
     given = {"database_url": database.dsn, "jwt_secret": "x" * 40}
     status, output = await run(tmp_path, "check", user_query=QUERY, **given)

@@ -69,8 +69,9 @@ def test_the_files_of_this_repository_are_valid(file: Path) -> None:
         VALIDATOR.validate(tomllib.loads(file.read_text()))
 
 
-def test_the_examples_of_the_readme_are_valid() -> None:
-    examples = re.findall(r"```toml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+@pytest.mark.parametrize("page", ["README.md", "docs/schemas.md"])
+def test_the_examples_of_the_documentation_are_valid(page: str) -> None:
+    examples = re.findall(r"```toml\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
     assert examples
     for example in examples:
         VALIDATOR.validate(tomllib.loads(example))
