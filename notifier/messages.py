@@ -21,12 +21,21 @@ ANY_USER: Final = "*"
 """In `Message.revokes`: stands for every user of the company."""
 
 
+USER_BYTES: Final = 120
+"""About the bytes of a user in a set."""
+
+
 class View(msgspec.Struct, frozen=True, gc=False):
     """A message as some users of the company get it: `users`, or with `others` all but them."""
 
     users: frozenset[str]
     others: bool
     body: JSON
+
+    @property
+    def size(self) -> int:
+        """About the bytes that it takes in memory."""
+        return len(self.body) + USER_BYTES * len(self.users)
 
     def is_for(self, user: str) -> bool:
         """Whether this user gets it."""
@@ -70,10 +79,10 @@ class Message(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def size(self) -> int:
-        """The bytes of its texts."""
+        """The bytes of its texts, and of what its views name."""
         if not self.views:
             return len(self.body)
-        return len(self.body) + sum(len(view.body) for view in self.views)
+        return len(self.body) + sum(view.size for view in self.views)
 
 
 class ServerMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="pascal"):

@@ -20,6 +20,9 @@ from notifier.delivery.subscriber import Subscriber
 from notifier.delivery.transport import Write
 from notifier.messages import JSON, Message
 
+SHARED_MEMBERS = 5
+"""From so many readers on, a view is encoded as a text that many share."""
+
 
 class Group:
     """The subscribers of one filter, or of none, and one encoding.
@@ -90,9 +93,12 @@ class Due:
 
     def encode(self, frames: Frames) -> None:
         """Must come before `write`."""
-        self._frames = frames.of(self.group.encoding, self.texts)
+        encoding = self.group.encoding
+        if not self._is_for_all and len(self.members) < SHARED_MEMBERS:
+            encoding = encoding.unshared or encoding
+        self._frames = frames.of(encoding, self.texts)
         if self.level:
-            self._rest = frames.of(self.group.encoding, self.texts[1:])
+            self._rest = frames.of(encoding, self.texts[1:])
 
     def write_all(self) -> None:
         """Writes to all its members at once."""
@@ -300,7 +306,9 @@ class Groups:
                     for group in self._groups[wanted].values():
                         plan.add_others(group, view.users, text)
                 continue
-            for user in view.users:
+            # Either may be the larger: a row can name a hundred thousand users.
+            few = view.users if len(view.users) < len(users) else users.keys() & view.users
+            for user in few:
                 for subscriber in users.get(user, ()):
                     if (group := self._group_of[subscriber]).wanted in passing:
                         plan.add(group, subscriber, text)
