@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
-from sqlalchemy import Delete, Insert, Update, func, make_url
+from sqlalchemy import ARRAY, Column, Delete, Insert, MetaData, Update, func, make_url
 from sqlalchemy import Text as TextType
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -31,6 +31,7 @@ INTEGRITY = "23"
 
 Line: TypeAlias = Annotated[str, Meta(min_length=1, max_length=200)]
 Text: TypeAlias = Annotated[str, Meta(max_length=2000)]
+Users: TypeAlias = Annotated[list[Line], Meta(max_length=100)]
 Moment: TypeAlias = Annotated[datetime, Meta(tz=True)]
 
 
@@ -45,6 +46,8 @@ class Event(msgspec.Struct, rename="pascal", forbid_unknown_fields=True):
     ends_at: Moment | UnsetType = UNSET
     all_day: bool | UnsetType = UNSET
     organizer_id: UUID | UnsetType | None = UNSET
+    private_to: Users | UnsetType | None = UNSET
+    """The users who see the event; all employees if there is none."""
 
 
 class Employee(msgspec.Struct, rename="pascal", forbid_unknown_fields=True):
@@ -57,7 +60,8 @@ class Employee(msgspec.Struct, rename="pascal", forbid_unknown_fields=True):
 
 
 ENTITIES: dict[str, type[Event | Employee]] = {"events": Event, "employees": Employee}
-TABLES = Calendar.metadata.tables
+TABLES = {name: Calendar.metadata.tables[name].to_metadata(MetaData()) for name in ENTITIES}
+TABLES["events"].append_column(Column("private_to", ARRAY(TextType)))
 DIALECT = make_url("postgresql+asyncpg://").get_dialect()()
 
 Write: TypeAlias = Insert | Update | Delete
@@ -74,8 +78,10 @@ EMPLOYEES = """
 """
 EVENTS = """
     SELECT id AS event_id, company_id, title, description, location,
-           starts_at, ends_at, all_day, organizer_id
-    FROM events WHERE company_id = $1 ORDER BY starts_at, id
+           starts_at, ends_at, all_day, organizer_id, private_to
+    FROM events
+    WHERE company_id = $1 AND (coalesce(cardinality(private_to), 0) = 0 OR $2 = ANY (private_to))
+    ORDER BY starts_at, id
 """
 
 
@@ -133,7 +139,7 @@ def routes(database_url: str, token: Callable[[str], str]) -> list[BaseRoute]:
 
 
 async def _state(connection: Connection, request: Request) -> Response:
-    """All companies, each with one of its users, and the rows of the requested one.
+    """All companies, each with one of its users, and the requested one's rows, as the user sees them.
 
     The rows have the same properties as in messages.
     """
@@ -143,7 +149,7 @@ async def _state(connection: Connection, request: Request) -> Response:
         first = next((row["company_id"] for row in companies), None)
         company = _uuid(requested) if requested else first
         employees = await connection.fetch(EMPLOYEES, company)
-        events = await connection.fetch(EVENTS, company)
+        events = await connection.fetch(EVENTS, company, request.query_params.get("user"))
     return _answer(
         {
             "Companies": [_pascal(row) for row in companies],
@@ -231,7 +237,8 @@ async def _values(table: str, request: Request) -> dict[str, Any]:
         for name in entity_values.__struct_fields__
         if (value := getattr(entity_values, name)) is not UNSET
     }
-    if any("\0" in value for value in values.values() if isinstance(value, str)):
+    texts = [value for value in values.values() if isinstance(value, str)]
+    if any("\0" in text for text in (*texts, *(values.get("private_to") or ()))):
         raise Refused(400, "a text must not contain NUL")
     starts, ends = values.get("starts_at"), values.get("ends_at")
     if starts and ends and starts > ends:

@@ -6,6 +6,7 @@ import os
 import secrets
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -29,6 +30,12 @@ SAMPLES = Path(__file__).with_name("samples.sql")
 
 USER = "ann"
 """The user whose token is printed: an employee of both sample companies."""
+
+WATCHES = tuple(
+    replace(watch, visible_to=("private_to",)) if watch.table == "events" else watch
+    for watch in CALENDAR
+)
+"""The calendar's, and events may be private."""
 
 DAY = 24 * 3600
 SECURITY = {
@@ -61,7 +68,7 @@ def run(port: int, data: Path | None, write: Callable[[str], None]) -> None:
             host="127.0.0.1",
             port=listening.getsockname()[1],
             authorization="employees",
-            watch=CALENDAR,
+            watch=WATCHES,
         )
         server.runner()(_demo(settings, postgres, [listening], write))
 
@@ -73,7 +80,7 @@ async def _demo(
     write: Callable[[str], None],
 ) -> None:
     url = settings.database
-    await schema.migrate(url, calendar=True, max_log_bytes=settings.max_log_bytes)
+    await _migrate(url, settings.max_log_bytes)
     company = await _samples(url)
     assert settings.jwt_secret is not None
     secret = settings.jwt_secret.get_secret_value()
@@ -115,6 +122,18 @@ def _routes(url: str, token: Callable[[str], str]) -> list[BaseRoute]:
         Mount("/static", StaticFiles(directory=STATIC)),
         *api.routes(url, token),
     ]
+
+
+async def _migrate(url: str, max_log_bytes: int) -> None:
+    """Creates the calendar, gives events a column for the users who see them, and watches it."""
+    connection = await connect(url, "demo", pinned=False)
+    try:
+        if not await connection.fetchval("SELECT to_regclass('public.events') IS NOT NULL"):
+            await schema.migrate(url, calendar=True, max_log_bytes=max_log_bytes)
+        await connection.execute("ALTER TABLE events ADD COLUMN IF NOT EXISTS private_to text[]")
+    finally:
+        connection.terminate()
+    await schema.migrate(url, calendar=True, watches=WATCHES, max_log_bytes=max_log_bytes)
 
 
 async def _samples(url: str) -> str:

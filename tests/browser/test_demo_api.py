@@ -40,6 +40,19 @@ async def test_a_row_is_created_changed_and_deleted(
     assert not await sql.run("SELECT count(*) FROM events WHERE title = 'Changed'")
 
 
+async def test_a_private_event_is_in_the_state_of_its_people_only(
+    client: httpx.AsyncClient, demo: Demo
+) -> None:
+    given = {"CompanyId": demo.company, "Title": "Secret", "PrivateTo": ["ann"], **AT}
+    made = (await client.post("/events", json=given)).json()["Id"]
+    for user, sees in (("ann", True), ("ben", False), ("", False)):
+        state = (await client.get("/state", params={"user": user})).json()
+        assert any(event["EventId"] == made for event in state["Events"]) is sees
+    await client.patch(f"/events/{made}", json={"PrivateTo": None})
+    state = (await client.get("/state", params={"user": "ben"})).json()
+    assert any(event["EventId"] == made for event in state["Events"])
+
+
 async def test_each_company_has_a_user_and_each_user_a_token(client: httpx.AsyncClient) -> None:
     state = (await client.get("/state")).json()
     assert len(state["Companies"]) == 2

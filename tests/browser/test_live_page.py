@@ -248,6 +248,37 @@ async def test_an_own_change_is_pending_until_it_has_arrived(window: Open, sql: 
     await expect(ann.event("Moved on")).to_have_count(0)
 
 
+async def test_a_private_event_reaches_only_its_people(window: Open) -> None:
+    ann, ben, chloe = [await window(user) for user in ("ann", "ben", "chloe")]
+    await ann.button("New event").click()
+    await ann.field("Title").fill("Appraisal")
+    await ann.field("Private: only you and the organizer see it").check()
+    await ann.button("Save").click()
+    await expect(ann.event("Appraisal")).to_contain_text("private")
+    position = await ann.position()
+    for other in (ben, chloe):
+        await other.reaches(position)  # by a Skipped
+
+    await ann.event("Appraisal").get_by_role("button").click()
+    await expect(ann.field("Private: only you and the organizer see it")).to_be_checked()
+    await ann.page.locator("#event [name=OrganizerId]").select_option(label="Ben Okafor")
+    await ann.button("Save").click()
+    await expect(ben.entry("Ann Baker added Appraisal")).to_be_visible()
+    await ann.event("Appraisal").get_by_role("button").click()
+    await ann.field("Location").fill("Attic")
+    await ann.button("Save").click()
+    await expect(ben.event("Appraisal")).to_contain_text("Attic · private")
+    await ann.event("Appraisal").get_by_role("button").click()
+    await ann.page.locator("#event [name=OrganizerId]").select_option(label="Ann Baker")
+    await ann.button("Save").click()
+    await expect(ben.event("Appraisal")).to_have_count(0)
+    await chloe.reaches(await ann.position())
+    assert not any("Appraisal" in frame for frame in chloe.received)
+    await ben.page.reload()
+    await ben.is_live()
+    await expect(ben.event("Appraisal")).to_have_count(0)
+
+
 async def test_a_restart_of_the_server_is_recovered(window: Open, demo: Demo, sql: Sql) -> None:
     ann = await window()
     position, reads = await ann.position(), len(ann.reads)

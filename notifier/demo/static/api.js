@@ -17,9 +17,10 @@ export const create = write("POST");
 export const change = write("PATCH");
 export const remove = write("DELETE");
 
-/** All companies, and the rows of one of them, by default the first. */
-export async function state(company, signal) {
-  return (await request(`state${company ? `?company=${encodeURIComponent(company)}` : ""}`, { signal })).json();
+/** All companies, and the rows of one of them, by default the first, as the user sees them. */
+export async function state(company, user, signal) {
+  const query = new URLSearchParams({ user, ...(company ? { company } : {}) });
+  return (await request(`state?${query}`, { signal })).json();
 }
 
 export async function token(user) {

@@ -313,11 +313,13 @@ export class Calendar {
     const [button] = item.children;
     const end = this.view === "week" ? h("span", { className: "end" }, `–${format.time(ends)}`) : null;
     const time = whole ? null : h("span", { className: "time" }, format.time(starts), end);
-    const place = event.Location && !whole && this.view === "week" ? h("span", { className: "place" }, event.Location) : null;
+    const secret = event.PrivateTo?.length ? "private" : null;
+    const places = [event.Location, secret].filter(Boolean).join(" · ");
+    const place = places && !whole && this.view === "week" ? h("span", { className: "place" }, places) : null;
     const organizer = event.organizer ? h("span", { className: "visually-hidden" }, event.organizer) : null;
     const pending = event.pending ? h("span", { className: "visually-hidden" }, "pending") : null;
     button.replaceChildren(...[h("span", { className: "title" }, event.Title), " ", time, " ", place, " ", organizer, " ", pending].filter(Boolean));
-    button.title = [event.Title, event.Location, event.organizer, event.pending ? "pending" : null].filter(Boolean).join(" · ");
+    button.title = [event.Title, event.Location, event.organizer, secret, event.pending ? "pending" : null].filter(Boolean).join(" · ");
   }
 
   /** For mouse and pen. Touch scrolls; the keyboard has Shift and the arrow keys. */

@@ -65,12 +65,13 @@ function enter(one) {
     onMessage: (message) => receive(one, message),
     onRecovered: (recovered) => showRecovered(one, recovered),
     onResync: (resync) => readState(one, resync),
+    onSkipped: () => one === room && showPosition(),
     onStatus: (status) => showStatus(one, status),
   });
 }
 
 async function readState(one, { reason, position, signal }) {
-  const state = await api.state(one.id, signal);
+  const state = await api.state(one.id, me, signal);
   if (signal.aborted) return;
   load(one, state);
   draw();
@@ -423,12 +424,18 @@ const eventForm = new Form($("event"), {
       EndsAt: zone.instant(ends),
       Location: fields.Location.value.trim() || null,
       OrganizerId: fields.OrganizerId.value || null,
+      PrivateTo: fields.Private.checked ? people(fields.OrganizerId.value) : null,
       Description: fields.Description.value.trim() || null,
     };
     await write("events", id, values);
   },
   remove: (id) => write("events", id, null),
 });
+
+/** The users who see a private event: its organizer, and who has written it. */
+function people(organizer) {
+  return [...new Set([me, room.employees.get(organizer)?.UserId])].filter(Boolean);
+}
 
 const personForm = new Form($("person"), {
   async save(id, fields) {
@@ -476,9 +483,10 @@ function openForm(id, title, { starts, ends, ...event }) {
   const length = event.AllDay ? 10 : 16;
   setAllDay(event.AllDay);
   const { Title, AllDay, Location, Description, OrganizerId } = event;
+  const Private = Boolean(event.PrivateTo?.length);
   $("event").querySelector(".zone").textContent = `Time in ${zone.name.replace("_", " ")}`;
   eventForm.open(id, title, {
-    Title, AllDay, Location, Description, OrganizerId,
+    Title, AllDay, Location, Description, OrganizerId, Private,
     StartsAt: toInput(starts).slice(0, length),
     EndsAt: toInput(ends).slice(0, length),
   });
@@ -591,7 +599,7 @@ setInterval(() => calendar.now(), MINUTE);
 // -------------------------------------------------------------------- the start
 
 async function start() {
-  const state = await api.state(null);
+  const state = await api.state(null, me);
   const wanted = parameters.get("company") ?? sessionStorage.getItem("company");
   company = (state.Companies.find(({ CompanyId }) => CompanyId === wanted) ?? state.Companies[0])?.CompanyId ?? null;
   for (const { CompanyId } of (companies = state.Companies)) rooms.set(CompanyId, new Room(CompanyId, draw));
