@@ -53,7 +53,7 @@ def meanings(header: str) -> dict[str, Meaning]:
         defaults = row["default"].split(", ")
         for number, name in enumerate(names):
             default = defaults[number] if len(defaults) == len(names) else row["default"]
-            found[name] = Meaning(row["meaning"], default)
+            found[name] = Meaning(row["meaning"].replace("](docs/", "]("), default)
     return found
 
 
@@ -65,8 +65,7 @@ def variables() -> Iterator[Setting]:
             continue
         meaning = known[name.upper()]
         default = meaning.default if field.default in (None, "") else _default(field.default)
-        text = meaning.text.replace("](docs/", "](")
-        yield Setting(f"{PREFIX}{name.upper()}", _values(field), default, text)
+        yield Setting(f"{PREFIX}{name.upper()}", _values(field), default, meaning.text)
     config = known["CONFIG"]
     yield Setting(f"{PREFIX}CONFIG", "file", config.default, config.text)
 
