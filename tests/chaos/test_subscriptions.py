@@ -1,5 +1,7 @@
 """Sockets with several companies and filters on two nodes: each gets exactly what it must by the ledger.
 
+Some events are visible to one user only.
+
 NOTIFIER_SOAK_STEPS    how many steps in all (default: 150)
 """
 
@@ -9,7 +11,7 @@ import asyncio
 import json
 import os
 from collections.abc import Coroutine, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -27,10 +29,12 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from notifier.database.schema import migrate
 from notifier.delivery import channel
 from notifier.delivery.session import Session, Stage
 from notifier.errors import Closure
-from tests.chaos.ledger import ENTITIES, Ledger, collect, expected
+from notifier.watches import CALENDAR
+from tests.chaos.ledger import ENTITIES, Ledger, Row, Sent, collect, expected
 from tests.chaos.local import LocalNode, Voice
 from tests.chaos.test_states import ledgered
 from tests.databases import Database
@@ -58,6 +62,14 @@ FILTERS: list[dict[str, Any]] = [
     {"where": {"Event": {"Title": ["c"]}, "Employee": {"UserId": [GUEST]}}},
 ]
 TITLES = st.sampled_from(["a", "b", "c", "d"])
+SIGHTS = st.sampled_from([None, None, MEMBER, GUEST])
+"""Who may see an event: everybody, or one user."""
+
+EVENT, EMPLOYEE, COMPANY = CALENDAR
+WATCHES = [replace(EVENT, visible_to=("location",)), EMPLOYEE, COMPANY]
+
+Log = dict[int, Message]
+"""The changes of a company that one user may see, by position."""
 
 
 def passes(wanted: Mapping[str, Any], message: Message) -> bool:
@@ -89,7 +101,6 @@ class Following:
         position = message["Position"]
         if message["Type"] == "Skipped":
             assert position > self.position
-            assert self.wanted, "a Skipped without a filter"
             self.skipped.append((range(self.position + 1, position + 1), self.wanted))
         else:
             assert position == self.position + 1, (self.position, message)
@@ -226,6 +237,7 @@ class Subscriptions(RuleBasedStateMachine):
             self.ids = [str(await self.database.fetchval(insert)) for _ in range(2)]
             for company in self.ids:
                 await self.ledger.add("Employee", company, "staff", MEMBER)
+            self.sights: dict[str, str | None] = {}
             self.epoch = await self.database.fetchval("SELECT epoch FROM notifier.log")
             self.members: set[str] = set()
             self.clients = [Client(user, self.epoch) for user in (MEMBER, MEMBER, MEMBER, GUEST)]
@@ -234,7 +246,7 @@ class Subscriptions(RuleBasedStateMachine):
                 for company, each in zip(self.ids, wanted[number * 2 :], strict=False):
                     await client.subscribe(company, each, resume=False)
             return [
-                await self.ledger.add("Event", company, title)
+                await self.add_event(company, title, None)
                 for company, title in zip(self.ids * 2, titles, strict=True)
             ]
 
@@ -242,13 +254,20 @@ class Subscriptions(RuleBasedStateMachine):
 
     # --- the application
 
-    @rule(target=events, company=companies, titles=st.lists(TITLES, min_size=1, max_size=4))
-    def write(self, company: int, titles: list[str]) -> Any:
+    async def add_event(self, company: str, title: str, sight: str | None) -> str:
+        event = await self.ledger.add("Event", company, title, sight)
+        self.sights[event] = sight
+        return event
+
+    @rule(
+        target=events,
+        company=companies,
+        rows=st.lists(st.tuples(TITLES, SIGHTS), min_size=1, max_size=4),
+    )
+    def write(self, company: int, rows: list[tuple[str, str | None]]) -> Any:
         async def write() -> list[str]:
             async with self.connection.transaction():
-                return [
-                    await self.ledger.add("Event", self.ids[company], title) for title in titles
-                ]
+                return [await self.add_event(self.ids[company], *row) for row in rows]
 
         return multiple(*self.run(write()))
 
@@ -351,29 +370,40 @@ class Subscriptions(RuleBasedStateMachine):
     async def _judge(self) -> None:
         for company in self.ids:
             await self.ledger.rename("Company", company, "the end")
+            if company not in self.members:
+                await self.ledger.add("Employee", company, "guest", GUEST)
         ledger = await expected(self.database)
-        logs = {company: await self._whole_log(company, ledger[company]) for company in self.ids}
+        logs = {
+            (user, company): await self._whole_log(user, company, ledger[company])
+            for company in self.ids
+            for user in (MEMBER, GUEST)
+        }
+        ends = {  # the last change, which everybody may see, is among them
+            company: await self.database.fetchval(
+                "SELECT max(position) FROM notifier.messages WHERE company = $1", company
+            )
+            for company in self.ids
+        }
 
         async def level(client: Client, following: Following) -> bool:
             if not client.connected:
                 await client.connect(self.node[0])
+            elif not following.live:
+                await client.subscribe(following.company, following.wanted, resume=True)
             client.hear()
-            lost = client.user == GUEST and following.company not in self.members
-            return following.position == len(logs[following.company]) or lost
+            return bool(following.position == ends[following.company])
 
         for client in self.clients:
             for following in client.followings.values():
-                if not following.live:
-                    await client.subscribe(following.company, following.wanted, resume=True)
-            for following in client.followings.values():
                 await until(partial(level, client, following))
-                self._check(following, logs[following.company])
+                self._check(following, logs[client.user, following.company])
 
-    async def _whole_log(self, company: str, rows: Mapping[Any, Any]) -> list[Message]:
-        """All messages of a company, which are those of the ledger."""
-        witness = Client(MEMBER, self.epoch)
+    async def _whole_log(self, user: str, company: str, rows: Mapping[Row, list[Sent]]) -> Log:
+        """All changes of a company that the user may see, which are those of the ledger."""
+        seen = {row: sent for row, sent in rows.items() if self.sights.get(row[1]) in {None, user}}
+        witness = Client(user, self.epoch)
         witness.followings[company] = whole = Following(company, {}, 0)
-        count = sum(map(len, rows.values()))
+        count = sum(map(len, seen.values()))
 
         async def complete() -> bool:
             if not witness.connected:
@@ -382,19 +412,18 @@ class Subscriptions(RuleBasedStateMachine):
             return len(whole.received) >= count
 
         await until(complete)
-        messages = [message for _, message, _ in whole.received]
-        assert collect(messages) == rows
+        assert collect(message for _, message, _ in whole.received) == seen
         witness.leave()
-        return messages
+        return {position: message for position, message, _ in whole.received}
 
     @staticmethod
-    def _check(following: Following, log: list[Message]) -> None:
+    def _check(following: Following, log: Log) -> None:
         for position, message, wanted in following.received:
-            assert message == log[position - 1]
+            assert message == log[position]
             assert passes(wanted, message)
         for positions, wanted in following.skipped:
             for position in positions:
-                assert not passes(wanted, log[position - 1]), log[position - 1]
+                assert position not in log or not passes(wanted, log[position]), log[position]
 
 
 @pytest.mark.chaos
@@ -403,6 +432,8 @@ def test_each_subscription_gets_exactly_what_it_must_by_the_ledger(
     postgres: str, ledgered: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(channel, "SKIPPED_SECONDS", 0.1)
+    database = Database(postgres, ledgered)
+    asyncio.run(migrate(database.dsn, watches=WATCHES))
 
     class Ready(Subscriptions):
         def __init__(self) -> None:
