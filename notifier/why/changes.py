@@ -41,7 +41,7 @@ async def explain_row(
         explanation.conclude(not_relayed(log, unread))
         return messages
     try:
-        row = await find_row(evidence.connection, found[0], key)
+        row = await _find_row(evidence, found, key)
     except RowUnreadable as error:
         explanation.add(f"the row cannot be read: {error}")
         if messages:
@@ -60,6 +60,14 @@ async def explain_row(
         return await explain_transaction(evidence, log, read[-1].xid, explanation)
     await _never(evidence, log, gap, explanation)
     return []
+
+
+async def _find_row(evidence: Evidence, found: Sequence[Stored], key: Sequence[str]) -> Row | None:
+    """The row as the watch sees it by which it belongs to the company, if one does."""
+    rows = [await find_row(evidence.connection, stored, key) for stored in found]
+    present = [row for row in rows if row is not None]
+    own = [row for row in present if row.company == evidence.company]
+    return next(iter(own or present), None)
 
 
 def _is_named(stored: Stored, table: str) -> bool:
@@ -107,7 +115,7 @@ async def _captured(
     changes = [
         change
         for stored in found
-        for change in await evidence.changes_with(stored.watch.entity, escaped(key[-1]))
+        for change in await evidence.changes_with(stored.captured_as, escaped(key[-1]))
         if _is_of(change, stored.watch, key)
     ]
     states = await evidence.states([*{change.xid for change in changes}])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from notifier.access.membership_query import is_respelled, may_be_respelled
+from notifier.companies import split_scope
 from notifier.database import sql
 from notifier.database.connections import connected
 from notifier.errors import SchemaMissing
@@ -64,10 +65,11 @@ def _describe_company(company: str, log: Log, explanation: Explanation) -> None:
 
 async def _refuse_spelling(evidence: Evidence, explanation: Explanation) -> None:
     """An id that no row can have, such as 01 where ids are integers, explains everything else."""
-    if not may_be_respelled(evidence.company):
+    scope, company = split_scope(evidence.company)
+    if not may_be_respelled(company):
         return
-    types = await evidence.connection.fetch(sql.query("company_types"))
-    if is_respelled(evidence.company, [row["type"] for row in types]):
+    types = await evidence.connection.fetch(sql.query("company_types"), scope)
+    if is_respelled(company, [row["type"] for row in types]):
         explanation.answer = (
             "no company has this id: ids are matched by their text in messages, without leading"
             " zeros, signs, spaces and braces"

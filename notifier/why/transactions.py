@@ -116,33 +116,37 @@ def _without_name(changes: Iterable[Change], sources: dict[str, Source]) -> set[
     """The kinds of changes that `[[watch]]` gives no name."""
     off = set()
     for change in changes:
-        if (source := sources.get(change.entity)) is None:
+        if change.entity not in sources:
             off.add(f"{change.entity}, which is not watched any more,")
-            continue
-        created, updated, deleted = source.watch.names
-        if created is None and change.old is None and change.new is not None:
-            off.add(f"a created {change.entity}")
-        elif updated is None and change.old is not None and change.new is not None:
-            off.add(f"an updated {change.entity}")
-        elif deleted is None and change.old is not None and change.new is None:
-            off.add(f"a deleted {change.entity}")
+        for source in _sources_of(change, sources):
+            created, updated, deleted = source.watch.names
+            entity = source.watch.entity
+            if created is None and change.old is None and change.new is not None:
+                off.add(f"a created {entity}")
+            elif updated is None and change.old is not None and change.new is not None:
+                off.add(f"an updated {entity}")
+            elif deleted is None and change.old is not None and change.new is None:
+                off.add(f"a deleted {entity}")
     return off
 
 
 def _companies(changes: Iterable[Change], sources: dict[str, Source]) -> Iterable[bool]:
-    """For each image, whether it has a company."""
+    """For each image, as each watch of its table sees it, whether it has a company."""
     for change in changes:
-        source = sources.get(change.entity)
-        if source is None or change.is_truncate:
-            continue
-        for each in (source, *source.others):
+        for source in _sources_of(change, sources):
             try:
-                old, new, _ = read_images(change, each.watch, each.hidden_columns)
+                old, new, _ = read_images(change, source.watch, source.hidden_columns)
             except Unattributable:
                 continue
             for row in (old, new):
                 if row is not None:
-                    yield company_of(row, each.watch) is not None
+                    yield company_of(row, source.watch) is not None
+
+
+def _sources_of(change: Change, sources: dict[str, Source]) -> tuple[Source, ...]:
+    """The watches of the changed table; none for a TRUNCATE."""
+    source = sources.get(change.entity)
+    return () if source is None or change.is_truncate else (source, *source.others)
 
 
 async def _gone(evidence: Evidence, log: Log, xid: int, explanation: Explanation) -> list[Logged]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+from notifier.access.accounts import Accounts
 from notifier.access.membership import Membership
 from notifier.access.tokens import Identity
 from notifier.database.configuration import Stored
 from notifier.database.query import Query
-from notifier.messages import ANY_USER
 from notifier.settings import Settings
 from notifier.why.evidence import Evidence, Logged, escaped
 from notifier.why.question import text_of
@@ -25,12 +25,21 @@ class Access(NamedTuple):
     allowed: bool | None
     lost: Logged | None
     gained: Logged | None
+    rows_user: str = ""
+    """The user whom rows name: that of the token, unless USER_QUERY finds another one; empty: none."""
 
 
 async def find_access(settings: Settings, evidence: Evidence, user: str) -> Access:
-    """Reads the user's access now, and the messages about it. Raises DatabaseError."""
+    """Reads the user's access now, and the messages about it. Raises DatabaseError.
+
+    `user` is the token's; with USER_QUERY the rows have another one.
+    """
     if settings.authorization == "claim":
-        return Access(None, None, None)
+        return Access(None, None, None, user)
+    if settings.user_query is not None:
+        user = await _rows_user(settings, settings.user_query, user)
+        if not user:
+            return Access(False, None, None)
     allowed = await _is_allowed(settings, evidence.company, user)
     lost = [each for each in await evidence.revoking() if user in each.revokes]
     watches = [stored for stored in await evidence.watches() if stored.watch.member is not None]
@@ -39,7 +48,17 @@ async def find_access(settings: Settings, evidence: Evidence, user: str) -> Acce
         for each in await evidence.containing(escaped(user))
         if any(_names(stored, each, user) for stored in watches)
     ]
-    return Access(allowed, lost[-1] if lost else None, gained[0] if gained else None)
+    return Access(allowed, lost[-1] if lost else None, gained[0] if gained else None, user)
+
+
+async def _rows_user(settings: Settings, query: str, user: str) -> str:
+    """The user whom USER_QUERY finds; empty where it finds none."""
+    pooled = settings.database != settings.listen_database
+    link = Query(settings.database, "why", pooled=pooled, pinned=False, read_only=True)
+    try:
+        return await Accounts(link, query, lambda _: None).find(user, 0.0)
+    finally:
+        link.close()
 
 
 async def _is_allowed(settings: Settings, company: str, user: str) -> bool:
@@ -50,7 +69,7 @@ async def _is_allowed(settings: Settings, company: str, user: str) -> bool:
     try:
         return await membership.may_see(Identity(user, math.inf, None), company)
     finally:
-        query.close()
+        membership.close()
 
 
 def _names(stored: Stored, message: Logged, user: str) -> bool:
@@ -70,6 +89,8 @@ def describe(access: Access, user: str, tables: list[str]) -> str:
         case True:
             since = f", by a row of position {access.gained.position}" if access.gained else ""
             return f"user {user}: may see the company now{since}"
+    if not access.rows_user:
+        return f"user {user}: may not see any company: USER_QUERY finds no user of rows for it"
     if access.lost is not None:
         return f"user {user}: may not see the company; access was lost with {access.lost}"
     where = f"no row of {', '.join(tables)} gives" if tables else "MEMBERSHIP_QUERY does not give"
@@ -78,7 +99,7 @@ def describe(access: Access, user: str, tables: list[str]) -> str:
 
 def verdict(access: Access, user: str, message: Logged) -> str:
     """Whether a message reached the user's clients."""
-    position, seen = message.position, message.type_for(user)
+    position, seen = message.position, message.type_for(access.rows_user)
     if seen is None:
         return f"user {user} did not receive it: visible_to names other users for this row"
     if access.allowed is None:
@@ -101,8 +122,3 @@ def verdict(access: Access, user: str, message: Logged) -> str:
             f"user {user} did not receive it: access was lost with position {access.lost.position}"
         )
     return f"user {user} did not receive it: this user may not see the company"
-
-
-def is_revoking_all(message: Logged) -> bool:
-    """Whether every user of the company was re-checked with a message."""
-    return ANY_USER in message.revokes

@@ -414,6 +414,56 @@ async def stored(database: Database, xid: int) -> None:
     await until(read)
 
 
+SHARED = (
+    Watch(table="bookings", entity="Booking", company="team", scope="team"),
+    Watch(table="bookings", entity="Appointment", key="no", company="owner", scope="user"),
+)
+
+
+async def test_several_watches_of_one_table_and_scopes(empty: Database) -> None:
+    database = empty
+    await database.execute(
+        f"{ROLE} CREATE TABLE bookings (id int PRIMARY KEY, no int NOT NULL UNIQUE, team int, owner text);"
+        " GRANT ALL ON bookings TO PUBLIC"
+    )
+    await migrate(database.dsn, watches=SHARED)
+    relay = Relayed(database)
+    await relay.start()
+    try:
+        app = await database.connect(app=True)
+        await app.execute("INSERT INTO bookings VALUES (1, 11, 7, 'ada')")
+        xid = await app.fetchval("SELECT xmin::text::bigint FROM bookings")
+        await stored(database, xid)
+    finally:
+        await relay.stop()
+
+    async def answer(**question: Any) -> str:
+        settings = load({}, database_url=database.dsn, jwt_secret=SECRET)
+        return str((await explain(settings, Question(**question))).answer)
+
+    team, user = {"company": "team:7"}, {"company": "user:ada"}
+    assert (
+        await answer(**team, table="bookings", key="1")
+        == "delivered as BookingCreated at position 1"
+    )
+    assert (
+        await answer(**team, table="Booking", key="1")
+        == "delivered as BookingCreated at position 1"
+    )
+    assert await answer(**user, table="Appointment", key="11") == (
+        "delivered as AppointmentCreated at position 1"
+    )
+    assert await answer(company="team:8", table="Booking", key="1") == (
+        "the row belongs to another company"
+    )
+    assert (
+        await answer(company="7", table="Booking", key="1") == "the row belongs to another company"
+    )
+    await app.execute("UPDATE bookings SET owner = 'bob'")
+    assert "not relayed yet" in await answer(**user, table="Appointment", key="11")
+    assert "not relayed yet" in await answer(**team, table="bookings", key="1")
+
+
 @pytest.mark.parametrize(
     ("xid", "near", "whole"),
     [
@@ -459,6 +509,26 @@ async def test_the_token_decides_where_authorization_is_by_claim(world: World) -
     settings = load({}, database_url=world.database.dsn, jwt_secret=SECRET, authorization="claim")
     explanation = await explain(settings, Question(company=world.company, user="u1", position=1))
     assert "every client whose token names the company" in str(explanation.answer)
+
+
+async def test_user_query_maps_the_user_of_a_token(world: World) -> None:
+    await world.database.execute(
+        "CREATE TABLE accounts (login text, id text); INSERT INTO accounts VALUES ('auth0|7', 'u1')"
+    )
+    settings = load(
+        {},
+        database_url=world.database.dsn,
+        jwt_secret=SECRET,
+        user_query="SELECT id FROM accounts WHERE login = $1",
+    )
+
+    async def answer(user: str) -> str:
+        return str((await explain(settings, Question(company=world.company, user=user))).answer)
+
+    assert (
+        await answer("auth0|7") == "user auth0|7: may see the company now, by a row of position 1"
+    )
+    assert "USER_QUERY finds no user" in await answer("u1")
 
 
 async def test_the_role_of_serve_may_run_it(world: World) -> None:
