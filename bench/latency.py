@@ -31,7 +31,7 @@ async def idle(stand: Stand, url: str, target: Service, plan: list[str], stamp: 
         await client.ready()
         acknowledged = await feed.paced(url, per_second=IDLE_PER_SECOND, changes=changes)
         await client.settle(changes)
-        return statistics.median(_latencies(await client.stamps(), acknowledged))
+        return statistics.median(latencies_of(await client.stamps(), acknowledged))
 
 
 async def insert(url: str, count: int) -> float:
@@ -94,12 +94,12 @@ async def measure_busy(stand: Stand, _names: frozenset[str]) -> None:
                 await clients.settle(changes * sockets)
                 (await clients.mark()).check()
                 noise = watch.noise()
-                latencies = sorted(_latencies(await clients.stamps(), acknowledged))
+                latencies = sorted(latencies_of(await clients.stamps(), acknowledged))
             p50, p99 = (latencies[int(len(latencies) * share)] * 1e3 for share in (0.5, 0.99))
             stand.table.add("L2", p99, noise, p50_ms=p50, writes_per_s=written)
 
 
-def _latencies(stamps: array.array[int], acknowledged: dict[int, int]) -> list[float]:
+def latencies_of(stamps: array.array[int], acknowledged: dict[int, int]) -> list[float]:
     """Seconds from acknowledgement to arrival; negative if the client was faster."""
     numbers, arrivals = islice(stamps, 0, None, 2), islice(stamps, 1, None, 2)
     found = [

@@ -46,6 +46,9 @@ ROWS = {
         Row("L1", "commit → client, idle, median / bare relay + one committed INSERT", 1.3, False),
         Row("L2", "commit → client, p99, 500 writes/s, 500 sockets", 25, False, " ms"),
         Row("T1", "changes/s, sustained, trigger to socket", 25_000, True),
+        Row("S1", "PostgreSQL's CPU per change with 4 nodes and NATS / with 1", 1.1, False),
+        Row("S2", "CPU per change of a node that serves none / of the relay's", 0.01, False),
+        Row("S3", "extra latency at p99 by way of NATS", 3, False, " ms"),
         Row("M1", "memory per idle subscribed socket, deflate offered", 10.5, False, " KiB"),
         Row(
             "M2",

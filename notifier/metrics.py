@@ -169,6 +169,8 @@ for _reason in ("bulk", "truncate", "overflow", "epoch"):
     RESYNCS.labels(_reason)
 for _recovered in ("true", "false"):
     RESUMES.labels(_recovered)
+for _path in ("nats", "postgres"):
+    PATH.labels(_path)
 for _code in {str(closure.code) for closure in Closure.__subclasses__()} | {"1002", "1006", "1007"}:
     CLOSED.labels(_code)
 for _link in ("node", "relay"):

@@ -78,6 +78,18 @@ class NatsServer:
         return self._log.read_text(errors="replace") if self._log.exists() else ""
 
 
+def cluster_of(place: Path, count: int) -> list[NatsServer]:
+    """So many servers that pass each other's messages on; a single one is none."""
+    ports = [free_port() for _ in range(count)]
+    routes = ", ".join(f"nats-route://127.0.0.1:{port}" for port in ports)
+    return [
+        NatsServer(
+            place, f"cluster {{ name: test, listen: 127.0.0.1:{port}, routes: [ {routes} ] }}"
+        )
+        for port in ports
+    ]
+
+
 async def client_of(url: str) -> Client:
     """A client that reports its errors by exceptions only."""
 

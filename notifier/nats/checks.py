@@ -57,7 +57,8 @@ async def _use(link: Link, server: ParseResult, prefix: str) -> None:
         await client.subscribe(log_subject(prefix))
         await client.subscribe(company_subject(prefix, ""))
         await client.publish(company_subject(prefix, ""), b"")
-        await client.flush(FLUSH_SECONDS)
+        if not await client.answers(FLUSH_SECONDS):
+            client.end("no answer in time")
         refused = client.reason  # of a permission: the server answers, and the library goes on
     except Exception as error:  # whatever the library raises
         raise Unusable(client.reason or reason_of(error)) from error

@@ -4,7 +4,8 @@
   for each subscription, which drops messages when it is full, and reads the headers of each message.
 - With `tls://` nothing is sent before TLS is up; the library goes on in plain text where the server's
   first line, which anyone in between can change, does not demand TLS.
-- PING is sent behind the commands that wait, so that PONG proves that the server has executed them.
+- PING is sent behind the commands that wait, so that PONG proves that the server has executed them. A PONG
+  that comes too late does no harm; the library would stop reading because of it.
 - `reason` is why the connection ended; it never reconnects by itself.
 
 tests/unit/test_nats_client.py names the members that are overridden.
@@ -50,6 +51,19 @@ class NatsClient(Client):
         """The connection cannot be used any more; the first reason counts."""
         self.reason = self.reason or reason.removeprefix("nats: ")
         self.ended.set()
+
+    async def answers(self, seconds: float) -> bool:
+        """Whether the server executes all commands in time that were sent before."""
+        answered = asyncio.get_running_loop().create_future()
+        await self._send_ping(answered)
+        ended = asyncio.create_task(self.ended.wait())
+        try:
+            await asyncio.wait(
+                {answered, ended}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            ended.cancel()
+        return answered.done()
 
     def use_public_key(self, key: str) -> None:
         """Authenticates by an NKey without a JWT."""

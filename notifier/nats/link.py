@@ -22,10 +22,10 @@ from notifier.nats.credentials import Credentials
 from notifier.nats.payloads import SIGNATURE
 
 CONNECT_SECONDS = 4.0
-PING_SECONDS, PONG_SECONDS = 2, 4
+PING_SECONDS, PONG_SECONDS = 2.0, 4.0
 """How often the server must answer, and how soon."""
 
-FLUSH_SECONDS = 2
+FLUSH_SECONDS = 2.0
 STEADY_SECONDS = 10.0
 """A connection that lived this long was sound: the next attempt is made soon."""
 
@@ -210,13 +210,11 @@ class Link:
             self._flushing = None
         await self._round_trip(client, FLUSH_SECONDS)
 
-    async def _round_trip(self, client: NatsClient, seconds: int) -> None:
-        try:
-            await client.flush(timeout=seconds)
-        except Exception as error:
-            # Its PONG, should it come, would find a cancelled future and end the library's reading.
-            client.end("no answer in time" if isinstance(error, TimeoutError) else reason_of(error))
-            raise Unusable(client.reason) from error
+    async def _round_trip(self, client: NatsClient, seconds: float) -> None:
+        if not await client.answers(seconds):
+            client.end("no answer in time")
+        if client.ended.is_set():
+            raise Unusable(client.reason)
 
 
 def _retrieve(task: asyncio.Task[None]) -> None:

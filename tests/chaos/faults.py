@@ -45,6 +45,21 @@ class Faults:
         self._history = history
         self._random = random.Random(f"{history.seed} faults")
         self._stalled = False
+        self.kinds: list[Callable[[], Awaitable[None]]] = [
+            self._terminate_backends,
+            self._terminate_backends_again_and_again,
+            self._cancel_backends,
+            self._kill_postgres,
+            self._kill_an_app,
+            self._kill_a_node,
+            self._restart_a_node,
+            self._stop_a_node,
+            self._freeze_the_link,
+            self._deafen_the_link,
+            self._cut_the_link,
+            self._reset_the_link,
+            self._flood_while_nobody_relays,
+        ]
 
     async def run(self, seconds: float) -> None:
         """Runs faults for this long; each kind comes once before one repeats."""
@@ -53,21 +68,7 @@ class Faults:
         waiting: list[Callable[[], Awaitable[None]]] = []
         while loop.time() < end:
             if not waiting:
-                waiting = [
-                    self._terminate_backends,
-                    self._terminate_backends_again_and_again,
-                    self._cancel_backends,
-                    self._kill_postgres,
-                    self._kill_an_app,
-                    self._kill_a_node,
-                    self._restart_a_node,
-                    self._stop_a_node,
-                    self._freeze_the_link,
-                    self._deafen_the_link,
-                    self._cut_the_link,
-                    self._reset_the_link,
-                    self._flood_while_nobody_relays,
-                ]
+                waiting = list(self.kinds)
                 self._random.shuffle(waiting)
             fault = waiting.pop()
             self._history.note("fault", kind=fault.__name__.strip("_"))

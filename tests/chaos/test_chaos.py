@@ -24,10 +24,14 @@ from tests.chaos.followers import Canon, Follower
 from tests.chaos.history import History
 from tests.chaos.http_followers import PollFollower, StreamFollower
 from tests.chaos.ledger import TABLE, Ledger, State, collect, expected, state
+from tests.chaos.nats_faults import NatsFaults
 from tests.chaos.writers import Writer
 from tests.conftest import Serve
 from tests.databases import Database
+from tests.natsd import NatsServer, cluster_of
 from tests.proxy import Proxy
+from tests.service.test_floods import metric
+from tests.services import Service
 from tests.waiting import until
 
 SECONDS = float(os.environ.get("NOTIFIER_CHAOS_SECONDS") or 30)
@@ -48,10 +52,45 @@ async def history(tmp_path: Path) -> AsyncIterator[History]:
     history.close()
 
 
+@pytest.fixture
+async def cluster(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> AsyncIterator[list[NatsServer]]:
+    """So many servers of NATS, as one cluster."""
+    servers = cluster_of(tmp_path, request.param)
+    for server in servers:
+        await server.start()
+    yield servers
+    for server in servers:
+        await server.stop()
+
+
+async def start_nodes(
+    database: Database, serve: Serve, proxy: Proxy, cluster: list[NatsServer], nats_proxy: Proxy
+) -> list[Service]:
+    """Two nodes, or four where there is NATS. The second one reaches both through proxies."""
+    if not cluster:
+        return [
+            await serve(database, drain_seconds=0.5),
+            await serve(database.through(proxy.port), drain_seconds=0.5),
+        ]
+    urls = ",".join(server.url for server in cluster)
+    nodes = [await serve(database, drain_seconds=0.5, nats_url=urls) for _ in range(3)]
+    cut = f"nats://127.0.0.1:{nats_proxy.port}"
+    node = await serve(database.through(proxy.port), drain_seconds=0.5, nats_url=cut)
+    nodes.insert(1, node)
+    return nodes
+
+
 @pytest.mark.chaos
-@pytest.mark.timeout(SECONDS + 240)
+@pytest.mark.timeout(SECONDS + 300)
+@pytest.mark.parametrize("cluster", [0, 3], ids=["PostgreSQL", "NATS"], indirect=True)
 async def test_every_client_ends_with_the_committed_rows_whatever_dies(
-    mortal: EmbeddedPostgres, mortal_database: Database, serve: Serve, history: History
+    mortal: EmbeddedPostgres,
+    mortal_database: Database,
+    serve: Serve,
+    history: History,
+    cluster: list[NatsServer],
 ) -> None:
     database = mortal_database
     await database.execute(TABLE)
@@ -63,11 +102,9 @@ async def test_every_client_ends_with_the_committed_rows_whatever_dies(
     for company in companies:
         await ledger.add("Employee", company, "staff", "ann")
         await ledger.add("Employee", company, "guest", "guest")
-    async with Proxy(*database.address) as proxy:
-        nodes = [
-            await serve(database, drain_seconds=0.5),
-            await serve(database.through(proxy.port), drain_seconds=0.5),
-        ]
+    broker = cluster[1].port if cluster else 0
+    async with Proxy(*database.address) as proxy, Proxy("127.0.0.1", broker) as nats_proxy:
+        nodes = await start_nodes(database, serve, proxy, cluster, nats_proxy)
         epoch = await database.fetchval("SELECT epoch FROM notifier.log")
         canon = Canon(history)
 
@@ -111,6 +148,7 @@ async def test_every_client_ends_with_the_committed_rows_whatever_dies(
             for number in range(WRITERS)
         ]
         faults = Faults(mortal, database, nodes, proxy, companies, history)
+        faults.kinds += NatsFaults(cluster, nats_proxy, history).kinds if cluster else []
         enough = asyncio.Event()
         async with asyncio.TaskGroup() as tasks:
             following = [tasks.create_task(follower.run()) for follower in followers]
@@ -141,6 +179,7 @@ async def test_every_client_ends_with_the_committed_rows_whatever_dies(
                     if follower.state.get(("Company", follower.company)) != END:
                         history.violated("never level", who=follower.name, at=follower.position)
             healed = time.monotonic() - healing
+            await all_on_nats(nodes if cluster else [])
             for task in following:
                 task.cancel()
     await judge(database, history, canon, followers, epoch)
@@ -152,6 +191,16 @@ async def test_every_client_ends_with_the_committed_rows_whatever_dies(
         f" level {healed:.1f} s after the last fault, longest transaction"
         f" {history.longest_write:.1f} s"
     )
+
+
+async def all_on_nats(nodes: list[Service]) -> None:
+    """Returns when each node gets its messages by NATS again."""
+
+    async def are_back() -> bool:
+        paths = [await metric(node, 'notifier_stream_path{path="nats"}') for node in nodes]
+        return paths == [1.0] * len(nodes)
+
+    await until(are_back, HEALING_SECONDS)
 
 
 async def judge(

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from nats.aio.msg import Msg
@@ -192,31 +191,33 @@ async def test_another_relay_takes_over_and_large_transactions_come_from_the_log
     database: Database, serve: Serve, connect: Connect, nats: NatsServer
 ) -> None:
     calendar = Calendar(database)
-    settings: dict[str, Any] = {
-        "nats_url": nats.url,
-        "bulk_limit": 20_000,
-        "max_buffer_bytes": 2**26,
-    }
-    relay, *others = [await serve(database, **settings) for _ in range(3)]
+    relay, *others = [await serve(database, nats_url=nats.url) for _ in range(3)]
     for service in (relay, *others):
         await on_path(service, "nats")
-    company, quiet = await calendar.company("u1"), await calendar.company("u1")
-    clients = [await connect(node, "u1", company) for node in others]
-    await calendar.events(company, 12_000)
+    companies = [await calendar.company("u1") for _ in range(4)]
+    clients = [await connect(node, "u1", companies[0]) for node in others]
+    await database.execute(  # more than a page of changes, and none of a company's is a Resync
+        """
+        INSERT INTO events (company_id, title, starts_at, ends_at)
+        SELECT company::uuid, 'one of many', now(), now()
+        FROM unnest($1::text[]) AS company, generate_series(1, 900)
+        """,
+        companies,
+    )
     for client in clients:
-        await reach(client, 12_001)
+        await reach(client, 901)
     relay.kill()
-    await calendar.event(company)
+    await calendar.event(companies[0])
     for client in clients:
-        await reach(client, 12_002)
+        await reach(client, 902)
     for service in others:
         await on_path(service, "nats")
-    await calendar.event(company)
+    await calendar.event(companies[0])
     for client in clients:
-        await reach(client, 12_003)
-    late = await connect(others[0], "u1", quiet)
-    await calendar.event(quiet)
-    await reach(late, 2)
+        await reach(client, 903)
+    late = await connect(others[0], "u1", companies[1])
+    await calendar.event(companies[1])
+    await late.received(lambda messages: messages[-1].get("Position") == 902)
 
 
 async def test_a_new_epoch_reaches_a_node_that_follows_nats(

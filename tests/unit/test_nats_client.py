@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 
 from nats.aio import client as library
@@ -26,6 +27,18 @@ def test_the_members_that_are_used_are_there() -> None:
     for name in ("_send_command", "_flush_pending"):
         assert inspect.iscoroutinefunction(getattr(client, name))
     assert library.PING_PROTO == b"PING\r\n"
+
+
+async def test_an_answer_that_comes_too_late_does_no_harm() -> None:
+    client = NatsClient(lambda *_: None)
+    client._flush_queue = asyncio.Queue()
+    assert not await client.answers(0)
+    await client._process_pong()
+    answering = asyncio.create_task(client.answers(30))
+    while not client._pongs:  # noqa: ASYNC110 - it comes within this turn of the loop
+        await asyncio.sleep(0)
+    await client._process_pong()
+    assert await answering
 
 
 async def test_a_function_that_fails_ends_the_connection_instead_of_its_reading() -> None:
