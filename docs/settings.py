@@ -75,7 +75,8 @@ def options() -> Iterator[Setting]:
     known = meanings("| option | default | meaning |")
     for field in dataclasses.fields(Watch):
         meaning = known[field.name]
-        yield Setting(field.name, "", meaning.default, meaning.text)
+        text = meaning.text.replace("](docs/", "](")
+        yield Setting(field.name, "", meaning.default, text)
 
 
 def page() -> str:
