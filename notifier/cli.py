@@ -182,6 +182,7 @@ def migrate_command(
 
 app.command("check")(inspection.check_command)
 app.command("why")(inspection.why_command)
+app.command("init")(inspection.init_command)
 
 
 @app.command("types")

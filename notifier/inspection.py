@@ -1,8 +1,9 @@
-"""The commands that inspect a database: `notifier check` and `notifier why`."""
+"""The commands that inspect a database: `notifier check`, `notifier why` and `notifier init`."""
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Annotated
 
 import typer
@@ -67,3 +68,18 @@ def why_command(
     typer.echo(f"answer: {found.answer}")
     if not found.is_found:
         raise NotifierError("the database does not show which of these it was")
+
+
+def init_command(
+    tenant: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TABLE", help="Table whose rows are the companies. Default: the likeliest."
+        ),
+    ] = None,
+) -> None:
+    """Print a notifier.toml that suits the tables of your database. Changes nothing."""
+    from notifier.database import proposal
+
+    text = asyncio.run(proposal.propose(load().listen_database, tenant))
+    sys.stdout.buffer.write(text.encode())  # whatever the locale is
