@@ -204,13 +204,24 @@ class Companies:
         self._report(feed, "idle", reason, error=error)
 
     def _feed_of(self, message: Row) -> Feed | None:
-        """The feed that a message belongs to. Raises Disconnected if it does not name its company."""
-        if len(self._requested) == 1:
+        """The feed that a message belongs to. Raises Disconnected if that cannot be told.
+
+        `case` and `rename` in notifier.toml may spell `CompanyId` otherwise. Its value is in the row all
+        the same: if it has that of only one company, the message is of this one.
+        """
+        if len(self._requested) <= 1:
             return next((feed for feed in self._feeds if feed.requested is not None), None)
         data = nested(message, "Data")
         company = data.get("CompanyId", data.get("companyId"))
         if company is None:
-            raise Disconnected("unreadable message")
+            named = [
+                name
+                for name in self._requested
+                if any(same_company(name, value) for value in data.values())
+            ]
+            if len(named) != 1:
+                raise Disconnected("unreadable message")
+            company = named[0]
         return self._feeds.find(company)
 
     def _revoked(self, message: Row) -> None:

@@ -205,6 +205,16 @@ describe("several companies", () => {
     deepEqual(newReports(), [["c", "resync", "start", 7], ["c", "message", 8], ["b", "message", 21]]);
   });
 
+  test("that of a message may be spelled otherwise", async () => {
+    const { peer, newReports, client, b } = await two();
+    await peer.send({ ...change(21), Data: { id: 1, tenant: "b", title: "c", notes: { a: 1 } } });
+    deepEqual(newReports(), [[undefined, "message", 21]]);
+    deepEqual(b.position, { after: 21, epoch: EPOCH });
+    b.unsubscribe(); // its last messages may be under way
+    await peer.send({ ...change(11), Data: { tenant: "b", partner: "a" } });
+    deepEqual([newReports(), state(client)], [[], ["waiting", "unreadable message"]]);
+  });
+
   test("a message that does not name its company is never guessed", async () => {
     const { peer, client } = await two();
     await peer.send({ ...change(11), Data: {} });

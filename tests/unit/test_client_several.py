@@ -261,6 +261,29 @@ async def test_set_company_replaces_its_own_company_only() -> None:
 
 
 @timeless
+async def test_the_company_of_a_message_may_be_spelled_otherwise() -> None:
+    async with follow() as world:
+        await two(world)
+        message = change(21)
+        message["Data"] = {"id": 1, "tenant": "b", "title": "c", "notes": {"a": 1}}
+        await world.peer.send_messages(message)
+        assert reports(world) == [("b", "message", 21)]
+
+
+@timeless
+async def test_a_message_that_names_two_companies_is_never_guessed() -> None:
+    """Also not if one of them was left: its last messages may be under way."""
+    async with follow() as world:
+        b = await two(world)
+        b.unsubscribe()
+        message = change(11)
+        message["Data"] = {"tenant": "b", "partner": "a"}
+        await world.peer.send_messages(message)
+        assert reports(world) == []
+        assert (world.state, world.client.status.reason) == ("waiting", "unreadable message")
+
+
+@timeless
 async def test_a_message_that_does_not_name_its_company_is_never_guessed() -> None:
     async with follow() as world:
         await two(world)

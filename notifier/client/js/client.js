@@ -758,13 +758,17 @@ class Connection {
   }
 
   /**
-   * The company that a message is about; null if it names none.
+   * The company that a message is about; null if that cannot be told.
    * @param {any} message
    */
   #companyOf(message) {
-    if (this.#requested.size === 1) return [...this.#companies].find((company) => company.requested !== null);
-    const companyId = message.Data?.CompanyId ?? message.Data?.companyId;
-    return companyId == null ? null : this.#find(companyId);
+    if (this.#requested.size <= 1) return [...this.#companies].find((company) => company.requested !== null);
+    const data = message.Data ?? {};
+    const companyId = data.CompanyId ?? data.companyId;
+    if (companyId != null) return this.#find(companyId);
+    // `case` and `rename` in notifier.toml may spell it otherwise. Its value is in the row all the same.
+    const named = [...this.#requested].filter((id) => Object.values(data).some((value) => sameCompany(id, value)));
+    return named.length === 1 ? this.#find(named[0]) : null;
   }
 
   /**
