@@ -86,6 +86,8 @@ class Watch:
             object.__setattr__(self, name, message or None)
         key = tuple(map(_unquoted, self.key_columns))
         object.__setattr__(self, "key", key if len(key) > 1 else key[0])
+        if "->" in self.company:
+            raise ValueError("company must be a column: paths along foreign keys are not supported")
         for name in ("company", "member", "deleted_if"):
             column = getattr(self, name)
             object.__setattr__(self, name, column and _unquoted(column))

@@ -21,6 +21,9 @@ class _Change(msgspec.Struct, rename="pascal"):
     partial: bool = False
 
 
+ID_BYTES = 1000
+"""Longer values are no ids, and are not remembered."""
+
 _decode = msgspec.json.Decoder(_Envelope).decode
 _decode_change = msgspec.json.Decoder(_Change).decode
 
@@ -82,6 +85,8 @@ class AccountRule:
 
 def _text(value: bytes) -> str | None:
     """A value as an id is written; None for one that is no id."""
+    if len(value) > ID_BYTES:
+        return None
     if value[:1] == b'"':
         return msgspec.json.decode(value, type=str)
     return value.decode() if value[:1] in b"-0123456789" else None

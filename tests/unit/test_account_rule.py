@@ -18,7 +18,9 @@ POSTS = Watch(table="users_posts", entity="Post")
 
 BODIES: dict[str, tuple[bytes, list[Collection[str] | None]]] = {
     "a changed row": (
-        b'{"Type":"UserUpdated","Data":{"UserId":7,"Name":"Ada","On":true,"Tags":["x"],"Gone":null},"Old":{"Name":"A\\u00df"}}',
+        b'{"Type":"UserUpdated","Data":{"UserId":7,"Name":"Ada","On":true,"Tags":["x"],"Gone":null,"Bio":"'
+        + b"x" * 2000
+        + b'"},"Old":{"Name":"A\\u00df"}}',
         [{"7", "Ada", "A\N{LATIN SMALL LETTER SHARP S}"}],
     ),
     "a row that is gone": (b'{"Type":"UserDeleted","Data":{"UserId":"u1"}}', [{"u1"}]),
