@@ -511,6 +511,20 @@ async def test_the_token_decides_where_authorization_is_by_claim(world: World) -
     assert "every client whose token names the company" in str(explanation.answer)
 
 
+async def test_a_view_in_the_place_of_a_table_is_not_read(world: World) -> None:
+    await world.event()
+    await world.database.execute(
+        "CREATE TABLE traces (called text);"
+        " CREATE FUNCTION trace() RETURNS uuid LANGUAGE plpgsql AS $$ BEGIN"
+        " INSERT INTO traces VALUES ('by a view'); RETURN NULL; END $$;"
+        " ALTER TABLE events RENAME TO old_events;"
+        " CREATE VIEW events AS SELECT trace() AS id, NULL::uuid AS company_id, NULL::text AS title"
+    )
+    explanation = await world.why(table="events", key=str(uuid4()))
+    assert any("is no table with a column id" in fact for fact in explanation.facts)
+    assert await world.database.fetchval("SELECT count(*) FROM traces") == 0
+
+
 async def test_user_query_maps_the_user_of_a_token(world: World) -> None:
     await world.database.execute(
         "CREATE TABLE accounts (login text, id text); INSERT INTO accounts VALUES ('auth0|7', 'u1')"
