@@ -7,12 +7,15 @@ from typing import NamedTuple
 
 from notifier.messages import Message
 
+FEW_USERS = 50
+"""Up to so many users of one view are written to without giving other tasks a turn."""
+
 
 class Batch(NamedTuple):
     """Messages that are written together; `revokes` are the users who may lose access with the last.
 
     `skips`: no messages, but a Skipped for the groups that are behind. `restricted`: one message of
-    which users get views of their own.
+    which users get views of their own. `is_for_few`: all who get something are named.
     """
 
     messages: list[Message]
@@ -20,6 +23,7 @@ class Batch(NamedTuple):
     certain: bool = True
     skips: bool = False
     restricted: bool = False
+    is_for_few: bool = False
 
     @property
     def size(self) -> int:
@@ -34,7 +38,8 @@ def cut(messages: list[Message]) -> Iterable[Batch]:
         if message.views:
             if batch:
                 yield Batch(batch)
-            yield Batch([message], message.revokes, restricted=True)
+            few = not any(view.others or len(view.users) > FEW_USERS for view in message.views)
+            yield Batch([message], message.revokes, restricted=True, is_for_few=few)
             batch = []
             continue
         batch.append(message)

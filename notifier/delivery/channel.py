@@ -194,7 +194,8 @@ class Channel:
         if self._pumping is not None:
             return
         while self._queue:
-            if self._size > SLICE or self._queue[0].size > CHUNK_BYTES:
+            batch = self._queue[0]
+            if (self._size > SLICE and not batch.is_for_few) or batch.size > CHUNK_BYTES:
                 self._pumping = asyncio.create_task(self._pump())
                 return
             self._write_now(self._next())
