@@ -30,6 +30,7 @@ from bench import (
     plots,
     postgres,
     programs,
+    restricted,
     service,
     sockets,
     table,
@@ -57,6 +58,7 @@ class Measurement:
 MEASUREMENTS = (
     Measurement(("F0",), isolated.measure, 90),
     Measurement(("F1", "F1c", "F2", "F3", "F4", "F6"), fanout.measure, 220),
+    Measurement(("F5",), restricted.measure, 200),
     Measurement(("W0",), writers.measure_audit, 90, compiled=False),
     Measurement(("W1", "W2"), writers.measure, 150),
     Measurement(("W3",), writers.measure_many, 90, compiled=False),

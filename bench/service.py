@@ -31,8 +31,9 @@ def environment(url: str) -> dict[str, str]:
     }
 
 
-async def migrate(url: str, *options: str) -> None:
-    await output(*COMMAND, "migrate", *options, env=environment(url))
+async def migrate(url: str, *options: str, config: str | None = None) -> None:
+    env = environment(url) | ({"NOTIFIER_CONFIG": config} if config else {})
+    await output(*COMMAND, "migrate", *options, env=env)
 
 
 async def uninstall(url: str) -> None:

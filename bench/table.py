@@ -38,6 +38,13 @@ ROWS = {
         Row("F2", "deliveries/s / Starlette loop of `send_text`", 8, True),
         Row("F3", "bursts of 100 changes / F1's C loop", 12, True),
         Row("F4", "the same with 50 different filters, which all pass / without (F1's)", 0.8, True),
+        Row(
+            "F5",
+            "CPU to deliver a change that one of 5,000 users sees / per delivery",
+            20,
+            False,
+            usual=False,
+        ),
         Row("F6", "the same for server-sent events / for WebSockets (F1's)", 0.8, True),
         Row("W0", "pgbench, 32 clients: capture, no relay / minimal audit trigger", 0.95, True),
         Row("W1", "pgbench, 32 clients: capture and an awake relay / neither", 0.6, True),
