@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
@@ -72,12 +73,14 @@ async def stream(
     user: str,
     company: str,
     headers: Mapping[str, str] | None = None,
+    *,
+    verify: ssl.SSLContext | bool = True,
     **parameters: Any,
 ) -> AsyncIterator[Stream]:
     """A stream of server-sent events."""
     given = {"Accept": STREAM, "Authorization": f"Bearer {token(user)}", **(headers or {})}
     async with (
-        httpx.AsyncClient(timeout=DEADLINE_SECONDS) as client,
+        httpx.AsyncClient(timeout=DEADLINE_SECONDS, verify=verify) as client,
         client.stream("GET", address(service, company), headers=given, params=parameters) as answer,
     ):
         yield Stream(answer)

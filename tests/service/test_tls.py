@@ -16,6 +16,7 @@ from tests.clients import Client
 from tests.conftest import Connect, Serve
 from tests.databases import Database
 from tests.service.calendars import Calendar, positions
+from tests.service.http_streams import stream
 from tests.services import Service
 from tests.waiting import until
 
@@ -77,9 +78,15 @@ async def test_a_client_receives_changes_and_close_codes_through_tls(
     calendar = Calendar(database)
     company = await calendar.company("u1")
     client = await connect(secure.url, "u1", company, ssl=trusting())
+    base = secure.url.replace("wss", "https").rstrip("/")
+    async with stream(base, "u1", company, verify=trusting()) as events:
+        await events.event()
+        await calendar.event(company)
+        created = await events.event()
+    assert created.message == await client.expect("EventCreated")
     await calendar.events(company, 500, "x" * 1000)
-    heard = await client.received(lambda messages: messages[-1].get("Position") == 501)
-    assert positions(heard) == list(range(2, 502))
+    heard = await client.received(lambda messages: messages[-1].get("Position") == 502)
+    assert positions(heard) == list(range(2, 503))
     await client.send(b"binary")
     assert await client.closed() == 1003
     big: Client = await connect(secure.url, "u1", ssl=trusting())
