@@ -157,6 +157,9 @@ def migrate_command(
         str | None,
         typer.Option(metavar="ROLE", help="Grant this role exactly what `notifier serve` needs."),
     ] = None,
+    state: Annotated[
+        bool, typer.Option("--state", help="With --grant: for STATE=on, SELECT on watched tables.")
+    ] = False,
 ) -> None:
     """Install or upgrade the schema `notifier` and the triggers. Safe to repeat."""
     from notifier.database import schema
@@ -173,6 +176,7 @@ def migrate_command(
             max_log_bytes=settings.max_log_bytes,
             dry_run=dry_run,
             grant=grant,
+            state=state,
             report=_print,
         )
     )

@@ -65,6 +65,10 @@ class FilteredRequest(CompanyRequest, frozen=True, rename="camel"):
     # Any: a filter that is wrong is answered with bad_filter, whatever is wrong with it.
     entities: Annotated[Any, Meta(extra_json_schema=ENTITIES)] = None
     where: Annotated[Any, Meta(extra_json_schema=WHERE)] = None
+    state: (
+        Annotated[bool, Meta(description="Send the rows first, unless `after` can be resumed.")]
+        | None
+    ) = None
 
 
 class Subscribe(Struct, frozen=True, tag_field="type", tag="subscribe"):

@@ -75,14 +75,36 @@ class Code(StrEnum):
     UNKNOWN_TX = "unknown_tx"
     TIMEOUT = "timeout"
     TOO_MANY_WAITING = "too_many_waiting"
+    STATE_TOO_LARGE = "state_too_large"
+    STATE_UNAVAILABLE = "state_unavailable"
 
 
-class BadFilter(NotifierError):
+class Refused(NotifierError):
+    """A subscription cannot be made as it was requested; `code` and the text are the answer."""
+
+    code: Code
+
+
+class BadFilter(Refused):
     """A filter of a subscription cannot be used."""
+
+    code = Code.BAD_FILTER
 
 
 class UnknownName(BadFilter):
     """It names an entity or a property that is not known."""
+
+
+class StateTooLarge(Refused):
+    """A company has more than MAX_STATE_ROWS."""
+
+    code = Code.STATE_TOO_LARGE
+
+
+class StateUnavailable(Refused):
+    """State is not enabled, or the tables cannot be read."""
+
+    code = Code.STATE_UNAVAILABLE
 
 
 class Closure(NotifierError):

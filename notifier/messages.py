@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -153,6 +153,29 @@ class Skipped(ServerMessage, frozen=True, tag_field="Type", tag="Skipped"):
     data: CompanyOnly
     position: Annotated[int, msgspec.Meta(ge=1)]
     at: str
+
+
+class StateRows(ServerMessage, frozen=True):
+    company_id: str
+    entity: str
+    rows: list[dict[str, Any]]
+
+
+class State(ServerMessage, frozen=True, tag_field="Type", tag="State"):
+    """Rows that a company has at the position of the next StateEnd. Each looks as in the `Data` of a change."""
+
+    data: StateRows
+
+
+class StatePlace(ServerMessage, frozen=True):
+    company_id: str
+    position: int
+
+
+class StateEnd(ServerMessage, frozen=True, tag_field="Type", tag="StateEnd"):
+    """All rows were sent; the changes after the position follow."""
+
+    data: StatePlace
 
 
 class CompanyRevoked(ServerMessage, frozen=True, tag_field="Type", tag="CompanyRevoked"):

@@ -27,12 +27,14 @@ from notifier.delivery.periodic_recheck import PeriodicRecheck
 from notifier.delivery.postgres import PostgresStream
 from notifier.delivery.recheck_rule import RecheckRule
 from notifier.delivery.session import Services
+from notifier.delivery.state import NoStates
 from notifier.delivery.stream import Stream
 from notifier.health import Health
 from notifier.messages import Message
 from notifier.relay.publisher import LocalPublisher, Publisher
 from notifier.relay.relay import Relay
 from notifier.settings import Settings
+from notifier.state.reader import StateReader
 from notifier.transport.application import Application
 from notifier.transport.company_messages import CompanyMessages
 from notifier.transport.cors import Cors
@@ -143,6 +145,11 @@ class Node:
             settings.max_connections_per_address,
             proxies=settings.trusted_proxies is not None,
         )
+        self.states = (
+            StateReader(settings.database, pooled=pooled, max_rows=settings.max_state_rows)
+            if settings.state == "on"
+            else NoStates()
+        )
         self.services = Services(
             self.hub,
             self.tokens,
@@ -151,6 +158,7 @@ class Node:
             Arrivals(ArrivalLog(self.log_query), lambda: self.hub.epoch),
             auth_timeout=settings.auth_timeout_seconds,
             leeway=settings.jwt_leeway_seconds,
+            states=self.states,
             max_companies=settings.max_companies_per_connection,
         )
         self.refusals = Refusals()
@@ -222,6 +230,7 @@ class Node:
         finally:
             self.log_query.close()
             self.membership.close()
+            self.states.close()
             self.user_query.close()
 
     def _use_watches(self, watches: Sequence[Watch], scopes: Sequence[Scope]) -> None:

@@ -92,6 +92,8 @@ class Settings(BaseSettings):
     user_query: str | None = None
     allowed_origins: Strings | None = None  # of browsers; unset or *: any
     token_cookie: Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")] | None = None
+    state: Literal["on", "off"] = "off"  # whether clients may request a company's rows
+    max_state_rows: Annotated[int, Field(ge=1)] = 10_000
     root_path: str = ""  # a prefix such as /realtime under which everything is served
     retention_hours: Annotated[float, Field(gt=0, le=24 * 366)] = 24
     max_log_bytes: Annotated[int, Field(ge=1024 * 1024, le=2**62)] = 1024**3

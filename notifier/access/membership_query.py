@@ -87,8 +87,8 @@ class MembershipQuery:
             rows.append(
                 sql.query("membership_rows").format(
                     relation=table["relation"],
-                    company=_as_text(company, table["company_type"]),
-                    member=_as_text(member, table["member_type"]),
+                    company=as_text(company, table["company_type"]),
+                    member=as_text(member, table["member_type"]),
                     typed=typed,
                     scope=f" AND pair.scope OPERATOR(pg_catalog.=) {_literal(table['scope'] or '')}",
                     conditions="".join(map(_condition, _decode_conditions(table["conditions"]))),
@@ -124,10 +124,10 @@ class MembershipQuery:
         yield [scope for scope, _ in split]
         for company_type, member_type in self.types:
             if company_type is not None:
-                yield [_castable(company, company_type) for company in companies]
-                yield [_castable(company, company_type) for company in others]
+                yield [castable(company, company_type) for company in companies]
+                yield [castable(company, company_type) for company in others]
             if member_type is not None:
-                yield [_castable(user, member_type) for user in users]
+                yield [castable(user, member_type) for user in users]
 
 
 def may_be_respelled(company: str) -> bool:
@@ -164,7 +164,7 @@ def tables_query() -> str:
     return sql.query("membership_tables").format(signature=sql.query("membership_signature"))
 
 
-def _as_text(column: str, kind: str | None) -> str:
+def as_text(column: str, kind: str | None) -> str:
     """The text of a column's value as in messages. No application code runs for it.
 
     The output function of a type that is not PostgreSQL's own was made by a superuser; a cast to
@@ -190,7 +190,7 @@ def _condition(given: _Condition) -> str:
     """SQL for a condition of `member_if` or `deleted_if`, by the rule of `relay/images.py`."""
     column, kind, value = f"member.{given.column}", given.type, given.value
     if not isinstance(value, bool):
-        return f" AND {_as_text(column, kind)} OPERATOR(pg_catalog.=) {_literal(str(value))}"
+        return f" AND {as_text(column, kind)} OPERATOR(pg_catalog.=) {_literal(str(value))}"
     if kind == "boolean":
         return f" AND {column}::boolean IS {'TRUE' if value else 'NOT TRUE'}"
     nulls = 0 if value else 1
@@ -203,7 +203,7 @@ def _literal(text: str) -> str:
     return f"E'{escaped}'::pg_catalog.text"
 
 
-def _castable(value: str, kind: str) -> str:
+def castable(value: str, kind: str) -> str:
     """The value, or another one of the type where the type cannot hold it."""
     if kind == "uuid":
         return value if is_uuid(value) else _NIL

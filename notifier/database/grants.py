@@ -11,11 +11,19 @@ from notifier.errors import DatabaseError
 SERVE = "serve"
 """The `privilege` in `notifier.grants` of a role that `migrate --grant` has named."""
 
+STATE = "state"
+"""The same of a role that may also read the rows of the watched tables: `--state`."""
 
-async def allow(connection: Connection, role: str) -> bool:
-    """Records that a role may serve. Returns whether it is news. Raises DatabaseError."""
+
+async def allow(connection: Connection, role: str, *, state: bool = False) -> bool:
+    """Records that a role may serve, and with `state` that it may read the watched tables.
+
+    Returns whether it is news that it may serve. Raises DatabaseError.
+    """
     if not await connection.fetchval("SELECT to_regrole(quote_ident($1)) IS NOT NULL", role):
         raise DatabaseError(f"there is no role {role}")
+    if state:
+        await _record(connection, role, STATE)
     return await _record(connection, role, SERVE)
 
 
@@ -91,7 +99,7 @@ async def refusal(
 async def revoke(connection: Connection) -> None:
     """Takes back each recorded right on the application's objects; what is gone is passed over."""
     rows = await connection.fetch(
-        "SELECT role, privilege FROM notifier.grants WHERE privilege <> $1", SERVE
+        "SELECT role, privilege FROM notifier.grants WHERE privilege <> ALL ($1)", [SERVE, STATE]
     )
     for role, privilege in rows:
         try:

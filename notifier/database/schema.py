@@ -76,6 +76,7 @@ async def migrate(
     max_log_bytes: int = 1024**3,
     dry_run: bool = False,
     grant: str | None = None,
+    state: bool = False,
     membership_query: str | None = None,
     user_query: str | None = None,
     report: Report = _quiet,
@@ -84,15 +85,19 @@ async def migrate(
 
     Does nothing where all is as it should be. Without `watches` the calendar's are meant, which is
     refused where the database watches others, unless `calendar` confirms it. `grant` names a role
-    that may then run `serve`, with these queries if there are any. With `dry_run` everything is rolled back after it was reported.
+    that may then run `serve`, with these queries if there are any; with `state` it may read the watched
+    tables. With `dry_run` everything is rolled back after it was reported.
     Raises DatabaseError and SettingsError, in one line.
     """
+
+    if state and grant is None:
+        raise SettingsError("--state grants to a role: name it with --grant")
 
     async def once(connection: Connection) -> list[str]:
         migration = _Migration(connection)
         await migration.run(watches, scopes, max_log_bytes, calendar=calendar)
         if grant is not None:
-            await migration.grant(grant, membership_query, user_query)
+            await migration.grant(grant, membership_query, user_query, state=state)
         await migration.finish()
         if dry_run:
             migration.lines.append("nothing was changed: this was a dry run")
@@ -195,9 +200,11 @@ class _Migration:
             self._note(f"function {each.wanted or each.present}: {each.remedy}")
         self._former = [each for each in changed if each.wanted is None]
 
-    async def grant(self, role: str, membership_query: str | None, user_query: str | None) -> None:
+    async def grant(
+        self, role: str, membership_query: str | None, user_query: str | None, *, state: bool
+    ) -> None:
         """Lets a role run `serve`."""
-        await grants.allow(self._connection, role)
+        await grants.allow(self._connection, role, state=state)
         await grants.synchronize(self._connection)
         self.lines.append(f"role {role}: may serve")
         if warning := await grants.refusal(self._connection, role, membership_query, user_query):

@@ -16,6 +16,7 @@ from notifier.commands import FilteredRequest
 from notifier.companies import canonical
 from notifier.delivery.expiry import ExpiryTimer
 from notifier.delivery.session import REFUSED_SECONDS, Services
+from notifier.delivery.state import State
 from notifier.delivery.subscription import Subscription
 from notifier.delivery.transport import Transport
 from notifier.errors import Closure, KeysUnavailable, NotReady, TokenExpired, TokenInvalid
@@ -29,8 +30,10 @@ class ResponseTransport(Transport, Protocol):
     def begun(self) -> bool:
         """Whether the head of the response was sent: the status can no longer be chosen."""
 
-    def begin(self, answer: SubscribeResult, subscription: Subscription) -> None:
-        """Answers; the messages after the position of `answer` follow."""
+    def begin(
+        self, answer: SubscribeResult, subscription: Subscription, state: State | None
+    ) -> None:
+        """Answers; the state, if there is one, and the messages after the position of `answer` follow."""
 
     def send(self, message: ServerMessage) -> None:
         """Sends a message that is not one of the log's."""
@@ -107,7 +110,7 @@ class HttpSession:
         """Begins the response and replays up to the present; False where the company is refused.
 
         Refusals of one user delay each other, which bounds how many ids can be tried. Raises Closure,
-        BadFilter and DatabaseError.
+        Refused and DatabaseError.
         """
         services = self._services
         services.admission.check_rejections(f"user {self.user}")
@@ -123,12 +126,15 @@ class HttpSession:
             recovered: bool | msgspec.UnsetType = msgspec.UNSET
             if request.after is not None:
                 recovered = await subscription.can_resume(request.after, request.epoch, request.at)
+            state = None
+            if request.state and recovered is not True:
+                state = await subscription.read_state(services.states)
             self._check_open()
         except BaseException:
             subscription.close()
             raise
         self._subscription = subscription
-        subscription.begin(request.after if recovered is True else None)
+        subscription.begin(request.after if recovered is True else None, state)
         data = Subscribed(
             company_id=subscription.company,
             position=subscription.position,
@@ -136,9 +142,9 @@ class HttpSession:
             at=msgspec.UNSET if subscription.at is None else at_text(subscription.at),
             recovered=recovered,
         )
-        self._response.begin(SubscribeResult(success=True, data=data), subscription)
+        self._response.begin(SubscribeResult(success=True, data=data), subscription, state)
         self._expiry.renew(self.identity.expires_at)
-        if not self._ended:
+        if not self._ended and (state is None or await subscription.send_state(state)):
             await subscription.deliver()
         return True
 

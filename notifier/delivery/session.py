@@ -14,7 +14,7 @@ is handled, and given to `Transport.end` at any other time.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import NoReturn, assert_never
 
@@ -45,11 +45,11 @@ from notifier.delivery.clients import Client
 from notifier.delivery.expiry import ExpiryTimer
 from notifier.delivery.hub import Hub
 from notifier.delivery.rate import count_command
+from notifier.delivery.state import NoStates, StateSource
 from notifier.delivery.subscription import Subscription
 from notifier.delivery.transport import Transport
 from notifier.errors import (
     AnotherUser,
-    BadFilter,
     BadToken,
     Closure,
     Code,
@@ -59,6 +59,7 @@ from notifier.errors import (
     KeysUnavailable,
     Malformed,
     NotReady,
+    Refused,
     TokenExpired,
     TokenInvalid,
     TooBig,
@@ -105,6 +106,7 @@ class Services:
     auth_timeout: float
     leeway: float
     max_companies: int = 100
+    states: StateSource = field(default_factory=NoStates)
 
 
 class Stage(Enum):
@@ -270,9 +272,9 @@ class Session:
             return
         try:
             await self._follow(subscription, command)
-        except BadFilter as error:
+        except Refused as error:
             subscription.close()
-            self._fail(command, company, Code.BAD_FILTER, str(error))
+            self._fail(command, company, error.code, str(error))
         except BaseException as error:
             subscription.close()
             if isinstance(error, DatabaseError):
@@ -282,7 +284,7 @@ class Session:
     async def _follow(self, subscription: Subscription, command: SetCompany | Subscribe) -> None:
         """Answers, leaves what the subscription replaces, and replays up to the present.
 
-        Raises BadFilter before anything has changed.
+        Raises Refused before anything has changed.
         """
         request = command.data
         if isinstance(request, FilteredRequest):
@@ -290,6 +292,9 @@ class Session:
         recovered: bool | msgspec.UnsetType = msgspec.UNSET
         if request.after is not None:
             recovered = await subscription.can_resume(request.after, request.epoch, request.at)
+        state = None
+        if isinstance(request, FilteredRequest) and request.state and recovered is not True:
+            state = await subscription.read_state(self._services.states)
         if self._is_ended():
             subscription.close()
             return
@@ -298,9 +303,10 @@ class Session:
                 each.close()
                 self.unsubscribed(each)
         self._subscriptions += (subscription,)
-        subscription.begin(request.after if recovered is True else None)
+        subscription.begin(request.after if recovered is True else None, state)
         self.send(answers.success(command, subscription, recovered))
-        await subscription.deliver()
+        if state is None or await subscription.send_state(state):
+            await subscription.deliver()
 
     def _unsubscribe(self, command: Unsubscribe) -> None:
         company = canonical(str(command.data.company_id))

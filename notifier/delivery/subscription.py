@@ -28,9 +28,21 @@ from notifier.access.tokens import Identity
 from notifier.delivery.channel import Channel
 from notifier.delivery.filter import Filter
 from notifier.delivery.hub import Hub
+from notifier.delivery.state import State, StateSource
 from notifier.delivery.transport import Transport
 from notifier.errors import Closure, DatabaseError, Internal, NotReady
-from notifier.messages import JSON, CompanyOnly, CompanyRevoked, ServerMessage, is_at
+from notifier.messages import (
+    JSON,
+    CompanyOnly,
+    CompanyRevoked,
+    ServerMessage,
+    StateEnd,
+    StatePlace,
+    is_at,
+)
+
+STATE_SECONDS = 5.0
+"""How long the stream may take to bring the messages up to the position of a state."""
 
 REPLAY_SECONDS = 60.0
 """How often access is re-checked during a replay: a slow reader may never become live."""
@@ -179,11 +191,49 @@ class Subscription:
         metrics.RESUMES.labels(str(recovered).lower()).inc()
         return recovered
 
-    def begin(self, after: int | None) -> None:
-        """Fixes the position: `after`, or the present one. The caller must send the answer before it awaits anything."""
+    async def read_state(self, source: StateSource) -> State:
+        """The rows that the company has at a position which the channel has reached.
+
+        Raises StateTooLarge, StateUnavailable, NotReady and DatabaseError.
+        """
+        hub, channel = self._hub, self._channel
+        state = await source.read(self.company, self._filter)
+        try:
+            async with asyncio.timeout(STATE_SECONDS):
+                while state.epoch == hub.epoch and channel.position < state.position:
+                    await channel.growth()
+        except TimeoutError:
+            raise NotReady from None
+        if state.epoch != hub.epoch or not hub.is_current(channel):
+            raise NotReady
+        return state
+
+    async def send_state(self, state: State) -> bool:
+        """Sends the rows, and StateEnd; whether the user still may see the company. Raises as `deliver`."""
+        transport = self._owner.transport
+        encoding = transport.encoding.unshared or transport.encoding
+        for page in state.pages:
+            if self._must_recheck() and not await self._may():
+                self.revoke()
+            if self._is_closed:
+                return False
+            transport.write(encoding.frame(page), [page])
+            await transport.drain()
+        if not self._is_closed:
+            data = StatePlace(company_id=self.company, position=state.position)
+            self._owner.send(StateEnd(data=data))
+        return not self._is_closed
+
+    def begin(self, after: int | None, state: State | None = None) -> None:
+        """Fixes the position: `after`, or that of the state, or the present one.
+
+        The caller must send the answer before it awaits anything.
+        """
         channel = self._channel
         self.epoch = self._hub.epoch
-        if after is None:
+        if state is not None:
+            self.position, self.at = state.position, state.at
+        elif after is None:
             self.position, self.at = channel.position, channel.at(channel.position)
         else:
             self.position = after

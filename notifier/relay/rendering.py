@@ -182,7 +182,7 @@ def _head(
             return None, partial
     if name is None:
         return None, partial
-    head = b'{"Type":"%b","Data":%b' % (name.encode(), _data(row, source, company))
+    head = b'{"Type":"%b","Data":%b' % (name.encode(), data_of(row, source, company))
     if old is not None and new is not None:
         head = b'%b,"Old":%b' % (head, _object(former, source))
     partial = partial or len(head) + len(tail) + POSITION_BYTES > MESSAGE_LIMIT
@@ -190,12 +190,12 @@ def _head(
         keys = {column: row[column] for column in (*watch.key_columns, watch.company)}
         head = b'{"Type":"%b","Data":%b,"Partial":true' % (
             name.encode(),
-            _data(keys, source, company),
+            data_of(keys, source, company),
         )
     return head, partial
 
 
-def _data(row: Row, source: Source, company: str) -> bytes:
+def data_of(row: Row, source: Source, company: str) -> bytes:
     """`Data`: the row; before it the value of a key of several columns, and the id of a scope's company."""
     key, scope = source.watch.key, source.watch.scope
     if isinstance(key, str) and scope is None:

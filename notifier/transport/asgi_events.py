@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 
 from starlette.types import Send
 
-from notifier.delivery.encoding import EVENTS
+from notifier.delivery.encoding import EVENTS, event
+from notifier.delivery.state import State
 from notifier.delivery.subscription import Subscription
 from notifier.errors import Closure
-from notifier.messages import ServerMessage, SubscribeResult
+from notifier.messages import ServerMessage, StateEnd, SubscribeResult, encode
 from notifier.transport.asgi import AsgiTransport
-from notifier.transport.events import COMMENT, COMMENT_SECONDS, HEADERS, first_event
+from notifier.transport.events import COMMENT, COMMENT_SECONDS, HEADERS, place
 
 END = b""
 """The item that ends the response."""
@@ -27,12 +28,16 @@ class AsgiEvents(AsgiTransport):
         super().__init__(send, max_buffer)
         self._headers = {**HEADERS, **headers}
         self._timer: asyncio.TimerHandle | None = None
+        self._place: str | None = None
         self.begun = False
 
-    def begin(self, answer: SubscribeResult, subscription: Subscription) -> None:
+    def begin(
+        self, answer: SubscribeResult, subscription: Subscription, state: State | None = None
+    ) -> None:
         """Queues the first event, before which `run` sends the head of the response."""
         self.begun = True
-        self._put([first_event(answer)])
+        self._place = place(answer.data)
+        self._put([event(encode(answer), self._place if state is None else None)])
         self._comment_later()
 
     def write(self, frames: bytes, bodies: Sequence[bytes]) -> None:
@@ -40,8 +45,9 @@ class AsgiEvents(AsgiTransport):
         self._put([frames])
 
     def send(self, message: ServerMessage) -> None:
-        """Queues an event without an id."""
-        self._put([self._text(message)])
+        """Queues an event; only StateEnd has an id."""
+        event_id = self._place if isinstance(message, StateEnd) else None
+        self._put([event(encode(message), event_id)])
 
     def end(self, closure: Closure) -> None:
         """Queues Disconnect and the end of the response."""

@@ -20,13 +20,13 @@ from notifier.commands import FilteredRequest
 from notifier.delivery.http_session import HttpSession, ResponseTransport
 from notifier.delivery.session import Services
 from notifier.errors import (
-    BadFilter,
     Closure,
     Code,
     DatabaseError,
     Expired,
     Internal,
     NotReady,
+    Refused,
     TokenExpired,
     TokenInvalid,
     TooMany,
@@ -234,8 +234,8 @@ def _problem(error: Exception) -> Problem:
     """The refusal of a request because of an error."""
     code: Code | HttpCode
     match error:
-        case BadFilter():
-            return Problem(400, Code.BAD_FILTER, str(error))
+        case Refused():
+            return Problem(400, error.code, str(error))
         case TokenExpired() | Expired():
             return Problem(
                 401, Code.TOKEN_EXPIRED, "the token has expired", {"WWW-Authenticate": _INVALID}

@@ -11,10 +11,18 @@ from collections.abc import Mapping, Sequence
 
 from notifier import metrics
 from notifier.delivery.encoding import EVENT_CHUNKS, EVENTS, Encoding, chunk, event
+from notifier.delivery.state import State
 from notifier.delivery.subscription import Subscription
 from notifier.delivery.transport import TransportListener, Write
 from notifier.errors import Closure, TooSlow
-from notifier.messages import Disconnect, ServerMessage, SubscribeResult, encode
+from notifier.messages import (
+    Disconnect,
+    ServerMessage,
+    StateEnd,
+    Subscribed,
+    SubscribeResult,
+    encode,
+)
 from notifier.transport.http_guard import GuardedHttp
 from notifier.transport.queues import Gate
 from notifier.transport.websocket import CLOSE_SECONDS, DRAIN_SECONDS, HIGH_WATER
@@ -62,11 +70,14 @@ class EventStream:
         self._open = True
         self._timer: asyncio.TimerHandle | None = None
         self._chunked = chunked
+        self._place: str | None = None
         self.encoding: Encoding = EVENT_CHUNKS if chunked else EVENTS
         self.begun = False
         self.write_direct: Write | None = None
 
-    def begin(self, answer: SubscribeResult, subscription: Subscription) -> None:
+    def begin(
+        self, answer: SubscribeResult, subscription: Subscription, state: State | None = None
+    ) -> None:
         """Sends the head of the response and its first event."""
         if not self._open or self._transport.is_closing():
             return
@@ -75,7 +86,8 @@ class EventStream:
         head = "".join(f"{name}: {value}\r\n" for name, value in self._headers.items()).encode()
         for name, value in self._protocol.server_state.default_headers:
             head += b"%b: %b\r\n" % (name, value)
-        first = self._wrapped(first_event(answer))
+        self._place = place(answer.data)
+        first = self._wrapped(event(encode(answer), self._place if state is None else None))
         self._transport.write(b"%b%b\r\n%b" % (STATUS_LINE, head, first))
         self._comment_later()
 
@@ -101,8 +113,9 @@ class EventStream:
             self.end(TooSlow())
 
     def send(self, message: ServerMessage) -> None:
-        """Sends an event without an id: no position is taken."""
-        self.write(self.encoding.frame(encode(message)), ())
+        """Sends an event; only StateEnd has an id, so a reader who is cut before it begins again."""
+        event_id = self._place if isinstance(message, StateEnd) else None
+        self.write(self._wrapped(event(encode(message), event_id)), ())
 
     async def drain(self) -> None:
         """Waits until the buffer has room. Raises TooSlow."""
@@ -178,8 +191,6 @@ class EventStream:
         return chunk(data) if self._chunked else data
 
 
-def first_event(answer: SubscribeResult) -> bytes:
-    """The answer, with the position that it names as its id."""
-    data = answer.data
-    event_id = f"{data.epoch}:{data.position}" + (f":{data.at}" if data.at else "")
-    return event(encode(answer), event_id)
+def place(data: Subscribed) -> str:
+    """The id of an event whose position is that of an answer."""
+    return f"{data.epoch}:{data.position}" + (f":{data.at}" if data.at else "")

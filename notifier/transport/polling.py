@@ -10,6 +10,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from notifier.delivery.encoding import JSON_TEXTS
+from notifier.delivery.state import State
 from notifier.delivery.subscription import Subscription
 from notifier.delivery.transport import TransportListener
 from notifier.errors import Closure
@@ -35,6 +36,27 @@ class _Header(msgspec.Struct, rename="pascal"):
 _decode = msgspec.json.Decoder(_Header).decode
 
 
+class _StateData(msgspec.Struct, rename="pascal"):
+    entity: str
+    rows: list[msgspec.Raw]
+
+
+class _State(msgspec.Struct, rename="pascal"):
+    data: _StateData
+
+
+_decode_state = msgspec.json.Decoder(_State).decode
+
+
+def _rows(state: State) -> bytes:
+    """The rows of a state by entity."""
+    rows: dict[str, list[msgspec.Raw]] = {}
+    for page in state.pages:
+        data = _decode_state(page).data
+        rows.setdefault(data.entity, []).extend(data.rows)
+    return msgspec.json.encode(rows)
+
+
 class LongPoll:
     """One response. It has no direct write, so messages come through `write`.
 
@@ -48,6 +70,7 @@ class LongPoll:
         "_complete",
         "_immediate",
         "_size",
+        "_state",
         "_subscription",
         "_texts",
         "listener",
@@ -63,6 +86,7 @@ class LongPoll:
         self._immediate = immediate
         self._begin: Subscribed | None = None
         self._subscription: Subscription | None = None
+        self._state: State | None = None
         self._texts: list[bytes] = []
         self._bodies: list[bytes] = []
         self._size = 0
@@ -71,11 +95,14 @@ class LongPoll:
         self.listener: TransportListener | None = None
         self.lost = False
 
-    def begin(self, answer: SubscribeResult, subscription: Subscription) -> None:
-        """Takes the messages after this position."""
+    def begin(
+        self, answer: SubscribeResult, subscription: Subscription, state: State | None = None
+    ) -> None:
+        """Takes the messages after this position; with a state the page is complete."""
         self._begin = answer.data
         self._subscription = subscription
-        if self._immediate or answer.data.recovered is False:
+        self._state = state
+        if state is not None or self._immediate or answer.data.recovered is False:
             self.finish()
 
     def write(self, frames: bytes, bodies: Sequence[bytes]) -> None:
@@ -142,7 +169,8 @@ class LongPoll:
             at=at,
             recovered=begin.recovered,
         )
-        return b'%b,"Messages":[%b]}' % (encode(head)[:-1], b",".join(self._texts))
+        state = b"" if self._state is None else b',"State":%b' % _rows(self._state)
+        return b'%b%b,"Messages":[%b]}' % (encode(head)[:-1], state, b",".join(self._texts))
 
     # --- what the connection reports
 

@@ -55,9 +55,12 @@ def company_request(segment: str, query: bytes, headers: Headers) -> tuple[Filte
             company_id=company,
             entities=_names(entities),
             where=_json(given.get("where")),
+            state=given.get("state") == "true",
         )
     except msgspec.ValidationError as error:
         raise _malformed(str(error)) from None
+    if given.get("state") not in (None, "true", "false"):
+        raise _malformed("state is true or false")
     wait = given.get("wait", str(DEFAULT_WAIT))
     if not _WAIT.fullmatch(wait) or int(wait) > LONGEST_WAIT:
         raise _malformed(f"wait is a number of seconds from 0 to {LONGEST_WAIT}")

@@ -60,6 +60,8 @@ DESCRIBED: dict[type[Struct], str] = {
     messages.Skipped: (
         "The positions up to this one hold nothing for a subscription with a filter."
     ),
+    messages.State: "Some of the rows that a company has at the position of the next StateEnd.",
+    messages.StateEnd: "All rows were sent; the changes after the position follow.",
     messages.CompanyRevoked: "The user may not see the company any more; nothing of it follows.",
     messages.TokenExpiring: "The token ends soon: authenticate again on this socket.",
     messages.Pong: "Answers ping.",

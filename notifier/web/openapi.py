@@ -109,6 +109,12 @@ def _get() -> Schema:
                 "in": "query",
                 "content": {"application/json": {"schema": WHERE}},
             },
+            {
+                "name": "state",
+                "in": "query",
+                "description": "Send the rows first, unless `after` can be resumed.",
+                "schema": {"type": "boolean", "default": False},
+            },
             _parameter(
                 "wait",
                 "How many seconds a long poll waits for a message.",
@@ -168,6 +174,11 @@ def _page() -> Schema:
             "Recovered": {
                 "type": "boolean",
                 "description": "Whether all messages after `after` follow; only there with `after`.",
+            },
+            "State": {
+                "type": "object",
+                "additionalProperties": {"type": "array", "items": {"type": "object"}},
+                "description": "The rows at `Position`, by entity; only where `state` was requested.",
             },
             "Messages": {"type": "array", "items": _ref("Message")},
         },

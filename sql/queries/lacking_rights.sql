@@ -28,7 +28,7 @@ FROM (
     SELECT 'EXECUTE', 'FUNCTION ' || p.oid::regprocedure, pg_catalog.has_function_privilege($1::text, p.oid, 'EXECUTE'), false
     FROM pg_catalog.pg_proc AS p
     WHERE p.pronamespace = 'notifier'::regnamespace
-      AND p.proname NOT IN ('capture', 'is_full', 'is_plain_type', 'json_expression', 'keys', 'lock_sequence', 'plain_relations',
+      AND p.proname NOT IN ('capture', 'is_full', 'keys', 'lock_sequence', 'plain_relations',
                             'row_image', 'row_statement', 'row_statements', 'strip_columns')
     UNION ALL
     -- what the default membership query reads
@@ -41,11 +41,20 @@ FROM (
      AND a.attnum > 0
     WHERE w.member IS NOT NULL
     UNION ALL
+    -- what `migrate --grant ROLE --state` adds
+    SELECT pg_catalog.format('SELECT (%I)', a.attname), w.relation,
+           pg_catalog.has_column_privilege($1::text, a.attrelid, a.attnum, 'SELECT'), true
+    FROM notifier.watches AS w
+    JOIN pg_catalog.pg_attribute AS a ON a.attrelid = pg_catalog.to_regclass(w.relation)
+     AND a.attnum > 0 AND NOT a.attisdropped AND a.attname <> ALL (w.exclude)
+    WHERE EXISTS (SELECT FROM notifier.grants AS g WHERE g.role = $1::text AND g.privilege = 'state')
+    UNION ALL
     SELECT DISTINCT 'USAGE', pg_catalog.format('SCHEMA %I', n.nspname),
            pg_catalog.has_schema_privilege($1::text, n.oid, 'USAGE'), true
     FROM notifier.watches AS w
     JOIN pg_catalog.pg_class AS c ON c.oid = pg_catalog.to_regclass(w.relation)
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
     WHERE w.member IS NOT NULL
+       OR EXISTS (SELECT FROM notifier.grants AS g WHERE g.role = $1::text AND g.privilege = 'state')
 ) AS needed
 WHERE NOT needed.held

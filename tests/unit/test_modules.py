@@ -12,6 +12,10 @@ PACKAGE = Path(notifier.__file__).parent
 TESTS = Path(__file__).parents[1]
 
 COVERED = {
+    ("service/test_state.py", "rows, a log and the relay that writes it, with a real node"): (
+        "state/reader",
+        "state/tables",
+    ),
     ("postgres/test_relay.py", "the relay's parts only work together, against a database"): (
         "relay/doorbell",
         "relay/leadership",

@@ -1,0 +1,36 @@
+"""A company's rows at a position, as a subscription sends them before the changes after it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import NamedTuple, Protocol
+
+from notifier.delivery.filter import Filter
+from notifier.errors import StateUnavailable
+from notifier.messages import JSON
+
+
+class State(NamedTuple):
+    """The texts of `State` messages. `at`: of the message at `position`; None where it is not in the log."""
+
+    epoch: str
+    position: int
+    at: datetime | None
+    pages: tuple[JSON, ...]
+
+
+class StateSource(Protocol):
+    """Reads states."""
+
+    async def read(self, company: str, wanted: Filter | None) -> State:
+        """The rows that the company has now. Raises StateError, DatabaseError."""
+
+
+class NoStates:
+    """The source where the operator has not enabled state."""
+
+    async def read(self, _company: str, _wanted: Filter | None) -> State:
+        raise StateUnavailable("state is not enabled; the operator sets NOTIFIER_STATE=on")
+
+    def close(self) -> None:
+        """There is nothing to close."""

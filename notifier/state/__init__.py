@@ -1,0 +1,1 @@
+"""A company's rows at a position of its log."""

@@ -1,0 +1,63 @@
+"""Makes the texts of `State` messages from row images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+
+import msgspec
+
+from notifier.delivery.filter import Change, Filter
+from notifier.errors import StateUnavailable
+from notifier.messages import JSON
+from notifier.relay.changes import Change as Captured
+from notifier.relay.changes import Source
+from notifier.relay.images import Unattributable, company_of, read_images
+from notifier.relay.rendering import MESSAGE_LIMIT, data_of
+
+_encode = msgspec.json.Encoder().encode
+_NEVER = datetime.min.replace(tzinfo=UTC)
+
+
+def pages(
+    company: str, source: Source, images: Iterable[JSON], wanted: Filter | None
+) -> Iterator[JSON]:
+    """Messages of at most MESSAGE_LIMIT bytes with the rows that pass; none where no row does."""
+    head = b'{"Type":"State","Data":{"CompanyId":%b,"Entity":%b,"Rows":[' % (
+        _encode(company),
+        _encode(source.watch.entity),
+    )
+    rows: list[bytes] = []
+    size = limit = len(head) + len(b"]}}")
+    for row in _rows(company, source, images, wanted):
+        if rows and size + len(row) + 1 > MESSAGE_LIMIT:
+            yield b"%b%b]}}" % (head, b",".join(rows))
+            rows, size = [], limit
+        rows.append(row)
+        size += len(row) + 1
+    if rows:
+        yield b"%b%b]}}" % (head, b",".join(rows))
+
+
+def _rows(
+    company: str, source: Source, images: Iterable[JSON], wanted: Filter | None
+) -> Iterator[bytes]:
+    """Each row as in `Data`; one that is too large has its keys only, as in a Partial message."""
+    watch = source.watch
+    for image in images:
+        change = Captured(0, 0, watch.entity, None, image, False, None, _NEVER)
+        try:
+            _, row, keys_only = read_images(change, watch)
+        except Unattributable as error:
+            raise StateUnavailable(f"a row of {watch.table} cannot be read") from error
+        if row is None or company_of(row, watch) != company:
+            continue  # deleted softly, or another spelling of the id
+        data = data_of(row, source, company)
+        if wanted is not None and not keys_only:
+            body = b'{"Type":"State","Data":%b}' % data
+            if not wanted.passes(Change(body, {"State": watch.entity})):
+                continue
+        if len(data) > MESSAGE_LIMIT // 2:
+            keys = {column: row[column] for column in (*watch.key_columns, watch.company)}
+            data = data_of(keys, source, company)
+        yield data

@@ -1,0 +1,218 @@
+"""Reads the rows of a company in one snapshot, and finds the position of the log that they belong to.
+
+The snapshot also shows which transactions the relay has not stored yet: their rows are in it, their
+messages are still to come. The reader waits until they are stored. If they are the next messages of the
+company, the rows are those at the last of them. If a message of a transaction that the snapshot does not see
+is between them, there is no such position, and the reader takes another snapshot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import asyncpg
+import msgspec
+
+from notifier.database import sql
+from notifier.database.connections import (
+    DEADLINE_SECONDS,
+    FAILURES,
+    Connection,
+    connect,
+    translate_error,
+)
+from notifier.delivery.filter import Filter
+from notifier.delivery.state import State
+from notifier.errors import NotReady, StateTooLarge, StateUnavailable
+from notifier.messages import JSON
+from notifier.relay.changes import Source
+from notifier.state.pages import pages
+from notifier.state.tables import Table, tables
+
+ATTEMPTS = 20
+LOOK_SECONDS = 0.01
+STORED_SECONDS = 5.0
+"""How long the relay may take to store what it has not stored yet."""
+
+READ_SECONDS = 10.0
+
+STATE_BYTES = 32 * 1024 * 1024
+"""Images of one company that are held at most."""
+
+PREFETCH = 100
+"""Rows that are fetched at once."""
+
+
+class _Transaction(msgspec.Struct, rename="pascal"):
+    tx: str | None = None
+
+
+_decode = msgspec.json.Decoder(_Transaction).decode
+
+
+class _Snapshot(NamedTuple):
+    """Rows, and the position of the log before the messages of the transactions `unread`."""
+
+    epoch: str
+    position: int
+    unread: frozenset[int]
+    images: list[tuple[Source, list[JSON]]]
+
+
+class StateReader:
+    """Reads on a connection of its own, one state after the other.
+
+    Equal requests that wait share one reading. One that has begun is not shared: its rows may be older than
+    what a client has already.
+    """
+
+    def __init__(self, url: str, *, pooled: bool, max_rows: int) -> None:
+        self._url = url
+        self._pooled = pooled
+        self._max_rows = max_rows
+        self._connection: Connection | None = None
+        self._busy = asyncio.Lock()
+        self._reading: dict[tuple[str, Filter | None], asyncio.Task[State]] = {}
+        self.reads = 0
+
+    async def read(self, company: str, wanted: Filter | None) -> State:
+        """The company's rows. Raises StateTooLarge, StateUnavailable, NotReady and DatabaseError."""
+        key = (company, wanted)
+        if (task := self._reading.get(key)) is None:
+            task = self._reading[key] = asyncio.create_task(self._read(company, wanted))
+            task.add_done_callback(_retrieve)  # every client that waited may have gone
+        return await asyncio.shield(task)
+
+    async def _read(self, company: str, wanted: Filter | None) -> State:
+        async with self._busy:
+            del self._reading[company, wanted]
+            try:
+                async with asyncio.timeout(READ_SECONDS + STORED_SECONDS):
+                    return await self._attempt(company, wanted)
+            except asyncpg.InsufficientPrivilegeError as error:
+                raise StateUnavailable(
+                    "the service's role may not read the tables; run: notifier migrate"
+                    " --grant ROLE --state"
+                ) from error
+            except FAILURES as error:
+                self.close()
+                raise translate_error(error, self._url) from error
+            except BaseException:
+                self.close()
+                raise
+
+    async def _attempt(self, company: str, wanted: Filter | None) -> State:
+        connection = await self._connected()
+        for _ in range(ATTEMPTS):
+            self.reads += 1
+            snapshot = await self._snapshot(connection, company, wanted)
+            await self._wait_until_stored(connection, snapshot.unread)
+            found = await self._position(connection, company, snapshot)
+            if found is not None:
+                position, at = found
+                made = await asyncio.to_thread(_render, company, snapshot, wanted)
+                return State(snapshot.epoch, position, at, made)
+        raise NotReady
+
+    async def _snapshot(
+        self, connection: Connection, company: str, wanted: Filter | None
+    ) -> _Snapshot:
+        async with connection.transaction(isolation="repeatable_read", readonly=True):
+            await connection.execute(sql.query("state_begin"), timeout=DEADLINE_SECONDS)
+            place = await connection.fetchrow(
+                sql.query("state_position"), company, timeout=DEADLINE_SECONDS
+            )
+            assert place is not None
+            images: list[tuple[Source, list[JSON]]] = []
+            rows = size = 0
+            for table in await self._tables(connection):
+                entity = table.source.watch.entity
+                if wanted is not None and wanted.conditions(entity) is None:
+                    continue
+                found: list[JSON] = []
+                images.append((table.source, found))
+                arguments = table.arguments(company)
+                async for row in connection.cursor(
+                    table.statement, *arguments, prefetch=PREFETCH, timeout=READ_SECONDS
+                ):
+                    found.append(row[0].encode())
+                    rows, size = rows + 1, size + len(found[-1])
+                    if rows > self._max_rows:
+                        raise StateTooLarge(f"more than {self._max_rows:,} rows")
+                    if size > STATE_BYTES:
+                        raise StateTooLarge(f"more than {STATE_BYTES:,} bytes")
+        unread = frozenset(place["unread"])
+        return _Snapshot(place["epoch"], place["position"], unread, images)
+
+    async def _tables(self, connection: Connection) -> Sequence[Table]:
+        watches = await connection.fetch(sql.query("watches"), timeout=DEADLINE_SECONDS)
+        rows = await connection.fetch(sql.query("state_tables"), timeout=DEADLINE_SECONDS)
+        return tables([*map(dict, watches)], [*map(dict, rows)])
+
+    async def _wait_until_stored(self, connection: Connection, unread: frozenset[int]) -> None:
+        """Waits for the relay. Raises NotReady."""
+        end = asyncio.get_running_loop().time() + STORED_SECONDS
+        waiting = unread
+        while waiting:
+            rows = await connection.fetch(
+                sql.query("transaction_states"), list(waiting), timeout=DEADLINE_SECONDS
+            )
+            waiting = frozenset(row["tx"] for row in rows if row["state"] != "stored")
+            if waiting:
+                if asyncio.get_running_loop().time() > end:
+                    raise NotReady
+                await asyncio.sleep(LOOK_SECONDS)
+
+    async def _position(
+        self, connection: Connection, company: str, snapshot: _Snapshot
+    ) -> tuple[int, Any] | None:
+        """The position at which the log has exactly these rows, and `at` of its message; None: there is none."""
+        rows = await connection.fetch(
+            sql.query("state_messages"),
+            company,
+            snapshot.position,
+            snapshot.epoch,
+            timeout=DEADLINE_SECONDS,
+        )
+        position, at, foreign = snapshot.position, None, False
+        for row in rows:
+            if row["position"] == snapshot.position:
+                at = row["at"]
+                continue
+            tx = _decode(row["body"]).tx
+            if tx is None or int(tx) not in snapshot.unread:
+                foreign = True
+            elif foreign:
+                return None
+            else:
+                position, at = row["position"], row["at"]
+        return position, at
+
+    async def _connected(self) -> Connection:
+        connection = self._connection
+        if connection is None or connection.is_closed():
+            connection = await connect(self._url, "state", pooled=self._pooled, pinned=True)
+            self._connection = connection
+        return connection
+
+    def close(self) -> None:
+        """Ends the connection, if there is one."""
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None
+
+
+def _render(company: str, snapshot: _Snapshot, wanted: Filter | None) -> tuple[JSON, ...]:
+    """The pages of all tables: some ten microseconds for each row."""
+    return tuple(
+        page
+        for source, images in snapshot.images
+        for page in pages(company, source, images, wanted)
+    )
+
+
+def _retrieve(task: asyncio.Task[State]) -> None:
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,62 @@
+"""The watched tables as state is read from them: SQL, and how the rows become messages' `Data`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from notifier.access.membership_query import as_text, castable
+from notifier.companies import capitals
+from notifier.database import sql
+from notifier.errors import StateUnavailable
+from notifier.relay.changes import Source
+from notifier.watches import Watch
+
+
+class Table(NamedTuple):
+    """`statement` returns the images of a company's rows; `arguments` are its parameters."""
+
+    source: Source
+    statement: str
+    company_type: str | None
+
+    def arguments(self, company: str) -> list[Any]:
+        """The company, its other spelling, and both as values of the column's type."""
+        other = capitals(company)
+        if (kind := self.company_type) is None:
+            return [[company, other]]
+        return [[company, other], [castable(company, kind), castable(other, kind)]]
+
+
+def tables(watches: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> list[Table]:
+    """From the rows of `watches.sql` and of `state_tables.sql`. Raises StateUnavailable."""
+    found = {row["entity"]: row for row in rows}
+    made = []
+    for given in watches:
+        watch = Watch.from_row(given)
+        row = found.get(watch.entity)
+        if row is None or not row["complete"]:
+            raise StateUnavailable(f"table {watch.table} or one of its columns is gone")
+        if row["hidden"]:
+            raise StateUnavailable(f"row-level security hides rows of {watch.table}")
+        if watch.visible_to or watch.scope is not None:
+            raise StateUnavailable(f"the rows of {watch.table} are not the same for all users")
+        made.append(_table(watch, given, row))
+    return made
+
+
+def _table(watch: Watch, given: Mapping[str, Any], row: Mapping[str, Any]) -> Table:
+    source = Source(
+        watch,
+        json_columns=frozenset(given["json_columns"]),
+        naive_columns=frozenset(given["naive_columns"] if watch.naive_timestamps else ()),
+        virtual_columns=frozenset(given["virtual_columns"]),
+    )
+    kind, column = row["company_type"], row["company"]
+    condition = f"{as_text(column, kind)} OPERATOR(pg_catalog.=) ANY ($1::text[])"
+    if kind is not None:  # so that an index can be used
+        condition = f"{column} OPERATOR(pg_catalog.=) ANY ($2::text[]::{kind}[]) AND {condition}"
+    statement = sql.query("state_rows").format(
+        columns=row["columns"], relation=row["relation"], condition=condition
+    )
+    return Table(source, statement, kind)

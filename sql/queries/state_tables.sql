@@ -1,0 +1,43 @@
+-- How each watched table's rows are read as images, as capture makes them: `columns` are expressions of the row `t`,
+-- without the excluded columns. `company_type`: null where it is not PostgreSQL's own. `hidden`: row-level security
+-- applies to the current role.
+WITH RECURSIVE base (domain, oid, level) AS (
+    SELECT t.oid, t.oid, 0 FROM pg_catalog.pg_type AS t
+    WHERE t.oid IN (
+        SELECT a.atttypid FROM notifier.watches AS w
+        JOIN pg_catalog.pg_attribute AS a
+          ON a.attrelid = pg_catalog.to_regclass(w.relation) AND a.attname = w.company)
+    UNION ALL
+    SELECT b.domain, t.typbasetype, b.level + 1
+    FROM base AS b JOIN pg_catalog.pg_type AS t ON t.oid = b.oid AND t.typtype = 'd'
+),
+types (oid, name) AS (
+    SELECT DISTINCT ON (b.domain) b.domain,
+           CASE WHEN t.typtype = 'b' AND t.typelem = 0 AND t.typnamespace = 'pg_catalog'::pg_catalog.regnamespace
+                THEN pg_catalog.format_type(t.oid, -1) END
+    FROM base AS b JOIN pg_catalog.pg_type AS t ON t.oid = b.oid
+    ORDER BY b.domain, b.level DESC
+)
+SELECT w.entity,
+       CASE r.relkind WHEN 'r' THEN 'ONLY ' ELSE '' END || w.relation AS relation,
+       (
+           SELECT pg_catalog.string_agg(
+               pg_catalog.format('%s AS %I', notifier.json_expression(pg_catalog.format('t.%I', a.attname), a.atttypid), a.attname),
+               ', ' ORDER BY a.attnum)
+           FROM pg_catalog.pg_attribute AS a
+           WHERE a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated <> 'v'
+             AND a.attname <> ALL (w.exclude)
+       ) AS columns,
+       (
+           SELECT pg_catalog.bool_and(EXISTS (
+               SELECT FROM pg_catalog.pg_attribute AS a
+               WHERE a.attrelid = r.oid AND a.attname = needed.name AND NOT a.attisdropped))
+           FROM pg_catalog.unnest(w.exclude || w.company || w.key) AS needed (name)
+       ) AS complete,
+       pg_catalog.format('t.%I', w.company) AS company, types.name AS company_type,
+       pg_catalog.row_security_active(r.oid) AS hidden
+FROM notifier.watches AS w
+JOIN pg_catalog.pg_class AS r ON r.oid = pg_catalog.to_regclass(w.relation) AND r.relkind IN ('r', 'p')
+JOIN pg_catalog.pg_attribute AS c ON c.attrelid = r.oid AND c.attname = w.company AND NOT c.attisdropped
+LEFT JOIN types ON types.oid = c.atttypid
+ORDER BY w.entity

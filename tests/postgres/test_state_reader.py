@@ -1,0 +1,128 @@
+"""What state reads, as which role, and what it leaves out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+import pytest
+
+from notifier.database.schema import migrate, uninstall
+from notifier.errors import SettingsError, StateTooLarge, StateUnavailable
+from notifier.state import reader
+from notifier.state.reader import StateReader
+from notifier.watches import Watch
+from tests.databases import Database, as_app
+
+TABLES = """
+CREATE DOMAIN short AS text CHECK (length(value) < 100);
+CREATE TABLE teams (id int PRIMARY KEY, name short);
+CREATE TABLE notes (
+    id bigint PRIMARY KEY, team_id int REFERENCES teams, body short, extra jsonb, size numeric,
+    secret text, deleted_at timestamptz, tags short[], made timestamptz DEFAULT '2026-11-22 18:00+00'
+);
+INSERT INTO teams VALUES (1, 'one'), (2, 'two');
+INSERT INTO notes VALUES
+    (9007199254740993, 1, 'a', '{"b": 12345678901234567890}', 1.50, 'hidden', NULL, '{x,y}'),
+    (2, 1, 'gone', NULL, NULL, 'hidden', now(), NULL),
+    (3, 2, 'other', NULL, NULL, 'hidden', NULL, NULL)
+"""
+WATCHES = [
+    Watch(table="teams", entity="Team", company="id", member="id"),
+    Watch(
+        table="notes",
+        entity="Note",
+        company="team_id",
+        exclude=("secret",),
+        deleted_if="deleted_at",
+    ),
+]
+
+
+@pytest.fixture
+async def role(empty: Database) -> AsyncIterator[str]:
+    """A role without rights, which may log in."""
+    name = f"role_{uuid4().hex[:8]}"
+    await empty.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'app'; {TABLES}")
+    await empty.execute(f"ALTER ROLE {name} SET timezone = 'America/New_York'")
+    yield name
+    await empty.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
+
+
+async def rows(database: Database, role: str, company: str, limit: int = 100) -> dict[str, Any]:
+    """What the role reads of a company."""
+    url = as_app(database.dsn).replace("app:app@", f"{role}:app@")
+    states = StateReader(url, pooled=True, max_rows=limit)  # whose session has the role's settings
+    try:
+        state = await states.read(company, None)
+    finally:
+        states.close()
+    pages = [msgspec.json.decode(page)["Data"] for page in state.pages]
+    return {page["Entity"]: page["Rows"] for page in pages}
+
+
+async def test_the_rows_are_those_of_messages_and_an_excluded_column_needs_no_right(
+    empty: Database, role: str
+) -> None:
+    await migrate(empty.dsn, watches=WATCHES, grant=role)
+    with pytest.raises(StateUnavailable, match="--state"):
+        await rows(empty, role, "1")
+    await migrate(empty.dsn, watches=WATCHES, grant=role, state=True)
+    may = "SELECT has_column_privilege($1, 'notes', $2, 'SELECT')"
+    assert await empty.fetchval(may, role, "body") is True
+    assert await empty.fetchval(may, role, "secret") is False
+    assert await rows(empty, role, "1") == {
+        "Team": [{"TeamId": 1, "Name": "one"}],
+        "Note": [
+            {
+                "NoteId": "9007199254740993",
+                "CompanyId": 1,
+                "Body": "a",
+                "Extra": {"b": 12345678901234567890},
+                "Size": 1.50,
+                "DeletedAt": None,
+                "Tags": ["x", "y"],
+                "Made": "2026-11-22T18:00:00+00:00",
+            }
+        ],
+    }
+    assert await rows(empty, role, "01") == {}
+    assert await rows(empty, role, "unknown") == {}
+    with pytest.raises(StateTooLarge):
+        await rows(empty, role, "1", limit=2)
+    await uninstall(empty.dsn)
+    assert await empty.fetchval(may, role, "body") is False
+
+
+async def test_rows_that_are_hidden_from_the_role_make_state_unavailable(
+    empty: Database, role: str
+) -> None:
+    await migrate(empty.dsn, watches=WATCHES, grant=role, state=True)
+    await empty.execute("ALTER TABLE notes ENABLE ROW LEVEL SECURITY")
+    with pytest.raises(StateUnavailable, match="row-level security"):
+        await rows(empty, role, "1")
+
+
+async def test_an_excluded_column_that_was_renamed_makes_state_unavailable(
+    empty: Database, role: str
+) -> None:
+    await migrate(empty.dsn, watches=WATCHES, grant=role, state=True)
+    await empty.execute("ALTER TABLE notes RENAME secret TO renamed")
+    with pytest.raises(StateUnavailable, match="notes"):
+        await rows(empty, role, "1")
+
+
+async def test_more_bytes_than_the_bound_are_too_large(
+    empty: Database, role: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await migrate(empty.dsn, watches=WATCHES, grant=role, state=True)
+    monkeypatch.setattr(reader, "STATE_BYTES", 50)
+    with pytest.raises(StateTooLarge, match="bytes"):
+        await rows(empty, role, "1")
+
+
+async def test_state_is_granted_to_a_role(empty: Database) -> None:
+    with pytest.raises(SettingsError, match="--grant"):
+        await migrate(empty.dsn, calendar=True, state=True)
