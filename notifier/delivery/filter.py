@@ -26,6 +26,9 @@ PROPERTY_LIMIT = 10
 VALUE_LIMIT = 100
 """Values that one filter may list for one property."""
 
+NAME_LIMIT = 100
+"""How much of an unknown name is repeated in the answer."""
+
 Value: TypeAlias = "str | int | float | tuple[str, bool] | None"
 """A JSON scalar that compares as in JSON: 1 is 1.0, but neither "1" nor true."""
 
@@ -311,7 +314,9 @@ def _values(name: str, values: Any) -> frozenset[Value]:
 
 
 def _check_known(name: Any, names: Iterable[str], kind: str) -> bool:
-    """Returns True, or raises UnknownName without repeating what the client sent."""
-    if not isinstance(name, str) or name not in names:
-        raise UnknownName(f"unknown {kind}")
+    """Returns True, or raises BadFilter."""
+    if not isinstance(name, str):
+        raise BadFilter("entities must be strings")
+    if name not in names:
+        raise UnknownName(f"unknown {kind}: {name[:NAME_LIMIT]}")
     return True

@@ -55,11 +55,14 @@ class FilterCatalogue:
 
     async def _current(self, age: float = inf) -> Properties:
         """The properties, as they were read not longer ago than `age` seconds."""
+        if (known := self._recent(age)) is not None:  # it does not wait for the reads of others
+            return known
         async with self._reading:
-            properties = self._properties
-            if properties is None or time.monotonic() > self._read_at + age:
-                properties = await self._read()
-            return properties
+            known = self._recent(age)
+            return await self._read() if known is None else known
+
+    def _recent(self, age: float) -> Properties | None:
+        return self._properties if time.monotonic() <= self._read_at + age else None
 
     async def _read(self) -> Properties:
         while True:

@@ -79,6 +79,24 @@ async def test_a_new_configuration_is_used_for_the_next_filter() -> None:
         await filters.parse(["Event"], None)
 
 
+async def test_a_known_name_does_not_wait_while_an_unknown_one_is_looked_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(filter_catalogue, "REREAD_SECONDS", 1e-9)
+    columns = FakeColumns()
+    filters = catalogue(columns)
+    await filters.parse(["Event"], None)
+    columns.open.clear()
+    unknown = asyncio.create_task(filters.parse(["Nothing"], None))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert columns.reads == 2
+    assert await filters.parse(["Company"], None) is not None
+    columns.open.set()
+    with pytest.raises(BadFilter, match="unknown entity: Nothing"):
+        await unknown
+
+
 async def test_a_configuration_that_comes_during_the_reading_wins() -> None:
     columns = FakeColumns()
     filters = catalogue(columns)

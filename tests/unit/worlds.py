@@ -70,9 +70,12 @@ class FakeColumns:
         self.reads = 0
         self.error: Exception | None = None
         self.on_read: Callable[[], None] = lambda: None
+        self.open = asyncio.Event()
+        self.open.set()
 
     async def fetch(self, _query: str) -> list[dict[str, Any]]:
         self.reads += 1
+        await self.open.wait()
         if self.error is not None:
             raise self.error
         rows = [{**watch.to_row(), "columns": self.columns} for watch in self.watches]
