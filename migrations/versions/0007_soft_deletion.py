@@ -21,4 +21,10 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    run("ALTER TABLE notifier.watches DROP COLUMN deleted_if")
+    # Not without the condition: a member row that is deleted would give access.
+    run(
+        """
+        DELETE FROM notifier.watches WHERE deleted_if IS NOT NULL;
+        ALTER TABLE notifier.watches DROP COLUMN deleted_if;
+        """
+    )

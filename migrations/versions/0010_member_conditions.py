@@ -21,4 +21,10 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    run("ALTER TABLE notifier.watches DROP COLUMN member_if")
+    # Not without the conditions: a member row that does not meet them would give access.
+    run(
+        """
+        DELETE FROM notifier.watches WHERE member_if <> '{}';
+        ALTER TABLE notifier.watches DROP COLUMN member_if;
+        """
+    )

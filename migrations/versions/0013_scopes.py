@@ -23,8 +23,10 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    # Not without the scope: companies of several kinds would share a channel.
     run(
         """
+        DELETE FROM notifier.watches WHERE scope IS NOT NULL;
         ALTER TABLE notifier.watches DROP COLUMN scope;
         DROP TABLE notifier.scopes;
         """

@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import replace
+from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -87,6 +88,28 @@ async def test_down_and_up_again_is_as_before(database: Database, app: Connectio
     await new_event(app, company)
     assert types(await relay.messages_of(company)) == ["EventCreated"]
     await relay.stop()
+
+
+@pytest.mark.parametrize(
+    ("revision", "options"),
+    [
+        ("0006", {"deleted_if": "all_day"}),
+        ("0009", {"member": "title", "member_if": {"all_day": True}}),
+        ("0012", {"scope": "team"}),
+    ],
+)
+async def test_a_downgrade_drops_a_watch_whose_condition_it_drops(
+    database: Database, revision: str, options: dict[str, Any]
+) -> None:
+    """Without it rows would give access, or companies share a channel, that the condition keeps apart."""
+    event, *others = CALENDAR
+    await migrate(
+        database.dsn, watches=[replace(event, rename={"company_id": "org"}, **options), *others]
+    )
+    await downgrade(database.dsn, revision)
+    rows = await database.fetch("SELECT entity FROM notifier.watches ORDER BY entity")
+    assert [row["entity"] for row in rows] == ["Company", "Employee"]
+    await migrate(database.dsn, calendar=True)
 
 
 async def test_two_migrations_at_once_are_one(empty: Database) -> None:
