@@ -121,6 +121,27 @@ async def test_rows_that_are_stored_with_their_keys_only_keep_their_readers(
     assert await seen(database, "c", "9") == []
 
 
+async def test_two_watches_of_a_table_decide_each_for_itself(
+    database: Database, app: Connection, relay: Relayed
+) -> None:
+    other = Watch(
+        table="notes",
+        entity="Other",
+        company="owner",
+        visible_to=("body",),
+        exclude=("company_id",),
+    )
+    await database.execute(TABLE)
+    await migrate(database.dsn, watches=[*CALENDAR, NOTE, other])
+    await app.execute("INSERT INTO notes VALUES (1, 'c', 'u1', 7, '{2}')")
+    await app.execute("UPDATE notes SET readers = '{3}', body = repeat('x', 3000000)")
+    await relay.settled()
+    assert await seen(database, "c", "2") == [("NoteCreated", "u1"), ("NoteDeleted", None)]
+    assert await seen(database, "c", "3") == [("NoteCreated", None)]
+    assert await seen(database, "7", "u1") == [("OtherCreated", "u1"), ("OtherDeleted", None)]
+    assert await seen(database, "7", "2") == []
+
+
 async def test_a_large_transaction_keeps_the_readers_of_each_row(
     database: Database, app: Connection, make_relay: MakeRelay
 ) -> None:

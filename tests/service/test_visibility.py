@@ -9,8 +9,12 @@ from typing import Any
 from tests.clients import Client, Message
 from tests.conftest import Connect, Serve
 from tests.databases import Database
+from tests.natsd import NatsServer
 from tests.service.http_streams import poll, stream
+from tests.service.test_nats import nats, on_path
 from tests.services import run
+
+__all__ = ["nats"]
 
 NOTES = """
     CREATE TABLE members (id int PRIMARY KEY, team int NOT NULL, login text);
@@ -104,13 +108,15 @@ async def reaches(client: Client, position: int) -> None:
 
 
 async def test_each_user_gets_the_rows_that_the_user_sees_live_and_in_resumes_on_both_nodes(
-    database: Database, serve: Serve, connect: Connect, tmp_path: Path
+    database: Database, serve: Serve, connect: Connect, nats: NatsServer, tmp_path: Path
 ) -> None:
     await database.execute(NOTES)
     (tmp_path / "notifier.toml").write_text(NOTES_TOML)
     status, output = await run(tmp_path, "migrate", database_url=database.dsn)
     assert status == 0, output
-    services = [await serve(database), await serve(database)]
+    services = [await serve(database, nats_url=nats.url), await serve(database, nats_url=nats.url)]
+    for service in services:
+        await on_path(service, "nats")  # the first one relays
     live = [(user, await connect(each, user)) for each in services for user in SEEN]
     for _, client in live:
         await follows(client)
