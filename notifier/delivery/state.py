@@ -22,14 +22,14 @@ class State(NamedTuple):
 class StateSource(Protocol):
     """Reads states."""
 
-    async def read(self, company: str, wanted: Filter | None) -> State:
-        """The rows that the company has now. Raises StateError, DatabaseError."""
+    async def read(self, company: str, wanted: Filter | None, user: str) -> State:
+        """The rows that the company has now and the user sees. Raises StateError, DatabaseError."""
 
 
 class NoStates:
     """The source where the operator has not enabled state."""
 
-    async def read(self, _company: str, _wanted: Filter | None) -> State:
+    async def read(self, _company: str, _wanted: Filter | None, _user: str) -> State:
         raise StateUnavailable("state is not enabled; the operator sets NOTIFIER_STATE=on")
 
     def close(self) -> None:

@@ -197,7 +197,7 @@ class Subscription:
         Raises StateTooLarge, StateUnavailable, NotReady and DatabaseError.
         """
         hub, channel = self._hub, self._channel
-        state = await source.read(self.company, self._filter)
+        state = await source.read(self.company, self._filter, self.user)
         try:
             async with asyncio.timeout(STATE_SECONDS):
                 while state.epoch == hub.epoch and channel.position < state.position:

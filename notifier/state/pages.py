@@ -12,24 +12,25 @@ from notifier.errors import StateUnavailable
 from notifier.messages import JSON
 from notifier.relay.changes import Change as Captured
 from notifier.relay.changes import Source
-from notifier.relay.images import Unattributable, company_of, read_images
+from notifier.relay.images import Row, Unattributable, company_of, read_images
 from notifier.relay.rendering import MESSAGE_LIMIT, data_of
+from notifier.relay.visibility import HIDDEN, users_of
 
 _encode = msgspec.json.Encoder().encode
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 def pages(
-    company: str, source: Source, images: Iterable[JSON], wanted: Filter | None
+    company: str, source: Source, images: Iterable[JSON], wanted: Filter | None, user: str
 ) -> Iterator[JSON]:
-    """Messages of at most MESSAGE_LIMIT bytes with the rows that pass; none where no row does."""
+    """Messages of at most MESSAGE_LIMIT bytes with the rows that pass and `user` sees; none where there are none."""
     head = b'{"Type":"State","Data":{"CompanyId":%b,"Entity":%b,"Rows":[' % (
         _encode(company),
         _encode(source.watch.entity),
     )
     rows: list[bytes] = []
     size = limit = len(head) + len(b"]}}")
-    for row in _rows(company, source, images, wanted):
+    for row in _rows(company, source, images, wanted, user):
         if rows and size + len(row) + 1 > MESSAGE_LIMIT:
             yield b"%b%b]}}" % (head, b",".join(rows))
             rows, size = [], limit
@@ -40,7 +41,7 @@ def pages(
 
 
 def _rows(
-    company: str, source: Source, images: Iterable[JSON], wanted: Filter | None
+    company: str, source: Source, images: Iterable[JSON], wanted: Filter | None, user: str
 ) -> Iterator[bytes]:
     """Each row as in `Data`; one that is too large has its keys only, as in a Partial message."""
     watch = source.watch
@@ -52,6 +53,8 @@ def _rows(
             raise StateUnavailable(f"a row of {watch.table} cannot be read") from error
         if row is None or company_of(row, watch) != company:
             continue  # deleted softly, or another spelling of the id
+        if watch.visible_to and not _sees(user, row, source, keys_only=keys_only):
+            continue
         data = data_of(row, source, company)
         if wanted is not None and not keys_only:
             body = b'{"Type":"State","Data":%b}' % data
@@ -61,3 +64,9 @@ def _rows(
             keys = {column: row[column] for column in (*watch.key_columns, watch.company)}
             data = data_of(keys, source, company)
         yield data
+
+
+def _sees(user: str, row: Row, source: Source, *, keys_only: bool) -> bool:
+    """Whether the user sees the row; no user does if the columns that decide cannot be read."""
+    users = HIDDEN if keys_only else users_of(row, source)
+    return users is None or user in users

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from datetime import datetime
+from typing import NamedTuple
 
 import asyncpg
 import msgspec
@@ -61,6 +62,15 @@ class _Snapshot(NamedTuple):
     images: list[tuple[Source, list[JSON]]]
 
 
+class _Found(NamedTuple):
+    """Rows at a position. `pages`: None where they are not the same for all users."""
+
+    snapshot: _Snapshot
+    position: int
+    at: datetime | None
+    pages: tuple[JSON, ...] | None
+
+
 class StateReader:
     """Reads on a connection of its own, one state after the other.
 
@@ -74,18 +84,22 @@ class StateReader:
         self._max_rows = max_rows
         self._connection: Connection | None = None
         self._busy = asyncio.Lock()
-        self._reading: dict[tuple[str, Filter | None], asyncio.Task[State]] = {}
+        self._reading: dict[tuple[str, Filter | None], asyncio.Task[_Found]] = {}
         self.reads = 0
 
-    async def read(self, company: str, wanted: Filter | None) -> State:
-        """The company's rows. Raises StateTooLarge, StateUnavailable, NotReady and DatabaseError."""
+    async def read(self, company: str, wanted: Filter | None, user: str) -> State:
+        """The company's rows that the user sees. Raises StateTooLarge, StateUnavailable, NotReady and DatabaseError."""
         key = (company, wanted)
         if (task := self._reading.get(key)) is None:
             task = self._reading[key] = asyncio.create_task(self._read(company, wanted))
             task.add_done_callback(_retrieve)  # every client that waited may have gone
-        return await asyncio.shield(task)
+        found = await asyncio.shield(task)
+        made = found.pages
+        if made is None:
+            made = await asyncio.to_thread(_render, company, found.snapshot, wanted, user)
+        return State(found.snapshot.epoch, found.position, found.at, made)
 
-    async def _read(self, company: str, wanted: Filter | None) -> State:
+    async def _read(self, company: str, wanted: Filter | None) -> _Found:
         async with self._busy:
             del self._reading[company, wanted]
             try:
@@ -103,7 +117,7 @@ class StateReader:
                 self.close()
                 raise
 
-    async def _attempt(self, company: str, wanted: Filter | None) -> State:
+    async def _attempt(self, company: str, wanted: Filter | None) -> _Found:
         connection = await self._connected()
         for _ in range(ATTEMPTS):
             self.reads += 1
@@ -111,9 +125,10 @@ class StateReader:
             await self._wait_until_stored(connection, snapshot.unread)
             found = await self._position(connection, company, snapshot)
             if found is not None:
-                position, at = found
-                made = await asyncio.to_thread(_render, company, snapshot, wanted)
-                return State(snapshot.epoch, position, at, made)
+                made = None
+                if not any(source.watch.visible_to for source, _ in snapshot.images):
+                    made = await asyncio.to_thread(_render, company, snapshot, wanted, "")
+                return _Found(snapshot, *found, made)
         raise NotReady
 
     async def _snapshot(
@@ -129,6 +144,8 @@ class StateReader:
             rows = size = 0
             for table in await self._tables(connection):
                 entity = table.source.watch.entity
+                if not table.has(company):
+                    continue
                 if wanted is not None and wanted.conditions(entity) is None:
                     continue
                 found: list[JSON] = []
@@ -167,7 +184,7 @@ class StateReader:
 
     async def _position(
         self, connection: Connection, company: str, snapshot: _Snapshot
-    ) -> tuple[int, Any] | None:
+    ) -> tuple[int, datetime | None] | None:
         """The position at which the log has exactly these rows, and `at` of its message; None: there is none."""
         rows = await connection.fetch(
             sql.query("state_messages"),
@@ -204,15 +221,17 @@ class StateReader:
             self._connection = None
 
 
-def _render(company: str, snapshot: _Snapshot, wanted: Filter | None) -> tuple[JSON, ...]:
+def _render(
+    company: str, snapshot: _Snapshot, wanted: Filter | None, user: str
+) -> tuple[JSON, ...]:
     """The pages of all tables: some ten microseconds for each row."""
     return tuple(
         page
         for source, images in snapshot.images
-        for page in pages(company, source, images, wanted)
+        for page in pages(company, source, images, wanted, user)
     )
 
 
-def _retrieve(task: asyncio.Task[State]) -> None:
+def _retrieve(task: asyncio.Task[_Found]) -> None:
     if not task.cancelled():
         task.exception()

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from notifier.access.membership_query import as_text, castable
-from notifier.companies import capitals
+from notifier.companies import capitals, split_scope
 from notifier.database import sql
 from notifier.errors import StateUnavailable
 from notifier.relay.changes import Source
@@ -19,9 +19,17 @@ class Table(NamedTuple):
     source: Source
     statement: str
     company_type: str | None
+    scopes: frozenset[str]
+
+    def has(self, company: str) -> bool:
+        """Whether rows of the table may belong to the company, which may be one of a scope."""
+        scope, _ = split_scope(company)
+        return (scope if scope in self.scopes else "") == (self.source.watch.scope or "")
 
     def arguments(self, company: str) -> list[Any]:
         """The company, its other spelling, and both as values of the column's type."""
+        if self.source.watch.scope is not None:
+            _, company = split_scope(company)
         other = capitals(company)
         if (kind := self.company_type) is None:
             return [[company, other]]
@@ -39,10 +47,9 @@ def tables(watches: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any
             raise StateUnavailable(f"table {watch.table} or one of its columns is gone")
         if row["hidden"]:
             raise StateUnavailable(f"row-level security hides rows of {watch.table}")
-        if watch.visible_to or watch.scope is not None:
-            raise StateUnavailable(f"the rows of {watch.table} are not the same for all users")
         made.append(_table(watch, given, row))
-    return made
+    scopes = frozenset(each.source.watch.scope for each in made if each.source.watch.scope)
+    return [each._replace(scopes=scopes) for each in made]
 
 
 def _table(watch: Watch, given: Mapping[str, Any], row: Mapping[str, Any]) -> Table:
@@ -59,4 +66,4 @@ def _table(watch: Watch, given: Mapping[str, Any], row: Mapping[str, Any]) -> Ta
     statement = sql.query("state_rows").format(
         columns=row["columns"], relation=row["relation"], condition=condition
     )
-    return Table(source, statement, kind)
+    return Table(source, statement, kind, frozenset())

@@ -13,7 +13,7 @@ from notifier.database.schema import migrate, uninstall
 from notifier.errors import SettingsError, StateTooLarge, StateUnavailable
 from notifier.state import reader
 from notifier.state.reader import StateReader
-from notifier.watches import Watch
+from notifier.watches import Scope, Watch
 from tests.databases import Database, as_app
 
 TABLES = """
@@ -51,12 +51,14 @@ async def role(empty: Database) -> AsyncIterator[str]:
     await empty.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
 
 
-async def rows(database: Database, role: str, company: str, limit: int = 100) -> dict[str, Any]:
-    """What the role reads of a company."""
+async def rows(
+    database: Database, role: str, company: str, limit: int = 100, user: str = "u"
+) -> dict[str, Any]:
+    """What the role reads of a company for a user."""
     url = as_app(database.dsn).replace("app:app@", f"{role}:app@")
     states = StateReader(url, pooled=True, max_rows=limit)  # whose session has the role's settings
     try:
-        state = await states.read(company, None)
+        state = await states.read(company, None, user)
     finally:
         states.close()
     pages = [msgspec.json.decode(page)["Data"] for page in state.pages]
@@ -94,6 +96,35 @@ async def test_the_rows_are_those_of_messages_and_an_excluded_column_needs_no_ri
         await rows(empty, role, "1", limit=2)
     await uninstall(empty.dsn)
     assert await empty.fetchval(may, role, "body") is False
+
+
+async def test_each_user_gets_the_rows_that_name_it_or_no_user_and_scopes_are_kept_apart(
+    empty: Database, role: str
+) -> None:
+    await empty.execute(
+        "CREATE TABLE drafts (id int PRIMARY KEY, team_id int, owner text, readers text[]);"
+        "INSERT INTO drafts VALUES (1, 1, 'ada', NULL), (2, 1, NULL, '{bob,ada}'), (3, 1, '', '{}')"
+    )
+    drafts = Watch(
+        table="drafts",
+        entity="Draft",
+        company="team_id",
+        visible_to=("owner", "readers"),
+        scope="team",
+    )
+    await migrate(
+        empty.dsn,
+        watches=[*WATCHES, drafts],
+        scopes=[Scope(name="team", membership="SELECT true WHERE $1 = $2")],
+        grant=role,
+        state=True,
+    )
+    for user, expected in {"ada": [1, 2, 3], "bob": [2, 3], "eve": [3]}.items():
+        found = await rows(empty, role, "team:1", user=user)
+        assert found.keys() == {"Draft"}
+        assert [row["DraftId"] for row in found["Draft"]] == expected
+        assert {row["CompanyId"] for row in found["Draft"]} == {"team:1"}
+    assert (await rows(empty, role, "1")).keys() == {"Team", "Note"}
 
 
 async def test_rows_that_are_hidden_from_the_role_make_state_unavailable(
