@@ -108,10 +108,15 @@ async def follow_configuration(
 
     Warns where the database was migrated with other settings than these.
     """
+    logged = None
     while True:
         changed.clear()
-        stored, scopes, there = await _configuration(query)
+        found = stored, scopes, there = await _configuration(query)
         use(stored, scopes)
+        if found == logged:
+            await changed.wait()
+            continue
+        logged = found
         _logger.info("watching", tables=[f"{each.table} as {each.entity}" for each in stored])
         if set(stored) != set(settings.watch):
             _logger.warning("the database watches other tables; run: notifier migrate")

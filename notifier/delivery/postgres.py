@@ -84,6 +84,7 @@ class PostgresStream:
         self._look = asyncio.Event()
         self._feed: Feed | None = None
         self._follows_log = True  # else the feed brings the messages
+        self._is_returning = False  # from the feed to the log
         self._audited = 0.0
         self.healing = Healing(hub, history, self.deliver)
         _show_path(by_feed=False)
@@ -217,11 +218,16 @@ class PostgresStream:
                 self._audited = time.monotonic()
                 _logger.info("messages come from the broker")
                 await connection.remove_listener(CHANNEL, notify)
-        elif not self._follows_log and not feed.is_wanted:
-            await connection.add_listener(CHANNEL, notify)
-            self._seq, self._last = await self._audit(connection), None
-            self._follows_log = True
+        elif not self._follows_log and (self._is_returning or not feed.is_wanted):
+            self._is_returning = True
+            # First: a channel that opens from now on, and so is not audited, is compared by the feed.
             feed.stop()
+            await connection.add_listener(CHANNEL, notify)
+            self._seq = await self._audit(connection)
+            if self._last is not None and self._last.seq != self._seq:
+                self._last = None  # it proves nothing about the message at `_seq`
+            self._follows_log, self._is_returning = True, False
+            feed.resumed()
             _logger.info("messages come from the log")
             await self._catch_up(connection)
         _show_path(by_feed=feed.is_proven and not (self._follows_log and feed.is_wanted))

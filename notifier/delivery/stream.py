@@ -55,5 +55,8 @@ class Feed(Protocol):
     def stop(self) -> None:
         """Delivers nothing more."""
 
+    def resumed(self) -> None:
+        """The log is followed. Messages of companies without a channel were not seen until now."""
+
     def logged(self, seq: int) -> None:
         """The log has come to `seq`, as a probe has read."""

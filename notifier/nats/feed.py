@@ -148,11 +148,13 @@ class NatsFeed:
 
     def stop(self) -> None:
         """Delivers nothing more; the stream follows the log."""
-        if self._state is _State.ON:
-            self._on_accounts(None)
         self._change(_State.OFF)
         for company in list(self._subscriptions):
             self._unsubscribe(company)
+
+    def resumed(self) -> None:
+        """Rows that USER_QUERY reads may have changed in messages that did not come."""
+        self._on_accounts(None)
 
     def _change(self, state: _State) -> None:
         self._state = state
@@ -256,7 +258,7 @@ class NatsFeed:
         if is_same_term and beat.notices != self._noticed and self._state is _State.ON:
             self._on_accounts(None)
         self._noticed = beat.notices
-        if last is None or not is_same_term or beat.configuration != last.configuration:
+        if last is not None and (not is_same_term or beat.configuration != last.configuration):
             self._on_configuration()
         if beat.epoch != self._hub.epoch:
             self._fail("another epoch")
@@ -314,8 +316,10 @@ class NatsFeed:
                 for company, position in self._wanted.items()
                 if self._hub.published(company) is not None
             }
-            for company in wanted:
+            for company, position in list(wanted.items()):
                 del self._wanted[company]
+                if 0 < position <= (self._hub.published(company) or 0):
+                    del wanted[company]
             try:
                 await self._healing.heal(wanted)
             except DatabaseError as error:

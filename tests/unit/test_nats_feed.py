@@ -369,12 +369,12 @@ async def test_repeated_and_old_beats_prove_nothing(
 async def test_a_configuration_is_announced_by_a_beat(world: World) -> None:
     world.beats()
     world.beats()
-    assert world.configurations == 1  # of a relay that is new to it
+    assert world.configurations == 0
     world.beats(configuration=1)
     world.beats(configuration=1)
+    assert world.configurations == 1
+    world.beats(term="other", number=1)  # it may have missed an announcement
     assert world.configurations == 2
-    world.beats(term="other", number=1)
-    assert world.configurations == 3
 
 
 async def test_a_server_that_takes_no_subscriptions_leaves_the_log_in_charge(world: World) -> None:
@@ -399,5 +399,6 @@ async def test_notices_of_accounts_reach_every_node_and_a_lost_one_means_all(wor
     world.beats(notices=2)
     assert world.accounts == [["u1"], None]
     world.receive(accounts_subject("n"), notice, Seal(b"other"))
-    world.feed.stop()  # messages of other companies may be missed until the log is followed
+    world.feed.stop()
+    world.feed.resumed()  # messages of other companies may have been missed until then
     assert world.accounts == [["u1"], None, None]

@@ -1,0 +1,143 @@
+"""The stream with a broker: when it leaves delivery to it, and what it delivers when it takes it back."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from notifier.delivery import postgres
+from tests.databases import Database
+from tests.postgres.streams import Log, Node, cut
+from tests.waiting import until
+
+
+class FakeFeed:
+    """A broker that brings nothing."""
+
+    def __init__(self) -> None:
+        self.is_proven = self.is_wanted = False
+        self.calls: list[str] = []
+        self.log_seq = 0
+        self.changed: Callable[[], None] = lambda: None
+
+    def turn(self, *, on: bool) -> None:
+        self.is_proven = self.is_wanted = on
+        self.changed()
+
+    async def subscribe(self) -> bool:
+        self.calls.append("subscribe")
+        return True
+
+    def start(self) -> bool:
+        self.calls.append("start")
+        return True
+
+    def stop(self) -> None:
+        self.calls.append("stop")
+
+    def resumed(self) -> None:
+        self.calls.append("resumed")
+
+    def logged(self, seq: int) -> None:
+        self.log_seq = seq
+
+    async def is_called(self, *calls: str) -> None:
+        """Returns when these were the calls."""
+
+        async def are_made() -> bool:
+            return self.calls == [*calls]
+
+        await until(are_made)
+
+
+@pytest.fixture
+async def node(database: Database) -> AsyncIterator[tuple[Node, FakeFeed]]:
+    node, feed = Node(database.dsn, database.dsn), FakeFeed()
+    node.stream.use(feed)
+    await node.start()
+    yield node, feed
+    await node.stop()
+
+
+async def test_what_a_broker_has_lost_is_delivered_when_the_log_is_followed_again(
+    database: Database, node: tuple[Node, FakeFeed]
+) -> None:
+    (one, feed), log = node, Log(database)
+    client, other = await one.subscribe("a"), await one.subscribe("b")
+    await log.publish("a")
+    await client.gets(1)
+    feed.turn(on=True)
+    await feed.is_called("subscribe", "start")
+    await until(lambda: is_on(one))
+    reads = one.stream.reads
+    await log.publish("a", 1500)
+    await log.publish("b")
+    assert (len(client.bodies), one.stream.reads) == (1, reads)
+    feed.turn(on=False)
+    await client.gets(1501)
+    await other.gets(1)
+    await feed.is_called("subscribe", "start", "stop", "resumed")
+    await log.publish("a")
+    await client.gets(1502)
+
+
+async def is_on(node: Node) -> bool:
+    return not node.stream._follows_log
+
+
+async def test_the_channels_are_compared_with_the_log_while_a_broker_brings_messages(
+    database: Database, node: tuple[Node, FakeFeed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres, "PROBE_SECONDS", 0.05)
+    monkeypatch.setattr(postgres, "AUDIT_SECONDS", 0.05)
+    (one, feed), log = node, Log(database)
+    client = await one.subscribe("a")
+    feed.turn(on=True)
+    await until(lambda: is_on(one))
+    await log.store("a", 3)
+    await client.gets(3)
+    assert "stop" not in feed.calls
+
+    async def has_read() -> bool:
+        return feed.log_seq == 3
+
+    await until(has_read)
+
+
+async def test_a_return_to_the_log_is_completed_although_the_broker_is_back(
+    database: Database, node: tuple[Node, FakeFeed]
+) -> None:
+    (one, feed), log = node, Log(database)
+    client = await one.subscribe("a")
+    feed.turn(on=True)
+    await until(lambda: is_on(one))
+    await log.store("a")
+    audit = one.stream._audit
+
+    async def fail(connection: object) -> int:
+        feed.turn(on=True)
+        one.stream._audit = audit  # type: ignore[method-assign]
+        await cut(database, "node")
+        return await audit(connection)  # type: ignore[arg-type]
+
+    one.stream._audit = fail  # type: ignore[method-assign]
+    feed.turn(on=False)
+    await client.gets(1)
+    assert feed.calls[:4] == ["subscribe", "start", "stop", "stop"]
+
+
+async def test_a_new_epoch_is_found_by_a_return_to_the_log(
+    database: Database, node: tuple[Node, FakeFeed]
+) -> None:
+    (one, feed), log = node, Log(database)
+    client = await one.subscribe("a")
+    await log.publish("a", 2)
+    await client.gets(2)
+    feed.turn(on=True)
+    await until(lambda: is_on(one))
+    await log.begin_epoch("another")
+    await log.store("a")
+    feed.turn(on=False)
+    await client.gets(3)
+    assert one.hub.epoch == "another"
