@@ -132,7 +132,7 @@ async def test_a_stream_that_is_not_read_is_cut_and_delays_no_other(
 
 async def test_the_token_ends_the_stream(service: Service, calendar: Calendar) -> None:
     company = await calendar.company("u1")
-    headers = {"Authorization": f"Bearer {token('u1', ttl=-8)}"}  # within the leeway of 10 s
+    headers = {"Authorization": f"Bearer {token('u1', ttl=-3)}"}  # within the leeway of 10 s
     async with stream(service, "u1", company, headers) as events:
         received = await events.rest()
     assert [event.message["Type"] for event in received] == [

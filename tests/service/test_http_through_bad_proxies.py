@@ -103,7 +103,7 @@ async def test_a_buffering_proxy_delivers_polls_and_the_whole_of_a_stream_at_its
     waiting = asyncio.create_task(poll(url(proxy), "u1", company, close, **place))
     await calendar.event(company)
     assert positions((await waiting).json()["Messages"]) == [2]
-    short = {"Authorization": f"Bearer {token('u1', ttl=-8)}"}  # within the leeway of 10 s
+    short = {"Authorization": f"Bearer {token('u1', ttl=-3)}"}  # within the leeway of 10 s
     async with stream(url(proxy), "u1", company, short, **place) as events:
         received = [event.message for event in await events.rest()]
     kinds = [message["Type"] for message in received]
