@@ -26,7 +26,7 @@ from notifier.database.connections import (
 )
 from notifier.delivery.filter import Filter
 from notifier.delivery.state import State
-from notifier.errors import NotReady, StateTooLarge, StateUnavailable
+from notifier.errors import NotReady, Refused, StateTooLarge, StateUnavailable
 from notifier.messages import JSON
 from notifier.relay.changes import Source
 from notifier.state.pages import pages
@@ -105,6 +105,8 @@ class StateReader:
             try:
                 async with asyncio.timeout(READ_SECONDS + STORED_SECONDS):
                     return await self._attempt(company, wanted)
+            except Refused:
+                raise  # the connection is sound
             except asyncpg.InsufficientPrivilegeError as error:
                 raise StateUnavailable(
                     "the service's role may not read the tables; run: notifier migrate"

@@ -149,9 +149,15 @@ async def test_more_bytes_than_the_bound_are_too_large(
     empty: Database, role: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await migrate(empty.dsn, watches=WATCHES, grant=role, state=True)
-    monkeypatch.setattr(reader, "STATE_BYTES", 50)
-    with pytest.raises(StateTooLarge, match="bytes"):
-        await rows(empty, role, "1")
+    states = StateReader(empty.dsn, pooled=False, max_rows=100)
+    with monkeypatch.context() as bounded:
+        bounded.setattr(reader, "STATE_BYTES", 50)
+        with pytest.raises(StateTooLarge, match="bytes"):
+            await states.read("1", None, "u")
+    connection = states._connection
+    assert (await states.read("1", None, "u")).pages
+    assert states._connection is connection  # a refusal does not cost it
+    states.close()
 
 
 async def test_state_is_granted_to_a_role(empty: Database) -> None:
