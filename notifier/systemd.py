@@ -26,6 +26,12 @@ def report(state: str) -> None:
         sender.sendto(state.encode(), address)
 
 
+def leave_to_parent() -> None:
+    """Makes this process report nothing: only the main process of a service does."""
+    for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC"):
+        os.environ.pop(name, None)
+
+
 def interval() -> float | None:
     """How often this process must show that it lives, in seconds; None: never.
 

@@ -97,5 +97,6 @@ async def _supervise(
 
 def _work(settings: Settings, listening: socket.socket, status: socket.socket | None) -> None:
     """The main function of a worker process."""
+    systemd.leave_to_parent()
     logs.set_up(settings.log_level, settings.log_format)
     server.run_node(settings, [listening], lambda: None, status)
