@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import pytest
 
+from notifier.database import sql
 from notifier.database.schema import migrate
 from notifier.errors import SettingsError
 from notifier.messages import decode_views
@@ -154,6 +155,20 @@ async def test_a_large_transaction_keeps_the_readers_of_each_row(
     await relay.settled()
     assert await seen(database, "c", "77") == [("NoteCreated", "77")]
     assert await seen(database, "c", "0") == []
+
+
+async def test_a_state_finds_the_transaction_of_a_restricted_message(
+    database: Database, app: Connection, relay: Relayed
+) -> None:
+    await watch(database)
+    await app.execute(
+        "INSERT INTO notes VALUES (1, 'c', 'one', 1, NULL), (2, 'c', 'two', NULL, NULL)"
+    )
+    await relay.settled()
+    epoch = await database.fetchval("SELECT epoch FROM notifier.log")
+    rows = await database.fetch(sql.query("state_messages"), "c", 0, epoch)
+    one, two = (json.loads(row["body"]) for row in rows)
+    assert one["Tx"] == two["Tx"]
 
 
 async def test_a_renamed_column_hides_the_rows_until_migrate(
