@@ -14,6 +14,7 @@ from tests.conftest import Connect, Serve
 from tests.databases import Database
 from tests.service.calendars import Calendar
 from tests.services import Service
+from tests.waiting import until
 
 
 async def subscribe(client: Client, company: str, **data: Any) -> dict[str, Any]:
@@ -84,7 +85,9 @@ async def test_only_changes_that_pass_arrive_and_skipped_covers_the_others(
     ]
     skipped = client.messages[-1]
     log = calendar.database
-    at = await log.fetchval("SELECT at FROM notifier.messages WHERE position = 7")
+    at = await log.fetchval(
+        "SELECT at FROM notifier.messages WHERE company = $1 AND position = 7", company
+    )
     assert skipped == {
         "Type": "Skipped",
         "Data": {"CompanyId": company},
@@ -177,6 +180,13 @@ async def test_a_bad_filter_is_refused_and_leaves_the_subscription_as_it_was(
     service = await serve(database)
     calendar = Calendar(database)
     company = await calendar.company("u1")
+    early = await member(connect, service)
+
+    async def in_new_epoch() -> bool:
+        answer = await subscribe(early, company)
+        return bool(answer["Data"]["Epoch"] == await calendar.epoch())
+
+    await until(in_new_epoch)  # the one that `migrate` has begun
     client = await member(connect, service)
     await subscribe(client, company, **TITLE_A)
     for bad in BAD:

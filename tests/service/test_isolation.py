@@ -382,7 +382,7 @@ async def test_c2_bad_tokens_of_every_kind_are_refused_with_the_same_bytes(
     """C3 as well: the reason is sent to no client."""
     good, secret = {"sub": "u1", "exp": time.time() + 3600}, SECRET
     bad = [text for text in FORGED.values() if text.isprintable() and len(text) < 16_000]
-    bad += [signed({**good, "sub": sub}, key=secret) for sub in ("", None, 1, ["u1"])]
+    bad += [signed({**good, "sub": sub}, key=secret) for sub in ("", None, True, ["u1"])]
     odd_ends: list[object] = [None, "soon", True, [1], {}]
     bad += [signed({**good, "exp": end}, key=secret) for end in odd_ends]
     bad += [signed({**good, **odd}, key=secret) for odd in ({"aud": "x"}, {"nbf": 10**400})]

@@ -54,13 +54,13 @@ async def generate(place: Path, database: Database, language: str) -> str:
 
 @pytest.fixture
 async def watched(database: Database, tmp_path: Path) -> Database:
-    """The tables of `schema.sql`, watched as `notifier.toml` says."""
+    """The tables of `schema.sql`, watched as `watches.toml` says."""
     await database.execute((FILES / "schema.sql").read_text())
     if await database.fetchval("SELECT current_setting('server_version_num')::int >= 180000"):
         await database.execute(
             "ALTER TABLE members ADD COLUMN initial text GENERATED ALWAYS AS (left(login, 1)) VIRTUAL"
         )
-    shutil.copy(FILES / "notifier.toml", tmp_path)
+    shutil.copy(FILES / "watches.toml", tmp_path / "notifier.toml")
     return database
 
 
