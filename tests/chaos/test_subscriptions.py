@@ -237,6 +237,7 @@ class Subscriptions(RuleBasedStateMachine):
             self.ids = [str(await self.database.fetchval(insert)) for _ in range(2)]
             for company in self.ids:
                 await self.ledger.add("Employee", company, "staff", MEMBER)
+            await self.database.relayed()  # and with it the epoch that `migrate` has begun
             self.sights: dict[str, str | None] = {}
             self.epoch = await self.database.fetchval("SELECT epoch FROM notifier.log")
             self.members: set[str] = set()
