@@ -427,6 +427,8 @@ class Subscriptions(RuleBasedStateMachine):
                 assert position not in log or not passes(wanted, log[position]), log[position]
 
 
+# A node that is killed while it connects leaves a connection that asyncpg has not returned yet.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.chaos
 @pytest.mark.timeout(300 + STEPS)
 def test_each_subscription_gets_exactly_what_it_must_by_the_ledger(
