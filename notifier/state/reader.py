@@ -168,7 +168,11 @@ class StateReader:
     async def _tables(self, connection: Connection) -> Sequence[Table]:
         watches = await connection.fetch(sql.query("watches"), timeout=DEADLINE_SECONDS)
         rows = await connection.fetch(sql.query("state_tables"), timeout=DEADLINE_SECONDS)
-        return tables([*map(dict, watches)], [*map(dict, rows)])
+        scopes = await connection.fetch(
+            "SELECT name FROM notifier.scopes", timeout=DEADLINE_SECONDS
+        )
+        names = {scope["name"] for scope in scopes}
+        return tables([*map(dict, watches)], [*map(dict, rows)], names)
 
     async def _wait_until_stored(self, connection: Connection, unread: frozenset[int]) -> None:
         """Waits for the relay. Raises NotReady."""

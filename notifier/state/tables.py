@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from notifier.access.membership_query import as_text, castable
@@ -36,8 +36,15 @@ class Table(NamedTuple):
         return [[company, other], [castable(company, kind), castable(other, kind)]]
 
 
-def tables(watches: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> list[Table]:
-    """From the rows of `watches.sql` and of `state_tables.sql`. Raises StateUnavailable."""
+def tables(
+    watches: Sequence[Mapping[str, Any]],
+    rows: Sequence[Mapping[str, Any]],
+    scopes: Collection[str],
+) -> list[Table]:
+    """From the rows of `watches.sql` and of `state_tables.sql`. Raises StateUnavailable.
+
+    `scopes`: all of them, also those without a table: a text that looks like an id of one belongs to none.
+    """
     found = {row["entity"]: row for row in rows}
     made = []
     for given in watches:
@@ -48,8 +55,7 @@ def tables(watches: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any
         if row["hidden"]:
             raise StateUnavailable(f"row-level security hides rows of {watch.table}")
         made.append(_table(watch, given, row))
-    scopes = frozenset(each.source.watch.scope for each in made if each.source.watch.scope)
-    return [each._replace(scopes=scopes) for each in made]
+    return [each._replace(scopes=frozenset(scopes)) for each in made]
 
 
 def _table(watch: Watch, given: Mapping[str, Any], row: Mapping[str, Any]) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -125,6 +126,24 @@ async def test_each_user_gets_the_rows_that_name_it_or_no_user_and_scopes_are_ke
         assert [row["DraftId"] for row in found["Draft"]] == expected
         assert {row["CompanyId"] for row in found["Draft"]} == {"team:1"}
     assert (await rows(empty, role, "1")).keys() == {"Team", "Note"}
+
+
+async def test_a_text_that_looks_like_the_id_of_a_scope_is_not_in_its_state(
+    empty: Database, role: str
+) -> None:
+    await empty.execute(
+        "CREATE TABLE texts (id int PRIMARY KEY, company_id text);"
+        "INSERT INTO texts VALUES (1, 'team:1'), (2, 'empty:1'), (3, 'else:1')"
+    )
+    watches = [
+        *(replace(watch, scope="team") for watch in WATCHES),
+        Watch(table="texts", entity="Text"),
+    ]
+    scopes = [Scope(name="team"), Scope(name="empty", membership="SELECT $1 <> $2")]
+    await migrate(empty.dsn, watches=watches, scopes=scopes, grant=role, state=True)
+    assert (await rows(empty, role, "team:1")).keys() == {"Team", "Note"}
+    assert await rows(empty, role, "empty:1") == {}
+    assert (await rows(empty, role, "else:1")).keys() == {"Text"}
 
 
 async def test_rows_that_are_hidden_from_the_role_make_state_unavailable(
