@@ -101,7 +101,10 @@ def compare(former: Mapping[str, Stored], wanted: Mapping[str, Stored]) -> Itera
         line = f"{stored.watch.table}: watched as {entity}: its changes are sent from now on"
         yield Change(stored.captured_as, line)
         for other, each in former.items():
-            if each.relation == stored.relation and other not in wanted:  # it had another entity
+            if each.relation == stored.relation and other not in wanted:
+                # Changes that the relay has not read yet have an entity that is gone: it drops them.
+                line = f"{stored.watch.table}: entity {other} → {entity}: {RESYNC}"
+                yield Change(stored.captured_as, line, is_resync=True)
                 yield from _hidden(each, stored)
 
 

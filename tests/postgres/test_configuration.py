@@ -185,6 +185,22 @@ async def test_f19_a_relay_that_starts_later_begins_the_epoch(
     assert await database.fetchval("SELECT epoch FROM notifier.log") != epoch
 
 
+async def test_another_entity_is_a_resync_as_changes_of_the_former_one_are_dropped(
+    database: Database, app: Connection, relay: Relayed
+) -> None:
+    company = await new_company(app)
+    event = await new_event(app, company)
+    before = types(await relay.messages_of(company))
+    await relay.stop()
+    await app.execute("UPDATE events SET title = 'unread' WHERE id = $1", event)
+    watches = with_event(entity="Meeting", updated="MeetingUpdated")
+    lines = await lines_of(database, watches, dry_run=False)
+    assert "events: entity Event → Meeting: every company gets a Resync" in lines
+    await app.execute("UPDATE events SET title = 'read' WHERE id = $1", event)
+    await relay.start()
+    assert types(await relay.messages_of(company)) == [*before, "Resync", "MeetingUpdated"]
+
+
 # --- F20: no fall-back to the calendar
 
 
