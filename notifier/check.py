@@ -178,7 +178,7 @@ async def _watches(connection: Connection, settings: Settings) -> AsyncIterator[
     stored = await configuration.load(connection)
     relations = [each.relation for each in stored.values()]
     for watch in settings.watch:
-        present = stored.pop(watch.entity, None)
+        present = stored.pop(watch.name, None)
         if present is None or present.watch != watch:
             yield Finding(False, f"{watch.table} is not watched as set", MIGRATE)
             continue

@@ -215,9 +215,9 @@ class Settings(BaseSettings):
                 raise ValueError(f"no file {path}")
         if self.jwt_user_claim == self.jwt_companies_claim:
             raise ValueError("JWT_USER_CLAIM and JWT_COMPANIES_CLAIM name the same claim")
-        entities = [watch.entity for watch in self.watch]
-        if len(set(entities)) < len(entities):
-            raise ValueError("two [[watch]] have the same entity")
+        watches = [watch.name for watch in self.watch]
+        if len(set(watches)) < len(watches):
+            raise ValueError("two [[watch]] have the same entity, and not two scopes")
         names = [scope.name for scope in self.scope]
         if len(set(names)) < len(names):
             raise ValueError("two [[scope]] have the same name")

@@ -112,6 +112,7 @@ class Watch:
         """
         try:
             values = {each.name: row[_COLUMNS.get(each.name, each.name)] for each in fields(cls)}
+            values["entity"] = values["entity"].partition("@")[0]
             more_keys = row["more_keys"]
         except KeyError as error:
             raise SchemaMissing(
@@ -128,12 +129,17 @@ class Watch:
     def to_row(self) -> dict[str, Any]:
         """The values for its row of `notifier.watches`, by column."""
         key, *more_keys = self.key_columns
-        values = {**asdict(self), "key": key, "rename": [*self.rename.items()]}
+        values = {**asdict(self), "entity": self.name, "key": key, "rename": [*self.rename.items()]}
         values["member_if"] = [
             (column, json.dumps(value)) for column, value in self.member_if.items()
         ]
         values["more_keys"] = more_keys
         return {_COLUMNS.get(name, name): value for name, value in values.items()}
+
+    @property
+    def name(self) -> str:
+        """The watch among all: its entity, and its scope if it has one. Watches of two scopes may share an entity."""
+        return self.entity if self.scope is None else f"{self.entity}@{self.scope}"
 
     @property
     def names(self) -> tuple[str | None, str | None, str | None]:

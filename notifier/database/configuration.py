@@ -43,7 +43,7 @@ class Stored(NamedTuple):
     @property
     def captured_as(self) -> str:
         """The entity of the changes of its table, which is captured once."""
-        return self.others_entity or self.watch.entity
+        return self.others_entity or self.watch.name
 
 
 class Change(NamedTuple):
@@ -61,13 +61,13 @@ class Change(NamedTuple):
 
 
 async def load(connection: Connection) -> dict[str, Stored]:
-    """The watches in the database, by entity."""
+    """The watches in the database, by name."""
     rows: list[asyncpg.Record] = await connection.fetch("SELECT * FROM notifier.watches")
     found = {}
     for row in rows:
         watch = Watch.from_row(row)
-        others = row["captured_as"] if row["captured_as"] != watch.entity else None
-        found[watch.entity] = Stored(watch, row["relation"], others)
+        others = row["captured_as"] if row["captured_as"] != watch.name else None
+        found[watch.name] = Stored(watch, row["relation"], others)
     return found
 
 

@@ -290,7 +290,7 @@ def _refuse_other(former: Mapping[str, Stored], wanted: Mapping[str, Stored]) ->
 
 
 async def resolve(connection: Connection, watches: Sequence[Watch]) -> dict[str, Stored]:
-    """The watches by entity. Raises SettingsError where a table cannot be watched as wanted."""
+    """The watches by name. Raises SettingsError where a table cannot be watched as wanted."""
     tables = await catalogue.describe(connection, [watch.table for watch in watches])
     found: list[tuple[Watch, catalogue.Table]] = []
     for watch, table in zip(watches, tables, strict=True):
@@ -307,7 +307,7 @@ async def resolve(connection: Connection, watches: Sequence[Watch]) -> dict[str,
     for watch, table in found:
         if problems := catalogue.problems(watch, table, relations):
             raise SettingsError(problems[0])
-    return {watch.entity: Stored(watch, table.relation) for watch, table in found}
+    return {watch.name: Stored(watch, table.relation) for watch, table in found}
 
 
 async def _in_transaction(

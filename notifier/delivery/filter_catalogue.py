@@ -72,20 +72,15 @@ class FilterCatalogue:
                 break
         watches = [Watch.from_row(row) for row in rows]
         self._replace_entities(watches)
-        self._properties = {
-            watch.entity: frozenset(
-                (
-                    watch.company_property,
-                    *(
-                        watch.property(column)
-                        for column in row["columns"]
-                        if column not in watch.exclude
-                    ),
-                )
-            )
-            for watch, row in zip(watches, rows, strict=True)
-        }
-        return self._properties
+        found: dict[str, frozenset[str]] = {}
+        for watch, row in zip(
+            watches, rows, strict=True
+        ):  # watches of two scopes may share an entity
+            sent = [column for column in row["columns"] if column not in watch.exclude]
+            names = {watch.company_property, *map(watch.property, sent)}
+            found[watch.entity] = found.get(watch.entity, frozenset()) | names
+        self._properties = found
+        return found
 
     def _replace_entities(self, watches: Sequence[Watch]) -> None:
         self.entities.clear()

@@ -145,9 +145,8 @@ class Transaction:
     def _discard(self, entity: str) -> None:
         """A TRUNCATE undoes what was done before it to the rows of a table, by the entity of its changes."""
         source = self._sources.get(entity)
-        others = source.others if source is not None else ()
-        entities = {entity, *(other.watch.entity for other in others)}
-        for name in [name for name in self._rows if name[1] in entities]:
+        table = (source, *source.others) if source is not None else ()
+        for name in [name for name, row in self._rows.items() if row.source in table]:
             del self._rows[name]
 
     def _resync_all(self, change: Change, reason: str, grants: bool) -> None:

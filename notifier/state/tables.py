@@ -49,7 +49,7 @@ def tables(
     made = []
     for given in watches:
         watch = Watch.from_row(given)
-        row = found.get(watch.entity)
+        row = found.get(watch.name)
         if row is None or not row["complete"]:
             raise StateUnavailable(f"table {watch.table} or one of its columns is gone")
         if row["hidden"]:

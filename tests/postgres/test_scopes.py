@@ -35,7 +35,7 @@ WATCHES = [
     Watch(table="leads", entity="Lead", company="team", member="login", scope="team"),
     Watch(table="org_members", entity="OrgMember", company="org", member="login", scope="org"),
     Watch(table="bookings", entity="Booking", company="team", scope="team"),
-    Watch(table="bookings", entity="OwnBooking", company="owner", scope="user"),
+    Watch(table="bookings", entity="Booking", company="owner", scope="user"),
     Watch(table="notes", entity="Note"),
     Watch(table="guests", entity="Guest", member="login"),
 ]
@@ -140,7 +140,7 @@ async def test_messages_go_to_the_channel_of_their_scope_and_name_it(
     (own,) = await relay.messages_of("user:7")
     assert own["Data"] == {
         "CompanyId": "user:7",
-        "OwnBookingId": 1,
+        "BookingId": 1,
         "Team": 7,
         "Owner": 7,
         "Title": "a",
@@ -150,6 +150,28 @@ async def test_messages_go_to_the_channel_of_their_scope_and_name_it(
     assert types(await relay.messages_of(f"org:{ORG}")) == ["OrgMemberCreated"]
     revoked = "SELECT company FROM notifier.messages WHERE revokes IS NOT NULL AND revokes::text LIKE '%ada%'"
     assert await scoped.fetchval(revoked) == "team:7"
+
+
+async def test_two_scopes_may_have_entities_of_one_name_in_different_tables(
+    database: Database, app: Connection, make_relay: MakeRelay
+) -> None:
+    await database.execute(SCHEMA)
+    watches = [
+        Watch(table="team_members", entity="Member", company="team", scope="team"),
+        Watch(table="leads", entity="Member", company="team", scope="lead"),
+    ]
+    await migrate(database.dsn, watches=[*CALENDAR, *watches])
+    relay = make_relay()
+    await relay.start()
+    async with app.transaction():
+        await app.execute("INSERT INTO leads VALUES (1, 7, 'ada')")
+        await app.execute("INSERT INTO team_members VALUES (1, 7, 'ada')")
+        await app.execute("TRUNCATE leads")
+    assert types(await relay.messages_of("team:7")) == ["MemberCreated", "Resync"]
+    names = await database.fetch(
+        "SELECT entity FROM notifier.watches WHERE scope IS NOT NULL ORDER BY 1"
+    )
+    assert [row["entity"] for row in names] == ["Member@lead", "Member@team"]
 
 
 async def test_large_transactions_keep_scopes_apart(
@@ -163,8 +185,8 @@ async def test_large_transactions_keep_scopes_apart(
         )
         await app.execute("INSERT INTO notes SELECT n, 'user:2' FROM generate_series(1, 9000) AS n")
     assert types(await relay.messages_of("team:1")) == ["Resync"]
-    assert types(await relay.messages_of("user:1")) == ["OwnBookingCreated"]
-    assert types(await relay.messages_of("user:2")) == ["OwnBookingCreated"], "not of the notes"
+    assert types(await relay.messages_of("user:1")) == ["BookingCreated"]
+    assert types(await relay.messages_of("user:2")) == ["BookingCreated"], "not of the notes"
     assert await relay.messages_of("1") == []
 
 

@@ -101,7 +101,7 @@ async def test_scopes_keep_teams_and_users_apart_on_the_socket(
         assert created["Data"] == {
             "CompanyId": "team:3", "BookingId": 1, "TeamId": 3, "UserId": None, "Title": "of the team"
         }  # fmt: skip
-    private = await three.expect("OwnBookingCreated")
+    private = await three.expect("BookingCreated")
     assert private["Data"]["CompanyId"] == "user:3"
     # The query decides, and a changed member row only causes a re-check: of everybody in the team.
     await database.execute("""UPDATE "Membership" SET accepted = false WHERE id = 1""")
@@ -113,5 +113,5 @@ async def test_scopes_keep_teams_and_users_apart_on_the_socket(
     await four.expect("MembershipUpdated")
     assert (await four.expect("BookingUpdated"))["Data"]["CompanyId"] == "team:3"
     await four.quiet()
-    assert (await three.expect("OwnBookingUpdated"))["Old"] == {"Title": "private"}
+    assert (await three.expect("BookingUpdated"))["Old"] == {"Title": "private"}
     await three.quiet()

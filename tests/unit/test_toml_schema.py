@@ -32,6 +32,7 @@ ACCEPTED = [
     WATCH,
     f'{WATCH}key = ["a", "b"]\nmember = "u"\nmember_if = {{ a = true, b = "x", c = 3 }}\nexclude = ["p"]\nvisible_to = ["u", "v"]\n',
     f'[[scope]]\nname = "team"\nmembership = "SELECT true"\n{WATCH}scope = "team"\ncase = "camel"\ncreated = ""\n',
+    f'{WATCH}scope = "a"\n{WATCH}scope = "b"\n',
     f'naive_timestamps = "UTC"\n{WATCH}rename = {{ a = "b" }}\ndeleted_if = "gone"\n',
 ]
 REFUSED = [
