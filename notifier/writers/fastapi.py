@@ -4,7 +4,7 @@ app = FastAPI(dependencies=[Depends(acting(current_user))])
 """
 
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import Depends
 
@@ -14,7 +14,7 @@ from notifier.writers.actor import acting_as
 def acting(user: Callable[..., Any]) -> Callable[..., AsyncIterator[None]]:
     """A dependency: while the endpoint runs, the id that the dependency `user` returns is the actor."""
 
-    async def dependency(actor: Any = Depends(user)) -> AsyncIterator[None]:  # noqa: B008
+    async def dependency(actor: Annotated[Any, Depends(user)]) -> AsyncIterator[None]:
         with acting_as(actor):
             yield
 
