@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -12,8 +13,8 @@ from notifier.database import schema
 from notifier.database.connections import connected
 from notifier.settings import Settings, load
 
-SECRET = "the secret of notifier.testing, which is no secret"  # noqa: S105 - as it says
-"""Signs the tests' tokens, unless the settings have another one."""
+SECRET = secrets.token_hex(32)
+"""Signs the tokens of this run of the tests, unless the settings have another secret."""
 
 
 def create(server: str, name: str, template: str = "template1") -> None:
