@@ -1,10 +1,11 @@
-"""Waits for a condition that sends no event, by polling it with a deadline."""
+"""Waits for a condition that sends no event, with the deadline of this suite."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
+
+from notifier.testing import waiting
 
 T = TypeVar("T")
 
@@ -16,13 +17,4 @@ async def until(
     poll: Callable[[], Awaitable[T]], seconds: float = DEADLINE_SECONDS, every: float = 0.02
 ) -> T:
     """Returns the first true answer of `poll`. Raises TimeoutError with the last answer."""
-    answer: T | None = None
-    try:
-        async with asyncio.timeout(seconds):
-            while True:
-                answer = await poll()
-                if answer:
-                    return answer
-                await asyncio.sleep(every)
-    except TimeoutError:
-        raise TimeoutError(f"still {answer!r} after {seconds} s") from None
+    return await waiting.until(poll, seconds, every)

@@ -11,11 +11,10 @@ from notifier.client import Message, Resync, Status, connect
 from notifier.client.feed import Where
 from notifier.database import sql
 from notifier.database.connections import connected
+from notifier.testing.waiting import until
 
 PATIENCE = 10.0
 """Seconds after which a test fails that waits for a message."""
-
-POLL_SECONDS = 0.01
 
 T = TypeVar("T")
 
@@ -47,16 +46,16 @@ class Follower:
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
 
-    def expect(self, type: str, **data: object) -> Message:  # noqa: A002 - the protocol's word
-        """The next message of this type whose row has these values; what came before it is skipped.
+    def expect(self, kind: str, /, **data: object) -> Message:
+        """The next message whose `type` is `kind` and whose row has these values; skips those before it.
 
         Raises AssertionError after the timeout, or when access has ended.
         """
-        return self._submit(self._expect(type, data)).result()
+        return self._submit(self._expect(kind, data)).result()
 
-    async def aexpect(self, type: str, **data: object) -> Message:  # noqa: A002 - as above
+    async def aexpect(self, kind: str, /, **data: object) -> Message:
         """As `expect`, in a coroutine."""
-        return await asyncio.wrap_future(self._submit(self._expect(type, data)))
+        return await asyncio.wrap_future(self._submit(self._expect(kind, data)))
 
     def expect_resync(self) -> Resync:
         """The next Resync; what came before it is skipped."""
@@ -104,15 +103,15 @@ class Follower:
                         self.received.append(report)
                 self._arrived.set()
 
-    async def _expect(self, type_: str, data: dict[str, object]) -> Message:
+    async def _expect(self, kind: str, data: dict[str, object]) -> Message:
         def wanted(report: Message | Resync) -> bool:
             return (
                 isinstance(report, Message)
-                and report.type == type_
+                and report.type == kind
                 and all(report.data.get(name) == value for name, value in data.items())
             )
 
-        message = await self._next(wanted, f"{type_} {data or ''}".rstrip())
+        message = await self._next(wanted, f"{kind} {data or ''}".rstrip())
         assert isinstance(message, Message)
         return message
 
@@ -141,10 +140,7 @@ class Follower:
             connected(self._database_url, "testing") as connection,
         ):
             snapshot = await connection.fetchval("SELECT pg_current_snapshot()::text")
-            while not await connection.fetchval(  # noqa: ASYNC110 - a relay sends no event
-                sql.query("is_relayed"), snapshot
-            ):
-                await asyncio.sleep(POLL_SECONDS)
+            await until(lambda: connection.fetchval(sql.query("is_relayed"), snapshot))
             tx = await connection.fetchval("SELECT pg_current_xact_id()::text")
             await self._subscription.arrived(tx)
         rest, self._taken = self.received[self._taken :], len(self.received)

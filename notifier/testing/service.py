@@ -17,6 +17,7 @@ from notifier.embedding import Notifier
 from notifier.server import bind
 from notifier.testing.databases import SECRET, settings_for
 from notifier.testing.follower import PATIENCE, Follower
+from notifier.testing.waiting import until
 
 READY_SECONDS = 30.0
 
@@ -110,10 +111,11 @@ class RunningNotifier:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     async def _ready(self) -> None:
+        async def ready() -> bool:
+            return self._notifier.problem is None
+
         try:
-            async with asyncio.timeout(READY_SECONDS):
-                while self._notifier.problem is not None:  # noqa: ASYNC110 - it sends no event
-                    await asyncio.sleep(0.01)
+            await until(ready, READY_SECONDS)
         except TimeoutError:
             raise TimeoutError(f"not ready: {self._notifier.problem}") from None
 

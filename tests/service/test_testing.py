@@ -16,6 +16,11 @@ BLOCKS = re.compile(r"```python\n(# (\S+)\n.*?)```", re.DOTALL)
 OWN = """
 import psycopg, pytest
 
+@pytest.fixture(scope="session")
+def notifier_settings(notifier_settings):
+    *others, posts = notifier_settings["watch"]
+    return {"watch": [*others, posts | {"rename": {"body": "type"}}]}
+
 @pytest.fixture
 def team(notifier):
     with psycopg.connect(notifier.database_url) as connection:
@@ -27,7 +32,7 @@ def test_own_tables(notifier, team):
     with psycopg.connect(notifier.database_url) as connection:
         connection.execute("INSERT INTO posts SELECT n, 7, 'text ' || n FROM generate_series(1, 900) AS n")
     assert [each.type for each in bob.messages()] == ["PostCreated"] * 900
-    assert ada.expect("PostCreated", Body="text 2").position == 4
+    assert ada.expect("PostCreated", type="text 2").position == 4
     assert [each.data["PostId"] for each in ada.messages()] == [*range(3, 901)]
     with psycopg.connect(notifier.database_url) as connection:
         connection.execute("TRUNCATE posts")
@@ -41,8 +46,8 @@ def test_own_tables(notifier, team):
 def test_a_database_of_its_own(notifier, team):
     impatient = notifier.follow("ada", team, patience=0.1)
     assert impatient.messages() == []
-    with pytest.raises(AssertionError, match=r"no PostCreated {'Body': 'x'} in 0.1 s; received: nothing"):
-        impatient.expect("PostCreated", Body="x")
+    with pytest.raises(AssertionError, match=r"no PostCreated {'type': 'x'} in 0.1 s; received: nothing"):
+        impatient.expect("PostCreated", type="x")
 """
 
 

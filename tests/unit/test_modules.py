@@ -116,6 +116,7 @@ COVERED = {
         "testing/fixtures",
         "testing/follower",
         "testing/service",
+        "testing/waiting",
     ),
     ("service/test_types.py", "what is generated, compiled and compared with real messages"): (
         "types/columns",
