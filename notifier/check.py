@@ -130,6 +130,7 @@ async def _listening(connection: Connection, settings: Settings) -> AsyncIterato
         _path(connection),
         _log(connection, settings),
         prerequisites.server(connection),
+        prerequisites.state(connection, settings, role),
     ):
         async for finding in part:
             yield finding

@@ -95,3 +95,32 @@ async def server(connection: Connection) -> AsyncIterator[Finding]:
         yield Finding(None, free, "raise max_connections: a node opens six, `migrate` one")
     else:
         yield Finding(True, free)
+
+
+async def state(connection: Connection, settings: Settings, role: str) -> AsyncIterator[Finding]:
+    """Whether the rows that NOTIFIER_STATE=on sends can be read, and read by an index."""
+    if settings.state == "off":
+        return
+    rows = await connection.fetch(sql.query("state_rights"))
+    for row in rows:
+        table = row["relation"]
+        if not row["readable"]:
+            yield Finding(
+                False,
+                f"NOTIFIER_STATE=on, but role {role} may not read the rows of {table}",
+                f"run: notifier migrate --grant {role} --state",
+            )
+        elif row["hidden"]:
+            yield Finding(
+                False,
+                f"NOTIFIER_STATE=on, but row-level security hides rows of {table} from role {role}",
+                "give the role BYPASSRLS, or set NOTIFIER_STATE=off",
+            )
+        elif not row["indexed"]:
+            yield Finding(
+                None,
+                f"NOTIFIER_STATE=on, but no index of {table} begins with its company column:"
+                " each state reads the whole table",
+            )
+    if all(row["readable"] and not row["hidden"] for row in rows):
+        yield Finding(True, "NOTIFIER_STATE=on: the rows of every watched table can be read")

@@ -10,8 +10,10 @@ from uuid import uuid4
 import msgspec
 import pytest
 
+from notifier.check import check
 from notifier.database.schema import migrate, uninstall
 from notifier.errors import SettingsError, StateTooLarge, StateUnavailable
+from notifier.settings import load
 from notifier.state import reader
 from notifier.state.reader import StateReader
 from notifier.watches import Scope, Watch
@@ -153,6 +155,36 @@ async def test_rows_that_are_hidden_from_the_role_make_state_unavailable(
     await empty.execute("ALTER TABLE notes ENABLE ROW LEVEL SECURITY")
     with pytest.raises(StateUnavailable, match="row-level security"):
         await rows(empty, role, "1")
+
+
+async def test_check_names_the_tables_whose_rows_cannot_be_read(empty: Database, role: str) -> None:
+    url = as_app(empty.dsn).replace("app:app@", f"{role}:app@")
+
+    async def found(**settings: Any) -> set[tuple[bool | None, str]]:
+        findings = await check(load({}, database_url=url, watch=WATCHES, **settings))
+        return {(each.sound, each.fact) for each in findings if "STATE" in each.fact}
+
+    unreadable = f"NOTIFIER_STATE=on, but role {role} may not read the rows of "
+    no_index = (
+        "NOTIFIER_STATE=on, but no index of public.notes begins with its company column:"
+        " each state reads the whole table"
+    )
+    sound = "NOTIFIER_STATE=on: the rows of every watched table can be read"
+    hidden = (
+        "NOTIFIER_STATE=on, but row-level security hides rows of public.notes from role " + role
+    )
+    await migrate(empty.dsn, watches=WATCHES, grant=role)
+    assert await found() == set()
+    assert await found(state="on") == {
+        (False, unreadable + "public.teams"),
+        (False, unreadable + "public.notes"),
+    }
+    await migrate(empty.dsn, watches=WATCHES, grant=role, state=True)
+    assert await found(state="on") == {(None, no_index), (True, sound)}
+    await empty.execute("CREATE INDEX ON notes (team_id)")
+    assert await found(state="on") == {(True, sound)}
+    await empty.execute("ALTER TABLE notes ENABLE ROW LEVEL SECURITY")
+    assert await found(state="on") == {(False, hidden)}
 
 
 async def test_an_excluded_column_that_was_renamed_makes_state_unavailable(
