@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from notifier.access import admission
+from notifier.delivery.http_session import HttpSession
 from notifier.errors import Restart, Unreachable
 from notifier.transport.company_messages import PATH, CompanyMessages
 from notifier.transport.cors import Cors
@@ -135,6 +137,18 @@ async def test_a_poll_whose_client_leaves_holds_nothing(world: World, exchange: 
     exchange.writer.close()
     await left(world)
     assert not world.pins(A)
+
+
+@pytest.mark.parametrize("query", ["", "?after=0&epoch=e", "?after=0&epoch=another"])
+async def test_nothing_holds_the_session_of_an_answered_poll(
+    world: World, exchange: Exchange, query: str
+) -> None:
+    world.log.publish(A)
+    exchange.request(query)
+    assert (await exchange.answer()).status == 200
+    await left(world)
+    gc.collect()
+    assert [each for each in gc.get_objects() if type(each) is HttpSession] == []
 
 
 async def test_a_poll_is_counted_until_its_page_was_read(world: World, exchange: Exchange) -> None:
