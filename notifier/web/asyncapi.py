@@ -58,16 +58,17 @@ DESCRIBED: dict[type[Struct], str] = {
         " when a position was given. Without success `Data` has only the company."
     ),
     messages.Skipped: (
-        "The positions up to this one hold nothing for a subscription with a filter."
+        "The positions up to this one hold nothing for this subscription, because of its filter or"
+        " of rows that are not visible to its user."
     ),
     messages.State: "Some of the rows that a company has at the position of the next StateEnd.",
     messages.StateEnd: "All rows were sent; the changes after the position follow.",
-    messages.CompanyRevoked: "The user may not see the company any more; nothing of it follows.",
+    messages.CompanyRevoked: "The user may not see the company any more; none of its messages follows.",
     messages.TokenExpiring: "The token ends soon: authenticate again on this socket.",
     messages.Pong: "Answers ping.",
-    messages.Error: "A command could not be read, or came too early.",
+    messages.Error: "A command could not be read or came too early, or an await failed.",
     messages.Disconnect: "Precedes a close; has its code, and whether and when to reconnect.",
-    Resync: "What follows is complete, what came before may not be: read the state again.",
+    Resync: "Messages may be missing before it, none is missing after it: reload the state.",
 }
 """What the server sends. Answers that are not listed get the description `Answers COMMAND.`"""
 

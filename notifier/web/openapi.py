@@ -23,7 +23,7 @@ COMMANDS_ONLY = {answer.__name__ for _, answer in COMMANDS.values()} - {"Subscri
 """Answers to commands, which are never sent over HTTP; a stream begins with SubscribeResult."""
 
 PROBLEMS = {
-    400: "The address, a parameter, the filter or Last-Event-ID is not valid.",
+    400: "The address, a parameter, the filter or Last-Event-ID is not valid, or the rows cannot be sent.",
     401: "There is no token, or it is not valid, or it has expired.",
     403: "The company does not exist, or the user may not see it; or the Origin is not allowed.",
     405: "The method is not GET, HEAD or OPTIONS.",
@@ -133,7 +133,9 @@ def _get() -> Schema:
         "responses": {
             "200": {
                 "description": "The messages.",
-                "headers": {"Cache-Control": {"schema": {"const": "no-store"}}},
+                "headers": {
+                    "Cache-Control": {"schema": {"enum": ["no-store", "no-store, no-transform"]}}
+                },
                 "content": {
                     "text/event-stream": {
                         "schema": {

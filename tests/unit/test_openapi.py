@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
+from notifier.transport.company_messages import NO_STORE
+from notifier.transport.events import HEADERS
+from notifier.transport.problems import HttpCode
 from notifier.watches import Watch
 from notifier.web import openapi
 
@@ -45,6 +48,17 @@ def test_answers_to_commands_are_not_in_it() -> None:
     schemas = openapi.document()["components"]["schemas"]
     assert not openapi.COMMANDS_ONLY & schemas.keys()
     assert {"Disconnect", "CompanyRevoked", "TokenExpiring", "Resync"} <= schemas.keys()
+
+
+def test_the_cache_control_of_both_forms_is_in_it() -> None:
+    responses = openapi.document()["paths"]["/companies/{companyId}/messages"]["get"]["responses"]
+    schema = responses["200"]["headers"]["Cache-Control"]["schema"]
+    assert schema["enum"] == [NO_STORE["Cache-Control"], HEADERS["cache-control"]]
+
+
+@pytest.mark.parametrize("code", HttpCode)
+def test_each_code_of_http_is_documented(code: str) -> None:
+    assert f"| `{code}` |" in (ROOT / "docs" / "http.md").read_text()
 
 
 @pytest.mark.parametrize("status", openapi.PROBLEMS)
