@@ -101,8 +101,8 @@ class Notifier:
         """Arguments for `uvicorn.run` by which messages are written to the sockets directly.
 
         They apply to all WebSockets of the process: a text from a client may have 64 KiB, and is
-        not compressed. `events` allows server-sent events, by a protocol for all HTTP requests of
-        the process, which then have to be received within ten seconds.
+        not compressed. With `events` server-sent events are written directly too, by a protocol for
+        all HTTP requests of the process, each of which must arrive within ten seconds.
         """
         settings, refusals = self._settings, Refusals()
         options = Options(refusals, settings.max_buffer_bytes, settings.deflate)

@@ -21,6 +21,7 @@ from tests.compilers import skip
 from tests.databases import Database
 from tests.ports import free_port
 from tests.service.calendars import Calendar
+from tests.service.http_streams import stream
 from tests.services import ROOT, SECRET, environment, token
 from tests.waiting import DEADLINE_SECONDS, until
 
@@ -106,7 +107,7 @@ async def start(tmp_path: Path, database: Database) -> AsyncIterator[Start]:
 
 
 async def serves(server: Server, calendar: Calendar, home: str) -> None:
-    """The application's page, ours, a message over a socket, and one over HTTP."""
+    """The application's page, ours, a message over a socket, and one over each form of HTTP."""
     await server.ready()
     assert home in (await server.get("/")).text
     assert "export" in (await server.get("/realtime/client.js")).text
@@ -126,12 +127,16 @@ async def serves(server: Server, calendar: Calendar, home: str) -> None:
             headers={"Authorization": f"Bearer {token('u1')}"},
         )
     assert answer.json()["CompanyId"] == company, answer.text
+    async with stream(f"http://127.0.0.1:{server.port}/realtime", "u1", company) as events:
+        assert (await events.event()).message["Type"] == "SubscribeResult"
+        event = await calendar.event(company)
+        assert (await events.event()).message["Data"]["EventId"] == event
 
 
 ONLY_DIRECTLY = """
 import sys
-from notifier.transport import endpoint
-endpoint.AsgiTransport = None
+from notifier.transport import company_messages, endpoint
+endpoint.AsgiTransport = company_messages.AsgiEvents = None
 """
 
 UVICORN = (sys.executable, "-m", "uvicorn", "--port", "PORT", "--timeout-graceful-shutdown", "5")
@@ -192,9 +197,9 @@ async def test_uvicorn_with_our_options_writes_directly_and_ends_with_open_strea
     url = f"http://127.0.0.1:{server.port}/realtime/companies/{company}/messages"
     async with (
         httpx.AsyncClient(trust_env=False, timeout=DEADLINE_SECONDS) as http,
-        http.stream("GET", url, headers=headers) as stream,
+        http.stream("GET", url, headers=headers) as response,
     ):
-        lines = stream.aiter_lines()
+        lines = response.aiter_lines()
         assert "SubscribeResult" in await anext(lines) + await anext(lines)
         assert await server.stop() in (0, -signal.SIGTERM), server.log.read_text()
     assert "Finished server process" in server.log.read_text()
