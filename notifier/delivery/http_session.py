@@ -45,7 +45,7 @@ class ResponseTransport(Transport, Protocol):
 class HttpSession:
     """One request; the listener of its transport. `user` is empty until it has authenticated.
 
-    It is counted by Admission until `leave`, which the caller owes it.
+    Admission counts it until `leave`, which the caller must call.
     """
 
     __slots__ = (
@@ -78,7 +78,7 @@ class HttpSession:
 
     @property
     def identity(self) -> Identity:
-        """Who has authenticated."""
+        """The authenticated user."""
         assert self._identity is not None
         return self._identity
 

@@ -23,7 +23,7 @@ class StateSource(Protocol):
     """Reads states."""
 
     async def read(self, company: str, wanted: Filter | None, user: str) -> State:
-        """The rows that the company has now and the user sees. Raises StateError, DatabaseError."""
+        """The rows that the company has now and the user sees. Raises StateTooLarge, StateUnavailable, NotReady and DatabaseError."""
 
 
 class NoStates:

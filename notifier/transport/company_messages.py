@@ -84,7 +84,7 @@ class CompanyMessages:
             return
         if method not in ("GET", "HEAD"):
             allow = {"Allow": "GET, HEAD, OPTIONS"}
-            raise Problem(405, HttpCode.METHOD_NOT_ALLOWED, "GET only", allow)
+            raise Problem(405, HttpCode.METHOD_NOT_ALLOWED, "GET, HEAD and OPTIONS only", allow)
         call = self._read(segment, scope, headers)
         if method == "GET" and call.kind == STREAM:
             await self._stream(call, scope, receive, send)

@@ -25,7 +25,7 @@ class _Data(msgspec.Struct, rename="pascal"):
 
 
 class _Header(msgspec.Struct, rename="pascal"):
-    """What moves a client's position: `Position`, where there is one, and the epoch that a Resync begins."""
+    """The parts of a message that move a client: its position, if it has one, and the epoch that a Resync begins."""
 
     type: str
     position: int | UnsetType = UNSET

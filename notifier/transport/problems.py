@@ -1,4 +1,4 @@
-"""Problem documents (RFC 9457): what an HTTP request is refused with."""
+"""Problem documents (RFC 9457): the refusals of HTTP requests."""
 
 from __future__ import annotations
 
