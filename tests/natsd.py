@@ -11,7 +11,7 @@ import nats
 from nats.aio.client import Client
 
 from tests.ports import free_port
-from tests.waiting import until
+from tests.waiting import until_accepting
 
 PROGRAM = Path(sysconfig.get_path("scripts"), "nats-server")
 
@@ -40,17 +40,7 @@ class NatsServer:
                 stdout=log,
                 stderr=log,
             )
-
-        async def accepts() -> bool:
-            assert self.process.returncode is None, self.log()
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", self.port)
-            except OSError:
-                return False
-            writer.close()
-            return True
-
-        await until(accepts)
+        await until_accepting(self._process, self.port, self.log)
 
     @property
     def process(self) -> asyncio.subprocess.Process:

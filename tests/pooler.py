@@ -15,7 +15,7 @@ import pytest
 
 from tests.databases import Database
 from tests.ports import free_port
-from tests.waiting import until
+from tests.waiting import until_accepting
 
 PROGRAM = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
 
@@ -90,17 +90,7 @@ class Pooler:
             stderr=asyncio.subprocess.DEVNULL,
             start_new_session=True,
         )
-
-        async def accepts() -> bool:
-            assert self._process is not None
-            assert self._process.returncode is None, (directory / "log").read_text()
-            with suppress(OSError):
-                _, writer = await asyncio.open_connection("127.0.0.1", self.port)
-                writer.close()
-                return True
-            return False
-
-        await until(accepts)
+        await until_accepting(self._process, self.port, (directory / "log").read_text)
 
     async def kill(self) -> None:
         """Ends it with all its connections."""

@@ -18,7 +18,7 @@ from typing import NamedTuple, Self
 import pytest
 
 from tests.ports import free_port
-from tests.waiting import until
+from tests.waiting import until_accepting
 
 
 class Kind(NamedTuple):
@@ -138,16 +138,7 @@ class ReverseProxy:
                 env={**os.environ, "HOME": str(directory)},
                 start_new_session=True,
             )
-
-        async def accepts() -> bool:
-            assert self._process.returncode is None, log.read_text()
-            with suppress(OSError):
-                _, writer = await asyncio.open_connection("127.0.0.1", self.port)
-                writer.close()
-                return True
-            return False
-
-        await until(accepts)
+        await until_accepting(self._process, self.port, log.read_text)
         return self
 
     async def __aexit__(
