@@ -12,7 +12,8 @@ from notifier.delivery.encoding import TEXT, Encoding
 from notifier.delivery.transport import TransportListener
 from notifier.errors import Closure, TooSlow
 from notifier.messages import Disconnect, ServerMessage, encode
-from notifier.transport.websocket import CLOSE_SECONDS, DRAIN_SECONDS
+from notifier.transport.queues import DRAIN_SECONDS, drained
+from notifier.transport.websocket import CLOSE_SECONDS
 
 
 class AsgiTransport:
@@ -50,11 +51,7 @@ class AsgiTransport:
 
     async def drain(self) -> None:
         """Waits until the queue has room. Raises TooSlow."""
-        try:
-            async with asyncio.timeout(DRAIN_SECONDS):
-                await self._room.wait()
-        except TimeoutError:
-            raise TooSlow from None
+        await drained(self._room)
 
     def end(self, closure: Closure) -> None:
         """Queues Disconnect and the close; after CLOSE_SECONDS the rest of the queue is dropped."""

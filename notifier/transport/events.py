@@ -24,8 +24,8 @@ from notifier.messages import (
     encode,
 )
 from notifier.transport.http_guard import GuardedHttp
-from notifier.transport.queues import Gate
-from notifier.transport.websocket import CLOSE_SECONDS, DRAIN_SECONDS, HIGH_WATER
+from notifier.transport.queues import Gate, drained
+from notifier.transport.websocket import CLOSE_SECONDS, HIGH_WATER
 
 COMMENT_SECONDS = 10.0
 """The interval of comments, which keep proxies from closing a stream that has no messages."""
@@ -119,13 +119,7 @@ class EventStream:
 
     async def drain(self) -> None:
         """Waits until the buffer has room. Raises TooSlow."""
-        if self._writable.is_set():
-            return
-        try:
-            async with asyncio.timeout(DRAIN_SECONDS):
-                await self._writable.wait()
-        except TimeoutError:
-            raise TooSlow from None
+        await drained(self._writable)
 
     def end(self, closure: Closure) -> None:
         """Sends Disconnect and ends the response; aborts when the peer does not read in time."""

@@ -33,14 +33,13 @@ from notifier.delivery.transport import TransportListener, Write
 from notifier.errors import Closure, TooMany, TooSlow
 from notifier.frames import WINDOW_BITS, frame
 from notifier.messages import Disconnect, encode
-from notifier.transport.queues import Gate, Inbox
+from notifier.transport.queues import Gate, Inbox, drained
 from notifier.transport.refusals import Reason, Refusals
 
 EXTENSION = "notifier.websocket"
 """The key of this class's instance in `scope["extensions"]`."""
 
 HIGH_WATER = 256 * 1024
-DRAIN_SECONDS = 15.0
 CLOSE_SECONDS = 5.0
 """How long the closing handshake may take before the connection is aborted."""
 
@@ -153,13 +152,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     async def drain(self) -> None:
         """Waits until the buffer has room. Raises TooSlow."""
-        if self.writable.is_set():
-            return
-        try:
-            async with asyncio.timeout(DRAIN_SECONDS):
-                await self.writable.wait()
-        except TimeoutError:
-            raise TooSlow from None
+        await drained(self.writable)
 
     def end(self, closure: Closure) -> None:
         """Sends Disconnect and closes; aborts when the peer does not answer in time."""

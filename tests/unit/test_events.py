@@ -14,7 +14,7 @@ from notifier.delivery.encoding import EVENT_CHUNKS, EVENTS, event
 from notifier.delivery.subscription import Subscription
 from notifier.errors import Expired, TooSlow
 from notifier.messages import Message, Subscribed, SubscribeResult
-from notifier.transport import events
+from notifier.transport import events, queues
 from notifier.transport.events import EventStream
 from notifier.transport.http_guard import GuardedHttp
 from tests.waiting import DEADLINE_SECONDS, until
@@ -186,7 +186,7 @@ async def test_more_than_the_cap_ends_the_stream() -> None:
 
 
 async def test_a_reader_that_does_not_drain_is_too_slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "DRAIN_SECONDS", 0)
+    monkeypatch.setattr(queues, "DRAIN_SECONDS", 0)
     stream, _, _ = opened()
     stream.paused()
     with pytest.raises(TooSlow):

@@ -15,7 +15,8 @@ from notifier.access.tokens import Tokens
 from notifier.delivery.session import REFUSED_SECONDS
 from notifier.errors import BadToken, Expired, NotAuthenticated
 from notifier.transport.asgi import AsgiTransport
-from notifier.transport.websocket import CLOSE_SECONDS, DRAIN_SECONDS
+from notifier.transport.queues import DRAIN_SECONDS
+from notifier.transport.websocket import CLOSE_SECONDS
 from tests.services import token
 from tests.timeless import timeless
 from tests.unit.test_tokens import FORGED, NOW, REFUSED, claims, pem, signed, tokens
