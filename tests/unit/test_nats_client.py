@@ -29,6 +29,14 @@ def test_the_members_that_are_used_are_there() -> None:
     assert library.PING_PROTO == b"PING\r\n"
 
 
+async def test_a_ping_is_sent_behind_the_commands_that_wait() -> None:
+    client = NatsClient(lambda *_: None)
+    client._flush_queue = asyncio.Queue()
+    await client._send_command(b"SUB a  1\r\n")
+    await client._send_ping()
+    assert client._pending == [b"SUB a  1\r\n", b"PING\r\n"]
+
+
 async def test_an_answer_that_comes_too_late_does_no_harm() -> None:
     client = NatsClient(lambda *_: None)
     client._flush_queue = asyncio.Queue()
