@@ -25,10 +25,14 @@ PageKey = tuple[str, int, str]
 
 
 class Head(NamedTuple):
-    """The last message of a company: its position, and its `at` unless it was pruned."""
+    """The last message of a company: its position, and its `at` unless it was pruned.
+
+    `epoch`: the one that it counts in; None for a text that cannot be the id of a company.
+    """
 
     position: int
     at: datetime | None
+    epoch: str | None = None
 
 
 class History:
@@ -59,7 +63,7 @@ class History:
             return heads
         if unknown := [row["company"] for row in rows if not row["known"]]:
             await self._query.fetch(sql.query("register_companies"), unknown)
-        return {row["company"]: Head(row["position"], row["at"]) for row in rows}
+        return {row["company"]: Head(row["position"], row["at"], row["epoch"]) for row in rows}
 
     async def _load_pages(self, keys: Sequence[PageKey]) -> Mapping[PageKey, list[Message]]:
         pages: dict[PageKey, list[Message]] = {key: [] for key in keys}

@@ -67,7 +67,7 @@ class Hub:
         self.epoch = ""
         self.listener: ChannelListener | None = None
         self.filters = filters
-        self._started = asyncio.Event()
+        self._begun = asyncio.Event()  # set when the next epoch begins
         self.revocations = Revocations()
         self._history = history
         self._retention = timedelta(hours=retention_hours)
@@ -104,7 +104,8 @@ class Hub:
     def begin_epoch(self, epoch: str) -> None:
         """Starts every position again. The epoch's first messages are a Resync for each company."""
         self.epoch = epoch
-        self._started.set()
+        self._begun.set()
+        self._begun = asyncio.Event()
         for company, channel in list(self._channels.items()):
             if len(channel) or channel.pins:
                 channel.begin_epoch(epoch)
@@ -133,11 +134,14 @@ class Hub:
 
     async def started(self) -> None:
         """Waits until the stream has read the log. Raises DatabaseError after BEHIND_SECONDS."""
-        if self.epoch:
-            return
+        if not self.epoch:
+            await self._next_epoch()
+
+    async def _next_epoch(self) -> None:
+        """Waits until another epoch begins. Raises DatabaseError after BEHIND_SECONDS."""
         try:
             async with asyncio.timeout(BEHIND_SECONDS):
-                await self._started.wait()
+                await self._begun.wait()
         except TimeoutError:
             raise DatabaseError("this node has not read the log yet") from None
 
@@ -164,11 +168,16 @@ class Hub:
             while True:
                 epoch, early = self.epoch, self._early.setdefault(company, [])
                 early.clear()
-                position, at = await self._history.head(company)
-                if epoch == self.epoch:
+                head = await self._history.head(company)
+                if epoch != self.epoch:
+                    continue
+                if head.epoch is None or head.epoch == epoch:
                     break
+                # The position is one of an epoch that this node has not come to yet.
+                await self._next_epoch()
+            position = head.position
             channel = Channel(
-                company, epoch, position, at, self._budget, entities=self.filters.entities
+                company, epoch, position, head.at, self._budget, entities=self.filters.entities
             )
             self._channels[company] = channel
             self._idle[company] = (

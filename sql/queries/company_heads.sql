@@ -1,8 +1,9 @@
 -- The present position of each company in $1, 0 for one that has none, and when the change of the message at
--- that position was made, null where the message is not in the log any more.
+-- that position was made, null where the message is not in the log any more. `epoch`: the log's, at the same moment.
 SELECT c.company, greatest(p.position, m.position, 0) AS position, p.company IS NOT NULL AS known,
-       CASE WHEN m.position >= coalesce(p.position, 0) THEN m.at END AS at
-FROM pg_catalog.unnest($1::text[]) AS c (company)
+       CASE WHEN m.position >= coalesce(p.position, 0) THEN m.at END AS at,
+       log.epoch
+FROM notifier.log CROSS JOIN pg_catalog.unnest($1::text[]) AS c (company)
 LEFT JOIN notifier.positions AS p USING (company)
 LEFT JOIN LATERAL (
     SELECT messages.position, messages.at FROM notifier.messages

@@ -201,6 +201,24 @@ async def test_a_company_that_outruns_its_sockets_drops_them_and_its_queue() -> 
     assert (await hub.open("c")).position == 1000
 
 
+async def test_a_channel_does_not_open_at_a_position_of_an_epoch_that_the_node_has_not_come_to() -> (
+    None
+):
+    history = Fake()
+    history.answer = lambda: Head(1, NOW, "f")
+    hub = hub_of(history)
+    opening = asyncio.create_task(hub.open("c"))
+    await history.read.wait()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not opening.done()
+    hub.begin_epoch("f")
+    hub.deliver([message(1)])
+    channel = await opening
+    assert (channel.epoch, channel.position) == ("f", 1)
+    assert history.reads == ["c", "c"]
+
+
 # --- replay
 
 
