@@ -38,6 +38,14 @@ async def test_a_transaction_is_running_then_unread_then_stored(
     assert heads["none"].position == 0
 
 
+async def test_a_number_that_no_transaction_can_have_is_in_the_future_until_the_next_one_is_not(
+    arrival_log: ArrivalLog,
+) -> None:
+    """PostgreSQL passes over 0, 1 and 2 as the low 32 bits of a number."""
+    numbers = [high * 2**32 + low for high in (1, 2, 2**31 - 1) for low in (0, 1, 2, 3)]
+    assert await arrival_log.states(numbers) == dict.fromkeys(numbers, "future")
+
+
 async def test_without_changes_a_finished_transaction_is_stored_while_no_relay_runs(
     app: Connection, company: str, arrival_log: ArrivalLog
 ) -> None:
