@@ -279,8 +279,7 @@ async def _membership(settings: Settings) -> Finding:
             False, "no watched table names members", "set member in [[watch]], or MEMBERSHIP_QUERY"
         )
     pooled = settings.database != settings.listen_database
-    by_rows = query is None
-    link = Query(settings.database, "check", pooled=pooled, pinned=by_rows, read_only=by_rows)
+    link = Query(settings.database, "check", pooled=pooled, pinned=query is None, read_only=True)
     try:
         if query is None:
             membership = Membership(link, "employees", None)

@@ -74,12 +74,11 @@ class Node:
             user_claim=settings.jwt_user_claim,
             companies_claim=settings.jwt_companies_claim,
         )
-        by_rows = settings.membership_query is None
         self.log_query = Query(settings.database, "stream", pooled=pooled)
         history = History(self.log_query)
         self.hub = Hub(history, settings.retention_hours, FilterCatalogue(self.log_query))
         self.membership_query = Query(
-            settings.database, "membership", pooled=pooled, pinned=by_rows, read_only=by_rows
+            settings.database, "membership", pooled=pooled, read_only=True
         )
         self.user_query = Query(
             settings.database, "users", pooled=pooled, pinned=False, read_only=True

@@ -33,13 +33,17 @@ COMPILE_LIMIT = 3
 """How often a query is compiled for one check while the tables keep changing."""
 
 LINKS = 20
-"""Connections for queries of scopes; beyond, those of former configurations are closed."""
+"""Connections for queries of the operator's; beyond, those of former configurations are closed."""
 
 _log = structlog.get_logger("notifier.membership")
 
 
 class Membership:
-    """Checks access; nothing is cached. Checks at the same time share a query."""
+    """Checks access; nothing is cached. Checks at the same time share a query.
+
+    `database` reads the rows of members; each query of the operator's has a connection of its own.
+    Both must be read-only: what PostgreSQL's planner runs of the application's could write otherwise.
+    """
 
     def __init__(
         self,
@@ -49,12 +53,10 @@ class Membership:
         accounts: Accounts | None = None,
     ) -> None:
         self._database = database
-        # What PostgreSQL's planner may run of the application's must not be able to write.
-        self._rows = database if query is None else database.another(pinned=True, read_only=True)
         self._accounts = accounts
         self._claim = authorization == "claim"
         self._query = query
-        self._links: dict[str, Query] = {}  # by the scope's query
+        self._links: dict[str, Query] = {}  # by the operator's query
         self._batcher = Batcher(self._check if query else self._check_rows)
         self._compiled: MembershipQuery | None = None
 
@@ -85,7 +87,7 @@ class Membership:
         if self.follows_rows and self._query is not None:
             # Nulls are of every type: PostgreSQL would refuse another value before it checks rights.
             with suppress(*REFUSALS):
-                await self._database.fetch(self._query, None, None, prepare=as_text)
+                await self._link(self._query).fetch(self._query, None, None, prepare=as_text)
         elif self.follows_rows:
             await self._batcher.get(("", ""))
             scopes = self._compiled.scopes if self._compiled is not None else {}
@@ -139,7 +141,7 @@ class Membership:
         assert self._query is not None
         for pair in pairs:
             if pair not in answers:
-                answers[pair] = await self._check_one(self._database, self._query, "", *pair)
+                answers[pair] = await self._check_one(self._query, "", *pair)
         return answers
 
     async def _check_rows(self, pairs: Sequence[Pair]) -> Mapping[Pair, bool]:
@@ -152,15 +154,14 @@ class Membership:
         for company, user in pairs:
             scope, rest = compiled.split(company)
             if (query := compiled.scopes.get(scope)) is not None:
-                link = self._link(query)
-                found[company, user] = await self._check_one(link, query, scope, rest, user)
+                found[company, user] = await self._check_one(query, scope, rest, user)
         return found
 
     async def _read_rows(self, pairs: Sequence[Pair]) -> Mapping[Pair, bool]:
         for _ in range(COMPILE_LIMIT):
             query = self._compiled or await self._compile()
             try:
-                ((answers, signature),) = await self._rows.fetch(
+                ((answers, signature),) = await self._database.fetch(
                     query.statement, *query.arguments(pairs)
                 )
             except REFUSALS:  # a character or a value that the database cannot represent
@@ -184,25 +185,25 @@ class Membership:
         answers = dict.fromkeys(pairs, False)
         for pair in pairs if len(pairs) > 1 else ():
             with suppress(*REFUSALS):
-                ((allowed, _),) = await self._rows.fetch(query.statement, *query.arguments([pair]))
+                ((allowed, _),) = await self._database.fetch(
+                    query.statement, *query.arguments([pair])
+                )
                 answers[pair] = allowed[0]
         return answers
 
     async def _compile(self) -> MembershipQuery:
         """Compiles the query from the present catalogue. Raises DatabaseError."""
         self._compiled = None
-        rows = await self._rows.fetch(tables_query())
+        rows = await self._database.fetch(tables_query())
         self._compiled = MembershipQuery.compile(
             [dict(row) for row in rows], required=self._query is None
         )
         return self._compiled
 
-    async def _check_one(
-        self, link: Query, query: str, scope: str, company: str, user: str
-    ) -> bool:
+    async def _check_one(self, query: str, scope: str, company: str, user: str) -> bool:
         """By a query of the operator's; it cannot take several pairs without being rewritten."""
         try:
-            rows = await link.fetch(query, company, user, prepare=as_text)
+            rows = await self._link(query).fetch(query, company, user, prepare=as_text)
             allowed = bool(rows and rows[0][0] is True)
             return allowed and await self._is_canonical(company, scope)
         except asyncpg.DataError:  # not an id of that type
@@ -218,19 +219,19 @@ class Membership:
         """
         if not may_be_respelled(company):
             return True
-        rows = await self._rows.fetch(sql.query("company_types"), scope)
+        rows = await self._database.fetch(sql.query("company_types"), scope)
         return not is_respelled(company, [row["type"] for row in rows])
 
     def _link(self, query: str) -> Query:
-        """The connection for a scope's query: the types of its parameters are those of the connection."""
+        """The connection for a query of the operator's: the types of its parameters are those of the connection."""
         link = self._links.get(query)
         if link is None:
             for each in self._links.values() if len(self._links) > LINKS else ():
                 each.close()
-            link = self._links[query] = self._database.another(pinned=False, read_only=True)
+            link = self._links[query] = self._database.for_operator()
         return link
 
     def close(self) -> None:
         """Closes its connections."""
-        for link in (self._database, self._rows, *self._links.values()):
+        for link in (self._database, *self._links.values()):
             link.close()

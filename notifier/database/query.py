@@ -40,9 +40,9 @@ class Query:
         self._connection: Connection | None = None
         self.queries = 0
 
-    def another(self, *, pinned: bool, read_only: bool) -> Query:
-        """Of the same database, on another connection."""
-        return Query(self.url, self._name, pooled=self._pooled, pinned=pinned, read_only=read_only)
+    def for_operator(self) -> Query:
+        """For a query of the operator's, on another connection: with the role's path, and read-only."""
+        return Query(self.url, self._name, pooled=self._pooled, pinned=False, read_only=True)
 
     async def fetch(
         self, query: str, *arguments: Any, prepare: Prepare | None = None

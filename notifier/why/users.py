@@ -62,9 +62,8 @@ async def _rows_user(settings: Settings, query: str, user: str) -> str:
 
 
 async def _is_allowed(settings: Settings, company: str, user: str) -> bool:
-    by_rows = settings.membership_query is None
     pooled = settings.database != settings.listen_database
-    query = Query(settings.database, "why", pooled=pooled, pinned=by_rows, read_only=by_rows)
+    query = Query(settings.database, "why", pooled=pooled, read_only=True)
     membership = Membership(query, settings.authorization, settings.membership_query)
     try:
         return await membership.may_see(Identity(user, math.inf, None), company)

@@ -139,10 +139,10 @@ async def test_rows_and_the_membership_query_decide_by_the_rows_user(
     database: Database, make: Make
 ) -> None:
     query = "SELECT $1 = '7' AND $2 = '1'"
-    link = Query(database.dsn, "test", pooled=False, pinned=False)
+    link = Query(database.dsn, "test", pooled=False, read_only=True)
     membership = Membership(link, "employees", query, make(QUERY))
     for subject, may in (("ada", True), ("bob", False), ("1", False), ("", False)):
         identity = Identity(subject, 1e12, None)
         await membership.user_of(identity, 0)
         assert await membership.may_see(identity, "7") is may
-    link.close()
+    membership.close()

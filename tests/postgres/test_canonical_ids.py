@@ -34,7 +34,10 @@ async def sees(database: Database, query: Query, kind: str, sql: str | None, com
     await database.execute(f"INSERT INTO members VALUES (1, '{value}', 'u')")
     await migrate(database.dsn, watches=[MEMBER])
     membership = Membership(query, "employees", sql)
-    return await membership.may_see(Identity("u", 1e12, None), company)
+    try:
+        return await membership.may_see(Identity("u", 1e12, None), company)
+    finally:
+        membership.close()
 
 
 @pytest.mark.parametrize("kind", ["smallint", "int", "bigint", "number"])

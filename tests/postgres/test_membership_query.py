@@ -314,7 +314,7 @@ async def test_row_3_6_a_query_of_tables_that_the_role_may_not_read_is_reported(
     try:
         await migrate(database.dsn, grant=role)
         address = database.dsn.partition("@")[2]
-        query = Query(f"postgresql://{role}@{address}", "test", pooled=False, pinned=False)
+        query = Query(f"postgresql://{role}@{address}", "test", pooled=False, read_only=True)
         settings = load({}, database_url=query.url, jwt_secret="s" * 32, membership_query=text)
         membership = Membership(query, "employees", text)
         try:
@@ -328,6 +328,6 @@ async def test_row_3_6_a_query_of_tables_that_the_role_may_not_read_is_reported(
             assert await membership.may_see(Identity("u1", 1e12, None), str(COMPANY))
             assert not [finding for finding in await check(settings) if finding.sound is False]
         finally:
-            query.close()
+            membership.close()
     finally:
         await database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")

@@ -73,6 +73,8 @@ VIEW = """
     GRANT SELECT ON members TO PUBLIC
 """
 
+QUERY = "SELECT EXISTS (SELECT FROM members WHERE company_id = $1 AND user_id = $2)"
+
 
 @pytest.fixture
 def settings(database: Database) -> Settings:
@@ -100,14 +102,16 @@ async def may_see(settings: Settings, user: str) -> bool:
     try:
         return await node.membership.may_see(Identity(user, 1e12, None), "c")
     finally:
-        node.membership_query.close()
+        node.membership.close()
 
 
+@pytest.mark.parametrize("query", [None, QUERY], ids=["rows", "MEMBERSHIP_QUERY"])
 @pytest.mark.parametrize("code", CODE.values(), ids=CODE)
 async def test_code_that_the_planner_runs_in_a_check_can_write_nothing(
-    database: Database, app: Connection, settings: Settings, code: str
+    database: Database, app: Connection, settings: Settings, code: str, query: str | None
 ) -> None:
     """The node's role is a superuser here: a lesser role can do no more."""
+    settings = settings.model_copy(update={"membership_query": query})
     await app.execute(code)
     await app.execute("INSERT INTO members VALUES (1, 'c', 'u')")
     assert await may_see(settings, "u")

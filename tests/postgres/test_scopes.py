@@ -101,7 +101,7 @@ async def test_rows_and_queries_decide_on_the_companies_of_their_scope_alone(
 
 async def test_a_membership_query_decides_on_companies_without_a_scope(scoped: Database) -> None:
     await scoped.execute("INSERT INTO team_members VALUES (1, 7, 'ada')")
-    link = Query(scoped.dsn, "test", pooled=False, pinned=False)
+    link = Query(scoped.dsn, "test", pooled=False, read_only=True)
     membership = Membership(link, "employees", "SELECT $1 = '5' AND $2 = 'ada'")
     pairs = [("5", "ada"), ("7", "ada"), ("team:7", "ada"), ("team:5", "ada"), ("user:3", "3")]
     assert await allowed(membership, *pairs) == [True, False, True, False, True]

@@ -42,15 +42,17 @@ ADD = "INSERT INTO employees (company_id, user_id, name) VALUES ($1, $2, 'U')"
 @pytest.fixture
 async def memberships() -> AsyncIterator[Memberships]:
     """Makes memberships that ask a database."""
-    askers: list[Query] = []
+    made: list[Membership] = []
 
     def make(dsn: str, query: str | None = None) -> Membership:
-        askers.append(Query(dsn, "test", pooled=False, pinned=query is None))
-        return Membership(askers[-1], "employees", query)
+        made.append(
+            Membership(Query(dsn, "test", pooled=False, read_only=True), "employees", query)
+        )
+        return made[-1]
 
     yield make
-    for asker in askers:
-        asker.close()
+    for membership in made:
+        membership.close()
 
 
 @pytest.fixture
