@@ -160,11 +160,12 @@ def options() -> argparse.Namespace:
         prog="python -m bench", description="Measures the targets of bench/README.md."
     )
     choices = (*table.ROWS, "plots")
+    rare = [name for name, row in table.ROWS.items() if not row.usual]
     parser.add_argument(
         "rows",
         nargs="*",
         metavar="ROW",
-        help=f"of {', '.join(choices)}; default: all but H1, B3, B3m",
+        help=f"of {', '.join(choices)}; default: all but {', '.join(rare)}",
     )
     parser.add_argument("--quick", action="store_true", help="one short run of everything")
     given = parser.parse_args()

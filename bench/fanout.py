@@ -126,27 +126,11 @@ async def measure(stand: Stand, names: frozenset[str]) -> None:
             before = after
             if "F4" in names:
                 filtered = await ours(stand, url, target, SOCKETS, filters=FILTERS, seconds=seconds)
-                stand.table.add(
-                    "F4",
-                    filtered.deliveries / single.deliveries,
-                    filtered.noise,
-                    filtered=filtered.deliveries,
-                    unfiltered=single.deliveries,
-                    filtered_µs=filtered.cpu * 1e6,
-                    unfiltered_µs=single.cpu * 1e6,
-                )
+                _add_pair(stand, "F4", filtered=filtered, unfiltered=single)
                 before = await floor(stand, SOCKETS, floor_seconds)
             if "F6" in names:
                 streams = await ours(stand, url, target, SOCKETS, events=True, seconds=seconds)
-                stand.table.add(
-                    "F6",
-                    streams.deliveries / single.deliveries,
-                    streams.noise,
-                    sse=streams.deliveries,
-                    websocket=single.deliveries,
-                    sse_µs=streams.cpu * 1e6,
-                    websocket_µs=single.cpu * 1e6,
-                )
+                _add_pair(stand, "F6", sse=streams, websocket=single)
                 before = await floor(stand, SOCKETS, floor_seconds)
             if "F2" in names:
                 peer = await starlette(stand, notifying, loop, SOCKETS, seconds)
@@ -170,6 +154,14 @@ def _add(stand: Stand, name: str, rate: Rate, before: Rate, after: Rate) -> None
     stand.table.add(
         name, rate.deliveries / reference, rate.noise, ours=rate.deliveries, c_loop=reference
     )
+
+
+def _add_pair(stand: Stand, name: str, **rates: Rate) -> None:
+    """Adds the first rate by the second one, which is F1's run directly before it."""
+    measured, reference = rates.values()
+    figures = {kind: rate.deliveries for kind, rate in rates.items()}
+    figures |= {f"{kind}_µs": rate.cpu * 1e6 for kind, rate in rates.items()}
+    stand.table.add(name, measured.deliveries / reference.deliveries, measured.noise, **figures)
 
 
 def _add_cpu(stand: Stand, rate: Rate, before: Rate, after: Rate) -> None:

@@ -169,16 +169,12 @@ async def _p99(client: Load, acknowledged: dict[int, int]) -> float:
 async def _on_nats(target: Service) -> None:
     """Waits until the node gets its messages by NATS."""
     deadline = time.monotonic() + PATH_SECONDS
-    while b'notifier_stream_path{path="nats"} 1' not in await _metrics(target.port):
+    while not await _uses_nats(target):
         if time.monotonic() > deadline:
             raise BenchError(f"{target.program.name} does not use NATS")
         await asyncio.sleep(0.1)
 
 
-async def _metrics(port: int) -> bytes:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    try:
-        writer.write(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        return await reader.read()
-    finally:
-        writer.close()
+async def _uses_nats(target: Service) -> bool:
+    metrics = await service.get(target.port, "/metrics")
+    return 'notifier_stream_path{path="nats"} 1' in metrics.text.splitlines()

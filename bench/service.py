@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+import httpx
 import jwt
 
 from bench.postgres import uuid
@@ -123,17 +124,17 @@ async def _ready(program: Program, port: int) -> None:
 
 
 async def _status(port: int) -> int:
-    """The HTTP status of /readyz; 0 if the port is closed."""
+    """The HTTP status of /readyz; 0 if there is no answer."""
     try:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    except OSError:
+        return (await get(port, "/readyz")).status_code
+    except httpx.TransportError:
         return 0
-    try:
-        writer.write(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        fields = (await reader.readline()).split()
-        return int(fields[1]) if len(fields) > 1 else 0
-    finally:
-        writer.close()
+
+
+async def get(port: int, path: str) -> httpx.Response:
+    """The server's answer to one request. Raises httpx.TransportError."""
+    async with httpx.AsyncClient(trust_env=False) as client:
+        return await client.get(f"http://127.0.0.1:{port}{path}")
 
 
 def free_port() -> int:
