@@ -177,4 +177,4 @@ async def _on_nats(target: Service) -> None:
 
 async def _uses_nats(target: Service) -> bool:
     metrics = await service.get(target.port, "/metrics")
-    return 'notifier_stream_path{path="nats"} 1' in metrics.text.splitlines()
+    return 'notifier_stream_path{path="nats"} 1' in metrics.text

@@ -58,7 +58,7 @@ class Faults:
             self._deafen_the_link,
             self._cut_the_link,
             self._reset_the_link,
-            self._flood_while_nobody_relays,
+            self._flood_without_a_relay,
         ]
 
     async def run(self, seconds: float) -> None:
@@ -182,7 +182,7 @@ class Faults:
 
     # --- a backlog
 
-    async def _flood_while_nobody_relays(self) -> None:
+    async def _flood_without_a_relay(self) -> None:
         """More than a page of changes, and a transaction of more than a page, wait for the relay.
 
         It is killed once more while it is at it.

@@ -28,11 +28,11 @@ class Voice:
 
     def __init__(self) -> None:
         self.listener: TransportListener | None = None
-        self.said: list[dict[str, Any]] = []
+        self.messages: list[dict[str, Any]] = []
         self.closure: Closure | None = None
 
     def write(self, frames: bytes, bodies: Sequence[bytes]) -> None:
-        self.said += [msgspec.json.decode(body) for body in bodies]
+        self.messages += [msgspec.json.decode(body) for body in bodies]
 
     async def drain(self) -> None:
         pass

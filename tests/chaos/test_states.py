@@ -54,7 +54,7 @@ class Reader:
         self._session, self._voice = await node.visit(
             "u1", self.company, len(self.received), self.epoch
         )
-        answers = [each for each in self._voice.said if each["Type"] == "SetCompanyResult"]
+        answers = [each for each in self._voice.messages if each["Type"] == "SetCompanyResult"]
         if not answers or not answers[0]["Success"]:
             self._session.closed()  # the database was not available: it retries
             return
@@ -68,7 +68,7 @@ class Reader:
 
     def take(self) -> None:
         """Takes the messages since its last look."""
-        received, self._voice.said = self._voice.said, []
+        received, self._voice.messages = self._voice.messages, []
         for message in received:
             if message["Type"] in {"AuthenticationResult", "SetCompanyResult"}:
                 continue

@@ -63,7 +63,7 @@ FILTERS: list[dict[str, Any]] = [
 ]
 TITLES = st.sampled_from(["a", "b", "c", "d"])
 SIGHTS = st.sampled_from([None, None, MEMBER, GUEST])
-"""Who may see an event: everybody, or one user."""
+"""The user who may see an event; None: all users."""
 
 EVENT, EMPLOYEE, COMPANY = CALENDAR
 WATCHES = [replace(EVENT, visible_to=("location",)), EMPLOYEE, COMPANY]
@@ -94,7 +94,7 @@ class Following:
     """Changes with their position, and the filter that they came under."""
     skipped: list[tuple[range, dict[str, Any]]] = field(default_factory=list)
 
-    def hear(self, message: Message) -> None:
+    def receive(self, message: Message) -> None:
         """Checks that a message follows what is there."""
         assert self.live, ("a message without a subscription", message)
         assert self.position is not None
@@ -135,14 +135,14 @@ class Client:
         """Subscribes, or replaces the filter; with `resume` from the place that it has."""
         if not self.connected:
             return
-        self.hear()
+        self.receive()
         known = self.followings.get(company)
         data = {"companyId": company, **wanted}
         after = known.position if known is not None and resume else None
         if after is not None:
             data |= {"after": after, "epoch": self.epoch}
         await self._send({"type": "subscribe", "data": data})
-        answers = [each for each in self._voice.said if each["Type"] == "SubscribeResult"]
+        answers = [each for each in self._voice.messages if each["Type"] == "SubscribeResult"]
         if not answers:
             assert not self.connected
             return
@@ -151,12 +151,15 @@ class Client:
         if not answer["Success"]:
             code = answer["Error"]["Code"]
             assert code == "unavailable" or (self.user == GUEST and code == "company_forbidden")
-            self.hear()
+            self.receive()
             return
         # What came before the answer is of the former filter.
-        before = self._voice.said.index(answer)
-        later, self._voice.said = self._voice.said[before + 1 :], self._voice.said[:before]
-        self.hear()
+        before = self._voice.messages.index(answer)
+        later, self._voice.messages = (
+            self._voice.messages[before + 1 :],
+            self._voice.messages[:before],
+        )
+        self.receive()
         following = self.followings.setdefault(company, Following(company, wanted))
         if after is not None:  # what came since from the former subscription comes again
             assert answer["Data"]["Recovered"] is True
@@ -164,23 +167,23 @@ class Client:
         following.wanted, following.live = wanted, True
         following.position = answer["Data"]["Position"]
         assert answer["Data"]["Epoch"] == self.epoch
-        self._voice.said = [*later, *self._voice.said]
-        self.hear()
+        self._voice.messages = [*later, *self._voice.messages]
+        self.receive()
 
     async def unsubscribe(self, company: str) -> None:
         if not self.connected:
             return
         await self._send({"type": "unsubscribe", "data": {"companyId": company}})
-        self.hear()
+        self.receive()
         if company in self.followings:
             self.followings[company].live = False
 
-    def hear(self) -> None:
+    def receive(self) -> None:
         """Takes the messages since the last look."""
-        said, self._voice.said = self._voice.said, []
-        for message in said:
+        received, self._voice.messages = self._voice.messages, []
+        for message in received:
             if "Position" in message:
-                self.followings[message["Data"]["CompanyId"]].hear(message)
+                self.followings[message["Data"]["CompanyId"]].receive(message)
             elif message["Type"] == "CompanyRevoked":
                 assert self.user == GUEST
                 self.followings[message["Data"]["CompanyId"]].live = False
@@ -190,7 +193,7 @@ class Client:
 
     def leave(self) -> None:
         """Leaves without closing."""
-        self.hear()
+        self.receive()
         if self._session is not None:
             self._session.closed()
             self._session = None
@@ -356,7 +359,7 @@ class Subscriptions(RuleBasedStateMachine):
     @invariant()
     def nothing_is_missing_or_doubled(self) -> None:
         for client in self.clients:
-            client.hear()
+            client.receive()
 
     def teardown(self) -> None:
         try:
@@ -379,7 +382,7 @@ class Subscriptions(RuleBasedStateMachine):
             for company in self.ids
             for user in (MEMBER, GUEST)
         }
-        ends = {  # the last change, which everybody may see, is among them
+        ends = {  # the last change, which all users may see, is among them
             company: await self.database.fetchval(
                 "SELECT max(position) FROM notifier.messages WHERE company = $1", company
             )
@@ -391,7 +394,7 @@ class Subscriptions(RuleBasedStateMachine):
                 await client.connect(self.node[0])
             elif not following.live:
                 await client.subscribe(following.company, following.wanted, resume=True)
-            client.hear()
+            client.receive()
             return bool(following.position == ends[following.company])
 
         for client in self.clients:
@@ -409,7 +412,7 @@ class Subscriptions(RuleBasedStateMachine):
         async def complete() -> bool:
             if not witness.connected:
                 await witness.connect(self.node[1])
-            witness.hear()
+            witness.receive()
             return len(whole.received) >= count
 
         await until(complete)

@@ -115,10 +115,10 @@ async def test_a3_a_smart_shutdown_does_not_wait_for_us(
     await asyncio.to_thread(mortal.start)
     await calendar.event(company)
 
-    async def heard() -> bool:
-        return bool(voice.said[-1]["Type"] == "EventCreated")
+    async def arrived() -> bool:
+        return bool(voice.messages[-1]["Type"] == "EventCreated")
 
-    await until(heard)
+    await until(arrived)
     await node.stop()
 
 
@@ -148,11 +148,11 @@ async def test_a4_a_listener_that_is_ended_again_and_again_fills_each_gap_and_wa
         await calendar.event(company)
 
         async def filled(behind: int = count) -> bool:
-            return len(positions(voice.said)) >= behind
+            return len(positions(voice.messages)) >= behind
 
         await until(filled)
     assert attempts == list(range(1, len(attempts) + 1))
-    assert positions(voice.said[2:]) == [2, 3, 4, 5, 6]
+    assert positions(voice.messages[2:]) == [2, 3, 4, 5, 6]
     await node.stop()
 
 
@@ -181,10 +181,10 @@ async def test_a10_wherever_setting_up_and_catching_up_is_cut_there_is_no_gap(
         await proxy.reset()
 
         async def level() -> bool:
-            return positions(voice.said)[-1:] == [46]
+            return positions(voice.messages)[-1:] == [46]
 
         await until(level)
-        assert positions(voice.said[2:]) == list(range(2, 47))
+        assert positions(voice.messages[2:]) == list(range(2, 47))
         await node.stop()
         await relay.stop()
 
@@ -324,10 +324,12 @@ async def test_a28_a_replay_whose_messages_are_pruned_is_reported_as_not_recover
     _, voice = await node.visit("u1", company, 1, epoch)
 
     async def told() -> bool:
-        return voice.closure is not None or voice.said[-1]["Type"] == "Resync"
+        return voice.closure is not None or voice.messages[-1]["Type"] == "Resync"
 
     await until(told)
-    heard = positions([said for said in voice.said if said["Type"] == "EventCreated"])
-    assert heard == list(range(2, 2 + len(heard)))
-    assert len(heard) < 40
+    received = positions(
+        [message for message in voice.messages if message["Type"] == "EventCreated"]
+    )
+    assert received == list(range(2, 2 + len(received)))
+    assert len(received) < 40
     await node.stop()

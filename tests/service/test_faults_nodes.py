@@ -99,24 +99,24 @@ async def test_e4_a_node_that_is_behind_repeats_nothing_and_waits_only_for_missi
             await calendar.reaches(company, 4)
         epoch = node.node.hub.epoch
         _, fresh = await behind.visit("u1", new)
-        assert fresh.said[-1]["Data"]["Position"] == 4
+        assert fresh.messages[-1]["Data"]["Position"] == 4
         quicker = asyncio.create_task(behind.visit("u1", known, 4, epoch))
         unknown = asyncio.create_task(behind.visit("u1", known, 5, epoch))
-        assert (await unknown)[1].said[-1]["Data"]["Recovered"] is False
+        assert (await unknown)[1].messages[-1]["Data"]["Recovered"] is False
         proxy.thaw()
         _, resumed = await quicker
-        assert resumed.said[1]["Data"]["Recovered"] is True
+        assert resumed.messages[1]["Data"]["Recovered"] is True
         for company in (new, known):
             await calendar.event(company, "last")
-        for voice, heard in ((fresh, [5]), (resumed, [5]), (first, [2, 3, 4, 5])):
+        for voice, expected in ((fresh, [5]), (resumed, [5]), (first, [2, 3, 4, 5])):
             await until(partial(ends, voice))
-            assert positions(voice.said) == heard
+            assert positions(voice.messages) == expected
         await behind.stop()
 
 
 async def ends(voice: Voice) -> bool:
-    """Whether it has heard of the last event."""
-    return bool(voice.said[-1].get("Data", {}).get("Title") == "last")
+    """Whether it has received the last event."""
+    return bool(voice.messages[-1].get("Data", {}).get("Title") == "last")
 
 
 @pytest.mark.parametrize("part", ["stream", "relay", "recheck", "clock"])
@@ -316,5 +316,7 @@ async def test_a_thousand_clients_that_reconnect_at_once_cost_few_queries(
         *(node.visit("u1", names[number % companies], 1, epoch) for number in range(1000))
     )
     for _, voice in visits:
-        assert positions([said for said in voice.said if "Position" in said]) == list(range(2, 102))
+        assert positions([message for message in voice.messages if "Position" in message]) == list(
+            range(2, 102)
+        )
     assert node.queries - before <= limit
