@@ -83,8 +83,10 @@ def current_tx(using: str = DEFAULT_DB_ALIAS) -> str:
 
 
 def _watch(*, connection: Any, **_: Any) -> None:
-    if connection.vendor == "postgresql" and _execute not in connection.execute_wrappers:
-        connection.execute_wrappers.append(_execute)
+    if connection.vendor == "postgresql":
+        connection.notifier_actor = None  # it may be in a transaction already
+        if _execute not in connection.execute_wrappers:
+            connection.execute_wrappers.append(_execute)
 
 
 def _execute(
