@@ -203,7 +203,7 @@ class Client:
     ) -> Subscription:
         """Follows one more company, from a saved position or from the present one.
 
-        Its reports come through the same iteration; `report.company` tells them apart. With `entities`
+        Its reports come through the same iteration; `report.company` names the company. With `entities`
         only changes of these are sent; with `where` (entity → property → list of values) only those of
         rows that have one of the values in each property, before the change or after it.
         Raises ValueError if the client follows this company already.

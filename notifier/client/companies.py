@@ -204,7 +204,7 @@ class Companies:
         self._report(feed, "idle", reason, error=error)
 
     def _feed_of(self, message: Row) -> Feed | None:
-        """The feed that a message belongs to. Raises Disconnected if that cannot be told.
+        """The feed that a message belongs to. Raises Disconnected if it cannot be determined.
 
         `case` and `rename` in notifier.toml may spell `CompanyId` otherwise. Its value is in the row all
         the same: if it has that of only one company, the message is of this one.

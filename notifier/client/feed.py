@@ -1,4 +1,4 @@
-"""One company of a client: its filter, its position, what was requested and who waits for a write."""
+"""One company of a client: its filter, its position, its open request and the writes that are awaited."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 Row: TypeAlias = dict[str, Any]
-"""A changed row: its properties in PascalCase."""
+"""A changed row. Its properties are in PascalCase, unless `notifier.toml` sets `case` or `rename`."""
 
 State: TypeAlias = Literal["connecting", "live", "waiting", "idle", "stopped", "closed"]
 """

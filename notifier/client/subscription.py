@@ -1,4 +1,4 @@
-"""What an application has of one company that a client follows."""
+"""The application's view of one company that a client follows."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The application of `notifier demo`: reads and writes the calendar as any application would.
 
 It knows nothing of messages: the page receives its own writes over the socket. Each answer to a write has the
-number of its transaction, so that the page can tell when they are there. There is no access
+number of its transaction, so that the page can wait for its messages. There is no access
 control, because the demo serves one machine only; `notifier serve` does not have these routes.
 """
 

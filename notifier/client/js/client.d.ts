@@ -13,7 +13,7 @@ export interface Position {
   at?: string | undefined;
 }
 
-/** A changed row: its properties in PascalCase. */
+/** A changed row. Its properties are in PascalCase, unless `notifier.toml` sets `case` or `rename`. */
 export type Row = Record<string, unknown>;
 
 /** One committed change of one row: `Change<"InvoicePaid", Invoice>` for a table of your own. */

@@ -758,7 +758,7 @@ class Connection {
   }
 
   /**
-   * The company that a message is about; null if that cannot be told.
+   * The company that a message is about; null if it cannot be determined.
    * @param {any} message
    */
   #companyOf(message) {

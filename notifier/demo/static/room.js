@@ -1,4 +1,4 @@
-/** What the page knows of one company: its rows, how far they have come, and own changes that have not arrived yet. */
+/** One company on the page: its rows, its position, and own changes whose messages have not arrived yet. */
 export class Room {
   employees = new Map();
   events = new Map();
@@ -67,7 +67,7 @@ export class Room {
     if (own?.tx === tx) own.values = null;
   }
 
-  /** The company is there: waits for what is pending. */
+  /** The company is subscribed: waits for all pending changes. */
   awaitPending() {
     for (const id of this.#pending.keys()) this.#await(id);
   }
