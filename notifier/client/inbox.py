@@ -29,7 +29,7 @@ class Inbox:
         self._changed = asyncio.Event()
 
     def put(self, feed: Feed | None, entry: Report | Arrival) -> None:
-        """Appends an entry. A resync replaces the feed's reports, but no arrival: it comes behind it."""
+        """Appends an entry. A resync replaces the feed's reports; its arrivals are moved behind the resync."""
         arrivals = self._drop(feed) if isinstance(entry, Resync) else []
         self._entries.append((feed, entry))
         self._entries.extend(arrivals)

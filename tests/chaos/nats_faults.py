@@ -81,5 +81,5 @@ class NatsFaults:
         self._proxy.delay(0)
 
     async def _wait(self) -> None:
-        """Not as long as NATS needs to be left, a little longer, or long."""
+        """Waits for less time than a node takes to leave NATS, for a little more, or for much more."""
         await asyncio.sleep(self._random.choice((0.2, 1, 3, 6)))
