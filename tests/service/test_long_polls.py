@@ -106,4 +106,7 @@ async def test_refusals_are_problem_documents(service: Service, calendar: Calend
     assert (none.status_code, none.json()["code"]) == (401, "not_authenticated")
     assert (await poll(service, "u1", company, after="x")).status_code == 400
     assert (await poll(service, "u1", company, wait=56)).status_code == 400
-    assert (await poll(service, "u1", company, {"Accept": "image/png"})).status_code == 406
+    neither = await poll(service, "u1", company, {"Accept": "image/png"})
+    assert (neither.status_code, neither.json()["code"]) == (406, "not_acceptable")
+    old = await poll(service, "u1", company, {"Authorization": f"Bearer {token('u1', ttl=-60)}"})
+    assert (old.status_code, old.json()["code"]) == (401, "token_expired")

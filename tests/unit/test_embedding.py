@@ -6,7 +6,7 @@ import asyncio
 import logging
 import subprocess
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import structlog
@@ -124,6 +124,25 @@ async def test_a_node_that_fails_is_replaced(
     record = next(each for each in caplog.records if each.name == "notifier.embedding")
     assert record.exc_info
     assert "another one takes its place" in record.getMessage()
+
+
+def test_an_application_that_has_configured_structlog_keeps_its_configuration(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    lines: list[structlog.typing.EventDict] = []
+
+    def record(_: object, __: str, event: structlog.typing.EventDict) -> NoReturn:
+        lines.append(event)
+        raise structlog.DropEvent
+
+    structlog.configure(processors=[record])
+    try:
+        Notifier(Settings(database_url=URL, jwt_secret="s" * 32))  # type: ignore[arg-type]
+        structlog.get_logger("notifier.test").warning("a line")
+    finally:
+        structlog.reset_defaults()
+    assert [each["event"] for each in lines] == ["a line"]
+    assert caplog.records == []
 
 
 def test_wrong_settings_are_refused_when_it_is_made_and_secrets_are_not_shown() -> None:
