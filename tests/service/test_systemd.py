@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import pytest
 from notifier import systemd
 from tests.conftest import Serve
 from tests.databases import Database
+from tests.waiting import DEADLINE_SECONDS
 
 UNIT = Path(__file__).parents[2] / "deploy" / "systemd" / "notifier.service"
 
@@ -32,33 +34,42 @@ def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.
     path = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as received:
         received.bind(str(path))
-        received.setblocking(False)
+        received.settimeout(DEADLINE_SECONDS)
+        received.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         monkeypatch.setenv("NOTIFY_SOCKET", str(path))
         monkeypatch.setenv("WATCHDOG_USEC", "200000")
         yield received
 
 
-async def state(manager: socket.socket) -> str:
-    async with asyncio.timeout(30):
-        return (await asyncio.get_running_loop().sock_recv(manager, 1000)).decode()
+async def state(manager: socket.socket) -> tuple[str, int]:
+    """The next state, and the process that has sent it (unix(7), SCM_CREDENTIALS)."""
+    data, ancillary, _, _ = await asyncio.to_thread(manager.recvmsg, 1000, 100)
+    pid, _, _ = struct.unpack("3i", ancillary[0][2])
+    return data.decode(), pid
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-async def test_systemd_learns_when_it_listens_lives_and_stops(
+async def test_only_the_main_process_reports_that_it_listens_lives_and_stops(
     database: Database, serve: Serve, manager: socket.socket, workers: str
 ) -> None:
     service = await serve(database, "--workers", workers, ready=False)
-    states = [await state(manager)]
-    while states[-1] != "READY=1":
-        states.append(await state(manager))
+    senders: set[int] = set()
+
+    async def until_reported(expected: str) -> None:
+        reported = ""
+        while reported != expected:
+            reported, pid = await state(manager)
+            senders.add(pid)
+
+    await until_reported("READY=1")
     async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
         assert (await client.get(service.http + "/livez")).is_success
-    while await state(manager) != "WATCHDOG=1":
-        pass
+    for _ in range(5):
+        await until_reported("WATCHDOG=1")
     service.terminate()
-    while await state(manager) != "STOPPING=1":
-        pass
+    await until_reported("STOPPING=1")
     assert await service.ended() == 0
+    assert senders == {service.pid}
 
 
 def test_states_go_to_a_socket_without_a_file_and_a_missing_one_is_ignored(
