@@ -187,7 +187,8 @@ class NatsPublisher:
                 sent += 1
                 if sent % SLICE == 0:
                     await asyncio.sleep(0)
-            self._heads.sent(company, batch[-1].position, now)
+            if epoch == self._epoch:  # another one may have begun meanwhile
+                self._heads.sent(company, batch[-1].position, now)
 
     async def _send_beat(self) -> None:
         """If it is due: heads and notices, then a beat."""
@@ -198,8 +199,9 @@ class NatsPublisher:
         while self._notices:
             self._noticed += 1  # first: a notice that is not sent is missed
             await self._send_notice(self._notices.popleft())
+        epoch = self._epoch  # another one may begin meanwhile: the positions are of this one
         for company, position in list(self._heads.due(now)):
-            payload = encode_head(self._epoch, company, position)
+            payload = encode_head(epoch, company, position)
             await self._publish(company_subject(self._prefix, company), payload)
         self._number += 1
         beat = Beat(

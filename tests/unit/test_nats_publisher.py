@@ -38,12 +38,15 @@ class FakeLink:
         self.max_payload = 1024 * 1024
         self.published: list[tuple[str, bytes]] = []
         self.fails = False
+        self.sending: Callable[[], None] = lambda: None
 
     def add(self, listener: object) -> None: ...
 
     async def publish(self, subject: str, payload: bytes, signature: str) -> None:
         if self.fails:
             raise Unusable("it is gone")
+        if subject != "n.log":
+            self.sending()
         assert signature == SEAL.sign(subject, payload)
         self.published.append((subject, payload))
 
@@ -135,6 +138,26 @@ async def test_heads_follow_the_last_message(world: World, monkeypatch: pytest.M
         (1, 0),
         (1, 0),
     ]
+
+
+@pytest.mark.parametrize("sends_head", [False, True])
+async def test_no_head_names_an_epoch_that_began_while_the_position_was_sent(
+    world: World, monkeypatch: pytest.MonkeyPatch, *, sends_head: bool
+) -> None:
+    monkeypatch.setattr("notifier.nats.heads.HEAD_SECONDS", (0.01, 0.01))
+    world.publisher.begin("e", 0)
+    batch = [message(7), message(8, "d")]
+
+    def begin_epoch() -> None:
+        if not sends_head or len(world.of("c")) + len(world.of("d")) >= 2:
+            world.link.sending = lambda: None
+            world.publisher.skip("f", 9)
+
+    world.link.sending = begin_epoch
+    world.publisher.publish("e", batch)
+    beat = await world.beat(lambda beat: beat.epoch == "f")
+    await world.beat(lambda later: later.number > beat.number + 2)
+    assert {each.epoch for each in (*world.of("c"), *world.of("d"))} == {"e"}
 
 
 async def test_a_node_that_does_not_relay_publishes_nothing(world: World) -> None:
