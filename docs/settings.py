@@ -1,7 +1,7 @@
 """Writes the settings reference: every variable and every option of `[[watch]]`, from the code.
 
 Types, limits and defaults are those of `notifier.settings` and `notifier.watches`; the meanings stand in the README's
-tables. `python docs/site.py` puts the page into the site.
+tables. `make docs` puts the page into the site.
 """
 
 from __future__ import annotations

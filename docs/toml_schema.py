@@ -1,4 +1,4 @@
-"""Writes the JSON Schema of `notifier.toml`, for editors: `python docs/toml_schema.py`.
+"""Writes the JSON Schema of `notifier.toml`, for editors: `python -m docs.toml_schema`.
 
 Types and limits are those of `notifier.settings` and `notifier.watches`, the descriptions those of the README's tables.
 The package has a copy: `python -c "import notifier; print(notifier.__path__[0] + '/notifier.schema.json')"`.
@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
+from docs import settings
+from notifier.settings import Settings
+
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from docs import settings  # noqa: E402 - found by the line above
-from notifier.settings import Settings  # noqa: E402
-
 FILES = (ROOT / "docs" / "notifier.schema.json", ROOT / "notifier" / "notifier.schema.json")
 
 SCOPE = {

@@ -42,7 +42,7 @@ HISTORY = (
     "UPDATE notes SET readers = NULL, body = 'of all now' WHERE id = 1",
     "UPDATE notes SET owner = 'eve', body = 'of eve' WHERE id = 2",
     "DELETE FROM notes WHERE id = 2",
-    "INSERT INTO notes VALUES (3, 7, 'of nobody else', 'eve', NULL)",
+    "INSERT INTO notes VALUES (3, 7, 'of eve alone', 'eve', NULL)",
 )
 SEEN = {
     "ada": [
@@ -65,7 +65,7 @@ SEEN = {
         ("NoteCreated", "of all now", None),
         ("NoteUpdated", "of eve", "of all"),
         ("NoteDeleted", "of eve", None),
-        ("NoteCreated", "of nobody else", None),
+        ("NoteCreated", "of eve alone", None),
     ],
 }
 

@@ -66,8 +66,8 @@ def test_every_page_has_its_place_in_the_navigation() -> None:
 
 
 def test_the_site_is_built_without_a_warning_and_has_an_overview_for_programs() -> None:
-    pytest.importorskip("zensical")
-    assert site.main() == 0
+    site.stage()
+    site.build()
     built = site.BUILD / "site"
     overview = (built / "llms.txt").read_text()
     links = re.findall(r"^- \[[^\]]+\]\(([^)]+)\): \S", overview, re.MULTILINE)
@@ -77,3 +77,11 @@ def test_the_site_is_built_without_a_warning_and_has_an_overview_for_programs() 
     assert "NOTIFIER_DATABASE_URL" in (built / "docs" / "settings.html").read_text()
     assert "alerts.yml" in (built / "deploy" / "prometheus" / "index.html").read_text()
     assert "://fonts." not in (built / "index.html").read_text()
+
+
+def test_a_link_that_leads_nowhere_fails_the_build() -> None:
+    site.stage()
+    page = site.PAGES / "docs" / "http.md"
+    page.write_text(f"{page.read_text()}\n[a page](nowhere.md)\n")
+    with pytest.raises(SystemExit, match="strict"):
+        site.build()

@@ -21,7 +21,7 @@ VALIDATOR = Draft7Validator(json.loads(text()))
 def test_the_files_are_those_that_the_code_yields() -> None:
     Draft7Validator.check_schema(json.loads(text()))
     for file in FILES:
-        assert file.read_text() == text(), "python docs/toml_schema.py"
+        assert file.read_text() == text(), "python -m docs.toml_schema"
     assert "null" not in re.findall(r'"type": "(\w+)"', text())
 
 
