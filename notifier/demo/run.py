@@ -129,7 +129,9 @@ async def _migrate(url: str, max_log_bytes: int) -> None:
     connection = await connect(url, "demo", pinned=False)
     try:
         if not await connection.fetchval("SELECT to_regclass('public.events') IS NOT NULL"):
-            await schema.migrate(url, calendar=True, max_log_bytes=max_log_bytes)
+            # Events are watched only once they have the column: a later `visible_to` empties the log.
+            others = [watch for watch in WATCHES if watch.table != "events"]
+            await schema.migrate(url, calendar=True, watches=others, max_log_bytes=max_log_bytes)
         await connection.execute("ALTER TABLE events ADD COLUMN IF NOT EXISTS private_to text[]")
     finally:
         connection.terminate()

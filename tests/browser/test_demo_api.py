@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 
 from tests.browser.live import Demo, Sql
+from tests.waiting import until
 
 AT = {"StartsAt": "2031-01-01T10:00:00Z", "EndsAt": "2031-01-01T11:00:00+00:00"}
 
@@ -19,6 +20,16 @@ AT = {"StartsAt": "2031-01-01T10:00:00Z", "EndsAt": "2031-01-01T11:00:00+00:00"}
 async def client(demo: Demo) -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(base_url=f"{demo.page}demo", trust_env=False) as opened:
         yield opened
+
+
+async def test_the_first_start_keeps_its_log(demo: Demo) -> None:
+    async with httpx.AsyncClient(base_url=demo.page, trust_env=False) as opened:
+
+        async def ready() -> bool:
+            return (await opened.get("readyz")).is_success
+
+        await until(ready)
+    assert "the log was emptied" not in demo.log()
 
 
 async def test_a_row_is_created_changed_and_deleted(
