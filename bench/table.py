@@ -37,7 +37,7 @@ ROWS = {
         Row("F1c", "the same in CPU per delivery, server / C loop", 0.3, False),
         Row("F2", "deliveries/s / Starlette loop of `send_text`", 8, True),
         Row("F3", "bursts of 100 changes / F1's C loop", 12, True),
-        Row("F4", "the same with 50 different filters, which all pass / without (F1's)", 0.8, True),
+        Row("F4", "F1 with 50 different filters, which all pass / without", 0.8, True),
         Row(
             "F5",
             "CPU to deliver a change that one of 5,000 users sees / per delivery",
@@ -45,7 +45,7 @@ ROWS = {
             False,
             usual=False,
         ),
-        Row("F6", "the same for server-sent events / for WebSockets (F1's)", 0.8, True),
+        Row("F6", "F1 with server-sent events / with WebSockets", 0.8, True),
         Row("W0", "pgbench, 32 clients: capture, no relay / minimal audit trigger", 0.95, True),
         Row("W1", "pgbench, 32 clients: capture and an awake relay / neither", 0.6, True),
         Row("W2", "the same / a `pg_notify(row)` trigger and its listener", 3, True),
