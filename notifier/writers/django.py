@@ -19,11 +19,12 @@ from django.db.backends.signals import connection_created
 
 from notifier.writers.actor import CURRENT_TX, SET_ACTOR, acting_as, current_actor
 
+_BLANK = r"(?:\s|--[^\n]*\n|/\*(?>.*?\*/))*+"  # with comments, as middleware that tags statements adds them
 _WRITE = re.compile(
-    r"\s*(?:INSERT|UPDATE|DELETE|MERGE|COPY)\b|\s*WITH\b.*\b(?:INSERT|UPDATE|DELETE|MERGE)\b",
+    rf"{_BLANK}(?:INSERT|UPDATE|DELETE|MERGE|COPY|WITH\b.*\b(?:INSERT|UPDATE|DELETE|MERGE))\b",
     re.IGNORECASE | re.DOTALL,
 )
-_ROLLBACK = re.compile(r"\s*ROLLBACK\b", re.IGNORECASE)
+_ROLLBACK = re.compile(rf"{_BLANK}ROLLBACK\b", re.IGNORECASE | re.DOTALL)
 _SET_ACTOR = SET_ACTOR.format("%s")
 _IDLE = 0
 """The status of a connection without a transaction, in psycopg 2 and 3: a BEGIN comes before the statement."""
@@ -96,7 +97,9 @@ def _execute(
 
     A rollback to a savepoint may take the name back, so it is given again.
     """
-    connection, text = context["connection"], str(sql)
+    connection = context["connection"]
+    composed = hasattr(sql, "as_string")  # of psycopg.sql
+    text = sql.as_string(connection.connection) if composed else str(sql)
     if connection.connection.info.transaction_status == _IDLE or _ROLLBACK.match(text):
         connection.notifier_actor = None
     if not _WRITE.match(text) or (actor := current_actor()) is None:

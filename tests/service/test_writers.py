@@ -143,6 +143,7 @@ django.setup()
 from django.db import connection, transaction
 from django.test import AsyncClient, Client
 from notifier.writers import acting_as
+from psycopg import sql
 from notifier.writers.django import current_tx, record_actor
 
 url = "/events/{event}/title"
@@ -181,7 +182,9 @@ with acting_as("u7"):
         write("seventh")
     with transaction.atomic(), acting_as("u8"):
         write("eighth")
-write("ninth")
+    composed = sql.SQL("-- a\\n/* b */ UPDATE events SET title = {{}}").format(sql.Literal("ninth"))
+    connection.cursor().execute(composed)
+write("tenth")
 try:
     current_tx()
 except transaction.TransactionManagementError:
@@ -215,5 +218,5 @@ async def test_django_names_the_actor_of_each_transaction_that_writes(
     assert refusal == "needs a transaction"
     changes = await room.changes("first", "second", "third")
     assert changes == [("u7", first), ("u8", second), (None, third)]
-    changes = await room.changes("fourth", "fifth", "sixth", "seventh", "eighth", "ninth")
-    assert [actor for actor, _ in changes] == ["u7", "u7", "u7", "u7", "u8", None]
+    changes = await room.changes("fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
+    assert [actor for actor, _ in changes] == ["u7", "u7", "u7", "u7", "u8", "u7", None]
