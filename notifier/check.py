@@ -43,6 +43,10 @@ LOG_LIMIT = 0.8
 """The part of MAX_LOG_BYTES above which there is a note."""
 
 MIGRATE = "run: notifier migrate"
+CONFIGURE = (
+    "set NOTIFIER_CONFIG to the notifier.toml that configured the database, or run: notifier migrate"
+    " --calendar"
+)
 QUERY = "correct it: $1 is the company, $2 the user, and one boolean is the answer"
 DIRECT = "set NOTIFIER_LISTEN_DATABASE_URL to a direct connection"
 
@@ -178,10 +182,12 @@ async def _watches(connection: Connection, settings: Settings) -> AsyncIterator[
     """The watches of the settings, those of the database, and the tables that they name."""
     stored = await configuration.load(connection)
     relations = [each.relation for each in stored.values()]
+    # Without a notifier.toml `migrate` refuses to replace what another one configured.
+    remedy = CONFIGURE if stored and settings.given_watches is None else MIGRATE
     for watch in settings.watch:
         present = stored.pop(watch.name, None)
         if present is None or present.watch != watch:
-            yield Finding(False, f"{watch.table} is not watched as set", MIGRATE)
+            yield Finding(False, f"{watch.table} is not watched as set", remedy)
             continue
         (table,) = await catalogue.describe(connection, [present.relation])
         if table is None:
@@ -196,10 +202,10 @@ async def _watches(connection: Connection, settings: Settings) -> AsyncIterator[
         else:
             yield Finding(True, f"{watch.table} is watched as {watch.entity}")
     for entity in stored:
-        yield Finding(False, f"{entity} is still watched", MIGRATE)
+        yield Finding(False, f"{entity} is still watched", remedy)
     wanted = configuration.named_scopes(settings.scope, settings.watch)
     if await configuration.load_scopes(connection) != wanted:
-        yield Finding(False, "the scopes are not as set", MIGRATE)
+        yield Finding(False, "the scopes are not as set", remedy)
 
 
 async def _definitions(connection: Connection) -> AsyncIterator[Finding]:

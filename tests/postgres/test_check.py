@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ import trustme
 
 from notifier import prerequisites
 from notifier.check import check
+from notifier.database import schema
+from notifier.errors import SettingsError
 from notifier.findings import Finding
 from notifier.settings import load
+from notifier.watches import CALENDAR
 from tests.databases import Database
 from tests.services import SECRET, run
 
@@ -26,6 +30,26 @@ async def failures(database: Database, **settings: Any) -> list[Finding]:
     failed = [finding for finding in found if finding.sound is False]
     assert all(finding.remedy for finding in failed), failed
     return failed
+
+
+async def test_without_its_notifier_toml_the_remedy_is_not_one_that_migrate_refuses(
+    database: Database,
+) -> None:
+    await database.execute("ALTER TABLE events ADD private_to text")
+    watches = [
+        replace(each, visible_to=("private_to",)) if each.table == "events" else each
+        for each in CALENDAR
+    ]
+    await schema.migrate(database.dsn, watches=watches)
+    (found,) = await failures(database)
+    assert found.fact == "events is not watched as set"
+    assert found.remedy is not None
+    assert "NOTIFIER_CONFIG" in found.remedy
+    with pytest.raises(SettingsError, match="NOTIFIER_CONFIG"):
+        await schema.migrate(database.dsn)
+    (found,) = await failures(database, watch=CALENDAR)
+    assert found.remedy == "run: notifier migrate"
+    assert not await failures(database, watch=watches)
 
 
 @pytest.fixture
