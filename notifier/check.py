@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import suppress
 
 import asyncpg
 
@@ -21,7 +20,6 @@ from notifier.database import (
     views,
 )
 from notifier.database.connections import (
-    REFUSALS,
     Connection,
     connect,
     connected,
@@ -285,17 +283,13 @@ async def _membership(settings: Settings) -> Finding:
             False, "no watched table names members", "set member in [[watch]], or MEMBERSHIP_QUERY"
         )
     pooled = settings.database != settings.listen_database
-    link = Query(settings.database, "check", pooled=pooled, pinned=query is None, read_only=True)
+    rows_link = Query(settings.database, "check", pooled=pooled, read_only=True)
+    link = rows_link.for_operator()
+    membership = Membership(rows_link, "employees", query)
     try:
+        await membership.require()
         if query is None:
-            membership = Membership(link, "employees", None)
-            try:
-                await membership.require()
-            finally:
-                membership.close()
             return Finding(True, "the rows of members decide on access")
-        with suppress(*REFUSALS):  # nulls are of every type, so that the role's rights are checked
-            await link.fetch(query, None, None, prepare=as_text)
         rows = await link.fetch(query, "0", "0", prepare=as_text)
     except asyncpg.DataError:
         rows = []
@@ -305,6 +299,7 @@ async def _membership(settings: Settings) -> Finding:
         return _unreadable(error, query)
     finally:
         link.close()
+        membership.close()
     if rows and rows[0][0] is not None and not isinstance(rows[0][0], bool):
         return Finding(False, "NOTIFIER_MEMBERSHIP_QUERY does not return a boolean", QUERY)
     return Finding(True, "the membership query decides on access")

@@ -84,26 +84,24 @@ class Membership:
 
     async def require(self) -> None:
         """Raises DatabaseError where access cannot be checked, as for a client that arrives now."""
-        if self.follows_rows and self._query is not None:
-            # Nulls are of every type: PostgreSQL would refuse another value before it checks rights.
-            with suppress(*REFUSALS):
-                await self._link(self._query).fetch(self._query, None, None, prepare=as_text)
-        elif self.follows_rows:
-            await self._batcher.get(("", ""))
-            scopes = self._compiled.scopes if self._compiled is not None else {}
-            for name, query in scopes.items():
-                if query is not None:
-                    await self._require_query(name, query)
+        if self.follows_rows:
+            if self._query is None:
+                await self._batcher.get(("", ""))
+            else:
+                await self._require_query(self._query)
+            for name, query in await self._database.fetch(sql.query("scope_queries")):
+                try:
+                    await self._require_query(query)
+                except DatabaseError as error:
+                    reason = first_line(error.__cause__ or error)
+                    raise DatabaseError(f"the membership query of scope {name}: {reason}") from None
         if self._accounts is not None:
             await self._accounts.require()
 
-    async def _require_query(self, scope: str, query: str) -> None:
-        try:
-            with suppress(*REFUSALS):
-                await self._link(query).fetch(query, None, None, prepare=as_text)
-        except DatabaseError as error:
-            reason = first_line(error.__cause__ or error)
-            raise DatabaseError(f"the membership query of scope {scope}: {reason}") from error
+    async def _require_query(self, query: str) -> None:
+        # Nulls are of every type: PostgreSQL would refuse another value before it checks rights.
+        with suppress(*REFUSALS):
+            await self._link(query).fetch(query, None, None, prepare=as_text)
 
     @property
     def piece(self) -> int:

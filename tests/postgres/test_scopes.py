@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from notifier.access.membership import Membership
 from notifier.access.tokens import Identity
+from notifier.check import check
 from notifier.database.query import Query
 from notifier.database.schema import migrate
 from notifier.errors import DatabaseError, SettingsError
@@ -17,6 +19,7 @@ from notifier.settings import load
 from notifier.watches import CALENDAR, Scope, Watch
 from tests.databases import Connection, Database
 from tests.postgres.relays import MakeRelay, types
+from tests.services import SECRET
 
 SCHEMA = """
     CREATE TABLE teams (id int PRIMARY KEY, name text);
@@ -207,6 +210,7 @@ async def test_another_query_of_a_scope_is_used_at_once(
     assert await allowed(membership, ("user:1", "1"), ("user:1", "2")) == [False, True]
 
 
+@pytest.mark.parametrize("membership_query", [None, "SELECT $1 = $2"])
 @pytest.mark.parametrize(
     ("query", "line"),
     [
@@ -216,13 +220,27 @@ async def test_another_query_of_a_scope_is_used_at_once(
     ],
 )
 async def test_a_query_that_cannot_work_names_its_scope(
-    scoped: Database, membership: Membership, query: str, line: str
+    scoped: Database, membership_query: str | None, query: str, line: str
 ) -> None:
-    await migrate(
-        scoped.dsn, watches=[*CALENDAR, *WATCHES], scopes=[Scope(name="user", membership=query)]
-    )
+    watches = (*CALENDAR, *WATCHES)
+    scopes = (*SCOPES[:2], Scope(name="user", membership=query))
+    await migrate(scoped.dsn, watches=watches, scopes=scopes)
+    link = Query(scoped.dsn, "test", pooled=False, read_only=True)
+    membership = Membership(link, "employees", membership_query)
     with pytest.raises(DatabaseError, match=rf"the membership query of scope user: .*{line}"):
         await membership.require()
+    membership.close()
+    settings = load(
+        {},
+        database_url=scoped.dsn,
+        jwt_secret=SECRET,
+        watch=watches,
+        scope=scopes,
+        membership_query=membership_query,
+    )
+    lines = [finding.line for finding in await check(settings) if finding.sound is False]
+    assert len(lines) == 1
+    assert re.match(rf"the membership query of scope user: .*{line}", lines[0])
 
 
 def test_a_scope_that_is_not_there_is_refused_and_a_near_miss_named(
