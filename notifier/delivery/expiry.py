@@ -46,7 +46,9 @@ class ExpiryTimer:
         )
 
     def renew(self, expires_at: float) -> None:
-        """Waits for the end of this token, in Unix seconds, from now on."""
+        """Waits for the end of this token, in Unix seconds, from now on, unless it was cancelled."""
+        if self._timer.cancelled():  # by `cancel`: `_wait` sets another timer at once
+            return
         self._expires_at = expires_at
         self.look()
 

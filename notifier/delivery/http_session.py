@@ -142,9 +142,8 @@ class HttpSession:
             at=msgspec.UNSET if subscription.at is None else at_text(subscription.at),
             recovered=recovered,
         )
-        # Before `begin`, which may end the session and cancel its timer.
-        self._expiry.renew(self.identity.expires_at)
         self._response.begin(SubscribeResult(success=True, data=data), subscription, state)
+        self._expiry.renew(self.identity.expires_at)
         if not self._ended and (state is None or await subscription.send_state(state)):
             await subscription.deliver()
         return True
