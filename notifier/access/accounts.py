@@ -29,13 +29,13 @@ _log = structlog.get_logger("notifier.accounts")
 
 
 class _Account:
-    """`user` is empty where rows have no such user. `asked`: when that was looked up last."""
+    """`user` is empty where rows have no such user. `checked`: when that was looked up last."""
 
-    __slots__ = ("asked", "user")
+    __slots__ = ("checked", "user")
 
-    def __init__(self, user: str, asked: float) -> None:
+    def __init__(self, user: str, checked: float) -> None:
         self.user = user
-        self.asked = asked
+        self.checked = checked
 
 
 class Accounts:
@@ -71,7 +71,7 @@ class Accounts:
     async def find(self, subject: str, max_age: float) -> str:
         """The rows' user, looked up at most `max_age` seconds ago. Raises DatabaseError."""
         account = self._accounts.get(subject)
-        if account is not None and account.user and account.asked >= time.monotonic() - max_age:
+        if account is not None and account.user and account.checked >= time.monotonic() - max_age:
             return account.user
         return await self._look_up(subject)
 
@@ -133,7 +133,7 @@ class Accounts:
             self._accounts[subject] = _Account(user, begun)
             self._subjects.setdefault(user, set()).add(subject)
             return
-        account.asked = max(begun, account.asked)
+        account.checked = max(begun, account.checked)
         former, account.user = account.user, user
         if former != user:
             self._drop_subject(former, subject)
@@ -147,7 +147,7 @@ class Accounts:
             return
         self._swept = time.monotonic()
         for subject, account in list(self._accounts.items()):
-            if account.asked < oldest:
+            if account.checked < oldest:
                 del self._accounts[subject]
                 self._drop_subject(account.user, subject)
 

@@ -160,11 +160,11 @@ async def _unsent_row(
     """The row was written after its last message, or has none."""
     if row.has_company and row.company != evidence.company:
         where = "has no company" if row.company is None else "belongs to another company"
-        told = f"; this company has {messages[-1]}" if messages else ""
-        explanation.conclude(f"the row {where}{told}")
+        last = f"; this company has {messages[-1]}" if messages else ""
+        explanation.conclude(f"the row {where}{last}")
     elif row.is_deleted:
-        told = f"; the last message is {messages[-1]}" if messages else ""
-        explanation.conclude(f"the row counts as deleted, so changes of it are not sent{told}")
+        last = f"; the last message is {messages[-1]}" if messages else ""
+        explanation.conclude(f"the row counts as deleted, so changes of it are not sent{last}")
     elif gap is not None:
         explanation.conclude(f"not captured: {gap}")
     elif messages:

@@ -122,12 +122,9 @@ class Log(NamedTuple):
 
     epoch: str
     in_backlog: bool
-    known: bool
     head: int
-    head_at: datetime | None
     pruned: int
     first: int | None
-    first_at: datetime | None
     oldest: JSON | None
     relays: int
     full: bool
@@ -148,7 +145,6 @@ class Transaction(NamedTuple):
     pid: int | None
     since: datetime | None
     gid: str | None
-    prepared: datetime | None
     state: str
 
 
