@@ -23,17 +23,28 @@ def success(
     recovered: bool | msgspec.UnsetType,
 ) -> SetCompanyResult | SubscribeResult:
     """The messages after the subscription's position follow."""
-    company, position, epoch = subscription.company, subscription.position, subscription.epoch
-    at = msgspec.UNSET if subscription.at is None else at_text(subscription.at)
-    if isinstance(command, SetCompany):
-        data = CompanySet(
-            company_id=company, position=position, epoch=epoch, at=at, recovered=recovered
-        )
-        return SetCompanyResult(success=True, data=data)
-    subscribed = Subscribed(
-        company_id=company, position=position, epoch=epoch, at=at, recovered=recovered
+    if isinstance(command, Subscribe):
+        return subscribed(subscription, recovered)
+    data = CompanySet(
+        company_id=subscription.company,
+        position=subscription.position,
+        epoch=subscription.epoch,
+        at=msgspec.UNSET if subscription.at is None else at_text(subscription.at),
+        recovered=recovered,
     )
-    return SubscribeResult(success=True, data=subscribed)
+    return SetCompanyResult(success=True, data=data)
+
+
+def subscribed(subscription: Subscription, recovered: bool | msgspec.UnsetType) -> SubscribeResult:
+    """The messages after the subscription's position follow."""
+    data = Subscribed(
+        company_id=subscription.company,
+        position=subscription.position,
+        epoch=subscription.epoch,
+        at=msgspec.UNSET if subscription.at is None else at_text(subscription.at),
+        recovered=recovered,
+    )
+    return SubscribeResult(success=True, data=data)
 
 
 def failure(

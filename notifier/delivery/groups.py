@@ -52,7 +52,7 @@ class Group:
         return self.ahead.get(subscriber, self.covered)
 
     def level(self, position: int) -> set[Subscriber]:
-        """Everybody is about to have `position`. Returns who had it already."""
+        """All members are about to have `position`. Returns those that had it already."""
         self.covered = position
         if not self.ahead:
             return set()

@@ -14,13 +14,14 @@ from notifier import metrics
 from notifier.access.tokens import Identity
 from notifier.commands import FilteredRequest
 from notifier.companies import canonical
+from notifier.delivery import answers
 from notifier.delivery.expiry import ExpiryTimer
 from notifier.delivery.session import REFUSED_SECONDS, Services
 from notifier.delivery.state import State
 from notifier.delivery.subscription import Subscription
 from notifier.delivery.transport import Transport
 from notifier.errors import Closure, KeysUnavailable, NotReady, TokenExpired, TokenInvalid
-from notifier.messages import ServerMessage, Subscribed, SubscribeResult, at_text
+from notifier.messages import ServerMessage, SubscribeResult
 
 
 class ResponseTransport(Transport, Protocol):
@@ -135,14 +136,8 @@ class HttpSession:
             raise
         self._subscription = subscription
         subscription.begin(request.after if recovered is True else None, state)
-        data = Subscribed(
-            company_id=subscription.company,
-            position=subscription.position,
-            epoch=subscription.epoch,
-            at=msgspec.UNSET if subscription.at is None else at_text(subscription.at),
-            recovered=recovered,
-        )
-        self._response.begin(SubscribeResult(success=True, data=data), subscription, state)
+        answer = answers.subscribed(subscription, recovered)
+        self._response.begin(answer, subscription, state)
         self._expiry.renew(self.identity.expires_at)
         if not self._ended and (state is None or await subscription.send_state(state)):
             await subscription.deliver()
@@ -190,7 +185,7 @@ class HttpSession:
             self._subscription.close()
 
     def leave(self) -> None:
-        """The response was sent, or its connection is lost: the session is counted no more."""
+        """The response was sent, or its connection is lost: Admission no longer counts the session."""
         self.closed()
         self._services.admission.leave(self)
 

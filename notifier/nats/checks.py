@@ -49,7 +49,7 @@ async def findings(settings: Settings) -> AsyncIterator[Finding]:
 
 
 async def _use(link: Link, server: ParseResult, prefix: str) -> None:
-    """Publishes and subscribes as a node does, to a company that is none. Raises Unusable."""
+    """Publishes and subscribes as a node does, with the empty company id. Raises Unusable."""
     client = NatsClient(lambda *_: None)
     try:
         async with asyncio.timeout(CONNECT_SECONDS):

@@ -40,7 +40,7 @@ class NatsClient(Client):
         self.reason = ""
 
     async def reported(self, error: Exception) -> None:
-        """The library's callback for errors. None leaves the connection as it was meant to be."""
+        """The library's callback for errors: after any of them the connection cannot be relied on."""
         self.end(str(error) or type(error).__name__)
 
     async def closed(self) -> None:

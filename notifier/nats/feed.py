@@ -117,7 +117,7 @@ class NatsFeed:
         return self.is_proven and not self._is_relay()
 
     def leadership_changed(self) -> None:
-        """This node relays, or does so no more."""
+        """This node has become the relay, or has ceased to be it."""
         self.changed()
 
     def logged(self, seq: int) -> None:

@@ -31,7 +31,7 @@ class Heads:
         if head is None or head.step:
             self._heads[company] = head = _Head(position, now)
             self._await(company, head, now + HEAD_SECONDS[0])
-        else:  # its time is prolonged when it comes
+        else:  # `due` puts it off: the queue still has the former time
             head.position, head.since = position, now
 
     def due(self, now: float) -> Iterator[tuple[str, int]]:

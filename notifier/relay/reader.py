@@ -108,8 +108,10 @@ class ChangeReader:
             former: tuple[str | None, int] | None = None
             async for row in cursor:
                 company, *change = tuple(row)
-                if former != (former := (company, change[0])):  # not for another watch of the table
+                current = (company, change[0])
+                if current != former:  # else the same change again, for another watch of its table
                     yield company, Change(*change)
+                former = current
 
 
 def are_foreign(snapshot: str, xids: set[int]) -> bool:
