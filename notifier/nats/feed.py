@@ -36,8 +36,10 @@ from notifier.nats.subjects import accounts_subject, company_subject, log_subjec
 SILENCE_SECONDS = 2.5
 """Without a beat for so long the path is not used; publisher.BEAT_SECONDS is a fifth of it."""
 
-BEATS = 2
-"""So many consecutive beats prove the path."""
+BEATS, MOST_BEATS = 2, 16
+"""So many consecutive beats prove the path; after each failure within STEADY_BEATS twice as many."""
+
+STEADY_BEATS = 40
 
 SLICE = 500
 """Subscriptions that are sent before other tasks get a turn."""
@@ -97,6 +99,7 @@ class NatsFeed:
         self._woken = asyncio.Event()  # something is wanted
         self._beat: Beat | None = None
         self._beats = 0  # consecutive ones
+        self._needed = BEATS
         self._noticed = 0  # notices received, counted as the last beat does
         self._log_seq = 0  # the log has come at least so far
         self._silence: asyncio.TimerHandle | None = None
@@ -109,7 +112,7 @@ class NatsFeed:
     @property
     def is_proven(self) -> bool:
         """Whether beats show that messages come by NATS now."""
-        return self._link.is_connected and self._beats >= BEATS
+        return self._link.is_connected and self._beats >= self._needed
 
     @property
     def is_wanted(self) -> bool:
@@ -271,7 +274,7 @@ class NatsFeed:
         self._beats += 1
         if not is_old:
             self._await_beat()
-        if self._beats == BEATS:
+        if self._beats == self._needed:
             self.changed()
 
     def _await_beat(self) -> None:
@@ -282,9 +285,14 @@ class NatsFeed:
         )
 
     def _fail(self, reason: str) -> None:
-        """The path is not proven any more; it is again after so many beats."""
-        was_proven, self._beats = self._beats >= BEATS, 0
-        if was_proven:
+        """The path is not proven any more; it is again after so many beats.
+
+        Each change of the path compares all channels with the log: it must not come every second.
+        """
+        beats, self._beats = self._beats, 0
+        if beats >= self._needed:
+            is_steady = beats >= STEADY_BEATS
+            self._needed = BEATS if is_steady else min(MOST_BEATS, 2 * self._needed)
             _logger.info("messages do not come by NATS", reason=reason)
             self.changed()
 

@@ -346,6 +346,23 @@ async def test_all_that_may_have_lost_messages_ends_the_proof(
     assert (world.feed.is_proven, world.changes > before) == (False, True)
 
 
+async def test_a_path_that_fails_again_and_again_is_proven_later_each_time(world: World) -> None:
+    needed = []
+    for missed in range(6):
+        beats = 0
+        while not world.feed.is_proven:
+            world.beats(missed=missed)
+            beats += 1
+        needed.append(beats)
+        world.beats(missed=missed + 1)
+    assert needed == [2, 3, 7, 15, 15, 15]  # the beat that shows the failure is the first one
+    world.beats(feeds.STEADY_BEATS + feeds.MOST_BEATS, missed=6)
+    world.beats(missed=7)
+    assert not world.feed.is_proven
+    world.beats(missed=7)
+    assert world.feed.is_proven
+
+
 async def test_repeated_and_old_beats_prove_nothing(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -365,7 +382,7 @@ async def test_repeated_and_old_beats_prove_nothing(
 
     await until(is_silent)
     assert not world.feed.is_proven
-    world.beats(feeds.BEATS, seq=10)
+    world.beats(2 * feeds.BEATS, seq=10)
     assert world.feed.is_proven
 
 
