@@ -49,7 +49,7 @@ async def nats_server(stand: Stand) -> AsyncIterator[str]:
 
 async def measure(stand: Stand, names: frozenset[str]) -> None:
     async with nats_server(stand) as nats, service.migrated(stand) as url:
-        for _ in stand.rounds(3):
+        for _ in stand.rounds(2):
             watch = stand.watch()
             if names & {"S1", "S2"}:
                 one = await busy(stand, url, 1)
