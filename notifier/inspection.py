@@ -22,9 +22,9 @@ def check_command(
     ] = False,
 ) -> None:
     """Check every link from trigger to client. Exits with 1 and lists the problems, if there are any."""
-    from notifier import check, findings
+    from notifier.check import findings, links
 
-    found = asyncio.run(check.check(load()))
+    found = asyncio.run(links.check(load()))
     shown = [finding for finding in found if finding.is_actionable or not quiet]
     if as_json:
         typer.echo(findings.as_json(shown))

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import asyncpg
 import pytest
 
-from notifier.check import check
+from notifier.check.links import check
 from notifier.database.schema import migrate, uninstall
 from notifier.settings import Settings, load
 from notifier.watches import CALENDAR, Watch

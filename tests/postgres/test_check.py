@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import trustme
 
-from notifier import prerequisites
-from notifier.check import check
+from notifier.check import prerequisites
+from notifier.check.findings import Finding
+from notifier.check.links import check
 from notifier.database import schema
 from notifier.errors import SettingsError
-from notifier.findings import Finding
 from notifier.settings import load
 from notifier.watches import CALENDAR
 from tests.databases import Database

@@ -8,7 +8,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from notifier.check import check
+from notifier.check.links import check
 from notifier.database.schema import migrate
 from notifier.settings import load
 from tests.databases import Database

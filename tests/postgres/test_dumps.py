@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 
-from notifier.check import check
+from notifier.check.links import check
 from notifier.database.schema import migrate
 from notifier.demo.postgres import EmbeddedPostgres
 from notifier.demo.programs import wheel

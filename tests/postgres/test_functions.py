@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from notifier.check import check
+from notifier.check.links import check
 from notifier.database import constants, functions, sql
 from notifier.database.schema import migrate, newest, uninstall
 from notifier.settings import Settings

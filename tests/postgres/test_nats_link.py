@@ -15,8 +15,8 @@ import pytest
 import trustme
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from notifier.check.nats import findings
 from notifier.nats import link as links
-from notifier.nats.checks import findings
 from notifier.nats.credentials import Credentials
 from notifier.nats.link import Link, Unusable
 from notifier.nats.payloads import SIGNATURE

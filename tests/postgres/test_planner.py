@@ -13,7 +13,7 @@ import pytest
 
 from notifier.access.membership import Membership
 from notifier.access.tokens import Identity
-from notifier.check import check
+from notifier.check.links import check
 from notifier.database.query import Query
 from notifier.database.schema import migrate
 from notifier.errors import DatabaseError, SettingsError

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from notifier.check import check
+from notifier.check.links import check
 from notifier.database.connections import PINNED, RESET, SETTINGS, connect
 from notifier.database.schema import migrate
 from notifier.errors import DatabaseError, Misplaced

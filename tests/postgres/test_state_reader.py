@@ -10,7 +10,7 @@ from uuid import uuid4
 import msgspec
 import pytest
 
-from notifier.check import check
+from notifier.check.links import check
 from notifier.database.schema import migrate, uninstall
 from notifier.errors import SettingsError, StateTooLarge, StateUnavailable
 from notifier.settings import load

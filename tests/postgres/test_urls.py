@@ -19,12 +19,12 @@ import asyncpg
 import pytest
 import trustme
 
-from notifier.check import check
+from notifier.check.findings import Finding
+from notifier.check.links import check
 from notifier.database.connections import connect
 from notifier.database.schema import migrate, uninstall
 from notifier.demo.postgres import EmbeddedPostgres
 from notifier.errors import Misplaced, Unreachable
-from notifier.findings import Finding
 from notifier.settings import load
 from tests import databases
 from tests.conftest import Serve

@@ -74,7 +74,7 @@ COVERED = {
     ("unit/test_nats_feed.py", "what the feed and its healing deliver"): ("delivery/healing",),
     ("unit/test_nats_payloads.py", "what goes through NATS"): ("nats/heads", "nats/subjects"),
     ("postgres/test_nats_link.py", "servers, and what `check` finds out about them"): (
-        "nats/checks",
+        "check/nats",
     ),
     ("service/test_nats.py", "nodes with NATS"): ("nats/path",),
     ("unit/test_jwks.py", "JSON Web Keys"): ("access/keys",),
@@ -86,7 +86,11 @@ COVERED = {
         "why/transactions",
         "why/users",
     ),
-    ("postgres/test_check.py", "what `check` finds"): ("findings", "prerequisites"),
+    ("postgres/test_check.py", "what `check` finds"): (
+        "check/findings",
+        "check/links",
+        "check/prerequisites",
+    ),
     ("unit/test_cli.py", "the command line"): ("commands", "inspection"),
     ("unit/test_settings.py", "[[watch]] tables are settings"): ("watches",),
     ("service/test_event_streams.py", "requests for messages, with a real node"): (

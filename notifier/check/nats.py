@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from urllib.parse import ParseResult
 
+from notifier.check.findings import Finding
 from notifier.errors import SettingsError
-from notifier.findings import Finding
 from notifier.nats.client import NatsClient
 from notifier.nats.link import CONNECT_SECONDS, FLUSH_SECONDS, Link, Unusable, place, reason_of
 from notifier.nats.path import link_of

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from notifier import certificates
 from notifier.access.tokens import Tokens
+from notifier.check.findings import Finding
 from notifier.database import sql
 from notifier.database.connections import Connection, first_line
 from notifier.errors import NotifierError, SettingsError
-from notifier.findings import Finding
 from notifier.settings import Settings
 
 CLOCK_SECONDS = 2.0

@@ -1,4 +1,4 @@
-"""`notifier check`: every link from trigger to client, and what to do about one that is broken."""
+"""The checks: of each link from trigger to client, in this order."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator
 
 import asyncpg
 
-from notifier import prerequisites
 from notifier.access.accounts import Accounts
 from notifier.access.membership import Membership
+from notifier.check import prerequisites
+from notifier.check.findings import Finding
 from notifier.database import (
     catalogue,
     configuration,
@@ -31,7 +32,6 @@ from notifier.database.query import Query, as_text
 from notifier.database.url import resolve
 from notifier.delivery.probe import Probe
 from notifier.errors import DatabaseError, NotifierError, Unreachable
-from notifier.findings import Finding
 from notifier.settings import Settings
 
 QUEUE_LIMIT = 0.5
@@ -75,9 +75,9 @@ async def findings(settings: Settings) -> AsyncIterator[Finding]:
         yield _failed(error)
         reached = False
     if settings.nats_url is not None:
-        from notifier.nats import checks
+        from notifier.check import nats
 
-        async for finding in checks.findings(settings):
+        async for finding in nats.findings(settings):
             yield finding
     async for finding in prerequisites.local(settings):
         if reached or finding.is_actionable:
