@@ -79,6 +79,8 @@ class Watch:
     case: Case = "pascal"
     naive_timestamps: NaiveTimestamps | None = None
     """The zone of timestamps without one: sent with its offset. None: sent without an offset."""
+    state_where: Annotated[str, Field(min_length=1)] | None = None
+    """The condition of the rows that are part of a state, in SQL. None: all are."""
 
     def __post_init__(self) -> None:
         for name in ("created", "updated", "deleted"):

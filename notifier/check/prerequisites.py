@@ -7,10 +7,12 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import asyncpg
+
 from notifier import certificates
 from notifier.access.tokens import Tokens
 from notifier.check.findings import Finding
-from notifier.database import sql
+from notifier.database import sql, state_bounds
 from notifier.database.connections import Connection, first_line
 from notifier.errors import NotifierError, SettingsError
 from notifier.settings import Settings
@@ -122,5 +124,30 @@ async def state(connection: Connection, settings: Settings, role: str) -> AsyncI
                 f"NOTIFIER_STATE=on, but no index of {table} begins with its company column:"
                 " each state reads the whole table",
             )
-    if all(row["readable"] and not row["hidden"] for row in rows):
+    bounds = [finding async for finding in _state_bounds(connection)]
+    for finding in bounds:
+        yield finding
+    if not bounds and all(row["readable"] and not row["hidden"] for row in rows):
         yield Finding(True, "NOTIFIER_STATE=on: the rows of every watched table can be read")
+
+
+async def _state_bounds(connection: Connection) -> AsyncIterator[Finding]:
+    """Each `state_where` that its table, as it is now, does not have the columns for. None is evaluated."""
+    for row in await connection.fetch(sql.query("state_tables")):
+        if row["state_where"] is None:
+            continue
+        problem = state_bounds.OTHER_TYPE if not row["bounded"] else None
+        try:
+            await connection.prepare(
+                f"SELECT FROM {row['relation']} WHERE {state_bounds.condition(row['state_where'])}"
+            )
+        except asyncpg.InsufficientPrivilegeError:
+            continue  # the finding on rights names it
+        except asyncpg.PostgresError as error:
+            problem = first_line(error)
+        if problem is not None:
+            yield Finding(
+                False,
+                f"NOTIFIER_STATE=on, but state_where of {row['entity']} cannot be used: {problem}",
+                "correct it in notifier.toml, then run: notifier migrate",
+            )

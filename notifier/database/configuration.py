@@ -128,6 +128,10 @@ def _fields(former: Stored, wanted: Stored) -> Iterator[Change]:
     if former.watch.visible_to and not wanted.watch.visible_to:
         line = f"{table}: visible_to -{', '.join(former.watch.visible_to)}: {RESYNC}"
         yield Change(entity, line, is_resync=True)
+    if former.watch.state_where != wanted.watch.state_where:
+        before, after = _shown(former.watch.state_where), _shown(wanted.watch.state_where)
+        line = f"{table}: state_where {before} → {after}: states that are read from now on"
+        yield Change(entity, line)
     for column in former.watch.exclude:
         if column not in wanted.watch.exclude:
             yield Change(entity, f"{table}: exclude -{column}: new messages have it")

@@ -25,6 +25,7 @@ from notifier.database import (
     grants,
     removal,
     sql,
+    state_bounds,
     triggers,
     views,
 )
@@ -199,6 +200,8 @@ class _Migration:
         for each in changed:
             self._note(f"function {each.wanted or each.present}: {each.remedy}")
         self._former = [each for each in changed if each.wanted is None]
+        for stored in wanted.values():
+            await state_bounds.require(connection, stored.watch, stored.relation)
 
     async def grant(
         self, role: str, membership_query: str | None, user_query: str | None, *, state: bool

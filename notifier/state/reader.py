@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import asyncpg
 import msgspec
+import structlog
 
 from notifier.database import sql
 from notifier.database.connections import (
@@ -22,6 +23,7 @@ from notifier.database.connections import (
     FAILURES,
     Connection,
     connect,
+    first_line,
     translate_error,
 )
 from notifier.delivery.filter import Filter
@@ -44,6 +46,11 @@ STATE_BYTES = 32 * 1024 * 1024
 
 PREFETCH = 100
 """Rows that are fetched at once."""
+
+UNUSABLE = (asyncpg.DataError, asyncpg.SyntaxOrAccessError)
+"""Errors of a table's query: `state_where` does not fit the table any more, or a value in it."""
+
+_logger = structlog.get_logger("notifier.state")
 
 
 class _Transaction(msgspec.Struct, rename="pascal"):
@@ -153,15 +160,22 @@ class StateReader:
                 found: list[JSON] = []
                 images.append((table.source, found))
                 arguments = table.arguments(company)
-                async for row in connection.cursor(
-                    table.statement, *arguments, prefetch=PREFETCH, timeout=READ_SECONDS
-                ):
-                    found.append(row[0].encode())
-                    rows, size = rows + 1, size + len(found[-1])
-                    if rows > self._max_rows:
-                        raise StateTooLarge(f"more than {self._max_rows:,} rows")
-                    if size > STATE_BYTES:
-                        raise StateTooLarge(f"more than {STATE_BYTES:,} bytes")
+                try:
+                    async for row in connection.cursor(
+                        table.statement, *arguments, prefetch=PREFETCH, timeout=READ_SECONDS
+                    ):
+                        found.append(row[0].encode())
+                        rows, size = rows + 1, size + len(found[-1])
+                        if rows > self._max_rows:
+                            raise StateTooLarge(f"more than {self._max_rows:,} rows")
+                        if size > STATE_BYTES:
+                            raise StateTooLarge(f"more than {STATE_BYTES:,} bytes")
+                except asyncpg.InsufficientPrivilegeError:
+                    raise
+                except UNUSABLE as error:
+                    name = table.source.watch.table
+                    _logger.warning("rows could not be read", table=name, error=first_line(error))
+                    raise StateUnavailable(f"the rows of {name} cannot be read") from error
         unread = frozenset(place["unread"])
         return _Snapshot(place["epoch"], place["position"], unread, images)
 

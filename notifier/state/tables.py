@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from notifier.access.membership_query import as_text, castable
 from notifier.companies import capitals, split_scope
-from notifier.database import sql
+from notifier.database import sql, state_bounds
 from notifier.errors import StateUnavailable
 from notifier.relay.changes import Source
 from notifier.watches import Watch
@@ -54,6 +54,10 @@ def tables(
             raise StateUnavailable(f"table {watch.table} or one of its columns is gone")
         if row["hidden"]:
             raise StateUnavailable(f"row-level security hides rows of {watch.table}")
+        if not row["bounded"]:
+            raise StateUnavailable(
+                f"state_where of {watch.table} cannot be used: {state_bounds.OTHER_TYPE}"
+            )
         made.append(_table(watch, given, row))
     return [each._replace(scopes=frozenset(scopes)) for each in made]
 
@@ -69,6 +73,8 @@ def _table(watch: Watch, given: Mapping[str, Any], row: Mapping[str, Any]) -> Ta
     condition = f"{as_text(column, kind)} OPERATOR(pg_catalog.=) ANY ($1::text[])"
     if kind is not None:  # so that an index can be used
         condition = f"{column} OPERATOR(pg_catalog.=) ANY ($2::text[]::{kind}[]) AND {condition}"
+    if watch.state_where is not None:
+        condition = f"{condition} AND {state_bounds.condition(watch.state_where)}"
     statement = sql.query("state_rows").format(
         columns=row["columns"], relation=row["relation"], condition=condition
     )

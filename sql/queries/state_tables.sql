@@ -1,6 +1,6 @@
 -- How each watched table's rows are read as images, as capture makes them: `columns` are expressions of the row `t`,
 -- without the excluded columns. `company_type`: null where it is not PostgreSQL's own. `hidden`: row-level security
--- applies to the current role.
+-- applies to the current role. `bounded`: no column that `state_where` could name has a type of the application's.
 WITH RECURSIVE base (domain, oid, level) AS (
     SELECT t.oid, t.oid, 0 FROM pg_catalog.pg_type AS t
     WHERE t.oid IN (
@@ -35,9 +35,20 @@ SELECT w.entity,
            FROM pg_catalog.unnest(w.exclude || w.company || w.key) AS needed (name)
        ) AS complete,
        pg_catalog.format('t.%I', w.company) AS company, types.name AS company_type,
-       pg_catalog.row_security_active(r.oid) AS hidden
+       pg_catalog.row_security_active(r.oid) AS hidden,
+       w.state_where, w.state_where IS NULL OR NOT EXISTS (
+           SELECT FROM pg_catalog.pg_attribute AS a
+           WHERE a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped
+             AND a.attname <> ALL (w.exclude) AND CASE WHEN a.attname ~ '^[[:alnum:]_$]+$'
+                 THEN pg_catalog.lower(a.attname) = ANY (bound.words)
+                 ELSE pg_catalog.strpos(w.state_where, a.attname) > 0 END
+             AND (a.attgenerated = 'v' OR notifier.bounding_type(a.atttypid) IS NULL)) AS bounded
 FROM notifier.watches AS w
 JOIN pg_catalog.pg_class AS r ON r.oid = pg_catalog.to_regclass(w.relation) AND r.relkind IN ('r', 'p')
 JOIN pg_catalog.pg_attribute AS c ON c.attrelid = r.oid AND c.attname = w.company AND NOT c.attisdropped
+CROSS JOIN LATERAL (
+    SELECT pg_catalog.regexp_split_to_array(
+        pg_catalog.lower(pg_catalog.regexp_replace(w.state_where, '''[^'']*''', '', 'g')), '[^[:alnum:]_$]+') AS words
+) AS bound
 LEFT JOIN types ON types.oid = c.atttypid
 ORDER BY w.entity

@@ -33,7 +33,7 @@ ACCEPTED = [
     f'{WATCH}key = ["a", "b"]\nmember = "u"\nmember_if = {{ a = true, b = "x", c = 3 }}\nexclude = ["p"]\nvisible_to = ["u", "v"]\n',
     f'[[scope]]\nname = "team"\nmembership = "SELECT true"\n{WATCH}scope = "team"\ncase = "camel"\ncreated = ""\n',
     f'{WATCH}scope = "a"\n{WATCH}scope = "b"\n',
-    f'naive_timestamps = "UTC"\n{WATCH}rename = {{ a = "b" }}\ndeleted_if = "gone"\n',
+    f'naive_timestamps = "UTC"\n{WATCH}rename = {{ a = "b" }}\ndeleted_if = "gone"\nstate_where = "a > 1"\n',
 ]
 REFUSED = [
     "colour = 1",
@@ -43,6 +43,7 @@ REFUSED = [
     f"{WATCH}key = []\n",
     f'{WATCH}case = "upper"\n',
     f"{WATCH}colour = 1\n",
+    f'{WATCH}state_where = ""\n',
     f'{WATCH}member = "u"\nmember_if = {{ a = 1.5 }}\n',
     '[[scope]]\nname = "a:b"\n',
 ]
