@@ -106,7 +106,7 @@ lock: $(READY) ## resolve pyproject.toml into the lock files
 	@$(PIP) install uv
 	@$(COMPILE) --all-extras --group dev > .venv/lock && mv .venv/lock requirements.lock
 	@$(COMPILE) --constraint requirements.lock --group build --extra demo > .venv/lock && mv .venv/lock requirements-demo.lock
-	@$(COMPILE) --constraint requirements.lock --group build > .venv/lock && mv .venv/lock requirements-serve.lock
+	@$(COMPILE) --constraint requirements.lock --group build --extra otel > .venv/lock && mv .venv/lock requirements-serve.lock
 
 clean: ## remove everything that was built, including .venv
 	rm -rf .venv build dist .coverage htmlcov .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from starlette.applications import Starlette
@@ -22,6 +22,9 @@ from notifier.settings import Settings, load
 from notifier.transport.http_guard import GuardedHttp
 from notifier.transport.refusals import Refusals
 from notifier.transport.websocket import Options, WebSocketProtocol
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import TracerProvider
 
 EXIT_SECONDS = 28.0
 """How long a drain may take."""
@@ -37,13 +40,17 @@ class Notifier:
 
     Without `settings` they are read as `notifier serve` reads them: from NOTIFIER_ variables and
     `notifier.toml`. Raises SettingsError where they cannot work. Host, port, TLS, ping interval and
-    log settings have no effect: those are the server's.
+    log settings have no effect: those are the server's. `tracer_provider` traces the changes whose writers
+    name a span (docs/tracing.md).
     """
 
-    def __init__(self, settings: Settings | None = None) -> None:
+    def __init__(
+        self, settings: Settings | None = None, tracer_provider: TracerProvider | None = None
+    ) -> None:
         logs.use_logging()
         self._settings = load() if settings is None else settings
         Node(self._settings)  # raises SettingsError now, not in the lifespan
+        self._tracer_provider = tracer_provider
         self._node: Node | None = None
         self._app: ASGIApp | None = None
         self._status_app: ASGIApp | None = None
@@ -133,7 +140,7 @@ class Notifier:
 
     def _start(self) -> None:
         """Puts a new node in the place of the former one; each runs once."""
-        self._node = Node(self._settings)
+        self._node = Node(self._settings, tracer_provider=self._tracer_provider)
         self._app, self._status_app = self._node.app(), self._node.status_app()
 
     async def _run(self) -> None:

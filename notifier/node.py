@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Collection, Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
+import structlog
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
@@ -33,6 +36,7 @@ from notifier.health import Health
 from notifier.messages import Message
 from notifier.relay.publisher import LocalPublisher, Publisher
 from notifier.relay.relay import Relay
+from notifier.relay.tracing import UNTRACED
 from notifier.settings import Settings
 from notifier.state.reader import StateReader
 from notifier.transport.application import Application
@@ -52,14 +56,28 @@ from notifier.watches import Scope, Watch
 from notifier.web.pages import Pages
 
 if TYPE_CHECKING:
+    from opentelemetry.trace import TracerProvider
+
     from notifier.nats.path import NatsPath
+    from notifier.tracing import Tracing
+
+OTLP_ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
+"""The variable that turns tracing on."""
+
+_log = structlog.get_logger("notifier.node")
 
 
 class Node:
     """One node. Raises SettingsError where the settings cannot work."""
 
-    def __init__(self, settings: Settings, routes: Sequence[BaseRoute] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        routes: Sequence[BaseRoute] | None = None,
+        tracer_provider: TracerProvider | None = None,
+    ) -> None:
         self._settings = settings
+        self._tracing = tracing = _tracing(tracer_provider)
         listen = settings.listen_database
         pooled = settings.listen_database_url is not None and settings.database != listen
         secret = settings.jwt_secret
@@ -76,7 +94,7 @@ class Node:
         )
         self.log_query = Query(settings.database, "stream", pooled=pooled)
         history = History(self.log_query)
-        self.hub = Hub(history, settings.retention_hours, FilterCatalogue(self.log_query))
+        self.hub = Hub(history, settings.retention_hours, FilterCatalogue(self.log_query), tracing)
         self.membership_query = Query(
             settings.database, "membership", pooled=pooled, read_only=True
         )
@@ -112,6 +130,7 @@ class Node:
             history,
             self.health,
             on_configuration=self._configured,
+            traces=tracing is not None,
         )
         self.stream: Stream = stream
         self._use_watches(settings.watch, settings.scope)
@@ -137,6 +156,7 @@ class Node:
             bulk_limit=settings.bulk_limit,
             retention_hours=settings.retention_hours,
             doorbell=settings.doorbell,
+            tracer=tracing or UNTRACED,
         )
         self.admission: Admission[Client] = Admission(
             settings.max_connections,
@@ -207,6 +227,8 @@ class Node:
         sessions = self.admission.connections
         recheck = PeriodicRecheck(sessions, self.membership)
         listen = self._settings.listen_database
+        if self._tracing is not None:
+            self._tracing.start()
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self.tokens.warm_up())
@@ -231,6 +253,8 @@ class Node:
             self.membership.close()
             self.states.close()
             self.user_query.close()
+            if self._tracing is not None:
+                await self._tracing.close()
 
     def _use_watches(self, watches: Sequence[Watch], scopes: Sequence[Scope]) -> None:
         """Chooses what messages are examined for, before they are delivered: mostly nothing."""
@@ -252,3 +276,26 @@ class Node:
         self.health.draining = True
         self.admission.closed = True
         await drain(list(self.admission.connections), self._settings.drain_seconds)
+
+
+def _tracing(provider: TracerProvider | None) -> Tracing | None:
+    """The tracing of a node; None, and OpenTelemetry is not imported, where it is off."""
+    if provider is None and (
+        not os.environ.get(OTLP_ENDPOINT)
+        or os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
+    ):
+        return None
+    tracing = _load_tracing()
+    return None if tracing is None else tracing(provider)
+
+
+@cache
+def _load_tracing() -> type[Tracing] | None:
+    try:
+        from notifier.tracing import Tracing
+    except ImportError as error:
+        _log.warning(
+            "tracing is off", missing=error.name, remedy="pip install 'postgres-notifier[otel]'"
+        )
+        return None
+    return Tracing

@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from notifier.messages import Message
 
 FEW_USERS = 50
 """Up to so many users of one view are written to without giving other tasks a turn."""
+
+
+class BatchTrace(Protocol):
+    """The trace of messages that a channel has received."""
+
+    def begin(self) -> None:
+        """They are being written."""
+
+    def end(self, subscribers: int) -> None:
+        """They were written to all subscribers."""
+
+
+class DeliveryTracer(Protocol):
+    """Traces what channels write."""
+
+    def received(self, messages: Sequence[Message]) -> BatchTrace | None:
+        """A channel has received messages that will be written together; None where none is traced."""
 
 
 class Batch(NamedTuple):
@@ -24,6 +41,17 @@ class Batch(NamedTuple):
     skips: bool = False
     restricted: bool = False
     is_for_few: bool = False
+    trace: BatchTrace | None = None
+
+    def begin(self) -> None:
+        """It is being written."""
+        if self.trace is not None:
+            self.trace.begin()
+
+    def end(self, subscribers: int) -> None:
+        """It was written to all subscribers."""
+        if self.trace is not None:
+            self.trace.end(subscribers)
 
     @property
     def size(self) -> int:
@@ -31,8 +59,14 @@ class Batch(NamedTuple):
         return sum(message.size for message in self.messages)
 
 
-def cut(messages: list[Message]) -> Iterable[Batch]:
+def cut(messages: list[Message], tracer: DeliveryTracer | None = None) -> Iterable[Batch]:
     """Cuts behind each message that takes access away, and around each that has views."""
+    if tracer is None:
+        return _cut(messages)
+    return (batch._replace(trace=tracer.received(batch.messages)) for batch in _cut(messages))
+
+
+def _cut(messages: list[Message]) -> Iterable[Batch]:
     batch: list[Message] = []
     for message in messages:
         if message.views:

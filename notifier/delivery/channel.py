@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from notifier import metrics
-from notifier.delivery.batch import Batch, cut
+from notifier.delivery.batch import Batch, DeliveryTracer, cut
 from notifier.delivery.encoding import Encoded, Encoding, pieces
 from notifier.delivery.filter import Entities, Filter
 from notifier.delivery.groups import Due, Frames, Groups
@@ -30,7 +30,6 @@ SLICE = 500
 
 QUEUE_BYTES = 32 * 1024 * 1024
 """How much may wait in a channel whose messages come faster than its subscribers can be written to."""
-
 
 SKIPPED_SECONDS = 4.0
 """How long a group may be behind; the protocol promises 5."""
@@ -53,12 +52,14 @@ class Channel:
         budget: Budget,
         *,
         entities: Entities,
+        tracer: DeliveryTracer | None = None,
     ) -> None:
         self.company = company
         self.epoch = epoch
         self.recent = Recent(position, budget)
         self.pins = 0
         self._budget = budget
+        self._tracer = tracer
         self.delivered = position
         self._published = position
         self._begin = position, at
@@ -185,7 +186,7 @@ class Channel:
             messages = messages[len(known) :]
         if messages:
             self._published = messages[-1].position
-            for batch in cut(messages):
+            for batch in cut(messages, self._tracer):
                 self._queue.append(batch)
                 self._queued_bytes += batch.size
         self._write_queue()
@@ -209,6 +210,7 @@ class Channel:
     def _next(self) -> Batch:
         batch = self._queue.popleft()
         self._queued_bytes -= batch.size
+        batch.begin()
         if batch.restricted and not self._restricted and self._size:
             self._restrict()
         return batch
@@ -356,6 +358,7 @@ class Channel:
             filtered = 0 if self._groups is None else len(self._groups)
             metrics.DELIVERED.inc(len(batch.messages) * (self._size - filtered))
             metrics.LAG.observe(max(0.0, time.time() - batch.messages[0].at.timestamp()))
+            batch.end(self._size)
         for user in batch.revokes:
             affected = self.subscribers() if user == ANY_USER else self._users.get(user, ())
             for subscriber in list(affected):

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 import asyncpg
+import msgspec
 
 from notifier.database import sql
 from notifier.database.batching import Batcher
@@ -94,3 +95,9 @@ def message_of(row: asyncpg.Record) -> Message:
         tuple(row["revokes"] or ()),
         decode_views(row["views"]),
     )
+
+
+def traced_message_of(row: asyncpg.Record) -> Message:
+    """A row of notifier.messages as a Message, with the trace that it belongs to."""
+    message, link = message_of(row), row["traceparent"]
+    return message if link is None else msgspec.structs.replace(message, traceparent=link)

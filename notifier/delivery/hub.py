@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 import structlog
 
 from notifier import metrics
+from notifier.delivery.batch import DeliveryTracer
 from notifier.delivery.channel import Channel
 from notifier.delivery.encoding import Chunk, Encoding, encode_chunks
 from notifier.delivery.filter import Change, Filter
@@ -63,13 +64,20 @@ class ChannelListener(Protocol):
 class Hub:
     """All channels of this node. `epoch` is empty until the stream has read the log."""
 
-    def __init__(self, history: History, retention_hours: float, filters: FilterCatalogue) -> None:
+    def __init__(
+        self,
+        history: History,
+        retention_hours: float,
+        filters: FilterCatalogue,
+        tracer: DeliveryTracer | None = None,
+    ) -> None:
         self.epoch = ""
         self.listener: ChannelListener | None = None
         self.filters = filters
         self._begun = asyncio.Event()  # set when the next epoch begins
         self.revocations = Revocations()
         self._history = history
+        self._tracer = tracer
         self._retention = timedelta(hours=retention_hours)
         self._budget = Budget()
         self._channels: dict[str, Channel] = {}
@@ -177,7 +185,13 @@ class Hub:
                 await self._next_epoch()
             position = head.position
             channel = Channel(
-                company, epoch, position, head.at, self._budget, entities=self.filters.entities
+                company,
+                epoch,
+                position,
+                head.at,
+                self._budget,
+                entities=self.filters.entities,
+                tracer=self._tracer,
             )
             self._channels[company] = channel
             self._idle[company] = (

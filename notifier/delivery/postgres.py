@@ -26,7 +26,7 @@ from notifier.database.connections import (
 )
 from notifier.database.query import Query
 from notifier.delivery.healing import Healing
-from notifier.delivery.history import History, message_of
+from notifier.delivery.history import History, message_of, traced_message_of
 from notifier.delivery.hub import Hub
 from notifier.delivery.probe import Probe, report
 from notifier.delivery.stream import Feed
@@ -70,7 +70,9 @@ class PostgresStream:
         health: Health,
         *,
         on_configuration: Callable[[], None] = lambda: None,
+        traces: bool = False,
     ) -> None:
+        self._message_of = traced_message_of if traces else message_of
         self._url = url
         self._query = query
         self._hub = hub
@@ -339,7 +341,7 @@ class PostgresStream:
                 hub.begin_epoch(rows[0]["epoch"])
             if rows[0]["seq"] is None:
                 return
-            messages = [message_of(row) for row in rows]
+            messages = [self._message_of(row) for row in rows]
             if messages[0].seq != self._seq + 1:
                 _logger.error("missed messages that the log no longer has", after=self._seq)
                 hub.drop()

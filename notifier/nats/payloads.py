@@ -26,6 +26,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     at: datetime
     revokes: tuple[str, ...] = ()
     views: list[StoredView] = []
+    traceparent: str | None = None
 
 
 class Messages(msgspec.Struct, frozen=True, rename="pascal"):
@@ -57,6 +58,7 @@ class Messages(msgspec.Struct, frozen=True, rename="pascal"):
                 bytes(body),
                 entry.revokes,
                 loaded_views(entry.views),
+                entry.traceparent,
             )
             for number, (entry, body) in enumerate(
                 zip(self.log[skipped:], self.messages[skipped:], strict=True), self.first + skipped
@@ -106,7 +108,13 @@ def encode_messages(epoch: str, messages: Sequence[Message]) -> bytes:
             last.position,
             last.stored,
             [
-                Entry(message.seq, message.at, message.revokes, stored_views(message.views))
+                Entry(
+                    message.seq,
+                    message.at,
+                    message.revokes,
+                    stored_views(message.views),
+                    message.traceparent,
+                )
                 for message in messages
             ],
             [msgspec.Raw(message.body) for message in messages],

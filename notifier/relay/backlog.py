@@ -17,6 +17,7 @@ from notifier.relay.pipeline import Pipeline
 from notifier.relay.reader import PAGE, PAGE_BYTES, ChangeReader, TransactionSize
 from notifier.relay.rendering import Draft, ResyncDraft
 from notifier.relay.store import RelayStore
+from notifier.relay.tracing import BatchTrace
 from notifier.relay.writer import Writer
 
 CHUNK = 1000
@@ -67,13 +68,15 @@ class Backlog:
                 await self._store_large(page.xids[0], page.upto)
                 continue
             reading, self._reading = self._reading, None
+            trace = self._pipeline.tracer.begin()
             changes = await (reading or self._reader.changes_of(page.xids))
             if next_page is not None and not next_page.large:
                 self._reading = asyncio.create_task(self._reader.changes_of(next_page.xids))
-            drafts = await self._pipeline.net(changes)
+            trace.read(changes)
+            drafts = await self._pipeline.net(changes, trace)
             await self._pipeline.stored()
-            messages = await self._pipeline.number(drafts)
-            self._pipeline.begin_storing(self._store_page(messages, page.upto))
+            messages = await self._pipeline.number(drafts, trace.links)
+            self._pipeline.begin_storing(self._store_page(messages, page.upto, trace))
         await self._pipeline.stored()
         await self._pipeline.end_backlog(target)
 
@@ -83,14 +86,16 @@ class Backlog:
             self._reading.cancel()
             await asyncio.gather(self._reading, return_exceptions=True)
 
-    async def _store_page(self, messages: list[Message], upto: int) -> None:
+    async def _store_page(self, messages: list[Message], upto: int, trace: BatchTrace) -> None:
         stored: list[Message] = []
-        async with self._writer.transaction():
-            for portion in portions_of(messages):
-                stored += await self._append(portion)
-            await self._store.save(upto=upto)
+        with trace.stage("store"):
+            async with self._writer.transaction():
+                for portion in portions_of(messages):
+                    stored += await self._append(portion)
+                await self._store.save(upto=upto)
         if stored:
-            self._pipeline.publish(stored)
+            self._pipeline.publish(stored, trace)
+        trace.end()
 
     async def _store_large(self, xid: int, upto: int) -> None:
         """Nets and stores a transaction that is too large for memory, chunk by chunk, in one transaction."""

@@ -40,6 +40,7 @@ class Change(NamedTuple):
     There is no `old` for an insertion, no `new` for a deletion, and neither for a TRUNCATE. `partial`:
     the images have key and company only, or are missing although there was a row. The user of a partial
     member row is not in its images, so it revokes for ALL_USERS: every user of the company is re-checked.
+    `traceparent`: as the writer set it, valid or not.
     """
 
     id: int
@@ -50,6 +51,7 @@ class Change(NamedTuple):
     partial: bool
     actor: str | None
     at: datetime
+    traceparent: str | None = None
 
     @property
     def begins_epoch(self) -> bool:

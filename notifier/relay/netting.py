@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from operator import attrgetter, itemgetter
 
@@ -18,6 +18,7 @@ from notifier.relay.images import (
     user_of,
 )
 from notifier.relay.rendering import Draft, ResyncDraft, render
+from notifier.relay.tracing import NO_LINKS
 from notifier.watches import Watch
 
 MAX_RUNS = 32
@@ -29,19 +30,26 @@ _order = itemgetter(0)
 
 
 def net(
-    changes: Sequence[Change], sources: dict[str, Source], bulk_limit: int
+    changes: Sequence[Change],
+    sources: dict[str, Source],
+    bulk_limit: int,
+    links: Mapping[int, str] = NO_LINKS,
 ) -> tuple[list[AnyDraft], int]:
     """The messages of whole transactions, in the order of `changes`, and how many changes had no company.
 
-    `changes` must hold the changes of each transaction side by side, in the order of their ids.
+    `changes` must hold the changes of each transaction side by side, in the order of their ids. `links`:
+    what the messages of traced transactions carry as `traceparent`.
     """
     drafts: list[AnyDraft] = []
     unattributed = 0
-    for _, group in groupby(changes, key=attrgetter("xid")):
+    for xid, group in groupby(changes, key=attrgetter("xid")):
         transaction = Transaction(sources)
         for change in group:
             transaction.add(change)
-        drafts += transaction.drafts(bulk_limit)
+        found = transaction.drafts(bulk_limit)
+        if links and (link := links.get(xid)) is not None:
+            found = [draft._replace(traceparent=link) for draft in found]
+        drafts += found
         unattributed += transaction.unattributed
     return drafts, unattributed
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
+import msgspec
+
 from notifier import metrics
 from notifier.messages import Message, View
 from notifier.relay.changes import EVERY_COMPANY
@@ -27,8 +29,11 @@ class Numbering:
         """Discards all positions: a new epoch counts from 1."""
         self._heads.clear()
 
-    async def number(self, drafts: Sequence[AnyDraft]) -> list[Message]:
-        """The messages, in the order of `drafts`. Every message before must be stored already."""
+    async def number(self, drafts: Sequence[AnyDraft], *, traced: bool = False) -> list[Message]:
+        """The messages, in the order of `drafts`. Every message before must be stored already.
+
+        `traced`: some of the drafts have a `traceparent`.
+        """
         companies = {draft.company for draft in drafts}
         known: list[str] = []
         if EVERY_COMPANY in companies:
@@ -52,6 +57,11 @@ class Numbering:
             messages.append(
                 Message(seq, company, position, draft.at, now, body, draft.revokes, views)
             )
+        if traced:
+            return [
+                msgspec.structs.replace(message, traceparent=draft.traceparent)
+                for message, (draft, _) in zip(messages, _addressed(drafts, known), strict=True)
+            ]
         return messages
 
     async def _load(self, companies: set[str]) -> None:

@@ -6,7 +6,7 @@ While one batch is stored, the next one is read and netted.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import structlog
@@ -20,6 +20,7 @@ from notifier.relay.numbering import Numbering
 from notifier.relay.publisher import Publisher
 from notifier.relay.reader import ChangeReader, ForeignChanges
 from notifier.relay.store import RelayStore
+from notifier.relay.tracing import NO_LINKS, UNTRACED, BatchTrace, RelayTracer
 from notifier.relay.writer import Writer
 
 INLINE_LIMIT = 200
@@ -44,6 +45,8 @@ class Pipeline:
         reader: ChangeReader,
         publisher: Publisher,
         bulk_limit: int,
+        *,
+        tracer: RelayTracer = UNTRACED,
     ) -> None:
         self._writer = writer
         self._store = store
@@ -51,6 +54,7 @@ class Pipeline:
         self._reader = reader
         self._publisher = publisher
         self._bulk_limit = bulk_limit
+        self.tracer = tracer
         self._numbering = Numbering(store)
         self._read_until = ""  # the snapshot of the last read; what it sees may not be stored yet
         self._storing: asyncio.Task[None] | None = None
@@ -74,6 +78,7 @@ class Pipeline:
 
     async def take(self) -> int | TooMuch:
         """Reads the new changes and begins to store their messages; the number of changes."""
+        trace = self.tracer.begin()
         try:
             snapshot, changes = await self._reader.read_new(self._read_until)
         except ForeignChanges:
@@ -96,32 +101,38 @@ class Pipeline:
             await self.refresh_sources()
             await self.begin_epoch("epoch")
             return 0
-        drafts = await self.net(changes)
+        trace.read(changes)
+        drafts = await self.net(changes, trace)
         await self.stored()
-        messages = await self.number(drafts)
+        messages = await self.number(drafts, trace.links)
         self._read_until = snapshot
         if messages:
-            self.begin_storing(self._append(messages, snapshot))
+            self.begin_storing(self._append(messages, snapshot, trace))
             await asyncio.sleep(0)  # the statement is sent before the next read
         else:
             await self._store.save(cursor=snapshot)  # else probes would count the changes as unread
+            trace.end()
         return len(changes)
 
-    async def _append(self, messages: Sequence[Message], cursor: str) -> None:
-        try:
-            await self._store.append(messages, cursor)
-        except REFUSED:
-            async with self._writer.transaction():
-                messages = await self._isolation.append(messages)
-                await self._store.save(cursor=cursor)
+    async def _append(
+        self, messages: Sequence[Message], cursor: str, trace: BatchTrace = UNTRACED
+    ) -> None:
+        with trace.stage("store"):
+            try:
+                await self._store.append(messages, cursor)
+            except REFUSED:
+                async with self._writer.transaction():
+                    messages = await self._isolation.append(messages)
+                    await self._store.save(cursor=cursor)
         metrics.BATCHES.inc()
         metrics.MESSAGES.inc(len(messages))
         if messages:
-            self.publish(messages)
+            self.publish(messages, trace)
+        trace.end()
 
     # --- steps, which backlog and maintenance use too
 
-    async def net(self, changes: Sequence[Change]) -> list[AnyDraft]:
+    async def net(self, changes: Sequence[Change], trace: BatchTrace = UNTRACED) -> list[AnyDraft]:
         """The messages of whole transactions, in the order of their last changes.
 
         A transaction that waited for a row lock of another one therefore comes after it.
@@ -131,12 +142,12 @@ class Pipeline:
             await self.refresh_sources()  # the table may be watched since a moment ago
         last = {change.xid: change.id for change in changes}
         ordered = sorted(changes, key=lambda change: (last[change.xid], change.id))
-        if len(ordered) > INLINE_LIMIT:
-            drafts, unattributed = await asyncio.to_thread(
-                net, ordered, self.sources, self._bulk_limit
-            )
-        else:
-            drafts, unattributed = net(ordered, self.sources, self._bulk_limit)
+        arguments = ordered, self.sources, self._bulk_limit, trace.links
+        with trace.stage("net"):
+            if len(ordered) > INLINE_LIMIT:
+                drafts, unattributed = await asyncio.to_thread(net, *arguments)
+            else:
+                drafts, unattributed = net(*arguments)
         if unattributed:
             metrics.BROKEN.inc(unattributed)
             _log.error(
@@ -144,9 +155,11 @@ class Pipeline:
             )
         return drafts
 
-    async def number(self, drafts: Sequence[AnyDraft]) -> list[Message]:
+    async def number(
+        self, drafts: Sequence[AnyDraft], links: Mapping[int, str] = NO_LINKS
+    ) -> list[Message]:
         """The messages of the drafts. Every message before must be stored already."""
-        return await self._numbering.number(drafts)
+        return await self._numbering.number(drafts, traced=bool(links))
 
     def begin_storing(self, storing: Coroutine[Any, Any, None]) -> None:
         """Lets `storing` run while the next changes are read; `stored` waits for it."""
@@ -158,9 +171,10 @@ class Pipeline:
         if storing is not None:
             await storing
 
-    def publish(self, messages: Sequence[Message]) -> None:
+    def publish(self, messages: Sequence[Message], trace: BatchTrace = UNTRACED) -> None:
         """Hands stored messages to the nodes."""
-        self._publisher.publish(self._store.checkpoint.epoch, messages)
+        with trace.stage("publish"):
+            self._publisher.publish(self._store.checkpoint.epoch, messages)
 
     def skip(self) -> None:
         """The nodes read stored messages that were not handed to them."""

@@ -24,6 +24,7 @@ from notifier.relay.pipeline import Pipeline, TooMuch
 from notifier.relay.publisher import Publisher
 from notifier.relay.reader import PAGE, ChangeReader
 from notifier.relay.store import RelayStore
+from notifier.relay.tracing import UNTRACED, RelayTracer
 
 LOOK_SECONDS = 3.0
 """How often the sleeping relay reads without a ring; also the interval of the heartbeat."""
@@ -67,6 +68,7 @@ class Options(NamedTuple):
     bulk_limit: int
     retention_hours: float
     doorbell: bool
+    tracer: RelayTracer = UNTRACED
 
 
 class Relay:
@@ -80,10 +82,11 @@ class Relay:
         bulk_limit: int,
         retention_hours: float,
         doorbell: bool,
+        tracer: RelayTracer = UNTRACED,
     ) -> None:
         self._url = url
         self._publisher = publisher
-        self._options = Options(bulk_limit, retention_hours, doorbell)
+        self._options = Options(bulk_limit, retention_hours, doorbell, tracer)
         self._term: Term | None = None
 
     @property
@@ -112,10 +115,17 @@ class Term:
         self._leadership = leadership
         self._options = options
         self._publisher = publisher
-        self._store = store = RelayStore(leadership.writer)
+        self._store = store = RelayStore(leadership.writer, traces=options.tracer is not UNTRACED)
         reader = ChangeReader(leadership.reader)
         self._doorbell = Doorbell(leadership)
-        self._pipeline = Pipeline(leadership.writer, store, reader, publisher, options.bulk_limit)
+        self._pipeline = Pipeline(
+            leadership.writer,
+            store,
+            reader,
+            publisher,
+            options.bulk_limit,
+            tracer=options.tracer,
+        )
         self._backlog = Backlog(
             self._pipeline, store, reader, leadership.writer, options.bulk_limit
         )

@@ -56,6 +56,7 @@ class Draft(NamedTuple):
     revokes: tuple[str, ...] = ()
     partial: bool = False
     views: tuple[DraftView, ...] = ()
+    traceparent: str | None = None
 
     def body(self, position: int) -> JSON:
         """The text of the message at `position`."""
@@ -81,6 +82,7 @@ class ResyncDraft(NamedTuple):
     reason: str
     at: datetime
     revokes: tuple[str, ...] = ()
+    traceparent: str | None = None
 
     def body(self, company: str, epoch: str, position: int) -> JSON:
         """The text of the Resync for `company` at `position` of `epoch`."""

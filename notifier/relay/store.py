@@ -49,8 +49,9 @@ class RelayStore:
     Raises the driver's exceptions.
     """
 
-    def __init__(self, writer: Writer) -> None:
+    def __init__(self, writer: Writer, *, traces: bool = False) -> None:
         self._writer = writer
+        self._traces = traces
         self._checkpoint: Checkpoint | None = None
         self.is_epoch_demanded = False
 
@@ -159,6 +160,7 @@ class RelayStore:
         last = messages[-1]
         revoking = any(message.revokes for message in messages)
         restricting = any(message.views for message in messages)
+        traced = self._traces and any(message.traceparent for message in messages)
         stored = await self._writer.fetchrow(
             sql.query("store_messages"),
             self.checkpoint.slot,
@@ -174,6 +176,7 @@ class RelayStore:
             [encode_views(each.views) if each.views else None for each in messages]
             if restricting
             else None,
+            [message.traceparent for message in messages] if traced else None,
         )
         if stored is None:
             raise LogAltered(

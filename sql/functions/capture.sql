@@ -15,6 +15,7 @@
 --
 -- In a transaction of one row most of the time is spent on initialising expressions, not on evaluating them.
 -- So there are few expressions, and a single condition guards everything that is rare.
+-- Transaction id, time and `notifier.traceparent` are defaults of the columns, and so part of the INSERT.
 CREATE OR REPLACE FUNCTION notifier.capture() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET extra_float_digits = 1

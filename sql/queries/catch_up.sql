@@ -1,6 +1,7 @@
 -- The next messages after seq $1 of epoch $2, or of a newer epoch from its beginning; at most $3, and about
 -- $4 bytes of them. Always at least one row, for the epoch.
-SELECT log.epoch, log.epoch_seq, m.seq, m.company, m.position, m.at, m.stored, m.body, m.revokes, m.views
+SELECT log.epoch, log.epoch_seq, m.seq, m.company, m.position, m.at, m.stored, m.body, m.revokes, m.views,
+       m.traceparent
 FROM notifier.log
 LEFT JOIN LATERAL (
     SELECT * FROM (

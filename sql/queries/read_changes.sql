@@ -2,7 +2,7 @@
 -- $3 bytes. With them the snapshot of this statement. Transactions that committed late are in $1's xip, all
 -- others are above its xmax.
 SELECT pg_current_snapshot()::text AS snapshot,
-       c.id, c.xid::text::bigint AS xid, c.entity, c.old, c.new, c.partial, c.actor, c.at,
+       c.id, c.xid::text::bigint AS xid, c.entity, c.old, c.new, c.partial, c.actor, c.at, c.traceparent,
        c.bytes
 FROM (VALUES (true)) AS always
 LEFT JOIN LATERAL (

@@ -15,6 +15,7 @@ EXTRA = {
     "plpgsql.extra_errors": ["all"],
     "plpgsql.extra_warnings": ["all"],
     "notifier.actor": ["\\\"{}'", "x" * 100_000],
+    "notifier.traceparent": ["\\\"{}'\n", "x" * 1_000_000],
     "search_path": ["", "pg_temp"],
     "datestyle": ["German, DMY", "SQL", "Postgres"],
     "timezone": ["Asia/Kathmandu", "-15:59"],

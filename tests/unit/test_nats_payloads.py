@@ -39,15 +39,21 @@ def message(position: int, **changes: object) -> Message:
 def test_every_field_of_a_message_comes_through() -> None:
     """A new field of Message must be added to the payload, and here."""
     view = View(frozenset({"u1", "\u00fc"}), others=True, body=b'{ "Position":8}')
-    messages = [message(7, revokes=("u1", "*")), message(8, views=(view, view))]
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    messages = [
+        message(7, revokes=("u1", "*")),
+        message(8, views=(view, view)),
+        message(9, traceparent=trace),
+    ]
     assert Message.__struct_fields__ == (
         *("seq", "company", "position", "at", "stored", "body", "revokes", "views"),
+        "traceparent",
     )
     payload = decode_messages(encode_messages("e", messages))
-    assert (payload.epoch, payload.first, payload.position) == ("e", 7, 8)
+    assert (payload.epoch, payload.first, payload.position) == ("e", 7, 9)
     assert payload.after(6) == messages
     assert payload.after(7) == messages[1:]
-    assert payload.after(8) == []
+    assert payload.after(9) == []
 
 
 def test_a_head_has_a_position_and_no_messages() -> None:
