@@ -103,7 +103,7 @@ sub converse {
             }
             $following = 1;
             if (!$data->{Recovered}) {
-                say STDERR 'messages may have been missed: reload the state' if defined $epoch;
+                say 'resync: messages may have been missed, reload the state' if defined $epoch;
                 ($position, $epoch, $at) = @$data{qw(Position Epoch At)};
                 $gap_retries = 0;
             }

@@ -15,11 +15,12 @@ import typer
 from rich.console import Console
 
 from notifier import __version__, inspection, logs, systemd
-from notifier.access.tokens import sign
 from notifier.client import listen
 from notifier.client.reports import Position
+from notifier.conformance.command import conformance_command
 from notifier.errors import NotifierError, SettingsError
 from notifier.settings import load
+from notifier.token_source import sign_token, token_source
 from notifier.types.language import Language
 
 app = typer.Typer(
@@ -187,6 +188,7 @@ def migrate_command(
 app.command("check")(inspection.check_command)
 app.command("why")(inspection.why_command)
 app.command("init")(inspection.init_command)
+app.command("conformance")(conformance_command)
 
 
 @app.command("types")
@@ -257,7 +259,7 @@ def token_command(
     ] = 3600,
 ) -> None:
     """Print a development token, signed with NOTIFIER_JWT_SECRET."""
-    print(_sign(user, company, ttl))
+    print(sign_token(user, company, ttl))
 
 
 @app.command("listen")
@@ -328,9 +330,9 @@ def listen_command(
         token = os.environ.get("NOTIFIER_TOKEN") or None
     get_token: Callable[[], str]
     if user is not None and token is None:
-        get_token = functools.partial(_sign, user, companies, 3600)
+        get_token = functools.partial(sign_token, user, companies, 3600)
     elif token is not None and user is None:
-        get_token = _token_source(token)
+        get_token = token_source(token)
     else:
         raise SettingsError("give either --token (or NOTIFIER_TOKEN) or --user")
     if (after is None) != (epoch is None):
@@ -358,43 +360,3 @@ def listen_command(
         raise typer.Exit(130) from None
     except BrokenPipeError:
         raise typer.Exit(141) from None
-
-
-def _token_source(given: str) -> Callable[[], str]:
-    """Returns the token itself, or that of standard input; that of a file is read each time."""
-    if given.startswith("@"):
-        return functools.partial(_read_token, Path(given[1:]))
-    token = sys.stdin.readline().strip() if given == "-" else given
-    if not token:
-        raise SettingsError("--token is empty")
-    return functools.partial(str, token)
-
-
-def _read_token(file: Path) -> str:
-    try:
-        token = file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"--token: cannot read the file {file}") from error
-    if not token:
-        raise SettingsError(f"--token: the file {file} is empty")
-    return token
-
-
-def _sign(user: str, companies: list[str] | None, ttl: int) -> str:
-    settings = load()
-    if settings.jwt_secret is None:
-        raise SettingsError(
-            "NOTIFIER_JWT_SECRET is not set; tokens can only be signed with a secret"
-        )
-    issuers, audiences = settings.jwt_issuer, settings.jwt_audience
-    return sign(
-        user,
-        companies,
-        ttl,
-        settings.jwt_secret.get_secret_value(),
-        algorithm=settings.jwt_algorithms[0] if settings.jwt_algorithms else "HS256",
-        issuer=issuers[0] if issuers else None,
-        audience=audiences[0] if audiences else None,
-        user_claim=settings.jwt_user_claim,
-        companies_claim=settings.jwt_companies_claim,
-    )

@@ -91,7 +91,7 @@ COVERED = {
         "check/links",
         "check/prerequisites",
     ),
-    ("unit/test_cli.py", "the command line"): ("commands", "inspection"),
+    ("unit/test_cli.py", "the command line"): ("commands", "inspection", "token_source"),
     ("unit/test_settings.py", "[[watch]] tables are settings"): ("watches",),
     ("service/test_event_streams.py", "requests for messages, with a real node"): (
         "delivery/clients",
@@ -114,6 +114,14 @@ COVERED = {
         "writers/django",
         "writers/fastapi",
         "writers/sqlalchemy",
+    ),
+    ("service/test_client_conformance.py", "clients that are right, and clients that are not"): (
+        "conformance/command",
+        "conformance/peer",
+        "conformance/program",
+        "conformance/run",
+        "conformance/scenarios",
+        "conformance/script",
     ),
     ("service/test_testing.py", "an application's tests use the kit"): (
         "testing/databases",
