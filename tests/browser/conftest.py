@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -12,6 +11,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, async_playwright, expect
 
+from tests import scratch
 from tests.browser.live import ARGUMENTS, CHROMIUM, Demo, Sql, Window
 from tests.waiting import DEADLINE_SECONDS
 
@@ -30,9 +30,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def demo() -> Iterator[Demo]:
     """Shared: each test writes what it needs and does not depend on the others."""
-    with tempfile.TemporaryDirectory(prefix="notifier-demo-") as directory:
-        Path(directory).chmod(0o755)  # PostgreSQL, started by root, runs as another user
-        running = Demo(Path(directory))
+    with scratch.directory() as directory:
+        running = Demo(directory)
         running.start()
         yield running
         running.stop()

@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from notifier.demo import postgres as embedded
 from notifier.demo import programs
 from notifier.demo.postgres import EmbeddedPostgres
 from notifier.demo.programs import EmbeddedPostgresError, binaries
+from tests import scratch
 from tests.ports import free_port
 from tests.services import ROOT
 
@@ -48,9 +48,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can change its
 @pytest.fixture
 def place() -> Iterator[Path]:
     """A directory that the server's user can reach; those of pytest are private."""
-    with tempfile.TemporaryDirectory(prefix="notifier-") as name:
-        path = Path(name)
-        path.chmod(0o755)
+    with scratch.directory() as path:
         yield path
 
 

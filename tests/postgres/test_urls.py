@@ -6,7 +6,6 @@ import asyncio
 import os
 import ssl
 import sys
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import closing, contextmanager, suppress
@@ -26,7 +25,7 @@ from notifier.database.schema import migrate, uninstall
 from notifier.demo.postgres import EmbeddedPostgres
 from notifier.errors import Misplaced, Unreachable
 from notifier.settings import load
-from tests import databases
+from tests import databases, scratch
 from tests.conftest import Serve
 from tests.databases import Database
 from tests.ports import free_port
@@ -149,9 +148,7 @@ def secured() -> Iterator[Secured]:
     """The server. Its database `app` has no schema `notifier` yet."""
     if databases.chosen().startswith(("DSN=", "docker")):
         pytest.skip("needs a server whose files it may write")
-    with tempfile.TemporaryDirectory(prefix="ntf") as name:
-        root = Path(name)
-        root.chmod(0o755)
+    with scratch.directory() as root:
         for folder in ("socket", "files"):
             (root / folder).mkdir()
             (root / folder).chmod(0o777)

@@ -18,6 +18,7 @@ import pytest
 
 from notifier.database.connections import FAILURES
 from notifier.demo.postgres import EmbeddedPostgres
+from tests import scratch
 from tests.clients import Client
 from tests.conftest import Connect, Serve
 from tests.databases import OPTIONS, Database, make_template
@@ -318,9 +319,7 @@ def standby(
 
     One that is not `hot` tells everybody that it is not there yet: 57P03.
     """
-    with tempfile.TemporaryDirectory(prefix="notifier-") as name:
-        place = Path(name)
-        place.chmod(0o755)
+    with scratch.directory() as place:
         data = place / "cluster"
         owner = (primary.data / "cluster").stat()
         given = {"user": owner.st_uid, "group": owner.st_gid} if os.geteuid() == 0 else {}
