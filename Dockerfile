@@ -5,6 +5,7 @@ RUN python -m venv /venv
 COPY requirements-serve.lock ./
 RUN /venv/bin/pip install --no-cache-dir --require-hashes --requirement requirements-serve.lock
 COPY LICENSE README.md pyproject.toml ./
+COPY clients/js/src clients/js/src
 COPY migrations migrations
 COPY notifier notifier
 COPY sql sql

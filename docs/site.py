@@ -29,7 +29,7 @@ COPIED = (
     "LICENSE",
     "bench/README.md",
     "examples",
-    "notifier/client/js",
+    "clients/js",
 )
 """Files and directories that pages link to, beside docs/ and deploy/."""
 
@@ -39,7 +39,7 @@ _LINK = re.compile(r"(\[[^\]]*\]\()([^)#\s]+)((?:#[^)]*)?\))")
 def stage() -> None:
     """Writes everything that the site is built from."""
     shutil.rmtree(BUILD, ignore_errors=True)
-    ignored = shutil.ignore_patterns("*.py", "__pycache__", "zensical.toml")
+    ignored = shutil.ignore_patterns("*.py", "__pycache__", "node_modules", "zensical.toml")
     shutil.copytree(ROOT / "docs", PAGES / "docs", ignore=ignored)
     for name in COPIED:
         target = PAGES / name

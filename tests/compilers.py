@@ -12,8 +12,8 @@ from typing import NoReturn
 import pytest
 
 ROOT = Path(__file__).parents[1]
-TYPESCRIPT = ROOT / "tests" / "typescript"
-INSTALLED = ROOT / ".venv" / "typescript"
+JAVASCRIPT = ROOT / "clients" / "js"
+INSTALLED = ROOT / ".venv" / "javascript"
 
 
 def skip(missing: str) -> NoReturn:
@@ -23,20 +23,19 @@ def skip(missing: str) -> NoReturn:
     pytest.skip(missing)
 
 
-def typescript() -> Path:
-    """The compiler that `tests/typescript/package-lock.json` names, installed by npm at the first call."""
+def npm_packages() -> Path:
+    """A directory with the development dependencies of the JavaScript package, installed by npm at the first call."""
     npm = shutil.which("npm")
-    compiler = INSTALLED / "node_modules" / ".bin" / "tsc"
     if npm is None:
         skip("no npm")
     INSTALLED.mkdir(parents=True, exist_ok=True)
     with (INSTALLED / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        locked = (TYPESCRIPT / "package-lock.json").read_bytes()
-        installed = INSTALLED / "package-lock.json"
-        if not compiler.exists() or installed.read_bytes() != locked:
+        locked = (JAVASCRIPT / "package-lock.json").read_bytes()
+        complete = INSTALLED / "complete"
+        if not complete.exists() or complete.read_bytes() != locked:
             for name in ("package.json", "package-lock.json"):
-                shutil.copy(TYPESCRIPT / name, INSTALLED)
+                shutil.copy(JAVASCRIPT / name, INSTALLED)
             done = subprocess.run(
                 [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"],
                 cwd=INSTALLED,
@@ -45,8 +44,26 @@ def typescript() -> Path:
                 check=False,
             )
             if done.returncode:
-                skip(f"npm cannot install TypeScript: {done.stderr[-300:]}")
-    return compiler
+                skip(f"npm cannot install the development dependencies: {done.stderr[-300:]}")
+            complete.write_bytes(locked)
+    return INSTALLED
+
+
+def typescript() -> Path:
+    """The TypeScript compiler."""
+    return npm_packages() / "node_modules" / ".bin" / "tsc"
+
+
+def packed(place: Path) -> Path:
+    """The JavaScript package as `npm pack` makes it."""
+    done = subprocess.run(
+        ["npm", "pack", "--silent", "--pack-destination", str(place)],
+        cwd=JAVASCRIPT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return place / done.stdout.strip()
 
 
 def mono() -> Path:

@@ -19,7 +19,7 @@ One connection may follow several companies, each with a filter, a position and 
     tx = await save(event)           # your API returns the number of its transaction
     await mine.arrived(tx)           # in another task than the loop: its messages were handled there
 
-js/client.js has the same rules and words. The protocol is in docs/protocol.md.
+clients/js/src/client.js has the same rules and words. The protocol is in docs/protocol.md.
 """
 
 from __future__ import annotations

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from pathlib import Path
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -13,9 +12,7 @@ from starlette.routing import BaseRoute, Route
 from notifier import __version__, metrics
 from notifier.health import Health
 from notifier.watches import CALENDAR, Watch
-from notifier.web import asyncapi, openapi
-
-CLIENT = Path(__file__).parents[1] / "client" / "js"
+from notifier.web import asyncapi, javascript, openapi
 
 HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
 SHARED = {**HEADERS, "Access-Control-Allow-Origin": "*"}
@@ -66,10 +63,10 @@ class Pages:
         return Response(status_code=status, headers={**HEADERS, "Allow": "GET, HEAD, OPTIONS"})
 
     async def _client(self, request: Request) -> Response:
-        return _file(request, "client.js", "text/javascript")
+        return _cacheable(request, javascript.client().encode(), "text/javascript")
 
     async def _types(self, request: Request) -> Response:
-        return _file(request, "client.d.ts", "text/plain")
+        return _cacheable(request, javascript.types().encode(), "text/plain")
 
     async def _protocol(self, request: Request) -> Response:
         text = await asyncio.to_thread(asyncapi.text, self._watches)
@@ -90,10 +87,6 @@ class Pages:
 
     async def _metrics(self, _: Request) -> Response:
         return Response(metrics.exposition(), media_type=metrics.CONTENT_TYPE, headers=HEADERS)
-
-
-def _file(request: Request, name: str, media_type: str) -> Response:
-    return _cacheable(request, (CLIENT / name).read_bytes(), media_type)
 
 
 def _cacheable(request: Request, content: bytes, media_type: str) -> Response:

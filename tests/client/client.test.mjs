@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, describe, mock, test } from "node:test";
 
-import { connect } from "../../notifier/client/js/client.js";
+import { connect } from "../../clients/js/src/client.js";
 import {
   EPOCH,
   authenticated,

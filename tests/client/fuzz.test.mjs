@@ -7,7 +7,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { connect } from "../../notifier/client/js/client.js";
+import { connect } from "../../clients/js/src/client.js";
 import { dice, runSeeds, World } from "./fuzzing.mjs";
 import { pass, settle, stopTheClock } from "./world.mjs";
 
@@ -220,6 +220,7 @@ class Application {
         return `token-${++tokens}`;
       },
       WebSocket: world.WebSocket(),
+      transport: "websocket",
       random,
       onMessage: this.checking((message) => {
         world.count("message");

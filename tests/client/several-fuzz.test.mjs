@@ -8,7 +8,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { connect } from "../../notifier/client/js/client.js";
+import { connect } from "../../clients/js/src/client.js";
 import { dice, runSeeds, World } from "./fuzzing.mjs";
 import { pass, settle, stopTheClock } from "./world.mjs";
 
@@ -192,7 +192,7 @@ class Application {
 
   constructor(world, random) {
     this.world = world;
-    this.client = connect({ url: "ws://notifier.test/", getToken: () => "t", WebSocket: world.WebSocket(), random });
+    this.client = connect({ url: "ws://notifier.test/", getToken: () => "t", WebSocket: world.WebSocket(), transport: "websocket", random });
   }
 
   subscribe(id, position = null) {

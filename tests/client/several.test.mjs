@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, describe, mock, test } from "node:test";
 
-import { ArrivalError } from "../../notifier/client/js/client.js";
+import { ArrivalError } from "../../clients/js/src/client.js";
 import {
   EPOCH,
   answered,

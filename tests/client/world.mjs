@@ -2,7 +2,7 @@
 
 import { mock } from "node:test";
 
-import { connect } from "../../notifier/client/js/client.js";
+import { connect } from "../../clients/js/src/client.js";
 
 export const EPOCH = "e1";
 
@@ -120,6 +120,7 @@ export async function follow(options = {}) {
     companyId: "a",
     WebSocket,
     random: () => 0.5,
+    transport: "websocket",
     ...options,
     getToken: () => {
       tokensFetched.push(null);

@@ -32,7 +32,7 @@ LACKING: dict[str, set[str]] = {
 """What each client does not do. They are given one token, but for the first two."""
 
 FOLLOW = """
-import { connect } from "ROOT/notifier/client/js/client.js";
+import { connect } from "ROOT/clients/js/src/client.js";
 const [url, companyId, token] = process.argv.slice(2);
 let tokens = 0;
 connect({

@@ -152,11 +152,11 @@ def check_python(place: Path, text: str) -> None:
 async def test_typescript_compiles_strictly(watched: Database, tmp_path: Path) -> None:
     compiler = typescript()
     (tmp_path / "generated.ts").write_text(await generate(tmp_path, watched, "typescript"))
-    client = ROOT / "notifier" / "client" / "js" / "client.js"
+    client = ROOT / "clients" / "js" / "src" / "client.js"
     consumer = (
         (FILES / "consumer.ts")
         .read_text()
-        .replace("../../../notifier/client/js/client.js", str(client))
+        .replace("../../../clients/js/src/client.js", str(client))
     )
     (tmp_path / "consumer.ts").write_text(consumer)
     (tmp_path / "package.json").write_text('{"type": "module"}')

@@ -804,7 +804,7 @@ async def test_a_link_without_a_sign_of_life_is_dropped() -> None:
 
 
 def test_states_reasons_and_final_codes_are_those_of_the_browser_client() -> None:
-    text = (ROOT / "notifier" / "client" / "js" / "client.js").read_text("utf-8")
+    text = (ROOT / "clients" / "js" / "src" / "client.js").read_text("utf-8")
     for state in ("connecting", "live", "waiting", "idle", "stopped", "closed"):
         assert f'"{state}"' in text
     for reason in ("silent link", "no answer", "no token", "token refused", "unreadable message"):

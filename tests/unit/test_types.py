@@ -50,7 +50,13 @@ def test_tables_with_the_same_message_share_its_type() -> None:
         'export type Saved = Changed<"Saved", ARow, AKeys> | Changed<"Saved", ARow, AKeys, Partial<ARow>>'
         ' | Changed<"Saved", BRow, BKeys>;'
     )
-    assert expected in typescript.render(tables)
+    text = typescript.render(tables)
+    assert expected in text
+    assert (
+        '  B: { Row: BRow; Keys: BKeys; Change: BDeleted | BUpdated | Changed<"Saved", BRow, BKeys> };'
+        in text
+    )
+    assert '  A: { key: "AId", created: "Saved", updated: "Saved", deleted: "ADeleted" },' in text
     assert "public JsonElement Data" in csharp.render(tables)
     schema = json.loads(json_schema.render(tables))
     frame = {"Type": "Saved", "Position": 1, "At": "2026-01-01T00:00:00+00:00", "Tx": "1"}

@@ -1,7 +1,7 @@
 // What an application may write with the generated types, and what it may not: `tsc --strict` checks it.
 
-import { connect } from "../../../notifier/client/js/client.js";
-import type { Change, InvoiceRow, InvoiceSaved, Message, ReactionRow } from "./generated.js";
+import { connect } from "../../../clients/js/src/client.js";
+import { tables, type InvoiceRow, type InvoiceSaved, type Message, type ReactionRow, type Tables } from "./generated.js";
 
 export function receive(message: Message): unknown {
   switch (message.Type) {
@@ -60,4 +60,16 @@ function reaction({ reactionId: [post, emoji], symbol, companyId }: ReactionRow)
   return [post, emoji === symbol, companyId];
 }
 
-connect<Change>({ url: "/realtime/", getToken: () => "t", onMessage: (message) => void message.Type });
+const client = connect<Tables>({
+  url: "/realtime/",
+  getToken: () => "t",
+  state: true,
+  tables,
+  onMessage(message) {
+    if (message.Type === "InvoiceSaved" && !message.Partial) return void row(message.Data);
+  },
+  onState: ({ rows }) => void rows.Reaction?.map(reaction),
+});
+const lines: number[] = client.rows("Invoice").all().map(({ Lines }) => Lines);
+// @ts-expect-error There is no such table.
+void [lines, client.rows("Order")];

@@ -26,7 +26,10 @@
  * one). The types are in client.d.ts, the protocol in docs/protocol.md.
  */
 
-/** @import { Callbacks, Client, Details, Filter, Options, Position, State, Status, Subscription, SubscriptionOptions, WebSocketClass } from "./client.js" */
+import { Store, callSafely } from "./rows.js";
+
+/** @import { HttpSocket } from "./http.js" */
+/** @import { Callbacks, Client, Details, Filter, Options, Position, Snapshot, State, Status, Subscription, SubscriptionOptions, TransportName, WebSocketClass } from "./client.js" */
 
 export const version = "0.1.0";
 
@@ -56,7 +59,17 @@ const MAX_GAP_RETRIES = 3;
 /** The connection may wait for so many transactions; further ones are sent when others have arrived. */
 const MAX_AWAITED = 100;
 /** The application has to act before the company is requested again. */
-const REFUSED = new Set(["company_forbidden", "bad_filter", "too_many_companies"]);
+const REFUSED = new Set(["company_forbidden", "bad_filter", "too_many_companies", "state_too_large", "state_unavailable"]);
+
+/** The order in which transports are tried. @type {TransportName[]} */
+const TRANSPORTS = ["websocket", "sse", "poll"];
+/** So many WebSockets in a row must fail before another transport is tried, if one worked before: the server may be away. */
+const MAX_MISSES = 3;
+/** Over HTTP a WebSocket is tried again after this time, if one worked before, and if none did; then after twice as long, … */
+const RETURN_MS = 1_000;
+const RETURN_BLOCKED_MS = 30_000;
+/** … up to this. */
+const MAX_RETURN_MS = 300_000;
 
 /** It is not known whether a transaction's messages have arrived: see `arrived` in client.d.ts. */
 export class ArrivalError extends Error {
@@ -91,10 +104,17 @@ class Company {
 
   /** @type {AbortController | null} The application is reloading its state. */
   reload = null;
-  /** @type {{ companyId: string, reason: string, head: Position } | null} The state has to be reloaded (again). */
+  /** @type {{ companyId: string, reason: string, head: Position, rows?: Record<string, object[]> | undefined } | null} The state has to be (re)loaded. */
   due = null;
   /** @type {{ run: () => void, tx?: string | undefined }[]} Reports that wait for the reload. */
   waiting = [];
+
+  /** @type {{ head: Position, reason: string, rows: Record<string, object[]> } | null} The part of the state that has arrived. */
+  incoming = null;
+  /** Why the state is requested. */
+  reason = "start";
+  /** @type {Store | null} With `state`. */
+  store = null;
 
   /** @type {Map<string, { promise: Promise<number>, resolve: (position: number) => void, reject: (error: Error) => void, sent?: boolean }>} */
   arrivals = new Map();
@@ -137,11 +157,29 @@ class Connection {
   #options;
   #url;
   #WebSocket;
+  #fetch;
   /** @type {Status} */
   #status;
 
-  /** @type {InstanceType<WebSocketClass> | null} */
+  /** @type {InstanceType<WebSocketClass> | HttpSocket | null} */
   #socket = null;
+  #transports;
+  /** Which of them is in use, or is tried next. */
+  #rung = 0;
+  /** Nothing was received on this socket yet. */
+  #unproven = false;
+  /** Sockets in a row on which nothing was received. */
+  #misses = 0;
+  /** A WebSocket has worked. */
+  #worked = false;
+  /** @type {Details | null} The browser allows no WebSocket. */
+  #forbidden = null;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #returning;
+  /** Attempts in a row to return to a WebSocket. */
+  #returns = 0;
+  /** @type {InstanceType<WebSocketClass> | null} One that is tried while HTTP is in use. */
+  #candidate = null;
   /** @type {AbortController | null} Aborted when its socket is dropped: later events of it are ignored. */
   #attempt = null;
   /** Failures in a row, for the backoff. */
@@ -184,9 +222,16 @@ class Connection {
       maxDelayMs: options.maxDelayMs ?? 30_000,
       random: options.random ?? Math.random,
     };
+    const { transport = "auto", fetch = globalThis.fetch } = options;
     this.#WebSocket = options.WebSocket ?? globalThis.WebSocket;
-    if (typeof this.#WebSocket !== "function") {
-      throw new TypeError("There is no WebSocket here: pass a class as the option WebSocket.");
+    this.#fetch = fetch;
+    this.#transports = TRANSPORTS.filter((name) => {
+      if (transport !== "auto" && name !== transport) return false;
+      return typeof (name === "websocket" ? this.#WebSocket : fetch) === "function";
+    });
+    if (!this.#transports.length) {
+      if (transport === "websocket") throw new TypeError("There is no WebSocket here: pass a class as the option WebSocket.");
+      throw new TypeError(`There is no transport ${transport} here.`);
     }
     if (typeof options.getToken !== "function") {
       throw new TypeError("The option getToken must be a function that returns a token.");
@@ -195,7 +240,7 @@ class Connection {
     const filter = filterOf(options);
     const companyId = options.companyId == null ? null : String(options.companyId);
     this.#status = { state: "connecting", companyId };
-    if (companyId !== null) this.#main = this.#add(companyId, filter, options.position, options);
+    if (companyId !== null) this.#main = this.#add(companyId, filter, options, options);
 
     globalThis.addEventListener?.("online", this.#wake);
     globalThis.addEventListener?.("offline", this.#wake);
@@ -213,6 +258,10 @@ class Connection {
 
   get position() {
     return copyOf(this.#main?.position);
+  }
+
+  get transport() {
+    return this.#authenticated ? (this.#transports[this.#rung] ?? null) : null;
   }
 
   get status() {
@@ -235,7 +284,7 @@ class Connection {
     const id = String(companyId);
     const company = this.#main;
     if (!company) {
-      this.#main = this.#add(id, {}, position, this.#options);
+      this.#main = this.#add(id, {}, { position, state: this.#options.state }, this.#options);
     } else {
       if (!sameCompany(id, company.companyId)) this.#checkFree(id);
       company.companyId = id;
@@ -243,6 +292,8 @@ class Connection {
       company.filter = {};
       company.accepted = company.blocked = company.id = null;
       company.gapRetries = 0;
+      company.reason = "start";
+      company.store?.replace({});
       this.#discard(company, "another company was set");
     }
     this.#request(/** @type {Company} */ (this.#main));
@@ -256,9 +307,9 @@ class Connection {
   subscribe(companyId, options = {}) {
     this.#checkOpen();
     if (companyId == null) throw new TypeError("There is no company to subscribe to.");
-    const { onStatus, onMessage, onRecovered, onResync, onSkipped } = { ...this.#options, onStatus: undefined, ...options };
-    const on = { onStatus, onMessage, onRecovered, onResync, onSkipped };
-    const company = this.#add(String(companyId), filterOf(options), options.position, on);
+    const { state, onStatus, onMessage, onRecovered, onResync, onSkipped, onState } = { ...this.#options, onStatus: undefined, ...options };
+    const on = { onStatus, onMessage, onRecovered, onResync, onSkipped, onState };
+    const company = this.#add(String(companyId), filterOf(options), { ...options, state }, on);
     this.#request(company);
     const connection = this;
     return Object.freeze({
@@ -269,6 +320,8 @@ class Connection {
       get status() {
         return company.status;
       },
+      rows: (/** @type {string} */ entity) => rowsOf(company, entity),
+      snapshot: () => snapshotOf(company),
       setFilter: (/** @type {Filter} */ filter = {}) => connection.#setFilter(company, filterOf(filter)),
       arrived: (/** @type {string | number} */ tx) => connection.#arrived(company, String(tx)),
       unsubscribe: () => connection.#unsubscribe(company),
@@ -279,6 +332,15 @@ class Connection {
   async arrived(tx) {
     if (!this.#main) throw new ArrivalError("not_subscribed", "no company");
     return this.#arrived(this.#main, String(tx));
+  }
+
+  /** @param {string} entity */
+  rows(entity) {
+    return rowsOf(this.#main, entity);
+  }
+
+  snapshot() {
+    return this.#main && snapshotOf(this.#main);
   }
 
   reconnect() {
@@ -315,13 +377,22 @@ class Connection {
   /**
    * @param {string} companyId
    * @param {Filter} filter
-   * @param {Position | null | undefined} position
+   * @param {SubscriptionOptions} from
    * @param {Callbacks} on
    */
-  #add(companyId, filter, position, on) {
+  #add(companyId, filter, { position, state, snapshot }, on) {
     this.#checkFree(companyId);
+    // Rows of another company or filter are of no use.
+    const restored = state && snapshot && sameCompany(snapshot.companyId, companyId) && sameFilter(snapshot.filter, filter);
+    if (restored) position = snapshot.position;
     const status = this.#authenticated ? { state: /** @type {State} */ ("connecting") } : this.#status;
     const company = new Company(companyId, filter, copyOf(position), on, Object.freeze({ ...status, companyId }));
+    if (state) {
+      company.store = new Store(this.#options.tables);
+      company.store.filter = filter;
+      if (restored) company.store.replace(snapshot.rows);
+      else company.head = company.position = null; // the rows at another position are not here
+    }
     this.#companies.add(company);
     return company;
   }
@@ -353,6 +424,7 @@ class Connection {
     if (company.closed) return;
     company.closed = true;
     company.position = null;
+    company.store?.replace({});
     this.#companies.delete(company);
     this.#discard(company, "unsubscribed");
     this.#leave(company);
@@ -368,9 +440,10 @@ class Connection {
 
   // ------------------------------------------------------------------ the connection
 
-  async #open() {
+  /** @param {boolean} [again] With another transport, in the place of one that is not possible here. */
+  async #open(again = false) {
     const { signal } = (this.#attempt = new AbortController());
-    this.#setStatus("connecting");
+    if (!again) this.#setStatus("connecting");
     let token;
     try {
       token = await this.#fetchToken();
@@ -387,28 +460,49 @@ class Connection {
     }
     this.#token = token;
 
+    this.#unproven = true;
     let socket;
     try {
-      socket = new this.#WebSocket(this.#url);
+      socket = this.#overHttp ? await this.#httpSocket() : new this.#WebSocket(this.#url);
       // Chromium does not throw, and sends no `close`.
       if (socket.readyState === CLOSED) throw new Error("The browser blocked the connection.");
     } catch (error) {
+      if (signal.aborted) return;
+      const why = { reason: "cannot connect", error };
       // The page's Content-Security-Policy forbids it, for example.
-      this.#setStatus("stopped", { reason: "cannot connect", error });
+      if (!this.#overHttp) this.#forbidden = why;
+      this.#reconnectLater(why);
       return;
     }
-    this.#socket = socket;
+    if (signal.aborted) return this.#abandon(socket);
+    this.#use(socket);
     socket.onopen = () => {
       this.#send({ type: "authenticate", token });
       this.#expectAnswer(this.#options.timeoutMs);
     };
-    socket.onmessage = (/** @type {MessageEvent} */ event) => {
+    this.#expectAnswer(this.#options.timeoutMs);
+  }
+
+  get #overHttp() {
+    return this.#transports[this.#rung] !== "websocket";
+  }
+
+  async #httpSocket() {
+    const { HttpSocket } = await import("./http.js"); // few need it
+    const { heartbeatMs, timeoutMs } = this.#options;
+    const fetch = this.#fetch.bind(globalThis); // it is a method of `window`
+    return new HttpSocket(this.#url, this.#transports[this.#rung] === "sse", { heartbeatMs, timeoutMs, fetch });
+  }
+
+  /** @param {InstanceType<WebSocketClass> | HttpSocket} socket */
+  #use(socket) {
+    this.#socket = socket;
+    socket.onmessage = (/** @type {{ data: unknown }} */ event) => {
       if (this.#authenticated) this.#startHeartbeat();
       this.#onMessage(event.data);
     };
-    socket.onclose = (/** @type {CloseEvent} */ event) => this.#onClose(event.code, event.reason);
+    socket.onclose = (/** @type {{ code: number, reason: string }} */ event) => this.#onClose(event.code, event.reason);
     socket.onerror = () => {}; // a close follows, or the deadline passes
-    this.#expectAnswer(this.#options.timeoutMs);
   }
 
   /**
@@ -450,16 +544,24 @@ class Connection {
     clearTimeout(this.#deadline);
     clearTimeout(this.#heartbeat);
     clearTimeout(this.#steady);
+    this.#abandon(this.#candidate);
+    this.#candidate = null;
+    clearTimeout(this.#returning);
     this.#authenticated = this.#renewing = this.#pinging = this.#waitIsFixed = false;
     this.#requested.clear();
     this.#farewell = null;
     this.#requests = [];
     for (const company of this.#companies) {
       company.subscribed = false;
-      company.request = company.requested = null;
+      company.request = company.requested = company.incoming = null;
     }
     const socket = this.#socket;
     this.#socket = null;
+    this.#abandon(socket);
+  }
+
+  /** @param {InstanceType<WebSocketClass> | HttpSocket | null} socket */
+  #abandon(socket) {
     if (!socket) return;
     socket.onopen = socket.onmessage = socket.onclose = socket.onerror = () => {};
     socket.close();
@@ -492,7 +594,7 @@ class Connection {
       final = [...this.#companies].every((company) => company.blocked);
     }
     if (code === TOKEN_INVALID || code === TOKEN_EXPIRED) this.#refused = { token: this.#token, code };
-    else if (final) return this.#setStatus("stopped", why);
+    else if (final && !(this.#unproven && this.#transports.length > 1)) return this.#setStatus("stopped", why);
     let floor = farewell?.RetryAfterMs;
     if (!(floor >= 0)) floor = code === TOO_MANY ? TOO_MANY_MS : 0;
     this.#reconnectLater(why, floor);
@@ -504,10 +606,68 @@ class Connection {
    * @param {number} [floor]
    */
   #reconnectLater(why, floor = 0) {
+    if (this.#forbidden && this.#unproven) {
+      // Another transport may be allowed. If none works, another attempt cannot help.
+      if (this.#rung + 1 >= this.#transports.length) return this.#setStatus("stopped", this.#forbidden);
+      this.#rung++;
+      return void this.#open(true);
+    }
+    this.#fallBack(why.reason);
     this.#waitIsFixed = floor > 0;
     const retryInMs = Math.min(floor + this.#backoff(this.#failures++), MAX_WAIT_MS);
     this.#deadline = setTimeout(() => this.#open(), retryInMs);
     this.#setStatus("waiting", { ...why, retryInMs });
+  }
+
+  /**
+   * Takes the next transport if the present one does not work: nothing was received, or a stream fell silent.
+   * @param {string | undefined} reason
+   */
+  #fallBack(reason) {
+    const isStream = this.#transports[this.#rung] === "sse";
+    if (!this.#unproven) {
+      this.#misses = 0;
+      if (!isStream || reason !== "silent link") return;
+    } else if (globalThis.navigator?.onLine === false) return;
+    this.#unproven = false;
+    const patience = this.#rung === 0 && this.#worked ? MAX_MISSES : 1;
+    if (++this.#misses < patience) return;
+    this.#misses = 0;
+    this.#rung = (this.#rung + 1) % this.#transports.length;
+  }
+
+  /** Over HTTP: tries a WebSocket again after a while, without an interruption. */
+  #returnLater() {
+    clearTimeout(this.#returning);
+    if (this.#rung === 0 || this.#transports[0] !== "websocket") return;
+    const ms = Math.min((this.#worked ? RETURN_MS : RETURN_BLOCKED_MS) * 2 ** this.#returns++, MAX_RETURN_MS);
+    this.#returning = setTimeout(() => this.#tryReturn(), ms * (0.5 + this.#options.random()));
+  }
+
+  #tryReturn() {
+    const token = this.#token;
+    const busy = [...this.#companies].some((company) => company.request || company.incoming);
+    if (busy) return this.#returnLater(); // a state that is being sent would begin again
+    const socket = (this.#candidate = new this.#WebSocket(this.#url));
+    const giveUp = () => {
+      this.#abandon(socket);
+      this.#candidate = null;
+      this.#returnLater();
+    };
+    const timer = (this.#returning = setTimeout(giveUp, this.#options.timeoutMs));
+    socket.onopen = () => socket.send(JSON.stringify({ type: "authenticate", token }));
+    socket.onclose = giveUp;
+    socket.onerror = () => {};
+    socket.onmessage = (/** @type {MessageEvent} */ event) => {
+      clearTimeout(timer);
+      if (!JSON.parse(event.data).Success) return giveUp();
+      this.#candidate = null;
+      this.#drop();
+      this.#attempt = new AbortController();
+      this.#rung = 0;
+      this.#use(socket);
+      this.#onMessage(event.data);
+    };
   }
 
   /** @param {number} failures */
@@ -520,15 +680,17 @@ class Connection {
   #startHeartbeat() {
     clearTimeout(this.#heartbeat);
     this.#pinging = false;
+    if (this.#overHttp) return; // it watches its requests itself
     this.#heartbeat = setTimeout(() => this.#ping(), this.#options.heartbeatMs);
   }
 
   /** Sends a ping on a silent link, and drops the link unless anything is received in time. */
   #ping() {
-    if (this.#pinging) return; // a further ping must not extend the deadline
+    if (this.#pinging && !this.#overHttp) return; // a further ping must not extend the deadline
     this.#pinging = true;
     clearTimeout(this.#heartbeat);
     this.#send({ type: "ping" });
+    if (this.#overHttp) return;
     this.#heartbeat = setTimeout(() => this.#fail("silent link"), this.#options.timeoutMs);
   }
 
@@ -558,12 +720,15 @@ class Connection {
   /** @param {unknown} frame */
   #onMessage(frame) {
     /** @type {any} */
-    let message;
-    try {
-      message = JSON.parse(/** @type {string} */ (frame));
-    } catch {
-      return this.#failUnreadable();
+    let message = frame;
+    if (typeof frame === "string") {
+      try {
+        message = JSON.parse(frame);
+      } catch {
+        return this.#failUnreadable();
+      }
     }
+    if (message?.Type !== "AuthenticationResult") this.#isProven();
     switch (message?.Type) {
       case "AuthenticationResult":
         return this.#onAuthenticated(message);
@@ -573,6 +738,10 @@ class Connection {
         return this.#onAnswered("subscribe", message);
       case "Arrived":
         return this.#onArrived(message);
+      case "State":
+        return this.#onRows(message.Data);
+      case "StateEnd":
+        return this.#onStateEnd(message.Data);
       case "TokenExpiring":
         return void this.#renewToken();
       case "CompanyRevoked":
@@ -593,8 +762,26 @@ class Connection {
     }
   }
 
+  /** Something was received. Over HTTP that is not the result of `authenticate`, which no server has sent. */
+  #isProven() {
+    if (!this.#unproven) return;
+    this.#unproven = false;
+    if (this.#forbidden) {
+      this.#forbidden = null;
+      this.#transports.shift();
+      this.#rung--;
+    }
+    if (this.#transports[this.#rung] === "websocket") {
+      this.#worked = true;
+      this.#returns = 0;
+    } else {
+      this.#returnLater();
+    }
+  }
+
   /** @param {any} message */
   #onAuthenticated(message) {
+    if (!this.#overHttp) this.#isProven();
     if (!message.Success) {
       // The close that follows decides what to do; this is used if the close is lost.
       const code = message.Error?.Code === "token_expired" ? TOKEN_EXPIRED : TOKEN_INVALID;
@@ -646,7 +833,7 @@ class Connection {
     // with the former one.
     const refilters = company.accepted !== null && !sameFilter(company.accepted, company.filter);
     if (!refilters) company.subscribed = false;
-    const alone = company === this.#main && this.#companies.size === 1 && sameFilter(company.filter, {});
+    const alone = company === this.#main && this.#companies.size === 1 && sameFilter(company.filter, {}) && !company.store;
     if (!alone && company.requested !== companyId) this.#leave(company);
     const head = refilters ? null : company.head;
     const type = alone ? "setCompany" : "subscribe";
@@ -657,7 +844,8 @@ class Connection {
     this.#requests.push(company.request);
     if (alone) this.#requested.clear(); // the server leaves all others
     this.#requested.add(companyId);
-    this.#send({ type, data: { companyId, ...head, ...filter } });
+    company.incoming = null;
+    this.#send({ type, data: { companyId, ...head, ...filter, ...(company.store ? { state: true } : {}) } });
     // Many clients subscribe at the same time after a restart of the server.
     this.#expectAnswer(3 * this.#options.timeoutMs);
     if (company.status.state !== "connecting") this.#setCompanyStatus(company, "connecting");
@@ -705,8 +893,15 @@ class Connection {
       else if (!requested) reason = refilters ? "filter" : "start";
       else if (head.epoch !== requested.epoch) reason = "epoch";
       else if (head.after === requested.after && !samePosition(head, requested)) reason = "epoch";
-      company.head = head;
       company.gapRetries = 0;
+      if (company.store) {
+        if (!requested && !refilters) reason = company.reason;
+        company.head = company.position = null; // a client that is disconnected now begins again
+        company.incoming = { head, reason, rows: {} };
+        company.reason = "start";
+        return this.#sendAwaits();
+      }
+      company.head = head;
       this.#setCompanyStatus(company, "live");
       if (company.subscribed) this.#resync(company, reason);
     }
@@ -727,6 +922,7 @@ class Connection {
       if (!company.closed) replaces ? this.#sendAwaits() : this.#request(company);
       return;
     }
+    if (replaces) this.#leave(company); // its former subscription goes on
     this.#block(company, reason);
     this.#setCompanyStatus(company, "idle", { reason, error });
   }
@@ -740,6 +936,10 @@ class Connection {
     company.subscribed = false;
     company.blocked = reason;
     this.#rejectAll(company, reason);
+    if (reason === "revoked" || reason === "company_forbidden") {
+      if (company.store) company.head = company.position = null;
+      company.store?.replace({});
+    }
   }
 
   /** @param {any} message */
@@ -802,9 +1002,31 @@ class Connection {
     const now = (company.head = positionOf(position, head.epoch, message.At));
     this.#report(company, () => {
       company.position = now;
-      if (skipped) company.on.onSkipped?.({ companyId: company.companyId, position, epoch: now.epoch });
-      else company.on.onMessage?.(message);
+      if (skipped) return company.on.onSkipped?.({ companyId: company.companyId, position, epoch: now.epoch });
+      company.store?.apply(message);
+      company.on.onMessage?.(message);
     });
+  }
+
+  // ------------------------------------------------------------------ the state
+
+  /** @param {any} data The one of a `State`. */
+  #onRows(data) {
+    const incoming = this.#companyOf({ Data: { CompanyId: data?.CompanyId } })?.incoming;
+    if (incoming) (incoming.rows[data.Entity] ??= []).push(...data.Rows);
+  }
+
+  /** @param {any} data The one of a `StateEnd`. */
+  #onStateEnd(data) {
+    const company = this.#companyOf({ Data: { CompanyId: data?.CompanyId } });
+    const incoming = company?.incoming;
+    if (!company || !incoming) return;
+    const { head, reason, rows } = incoming;
+    if (data.Position !== head.after) return this.#failUnreadable();
+    company.incoming = null;
+    company.head = head;
+    this.#setCompanyStatus(company, "live");
+    if (company.subscribed) this.#resync(company, reason, rows);
   }
 
   /** The message is requested again, but not for ever: see MAX_GAP_RETRIES. */
@@ -898,12 +1120,19 @@ class Connection {
   /**
    * @param {Company} company
    * @param {string} reason
+   * @param {Record<string, object[]>} [rows]
    */
-  #resync(company, reason) {
+  #resync(company, reason, rows) {
     const head = /** @type {Position} */ (company.head);
     company.position = null; // there is none until the state has been reloaded
     company.waiting = company.waiting.filter((report) => report.tx !== undefined);
-    company.due = { companyId: company.companyId, reason, head };
+    if (company.store && !rows) {
+      company.head = company.due = null;
+      company.reason = reason;
+      company.subscribed = false;
+      return this.#request(company);
+    }
+    company.due = { companyId: company.companyId, reason, head, rows };
     if (!company.reload) this.#runReload(company);
   }
 
@@ -914,11 +1143,18 @@ class Connection {
   async #runReload(company) {
     for (let failures = 0; company.due; ) {
       const due = company.due;
-      const { companyId, reason, head } = due;
+      const { companyId, reason, head, rows } = due;
       const { signal } = (company.reload = new AbortController());
       company.due = null;
       try {
-        await company.on.onResync?.({ companyId, reason, position: head.after, epoch: head.epoch, signal });
+        const resync = { companyId, reason, position: head.after, epoch: head.epoch, signal };
+        if (rows && company.store) {
+          company.store.filter = company.accepted ?? {};
+          company.store.replace(rows);
+          await company.on.onState?.({ ...resync, rows });
+        } else {
+          await company.on.onResync?.(resync);
+        }
         failures = 0;
         if (!signal.aborted && !company.due) company.position = head;
       } catch (error) {
@@ -989,20 +1225,6 @@ class Connection {
     for (const company of this.#companies) company.status = Object.freeze({ ...company.status, ...why });
     if (!this.#authenticated || !this.#companies.size) this.#status = Object.freeze({ ...this.#status, ...why });
     callSafely(() => this.#options.onStatus?.(Object.freeze({ state, companyId: this.companyId, ...why })));
-  }
-}
-
-/**
- * Calls back. An error of the application is thrown where it can be seen, and does not stop the client.
- * @param {() => void} callback
- */
-function callSafely(callback) {
-  try {
-    callback();
-  } catch (error) {
-    queueMicrotask(() => {
-      throw error;
-    });
   }
 }
 
@@ -1085,4 +1307,22 @@ function filterOf({ entities, where }) {
  */
 function sameFilter(one, other) {
   return JSON.stringify(one) === JSON.stringify(other);
+}
+
+/**
+ * @param {Company | null} company
+ * @param {string} entity
+ */
+function rowsOf(company, entity) {
+  if (!company?.store) throw new Error("There are no rows without the option state.");
+  return company.store.table(entity).view;
+}
+
+/**
+ * @param {Company} company
+ * @returns {Snapshot | null}
+ */
+function snapshotOf({ companyId, accepted, filter, position, store }) {
+  if (!store || !position) return null;
+  return { companyId, filter: accepted ?? filter, position: /** @type {Position} */ (copyOf(position)), rows: store.all() };
 }

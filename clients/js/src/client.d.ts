@@ -16,13 +16,9 @@ export interface Position {
 /** A changed row. Its properties are in PascalCase, unless `notifier.toml` sets `case` or `rename`. */
 export type Row = Record<string, unknown>;
 
-/** One committed change of one row: `Change<"InvoicePaid", Invoice>` for a table of your own. */
-export interface Change<Type extends string = string, Data extends object = Row> {
+/** What every change has beside its row. */
+export interface Frame<Type extends string = string> {
   Type: Type;
-  /** The whole row, for a deletion as it last was; only its keys if `Partial` is true. */
-  Data: Data;
-  /** The former values of exactly the properties that changed. */
-  Old?: Partial<Data> | undefined;
   /** Counts the company's messages 1, 2, 3, … without a gap. */
   Position: number;
   /** The time at which the change was captured, in ISO 8601. */
@@ -31,9 +27,45 @@ export interface Change<Type extends string = string, Data extends object = Row>
   Tx?: string | undefined;
   /** The user who made the change, if the writing application named one. */
   Actor?: string | undefined;
-  /** The row is too large to be sent: read it from your own API. */
-  Partial?: boolean | undefined;
 }
+
+/** One committed change of one row, whose type is one of `Type`. `Partial` distinguishes a row that is too large to be sent. */
+export type Change<Type extends string = string, Data extends object = Row, Keys extends object = Row> =
+  | (Frame<Type> & {
+      /** The whole row, for a deletion as it last was. */
+      Data: Data;
+      /** The former values of exactly the properties that changed. */
+      Old?: Partial<Data> | undefined;
+      Partial?: undefined;
+    })
+  | (Frame<Type> & {
+      /** Only what names the row: read it from your own API. */
+      Data: Keys;
+      Old?: undefined;
+      Partial: true;
+    });
+
+/**
+ * What a table sends: its rows, what names one, and its changes. `notifier types --language typescript` prints `Tables`
+ * with one of them for each of your tables.
+ */
+export interface Table<
+  Entity extends string = string,
+  Data extends object = any,
+  Keys extends object = any,
+  Changes extends { Type: string } = Change<
+    `${Entity}Created` | `${Entity}Updated` | `${Entity}Deleted` | `${Entity}Added` | `${Entity}Removed`,
+    Data,
+    Keys
+  >,
+> {
+  Row: Data;
+  Keys: Keys;
+  Change: Changes;
+}
+
+/** A set of tables by entity. */
+export type AnyTables<Tables> = { [Entity in keyof Tables]: Table<string, any, any, any> };
 
 /** A row of `events`. Columns of your own are in it, too. */
 export interface CalendarEvent {
@@ -74,18 +106,37 @@ export interface Company {
   [column: string]: unknown;
 }
 
-/** A change of a calendar table. */
-export type CalendarChange =
-  | Change<"EventCreated" | "EventUpdated" | "EventDeleted", CalendarEvent>
-  | Change<"EmployeeAdded" | "EmployeeUpdated" | "EmployeeRemoved", Employee>
-  | Change<"CompanyUpdated" | "CompanyDeleted", Company>;
+/** The tables that are watched unless `notifier.toml` names others. */
+export interface Calendar {
+  Event: Table<
+    "Event",
+    CalendarEvent,
+    Pick<CalendarEvent, "EventId" | "CompanyId">,
+    Change<"EventCreated" | "EventUpdated" | "EventDeleted", CalendarEvent, { EventId: string; CompanyId: string }>
+  >;
+  Employee: Table<
+    "Employee",
+    Employee,
+    { EmployeeId: string; CompanyId: string },
+    Change<"EmployeeAdded" | "EmployeeUpdated" | "EmployeeRemoved", Employee, { EmployeeId: string; CompanyId: string }>
+  >;
+  Company: Table<
+    "Company",
+    Company,
+    { CompanyId: string },
+    Change<"CompanyUpdated" | "CompanyDeleted", Company, { CompanyId: string }>
+  >;
+}
 
 /**
- * A change of a calendar table or of one of your own: `switch (message.Type)` narrows it.
+ * A change of one of the tables: `switch (message.Type)` narrows it.
  *
- *     connect<Change<"InvoiceCreated" | "InvoicePaid", Invoice>>({ … })
+ *     connect<{ Invoice: Table<"Invoice", Invoice> }>({ … })
  */
-export type Message<Own extends Change<string, object> = never> = CalendarChange | Own;
+export type Message<Tables extends AnyTables<Tables> = Calendar> = Tables[keyof Tables]["Change"];
+
+/** A row as the store has it. One that is too large to be sent has its keys only. */
+export type RowOf<Tables extends AnyTables<Tables>, Entity extends keyof Tables> = Tables[Entity]["Row"];
 
 /** Every message after `position` follows: nothing was lost. */
 export interface Recovered {
@@ -108,13 +159,52 @@ export interface Resync extends Recovered {
   signal: AbortSignal;
 }
 
+/** All rows of the company that pass the filter and that the user may see, by entity, as of `position`. */
+export interface StateReport<Tables extends AnyTables<Tables> = Calendar> extends Resync {
+  rows: { [Entity in keyof Tables]?: RowOf<Tables, Entity>[] };
+}
+
+/** The rows of one entity, kept up to date. */
+export interface Rows<Data extends object = Row> {
+  readonly entity: string;
+  readonly size: number;
+  /** The row with this key. A key of several columns is an array. */
+  get(key: unknown): Data | undefined;
+  /** All rows. The same array until one of them changes. */
+  all(): readonly Data[];
+  /** What names this row, as a string. */
+  keyOf(row: Data): string;
+  /** Calls back after each change. Returns a function that ends this. */
+  subscribe(listener: () => void): () => void;
+}
+
+/** Rows with the position to which they belong; it can be stored as JSON. It is of use to the same user only. */
+export interface Snapshot {
+  companyId: string;
+  filter: Filter;
+  position: Position;
+  rows: { [entity: string]: readonly object[] };
+}
+
+/** How the messages of a table are named in `notifier.toml`, where not `EventCreated`, `EventUpdated` and `EventDeleted`. */
+export interface TableNames {
+  /** The property that names a row, where it is not `EventId`. */
+  key?: string | undefined;
+  created?: string | undefined;
+  updated?: string | undefined;
+  deleted?: string | undefined;
+}
+
+/** How messages arrive. Server-sent events and long polls pass through networks that let no WebSocket through. */
+export type TransportName = "websocket" | "sse" | "poll";
+
 /**
  * - `connecting`: fetching a token, opening a socket, or waiting for the answer to a subscription
  * - `live`: messages arrive as they are committed
  * - `waiting`: not connected; the next attempt is in `retryInMs`
  * - `idle`: connected without a company: none was set, it was refused, or access to it was revoked;
  *   `reason` is `no company`, `revoked`, or the code of the refusal: `company_forbidden`, `bad_filter`,
- *   `too_many_companies`
+ *   `too_many_companies`, `state_too_large`, `state_unavailable`
  * - `stopped`: the client does not reconnect by itself: the token was refused or the client is at
  *   fault; `reconnect()` tries again
  * - `closed`: `close()` or `unsubscribe()` was called
@@ -165,14 +255,19 @@ export interface Filter {
   where?: { readonly [entity: string]: { readonly [property: string]: readonly Value[] } } | undefined;
 }
 
-export interface Callbacks<Own extends Change<string, object> = never> {
-  onMessage?: ((message: Message<Own>) => void) | undefined;
+export interface Callbacks<Tables extends AnyTables<Tables> = Calendar> {
+  onMessage?: ((message: Message<Tables>) => void) | undefined;
   onRecovered?: ((recovered: Recovered) => void) | undefined;
   /**
    * Reload your state. Messages wait while the promise that you return is pending. If it is rejected,
    * you are called again.
    */
   onResync?: ((resync: Resync) => void | Promise<void>) | undefined;
+  /**
+   * With `state`, in the place of `onResync`: replace your state by these rows. Messages wait while the promise that you
+   * return is pending. If it is rejected, you are called again.
+   */
+  onState?: ((state: StateReport<Tables>) => void | Promise<void>) | undefined;
   /**
    * No message up to `position` is for this subscription: its filter or the row's visibility decided so. Nothing has
    * to be done; a saved position may move on.
@@ -181,7 +276,7 @@ export interface Callbacks<Own extends Change<string, object> = never> {
   onStatus?: ((status: Status) => void) | undefined;
 }
 
-export interface Options<Own extends Change<string, object> = never> extends Callbacks<Own>, Filter {
+export interface Options<Tables extends AnyTables<Tables> = Calendar> extends Callbacks<Tables>, Filter {
   /** The URL of the notifier: `wss://…`, or relative to the page: `/realtime/`. */
   url: string | URL;
   /**
@@ -193,9 +288,25 @@ export interface Options<Own extends Change<string, object> = never> extends Cal
   companyId?: string | number | null | undefined;
   /** Where to resume: the value of `client.position` when you saved your state. */
   position?: Position | null | undefined;
+  /**
+   * The service sends the rows too: `onState` is called with them, and `rows()` has them. The operator has to enable it.
+   * Also for companies that are subscribed to later, unless their options set it.
+   */
+  state?: boolean | undefined;
+  /** With `state`: the value of `client.snapshot()`. It is ignored if it belongs to another company or filter. */
+  snapshot?: Snapshot | null | undefined;
+  /** For `rows()`: tables whose messages or keys have names of their own. */
+  tables?: { [entity: string]: TableNames } | undefined;
+  /**
+   * `auto`, the default, takes server-sent events where no WebSocket works, long polls where those do not work either, and
+   * returns to a WebSocket when one works.
+   */
+  transport?: TransportName | "auto" | undefined;
 
-  /** Needed where there is no global WebSocket, as in Node 20. */
+  /** Where there is no global WebSocket, as in Node 20. */
   WebSocket?: WebSocketClass | undefined;
+  /** In the place of the global `fetch`. */
+  fetch?: typeof globalThis.fetch | undefined;
   /** After so long a silence the client sends a ping. Default 15,000. */
   heartbeatMs?: number | undefined;
   /** Without an answer within this time the client drops the link. Default 10,000. */
@@ -209,14 +320,18 @@ export interface Options<Own extends Change<string, object> = never> extends Cal
 }
 
 /** The options of `subscribe`. A callback that is not given is that of `connect`. */
-export interface SubscriptionOptions<Own extends Change<string, object> = never> extends Callbacks<Own>, Filter {
+export interface SubscriptionOptions<Tables extends AnyTables<Tables> = Calendar> extends Callbacks<Tables>, Filter {
   /** Where to resume: the value of `subscription.position` when you saved your state. */
   position?: Position | null | undefined;
+  /** As the option of `connect`. */
+  state?: boolean | undefined;
+  /** With `state`: the value of `subscription.snapshot()`. */
+  snapshot?: Snapshot | null | undefined;
 }
 
 /**
  * It is not known whether a transaction's messages have arrived. `code` is `unknown_tx` (no transaction has this
- * number yet), `timeout` (it is still running after 10 seconds), or `not_subscribed` (the subscription was refused,
+ * number yet), `timeout` (it is still running after 10 seconds; over HTTP also: it has no message for this subscription), or `not_subscribed` (the subscription was refused,
  * revoked or left, or the client stopped).
  */
 export class ArrivalError extends Error {
@@ -225,11 +340,15 @@ export class ArrivalError extends Error {
 }
 
 /** One of a client's companies. */
-export interface Subscription {
+export interface Subscription<Tables extends AnyTables<Tables> = Calendar> {
   readonly companyId: string;
   /** As `client.position`, of this company. */
   readonly position: Position | null;
   readonly status: Status;
+  /** As `client.rows`. */
+  rows<Entity extends keyof Tables & string>(entity: Entity): Rows<RowOf<Tables, Entity>>;
+  /** As `client.snapshot`. */
+  snapshot(): Snapshot | null;
   /**
    * Replaces the filter. `onResync` is called once it is accepted: reload the state that it shows. The former one stays
    * until then, and if the new one is refused (`bad_filter`).
@@ -245,7 +364,7 @@ export interface Subscription {
   unsubscribe(): void;
 }
 
-export interface Client<Own extends Change<string, object> = never> {
+export interface Client<Tables extends AnyTables<Tables> = Calendar> {
   /** The company of `connect` and `setCompany`. */
   readonly companyId: string | null;
   /**
@@ -255,14 +374,21 @@ export interface Client<Own extends Change<string, object> = never> {
   readonly position: Position | null;
   /** With several companies, that of one which is `connecting`; if there is none, of one which is `live`. */
   readonly status: Status;
+  /** How messages arrive at present; `null` while the client is not connected. */
+  readonly transport: TransportName | null;
+  /**
+   * The rows of one entity of the company of `connect` or `setCompany`. They are empty until the state has arrived, and when
+   * access is lost.
+   * @throws Error without the option `state`
+   */
+  rows<Entity extends keyof Tables & string>(entity: Entity): Rows<RowOf<Tables, Entity>>;
+  /** The rows with their position, to be saved and given to `connect` again; `null` while they are incomplete. */
+  snapshot(): Snapshot | null;
   /**
    * Follows one more company.
    * @throws Error if the client follows this company already
    */
-  subscribe<Mine extends Change<string, object> = Own>(
-    companyId: string | number,
-    options?: SubscriptionOptions<Mine>,
-  ): Subscription;
+  subscribe(companyId: string | number, options?: SubscriptionOptions<Tables>): Subscription<Tables>;
   /** As `subscription.arrived`, for the company of `connect` or `setCompany`. */
   arrived(tx: string | number): Promise<number>;
   /**
@@ -280,4 +406,4 @@ export interface Client<Own extends Change<string, object> = never> {
  * Follows a company. Returns at once; everything is reported through the callbacks.
  * @throws TypeError for options that cannot work
  */
-export function connect<Own extends Change<string, object> = never>(options: Options<Own>): Client<Own>;
+export function connect<Tables extends AnyTables<Tables> = Calendar>(options: Options<Tables>): Client<Tables>;

@@ -1,0 +1,97 @@
+"""A proxy that reads the head of each HTTP request: it blocks WebSockets or holds back streams, as some in companies do."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Self
+
+HEAD_BYTES = 64 * 1024
+
+
+class HttpProxy:
+    """Listens on 127.0.0.1 and forwards to a port there. Each connection carries one request.
+
+    `blocks`: WebSockets get 403. `buffers`: a stream's response is held back until it ends. `requests`: the headers
+    of each request.
+    """
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self._server: asyncio.Server | None = None
+        self._links: set[asyncio.Task[None]] = set()
+        self.blocks = False
+        self.buffers = False
+        self.port = 0
+        self.requests: list[dict[str, str]] = []
+
+    @property
+    def url(self) -> str:
+        return f"ws://127.0.0.1:{self.port}/"
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=HEAD_BYTES)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.close()
+        self.cut()
+        await asyncio.gather(*self._links, return_exceptions=True)
+
+    def cut(self) -> None:
+        """Ends all connections."""
+        for link in self._links:
+            link.cancel()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        link = asyncio.current_task()
+        assert link is not None
+        self._links.add(link)
+        try:
+            await self._forward(reader, writer)
+        except (OSError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            self._links.discard(link)
+            writer.close()
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        first, *lines = head.rstrip().split(b"\r\n")
+        headers = {
+            name.strip().lower(): value.strip()
+            for name, _, value in (line.partition(b":") for line in lines)
+        }
+        self.requests.append({name.decode(): value.decode() for name, value in headers.items()})
+        is_socket = headers.get(b"upgrade", b"").lower() == b"websocket"
+        is_stream = headers.get(b"accept") == b"text/event-stream"
+        if is_socket and self.blocks:
+            writer.write(
+                b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            )
+            return
+        upstream, downstream = await asyncio.open_connection("127.0.0.1", self._target)
+        try:
+            if not is_socket:
+                kept = [line for line in lines if not line.lower().startswith(b"connection:")]
+                head = b"\r\n".join([first, *kept, b"Connection: close", b"", b""])
+            downstream.write(head)
+            sending = asyncio.create_task(_pump(reader, downstream))
+            try:
+                if is_stream and self.buffers:
+                    writer.write(await upstream.read(-1))
+                else:
+                    await _pump(upstream, writer)
+            finally:
+                sending.cancel()
+        finally:
+            downstream.close()
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while chunk := await reader.read(65536):
+            writer.write(chunk)
+            await writer.drain()

@@ -1,0 +1,76 @@
+"""The JavaScript package as it would be published: its files, types and size."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from notifier import __version__
+from notifier.web import javascript
+from tests.compilers import JAVASCRIPT, ROOT, npm_packages, packed
+
+CORE_BYTES = 8 * 1024
+"""The client for WebSockets, minified and compressed; what it loads only where it is needed is not counted."""
+
+
+def run(place: Path, *command: str | Path) -> str:
+    """The output of a program that must find nothing wrong."""
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_the_package_is_complete_and_its_types_resolve(tmp_path: Path) -> None:
+    tools = npm_packages() / "node_modules" / ".bin"
+    tarball = packed(tmp_path)
+    assert __version__ in tarball.name
+    with tarfile.open(tarball) as archive:
+        names = {name.removeprefix("package/") for name in archive.getnames()}
+    sources = {f"src/{path.name}" for path in (JAVASCRIPT / "src").iterdir()}
+    assert names == {"package.json", "README.md", "LICENSE", *sources}
+    run(tmp_path, tools / "publint", tarball, "--strict")
+    run(tmp_path, tools / "attw", tarball, "--profile", "esm-only")
+
+
+@pytest.mark.slow
+def test_the_core_is_small_and_loads_http_only_where_it_is_needed(tmp_path: Path) -> None:
+    esbuild = npm_packages() / "node_modules" / ".bin" / "esbuild"
+    options = ("--bundle", "--splitting", "--minify", "--format=esm", "--target=es2022")
+    run(tmp_path, esbuild, JAVASCRIPT / "src" / "client.js", *options, f"--outdir={tmp_path}")
+    core = len(gzip.compress((tmp_path / "client.js").read_bytes(), 9))
+    assert core <= CORE_BYTES
+    assert [path.name[:5] for path in tmp_path.glob("*-*.js")] == ["http-"]
+
+
+@pytest.mark.slow
+def test_sources_and_types_agree(tmp_path: Path) -> None:
+    """`tsc --strict` checks the sources, and what applications write and must not write."""
+    installed = npm_packages()
+    for name in ("clients", "tests"):
+        shutil.copytree(
+            ROOT / {"clients": "clients/js/src", "tests": "tests/client"}[name],
+            tmp_path / {"clients": "clients/js/src", "tests": "tests/client"}[name],
+        )
+    (tmp_path / "node_modules").symlink_to(installed / "node_modules")
+    run(tmp_path, installed / "node_modules" / ".bin" / "tsc", "-p", "tests/client")
+
+
+def test_the_service_serves_the_modules_as_one_file(tmp_path: Path) -> None:
+    text = javascript.client()
+    assert "import(" not in text
+    (tmp_path / "client.mjs").write_text(text)
+    node = shutil.which("node")
+    assert node is not None or pytest.skip("no node")
+    script = "import('./client.mjs').then((all) => console.log(JSON.stringify(Object.keys(all))))"
+    assert json.loads(run(tmp_path, str(node), "-e", script)) == [
+        "ArrivalError",
+        "connect",
+        "version",
+    ]
