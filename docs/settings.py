@@ -74,6 +74,8 @@ def options() -> Iterator[Setting]:
     """Every option of `[[watch]]`. Raises KeyError for one that the README leaves out."""
     known = meanings("| option | default | meaning |")
     for field in dataclasses.fields(Watch):
+        if not field.init:
+            continue
         meaning = known[field.name]
         text = meaning.text.replace("](docs/", "](")
         yield Setting(field.name, "", meaning.default, text)

@@ -12,6 +12,8 @@ from pydantic import ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
 from notifier.companies import SCOPE_NAME
 from notifier.errors import SchemaMissing
+from notifier.paths import ARROW, Path, is_path, normalized
+from notifier.paths import unquoted as _unquoted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +56,7 @@ class Watch:
     key: str | Annotated[tuple[str, ...], Field(min_length=1)] = "id"
     """The column that names a row, or the columns that do so together."""
     company: str = "company_id"
+    """The column that names its company, or a path along foreign keys to one (`notifier.paths`)."""
     scope: str | None = None
     """The kind of company that its rows belong to: company 7 is `team:7` for clients."""
     member: str | None = None
@@ -81,6 +84,8 @@ class Watch:
     """The zone of timestamps without one: sent with its offset. None: sent without an offset."""
     state_where: Annotated[str, Field(min_length=1)] | None = None
     """The condition of the rows that are part of a state, in SQL. None: all are."""
+    company_column: str = field(init=False, repr=False, compare=False)
+    """The company's column in images: of a path `->` and the name, which capture adds to the row."""
 
     def __post_init__(self) -> None:
         for name in ("created", "updated", "deleted"):
@@ -88,9 +93,14 @@ class Watch:
             object.__setattr__(self, name, message or None)
         key = tuple(map(_unquoted, self.key_columns))
         object.__setattr__(self, "key", key if len(key) > 1 else key[0])
-        if "->" in self.company:
-            raise ValueError("company must be a column: paths along foreign keys are not supported")
-        for name in ("company", "member", "deleted_if"):
+        if is_path(self.company):
+            object.__setattr__(self, "company", normalized(self.company))
+            object.__setattr__(self, "company_column", f"{ARROW}{self.name}")
+            _ = self.path  # refuses what is none
+        else:
+            object.__setattr__(self, "company", _unquoted(self.company))
+            object.__setattr__(self, "company_column", self.company)
+        for name in ("member", "deleted_if"):
             column = getattr(self, name)
             object.__setattr__(self, name, column and _unquoted(column))
         for name in ("visible_to", "exclude"):
@@ -101,7 +111,8 @@ class Watch:
         object.__setattr__(self, "rename", renamed)
         if self.member_if and self.member is None:
             raise ValueError("member_if without member: no user would get access")
-        if lost := {*self.keys, self.member, *self.member_if} & set(self.exclude):
+        start = self.path and self.path.start
+        if lost := {*self.keys, start, self.member, *self.member_if} & set(self.exclude):
             raise ValueError(f"exclude names {', '.join(sorted(map(str, lost)))}, which is needed")
         if self.member is not None and not (self.updated and self.deleted):
             raise ValueError("a table with members needs messages for updates and deletions")
@@ -113,7 +124,9 @@ class Watch:
         Raises SchemaMissing where a column is missing: the table is an older version's.
         """
         try:
-            values = {each.name: row[_COLUMNS.get(each.name, each.name)] for each in fields(cls)}
+            named = [each.name for each in fields(cls) if each.init]
+            values = {name: row[_COLUMNS.get(name, name)] for name in named}
+            values["company"] = row["path"] or values["company"]
             values["entity"] = values["entity"].partition("@")[0]
             more_keys = row["more_keys"]
         except KeyError as error:
@@ -136,7 +149,14 @@ class Watch:
             (column, json.dumps(value)) for column, value in self.member_if.items()
         ]
         values["more_keys"] = more_keys
+        values["company"] = values.pop("company_column")
+        values["path"] = None if self.path is None else self.company
         return {_COLUMNS.get(name, name): value for name, value in values.items()}
+
+    @property
+    def path(self) -> Path | None:
+        """The path to the company; None where a column names it."""
+        return Path.parse(self.company) if is_path(self.company) else None
 
     @property
     def name(self) -> str:
@@ -157,7 +177,7 @@ class Watch:
     @property
     def grants(self) -> bool:
         """Whether one of its rows may give a user access to a company."""
-        return self.member is not None or self.key == self.company
+        return self.member is not None or self.key == self.company_column
 
     @property
     def key_columns(self) -> tuple[str, ...]:
@@ -167,19 +187,21 @@ class Watch:
     @property
     def keys(self) -> tuple[str, ...]:
         """The columns of an image that is stored with its keys only."""
-        named = (*self.key_columns, self.company, self.deleted_if, *self.visible_to)
+        named = (*self.key_columns, self.company_column, self.deleted_if, *self.visible_to)
         return tuple(dict.fromkeys(name for name in named if name is not None))
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Every column that it names, each once."""
-        named = (*self.keys, self.member, *self.member_if, *self.exclude, *self.rename)
+        """Every column of the table that it names, each once."""
+        path = self.path
+        keys = [path.start if path and name == self.company_column else name for name in self.keys]
+        named = (*keys, self.member, *self.member_if, *self.exclude, *self.rename)
         return tuple(dict.fromkeys(name for name in named if name is not None))
 
     @property
     def company_property(self) -> str:
         """The property that has the id by which clients name the company."""
-        return self.property(self.company if self.scope is None else ())
+        return self.property(self.company_column if self.scope is None else ())
 
     def property(self, column: str | tuple[str, ...]) -> str:
         """The name of a column in messages: `starts_at` → `StartsAt`, the key → `EventId`.
@@ -191,13 +213,15 @@ class Watch:
         if isinstance(column, tuple):
             name = f"{self.entity}Id" if column else "CompanyId"
             return _camel(name) if self.case == "camel" else name
+        if column[:2] == ARROW and column == self.company_column:
+            return self.property(())
         if column in self.rename:
             return self.rename[column]
         if self.case == "column":
             return column
         if column == self.key:
             name = f"{self.entity}Id"
-        elif column == self.company and self.scope is None:
+        elif column == self.company_column and self.scope is None:
             name = "CompanyId"
         else:
             name = property_name(column)
@@ -212,13 +236,6 @@ def property_name(column: str) -> str:
 def _camel(name: str) -> str:
     """`StartsAt` → `startsAt`; a name in capitals is one word: `URL` → `url`."""
     return name.lower() if name.isupper() else name[:1].lower() + name[1:]
-
-
-def _unquoted(column: str) -> str:
-    """A column as the catalogue has it; it may be written as in SQL, in quotes."""
-    if column[:1] == column[1:][-1:] == '"':
-        return column[1:-1].replace('""', '"')
-    return column
 
 
 CALENDAR = (

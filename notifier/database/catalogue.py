@@ -126,7 +126,7 @@ def _is_unique(watch: Watch, table: Table) -> bool:
         return False
     accepted = key | set(table.partitioned_by)
     if len(key) == 1:
-        accepted.add(watch.company)
+        accepted.add(watch.company_column)
     return any(key <= set(columns) <= accepted for columns in table.unique)
 
 

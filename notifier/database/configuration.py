@@ -11,6 +11,7 @@ import msgspec
 
 from notifier.database import sql
 from notifier.database.connections import Connection
+from notifier.database.paths import Step
 from notifier.watches import Condition, Scope, Watch
 
 RESYNCED = (
@@ -34,11 +35,13 @@ class Stored(NamedTuple):
     """A watch, and the full name of its table.
 
     `others_entity`: that of the changes of the table, where another watch of it has given its own.
+    `steps`: of its path, if it has one; not loaded from the database.
     """
 
     watch: Watch
     relation: str
     others_entity: str | None = None
+    steps: tuple[Step, ...] = ()
 
     @property
     def captured_as(self) -> str:
@@ -218,6 +221,9 @@ async def save(
     ]
     await connection.execute("DELETE FROM notifier.watches")
     await connection.execute(sql.query("save_watches"), msgspec.json.encode(rows).decode())
+    await connection.execute("DELETE FROM notifier.steps")
+    steps = [step._asdict() for stored in wanted for step in stored.steps]
+    await connection.execute(sql.query("save_steps"), msgspec.json.encode(steps).decode())
 
 
 async def forget_messages(connection: Connection) -> None:

@@ -7,13 +7,13 @@ attribute, is replaced; one that has no file any more is dropped.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import NamedTuple
 
 import asyncpg
 
-from notifier.database import sql
+from notifier.database import paths, sql
 from notifier.database.connections import Connection
 from notifier.errors import DatabaseError
 
@@ -29,7 +29,15 @@ RELEASED = (
 RELATIONS = ":relations"
 """Stands in a function's file for the relations that are watched, which each database has its own."""
 
+PATHS = ":paths"
+"""The same for what follows the paths of watches."""
+
+OWNED = "path_company"
+"""The function that belongs to the owner of the tables along paths."""
+
 _LITERALS = re.compile(r"ARRAY\[[\d:', regclass]*\]::regclass\[\]")
+
+_FOLLOWED = re.compile(r"(?<=    -- paths\n).*?(?=\n    -- end\n)", re.DOTALL)
 
 _DEFINITION = re.compile(
     r"CREATE OR REPLACE FUNCTION notifier\.(\w+)\(([^)]*)\)\s+RETURNS (.+?)\n"
@@ -134,26 +142,30 @@ async def differences(connection: Connection) -> list[Difference]:
     for function in this_version():
         former = present.pop(function.identity, None)
         if former is not None:
-            former = former._replace(body=_LITERALS.sub(RELATIONS, former.body))
+            former = former._replace(body=_empty(former.body))
         if former != function:
             found.append(Difference(function, former))
     return found + [Difference(None, former) for former in present.values()]
 
 
 async def outdated(connection: Connection) -> list[Difference]:
-    """Functions of this version that know other relations than those that are watched.
+    """Functions of this version that know other relations than those that are watched, or other paths.
 
     Rows of a relation that capture does not know are captured all the same, but more slowly.
     """
-    relations = await _relations(connection)
+    local = await _local(connection)
     rows = await connection.fetch(sql.query("functions"), MANAGED)
     present = {(function := _from_row(row)).identity: function for row in rows}
+    owners = {row["name"]: row["owner"] for row in rows}
     return [
         Difference(wanted, former)
         for wanted in this_version()
-        if RELATIONS in wanted.body
-        and (former := present.get(wanted.identity)) is not None
-        and former.body != wanted.body.replace(RELATIONS, relations)
+        if (former := present.get(wanted.identity)) is not None
+        and (
+            former.body != local.fill(wanted.body, wanted.name)
+            or (wanted.name == OWNED and owners[OWNED] != local.owner)
+        )
+        and _empty(former.body) == wanted.body
     ]
 
 
@@ -162,7 +174,7 @@ async def create(connection: Connection, found: Iterable[Difference]) -> None:
 
     Those in SQL come last: PostgreSQL looks up the functions that they call.
     """
-    relations = await _relations(connection)
+    local = await _local(connection)
     created = [(each.wanted, each.present) for each in found if each.wanted is not None]
     for function, former in sorted(created, key=lambda pair: pair[0].language == "sql"):
         if former is not None and (former.result, former.arguments) != (
@@ -170,9 +182,11 @@ async def create(connection: Connection, found: Iterable[Difference]) -> None:
             function.arguments,
         ):
             await connection.execute(f"DROP FUNCTION notifier.{former}")
-        await connection.execute(sql.function(function.name).replace(RELATIONS, relations))
+        await connection.execute(local.fill(sql.function(function.name), function.name))
         await connection.execute(f"REVOKE ALL ON FUNCTION notifier.{function} FROM PUBLIC")
         await connection.execute(f"COMMENT ON FUNCTION notifier.{function} IS '{MANAGED}'")
+        if function.name == OWNED:
+            await _give(connection, function, local.owner)
 
 
 async def drop(connection: Connection, found: Iterable[Difference]) -> None:
@@ -186,9 +200,34 @@ async def drop(connection: Connection, found: Iterable[Difference]) -> None:
         raise DatabaseError(f"a function of a former version is in use: {error.detail}") from error
 
 
-async def _relations(connection: Connection) -> str:
-    """What stands for RELATIONS in the database."""
-    return str(await connection.fetchval(sql.query("captured_relations")))
+class _Local(NamedTuple):
+    """What this database has in place of the words in functions. `owner`: that of the tables along paths."""
+
+    relations: str
+    paths: Mapping[str, str]
+    owner: str
+
+    def fill(self, text: str, function: str) -> str:
+        return text.replace(RELATIONS, self.relations).replace(PATHS, self.paths.get(function, ""))
+
+
+async def _local(connection: Connection) -> _Local:
+    relations = str(await connection.fetchval(sql.query("captured_relations")))
+    return _Local(relations, *await paths.statements(connection))
+
+
+async def _give(connection: Connection, function: Function, owner: str) -> None:
+    """Makes a role the owner of a function."""
+    is_ours = owner == await connection.fetchval(sql.query("schema_owner"))
+    text = "ALTER FUNCTION notifier.{function} OWNER TO {owner}"
+    quoted = '"' + owner.replace('"', '""') + '"'
+    text = text if is_ours else sql.query("give_function")
+    await connection.execute(text.format(function=function, owner=quoted))
+
+
+def _empty(body: str) -> str:
+    """A function's body with the words again, in place of what this database has."""
+    return _FOLLOWED.sub(PATHS, _LITERALS.sub(RELATIONS, body))
 
 
 def _from_row(row: asyncpg.Record) -> Function:

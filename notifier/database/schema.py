@@ -23,6 +23,7 @@ from notifier.database import (
     configuration,
     functions,
     grants,
+    paths,
     removal,
     sql,
     state_bounds,
@@ -310,7 +311,8 @@ async def resolve(connection: Connection, watches: Sequence[Watch]) -> dict[str,
     for watch, table in found:
         if problems := catalogue.problems(watch, table, relations):
             raise SettingsError(problems[0])
-    return {watch.name: Stored(watch, table.relation) for watch, table in found}
+    steps = await paths.resolve(connection, watches)
+    return {each.name: Stored(each, it.relation, steps=steps[each.name]) for each, it in found}
 
 
 async def _in_transaction(

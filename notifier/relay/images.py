@@ -15,6 +15,7 @@ import msgspec
 
 from notifier.companies import COMPANY_LIMIT, canonical, split_scope
 from notifier.messages import JSON
+from notifier.paths import ARROW
 from notifier.relay.changes import Change
 from notifier.watches import Condition, Watch
 
@@ -55,7 +56,7 @@ def read_images(
     if hidden:
         old, new, keys_only = _without(hidden, old, new, keys_only, watch)
     for row in (old, new):
-        if row is not None and (watch.company not in row or not _has_key(row, watch)):
+        if row is not None and (watch.company_column not in row or not _has_key(row, watch)):
             raise Unattributable(watch.entity)
     if (mark := watch.deleted_if) is not None:
         old, new = _unless_deleted(old, mark), _unless_deleted(new, mark)
@@ -137,7 +138,7 @@ def company_of(row: Row | None, watch: Watch) -> str | None:
     """The company that a row belongs to; None where there is no row, or it has no company."""
     if row is None:
         return None
-    value = bytes(row[watch.company])
+    value = bytes(row[watch.company_column])
     return None if value == _NULL else company_named(value, watch.scope)
 
 
@@ -166,6 +167,21 @@ def company_keyed(key: str, scopes: Collection[str]) -> str | None:
 def unless_scoped(company: str | None, scopes: Collection[str]) -> str | None:
     """A company without a scope; None where its id looks like one of a scope, whose channel is another's."""
     return None if company is not None and split_scope(company)[0] in scopes else company
+
+
+def path_companies(change: Change, watch: Watch) -> set[str] | None:
+    """The companies, before and after, of a row that the path of the watch crosses.
+
+    None where the change is no such row's: those have companies alone.
+    """
+    try:
+        rows = [row for row in (_row(change.old), _row(change.new)) if row is not None]
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return None
+    if not rows or any(not column.startswith(ARROW) for row in rows for column in row):
+        return None
+    found = {company_of(row, watch) for row in rows if watch.company_column in row}
+    return {company for company in found if company is not None}
 
 
 def user_of(row: Row | None, watch: Watch) -> str | None:

@@ -13,6 +13,7 @@ from notifier.relay.images import (
     Unattributable,
     company_of,
     key_of,
+    path_companies,
     read_images,
     unless_scoped,
     user_of,
@@ -116,6 +117,7 @@ class Transaction:
         self._truncates = list(truncates)
         self._rows: dict[tuple[str, str, bytes], _NetChange] = {}
         self._resync: tuple[int, ResyncDraft] | None = None
+        self._moved: dict[str, tuple[int, ResyncDraft]] = {}
         self.unattributed = 0
 
     def add(self, change: Change) -> None:
@@ -139,6 +141,9 @@ class Transaction:
         try:
             old, new, keys_only = read_images(change, watch, source.hidden_columns)
         except Unattributable:
+            if (companies := path_companies(change, watch)) is not None:
+                self._move(change, source, companies)
+                return
             self.unattributed += 1
             self._resync_all(change, "overflow", True)
             return
@@ -162,6 +167,17 @@ class Transaction:
         revoking = grants or (self._resync is not None and bool(self._resync[1].revokes))
         revokes = ALL_USERS if revoking else ()
         self._resync = change.id, ResyncDraft(EVERY_COMPANY, reason, change.at, revokes)
+
+    def _move(self, change: Change, source: Source, companies: Iterable[str]) -> None:
+        """A row that the path of a watch crosses leads elsewhere: the companies may have gained or lost rows."""
+        for each in companies:
+            company = each if source.watch.scope else unless_scoped(each, source.scopes)
+            if company is None or (self._only is not None and company != self._only):
+                continue
+            former = self._moved.get(company)
+            grants = source.watch.grants or (former is not None and bool(former[1].revokes))
+            revokes = ALL_USERS if grants else ()
+            self._moved[company] = change.id, ResyncDraft(company, "bulk", change.at, revokes)
 
     def _apply(self, change: Change, source: Source, old: Row | None, new: Row | None) -> None:
         """One write of one row. Each company sees only the images that belong to it."""
@@ -227,6 +243,7 @@ class Transaction:
                 order, last = ordered[-1]
                 ordered[-1] = (order, last._replace(revokes=tuple(sorted(revoked))))
             drafts += ordered
+        drafts += self._moved.values()
         if self._resync is not None:
             drafts.append(self._resync)
         if len(drafts) > 1:
@@ -239,7 +256,7 @@ def _collect_access(
 ) -> None:
     """Adds the users who lose the company by this row, and those who have it by this row afterwards."""
     old, new = ends
-    if watch.key == watch.company:
+    if watch.key == watch.company_column:
         if old is not None and new is None:
             lost.update(ALL_USERS)
     elif watch.member is not None:

@@ -189,7 +189,7 @@ def _head(
         head = b'%b,"Old":%b' % (head, _object(former, source))
     partial = partial or len(head) + len(tail) + POSITION_BYTES > MESSAGE_LIMIT
     if partial:
-        keys = {column: row[column] for column in (*watch.key_columns, watch.company)}
+        keys = {column: row[column] for column in (*watch.key_columns, watch.company_column)}
         head = b'{"Type":"%b","Data":%b,"Partial":true' % (
             name.encode(),
             data_of(keys, source, company),
@@ -259,7 +259,7 @@ def _properties(source: Source, columns: tuple[str | Key, ...]) -> tuple[str | N
     last |= {
         names[number]: number
         for number, column in enumerate(columns)
-        if column in (watch.key, watch.company if watch.scope is None else ())
+        if column in (watch.key, watch.company_column if watch.scope is None else ())
     }
     return tuple(
         name if last[name] == number and column not in source.virtual_columns else None

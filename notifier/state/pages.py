@@ -61,7 +61,7 @@ def _rows(
             if not wanted.passes(Change(body, {"State": watch.entity})):
                 continue
         if len(data) > MESSAGE_LIMIT // 2:
-            keys = {column: row[column] for column in (*watch.key_columns, watch.company)}
+            keys = {column: row[column] for column in (*watch.key_columns, watch.company_column)}
             data = data_of(keys, source, company)
         yield data
 

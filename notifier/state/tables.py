@@ -49,6 +49,10 @@ def tables(
     made = []
     for given in watches:
         watch = Watch.from_row(given)
+        if watch.path is not None:
+            raise StateUnavailable(
+                f"the company of {watch.table} is found along a path: it has no state"
+            )
         row = found.get(watch.name)
         if row is None or not row["complete"]:
             raise StateUnavailable(f"table {watch.table} or one of its columns is gone")

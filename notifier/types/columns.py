@@ -94,7 +94,7 @@ async def _watched(connection: Connection, given: Sequence[Watch] | None) -> lis
 
 def _table(watch: Watch, columns: Sequence[Column], types: Mapping[int, Type]) -> Table:
     """A table. Its key and company are never null in messages: a row without them has none."""
-    never_null = {*watch.key_columns, watch.company}
+    never_null = {*watch.key_columns, watch.company_column}
     properties = {
         column.name: Property(
             watch.property(column.name),

@@ -1,4 +1,4 @@
--- capture(entity, key, company [, excluded columns [, key columns]]): stores the change of a watched row, or the TRUNCATE of
+-- capture(entity, key, company [, excluded columns [, key columns [, paths]]]): stores the change of a watched row, or the TRUNCATE of
 -- a watched table, in notifier.changes, in the application's transaction.
 --
 -- It must never break the application's write. A row that cannot be serialised is stored with its keys only;
@@ -29,6 +29,7 @@ DECLARE
     is_partial boolean := false;
     unreadable CONSTANT int := 2147482623;             -- for a size: 2^31 - 1025
     size int;
+    companies text[];
 BEGIN
     BEGIN
         was := CASE WHEN coalesce(pg_partition_root(TG_RELID), TG_RELID) = ANY (notifier.plain_relations(:relations))
@@ -71,6 +72,17 @@ BEGIN
             EXCEPTION WHEN OTHERS THEN
                 was := NULL;
                 became := NULL;
+            END;
+        END IF;
+        IF TG_NARGS > 5 THEN
+            BEGIN
+                companies := notifier.path_companies(was, became, TG_ARGV[5]::text[]);
+                was := (left(was::text, -1) || companies[1] || '}')::json;
+                became := (left(became::text, -1) || companies[2] || '}')::json;
+            EXCEPTION WHEN OTHERS THEN
+                was := NULL;
+                became := NULL;
+                is_partial := true;
             END;
         END IF;
         IF change = full_mark THEN

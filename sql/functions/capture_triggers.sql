@@ -16,18 +16,51 @@ AS $$
                    WHERE NOT EXISTS (SELECT FROM notifier.watches AS o
                                      WHERE o.captured_as = w.entity AND c.name <> ALL (o.exclude))
                    HAVING count(*) > 0 OR keys.are_needed
-               ) || CASE WHEN keys.are_needed THEN ARRAY[keys.names::text] END AS arguments
+               ) || CASE WHEN keys.are_needed THEN ARRAY[keys.names::text] END
+                 || CASE WHEN paths.list IS NOT NULL THEN ARRAY[paths.list::text] END AS arguments
         FROM notifier.watches AS w
         CROSS JOIN LATERAL (
             SELECT array_agg(k.name ORDER BY o.entity <> w.entity, o.entity, k.n) AS names,
-                   count(DISTINCT o.entity) > 1 OR w.deleted_if IS NOT NULL OR w.more_keys <> '{}' OR w.visible_to <> '{}' AS are_needed
+                   count(DISTINCT o.entity) > 1 OR w.deleted_if IS NOT NULL OR w.more_keys <> '{}' OR w.visible_to <> '{}'
+                       OR w.path IS NOT NULL AS are_needed
             FROM notifier.watches AS o
-            CROSS JOIN LATERAL unnest(o.key || o.more_keys || o.company || o.deleted_if || o.visible_to) WITH ORDINALITY AS k (name, n)
+            LEFT JOIN notifier.steps AS s ON s.watch = o.entity AND s.step = 0
+            CROSS JOIN LATERAL unnest(o.key || o.more_keys || coalesce(s.value, o.company) || o.deleted_if || o.visible_to)
+                               WITH ORDINALITY AS k (name, n)
             WHERE o.captured_as = w.entity AND k.name IS NOT NULL
         ) AS keys
+        CROSS JOIN LATERAL (
+            SELECT array_agg(pair.name ORDER BY s.watch, pair.n) AS list
+            FROM notifier.watches AS o
+            JOIN notifier.steps AS s ON s.watch = o.entity AND s.step = 0
+            CROSS JOIN LATERAL unnest(ARRAY[s.watch, s.value]) WITH ORDINALITY AS pair (name, n)
+            WHERE o.captured_as = w.entity
+        ) AS paths
         WHERE w.entity = w.captured_as
+    ), crossed AS (
+        SELECT to_regclass(s.relation)::oid AS relid, array_agg(pair.name ORDER BY s.watch, s.step, pair.n) AS steps,
+               NOT bool_and(s.enforced) AS is_loose
+        FROM notifier.steps AS s
+        JOIN notifier.watches AS w ON w.entity = s.watch
+        CROSS JOIN LATERAL unnest(ARRAY[
+            w.captured_as, s.watch, s.step::text, s.key, s.value,
+            concat_ws(' ', CASE WHEN s.step = (SELECT max(l.step) FROM notifier.steps AS l WHERE l.watch = s.watch) THEN 'last' END,
+                           CASE WHEN NOT s.enforced THEN 'loose' END)
+        ]) WITH ORDINALITY AS pair (name, n)
+        WHERE s.step > 0 AND to_regclass(s.relation) IS NOT NULL
+        GROUP BY 1
     ), wanted AS (
-        SELECT part.oid AS relid, kind.name, kind.type, kind.clause, watched.arguments
+        SELECT c.relid, kind.name, kind.type, kind.clause, 'capture_parent' AS function, ARRAY[c.steps::text] AS arguments
+        FROM crossed AS c
+        CROSS JOIN LATERAL (VALUES
+            ('notifier_path', 1 + 16 + CASE WHEN c.is_loose THEN 4 ELSE 0 END,
+             CASE WHEN c.is_loose THEN 'AFTER INSERT OR UPDATE' ELSE 'AFTER UPDATE' END || ' ON %s FOR EACH ROW'),
+            -- before: a foreign key may delete the rows that refer to it first
+            ('notifier_path_delete', 1 + 2 + 8, 'BEFORE DELETE ON %s FOR EACH ROW'),
+            ('notifier_path_truncate', 32, 'AFTER TRUNCATE ON %s FOR EACH STATEMENT')
+        ) AS kind (name, type, clause)
+        UNION ALL
+        SELECT part.oid, kind.name, kind.type, kind.clause, 'capture', watched.arguments
         FROM watched
         CROSS JOIN LATERAL (
             SELECT watched.root UNION SELECT p.relid FROM pg_partition_tree(watched.root) AS p
@@ -40,16 +73,17 @@ AS $$
         WHERE watched.root IS NOT NULL AND (part.oid = watched.root OR kind.type = 32)
     ), present AS (
         SELECT t.tgrelid AS relid, t.tgname::text AS name, t.tgtype AS type, t.tgargs AS arguments,
-               t.tgenabled IN ('O', 'A') AND t.tgqual IS NULL AND t.tgattr = '' AND p.proname = 'capture' AS usual
+               t.tgenabled IN ('O', 'A') AND t.tgqual IS NULL AND t.tgattr = '' AS usual,
+               p.proname::text AS function
         FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid
         WHERE p.pronamespace = to_regnamespace('notifier') AND NOT t.tgisinternal AND t.tgparentid = 0
     )
     SELECT format('%I.%I', n.nspname, c.relname), name,
-           format('CREATE TRIGGER %s %s EXECUTE FUNCTION notifier.capture(%s)', name,
-                  format(w.clause, format('%I.%I', n.nspname, c.relname)),
+           format('CREATE TRIGGER %s %s EXECUTE FUNCTION notifier.%s(%s)', name,
+                  format(w.clause, format('%I.%I', n.nspname, c.relname)), w.function,
                   (SELECT string_agg(quote_literal(a), ', ' ORDER BY m) FROM unnest(w.arguments) WITH ORDINALITY AS u (a, m))),
            w.relid IS NOT NULL, p.relid IS NOT NULL,
-           coalesce(p.usual AND p.type = w.type AND p.arguments = (
+           coalesce(p.usual AND p.function = w.function AND p.type = w.type AND p.arguments = (
                SELECT string_agg(convert_to(a, getdatabaseencoding()) || '\x00', '' ORDER BY m)
                FROM unnest(w.arguments) WITH ORDINALITY AS u (a, m)
            ), false)

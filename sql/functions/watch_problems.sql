@@ -12,13 +12,23 @@ AS $$
     UNION ALL
     SELECT 'column', format('%s.%I', w.relation, named.name), true
     FROM notifier.watches AS w
-    CROSS JOIN LATERAL unnest(ARRAY[w.key, w.company, w.member, w.deleted_if] || w.more_keys || w.visible_to || w.exclude
+    CROSS JOIN LATERAL unnest(ARRAY[w.key, CASE WHEN w.path IS NULL THEN w.company END, w.member, w.deleted_if] || w.more_keys || w.visible_to || w.exclude
                                     || ARRAY(SELECT w.member_if[i][1] FROM generate_subscripts(w.member_if, 1) AS i)) AS named (name)
     WHERE to_regclass(w.relation) IS NOT NULL AND named.name IS NOT NULL AND NOT EXISTS (
         SELECT FROM pg_attribute AS a
         WHERE a.attrelid = to_regclass(w.relation) AND a.attname = named.name
           AND a.attnum > 0 AND NOT a.attisdropped
     )
+    UNION ALL
+    SELECT CASE WHEN to_regclass(s.relation) IS NULL THEN 'table' ELSE 'column' END,
+           concat_ws('.', s.relation, CASE WHEN to_regclass(s.relation) IS NOT NULL THEN quote_ident(named.name) END), true
+    FROM notifier.steps AS s
+    CROSS JOIN LATERAL unnest(ARRAY[s.key, s.value]) AS named (name)
+    WHERE named.name IS NOT NULL AND NOT EXISTS (
+        SELECT FROM pg_attribute AS a
+        WHERE a.attrelid = to_regclass(s.relation) AND a.attname = named.name
+          AND a.attnum > 0 AND NOT a.attisdropped
+    ) AND (s.step > 0 OR to_regclass(s.relation) IS NOT NULL)
     UNION ALL
     SELECT 'child', h.inhrelid::regclass::text, true
     FROM notifier.watches AS w
@@ -27,7 +37,9 @@ AS $$
     WHERE NOT EXISTS (SELECT FROM notifier.watches AS other WHERE to_regclass(other.relation) = h.inhrelid)
     UNION ALL
     SELECT CASE WHEN t.wanted THEN 'trigger' ELSE 'leftover' END, t.relation,
-           t.wanted AND EXISTS (SELECT FROM notifier.watches AS w WHERE w.relation = t.relation)
+           t.wanted AND EXISTS (
+               SELECT FROM (SELECT relation FROM notifier.watches UNION SELECT relation FROM notifier.steps) AS w
+               WHERE w.relation = t.relation)
     FROM notifier.capture_triggers() AS t
     WHERE NOT t.sound
 $$;

@@ -1,8 +1,9 @@
--- What stands in capture for :relations: the watched relations, with a partition's root in its place, and the
+-- What stands in capture for :relations: the watched relations and those along paths, with a partition's root in its place, and the
 -- composite types of their columns. A plan that holds an answer about them ends when one of them is altered.
 WITH RECURSIVE relations (oid) AS (
     SELECT coalesce(pg_catalog.pg_partition_root(r.oid), r.oid)::oid
-    FROM notifier.watches AS w CROSS JOIN LATERAL pg_catalog.to_regclass(w.relation) AS r (oid)
+    FROM (SELECT relation FROM notifier.watches UNION SELECT relation FROM notifier.steps) AS w
+    CROSS JOIN LATERAL pg_catalog.to_regclass(w.relation) AS r (oid)
     WHERE r.oid IS NOT NULL
     UNION
     SELECT element.typrelid

@@ -1,5 +1,5 @@
 -- The functions of the schema `notifier` as they are in the database.
-SELECT p.proname::text AS name,
+SELECT p.proname::text AS name, pg_catalog.pg_get_userbyid(p.proowner)::text AS owner,
        pg_catalog.pg_get_function_arguments(p.oid) AS arguments,
        pg_catalog.pg_get_function_result(p.oid) AS result,
        l.lanname::text AS language,

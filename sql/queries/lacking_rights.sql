@@ -28,8 +28,9 @@ FROM (
     SELECT 'EXECUTE', 'FUNCTION ' || p.oid::regprocedure, pg_catalog.has_function_privilege($1::text, p.oid, 'EXECUTE'), false
     FROM pg_catalog.pg_proc AS p
     WHERE p.pronamespace = 'notifier'::regnamespace
-      AND p.proname NOT IN ('capture', 'is_full', 'keys', 'lock_sequence', 'plain_relations',
-                            'row_image', 'row_statement', 'row_statements', 'strip_columns')
+      AND p.proname NOT IN ('are_tables_of', 'capture', 'capture_parent', 'is_full', 'keys', 'lock_sequence',
+                            'path_companies', 'path_company', 'plain_relations', 'resolve_path',
+                            'row_image', 'row_statement', 'row_statements', 'store_change', 'strip_columns')
     UNION ALL
     -- what the default membership query reads
     SELECT pg_catalog.format('SELECT (%I)', a.attname), w.relation,

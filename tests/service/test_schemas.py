@@ -20,6 +20,52 @@ MEMBERSHIPS = """
 """
 
 
+DESK = worked("A support desk: companies along foreign keys")
+DESK_ROWS = """
+    INSERT INTO accounts VALUES (1, 'a'), (2, 'b');
+    INSERT INTO account_users VALUES (1, 1, 11), (2, 2, 12);
+    INSERT INTO inboxes VALUES (1, 1), (2, 2);
+    INSERT INTO conversations VALUES (1, 1, 'open'), (2, 2, 'open')
+"""
+
+
+async def test_companies_along_foreign_keys_reach_the_socket(
+    database: Database, serve: Serve, connect: Connect, tmp_path: Path
+) -> None:
+    await database.execute(f"{DESK.sql}; {DESK_ROWS}")
+    (tmp_path / "notifier.toml").write_text(DESK.toml)
+    status, output = await run(tmp_path, "migrate", database_url=database.dsn)
+    assert status == 0, output
+    service = await serve(database)
+    status, output = await run(tmp_path, "check", database_url=database.dsn, jwt_secret="x" * 40)
+    assert status == 0, output
+    ada, bob = await connect(service, "11", "1"), await connect(service, "12", "2")
+
+    await database.execute("INSERT INTO messages VALUES (1, 1, 'hi'), (2, 2, 'ho')")
+    created = await ada.expect("MessageCreated")
+    assert created["Data"] == {
+        "MessageId": 1,
+        "CompanyId": 1,
+        "ConversationId": 1,
+        "Content": "hi",
+    }
+    assert (await bob.expect("MessageCreated"))["Data"]["MessageId"] == 2
+    await database.execute("INSERT INTO attachments VALUES (1, 1, 'a.png')")
+    assert (await ada.expect("AttachmentCreated"))["Data"]["CompanyId"] == 1
+    await database.execute("UPDATE conversations SET inbox_id = 2 WHERE id = 1")
+    await ada.expect("ConversationDeleted")
+    assert (await ada.expect("Resync"))["Data"]["Reason"] == "bulk"
+    await bob.expect("ConversationCreated")
+    await bob.expect("Resync")
+    await database.execute("UPDATE attachments SET file_name = 'b.png'")
+    assert (await bob.expect("AttachmentUpdated"))["Data"]["CompanyId"] == 2
+    await database.execute("DELETE FROM inboxes WHERE id = 2")
+    for kind in ("Conversation", "Conversation", "Message", "Message", "Attachment"):
+        await bob.expect(f"{kind}Deleted")
+    await ada.quiet()
+    await bob.quiet()
+
+
 async def test_soft_deletions_and_keys_of_several_columns_reach_the_socket(
     database: Database, serve: Serve, connect: Connect, tmp_path: Path
 ) -> None:

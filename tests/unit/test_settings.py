@@ -245,8 +245,8 @@ table = "b"
         ('entity = "B"\nexclude = ["id"]', "line 8: watch.1: exclude names id, which is needed"),
         ('entity = "B"\n[watch.rename]\na = 1', "line 11: watch.1.rename.a: "),
         (
-            """entity = "B"\ncompany = '"a" -> "B"."c"'""",
-            "line 8: watch.1: company must be a column: paths along foreign keys are not supported",
+            """entity = "B"\ncompany = '"a" -> "B"'""",
+            'line 8: watch.1: company "a" -> "B" is no path: write a column of the table, then -> TABLE.COLUMN',
         ),
         (
             'entity = "B"\n[[wach]]\ntable = "c"',

@@ -36,7 +36,7 @@ def test_the_reference_explains_every_variable_and_option() -> None:
     }
     assert set(variables) == names | {"NOTIFIER_CONFIG"}
     assert {each.name for each in settings.options()} == {
-        each.name for each in dataclasses.fields(Watch)
+        each.name for each in dataclasses.fields(Watch) if each.init
     }
     assert variables["NOTIFIER_PORT"].values == "a whole number from 0 to 65,535"
     assert variables["NOTIFIER_PORT"].default == "`8181`"

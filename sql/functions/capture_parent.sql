@@ -1,0 +1,78 @@
+-- capture_parent(steps): captures what happens to a row that paths lead across. Where it leads to another company now,
+-- or no longer to one, a change with the two companies alone is stored, and both get a Resync.
+--
+-- A row that is deleted is remembered with its company until the transaction ends: a foreign key that cascades
+-- deletes its children when it can no longer be read.
+--
+-- `steps`: six texts for each step that is in this table: the entity of the changes of the watched table, the watch,
+-- the step, the columns `key` and `value` of notifier.steps, and what is special: `last` where the value is the
+-- company, `loose` where no foreign key is enforced. A trigger's condition would keep the application from dropping
+-- the column. Like capture, it never breaks the application's write.
+CREATE OR REPLACE FUNCTION notifier.capture_parent() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'
+SET extra_float_digits = 1 SET datestyle = 'ISO' SET intervalstyle = 'postgres' SET bytea_output = 'hex'
+AS $$
+DECLARE
+    steps CONSTANT text[] := TG_ARGV[0];
+    entity text;
+    name text;
+    was json;
+    became json;
+    from_company json;
+    to_company json;
+BEGIN
+    BEGIN
+        was := CASE WHEN TG_RELID = ANY (notifier.plain_relations(:relations)) THEN row_to_json(OLD)
+                    ELSE notifier.row_image(OLD, TG_RELID, notifier.row_statements(:relations)) END;
+        became := CASE WHEN TG_RELID = ANY (notifier.plain_relations(:relations)) THEN row_to_json(NEW)
+                       ELSE notifier.row_image(NEW, TG_RELID, notifier.row_statements(:relations)) END;
+    EXCEPTION WHEN OTHERS THEN
+        was := '{}';
+        became := '{}';
+    END;
+    FOR n IN 1 .. cardinality(steps) BY 6 LOOP
+        entity := steps[n];
+        name := to_json('->' || steps[n + 1]);
+        BEGIN
+            IF TG_OP = 'TRUNCATE' THEN
+                PERFORM notifier.store_change(entity, NULL, NULL, false);
+                CONTINUE;
+            END IF;
+            IF was -> steps[n + 3] IS NULL AND was IS NOT NULL OR was -> steps[n + 4] IS NULL AND was IS NOT NULL
+               OR became -> steps[n + 3] IS NULL AND became IS NOT NULL
+               OR became -> steps[n + 4] IS NULL AND became IS NOT NULL THEN
+                RAISE undefined_column;
+            END IF;
+            CONTINUE WHEN TG_OP = 'INSERT' AND steps[n + 5] !~ 'loose'
+                OR (was -> steps[n + 3])::text = (became -> steps[n + 3])::text
+                   AND (was -> steps[n + 4])::text = (became -> steps[n + 4])::text;
+            IF steps[n + 5] ~ 'last' THEN
+                from_company := was -> steps[n + 4];
+                to_company := became -> steps[n + 4];
+            ELSE
+                from_company := notifier.resolve_path(steps[n + 1], steps[n + 2]::int + 1, (was -> steps[n + 4]) #>> '{}');
+                to_company := notifier.resolve_path(steps[n + 1], steps[n + 2]::int + 1, (became -> steps[n + 4]) #>> '{}');
+            END IF;
+            IF was IS NOT NULL AND (was -> steps[n + 3])::text IS DISTINCT FROM (became -> steps[n + 3])::text THEN
+                INSERT INTO notifier.vanished (watch, step, key, company)
+                SELECT steps[n + 1], steps[n + 2]::int, (was -> steps[n + 3]) #>> '{}', coalesce(from_company, 'null')
+                WHERE (was -> steps[n + 3]) #>> '{}' IS NOT NULL;
+                DELETE FROM notifier.vanished AS v WHERE v.ctid = ANY (ARRAY(
+                    SELECT o.ctid FROM notifier.vanished AS o
+                    WHERE o.xid < pg_snapshot_xmin(pg_current_snapshot()) LIMIT 2 FOR UPDATE SKIP LOCKED));
+                CONTINUE WHEN TG_OP = 'DELETE' AND steps[n + 5] !~ 'loose';
+            ELSIF from_company::text = to_company::text THEN
+                CONTINUE;
+            END IF;
+            PERFORM notifier.store_change(
+                entity,
+                CASE WHEN was IS NOT NULL THEN concat('{', name, ':', coalesce(from_company, 'null'), '}')::json END,
+                CASE WHEN became IS NOT NULL THEN concat('{', name, ':', coalesce(to_company, 'null'), '}')::json END,
+                true);
+        EXCEPTION WHEN OTHERS THEN
+            PERFORM notifier.store_change(entity, NULL, NULL, true);
+        END;
+    END LOOP;
+    RETURN OLD;
+END
+$$;

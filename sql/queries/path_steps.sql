@@ -1,0 +1,11 @@
+-- The steps of all paths, in order, as the catalogue has them now: names quoted, and the types of the columns, null
+-- where there is no such column, or its type is not among those that a path may go along. Of a domain, the type below it.
+SELECT s.watch, s.step, s.relation, s.enforced,
+       pg_catalog.quote_ident(s.key) AS key, pg_catalog.quote_ident(s.value) AS value,
+       kt.type AS key_type, vt.type AS value_type,
+       pg_catalog.pg_get_userbyid(c.relowner)::text AS owner
+FROM notifier.steps AS s
+LEFT JOIN pg_catalog.pg_class AS c ON c.oid = pg_catalog.to_regclass(s.relation) AND (c.relkind = 'r' OR s.step = 0)
+CROSS JOIN LATERAL ({key_type}) AS kt
+CROSS JOIN LATERAL ({value_type}) AS vt
+ORDER BY s.watch, s.step
