@@ -33,6 +33,7 @@ from bench import (
     restricted,
     service,
     sockets,
+    states,
     table,
     throughput,
     writers,
@@ -71,6 +72,7 @@ MEASUREMENTS = (
     Measurement(("I1", "Q1"), sockets.measure_idle, 90),
     Measurement(("C1",), sockets.measure_connecting, 60),
     Measurement(("R1", "R1q"), sockets.measure_return, 120),
+    Measurement(("B1", "B1q"), states.measure, 120, compiled=False),
     Measurement(("H1",), bulk.measure_delay, 150, compiled=False),
     Measurement(("B3", "B3m"), bulk.measure, 400),
 )

@@ -70,6 +70,8 @@ ROWS = {
         Row("C1", "connect + authenticate + setCompany per second", 2_000, True),
         Row("R1", "5,000 reconnect, each 100 behind: until all are level", 2, False, " s"),
         Row("R1q", "the same: queries", 25, False),
+        Row("B1", "state of 10,000 rows to one client", 300, False, " ms"),
+        Row("B1q", "state of 10,000 rows to 1,000 clients at once: queries", 20, False),
         Row(
             "H1",
             "150,000 companies in one transaction: delay of another",

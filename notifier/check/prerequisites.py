@@ -21,7 +21,7 @@ CLOCK_SECONDS = 2.0
 """How far the clocks of this machine and of the database may be apart."""
 
 FREE_CONNECTIONS = 10
-"""Below so many free connections of the server there is a note: a node opens six, `migrate` one."""
+"""Below so many free connections of the server there is a note: a node opens six, with STATE nine, `migrate` one."""
 
 
 async def local(settings: Settings) -> AsyncIterator[Finding]:
@@ -94,7 +94,11 @@ async def server(connection: Connection) -> AsyncIterator[Finding]:
         yield Finding(True, "the clocks agree")
     free = f"{row['free']} of the server's {row['limit']} connections are free"
     if row["free"] < FREE_CONNECTIONS:
-        yield Finding(None, free, "raise max_connections: a node opens six, `migrate` one")
+        yield Finding(
+            None,
+            free,
+            "raise max_connections: a node opens six, with NOTIFIER_STATE=on nine, `migrate` one",
+        )
     else:
         yield Finding(True, free)
 

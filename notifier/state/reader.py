@@ -9,9 +9,9 @@ is between them, there is no such position, and the reader takes another snapsho
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import asyncpg
 import msgspec
@@ -44,13 +44,22 @@ READ_SECONDS = 10.0
 STATE_BYTES = 32 * 1024 * 1024
 """Images of one company that are held at most."""
 
-PREFETCH = 100
-"""Rows that are fetched at once."""
+CONNECTIONS = 3
+"""States that are read at once: so often STATE_BYTES of images, and as much of messages, are held at most."""
+
+FIRST_ROWS, MOST_ROWS, FETCH_BYTES = 20, 1000, 512 * 1024
+"""Rows that are fetched at first, at most, and the bytes that a fetch should have."""
+
+COLLECT_SECONDS = 0.05
+"""How long a reading waits for further requests when one of the same rows has just ended: there are many of them."""
 
 UNUSABLE = (asyncpg.DataError, asyncpg.SyntaxOrAccessError)
 """Errors of a table's query: `state_where` does not fit the table any more, or a value in it."""
 
 _logger = structlog.get_logger("notifier.state")
+
+Key: TypeAlias = tuple[str, Filter | None]
+"""A company and a filter: states of these have the same rows, unless rows are for some users only."""
 
 
 class _Transaction(msgspec.Struct, rename="pascal"):
@@ -79,26 +88,28 @@ class _Found(NamedTuple):
 
 
 class StateReader:
-    """Reads on a connection of its own, one state after the other.
+    """Reads on connections of its own: at most CONNECTIONS states at once, and one of each company and filter.
 
-    Equal requests that wait share one reading. One that has begun is not shared: its rows may be older than
-    what a client has already.
+    Equal requests share one reading as long as its snapshot was not taken. A later one begins the next:
+    rows of an older snapshot may be older than what its client has already.
     """
 
     def __init__(self, url: str, *, pooled: bool, max_rows: int) -> None:
         self._url = url
         self._pooled = pooled
         self._max_rows = max_rows
-        self._connection: Connection | None = None
-        self._busy = asyncio.Lock()
-        self._reading: dict[tuple[str, Filter | None], asyncio.Task[_Found]] = {}
+        self._idle: list[Connection] = []
+        self._busy = asyncio.Semaphore(CONNECTIONS)
+        self._waiting: dict[Key, asyncio.Task[_Found]] = {}
+        self._reading: dict[Key, asyncio.Task[_Found]] = {}
+        self._is_closed = False
         self.reads = 0
 
     async def read(self, company: str, wanted: Filter | None, user: str) -> State:
         """The company's rows that the user sees. Raises StateTooLarge, StateUnavailable, NotReady and DatabaseError."""
         key = (company, wanted)
-        if (task := self._reading.get(key)) is None:
-            task = self._reading[key] = asyncio.create_task(self._read(company, wanted))
+        if (task := self._waiting.get(key)) is None:
+            task = self._waiting[key] = asyncio.create_task(self._read(key))
             task.add_done_callback(_retrieve)  # every client that waited may have gone
         found = await asyncio.shield(task)
         made = found.pages
@@ -106,45 +117,85 @@ class StateReader:
             made = await asyncio.to_thread(_render, company, found.snapshot, wanted, user)
         return State(found.snapshot.epoch, found.position, found.at, made)
 
-    async def _read(self, company: str, wanted: Filter | None) -> _Found:
-        async with self._busy:
-            del self._reading[company, wanted]
-            try:
-                async with asyncio.timeout(READ_SECONDS + STORED_SECONDS):
-                    return await self._attempt(company, wanted)
-            except Refused:
-                raise  # the connection is sound
-            except asyncpg.InsufficientPrivilegeError as error:
-                raise StateUnavailable(
-                    "the service's role may not read the tables; run: notifier migrate"
-                    " --grant ROLE --state"
-                ) from error
-            except FAILURES as error:
-                self.close()
-                raise translate_error(error, self._url) from error
-            except BaseException:
-                self.close()
-                raise
+    async def _read(self, key: Key) -> _Found:
+        task = self._waiting[key]
+        while (former := self._reading.get(key)) is not None:
+            await asyncio.wait([former])
+            await asyncio.sleep(COLLECT_SECONDS)
+        self._reading[key] = task
+        try:
+            async with self._busy, asyncio.timeout(READ_SECONDS + STORED_SECONDS):
+                return await self._use_connection(key)
+        except asyncpg.InsufficientPrivilegeError as error:
+            raise StateUnavailable(
+                "the service's role may not read the tables; run: notifier migrate"
+                " --grant ROLE --state"
+            ) from error
+        except FAILURES as error:
+            raise translate_error(error, self._url) from error
+        finally:
+            del self._reading[key]
+            self._begin(key, task)
 
-    async def _attempt(self, company: str, wanted: Filter | None) -> _Found:
-        connection = await self._connected()
+    def _begin(self, key: Key, task: asyncio.Task[_Found]) -> None:
+        """The snapshot is taken now: later requests need another one."""
+        if self._waiting.get(key) is task:
+            del self._waiting[key]
+
+    async def _use_connection(self, key: Key) -> _Found:
+        """Reads on an idle connection; where one died meanwhile, on another."""
+        while True:
+            reused = bool(self._idle)
+            connection = self._idle.pop() if self._idle else await self._connect()
+            try:
+                found = await self._attempt(connection, key)
+            except (Refused, asyncpg.InsufficientPrivilegeError):
+                self._release(connection)
+                raise
+            except FAILURES as error:
+                connection.terminate()
+                if not reused or isinstance(error, TimeoutError):
+                    raise
+            except BaseException:
+                connection.terminate()
+                raise
+            else:
+                self._release(connection)
+                return found
+
+    async def _connect(self) -> Connection:
+        return await connect(self._url, "state", pooled=self._pooled, pinned=True)
+
+    def _release(self, connection: Connection) -> None:
+        """Its transaction has ended, and the connection is sound."""
+        if self._is_closed:
+            connection.terminate()
+        else:
+            self._idle.append(connection)
+
+    async def _attempt(self, connection: Connection, key: Key) -> _Found:
+        company, wanted = key
         for _ in range(ATTEMPTS):
             self.reads += 1
-            snapshot = await self._snapshot(connection, company, wanted)
+            snapshot = await self._snapshot(connection, key)
             await self._wait_until_stored(connection, snapshot.unread)
             found = await self._position(connection, company, snapshot)
             if found is not None:
                 made = None
                 if not any(source.watch.visible_to for source, _ in snapshot.images):
                     made = await asyncio.to_thread(_render, company, snapshot, wanted, "")
+                    snapshot = snapshot._replace(images=[])
                 return _Found(snapshot, *found, made)
         raise NotReady
 
-    async def _snapshot(
-        self, connection: Connection, company: str, wanted: Filter | None
-    ) -> _Snapshot:
+    async def _snapshot(self, connection: Connection, key: Key) -> _Snapshot:
+        company, wanted = key
         async with connection.transaction(isolation="repeatable_read", readonly=True):
-            await connection.execute(sql.query("state_begin"), timeout=DEADLINE_SECONDS)
+            self._begin(key, self._reading[key])
+            begin = sql.query("state_begin")
+            if self._pooled:  # its session is not pinned
+                begin = f"SET LOCAL search_path = pg_catalog, pg_temp; {begin}"
+            await connection.execute(begin, timeout=DEADLINE_SECONDS)
             place = await connection.fetchrow(
                 sql.query("state_position"), company, timeout=DEADLINE_SECONDS
             )
@@ -161,11 +212,9 @@ class StateReader:
                 images.append((table.source, found))
                 arguments = table.arguments(company)
                 try:
-                    async for row in connection.cursor(
-                        table.statement, *arguments, prefetch=PREFETCH, timeout=READ_SECONDS
-                    ):
-                        found.append(row[0].encode())
-                        rows, size = rows + 1, size + len(found[-1])
+                    async for image in _images(connection, table.statement, arguments):
+                        found.append(image)
+                        rows, size = rows + 1, size + len(image)
                         if rows > self._max_rows:
                             raise StateTooLarge(f"more than {self._max_rows:,} rows")
                         if size > STATE_BYTES:
@@ -182,11 +231,7 @@ class StateReader:
     async def _tables(self, connection: Connection) -> Sequence[Table]:
         watches = await connection.fetch(sql.query("watches"), timeout=DEADLINE_SECONDS)
         rows = await connection.fetch(sql.query("state_tables"), timeout=DEADLINE_SECONDS)
-        scopes = await connection.fetch(
-            "SELECT name FROM notifier.scopes", timeout=DEADLINE_SECONDS
-        )
-        names = {scope["name"] for scope in scopes}
-        return tables([*map(dict, watches)], [*map(dict, rows)], names)
+        return tables([*map(dict, watches)], [*map(dict, rows)])
 
     async def _wait_until_stored(self, connection: Connection, unread: frozenset[int]) -> None:
         """Waits for the relay. Raises NotReady."""
@@ -227,18 +272,25 @@ class StateReader:
                 position, at = row["position"], row["at"]
         return position, at
 
-    async def _connected(self) -> Connection:
-        connection = self._connection
-        if connection is None or connection.is_closed():
-            connection = await connect(self._url, "state", pooled=self._pooled, pinned=True)
-            self._connection = connection
-        return connection
-
     def close(self) -> None:
-        """Ends the connection, if there is one."""
-        if self._connection is not None:
-            self._connection.terminate()
-            self._connection = None
+        """Ends the connections; a reading that is under way ends its own."""
+        self._is_closed = True
+        while self._idle:
+            self._idle.pop().terminate()
+
+
+async def _images(
+    connection: Connection, statement: str, arguments: Sequence[Any]
+) -> AsyncIterator[JSON]:
+    """The rows of a query, fetched in parts of about FETCH_BYTES as long as their sizes are alike."""
+    cursor = await connection.cursor(statement, *arguments, timeout=READ_SECONDS)
+    count, rows, size = FIRST_ROWS, 0, 0
+    while part := await cursor.fetch(count, timeout=READ_SECONDS):
+        for row in part:
+            image = row[0].encode()
+            rows, size = rows + 1, size + len(image)
+            yield image
+        count = max(1, min(MOST_ROWS, FETCH_BYTES * rows // (size + 1)))
 
 
 def _render(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from notifier.access.membership_query import as_text, castable
@@ -14,7 +14,10 @@ from notifier.watches import Watch
 
 
 class Table(NamedTuple):
-    """`statement` returns the images of a company's rows; `arguments` are its parameters."""
+    """`statement` returns the images of a company's rows; `arguments` are its parameters.
+
+    `scopes`: all of them, also those without a table: a text that looks like an id of one belongs to none.
+    """
 
     source: Source
     statement: str
@@ -39,12 +42,8 @@ class Table(NamedTuple):
 def tables(
     watches: Sequence[Mapping[str, Any]],
     rows: Sequence[Mapping[str, Any]],
-    scopes: Collection[str],
 ) -> list[Table]:
-    """From the rows of `watches.sql` and of `state_tables.sql`. Raises StateUnavailable.
-
-    `scopes`: all of them, also those without a table: a text that looks like an id of one belongs to none.
-    """
+    """From the rows of `watches.sql` and of `state_tables.sql`. Raises StateUnavailable."""
     found = {row["entity"]: row for row in rows}
     made = []
     for given in watches:
@@ -63,7 +62,7 @@ def tables(
                 f"state_where of {watch.table} cannot be used: {state_bounds.OTHER_TYPE}"
             )
         made.append(_table(watch, given, row))
-    return [each._replace(scopes=frozenset(scopes)) for each in made]
+    return made
 
 
 def _table(watch: Watch, given: Mapping[str, Any], row: Mapping[str, Any]) -> Table:
@@ -82,4 +81,4 @@ def _table(watch: Watch, given: Mapping[str, Any], row: Mapping[str, Any]) -> Ta
     statement = sql.query("state_rows").format(
         columns=row["columns"], relation=row["relation"], condition=condition
     )
-    return Table(source, statement, kind, frozenset())
+    return Table(source, statement, kind, frozenset(row["scopes"]))

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import structlog
 from starlette.datastructures import Headers
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from notifier import metrics
@@ -35,7 +35,7 @@ from notifier.transport.asgi_events import AsgiEvents
 from notifier.transport.cors import PREFLIGHT, Cors
 from notifier.transport.events import EventStream
 from notifier.transport.http_guard import EXTENSION, GuardedHttp
-from notifier.transport.polling import LongPoll
+from notifier.transport.polling import LongPoll, Page
 from notifier.transport.problems import HttpCode, Problem
 from notifier.transport.requests import STREAM, bearer_token, company_request, media_type
 
@@ -149,9 +149,15 @@ class CompanyMessages:
                 await poll.wait(call.wait)
             if poll.lost:
                 return
-            response = Response(_page(poll), media_type=call.kind)
+            page = _page(poll)
             if head:
+                response = Response(media_type=call.kind)
                 del response.headers["Content-Length"]
+            elif page.state:
+                response = StreamingResponse(_parts(page), media_type=call.kind)
+                response.headers["Content-Length"] = str(page.size)
+            else:
+                response = Response(page.head, media_type=call.kind)
             await self._send(response, scope, receive, send)
             if protocol is not None:
                 await protocol.flow.drain()
@@ -212,7 +218,13 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
-def _page(poll: LongPoll) -> bytes:
+async def _parts(page: Page) -> AsyncIterator[bytes]:
+    """Each part when the one before it was sent."""
+    for part in page.parts():
+        yield bytes(part)
+
+
+def _page(poll: LongPoll) -> Page:
     """The page. Raises Problem where the poll was ended without one."""
     try:
         return poll.page()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -14,7 +14,14 @@ from notifier.delivery.state import State
 from notifier.delivery.subscription import Subscription
 from notifier.delivery.transport import TransportListener
 from notifier.errors import Closure
-from notifier.messages import ServerMessage, Subscribed, SubscribeResult, TokenExpiring, encode
+from notifier.messages import (
+    JSON,
+    ServerMessage,
+    Subscribed,
+    SubscribeResult,
+    TokenExpiring,
+    encode,
+)
 
 PAGE_BYTES = 256 * 1024
 """A page of this size takes no more messages; it exceeds it by one write at most."""
@@ -36,25 +43,42 @@ class _Header(msgspec.Struct, rename="pascal"):
 _decode = msgspec.json.Decoder(_Header).decode
 
 
-class _StateData(msgspec.Struct, rename="pascal"):
-    entity: str
-    rows: list[msgspec.Raw]
+_ROWS, _END = b'"Rows":[', b"]}}"
+"""What stands before and behind the rows in a `State` message. The first cannot be within a JSON string."""
 
 
-class _State(msgspec.Struct, rename="pascal"):
-    data: _StateData
+class Page(NamedTuple):
+    """A complete response: `head`, the rows of a state, `tail`."""
 
+    head: bytes
+    state: tuple[JSON, ...]
+    tail: bytes
 
-_decode_state = msgspec.json.Decoder(_State).decode
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return len(self.head) + sum(map(len, self._rows())) + len(self.tail)
 
+    def parts(self) -> Iterator[bytes | memoryview]:
+        """The response in parts, of which none is larger than a `State` message."""
+        yield self.head
+        yield from self._rows()
+        yield self.tail
 
-def _rows(state: State) -> bytes:
-    """The rows of a state by entity."""
-    rows: dict[str, list[msgspec.Raw]] = {}
-    for page in state.pages:
-        data = _decode_state(page).data
-        rows.setdefault(data.entity, []).extend(data.rows)
-    return msgspec.json.encode(rows)
+    def _rows(self) -> Iterator[bytes | memoryview]:
+        """The rows of the messages by entity, without a copy: many clients may share them."""
+        entity = b""
+        for page in self.state:
+            start = page.index(_ROWS)
+            name = page[:start].rpartition(b'"Entity":')[2].rstrip(b",")
+            if name != entity:
+                yield b"%b%b:[" % (b"]," if entity else b"", name)
+                entity = name
+            else:
+                yield b","
+            yield memoryview(page)[start + len(_ROWS) : -len(_END)]
+        if entity:
+            yield b"]"
 
 
 class LongPoll:
@@ -149,7 +173,7 @@ class LongPoll:
                 timer.cancel()
         self.finish()
 
-    def page(self) -> bytes:
+    def page(self) -> Page:
         """The complete page. Raises the Closure that ended it without one."""
         begin = self._begin
         if self._closure is not None:
@@ -169,8 +193,11 @@ class LongPoll:
             at=at,
             recovered=begin.recovered,
         )
-        state = b"" if self._state is None else b',"State":%b' % _rows(self._state)
-        return b'%b%b,"Messages":[%b]}' % (encode(head)[:-1], state, b",".join(self._texts))
+        tail = b'"Messages":[%b]}' % b",".join(self._texts)
+        begun = encode(head)[:-1] + b","
+        if self._state is None:
+            return Page(begun + tail, (), b"")
+        return Page(begun + b'"State":{', self._state.pages, b"}," + tail)
 
     # --- what the connection reports
 

@@ -1,6 +1,6 @@
 -- How each watched table's rows are read as images, as capture makes them: `columns` are expressions of the row `t`,
 -- without the excluded columns. `company_type`: null where it is not PostgreSQL's own. `hidden`: row-level security
--- applies to the current role. `bounded`: no column that `state_where` could name has a type of the application's.
+-- applies to the current role. `scopes`: the names of all. `bounded`: no column that `state_where` could name has a type of the application's.
 WITH RECURSIVE base (domain, oid, level) AS (
     SELECT t.oid, t.oid, 0 FROM pg_catalog.pg_type AS t
     WHERE t.oid IN (
@@ -18,7 +18,7 @@ types (oid, name) AS (
     FROM base AS b JOIN pg_catalog.pg_type AS t ON t.oid = b.oid
     ORDER BY b.domain, b.level DESC
 )
-SELECT w.entity,
+SELECT w.entity, ARRAY(SELECT s.name FROM notifier.scopes AS s) AS scopes,
        CASE r.relkind WHEN 'r' THEN 'ONLY ' ELSE '' END || w.relation AS relation,
        (
            SELECT pg_catalog.string_agg(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -18,6 +19,7 @@ from notifier.state import reader
 from notifier.state.reader import StateReader
 from notifier.watches import Scope, Watch
 from tests.databases import Database, as_app
+from tests.waiting import until
 
 TABLES = """
 CREATE DOMAIN short AS text CHECK (length(value) < 100);
@@ -205,12 +207,55 @@ async def test_more_bytes_than_the_bound_are_too_large(
         bounded.setattr(reader, "STATE_BYTES", 50)
         with pytest.raises(StateTooLarge, match="bytes"):
             await states.read("1", None, "u")
-    connection = states._connection
+    (connection,) = states._idle
     assert (await states.read("1", None, "u")).pages
-    assert states._connection is connection  # a refusal does not cost it
+    assert states._idle == [connection]  # a refusal does not cost it
     states.close()
 
 
 async def test_state_is_granted_to_a_role(empty: Database) -> None:
     with pytest.raises(SettingsError, match="--grant"):
         await migrate(empty.dsn, calendar=True, state=True)
+
+
+async def test_companies_are_read_beside_one_another_and_equal_requests_share_a_reading(
+    empty: Database, role: str
+) -> None:
+    await migrate(empty.dsn, watches=WATCHES, grant=role, state=True)
+    states = StateReader(empty.dsn, pooled=False, max_rows=100)
+    writer = await empty.connect()
+    holds = writer.transaction()
+    await holds.start()
+    await writer.execute("LOCK TABLE notifier.changes_0")  # no snapshot is taken before it ends
+    reading = [asyncio.create_task(states.read("1", None, "u"))]
+    reading += [asyncio.create_task(states.read("2", None, "u"))]
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'notifier state' AND wait_event_type = 'Lock'"
+
+    async def both_wait() -> bool:
+        return bool(await empty.fetchval(waiting) == len(reading))
+
+    await until(both_wait)
+    later = [asyncio.create_task(states.read("1", None, f"user {n}")) for n in range(50)]
+    await asyncio.sleep(0)
+    await holds.commit()
+    first, other = await asyncio.gather(*reading)
+    shared = await asyncio.gather(*later)
+    assert b'"one"' in b"".join(first.pages)
+    assert b'"two"' in b"".join(other.pages)
+    assert states.reads == 3
+    assert {id(state.pages) for state in shared} == {id(shared[0].pages)}
+    assert first.pages is not shared[0].pages
+    states.close()
+
+
+async def test_a_connection_that_died_while_it_was_idle_costs_no_state(
+    empty: Database, role: str
+) -> None:
+    await migrate(empty.dsn, watches=WATCHES, grant=role, state=True)
+    states = StateReader(empty.dsn, pooled=False, max_rows=100)
+    await states.read("1", None, "u")
+    await empty.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'notifier state'"
+    )
+    assert (await states.read("1", None, "u")).pages
+    states.close()

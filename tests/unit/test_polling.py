@@ -8,6 +8,7 @@ from typing import cast
 
 import pytest
 
+from notifier.delivery.state import State
 from notifier.delivery.subscription import Subscription
 from notifier.errors import Restart
 from notifier.messages import (
@@ -63,7 +64,7 @@ def change(position: int, size: int = 0) -> dict[str, object]:
 
 async def answer(poll: LongPoll) -> dict[str, object]:
     await poll.wait(0)
-    page: dict[str, object] = json.loads(poll.page())
+    page: dict[str, object] = json.loads(b"".join(poll.page().parts()))
     return page
 
 
@@ -97,7 +98,7 @@ async def test_replayed_messages_are_taken_up_to_a_size() -> None:
     page = await answer(poll)
     assert page["Position"] == 41 + written
     assert len(cast("list[object]", page["Messages"])) == written
-    assert PAGE_BYTES <= len(poll.page()) < PAGE_BYTES + 11_000
+    assert PAGE_BYTES <= poll.page().size < PAGE_BYTES + 11_000
 
 
 async def test_without_a_message_it_is_empty() -> None:
@@ -150,3 +151,31 @@ async def test_a_closure_leaves_the_messages_that_are_there() -> None:
     write(poll, change(42))
     poll.end(Restart())
     assert (await answer(poll))["Position"] == 42
+
+
+async def test_a_state_is_sent_by_entity_in_parts_and_byte_for_byte() -> None:
+    pages = tuple(
+        b'{"Type":"State","Data":{"CompanyId":"a{\\"Rows\\":[","Entity":"%b","Rows":[%b]}}' % each
+        for each in (
+            (b"Event", b'{"EventId":1,"Title":"]}}"},{"EventId":2}'),
+            (b"Event", b'{"EventId":3,"Big":12345678901234567890}'),
+            (b"Company", b'{"CompanyId":"a{\\"Rows\\":["}'),
+        )
+    )
+    for given, expected in (
+        (pages, b'"State":{"Event":[%b,%b],"Company":[%b]},"Messages":[]}'),
+        (pages[2:], b'"State":{"Company":[%b]},"Messages":[]}'),
+        ((), b'"State":{},"Messages":[]}'),
+    ):
+        poll = LongPoll(immediate=False)
+        data = Subscribed(company_id="a", position=7, epoch="e")
+        subscription = cast("Subscription", Live(live=False))
+        poll.begin(
+            SubscribeResult(success=True, data=data), subscription, State("e", 7, None, given)
+        )
+        page = poll.page()
+        parts = [bytes(part) for part in page.parts()]
+        rows = tuple(each[each.index(b'"Rows":[') + 8 : -3] for each in given)
+        assert b"".join(parts).endswith(expected % rows)
+        assert page.size == len(b"".join(parts))
+        json.loads(b"".join(parts))
