@@ -11,7 +11,7 @@ SEED   ?=
 VERSIONS ?= 14 15 16 17 18
 
 BIN  := .venv/bin
-CODE := $(wildcard notifier migrations tests bench)
+CODE := $(wildcard notifier migrations tests bench release)
 PIP  := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 # Stamps of the complete environment, and of the part that `demo` needs (a third of it). A newer lock file outdates them.
@@ -34,7 +34,7 @@ OLDER := $(if $(filter 0,$(shell id -u)),/var/cache/notifier,$(CURDIR)/.venv)/po
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test matrix check docs bench chaos soak format lock clean
+.PHONY: help setup demo test matrix check docs bench chaos soak release format lock clean
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -97,6 +97,9 @@ chaos: $(READY) ## kill, freeze and cut for a while, and compare with the ledger
 
 soak: $(READY) ## writes, subscriptions with filters and faults in any order, on two nodes  [STEPS=100000]
 	@NOTIFIER_SOAK_STEPS=$(STEPS) $(BIN)/python -m pytest tests/chaos/test_subscriptions.py $(ARGS)
+
+release: $(READY) ## wheel, sdist, SBOM and checksums in dist/, built twice and compared, and the demo run from the wheel
+	@$(BIN)/python -m release --run
 
 # Package index and cache come from the environment and are not written into the lock files.
 COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --no-config --universal --python-version 3.11 \

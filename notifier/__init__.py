@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from notifier.settings import Settings
 
 __all__ = ["Notifier", "Settings", "__version__"]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {"Notifier": "notifier.embedding", "Settings": "notifier.settings"}
 """Where the public names are. A client imports this package without loading the server."""

@@ -31,7 +31,7 @@ import { Store, callSafely } from "./rows.js";
 /** @import { HttpSocket } from "./http.js" */
 /** @import { Callbacks, Client, Details, Filter, Options, Position, Snapshot, State, Status, Subscription, SubscriptionOptions, TransportName, WebSocketClass } from "./client.js" */
 
-export const version = "0.1.0";
+export const version = "0.2.0";
 
 /** The client is at fault, or another attempt cannot help: the application has to act. */
 const FINAL = new Set([1002, 1003, 1007, 1009, 4400, 4403, 4409]);

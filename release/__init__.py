@@ -1,0 +1,1 @@
+"""Builds a release, proves that it can be reproduced, and runs it from an empty environment: `make release`."""
