@@ -16,7 +16,7 @@ from notifier.demo.postgres import EmbeddedPostgres
 from tests import databases
 from tests.clients import Client, open_client
 from tests.databases import Database
-from tests.services import Service
+from tests.services import INTERPRETED, Service
 
 # A shell makes background jobs, and their children, ignore SIGINT. The tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -121,6 +121,12 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     return tmp_path
+
+
+@pytest.fixture
+def interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every process of Notifier is a new interpreter, for tests of the start itself."""
+    monkeypatch.setenv(INTERPRETED, "1")
 
 
 @pytest.fixture

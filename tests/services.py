@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -15,6 +16,7 @@ from typing import Any
 import httpx
 import jwt
 
+from tests import forkserver
 from tests.ports import free_port
 from tests.waiting import DEADLINE_SECONDS, until
 
@@ -44,26 +46,46 @@ def environment(settings: dict[str, object]) -> dict[str, str]:
 
 async def run(place: Path, *arguments: str, **settings: object) -> tuple[int, str]:
     """Runs a command of Notifier to its end; returns the exit status and the output."""
-    process = await asyncio.create_subprocess_exec(
+    with tempfile.TemporaryFile() as output:
+        process = await start(arguments, place, environment(settings), output.fileno())
+        try:
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                status = await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+            raise AssertionError(f"notifier {arguments[0]} still runs") from None
+        output.seek(0)
+        return status, output.read().decode()
+
+
+Process = asyncio.subprocess.Process | forkserver.Forked
+
+INTERPRETED = "NOTIFIER_TEST_INTERPRETED"
+"""The variable with which every process is a new interpreter (the fixture `interpreter`)."""
+
+
+async def start(
+    arguments: Sequence[str], place: Path, environ: dict[str, str], output: int
+) -> Process:
+    """Starts `notifier` in a session of its own; stdout and stderr are the file `output`.
+
+    It is forked off one that has imported everything, unless it starts interpreters itself.
+    """
+    if INTERPRETED not in os.environ and "--workers" not in arguments:
+        return forkserver.fork(arguments, place, environ, output)
+    return await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "notifier",
         *arguments,
         cwd=place,
-        env=environment(settings),
+        env=environ,
         stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
+        stdout=output,
+        stderr=output,
+        start_new_session=True,
     )
-    try:
-        async with asyncio.timeout(DEADLINE_SECONDS):
-            output, _ = await process.communicate()
-    except TimeoutError:
-        process.kill()
-        await process.communicate()
-        raise AssertionError(f"notifier {arguments[0]} still runs") from None
-    assert process.returncode is not None
-    return process.returncode, output.decode()
 
 
 class Service:
@@ -84,22 +106,13 @@ class Service:
         self._environment = environment(
             {"database_url": database_url, "jwt_secret": SECRET, **settings}
         )
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: Process | None = None
 
     async def start(self) -> None:
         """Starts it, also again after its end: on the same port, with the same log."""
         with self._log.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "notifier",
-                *self._arguments,
-                cwd=self._place,
-                env=self._environment,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
+            self._process = await start(
+                self._arguments, self._place, self._environment, log.fileno()
             )
 
     async def ready(self) -> None:
@@ -124,7 +137,7 @@ class Service:
             return await client.get(self.http + path)
 
     @property
-    def process(self) -> asyncio.subprocess.Process:
+    def process(self) -> Process:
         assert self._process is not None, "it has not been started"
         return self._process
 

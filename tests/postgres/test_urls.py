@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import ssl
-import sys
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import closing, contextmanager, suppress
@@ -29,7 +27,7 @@ from tests import databases, scratch
 from tests.conftest import Serve
 from tests.databases import Database
 from tests.ports import free_port
-from tests.services import ROOT, SECRET
+from tests.services import SECRET, run
 from tests.waiting import until
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -366,33 +364,14 @@ UNUSABLE = [
 async def test_the_command_line_ends_with_one_line_and_no_part_of_a_password(
     command: str, url: str, tmp_path: Path, secured: Secured
 ) -> None:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "notifier",
-        *command.split(),
-        cwd=tmp_path,
-        env={
-            **{
-                name: value
-                for name, value in os.environ.items()
-                if not name.startswith("NOTIFIER_")
-            },
-            "PYTHONPATH": str(ROOT),
-            "NOTIFIER_DATABASE_URL": secured.url(url),
-            "NOTIFIER_JWT_SECRET": SECRET,
-        },
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
+    status, output = await run(
+        tmp_path, *command.split(), database_url=secured.url(url), jwt_secret=SECRET
     )
-    output, _ = await process.communicate()
-    said = output.decode()
-    assert process.returncode in (1, 2)
-    assert len(said.splitlines()) <= 2
-    assert "Traceback" not in said
-    assert "s3cr3t" not in said
-    assert "ret" not in said.replace("secret", "")
+    assert status in (1, 2)
+    assert len(output.splitlines()) <= 2
+    assert "Traceback" not in output
+    assert "s3cr3t" not in output
+    assert "ret" not in output.replace("secret", "")
 
 
 async def test_a_node_shows_no_part_of_a_password(secured: Secured, serve: Serve) -> None:

@@ -62,6 +62,7 @@ async def test_a_wrong_setting_is_named_in_one_line_with_status_2(
     assert named in line
 
 
+@pytest.mark.usefixtures("interpreter")
 async def test_a_port_in_use_is_one_line_with_status_1(tmp_path: Path, database: Database) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -105,6 +106,7 @@ async def test_e10_a_database_without_our_schema_is_waited_for_and_the_remedy_na
     await service.ready()
 
 
+@pytest.mark.usefixtures("interpreter")
 async def test_e10_a_service_that_waits_for_its_database_can_be_ended(serve: Serve) -> None:
     service = await serve("postgresql://someone@127.0.0.1:1/none", ready=False)
     await until(partial(says, service, "cannot reach the database"))
@@ -112,6 +114,7 @@ async def test_e10_a_service_that_waits_for_its_database_can_be_ended(serve: Ser
     assert await service.ended() == 0
 
 
+@pytest.mark.usefixtures("interpreter")
 async def test_a_start_is_logged_with_version_database_role_and_relay(
     database: Database, serve: Serve
 ) -> None:

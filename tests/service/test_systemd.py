@@ -48,6 +48,7 @@ async def state(manager: socket.socket) -> tuple[str, int]:
     return data.decode(), pid
 
 
+@pytest.mark.usefixtures("interpreter")
 @pytest.mark.parametrize("workers", ["1", "2"])
 async def test_only_the_main_process_reports_that_it_listens_lives_and_stops(
     database: Database, serve: Serve, manager: socket.socket, workers: str
