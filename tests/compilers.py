@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import NoReturn
 
+import playwright
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -21,6 +22,21 @@ def skip(missing: str) -> NoReturn:
     if os.environ.get("CI"):
         pytest.fail(missing)
     pytest.skip(missing)
+
+
+def node() -> str:
+    """A Node with a WebSocket class: Playwright's, or the system's if it is new enough."""
+    for program in (
+        str(Path(playwright.__file__).parent / "driver" / "node"),
+        shutil.which("node"),
+    ):
+        if program and Path(program).exists():
+            answer = subprocess.run(
+                [program, "--print", "typeof WebSocket"], capture_output=True, text=True, check=True
+            )
+            if answer.stdout.strip() == "function":
+                return program
+    pytest.skip("no Node that has WebSocket")
 
 
 def npm_packages() -> Path:
@@ -49,9 +65,9 @@ def npm_packages() -> Path:
     return INSTALLED
 
 
-def typescript() -> Path:
-    """The TypeScript compiler."""
-    return npm_packages() / "node_modules" / ".bin" / "tsc"
+def tool(name: str) -> list[str | Path]:
+    """The command of one of these packages, on a Node that is new enough for all of them."""
+    return [node(), npm_packages() / "node_modules" / ".bin" / name]
 
 
 def packed(place: Path) -> Path:

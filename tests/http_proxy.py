@@ -30,11 +30,21 @@ class HttpProxy:
         return f"ws://127.0.0.1:{self.port}/"
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=HEAD_BYTES)
-        self.port = self._server.sockets[0].getsockname()[1]
+        await self.accept()
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self.refuse()
+
+    async def accept(self) -> None:
+        """Accepts connections, always on the same port."""
+        self._server = await asyncio.start_server(
+            self._serve, "127.0.0.1", self.port, limit=HEAD_BYTES
+        )
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def refuse(self) -> None:
+        """Refuses further connections, and ends those that are open."""
         assert self._server is not None
         self._server.close()
         self.cut()
@@ -51,7 +61,7 @@ class HttpProxy:
         self._links.add(link)
         try:
             await self._forward(reader, writer)
-        except (OSError, asyncio.IncompleteReadError):
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
             self._links.discard(link)

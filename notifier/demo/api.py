@@ -1,6 +1,6 @@
-"""The application of `notifier demo`: reads and writes the calendar as any application would.
+"""The application of `notifier demo`: lists the companies and writes the calendar as any application would.
 
-It knows nothing of messages: the page receives its own writes over the socket. Each answer to a write has the
+It knows nothing of messages: the page receives rows, and its own writes, from Notifier. Each answer to a write has the
 number of its transaction, so that the page can wait for its messages. There is no access
 control, because the demo serves one machine only; `notifier serve` does not have these routes.
 """
@@ -72,17 +72,6 @@ COMPANIES = """
             ORDER BY created_at, name LIMIT 1) AS user_id
     FROM companies ORDER BY created_at, name
 """
-EMPLOYEES = """
-    SELECT id AS employee_id, company_id, user_id, name, email, job_title
-    FROM employees WHERE company_id = $1 ORDER BY created_at, name
-"""
-EVENTS = """
-    SELECT id AS event_id, company_id, title, description, location,
-           starts_at, ends_at, all_day, organizer_id, private_to
-    FROM events
-    WHERE company_id = $1 AND (coalesce(cardinality(private_to), 0) = 0 OR $2 = ANY (private_to))
-    ORDER BY starts_at, id
-"""
 
 
 class Row(Protocol):
@@ -126,7 +115,7 @@ def routes(database_url: str, token: Callable[[str], str]) -> list[BaseRoute]:
         return PlainTextResponse(token(request.query_params.get("user", "")))
 
     found: list[BaseRoute] = [
-        Route("/demo/state", answering(_state)),
+        Route("/demo/companies", answering(_companies)),
         Route("/demo/token", show_token),
     ]
     for table in ENTITIES:
@@ -138,25 +127,9 @@ def routes(database_url: str, token: Callable[[str], str]) -> list[BaseRoute]:
     return found
 
 
-async def _state(connection: Connection, request: Request) -> Response:
-    """All companies, each with one of its users, and the requested one's rows, as the user sees them.
-
-    The rows have the same properties as in messages.
-    """
-    requested = request.query_params.get("company")
-    async with connection.transaction(isolation="repeatable_read", readonly=True):
-        companies = await connection.fetch(COMPANIES)
-        first = next((row["company_id"] for row in companies), None)
-        company = _uuid(requested) if requested else first
-        employees = await connection.fetch(EMPLOYEES, company)
-        events = await connection.fetch(EVENTS, company, request.query_params.get("user"))
-    return _answer(
-        {
-            "Companies": [_pascal(row) for row in companies],
-            "Employees": [_pascal(row) for row in employees],
-            "Events": [_pascal(row) for row in events],
-        }
-    )
+async def _companies(connection: Connection, _: Request) -> Response:
+    """All companies, each with one of its users. What is in them comes from Notifier."""
+    return _answer([_pascal(row) for row in await connection.fetch(COMPANIES)])
 
 
 def _insert(name: str) -> Callable[[Connection, Request], Awaitable[Response]]:
@@ -244,13 +217,6 @@ async def _values(table: str, request: Request) -> dict[str, Any]:
     if starts and ends and starts > ends:
         raise Refused(400, "the event ends before it starts")
     return values
-
-
-def _uuid(text: str) -> UUID:
-    try:
-        return UUID(text)
-    except ValueError:
-        raise Refused(400, "a company id is a uuid") from None
 
 
 def _user(name: str) -> str:

@@ -69,6 +69,7 @@ def run(port: int, data: Path | None, write: Callable[[str], None]) -> None:
             port=listening.getsockname()[1],
             authorization="employees",
             watch=WATCHES,
+            state="on",
         )
         server.runner()(_demo(settings, postgres, [listening], write))
 

@@ -146,7 +146,6 @@ class Window:
         self.sockets: list[WebSocket] = []
         self.sent: list[str] = []
         self.received: list[str] = []
-        self.reads: list[str] = []
         self.writes: list[Request] = []
         self.faults: list[str] = []
         page.on("websocket", self._opened)
@@ -173,6 +172,11 @@ class Window:
         """Returns when it is connected and has loaded its state: then it shows a position."""
         await expect(self.page.locator("#link")).to_have_attribute("data-state", "live")
         await expect(self.page.locator("#at")).not_to_be_empty()
+
+    @property
+    def states(self) -> int:
+        """How many states it has received."""
+        return sum('"StateEnd"' in frame for frame in self.received)
 
     async def position(self) -> int:
         text = await self.page.locator("#position").inner_text()
@@ -221,9 +225,7 @@ class Window:
         socket.on("framereceived", lambda frame: self.received.append(str(frame)))
 
     def _requested(self, request: Request) -> None:
-        if "/demo/state" in request.url:
-            self.reads.append(request.url)
-        elif request.method != "GET":
+        if request.method != "GET":
             self.writes.append(request)
 
     def _console(self, message: ConsoleMessage) -> None:

@@ -62,7 +62,7 @@ async def test_a_write_with_psql_is_seen(window: Open, sql: Sql) -> None:
 
 async def test_back_online_every_missed_change_is_delivered(window: Open, sql: Sql) -> None:
     ann = await window()
-    position, reads = await ann.position(), len(ann.reads)
+    position, states = await ann.position(), ann.states
     await ann.go_offline()
     for number in range(3):
         await sql.event(f"Missed {number}", hour=11 + number)
@@ -78,7 +78,7 @@ async def test_back_online_every_missed_change_is_delivered(window: Open, sql: S
     )
     await expect(ann.entry("while you were offline")).to_have_count(4)
     await ann.reaches(position + 4)
-    assert len(ann.reads) == reads, "the state was not reloaded: the client recovered"
+    assert ann.states == states, "the state was not reloaded: the client recovered"
 
 
 async def test_a_network_failure_is_recovered(window: Open, sql: Sql) -> None:
@@ -182,8 +182,7 @@ async def test_after_a_switch_only_the_other_company_is_shown(window: Open, sql:
 async def test_both_companies_are_followed_on_one_connection(window: Open, sql: Sql) -> None:
     ann = await window("ann")
     await ann.sends('"subscribe"', times=2)
-    await ann.receives("SubscribeResult", times=2)
-    reads = len(ann.reads)
+    await ann.receives('"StateEnd"', times=2)
     await sql.event("At the harbour", company=HARBOR)
     await expect(ann.entry("A SQL client added At the harbour")).to_contain_text(HARBOR)
     await expect(ann.page.locator("#companies .badge")).to_have_text("1")
@@ -196,7 +195,7 @@ async def test_both_companies_are_followed_on_one_connection(window: Open, sql: 
     await expect(ann.event("At the studio")).to_have_count(0)
     await expect(ann.page.locator("#companies .badge")).to_have_count(0)
     await ann.is_live()
-    assert (len(ann.reads), len(ann.sockets)) == (reads, 1)
+    assert (ann.states, len(ann.sockets)) == (2, 1)
 
 
 async def test_losing_one_company_leaves_the_other(window: Open, sql: Sql) -> None:
@@ -281,7 +280,7 @@ async def test_a_private_event_reaches_only_its_people(window: Open) -> None:
 
 async def test_a_restart_of_the_server_is_recovered(window: Open, demo: Demo, sql: Sql) -> None:
     ann = await window()
-    position, reads = await ann.position(), len(ann.reads)
+    position, states = await ann.position(), ann.states
     demo.stop()
     await expect(ann.page.locator("#link")).to_have_attribute("data-state", "waiting")
     demo.start()
@@ -289,7 +288,22 @@ async def test_a_restart_of_the_server_is_recovered(window: Open, demo: Demo, sq
     await expect(ann.event("After the restart")).to_be_visible()
     await ann.is_live()
     await ann.reaches(position + 1)
-    assert len(ann.reads) == reads, "the state was not reloaded: the client recovered"
+    assert ann.states == states, "the state was not reloaded: the client recovered"
+
+
+async def test_without_websockets_the_page_goes_on_over_http(window: Open, sql: Sql) -> None:
+    ann = await window()
+    transport, switch = ann.page.locator("#transport"), ann.page.get_by_role("switch", name="Block")
+    await expect(transport).to_have_text("WebSocket")
+    await switch.check()
+    await expect(transport).to_have_text("Server-sent events")
+    await sql.event("By stream")
+    await expect(ann.event("By stream")).to_be_visible()
+    await switch.uncheck()
+    await expect(transport).to_have_text("WebSocket")
+    await sql.event("By socket")
+    await expect(ann.event("By socket")).to_be_visible()
+    assert ann.states == 2, "both changes of the transport have resumed"
 
 
 async def test_a_bulk_change_reloads_the_state(window: Open, sql: Sql) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from notifier import __version__
 from notifier.web import javascript
-from tests.compilers import JAVASCRIPT, ROOT, npm_packages, packed
+from tests.compilers import JAVASCRIPT, ROOT, node, npm_packages, packed, tool
 
 CORE_BYTES = 8 * 1024
 """The client for WebSockets, minified and compressed; what it loads only where it is needed is not counted."""
@@ -28,48 +28,62 @@ def run(place: Path, *command: str | Path) -> str:
 
 @pytest.mark.slow
 def test_the_package_is_complete_and_its_types_resolve(tmp_path: Path) -> None:
-    tools = npm_packages() / "node_modules" / ".bin"
     tarball = packed(tmp_path)
     assert __version__ in tarball.name
     with tarfile.open(tarball) as archive:
         names = {name.removeprefix("package/") for name in archive.getnames()}
     sources = {f"src/{path.name}" for path in (JAVASCRIPT / "src").iterdir()}
     assert names == {"package.json", "README.md", "LICENSE", *sources}
-    run(tmp_path, tools / "publint", tarball, "--strict")
-    run(tmp_path, tools / "attw", tarball, "--profile", "esm-only")
+    run(tmp_path, *tool("publint"), tarball, "--strict")
+    run(tmp_path, *tool("attw"), tarball, "--profile", "esm-only")
 
 
 @pytest.mark.slow
 def test_the_core_is_small_and_loads_http_only_where_it_is_needed(tmp_path: Path) -> None:
-    esbuild = npm_packages() / "node_modules" / ".bin" / "esbuild"
     options = ("--bundle", "--splitting", "--minify", "--format=esm", "--target=es2022")
-    run(tmp_path, esbuild, JAVASCRIPT / "src" / "client.js", *options, f"--outdir={tmp_path}")
+    run(
+        tmp_path,
+        *tool("esbuild"),
+        JAVASCRIPT / "src" / "client.js",
+        *options,
+        f"--outdir={tmp_path}",
+    )
     core = len(gzip.compress((tmp_path / "client.js").read_bytes(), 9))
     assert core <= CORE_BYTES
     assert [path.name[:5] for path in tmp_path.glob("*-*.js")] == ["http-"]
 
 
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A directory in which the package, its development dependencies and the tests' programs find each other."""
+    for name in ("clients/js", "tests/client", "tests/javascript"):
+        ignored = shutil.ignore_patterns("node_modules", "__pycache__")
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
+    modules = tmp_path / "node_modules"
+    modules.mkdir()
+    for entry in (npm_packages() / "node_modules").iterdir():
+        (modules / entry.name).symlink_to(entry)
+    (modules / "postgres-notifier").symlink_to(tmp_path / "clients" / "js")
+    return tmp_path
+
+
 @pytest.mark.slow
-def test_sources_and_types_agree(tmp_path: Path) -> None:
+def test_sources_and_types_agree(project: Path) -> None:
     """`tsc --strict` checks the sources, and what applications write and must not write."""
-    installed = npm_packages()
-    for name in ("clients", "tests"):
-        shutil.copytree(
-            ROOT / {"clients": "clients/js/src", "tests": "tests/client"}[name],
-            tmp_path / {"clients": "clients/js/src", "tests": "tests/client"}[name],
-        )
-    (tmp_path / "node_modules").symlink_to(installed / "node_modules")
-    run(tmp_path, installed / "node_modules" / ".bin" / "tsc", "-p", "tests/client")
+    run(project, *tool("tsc"), "-p", "tests/client")
+
+
+@pytest.mark.slow
+def test_a_tanstack_collection_follows_the_rows_and_awaits_its_own_writes(project: Path) -> None:
+    run(project, node(), "tests/javascript/tanstack.mjs")
 
 
 def test_the_service_serves_the_modules_as_one_file(tmp_path: Path) -> None:
     text = javascript.client()
     assert "import(" not in text
     (tmp_path / "client.mjs").write_text(text)
-    node = shutil.which("node")
-    assert node is not None or pytest.skip("no node")
     script = "import('./client.mjs').then((all) => console.log(JSON.stringify(Object.keys(all))))"
-    assert json.loads(run(tmp_path, str(node), "-e", script)) == [
+    assert json.loads(run(tmp_path, node(), "-e", script)) == [
         "ArrivalError",
         "connect",
         "version",

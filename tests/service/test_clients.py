@@ -11,10 +11,10 @@ from typing import Any, TypeAlias
 
 import pytest
 
+from tests.compilers import node
 from tests.conftest import Serve
 from tests.databases import Database
 from tests.service.calendars import Calendar
-from tests.service.test_example import node
 from tests.services import ROOT, Service, token
 from tests.waiting import DEADLINE_SECONDS
 

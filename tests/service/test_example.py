@@ -3,32 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import subprocess
 from pathlib import Path
 
-import playwright
-import pytest
-
+from tests.compilers import node
 from tests.service.calendars import Calendar
 from tests.services import Service, token
 
 EXAMPLE = Path(__file__).with_name("example.mjs")
-
-
-def node() -> str:
-    """A Node with a WebSocket class: Playwright's, or the system's if it is new enough."""
-    for program in (
-        str(Path(playwright.__file__).parent / "driver" / "node"),
-        shutil.which("node"),
-    ):
-        if program and Path(program).exists():
-            answer = subprocess.run(
-                [program, "--print", "typeof WebSocket"], capture_output=True, text=True, check=True
-            )
-            if answer.stdout.strip() == "function":
-                return program
-    pytest.skip("no Node that has WebSocket")
 
 
 async def test_the_example_prints_the_id_of_an_event_that_was_inserted_with_plain_sql(

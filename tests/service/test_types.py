@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from tests.compilers import mono, typescript
+from tests.compilers import mono, tool
 from tests.conftest import Connect, Serve
 from tests.databases import Database
 from tests.services import ROOT, run
@@ -150,7 +150,7 @@ def check_python(place: Path, text: str) -> None:
 
 @pytest.mark.slow
 async def test_typescript_compiles_strictly(watched: Database, tmp_path: Path) -> None:
-    compiler = typescript()
+    compiler = tool("tsc")
     (tmp_path / "generated.ts").write_text(await generate(tmp_path, watched, "typescript"))
     client = ROOT / "clients" / "js" / "src" / "client.js"
     consumer = (
@@ -161,7 +161,7 @@ async def test_typescript_compiles_strictly(watched: Database, tmp_path: Path) -
     (tmp_path / "consumer.ts").write_text(consumer)
     (tmp_path / "package.json").write_text('{"type": "module"}')
     options = "--noEmit --strict --exactOptionalPropertyTypes --noUncheckedIndexedAccess --target es2022 --module nodenext"
-    compile_with(tmp_path, compiler, *options.split(), "consumer.ts")
+    compile_with(tmp_path, *compiler, *options.split(), "consumer.ts")
 
 
 async def test_csharp_compiles(watched: Database, tmp_path: Path) -> None:

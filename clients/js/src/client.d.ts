@@ -168,14 +168,19 @@ export interface StateReport<Tables extends AnyTables<Tables> = Calendar> extend
 export interface Rows<Data extends object = Row> {
   readonly entity: string;
   readonly size: number;
+  /** The state has arrived, or was restored from a snapshot. */
+  readonly complete: boolean;
   /** The row with this key. A key of several columns is an array. */
   get(key: unknown): Data | undefined;
   /** All rows. The same array until one of them changes. */
   all(): readonly Data[];
   /** What names this row, as a string. */
   keyOf(row: Data): string;
-  /** Calls back after each change. Returns a function that ends this. */
-  subscribe(listener: () => void): () => void;
+  /**
+   * Calls back after each change, with the row and its key (`row` is undefined if it was removed), or without them if any
+   * row may have changed. Returns a function that ends this.
+   */
+  subscribe(listener: (change?: { key: string; row: Data | undefined }) => void): () => void;
 }
 
 /** Rows with the position to which they belong; it can be stored as JSON. It is of use to the same user only. */

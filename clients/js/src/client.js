@@ -293,7 +293,7 @@ class Connection {
       company.accepted = company.blocked = company.id = null;
       company.gapRetries = 0;
       company.reason = "start";
-      company.store?.replace({});
+      company.store?.clear();
       this.#discard(company, "another company was set");
     }
     this.#request(/** @type {Company} */ (this.#main));
@@ -424,7 +424,7 @@ class Connection {
     if (company.closed) return;
     company.closed = true;
     company.position = null;
-    company.store?.replace({});
+    company.store?.clear();
     this.#companies.delete(company);
     this.#discard(company, "unsubscribed");
     this.#leave(company);
@@ -938,7 +938,7 @@ class Connection {
     this.#rejectAll(company, reason);
     if (reason === "revoked" || reason === "company_forbidden") {
       if (company.store) company.head = company.position = null;
-      company.store?.replace({});
+      company.store?.clear();
     }
   }
 

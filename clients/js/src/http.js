@@ -48,6 +48,7 @@ export class HttpSocket {
   onerror = () => {};
   readyState = 1;
   token = "";
+  control = new AbortController();
   /** @type {Map<string, Reader>} The company's id → the reader that has its place, or was requested last. */
   readers = new Map();
   streams = 0;
@@ -74,8 +75,9 @@ export class HttpSocket {
   send(text) {
     const { type, token, data } = JSON.parse(text);
     if (type === "authenticate") {
+      if (this.token) queueMicrotask(() => this.#authenticated());
+      else this.#reach();
       this.token = token;
-      queueMicrotask(() => this.report({ Type: "AuthenticationResult", Success: true }));
       for (const reader of this.readers.values()) reader.renewed();
     } else if (type === "ping") {
       for (const reader of this.readers.values()) reader.check();
@@ -91,8 +93,24 @@ export class HttpSocket {
     }
   }
 
+  /** Whether the service can be reached at all; the token is verified with each request. */
+  async #reach() {
+    const { signal } = this.control;
+    try {
+      await this.options.fetch(this.base, { method: "HEAD", mode: "no-cors", cache: "no-store", signal });
+      this.#authenticated();
+    } catch (error) {
+      this.end(1006, String(/** @type {Error} */ (error).message));
+    }
+  }
+
+  #authenticated() {
+    this.report({ Type: "AuthenticationResult", Success: true });
+  }
+
   close() {
     this.readyState = 3;
+    this.control.abort();
     for (const reader of this.readers.values()) reader.stop();
     this.readers.clear();
   }

@@ -29,6 +29,8 @@ export class Store {
   filter = {};
   /** @type {Error | null} Why the rows are not known. Thrown where they are read. */
   fault = null;
+  /** The state has arrived, or was restored. */
+  complete = false;
 
   /** @param {{ [entity: string]: TableNames }} [names] */
   constructor(names = {}) {
@@ -42,10 +44,19 @@ export class Store {
     return table;
   }
 
-  /** @param {Record<string, readonly object[]>} rows Of all entities: those of others are forgotten. */
-  replace(rows) {
+  clear() {
+    this.replace({}, false);
+  }
+
+  /**
+   * @param {Record<string, readonly object[]>} rows Of all entities: those of others are forgotten.
+   * @param {boolean} [complete]
+   */
+  replace(rows, complete = true) {
+    const first = this.complete !== complete;
+    this.complete = complete;
     for (const entity in rows) this.table(entity);
-    for (const [entity, table] of this.#tables) table.replace(rows[entity] ?? []);
+    for (const [entity, table] of this.#tables) table.replace(rows[entity] ?? [], first);
   }
 
   /** @param {any} message A change. */
@@ -85,7 +96,7 @@ export class Store {
 class Table {
   /** @type {Map<string, any>} */
   #rows = new Map();
-  /** @type {Set<() => void>} */
+  /** @type {Set<(change?: { key: string, row: any }) => void>} */
   #listeners = new Set();
   /** @type {readonly any[] | null} */
   #all = null;
@@ -110,11 +121,14 @@ class Table {
       get size() {
         return rows().size;
       },
+      get complete() {
+        return store.complete;
+      },
       get: (/** @type {unknown} */ key) => rows().get(keyOf(key)),
       all: () => (this.#all ??= Object.freeze([...rows().values()])),
       keyOf: (/** @type {object} */ row) => this.#keyOf(row) ?? "",
-      subscribe: (/** @type {() => void} */ listener) => {
-        const own = () => listener();
+      subscribe: (/** @type {(change?: { key: string, row: any }) => void} */ listener) => {
+        const own = (/** @type {any} */ change) => listener(change);
         this.#listeners.add(own);
         return () => void this.#listeners.delete(own);
       },
@@ -130,11 +144,17 @@ class Table {
     return undefined;
   }
 
-  /** @param {readonly object[]} rows */
-  replace(rows) {
-    if (!rows.length && !this.#rows.size) return;
+  /**
+   * @param {readonly object[]} rows
+   * @param {boolean} first Whether they are complete has changed.
+   */
+  replace(rows, first) {
+    if (!first && !rows.length && !this.#rows.size) return;
     this.#rows.clear();
-    for (const row of rows) this.#set(row);
+    for (const row of rows) {
+      const key = this.#keyOf(row);
+      if (key !== undefined) this.#rows.set(key, row);
+    }
     this.#changed();
   }
 
@@ -143,19 +163,15 @@ class Table {
    * @param {boolean} deleted
    */
   apply(row, deleted) {
-    if (!deleted) this.#set(row);
-    else if (!this.#rows.delete(this.#keyOf(row) ?? "")) return;
-    this.#changed();
-  }
-
-  /** @param {object} row */
-  #set(row) {
     const key = this.#keyOf(row);
-    if (key !== undefined) this.#rows.set(key, row);
+    if (key === undefined || (deleted && !this.#rows.delete(key))) return;
+    if (!deleted) this.#rows.set(key, row);
+    this.#changed({ key, row: deleted ? undefined : row });
   }
 
-  #changed() {
+  /** @param {{ key: string, row: any }} [change] None: any row may have changed. */
+  #changed(change) {
     this.#all = null;
-    for (const listener of [...this.#listeners]) callSafely(listener);
+    for (const listener of [...this.#listeners]) callSafely(() => listener(change));
   }
 }

@@ -17,10 +17,9 @@ export const create = write("POST");
 export const change = write("PATCH");
 export const remove = write("DELETE");
 
-/** All companies, and the rows of one of them, by default the first, as the user sees them. */
-export async function state(company, user, signal) {
-  const query = new URLSearchParams({ user, ...(company ? { company } : {}) });
-  return (await request(`state?${query}`, { signal })).json();
+/** All companies. What is in them comes from Notifier. */
+export async function companies(signal) {
+  return (await request("companies", { signal })).json();
 }
 
 export async function token(user) {

@@ -34,6 +34,21 @@ const names = new Map();
 
 let client = null;
 let offline = false;
+/** As some proxies do. */
+let blocksWebSockets = false;
+
+/** Never opens. */
+class BlockedWebSocket {
+  readyState = 0;
+
+  constructor() {
+    setTimeout(() => this.onclose({ code: 1006, reason: "blocked" }));
+  }
+
+  send() {}
+
+  close() {}
+}
 
 // -------------------------------------------------------------------- the connection
 
@@ -42,15 +57,16 @@ function follow() {
   leave();
   const url = new URL(".", document.baseURI);
   url.protocol = url.protocol.replace("http", "ws");
-  client = connect({ url: url.href, getToken: () => api.token(me), onStatus: showConnection });
+  const getToken = () => api.token(me);
+  client = connect({ url: url.href, getToken, onStatus: showConnection, WebSocket: blocksWebSockets ? BlockedWebSocket : undefined });
   for (const each of rooms.values()) enter(each);
 }
 
-/** Closes the connection, and keeps the positions. */
+/** Closes the connection, and keeps the rows with their positions. */
 function leave() {
   for (const each of rooms.values()) {
-    const { status, position } = each.subscription ?? {};
-    if (each.subscription) each.resume = status.state === "idle" ? null : position;
+    const { subscription } = each;
+    if (subscription) each.resume = subscription.status.state === "idle" ? null : subscription.snapshot();
     each.subscription = null;
   }
   client?.close();
@@ -58,22 +74,24 @@ function leave() {
 
 /** Follows one company. */
 function enter(one) {
-  const { resume: position } = one;
+  const { resume: snapshot } = one;
   one.resume = null;
   one.subscription = client.subscribe(one.id, {
-    position,
+    state: true,
+    snapshot,
     onMessage: (message) => receive(one, message),
     onRecovered: (recovered) => showRecovered(one, recovered),
-    onResync: (resync) => readState(one, resync),
+    onState: (state) => showState(one, state),
     onSkipped: () => one === room && showPosition(),
     onStatus: (status) => showStatus(one, status),
   });
 }
 
-async function readState(one, { reason, position, signal }) {
-  const state = await api.state(one.id, me, signal);
+/** All rows of a company, from the service. There may be new companies, too. */
+async function showState(one, { rows, reason, position, signal }) {
+  companies = await api.companies(signal);
   if (signal.aborted) return;
-  load(one, state);
+  load(one, rows);
   draw();
   if (reason !== "start") addNote(`State reloaded at № ${position}: ${REASONS[reason] ?? reason}`, one);
 }
@@ -87,13 +105,12 @@ const REASONS = {
   overflow: "more was written than the log can hold",
 };
 
-function load(one, state) {
-  companies = state.Companies;
+function load(one, { Employee: employees = [], Event: events = [] }) {
   one.employees.clear();
   one.events.clear();
-  for (const employee of state.Employees) one.employees.set(employee.EmployeeId, employee);
-  for (const event of state.Events) one.events.set(event.EventId, event);
-  for (const { UserId, EmployeeId, Name } of state.Employees) names.set(UserId, Name).set(EmployeeId, Name);
+  for (const employee of employees.toSorted(byAge)) one.employees.set(employee.EmployeeId, employee);
+  for (const event of events) one.events.set(event.EventId, event);
+  for (const { UserId, EmployeeId, Name } of employees) names.set(UserId, Name).set(EmployeeId, Name);
   for (const { CompanyId } of companies) {
     if (rooms.has(CompanyId)) continue;
     rooms.set(CompanyId, new Room(CompanyId, draw));
@@ -101,6 +118,9 @@ function load(one, state) {
   }
   setZone();
 }
+
+/** The order of the people on the page, and so their colours. */
+const byAge = (one, other) => one.CreatedAt.localeCompare(other.CreatedAt) || one.Name.localeCompare(other.Name);
 
 function zoneOf(one) {
   return new Zone(companies.find(({ CompanyId }) => CompanyId === one.id)?.TimeZone ?? "UTC");
@@ -179,11 +199,14 @@ function show() {
     $("state").textContent = STATES[state];
   }
   $("why").textContent = [STATES[state].toLowerCase(), DETAILS[reason] ?? reason].filter(Boolean).join(": ");
+  $("transport").textContent = TRANSPORTS[client.transport] ?? "–";
   $("retry").hidden = !["waiting", "stopped", "idle"].includes(state);
   showPosition();
   if (state === "idle") showNoAccess(reason);
   else if (state === "live") setOverlay(false);
 }
+
+const TRANSPORTS = { websocket: "WebSocket", sse: "Server-sent events", poll: "Long polls" };
 
 const DETAILS = { company_forbidden: "this user is not an employee of the company", revoked: "access was revoked" };
 
@@ -204,9 +227,15 @@ $("offline").onclick = () => {
   if (offline) {
     leave();
     show();
-    addNote(`You are offline${room.resume ? ` since № ${room.resume.after}` : ""}. Other users are not.`);
+    addNote(`You are offline${room.position ? ` since № ${room.position.after}` : ""}. Other users are not.`);
   } else follow();
   showPosition();
+};
+
+$("block").onclick = () => {
+  blocksWebSockets = !blocksWebSockets;
+  $("block").setAttribute("aria-checked", String(blocksWebSockets));
+  if (!offline) follow();
 };
 
 // -------------------------------------------------------------------- access
@@ -599,10 +628,10 @@ setInterval(() => calendar.now(), MINUTE);
 // -------------------------------------------------------------------- the start
 
 async function start() {
-  const state = await api.state(null, me);
+  companies = await api.companies();
   const wanted = parameters.get("company") ?? sessionStorage.getItem("company");
-  company = (state.Companies.find(({ CompanyId }) => CompanyId === wanted) ?? state.Companies[0])?.CompanyId ?? null;
-  for (const { CompanyId } of (companies = state.Companies)) rooms.set(CompanyId, new Room(CompanyId, draw));
+  company = (companies.find(({ CompanyId }) => CompanyId === wanted) ?? companies[0])?.CompanyId ?? null;
+  for (const { CompanyId } of companies) rooms.set(CompanyId, new Room(CompanyId, draw));
   room = rooms.get(company) ?? room;
   setZone();
   draw();

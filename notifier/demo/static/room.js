@@ -4,7 +4,7 @@ export class Room {
   events = new Map();
   /** The client's subscription; null while the page is offline. */
   subscription = null;
-  /** Set while there is none: where to resume. */
+  /** Set while there is none: the rows and the position where to resume. */
   resume = null;
   received = 0;
   /** Changes that arrived while another company was shown. */
@@ -25,7 +25,7 @@ export class Room {
   }
 
   get position() {
-    return this.subscription?.position ?? this.resume;
+    return this.subscription?.position ?? this.resume?.position ?? null;
   }
 
   clear() {

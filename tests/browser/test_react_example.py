@@ -1,0 +1,95 @@
+"""examples/react, built with the packed package, in Chromium."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from urllib.parse import urlencode
+
+import pytest
+from playwright.async_api import Browser, expect
+
+from tests.browser.live import Demo, Sql, Window
+from tests.compilers import ROOT, npm_packages, packed, tool
+from tests.http_proxy import HttpProxy
+
+EXAMPLE = ROOT / "examples" / "react"
+OWN_LINES = 40
+
+
+def run(place: Path, *command: str | Path) -> None:
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """Writes no log."""
+
+    def log_message(self, *_: object) -> None:
+        """Writes none."""
+
+
+@pytest.fixture(scope="session")
+def site(built: Path) -> Iterator[str]:
+    """The address of a web server with the example: an origin of its own."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(built))) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example's files for a web server. Of Notifier it has only the package, as npm would install it."""
+    place = tmp_path_factory.mktemp("react")
+    installed = npm_packages() / "node_modules"
+    shutil.copytree(EXAMPLE, place / "app", ignore=shutil.ignore_patterns("node_modules", "dist"))
+    modules = place / "app" / "node_modules"
+    modules.mkdir()
+    for entry in installed.iterdir():
+        (modules / entry.name).symlink_to(entry)
+    with tarfile.open(packed(place)) as archive:
+        archive.extractall(place, filter="data")
+    (place / "package").rename(modules / "postgres-notifier")
+    run(place / "app", *tool("tsc"))
+    run(place / "app", *tool("vite"), "build")
+    return place / "app" / "dist"
+
+
+async def test_a_react_app_shows_a_companys_events_live_offline_and_back(
+    browser: Browser, demo: Demo, sql: Sql, site: str
+) -> None:
+    """In StrictMode, which renders and connects twice."""
+    own = (EXAMPLE / "src" / "main.tsx").read_text().splitlines()
+    assert len(own) < OWN_LINES
+    window = await Window.new(browser)
+    page = window.page
+    async with HttpProxy(int(demo.page.rstrip("/").rpartition(":")[2])) as proxy:
+        given = {"url": proxy.url, "company": demo.company, "token": demo.token("ann")}
+        await page.goto(f"{site}?{urlencode(given)}")
+        status = page.get_by_role("status")
+        await expect(status).to_have_text("live · websocket")
+        await sql.event("Seen by React")
+        await expect(page.get_by_text("Seen by React")).to_be_visible()
+        assert len(window.sockets) == 1, "the first of both connections was never opened"
+
+        # Offline.
+        await proxy.refuse()
+        await expect(status).to_contain_text("waiting")
+        await sql.event("While React was offline")
+        await expect(page.get_by_text("Seen by React")).to_be_visible()
+        proxy.blocks = True
+        await proxy.accept()
+        await expect(page.get_by_text("While React was offline")).to_be_visible()
+        await expect(status).to_have_text("live · sse")
+        proxy.blocks = False
+        await expect(status).to_have_text("live · websocket")
+    assert window.faults == []
