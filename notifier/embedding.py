@@ -20,6 +20,7 @@ from notifier.commands import MESSAGE_BYTES
 from notifier.node import Node
 from notifier.settings import Settings, load
 from notifier.transport.http_guard import GuardedHttp
+from notifier.transport.keepalive import Keepalive
 from notifier.transport.refusals import Refusals
 from notifier.transport.websocket import Options, WebSocketProtocol
 
@@ -112,12 +113,11 @@ class Notifier:
         all HTTP requests of the process, each of which must arrive within ten seconds.
         """
         settings, refusals = self._settings, Refusals()
-        options = Options(refusals, settings.max_buffer_bytes, settings.deflate)
+        keepalive = Keepalive(settings.ping_seconds)
+        options = Options(refusals, keepalive, settings.max_buffer_bytes, settings.deflate)
         found: dict[str, Any] = {
             "ws": WebSocketProtocol.configured(options),
             "ws_max_size": MESSAGE_BYTES,
-            "ws_ping_interval": settings.ping_seconds,
-            "ws_ping_timeout": settings.ping_seconds,
             "ws_per_message_deflate": False,
         }
         if events:

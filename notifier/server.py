@@ -23,6 +23,7 @@ from notifier.errors import NotifierError, SettingsError
 from notifier.node import Node
 from notifier.settings import Settings
 from notifier.transport.http_guard import REQUEST_SECONDS, GuardedHttp
+from notifier.transport.keepalive import Keepalive
 from notifier.transport.refusals import Refusals
 from notifier.transport.websocket import Options, WebSocketProtocol
 
@@ -72,14 +73,13 @@ def configuration(
     settings: Settings, app: Callable[..., Any], refusals: Refusals
 ) -> uvicorn.Config:
     """The configuration of uvicorn. Raises SettingsError for a certificate that cannot be read."""
-    options = Options(refusals, settings.max_buffer_bytes, settings.deflate)
+    keepalive = Keepalive(settings.ping_seconds)
+    options = Options(refusals, keepalive, settings.max_buffer_bytes, settings.deflate)
     config = uvicorn.Config(
         app,
         http=GuardedHttp.configured(refusals),
         ws=WebSocketProtocol.configured(options),
         ws_max_size=MESSAGE_BYTES,
-        ws_ping_interval=settings.ping_seconds,
-        ws_ping_timeout=settings.ping_seconds,
         ws_per_message_deflate=False,
         lifespan="off",
         log_config=None,

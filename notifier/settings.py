@@ -100,7 +100,7 @@ class Settings(BaseSettings):
     bulk_limit: Annotated[int, Field(ge=1)] = 1000
     max_buffer_bytes: Annotated[int, Field(ge=64 * 1024)] = 1024**2
     auth_timeout_seconds: Annotated[float, Field(gt=0)] = 10
-    ping_seconds: Annotated[float, Field(gt=0)] = 20
+    ping_seconds: Annotated[float, Field(gt=0)] = 25
     deflate: bool = False
     doorbell: bool = True
     nats_url: SecretStr | None = None  # one or several, separated by commas

@@ -1,22 +1,18 @@
-"""The ASGI application for WebSockets: accepts a connection and runs its session."""
+"""The ASGI application for WebSockets: accepts a connection and begins its conversation."""
 
 from __future__ import annotations
 
 import asyncio
 
-import structlog
 from starlette.datastructures import Headers
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
-from notifier import metrics
 from notifier.access.admission import address_group
-from notifier.delivery.session import Services, Session
-from notifier.errors import Binary, Closure, Internal
+from notifier.delivery.session import Services
 from notifier.transport.asgi import AsgiTransport
+from notifier.transport.conversation import Conversation, converse
 from notifier.transport.refusals import EXPLANATIONS, Reason, Refusals
 from notifier.transport.websocket import EXTENSION, WebSocketProtocol
-
-_log = structlog.get_logger("notifier.endpoint")
 
 
 class Endpoint:
@@ -45,15 +41,14 @@ class Endpoint:
         address = address_group(_host(scope) or "")
         own = scope.get("extensions", {}).get(EXTENSION)
         if isinstance(own, WebSocketProtocol):
-            own.forget_handshake()
             scope.clear()  # Application's copy
-            await self._run_session(own, receive, address)
+            own.detach(Conversation.begin(self._services, own, address))
             return
         async with asyncio.TaskGroup() as tasks:
             transport = AsgiTransport(send, self._max_buffer)
             tasks.create_task(transport.run())
             try:
-                await self._run_session(transport, receive, address)
+                await converse(Conversation.begin(self._services, transport, address), receive)
             finally:
                 transport.finish()
 
@@ -72,30 +67,6 @@ class Endpoint:
             or (len(origins) == 1 and origins[0] in self._origins)
         )
 
-    async def _run_session(
-        self, transport: WebSocketProtocol | AsgiTransport, receive: Receive, address: str
-    ) -> None:
-        session: Session | None = None
-        try:
-            session = Session(self._services, transport, address)
-            metrics.WEBSOCKETS.inc()
-            while True:
-                event = await receive()
-                if event["type"] == "websocket.disconnect":
-                    return
-                await session.receive(_text(event))
-        except Closure as closure:
-            if session is not None:
-                session.closed()
-            transport.end(closure)
-        except Exception:
-            _log.exception("a session failed")
-            transport.end(Internal())
-        finally:
-            if session is not None:
-                session.closed()
-                metrics.WEBSOCKETS.dec()
-
 
 async def refuse(scope: Scope, send: Send, status: int, text: str) -> None:
     """Answers a handshake with a status and a text, or with 403 where the server cannot do more."""
@@ -111,11 +82,3 @@ def _host(scope: Scope) -> str | None:
     """The address of the peer, or that of the client where a trusted proxy names it."""
     peer = scope.get("client")
     return peer[0] if peer else None
-
-
-def _text(event: Message) -> str:
-    """The text of a text frame. Raises Binary for a binary one."""
-    text = event.get("text")
-    if not isinstance(text, str):
-        raise Binary
-    return text

@@ -7,7 +7,7 @@ They have the methods that uvicorn and `websocket` call, and no others.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any, TypeAlias
 
 from notifier.errors import TooSlow
@@ -20,19 +20,22 @@ Event: TypeAlias = MutableMapping[str, Any]
 
 
 class Inbox:
-    """asyncio.Queue for one reader."""
+    """asyncio.Queue for one reader. `on_event` is called where no reader waits for an item."""
 
-    __slots__ = ("_items", "_loop", "_waiter")
+    __slots__ = ("_items", "_loop", "_waiter", "on_event")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._items: list[Event] = []
         self._waiter: asyncio.Future[None] | None = None
+        self.on_event: Callable[[], None] | None = None
 
     def put_nowait(self, item: Event) -> None:
         self._items.append(item)
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+        elif self.on_event is not None:
+            self.on_event()
 
     def empty(self) -> bool:
         return not self._items

@@ -13,11 +13,11 @@ from __future__ import annotations
 import asyncio
 import functools
 from asyncio.transports import BaseTransport, Transport
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Any, NamedTuple, cast
-from urllib.parse import unquote
+from typing import Any, NamedTuple, Protocol, cast
 
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.extensions.permessage_deflate import (
     PerMessageDeflate,
@@ -33,7 +33,9 @@ from notifier.delivery.transport import TransportListener, Write
 from notifier.errors import Closure, TooMany, TooSlow
 from notifier.frames import WINDOW_BITS, frame
 from notifier.messages import Disconnect, encode
-from notifier.transport.queues import Gate, Inbox, drained
+from notifier.transport.handshake import Handshake
+from notifier.transport.keepalive import Keepalive, Slot
+from notifier.transport.queues import Event, Gate, Inbox, drained
 from notifier.transport.refusals import Reason, Refusals
 
 EXTENSION = "notifier.websocket"
@@ -44,7 +46,7 @@ CLOSE_SECONDS = 5.0
 """How long the closing handshake may take before the connection is aborted."""
 
 GRACE_SECONDS = 1.0
-"""Added to the deadline of a pong that was due while this process may have been stopped."""
+"""Added to the deadline of a pong."""
 
 SLICE_BYTES = 4 * 1024
 """How much is parsed without returning to the event loop: a few hundred frames at most."""
@@ -61,33 +63,23 @@ _DEFLATE = ServerPerMessageDeflateFactory(
 )
 
 
-_PARSED = (
-    b"connection",
-    b"content-length",
-    b"host",
-    b"origin",
-    b"sec-websocket-extensions",
-    b"sec-websocket-key",
-    b"sec-websocket-version",
-    b"transfer-encoding",
-    b"upgrade",
-)
-"""The headers that websockets reads. It refuses lines over 8 KiB and more than 128 headers."""
-
-
 class Options(NamedTuple):
-    """A node's settings for its connections. `max_buffer`: bytes that may wait for a slow client."""
+    """What a node's connections share. `max_buffer`: bytes that may wait for a slow client."""
 
     refusals: Refusals
+    keepalive: Keepalive
     max_buffer: int = 1024 * 1024
     deflate: bool = False
 
 
-class Handshake(NamedTuple):
-    """A request as the HTTP parser received it; header names are in lower case."""
+class Receiver(Protocol):
+    """What handles the events of an accepted connection."""
 
-    target: bytes
-    headers: list[tuple[bytes, bytes]]
+    async def receive(self, event: Event) -> None:
+        """Handles one ASGI event, such as a text frame."""
+
+    def end(self) -> None:
+        """No more events come."""
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
@@ -99,8 +91,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     _unread: bytes = b""
     _idle_frames = 0
     _idle_since = 0.0
-    _late = False
+    _slot: Slot | None = None
     _handshake: Handshake | None = None
+    _detached = False
+    _receiver: Receiver | None = None
+    _receiving: asyncio.Task[None] | None = None
 
     @classmethod
     def configured(cls, options: Options) -> type[asyncio.Protocol]:
@@ -112,7 +107,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self.options = options
         if options.deflate:
             self.conn.available_extensions = [_DEFLATE]
-        self.queue = cast("asyncio.Queue[Any]", Inbox(self.loop))
+        self.queue: Inbox = Inbox(self.loop)  # type: ignore[assignment]
         self.writable = cast("asyncio.Event", Gate(self.loop))
 
     def connection_made(self, transport: BaseTransport) -> None:
@@ -132,9 +127,49 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
                 return DEFLATED
         return TEXT
 
-    def run_asgi(self) -> Coroutine[Any, Any, None]:
+    async def run_asgi(self) -> None:
+        """Runs the application. Unlike uvicorn's, the connection stays open where it has detached."""
         cast("dict[str, Any]", self.scope["extensions"])[EXTENSION] = self
-        return super().run_asgi()
+        try:
+            await self.app(self.scope, self.receive, self.send)
+        except ClientDisconnected:
+            pass
+        except Exception:
+            self.logger.exception("the ASGI application failed")
+        finally:
+            if not self.handshake_complete:
+                self.send_500_response()
+            if not self._detached and self.close_timer is None:
+                self.transport.close()
+
+    def detach(self, receiver: Receiver | None) -> None:
+        """Gives all further events to `receiver`, and lets the application return.
+
+        A task lives only while there are events: a waiting one would cost 3 KiB of each idle socket.
+        None: the connection has ended already.
+        """
+        self._detached = True
+        self._forget_handshake()
+        self._receiver = receiver
+        self.queue.on_event = self._start_receiving
+        if not self.queue.empty():
+            self._start_receiving()
+
+    def _start_receiving(self) -> None:
+        if self._receiving is None and self._receiver is not None:
+            self._receiving = self.loop.create_task(self._receive_events(self._receiver))
+            self.tasks.add(self._receiving)
+            self._receiving.add_done_callback(self.on_task_complete)
+
+    async def _receive_events(self, receiver: Receiver) -> None:
+        try:
+            while not self.queue.empty():
+                await receiver.receive(await self.receive())
+        except BaseException:
+            receiver.end()
+            raise
+        finally:
+            self._receiving = None
 
     # --- the transport that a session writes to
 
@@ -180,23 +215,15 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
         websockets parses again what it needs of it; `handle_connect` puts the rest into the scope.
         """
-        self._handshake = Handshake(target, headers)
-        path = b"/" if target.isascii() else target  # which websockets refuses
-        lines = [b"%b %b HTTP/1.1" % (method, path)]
-        lines += [b"%b: %b" % header for header in headers if header[0] in _PARSED]
-        self.data_received(b"\r\n".join([*lines, b"", b""]))
+        self._handshake = Handshake(method, target, headers)
+        self.data_received(self._handshake.parsed_again())
 
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
         if self.response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
             self._refused(Reason.INVALID, str(self.conn.handshake_exc))
         elif self._handshake is not None:  # the application has not been started yet
-            path, _, query = self._handshake.target.partition(b"?")
-            scope = cast("dict[str, Any]", self.scope)
-            scope["path"] = scope["root_path"] + unquote(path.decode("ascii"))
-            scope["raw_path"] = scope["root_path"].encode() + path
-            scope["query_string"] = query
-            scope["headers"] = self._handshake.headers
+            self._handshake.complete(cast("dict[str, Any]", self.scope))
 
     def _refused(self, reason: Reason, error: str) -> None:
         self.options.refusals.record(reason, self.client[0] if self.client else None, error=error)
@@ -238,8 +265,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def handle_pong(self, event: Frame) -> None:
         self._count_idle()
-        self._late = False
-        super().handle_pong(event)
+        if event.data == self.pending_ping_payload:
+            self.pending_ping_payload = None
+            if self.pong_timer is not None:
+                self.pong_timer.cancel()
+                self.pong_timer = None
 
     def handle_cont(self, event: Frame) -> None:
         self._count_idle()
@@ -313,15 +343,29 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         super().handle_close(event)
         self._abort_later()
 
-    def keepalive_timeout(self) -> None:
-        """No pong came: aborts, since this peer would not answer a closing handshake either.
+    def start_keepalive(self) -> None:
+        self._slot = self.options.keepalive.add(self)
 
-        If this process was stopped meanwhile, the pong may wait unread: so there is one more wait.
-        """
-        if not self._late:
-            self._late = True
-            self.pong_timer = self.loop.call_later(GRACE_SECONDS, self.keepalive_timeout)
-            return
+    def stop_keepalive(self) -> None:
+        super().stop_keepalive()
+        if self._slot is not None:
+            self.options.keepalive.remove(self, self._slot)
+            self._slot = None
+
+    def ping(self, frame: bytes, payload: bytes) -> None:
+        if self.pending_ping_payload is None and not (
+            self.close_sent or self.transport.is_closing()
+        ):
+            self.pending_ping_payload = payload
+            self.transport.write(frame)
+
+    def check_pong(self) -> None:
+        """Waits for GRACE_SECONDS more: after this process was stopped, the pong may wait unread."""
+        if self.pending_ping_payload is not None and self.pong_timer is None:
+            self.pong_timer = self.loop.call_later(GRACE_SECONDS, self._drop_dead)
+
+    def _drop_dead(self) -> None:
+        """No pong came: aborts, since this peer would not answer a closing handshake either."""
         if self.listener is not None:
             self.listener.closed()
         metrics.CLOSED.labels("1006").inc()
@@ -334,10 +378,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self.write_direct = None
         self._unread = b""
         super().connection_lost(exc)
+        self.queue.on_event = self._receiver = None
 
     # --- memory
 
-    def forget_handshake(self) -> None:
+    def _forget_handshake(self) -> None:
         """Frees the request, the response and the scope once the connection is accepted.
 
         The parser of websockets keeps the request for as long as the connection lives.

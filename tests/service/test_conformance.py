@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 from notifier.commands import MESSAGE_BYTES
 from notifier.server import bind
 from notifier.transport.http_guard import GuardedHttp
+from notifier.transport.keepalive import Keepalive
 from notifier.transport.refusals import Refusals
 from notifier.transport.websocket import Options, WebSocketProtocol
 
@@ -41,7 +42,7 @@ async def echoing() -> AsyncIterator[str]:
     config = uvicorn.Config(
         echo,
         http=GuardedHttp.configured(refusals),
-        ws=WebSocketProtocol.configured(Options(refusals)),
+        ws=WebSocketProtocol.configured(Options(refusals, Keepalive(20))),
         ws_max_size=MESSAGE_BYTES,
         ws_per_message_deflate=False,
         lifespan="off",

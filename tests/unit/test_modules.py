@@ -65,7 +65,9 @@ COVERED = {
     ("service/test_conversation.py", "the protocol, word by word"): (
         "errors",
         "messages",
+        "transport/conversation",
         "transport/endpoint",
+        "transport/handshake",
     ),
     ("unit/test_uvicorn.py", "the WebSocket protocol on uvicorn, and its queues"): (
         "transport/queues",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import inspect
+import logging
 import textwrap
 from collections.abc import Iterator
 from typing import Any
@@ -35,26 +36,34 @@ WEBSOCKET_METHODS = {
     "handle_parser_exception",
     "handle_ping",
     "handle_pong",
-    "keepalive_timeout",
+    "on_task_complete",
     "pause_writing",
     "receive",
     "resume_writing",
     "run_asgi",
+    "send",
+    "send_500_response",
     "send_receive_event_to_app",
+    "start_keepalive",
     "stop_keepalive",
 }
 WEBSOCKET_ATTRIBUTES = {
+    "app": object,
     "client": None,
     "close_sent": False,
     "close_timer": None,
     "conn": ServerProtocol,
     "curr_msg_data_type": str,
     "frames": list,
+    "handshake_complete": False,
     "handshake_initiated": False,
+    "logger": logging.Logger,
     "loop": asyncio.AbstractEventLoop,
+    "pending_ping_payload": None,
     "pong_timer": None,
     "queue": asyncio.Queue,
     "read_paused": False,
+    "tasks": set,
     "transport": None,
     "writable": asyncio.Event,
 }
