@@ -7,6 +7,9 @@ reports the metrics of all. `multiprocess_mode` is how their values of a gauge a
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import cast
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -17,7 +20,9 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
+from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.registry import Collector
 
 from notifier import __version__
 from notifier.errors import Closure
@@ -175,8 +180,6 @@ for _code in {str(closure.code) for closure in Closure.__subclasses__()} | {"100
     CLOSED.labels(_code)
 for _link in ("node", "relay"):
     RECONNECTS.labels(_link)
-for _path in ("nats", "postgres"):
-    PATH.labels(_path)
 
 
 def expect_links(*names: str) -> None:
@@ -194,12 +197,34 @@ def show_link(name: str, up: bool) -> None:
 _links: dict[str, Gauge] = {}
 
 
+class _Workers(Collector):
+    """The metrics of all worker processes.
+
+    Unlike MultiProcessCollector it leaves out the files that a worker has created and not yet filled.
+    """
+
+    def __init__(self, directory: str) -> None:
+        self._directory = Path(directory)
+
+    def collect(self) -> Iterable[Metric]:
+        files = [str(file) for file in self._directory.glob("*.db") if _is_filled(file)]
+        return cast("Iterable[Metric]", MultiProcessCollector.merge(files))
+
+
+def _is_filled(file: Path) -> bool:
+    try:
+        return file.stat().st_size > 0
+    except FileNotFoundError:  # the worker has ended
+        return False
+
+
 def exposition() -> bytes:
     """All metrics, of all worker processes, in the text format of CONTENT_TYPE."""
-    if not os.environ.get(DIRECTORY):
+    directory = os.environ.get(DIRECTORY)
+    if not directory:
         return generate_latest()
     registry = CollectorRegistry()
-    MultiProcessCollector(registry)
+    registry.register(_Workers(directory))
     return generate_latest(registry)
 
 

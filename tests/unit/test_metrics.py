@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 from prometheus_client import REGISTRY
+from prometheus_client.mmap_dict import MmapedDict
 
 from notifier import __version__, metrics
 from notifier.transport.refusals import Reason
@@ -33,6 +36,17 @@ def test_every_metric_has_its_series_before_anything_happened() -> None:
     for link in ("node", "relay"):
         assert f'notifier_reconnects_total{{link="{link}"}}' in text
     assert f'notifier_build_info{{version="{__version__}"}} 1.0' in text
+
+
+def test_a_file_that_a_worker_has_just_created_hides_no_metrics(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(metrics.DIRECTORY, str(tmp_path))
+    full = MmapedDict(str(tmp_path / "counter_1.db"))
+    full.write_value(json.dumps(["notifier_made_up", "notifier_made_up_total", {}, "help"]), 7, 0)
+    full.close()
+    (tmp_path / "gauge_livesum_2.db").touch()
+    assert "notifier_made_up_total 7.0" in metrics.exposition().decode()
 
 
 @pytest.mark.usefixtures("links")
