@@ -26,6 +26,13 @@ def upgrade() -> None:
             PRIMARY KEY (watch, step)
         );
         COMMENT ON TABLE notifier.steps IS 'the paths of watches, step by step';
+        CREATE TABLE notifier.moves (
+            only_row  boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+            moves     json NOT NULL DEFAULT '[]'
+        );
+        INSERT INTO notifier.moves DEFAULT VALUES;
+        COMMENT ON TABLE notifier.moves IS
+            'one row: rows on paths that changed while transactions were open which may not have seen it';
         CREATE UNLOGGED TABLE notifier.vanished (
             xid      xid8 NOT NULL DEFAULT pg_current_xact_id(),
             since    timestamptz NOT NULL DEFAULT transaction_timestamp(),
@@ -47,6 +54,6 @@ def downgrade() -> None:
         """
         DELETE FROM notifier.watches WHERE path IS NOT NULL;
         ALTER TABLE notifier.watches DROP COLUMN path;
-        DROP TABLE notifier.steps, notifier.vanished;
+        DROP TABLE notifier.steps, notifier.moves, notifier.vanished;
         """
     )

@@ -12,6 +12,7 @@ import msgspec
 from notifier.database import sql
 from notifier.database.connections import Connection, first_line
 from notifier.errors import SettingsError
+from notifier.paths import ARROW
 from notifier.watches import Watch
 
 
@@ -71,6 +72,10 @@ def problems(watch: Watch, table: Table, watched: Collection[str]) -> list[str]:
         return [
             f"table {watch.table} has no column {name}{did_you_mean(name, table.columns)}"
             for name in missing
+        ]
+    if reserved := [name for name in table.columns if name.startswith(ARROW)]:
+        return [
+            f"table {watch.table}: a column cannot be named {reserved[0]}: {ARROW} is for paths"
         ]
     found = []
     named = {*watch.keys, watch.member, *watch.member_if}

@@ -13,7 +13,7 @@ from notifier.errors import DatabaseError
 
 TABLES = (
     *("version", "configuration", "watches", "scopes", "grants", "log", "positions", "messages"),
-    *("changes_0", "changes_1", "signing_key", "steps", "vanished"),
+    *("changes_0", "changes_1", "signing_key", "moves", "steps", "vanished"),
 )
 SEQUENCE = "change_ids"
 

@@ -101,7 +101,7 @@ class Backlog:
         """Nets and stores a transaction that is too large for memory, chunk by chunk, in one transaction."""
         await self._pipeline.refresh_sources()
         async with self._writer.transaction():
-            async for drafts in self._net_large(xid):
+            async for drafts in self._net_large(xid, upto):
                 for portion in portions_of(await self._pipeline.number(drafts)):
                     await self._append(portion)
             await self._store.save(upto=upto)
@@ -112,13 +112,14 @@ class Backlog:
         metrics.MESSAGES.inc(len(stored))
         return stored
 
-    async def _net_large(self, xid: int) -> AsyncIterator[list[AnyDraft]]:
+    async def _net_large(self, xid: int, upto: int) -> AsyncIterator[list[AnyDraft]]:
         """Nets a large transaction company by company.
 
         A company with more rows than the bulk limit gets a Resync, and its changes are not read.
         """
         scopes = {name for source in self._pipeline.sources.values() for name in source.scopes}
-        bulk = [size for size in await self._reader.weigh(xid) if size.rows > self._bulk_limit]
+        sizes = await self._reader.weigh(xid)
+        bulk = [size for size in sizes if size.rows > self._bulk_limit]
         yield [
             ResyncDraft(name, "bulk", size.at, ALL_USERS)
             for size in bulk
@@ -129,6 +130,10 @@ class Backlog:
         current: str | None = None
         drafts: list[AnyDraft] = []
         without = [size.company for size in bulk]
+        again: list[ResyncDraft] = []
+        if sizes:
+            images = await self._reader.moves_of(xid)
+            again = self._pipeline.moves.note_large(xid, upto, images, sizes[0].at)
         async for company, change in self._reader.by_company(xid, without):
             if company is None:
                 shared.append(change)
@@ -152,6 +157,7 @@ class Backlog:
             yield await self._pipeline.net(shared)
         else:
             yield drafts + transaction.drafts(self._bulk_limit)
+        yield [*again]
 
 
 def pages_of(transactions: Iterable[TransactionSize]) -> list[Page]:

@@ -17,6 +17,10 @@ ALL_USERS = (ANY_USER,)
 """As `revokes`: every user of the company is re-checked."""
 
 
+SNAPSHOT = "->snapshot"
+"""A column that capture adds to rows with a path: the writer's snapshot, where all its statements have the same."""
+
+
 class Source(msgspec.Struct, frozen=True, eq=False):
     """A watched table as the relay reads it: its watch, and its columns in the catalogue."""
 
@@ -26,6 +30,7 @@ class Source(msgspec.Struct, frozen=True, eq=False):
     virtual_columns: frozenset[str] = frozenset()  # generated on read: triggers see null in them
     hidden_columns: frozenset[str] = frozenset()  # excluded here, but captured for other watches
     scopes: frozenset[str] = frozenset()  # all that are configured
+    foreign_columns: frozenset[str] = frozenset()  # that capture added for other watches
     others: tuple[Source, ...] = ()  # of the other watches of the table
 
     @property

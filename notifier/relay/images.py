@@ -40,9 +40,11 @@ class Unattributable(Exception):
 
 
 def read_images(
-    change: Change, watch: Watch, hidden: Collection[str] = ()
+    change: Change, watch: Watch, hidden: Collection[str] = (), foreign: Collection[str] = ()
 ) -> tuple[Row | None, Row | None, bool]:
     """The rows before and after, without the columns `hidden`, and whether only their keys could be read.
+
+    Nor with the columns `foreign`, which a row may have.
 
     A row that `deleted_if` marks as deleted is None, as if it did not exist. Raises Unattributable
     where key or company are missing.
@@ -53,6 +55,10 @@ def read_images(
         old, new, keys_only = _keys(change.old, watch), _keys(change.new, watch), True
     if old is None and new is None:  # capture could not read the keys either
         raise Unattributable(watch.entity)
+    for column in foreign:
+        for row in (old, new):
+            if row is not None:
+                row.pop(column, None)
     if hidden:
         old, new, keys_only = _without(hidden, old, new, keys_only, watch)
     for row in (old, new):

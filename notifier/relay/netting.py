@@ -139,7 +139,9 @@ class Transaction:
         """Takes the change as one watch of its table sees it."""
         watch = source.watch
         try:
-            old, new, keys_only = read_images(change, watch, source.hidden_columns)
+            old, new, keys_only = read_images(
+                change, watch, source.hidden_columns, source.foreign_columns
+            )
         except Unattributable:
             if (companies := path_companies(change, watch)) is not None:
                 self._move(change, source, companies)

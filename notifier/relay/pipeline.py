@@ -15,6 +15,7 @@ from notifier import metrics
 from notifier.messages import Message
 from notifier.relay.changes import Change, Source
 from notifier.relay.isolation import REFUSED, Isolation
+from notifier.relay.moves import Moves
 from notifier.relay.netting import AnyDraft, net
 from notifier.relay.numbering import Numbering
 from notifier.relay.publisher import Publisher
@@ -59,12 +60,14 @@ class Pipeline:
         self._read_until = ""  # the snapshot of the last read; what it sees may not be stored yet
         self._storing: asyncio.Task[None] | None = None
         self.sources: dict[str, Source] = {}
+        self.moves = Moves()
 
     async def start(self) -> None:
         """Loads the checkpoint, and begins an epoch where the log cannot be continued."""
         reason = await self._store.load()
         await self.refresh_sources()
         self._read_until = self._store.checkpoint.cursor
+        self.moves.begin(self._read_until, await self._store.load_moves())
         if reason is not None:
             await self.begin_epoch(reason)
         else:
@@ -90,6 +93,7 @@ class Pipeline:
             await self.stored()
             return TooMuch(snapshot)
         if not changes:
+            await self._settle(snapshot)
             if self._storing is None or self._storing.done():
                 await self.stored()
                 self._store.nothing_until(snapshot)
@@ -103,6 +107,7 @@ class Pipeline:
             return 0
         trace.read(changes)
         drafts = await self.net(changes, trace)
+        await self._settle(snapshot)
         await self.stored()
         messages = await self.number(drafts, trace.links)
         self._read_until = snapshot
@@ -153,7 +158,13 @@ class Pipeline:
             _log.error(
                 "changes without key or company: every company gets a Resync", changes=unattributed
             )
-        return drafts
+        return [*drafts, *again] if (again := self.moves.resyncs(ordered, last)) else drafts
+
+    async def _settle(self, snapshot: str) -> None:
+        """Everything that `snapshot` sees was netted."""
+        self.moves.settle(snapshot)
+        if (moves := self.moves.unsaved()) is not None:
+            await self._store.save_moves(moves)
 
     async def number(
         self, drafts: Sequence[AnyDraft], links: Mapping[int, str] = NO_LINKS
@@ -192,11 +203,13 @@ class Pipeline:
     async def end_backlog(self, target: str) -> None:
         """Everything up to the snapshot `target` is stored."""
         self._read_until = target
+        await self._settle(target)
         await self._store.save(cursor=target, target=None, upto=0)
 
     async def refresh_sources(self) -> None:
         """Reloads the watched tables: `notifier migrate` may have changed them."""
         self.sources = await self._store.load_sources()
+        self.moves.configure(self.sources)
 
     async def begin_epoch(self, reason: str) -> None:
         """Begins an empty log; every known company has a Resync in it."""
@@ -205,6 +218,7 @@ class Pipeline:
         checkpoint = self._store.checkpoint
         metrics.RESYNCS.labels(reason).inc(checkpoint.seq - before)
         self._numbering.clear()
+        self.moves.begin(checkpoint.cursor, await self._store.load_moves())
         self._read_until = checkpoint.cursor
         await self._store.save()
         self.skip()

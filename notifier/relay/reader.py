@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from notifier.database import sql
 from notifier.database.connections import DEADLINE_SECONDS, Connection
+from notifier.messages import JSON
 from notifier.relay.changes import Change
 from notifier.relay.store import Checkpoint
 
@@ -83,6 +84,13 @@ class ChangeReader:
         )
         return [Change(*tuple(row)) for row in rows]
 
+    async def moves_of(self, xid: int) -> list[tuple[str, JSON | None, JSON | None]]:
+        """Of a large transaction: the entities and images of changes of rows on paths."""
+        rows = await self._connection.fetch(
+            sql.query("transaction_moves"), xid, timeout=BACKLOG_SECONDS
+        )
+        return [(row["entity"], _bytes(row["old"]), _bytes(row["new"])) for row in rows]
+
     async def weigh(self, xid: int) -> list[CompanySize]:
         """The companies of a large transaction."""
         rows = await self._connection.fetch(
@@ -112,6 +120,10 @@ class ChangeReader:
                 if current != former:  # else the same change again, for another watch of its table
                     yield company, Change(*change)
                 former = current
+
+
+def _bytes(image: str | None) -> JSON | None:
+    return None if image is None else image.encode()
 
 
 def are_foreign(snapshot: str, xids: set[int]) -> bool:

@@ -12,8 +12,8 @@ import structlog
 
 from notifier.database import sql
 from notifier.errors import LogAltered, SchemaMissing
-from notifier.messages import Message, encode_views
-from notifier.relay.changes import Source
+from notifier.messages import JSON, Message, encode_views
+from notifier.relay.changes import SNAPSHOT, Source
 from notifier.relay.gaps import Capture, CaptureState, Saved, Triggers
 from notifier.relay.writer import Writer
 from notifier.watches import Watch
@@ -204,6 +204,17 @@ class RelayStore:
         await self._writer.fetchrow("UPDATE notifier.log SET saved_by = '0'")
         self.is_epoch_demanded = True
 
+    async def load_moves(self) -> JSON:
+        """What `save_moves` has saved."""
+        row = await self._writer.fetchrow("SELECT moves FROM notifier.moves")
+        return b"[]" if row is None else bytes(row["moves"])
+
+    async def save_moves(self, moves: JSON) -> None:
+        """Stores the rows on paths that changed while transactions were open (`relay/moves.py`)."""
+        await self._writer.fetchrow(
+            "UPDATE notifier.moves SET moves = $1::text::json", moves.decode()
+        )
+
     async def load_capture(self) -> tuple[Saved | None, list[CaptureState]]:
         """The capture triggers as they were saved (None: never), and as they are."""
         rows = await self._writer.fetch(sql.query("capture_state"))
@@ -246,6 +257,15 @@ def _array(users: tuple[str, ...]) -> str:
 
 def _shared(sources: Sequence[Source]) -> Source:
     """The source of a table. What all its watches exclude is not captured; the rest is hidden from one."""
+    added = {each.watch.company_column for each in sources if each.watch.path is not None}
+    if added:
+        added.add(SNAPSHOT)
+        sources = [
+            msgspec.structs.replace(
+                each, foreign_columns=frozenset(added - {each.watch.company_column})
+            )
+            for each in sources
+        ]
     if len(sources) == 1:
         return sources[0]
     excluded = [frozenset(source.watch.exclude) for source in sources]

@@ -1,5 +1,5 @@
 -- The companies that the paths of a table lead to for the rows `was` and `became`, each as JSON members to be added to
--- the row's image: ',"->Booking":7'. `paths`: pairs of a watch and the column that its path begins with.
+-- the row's image: ',"->Booking":7'. With them the snapshot of a transaction that has one for all its statements. `paths`: pairs of a watch and the column that its path begins with.
 CREATE OR REPLACE FUNCTION notifier.path_companies(was json, became json, paths text[]) RETURNS text[]
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
@@ -23,6 +23,11 @@ BEGIN
         END IF;
         of_was := concat(of_was, ',', to_json('->' || paths[n]), ':', coalesce(company, 'null'));
     END LOOP;
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        company := to_json(pg_current_snapshot()::text);
+        of_was := concat(of_was, ',"->snapshot":', company);
+        of_became := concat(of_became, ',"->snapshot":', company);
+    END IF;
     RETURN ARRAY[of_was, of_became];
 END
 $$;

@@ -14,7 +14,7 @@ FROM (
         ('TRUNCATE', 'notifier.changes_0'::regclass), ('TRUNCATE', 'notifier.changes_1'::regclass),
         ('DELETE', 'notifier.changes_0'), ('DELETE', 'notifier.changes_1'),
         ('INSERT', 'notifier.messages'), ('DELETE', 'notifier.messages'),
-        ('INSERT', 'notifier.positions'), ('UPDATE', 'notifier.positions'), ('UPDATE', 'notifier.log')
+        ('INSERT', 'notifier.positions'), ('UPDATE', 'notifier.positions'), ('UPDATE', 'notifier.log'), ('UPDATE', 'notifier.moves')
     ) AS ours (privilege, relation)
     UNION ALL
     SELECT 'TRUNCATE', p.relid::text, pg_catalog.has_table_privilege($1::text, p.relid, 'TRUNCATE'), false

@@ -1,7 +1,8 @@
 WITH RECURSIVE base (oid, next) AS (
     SELECT t.oid, t.typbasetype
-    FROM pg_catalog.pg_attribute AS a JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid
-    WHERE a.attrelid = c.oid AND a.attname = {column} AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated <> 'v'
+    FROM pg_catalog.pg_attribute AS named JOIN pg_catalog.pg_type AS t ON t.oid = named.atttypid
+    WHERE named.attrelid = c.oid AND named.attname = {column} AND named.attnum > 0 AND NOT named.attisdropped
+      AND named.attgenerated <> 'v'
     UNION
     SELECT t.oid, t.typbasetype FROM base AS b JOIN pg_catalog.pg_type AS t ON t.oid = b.next
 )

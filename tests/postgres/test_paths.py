@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
 from notifier.database.schema import migrate
+from notifier.errors import SettingsError
 from notifier.watches import CALENDAR, Watch
 from tests.databases import Connection, Database
-from tests.postgres.relays import Json, Relayed
+from tests.postgres.relays import Json, MakeRelay, Relayed
 
 DESK = """
     CREATE TABLE inboxes (id int PRIMARY KEY, account bigint);
@@ -83,3 +85,236 @@ async def test_a_row_belongs_to_the_company_at_the_end_of_its_path(
         ("MessageDeleted", 2),
     ]
     assert await watch(desk) == []
+
+
+async def fill(app: Connection) -> None:
+    """A message in each conversation, with its number."""
+    await app.execute("INSERT INTO messages SELECT no, id, '' FROM conversations")
+
+
+async def test_a_row_on_the_path_that_leads_elsewhere_is_a_resync_for_both_companies(
+    desk: Database, app: Connection, relay: Relayed
+) -> None:
+    await fill(app)
+    for statement in (
+        "UPDATE conversations SET subject = 'same', inbox = inbox",
+        "UPDATE conversations SET inbox = 4 WHERE no = 11",
+        "UPDATE conversations SET inbox = 2 WHERE no = 11",
+        "UPDATE inboxes SET account = NULL WHERE id = 2",
+        "UPDATE conversations SET inbox = NULL WHERE no = 15",
+        "UPDATE conversations SET inbox = 4 WHERE no = 15",
+    ):
+        await app.execute(statement)
+        await relay.settled()  # else one could have been concurrent with the one before
+    seven, eight = [
+        [(kind, no) for kind, no in seen(await relay.messages_of(company)) if kind == "Resync"]
+        for company in ("7", "8")
+    ]
+    assert seven == [("Resync", "bulk")] * 3
+    assert eight == [("Resync", "bulk")] * 2
+    await app.execute("UPDATE messages SET body = 'x' WHERE id = 11")
+    assert (await relay.messages_of("8"))[-1]["Type"] == "Resync", "it has no company now"
+    await app.execute("TRUNCATE inboxes CASCADE")
+    for company in ("7", "8"):
+        assert (await relay.messages_of(company))[-1]["Data"]["Reason"] == "truncate"
+
+
+@pytest.mark.parametrize("deferrable", ["", "DEFERRABLE INITIALLY DEFERRED"])
+async def test_what_goes_with_its_parents_is_deleted_for_its_company(
+    desk: Database, app: Connection, relay: Relayed, deferrable: str
+) -> None:
+    """By a foreign key that cascades, by hand and parents first, and by a key that is set to null."""
+    await fill(app)
+    await app.execute("DELETE FROM inboxes WHERE id = 1")
+    assert [kind for kind, _ in seen(await relay.messages_of("7"))][-2:] == [
+        "ConversationDeleted",
+        "MessageDeleted",
+    ]
+    await desk.execute(
+        "ALTER TABLE messages DROP CONSTRAINT messages_conversation_fkey, ADD FOREIGN KEY (conversation)"
+        f" REFERENCES conversations {deferrable or 'ON DELETE SET NULL'}"
+    )
+    await watch(desk)
+    async with app.transaction():
+        await app.execute("DELETE FROM conversations WHERE no = 15")
+        if deferrable:
+            await app.execute("DELETE FROM messages WHERE id = 15")
+        else:
+            await app.execute("UPDATE messages SET body = 'without'")
+    messages = await relay.messages_of("7")
+    assert seen(messages)[-2:] in (
+        [("ConversationDeleted", None), ("MessageDeleted", 15)],
+        [("MessageDeleted", 15), ("ConversationDeleted", None)],
+    )
+    await app.execute("BEGIN; DELETE FROM conversations WHERE no = 14; ROLLBACK")
+    await app.execute("DELETE FROM messages")
+    await app.execute("DELETE FROM conversations")
+    assert await desk.fetchval("SELECT count(*) FROM notifier.vanished") <= 6, "old ones go"
+    assert not any(kind == "Resync" for kind, _ in seen(await relay.messages_of("8")))
+
+
+async def test_a_unique_index_proves_a_step_without_a_foreign_key(
+    database: Database, app: Connection, relay: Relayed
+) -> None:
+    """The row that it leads to may come later, and may go: each is a Resync."""
+    await database.execute(
+        "CREATE TABLE teams (slug varchar UNIQUE, owner text);"
+        "CREATE TABLE posts (id int PRIMARY KEY, team text);"
+        "GRANT ALL ON teams, posts TO PUBLIC"
+    )
+    await watch(database, [Watch(table="posts", entity="Post", company="team -> teams.owner")])
+    for statement in (
+        "INSERT INTO posts VALUES (1, 'red')",
+        "INSERT INTO teams VALUES ('red', 'ada')",
+        "UPDATE posts SET id = 2",
+        "UPDATE teams SET slug = 'blue'",
+        "UPDATE teams SET slug = 'red'",
+        "DELETE FROM teams",
+        "UPDATE posts SET id = 3",
+    ):
+        await app.execute(statement)
+        await relay.settled()
+    assert [each["Type"] for each in await relay.messages_of("ada")] == [
+        *("Resync", "PostDeleted", "PostCreated", "Resync", "Resync", "Resync"),
+    ]
+
+
+async def test_large_rows_and_transactions_have_their_companies(
+    database: Database, app: Connection, make_relay: MakeRelay
+) -> None:
+    await database.execute(DESK)
+    await watch(database)
+    relay = make_relay(bulk_limit=100)
+    await relay.start()
+    await app.execute(f"INSERT INTO messages VALUES (1, {conversation(12)}, repeat('x', 3000000))")
+    (large,) = await relay.messages_of("8")
+    assert large["Partial"] is True
+    assert large["Data"] == {"MessageId": 1, "CompanyId": 8}
+    await app.execute(
+        f"""
+        WITH many AS (INSERT INTO messages SELECT n, {conversation(11)}, repeat('x', 5000)
+                      FROM generate_series(10, 9000) AS n)
+        INSERT INTO messages VALUES (2, {conversation(12)}, '');
+        UPDATE conversations SET inbox = 2 WHERE no = 15
+        """
+    )
+    assert seen(await relay.messages_of("7")) == [("Resync", "bulk")]
+    assert seen(await relay.messages_of("8"))[1:] == [
+        ("MessageCreated", 2),
+        ("ConversationCreated", None),
+        ("Resync", "bulk"),
+    ]
+
+
+WRONG = {
+    "conversation -> conversation.inbox -> inboxes.account": "no table conversation; did you mean conversations?",
+    "conversation -> conversations.inbx -> inboxes.account": "table conversations has no column inbx; did you mean inbox?",
+    "conversatio -> conversations.inbox -> inboxes.account": "has no column conversatio; did you mean conversation?",
+    "conversation -> inboxes.account": "conversation refers to public.conversations, not to inboxes",
+    "id -> conversations.inbox": None,
+    "body -> conversations.inbox": "nothing proves that body leads to one row of conversations; add a foreign key",
+    "conversation -> conversations.subject -> parts.id": "parts is partitioned",
+    "conversation -> conversations.mood": "its type must be one of smallint, integer",
+    "conversation -> foreigners.id": "conversation refers to public.conversations, not to foreigners",
+    "body -> foreigners.id": "paths cross foreigners of role app and",
+}
+
+
+@pytest.mark.parametrize("path", WRONG)
+async def test_a_wrong_path_is_refused_before_anything_is_changed(
+    database: Database, path: str
+) -> None:
+    await database.execute(
+        f"""
+        {DESK};
+        CREATE TYPE mood AS ENUM ('glad');
+        ALTER TABLE conversations ADD COLUMN mood mood;
+        CREATE TABLE parts (id text PRIMARY KEY) PARTITION BY LIST (id);
+        CREATE TABLE foreigners (id text PRIMARY KEY);
+        ALTER TABLE foreigners OWNER TO app
+        """
+    )
+    before = await database.fetch("SELECT * FROM notifier.watches ORDER BY entity")
+    watches = [Watch(table="messages", entity="Message", company=path), MESSAGES]
+    wanted = [watches[0], CONVERSATIONS] if "foreigners" in path else watches[:1]
+    if (expected := WRONG[path]) is None:
+        await watch(database, wanted)
+        return
+    with pytest.raises(SettingsError) as refused:
+        await watch(database, wanted)
+    assert expected in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert await database.fetch("SELECT * FROM notifier.watches ORDER BY entity") == before
+
+
+@pytest.mark.parametrize("restart", [False, True], ids=["", "another relay"])
+@pytest.mark.parametrize("isolation", ["READ COMMITTED", "REPEATABLE READ"])
+async def test_a_writer_that_has_not_seen_a_move_is_a_resync_again(
+    desk: Database, app: Connection, relay: Relayed, isolation: str, restart: bool
+) -> None:
+    """Its row belongs to the other company when it commits, whose clients have read their state before."""
+    other = await desk.connect(app=True)
+    await other.execute(f"BEGIN ISOLATION LEVEL {isolation}; SELECT 1 FROM inboxes")
+    if isolation == "READ COMMITTED":
+        await other.execute(f"INSERT INTO messages VALUES (1, {conversation(11)}, '')")
+    await app.execute("UPDATE conversations SET inbox = 2 WHERE no = 11")
+    assert (await relay.messages_of("7"))[-1]["Type"] == "Resync"
+    if restart:
+        await relay.stop()
+        await relay.start()
+    await other.execute(f"INSERT INTO messages VALUES (2, {conversation(11)}, ''); COMMIT")
+    assert (await relay.messages_of("7"))[-1]["Type"] == "Resync"
+    eight = seen(await relay.messages_of("8"))
+    assert eight[:2] == [("ConversationCreated", None), ("Resync", "bulk")]
+    assert eight[2 if isolation == "REPEATABLE READ" else 3 :] == [("Resync", "bulk")]
+    await app.execute(f"INSERT INTO messages VALUES (3, {conversation(11)}, '')")
+    assert seen(await relay.messages_of("8"))[len(eight) :] == [("MessageCreated", 3)]
+    assert await desk.fetchval("SELECT moves::text FROM notifier.moves") == "[]"
+
+
+async def test_each_path_of_a_table_has_its_messages_and_none_has_columns_of_another(
+    database: Database, app: Connection, relay: Relayed
+) -> None:
+    """Attendees of bookings: of the team of the booking's type, and of the user."""
+    await database.execute(
+        """
+        CREATE TABLE "EventType" (id int PRIMARY KEY, "teamId" int);
+        CREATE TABLE "Booking" (id int PRIMARY KEY, "eventTypeId" int REFERENCES "EventType", "userId" int);
+        CREATE TABLE "Attendee" (id int PRIMARY KEY, "bookingId" int REFERENCES "Booking", email text, seat int);
+        GRANT ALL ON "EventType", "Booking", "Attendee" TO PUBLIC;
+        INSERT INTO "EventType" VALUES (1, 3), (2, NULL), (3, 5);
+        INSERT INTO "Booking" VALUES (1, 1, 3), (2, 2, 4)
+        """
+    )
+    attendee = Watch(
+        table='"Attendee"',
+        entity="Attendee",
+        company='"bookingId" -> "Booking"."eventTypeId"->"EventType"."teamId"',
+        scope="team",
+        exclude=("email",),
+    )
+    await watch(
+        database,
+        [
+            attendee,
+            replace(
+                attendee, company='"bookingId" -> "Booking"."userId"', scope="user", exclude=()
+            ),
+            replace(attendee, entity="Seat", company="seat", scope=None, case="column"),
+        ],
+    )
+    await app.execute("""INSERT INTO "Attendee" VALUES (1, 1, 'a@b', 9), (2, 2, 'c@d', 9)""")
+    await app.execute("""UPDATE "Booking" SET "userId" = 6 WHERE id = 1""")
+    await app.execute("""UPDATE "Booking" SET "eventTypeId" = 3 WHERE id = 1""")
+    data = {"AttendeeId": 1, "BookingId": 1, "Seat": 9}
+    team = await relay.messages_of("team:3")
+    assert team[0]["Data"] == {"CompanyId": "team:3", **data}
+    assert [each["Type"] for each in team] == ["AttendeeCreated", "Resync"]
+    user = await relay.messages_of("user:3")
+    assert user[0]["Data"] == {"CompanyId": "user:3", **data, "Email": "a@b"}
+    assert [each["Type"] for each in user] == ["AttendeeCreated", "Resync"]
+    assert [each["Type"] for each in await relay.messages_of("team:5")] == ["Resync"]
+    assert [each["Type"] for each in await relay.messages_of("user:6")] == ["Resync"]
+    assert [each["Data"] for each in await relay.messages_of("9")] == [
+        {"id": number, "bookingId": number, "seat": 9} for number in (1, 2)
+    ]

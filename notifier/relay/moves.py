@@ -1,0 +1,222 @@
+"""Rows on paths that led to another company while transactions were open that may not have seen it.
+
+A writer finds its row's company in the database as it sees it then. Where a row on the path is changed at the same time, the
+writer's change carries the former company although it commits later, and comes after the Resync of that
+change. So each such change is kept until the transactions that were open when it was read have ended; where one
+of them has written to a company that it concerns, that and the other one get their Resync again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import TypeAlias
+
+import msgspec
+
+from notifier.messages import JSON
+from notifier.relay.changes import ALL_USERS, EVERY_COMPANY, SNAPSHOT, Change, Source
+from notifier.relay.images import path_companies, unless_scoped
+from notifier.relay.rendering import ResyncDraft
+
+LIMIT = 10_000
+"""Moves in memory. Beyond, every company gets a Resync instead."""
+
+_decode_row = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+class _Move(msgspec.Struct, frozen=True):
+    """`values`: the companies as JSON texts, null among them. `last`: the last change of its transaction.
+
+    `open`: the transactions that were open when it was read; None: that is not known yet.
+    """
+
+    entity: str
+    column: str
+    values: frozenset[str]
+    companies: frozenset[str]
+    xid: int
+    last: int
+    revokes: tuple[str, ...]
+    open: frozenset[int] | None = None
+
+
+class Moves:
+    """The moves that matter to changes which are still to be read."""
+
+    def __init__(self) -> None:
+        self._sources: dict[str, list[Source]] = {}
+        self._pending: list[_Move] = []
+        self._recent: list[_Move] = []  # for writers with an old snapshot
+        # Moves of transactions before `since` are not known, but for those that were open then.
+        self._since = 0
+        self._open_since: frozenset[int] = frozenset()
+        self._saved: list[_Move] = []
+
+    def configure(self, sources: Mapping[str, Source]) -> None:
+        """Takes the watched tables, by the entity of their changes."""
+        self._sources = {}
+        for entity, source in sources.items():
+            found = [each for each in (source, *source.others) if each.watch.path is not None]
+            if found:
+                self._sources[entity] = found
+
+    def begin(self, cursor: str, saved: JSON) -> None:
+        """A new relay begins at the snapshot `cursor`. `saved`: `unsaved` of the one before."""
+        self._pending = self._saved = _decode_moves(saved)
+        self._recent = []
+        self._since = int(cursor.split(":")[1])
+        self._open_since = _running(cursor)
+
+    def unsaved(self) -> JSON | None:
+        """What another relay must know to go on from the last `settle`; None where it is saved."""
+        if self._pending == self._saved:
+            return None
+        self._saved = list(self._pending)
+        return msgspec.json.encode(self._saved)
+
+    def resyncs(self, changes: Sequence[Change], last: Mapping[int, int]) -> list[ResyncDraft]:
+        """What is to be sent after the messages of these changes. `last`: the last change of each transaction."""
+        if not self._sources:
+            return []
+        relevant = [change for change in changes if change.entity in self._sources]
+        for change in relevant:
+            if is_move(change):
+                self._note(change, last[change.xid])
+        return self._due(relevant, last)
+
+    def note_large(
+        self,
+        xid: int,
+        upto: int,
+        images: Iterable[tuple[str, JSON | None, JSON | None]],
+        at: datetime,
+    ) -> list[ResyncDraft]:
+        """The same of a transaction that is too large to be looked at. `images`: its moves."""
+        if not self._sources:
+            return []
+        due = {
+            company: move.revokes
+            for move in self._pending
+            if move.open is None or xid in move.open
+            for company in move.companies
+        }
+        for entity, old, new in images:
+            self._note(Change(upto, xid, entity, old, new, True, None, at), upto)
+        return [ResyncDraft(each, "bulk", at, revokes) for each, revokes in due.items()]
+
+    def settle(self, snapshot: str) -> None:
+        """Everything that `snapshot` sees was looked at."""
+        if not self._sources:
+            return
+        running = _running(snapshot)
+        found = []
+        for move in self._pending:
+            if move.open is None:
+                self._recent.append(move)
+            left = running if move.open is None else move.open & running
+            if left:
+                found.append(msgspec.structs.replace(move, open=left))
+        self._pending = found
+        if len(self._recent) > LIMIT:
+            self._since = max(self._since, *(move.xid + 1 for move in self._recent[:-LIMIT]))
+            del self._recent[:-LIMIT]
+
+    def _note(self, change: Change, last: int) -> None:
+        for source in self._sources.get(change.entity, ()):
+            watch = source.watch
+            companies = {
+                company if watch.scope is not None else unless_scoped(company, source.scopes)
+                for company in path_companies(change, watch) or ()
+            }
+            move = _Move(
+                change.entity,
+                watch.company_column,
+                frozenset(_values(change, watch.company_column)),
+                frozenset(company for company in companies if company is not None),
+                change.xid,
+                last,
+                ALL_USERS if watch.grants else (),
+            )
+            if len(self._pending) > LIMIT:
+                move = msgspec.structs.replace(
+                    move, values=frozenset(), companies=frozenset({EVERY_COMPANY})
+                )
+            if move.companies and move not in self._pending[-1:]:
+                self._pending.append(move)
+
+    def _due(self, changes: Sequence[Change], last: Mapping[int, int]) -> list[ResyncDraft]:
+        by_value: dict[tuple[str, str, str], list[_Move]] = {}
+        for move in self._pending:
+            for value in move.values or ("",):
+                by_value.setdefault((move.entity, move.column, value), []).append(move)
+        due: dict[str, ResyncDraft] = {}
+
+        def add(change: Change, companies: Iterable[str], revokes: tuple[str, ...]) -> None:
+            for company in companies:
+                due[company] = ResyncDraft(company, "bulk", change.at, revokes)
+
+        for change in changes:
+            for source in self._sources[change.entity]:
+                column = source.watch.company_column
+                for value in (*_values(change, column), "") if by_value else ():
+                    for move in by_value.get((change.entity, column, value), ()):
+                        if move.xid == change.xid:
+                            continue
+                        is_open = move.open is None or change.xid in move.open
+                        if is_open and last[change.xid] > move.last:
+                            add(change, move.companies, move.revokes)
+                if (snapshot := _snapshot_of(change)) is not None:
+                    self._look_back(change, column, snapshot, add)
+        return list(due.values())
+
+    def _look_back(self, change: Change, column: str, snapshot: str, add: _Add) -> None:
+        """A writer with a snapshot for all its statements: moves that it does not see."""
+        running, values = _running(snapshot), set(_values(change, column))
+        xmax = int(snapshot.split(":")[1])
+        unknown = {xid for xid in running if xid < self._since} - self._open_since
+        if xmax < self._since or unknown:
+            add(change, [EVERY_COMPANY], ALL_USERS)
+            return
+        for move in (*self._recent, *self._pending):
+            unseen = move.xid >= xmax or move.xid in running
+            if unseen and move.column == column and move.xid != change.xid and values & move.values:
+                add(change, move.companies, move.revokes)
+
+
+_decode_moves = msgspec.json.Decoder(list[_Move]).decode
+
+
+_Add: TypeAlias = Callable[[Change, Iterable[str], tuple[str, ...]], None]
+
+
+def is_move(change: Change) -> bool:
+    """Whether it is a change of a row on a path: its images have companies alone."""
+    return (change.old or change.new or b"").startswith(b'{"->')
+
+
+def _values(change: Change, column: str) -> Iterable[str]:
+    for image in (change.old, change.new):
+        if image is not None:
+            try:
+                row = _decode_row(image)
+            except (msgspec.DecodeError, UnicodeError, RecursionError):
+                continue
+            if column in row:
+                yield bytes(row[column]).decode()
+
+
+def _snapshot_of(change: Change) -> str | None:
+    image = change.new or change.old
+    if image is None or SNAPSHOT.encode() not in image:
+        return None
+    try:
+        return msgspec.json.decode(_decode_row(image)[SNAPSHOT], type=str)
+    except (msgspec.DecodeError, UnicodeError, RecursionError, KeyError):
+        return None
+
+
+def _running(snapshot: str) -> frozenset[int]:
+    """The transactions that are in progress in a snapshot."""
+    running = snapshot.split(":")[2]
+    return frozenset(map(int, running.split(","))) if running else frozenset()

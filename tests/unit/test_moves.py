@@ -1,0 +1,91 @@
+"""Which transactions may not have seen a row on a path move, and what follows."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from notifier.relay.changes import EVERY_COMPANY, Change, Source
+from notifier.relay.moves import Moves
+from notifier.watches import Watch
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+SOURCES = {"M": Source(Watch(table="m", entity="M", company="c -> p.company"))}
+
+
+def moves(cursor: str = "5:5:", saved: bytes = b"[]") -> Moves:
+    made = Moves()
+    made.configure(SOURCES)
+    made.begin(cursor, saved)
+    return made
+
+
+def moved(xid: int, number: int, was: str = "7", became: str = "8") -> Change:
+    old, new = f'{{"->M":{was}}}'.encode(), f'{{"->M":{became}}}'.encode()
+    return Change(number, xid, "M", old, new, True, None, NOW)
+
+
+def written(xid: int, number: int, company: str = "7", snapshot: str | None = None) -> Change:
+    more = f',"->snapshot":"{snapshot}"' if snapshot else ""
+    image = f'{{"id":1,"->M":{company}{more}}}'.encode()
+    return Change(number, xid, "M", None, image, False, None, NOW)
+
+
+def due(given: Moves, *changes: Change) -> list[str]:
+    last = {change.xid: change.id for change in changes}
+    return sorted(draft.company for draft in given.resyncs(changes, last))
+
+
+def test_a_transaction_that_was_open_is_a_resync_until_it_has_ended() -> None:
+    given = moves()
+    assert due(given, moved(10, 1)) == []
+    given.settle("9:12:9,11")
+    assert due(given, written(11, 2, "6")) == [], "of another company"
+    assert due(given, written(12, 3)) == [], "begun later"
+    assert due(given, written(11, 4)) == ["7", "8"]
+    given.settle("9:13:9")
+    saved = given.unsaved()
+    assert saved is not None
+    assert given.unsaved() is None
+    assert due(moves("9:13:9", saved), written(9, 5)) == ["7", "8"], "another relay"
+    given.settle("13:13:")
+    assert given.unsaved() == b"[]"
+    assert due(given, written(9, 6)) == []
+
+
+def test_what_is_read_together_counts_as_open_if_it_comes_after() -> None:
+    assert due(moves(), written(9, 1), moved(10, 2)) == []
+    assert due(moves(), moved(10, 1), written(9, 2)) == ["7", "8"]
+    assert due(moves(), moved(10, 1), written(10, 2)) == [], "its own"
+    assert due(moves(), moved(10, 1, "null", "8"), written(9, 2, "null")) == ["8"]
+
+
+def test_a_writer_with_an_old_snapshot_does_not_see_what_came_later() -> None:
+    given = moves()
+    due(given, moved(10, 1))
+    given.settle("11:11:")
+    assert due(given, written(20, 2, "7", "10:10:")) == ["7", "8"]
+    assert due(given, written(20, 2, "7", "9:11:9")) == []
+    assert due(given, written(20, 2, "7", "10:11:10")) == ["7", "8"]
+    later = moves("15:20:15")
+    assert due(later, written(21, 1, "7", "10:10:")) == [EVERY_COMPANY], "moves are not known"
+    assert due(later, written(21, 1, "7", "15:21:15")) == []
+    assert due(later, written(21, 1, "7", "15:21:15,16")) == [EVERY_COMPANY]
+
+
+def test_more_moves_than_are_kept_concern_every_company() -> None:
+    given = moves()
+    due(given, *(moved(10, n, str(n), str(n + 1)) for n in range(10, 10_020)))
+    given.settle("9:11:9")
+    assert EVERY_COMPANY in due(given, written(9, 20_000, "3"))
+
+
+def test_a_large_transaction_is_not_looked_at() -> None:
+    given = moves()
+    due(given, moved(10, 1))
+    given.settle("9:11:9")
+    images = [("M", b'{"->M":1}', b'{"->M":2}')]
+    assert [each.company for each in given.note_large(9, 50, images, NOW)] in (
+        ["7", "8"],
+        ["8", "7"],
+    )
+    assert due(given, written(12, 60, "1")) == ["1", "2"]
