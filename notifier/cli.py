@@ -17,6 +17,7 @@ from rich.console import Console
 from notifier import __version__, inspection, logs, systemd
 from notifier.client import listen
 from notifier.client.reports import Position
+from notifier.client.transports import Choice
 from notifier.conformance.command import conformance_command
 from notifier.errors import NotifierError, SettingsError
 from notifier.settings import load
@@ -323,6 +324,16 @@ def listen_command(
         Path | None,
         typer.Option(metavar="FILE", help="File that stores the positions to resume from."),
     ] = None,
+    transport: Annotated[
+        Choice,
+        typer.Option(
+            metavar="NAME",
+            help="websocket, sse or poll: only this one; auto: HTTP where no WebSocket gets through.",
+        ),
+    ] = "auto",
+    http: Annotated[
+        bool, typer.Option("--http", help="Over HTTP only: the same as --transport sse.")
+    ] = False,
 ) -> None:
     """Print the messages of companies as they are committed, until Ctrl-C."""
     companies = list(dict.fromkeys(company))
@@ -354,6 +365,7 @@ def listen_command(
                 limit=limit,
                 renewable=user is not None or str(token).startswith("@"),
                 retry=retry,
+                transport="sse" if http else transport,
             )
         )
     except KeyboardInterrupt:

@@ -25,7 +25,7 @@ clients/js/src/client.js has the same rules and words. The protocol is in docs/p
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -44,6 +44,7 @@ from notifier.client.reports import (
 from notifier.client.sockets import OpenSocket, check_url, opener
 from notifier.client.subscription import Subscription
 from notifier.client.tokens import GetToken
+from notifier.client.transports import Choice, Transport, Transports
 
 
 def connect(
@@ -60,6 +61,7 @@ def connect(
     timeout: float = 10.0,
     min_delay: float = 1.0,
     max_delay: float = 30.0,
+    transport: Choice = "auto",
     **options: Any,
 ) -> Client:
     """A client of the notifier at `url` (`wss://…`); it connects when its `async with` begins.
@@ -72,7 +74,11 @@ def connect(
     In seconds: after `heartbeat` of silence the client sends a ping; without an answer within
     `timeout` it drops the link. The first wait before a reconnect is a random part of `min_delay`,
     each further one of twice as long, up to `max_delay`. `options` are those of `websockets`
-    (`ssl`, `proxy`, `additional_headers`, …). Raises ValueError for arguments that cannot work.
+    (`ssl`, `proxy`, `additional_headers`, …); over HTTP `ssl` and `additional_headers` apply too.
+
+    `transport`: with "auto" the client uses server-sent events where a network lets no WebSocket through, long
+    polls where it holds back streams, and a WebSocket again once one works; "websocket", "sse" or "poll" use only
+    that one. Raises ValueError for arguments that cannot work.
     """
     check_url(url)
     return Client(
@@ -83,6 +89,8 @@ def connect(
         chosen=Filter.of(entities, where),
         pace=Pace(heartbeat, timeout, min_delay, max_delay),
         open_socket=opener(options),
+        transport=transport,
+        options=options,
     )
 
 
@@ -99,8 +107,13 @@ class Client:
         pace: Pace,
         open_socket: OpenSocket,
         chosen: Filter | None = None,
+        transport: Choice = "websocket",
+        options: Mapping[str, Any] | None = None,
     ) -> None:
-        self._link = Link(url, get_token, pace=pace, open_socket=open_socket)
+        transports = Transports(
+            url, transport, pace=pace, open_websocket=open_socket, options=options
+        )
+        self._link = Link(get_token, pace=pace, transports=transports)
         self._feeds = self._link.feeds
         self._reloading: Feed | None = None  # the application reloads the state of this company
         if company is not None:
@@ -120,6 +133,11 @@ class Client:
         each later one until you request the next report.
         """
         return None if self._feeds.main is None else self._feeds.main.position
+
+    @property
+    def transport(self) -> Transport | None:
+        """`websocket`, `sse` or `poll`: what the open connection uses. None while there is none."""
+        return self._link.transport
 
     @property
     def status(self) -> Status:

@@ -53,7 +53,7 @@ class Conversation:
         self._is_authenticated = False
         self._renewal: asyncio.Task[None] | None = None
         self._deadlines = Deadlines(
-            pace, backoff, ping=lambda: self._send({"type": "ping"}), drop=self._drop
+            pace, backoff, ping=lambda: self._send({"type": "ping"}), drop=self.drop
         )
         self.companies = Companies(feeds, inbox, deadlines=self._deadlines, send=self._send)
 
@@ -98,7 +98,17 @@ class Conversation:
     def _remark(self, reason: str | None, error: object) -> None:
         self._inbox.put(None, self._feeds.remark(reason, error))
 
-    def _drop(self, ended: Disconnected) -> None:
+    @property
+    def is_authenticated(self) -> bool:
+        """Whether the server has accepted a token."""
+        return self._is_authenticated
+
+    @property
+    def token(self) -> str:
+        """The token that was presented last."""
+        return self._token
+
+    def drop(self, ended: Disconnected) -> None:
         """Aborts the socket: a closing handshake would wait for a dead peer."""
         self._ended = self._ended or ended
         self._socket.transport.abort()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, NoReturn
+from typing import Any
 
 from notifier.client.closes import COMPANY_FORBIDDEN, TOKEN_INVALID, Disconnected
 from notifier.client.conversation import Conversation
@@ -11,8 +11,10 @@ from notifier.client.feed import NOT_SUBSCRIBED, ArrivalError, Feed, Feeds, Filt
 from notifier.client.inbox import Inbox
 from notifier.client.pace import Backoff, Pace
 from notifier.client.reports import State
-from notifier.client.sockets import OpenSocket, open_in_time
 from notifier.client.tokens import GetToken, TokenSource, TokenUnavailable
+from notifier.client.transports import Transport, Transports
+
+_OVER_WEBSOCKET = Disconnected("a WebSocket works again")
 
 _ENDED = frozenset({"stopped", "closed"})
 
@@ -23,14 +25,11 @@ class Link:
     `taker` is the task that has requested a report last.
     """
 
-    def __init__(
-        self, url: str, get_token: GetToken, *, pace: Pace, open_socket: OpenSocket
-    ) -> None:
+    def __init__(self, get_token: GetToken, *, pace: Pace, transports: Transports) -> None:
         self.feeds = Feeds()
         self.inbox = Inbox()
         self.taker: asyncio.Task[Any] | None = None
-        self._url = url
-        self._open_socket = open_socket
+        self._transports = transports
         self._pace = pace
         self._tokens = TokenSource(get_token, 3 * pace.timeout)
         self._backoff = Backoff(pace)
@@ -47,6 +46,14 @@ class Link:
         if not self._running.cancelled():
             self._running.result()
         return True
+
+    @property
+    def transport(self) -> Transport | None:
+        """The transport of the open connection."""
+        conversation = self._conversation
+        if conversation is None or not conversation.is_authenticated:
+            return None
+        return self._transports.present
 
     def start(self) -> None:
         """Connects, in the place of an attempt that is under way."""
@@ -130,9 +137,7 @@ class Link:
         while True:
             await self.inbox.room.wait()
             self._report("connecting")
-            try:
-                await self._converse()
-            except Disconnected as end:
+            if (end := await self._attempt()) is not None:
                 if end.final:
                     self._report("stopped", end)
                     self.feeds.fail(end.reason)
@@ -141,8 +146,35 @@ class Link:
                 self._report("waiting", end, retry_in=delay)
                 await asyncio.sleep(delay)
 
-    async def _converse(self) -> NoReturn:
-        """One attempt, from the token to the close. Raises Disconnected."""
+    async def _attempt(self) -> Disconnected | None:
+        """One connection, from the token to its end. None: connect again at once, by another transport."""
+        try:
+            token = await self._fetch_token()
+            socket = await self._transports.open()
+        except Disconnected as end:
+            return end
+        conversation = self._conversation = Conversation(
+            socket,
+            token,
+            feeds=self.feeds,
+            inbox=self.inbox,
+            tokens=self._tokens,
+            pace=self._pace,
+            backoff=self._backoff,
+        )
+        returning = asyncio.create_task(self._return_to_websocket(conversation))
+        try:
+            await conversation.run()
+        except Disconnected as end:
+            if end is _OVER_WEBSOCKET:
+                return None
+            return self._transports.ended(socket, end, authenticated=conversation.is_authenticated)
+        finally:
+            self._conversation = None
+            returning.cancel()
+
+    async def _fetch_token(self) -> str:
+        """A token that the server has not refused yet. Raises Disconnected."""
         try:
             token = await self._tokens.fetch()
         except TokenUnavailable as error:
@@ -152,19 +184,14 @@ class Link:
             invalid = refused == TOKEN_INVALID
             reason = "token refused" if invalid else "token expired"
             raise Disconnected(reason, code=refused, final=invalid)
-        self._conversation = Conversation(
-            await open_in_time(self._open_socket, self._url, self._pace.timeout),
-            token,
-            feeds=self.feeds,
-            inbox=self.inbox,
-            tokens=self._tokens,
-            pace=self._pace,
-            backoff=self._backoff,
-        )
-        try:
-            await self._conversation.run()
-        finally:
-            self._conversation = None
+        return token
+
+    async def _return_to_websocket(self, conversation: Conversation) -> None:
+        """Over HTTP: ends the connection once a WebSocket works again."""
+        if not self._transports.may_return:
+            return
+        await self._transports.until_websocket(lambda: conversation.token)
+        conversation.drop(_OVER_WEBSOCKET)
 
     def _report(
         self, state: State, end: Disconnected | None = None, *, retry_in: float | None = None

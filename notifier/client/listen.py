@@ -18,6 +18,7 @@ from notifier.client.reports import Message, Position, Status, position_of
 from notifier.client.sockets import describe_url, is_permanent
 from notifier.client.state_file import StateFile
 from notifier.client.tokens import GetToken
+from notifier.client.transports import Choice
 from notifier.errors import NotifierError, SettingsError
 
 
@@ -38,6 +39,7 @@ async def listen(
     limit: int | None = None,
     renewable: bool = True,
     retry: bool = False,
+    transport: Choice = "auto",
 ) -> None:
     """Prints reports until the process is stopped, or `limit` messages were printed.
 
@@ -54,7 +56,15 @@ async def listen(
         file = None if state is None else stack.enter_context(closing(StateFile(state, companies)))
         saved = file.load() if file else {}
         client = await stack.enter_async_context(
-            _follow(url, companies, get_token, saved=saved, position=position, where=where)
+            _follow(
+                url,
+                companies,
+                get_token,
+                saved=saved,
+                position=position,
+                where=where,
+                transport=transport,
+            )
         )
         try:
             async for report in client:
@@ -91,11 +101,12 @@ def _follow(
     saved: Mapping[str, Position],
     position: Position | None,
     where: Where | None,
+    transport: Choice,
 ) -> Client:
     """A client of these companies, which has not connected yet. Raises SettingsError."""
     entities = None if where is None else list(where)
     try:
-        client = connect(url, get_token)
+        client = connect(url, get_token, transport=transport)
         for company in companies:
             resume = saved.get(company, position)
             after = {} if resume is None else resume._asdict()

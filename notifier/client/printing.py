@@ -129,10 +129,11 @@ def _clock(at: str) -> str:
 
 
 def _title(data: Mapping[str, Any]) -> str:
-    """The row's title or name, otherwise its key."""
-    for name in ("Title", "Name"):
-        if isinstance(data.get(name), str):
-            return _value(data[name])
+    """The row's title or name, however `notifier.toml` spells it, otherwise its key."""
+    spelled = {name.lower(): value for name, value in data.items()}
+    for name in ("title", "name"):
+        if isinstance(spelled.get(name), str):
+            return _value(spelled[name])
     return _value(next(iter(data.values()), ""))
 
 

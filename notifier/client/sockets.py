@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeAlias
 from websockets.asyncio.client import connect as open_websocket
 from websockets.exceptions import (
     ConnectionClosed,
+    ConnectionClosedError,
     InvalidMessage,
     InvalidStatus,
     InvalidURI,
@@ -26,7 +27,9 @@ __all__ = [
     "OpenSocket",
     "Socket",
     "check_url",
+    "closed_error",
     "describe_url",
+    "is_blocked",
     "is_permanent",
     "open_in_time",
     "opener",
@@ -38,6 +41,12 @@ TEMPORARY_STATUSES = frozenset({408, 425, 429, *range(500, 600)})
 UNKNOWN_HOST = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
 
 
+class Abortable(Protocol):
+    """The connection under a socket."""
+
+    def abort(self) -> None: ...
+
+
 class Socket(Protocol):
     """The part of a `websockets` connection that a client uses."""
 
@@ -46,7 +55,7 @@ class Socket(Protocol):
     @property
     def close_reason(self) -> str | None: ...
     @property
-    def transport(self) -> asyncio.Transport: ...
+    def transport(self) -> Abortable: ...
     async def send(self, message: str) -> None: ...
     async def recv(self) -> str | bytes: ...
     async def close(self) -> None: ...
@@ -88,6 +97,16 @@ async def open_in_time(open_socket: OpenSocket, url: str, seconds: float) -> Soc
         raise Disconnected(reason, code=BROKEN_LINK, error=error) from error
     except (OSError, WebSocketException) as error:
         raise Disconnected("cannot connect", code=BROKEN_LINK, error=error) from error
+
+
+def closed_error() -> ConnectionClosed:
+    """The error of a socket that has ended without a close frame."""
+    return ConnectionClosedError(None, None)
+
+
+def is_blocked(error: object) -> bool:
+    """Whether the server or a proxy has answered the handshake, and does so again: it lets no WebSocket through."""
+    return isinstance(error, InvalidStatus | InvalidMessage) and is_permanent(error)
 
 
 def is_permanent(error: object) -> bool:

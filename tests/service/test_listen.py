@@ -6,6 +6,8 @@ import asyncio
 import json
 import os
 import pty
+import re
+import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -557,3 +559,48 @@ async def test_an_unknown_company_is_refused_like_a_foreign_one(
     status, _, err = await (await listen(service, company)).ended()
     assert status == 1
     assert err == f"notifier: no such company for this user: {company}\n"
+
+
+@pytest.mark.parametrize("option", ["--http", "--transport=poll"])
+async def test_over_http_it_prints_and_resumes_the_same(
+    service: Service, calendar: Calendar, listen: Listen, tmp_path: Path, option: str
+) -> None:
+    company = await calendar.company("u1")
+    file = tmp_path / "position.json"
+    arguments = ("--json", "--state", file, "--limit", 1, option)
+    listener = await listen(service, company, *arguments)
+    await listener.error_line("live")
+    await calendar.event(company, title="one")
+    assert json.loads(await listener.line())["Data"]["Title"] == "one"
+    assert (await listener.ended())[0] == 0
+    await calendar.event(company, title="two")
+    listener = await listen(service, company, *arguments)
+    assert json.loads(await listener.line())["Data"]["Title"] == "two"
+    assert (await listener.ended())[0] == 0
+    status, _, err = await (await listen(service, str(uuid4()), option)).ended()
+    assert (status, "no such company for this user" in err) == (1, True)
+
+
+async def test_the_curl_of_the_readme_prints_a_companys_changes(
+    service: Service, calendar: Calendar
+) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("there is no curl here")
+    company = await calendar.company("u1")
+    (line,) = re.findall(r"^    (curl -N .+)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert "localhost:8181" in line
+    curl = await asyncio.create_subprocess_shell(
+        f"exec {line.replace('localhost:8181', f'127.0.0.1:{service.port}')}",
+        env={**os.environ, "TOKEN": token("u1"), "COMPANY": company, "no_proxy": "*"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    assert curl.stdout is not None
+    try:
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            await curl.stdout.readuntil(b"SubscribeResult")
+            await calendar.event(company, title="from curl")
+            await curl.stdout.readuntil(b'"Title":"from curl"')
+    finally:
+        curl.kill()
+        await curl.wait()

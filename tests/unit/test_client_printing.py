@@ -51,6 +51,8 @@ def test_a_line_has_the_change_and_the_actor(capsys: pytest.CaptureFixture[str])
     ("data", "title"),
     [
         ({"EventId": "1", "Name": "Ann"}, "Ann"),
+        ({"eventId": "1", "title": "Tea"}, "Tea"),
+        ({"id": "1", "name": "Ann"}, "Ann"),
         ({"EventId": "1", "Title": None}, "1"),
         ({"EventId": "1", "Title": "x" * 61}, "x" * 59 + "…"),
         ({}, ""),

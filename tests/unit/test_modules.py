@@ -111,6 +111,11 @@ COVERED = {
         "client/feed",
         "client/subscription",
     ),
+    ("service/test_transports.py", "the client over HTTP, with a real node and proxies"): (
+        "client/http_reader",
+        "client/http_requests",
+        "client/http_socket",
+    ),
     ("service/test_writers.py", "each framework writes, and its messages have actor and number"): (
         "writers/actor",
         "writers/django",

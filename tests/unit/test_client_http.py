@@ -1,0 +1,96 @@
+"""The client's HTTP: responses as servers and proxies send them, and connections that are used again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+
+from notifier.client.http import HttpConnection, HttpError
+from notifier.client.http_requests import Failure, check, http_url, path_of
+
+
+@asynccontextmanager
+async def serving(*connections: Sequence[bytes]) -> AsyncIterator[tuple[str, list[bytes]]]:
+    """A server that gives each connection these responses, then closes it. Yields its URL, and the requests."""
+    requests: list[bytes] = []
+    waiting = list(connections)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for response in waiting.pop(0):
+            requests.append(await reader.readuntil(b"\r\n\r\n"))
+            writer.write(response)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/base/", requests
+
+
+@pytest.mark.parametrize(
+    ("response", "expected"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc", b"abc"),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n2\r\nbc\r\n0\r\n\r\n",
+            b"abc",
+        ),
+        (b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na", b"a"),
+        (b"HTTP/1.0 200 OK\r\n\r\nuntil the end", b"until the end"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", None),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\nmore than 10", None),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab", None),
+        (b"SSH-2.0-OpenSSH\r\n\r\n", None),
+        (b"", None),
+    ],
+)
+async def test_a_response_is_whole_or_an_error(response: bytes, expected: bytes | None) -> None:
+    async with serving([response]) as (url, requests):
+        connection = HttpConnection(url)
+        if expected is None:
+            with pytest.raises(HttpError):
+                await (await connection.get("a?b=c", {"X": "y"})).read(10)
+        else:
+            found = await connection.get("a?b=c", {"X": "y"})
+            assert (found.status, await found.read(20)) == (200, expected)
+        connection.close()
+        assert requests[0].startswith(b"GET /base/a?b=c HTTP/1.1\r\nHost: 127.0.0.1:")
+        assert b"\r\nX: y\r\n" in requests[0]
+
+
+async def test_a_connection_is_used_again_and_replaced_where_the_server_has_closed_it() -> None:
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na"
+    async with serving([answer, answer], [answer]) as (url, requests):
+        connection = HttpConnection(url)
+        for _ in range(3):
+            assert await (await connection.get("", {})).read(1) == b"a"
+        assert len(requests) == 3
+        connection.close()
+
+
+async def test_a_refusal_is_what_its_problem_document_states() -> None:
+    body = b'{"code": "too_many", "detail": "too many connections"}'
+    head = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 7\r\nContent-Length: %d\r\n\r\n"
+    others = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 6\r\n\r\n<html>"
+    async with serving([head % len(body) + body], [others]) as (url, _):
+        connection = HttpConnection(url)
+        with pytest.raises(Failure, match="too many connections") as refused:
+            await check(await connection.get("", {}))
+        data = {"Code": 4429, "Reason": "too many connections", "Reconnect": True}
+        assert refused.value.farewell == {**data, "RetryAfterMs": 7000}
+        connection.close()
+        with pytest.raises(Failure, match="HTTP 502") as unknown:
+            await check(await connection.get("", {}))
+        assert unknown.value.farewell is None
+        connection.close()
+
+
+def test_the_path_has_the_id_as_one_segment_and_the_filter() -> None:
+    request = {"companyId": "team:7/ä", "entities": ["Event"], "where": {"Event": {"A": [None]}}}
+    assert path_of(request, {"after": 4, "epoch": "e", "at": None}, {"wait": 0}) == (
+        "companies/team%3A7%2F%C3%A4/messages?after=4&epoch=e&wait=0&entities=Event"
+        "&where=%7B%22Event%22%3A+%7B%22A%22%3A+%5Bnull%5D%7D%7D"
+    )
+    assert http_url("wss://a.example:9/x/?token=1") == "https://a.example:9/x/"
