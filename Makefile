@@ -55,8 +55,8 @@ $(BIN)/pip:
 		exit 1; }
 	@$(PYTHON) -m venv .venv
 
-demo: $(RUNS) ## PostgreSQL, sample company, server and live page  [PORT=8181] [DATA=folder]
-	@$(BIN)/notifier demo --port $(PORT) $(if $(DATA),--data "$(DATA)")
+demo: $(if $(NODES),$(READY),$(RUNS)) ## PostgreSQL, sample company, server and live page  [PORT=8181] [DATA=folder] [NODES=3, with NATS]
+	@$(BIN)/notifier demo --port $(PORT) $(if $(DATA),--data "$(DATA)") $(if $(NODES),--nodes $(NODES))
 
 test: $(READY) ## the whole test suite, three at a time, on PostgreSQL servers that it starts itself  [ARGS="-k word"]
 	@status=0; \

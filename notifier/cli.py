@@ -223,12 +223,21 @@ def demo_command(
         Path | None,
         typer.Option(metavar="DIR", help="Directory for PostgreSQL's files; kept between runs."),
     ] = None,
+    nodes: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=1,
+            max=9,
+            help="Number of nodes, on the ports from PORT on; several share a NATS server.",
+        ),
+    ] = 1,
 ) -> None:
     """Run a demo: an embedded PostgreSQL, the server and a live page."""
     from notifier.demo import run
 
     logs.set_up("warning", "auto")
-    run.run(port, data, _print)
+    run.run(port, data, _print, nodes)
 
 
 @app.command("uninstall")

@@ -6,9 +6,7 @@ Under its directory:
     server.log    the server's log
     port          the port of the last start, so that the address stays the same
 
-The server is a child process with a guard beside it: a shell that waits on a pipe whose other end
-only this process holds. However this process dies, the pipe closes and the guard stops the server.
-(Linux could signal the server by itself, but does so as soon as the *thread* that started it ends.)
+The server is a child process with a guard beside it (`programs.guard`).
 """
 
 from __future__ import annotations
@@ -33,7 +31,9 @@ from notifier.demo.programs import (
     EmbeddedPostgresError,
     account_for,
     binaries,
+    dismiss,
     environment,
+    guard,
     run,
     runnable,
 )
@@ -50,7 +50,6 @@ _LOOK_SECONDS = 0.01
 _UNICODE = ("--locale-provider=builtin", "--builtin-locale=C.UTF-8")
 _UNICODE_SINCE = 17
 _STATUS_LINE = 7  # of `postmaster.pid`, counted from 0
-_GUARD = 'read -r _; kill -INT "$1"'
 
 
 def default_directory() -> Path:
@@ -254,15 +253,7 @@ class EmbeddedPostgres:
                 start_new_session=True,
                 **account,
             )
-        self._guard = subprocess.Popen(  # noqa: S603 - fixed arguments
-            ["/bin/sh", "-c", _GUARD, "guard", str(self._server.pid)],
-            cwd="/",
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            **account,
-        )
+        self._guard = guard(self._server, account)
         (self.data / "port").write_text(f"{self._port}\n")
 
     def _choose_port(self) -> int:
@@ -337,8 +328,7 @@ class EmbeddedPostgres:
         """Ends the guard of a server that has ended: the process id may be reused."""
         self._server = None
         if self._guard is not None:
-            self._guard.kill()
-            self._guard.communicate()
+            dismiss(self._guard)
             self._guard = None
 
 

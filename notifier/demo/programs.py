@@ -147,6 +147,32 @@ def run(account: Account, command: list[str], *descriptors: int) -> str:
     return done.stdout
 
 
+_GUARD = 'read -r _; kill -INT "$1"'
+
+
+def guard(child: subprocess.Popen[bytes], account: Account) -> subprocess.Popen[bytes]:
+    """Interrupts a child process, which runs as `account`, as soon as this process has ended.
+
+    It is a shell that waits on a pipe whose other end only this process holds, and which closes however this process
+    dies. (Linux could signal the child by itself, but does so when the *thread* that started it ends.)
+    """
+    return subprocess.Popen(  # noqa: S603 - fixed arguments
+        ["/bin/sh", "-c", _GUARD, "guard", str(child.pid)],
+        cwd="/",
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        **account,
+    )
+
+
+def dismiss(guard: subprocess.Popen[bytes]) -> None:
+    """Ends the guard of a process that has ended: the process id may be reused."""
+    guard.kill()
+    guard.communicate()
+
+
 def environment() -> dict[str, str]:
     """Our environment without PostgreSQL's variables, and with messages in English."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_"))}

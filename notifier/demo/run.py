@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 import sys
+import tomllib
 from collections.abc import Callable
-from dataclasses import replace
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -19,11 +22,11 @@ from notifier import server
 from notifier.access.tokens import sign
 from notifier.database import schema
 from notifier.database.connections import connect
-from notifier.demo import api
+from notifier.demo import api, nodes
 from notifier.demo.postgres import EmbeddedPostgres, default_directory
 from notifier.node import Node
 from notifier.settings import Settings
-from notifier.watches import CALENDAR
+from notifier.watches import Watch
 
 STATIC = Path(__file__).parent / "static"
 SAMPLES = Path(__file__).with_name("samples.sql")
@@ -31,11 +34,7 @@ SAMPLES = Path(__file__).with_name("samples.sql")
 USER = "ann"
 """The user whose token is printed: an employee of both sample companies."""
 
-WATCHES = tuple(
-    replace(watch, visible_to=("private_to",)) if watch.table == "events" else watch
-    for watch in CALENDAR
-)
-"""The calendar's, and events may be private."""
+WATCHES = tuple(Watch(**watch) for watch in tomllib.loads(nodes.CONFIG.read_text())["watch"])
 
 DAY = 24 * 3600
 SECURITY = {
@@ -49,15 +48,22 @@ SECURITY = {
 }
 
 
-def run(port: int, data: Path | None, write: Callable[[str], None]) -> None:
-    """Runs until it is interrupted; leaves no process behind. Raises NotifierError."""
+def run(port: int, data: Path | None, write: Callable[[str], None], count: int = 1) -> None:
+    """Runs `count` nodes until it is interrupted; leaves no process behind. Raises NotifierError.
+
+    The further nodes listen on the ports after `port`.
+    """
     server.raise_file_limit()
     directory = data if data is not None else default_directory()
     listening = server.bind("127.0.0.1", port)
+    others = [nodes.free_port(port and port + number) for number in range(1, count)]
     progress = sys.stderr.isatty()
     if progress:
         print("starting PostgreSQL …", file=sys.stderr)
-    with EmbeddedPostgres(directory) as postgres:
+    with (
+        EmbeddedPostgres(directory) as postgres,
+        nodes.nats() if others else nullcontext() as nats_url,
+    ):
         url = postgres.dsn()
         settings = Settings(
             database_url=SecretStr(url),
@@ -70,19 +76,27 @@ def run(port: int, data: Path | None, write: Callable[[str], None]) -> None:
             authorization="employees",
             watch=WATCHES,
             state="on",
+            nats_url=nats_url,
         )
-        server.runner()(_demo(settings, postgres, [listening], write))
+        company = asyncio.run(_prepare(settings.database, settings.max_log_bytes))
+        with nodes.further(settings, others):
+            place = _Place(company, postgres, others)
+            server.runner()(_demo(settings, place, [listening], write))
+
+
+@dataclass(frozen=True)
+class _Place:
+    """What is printed: the first company, PostgreSQL's programs, and the ports of the further nodes."""
+
+    company: str
+    postgres: EmbeddedPostgres
+    others: list[int]
 
 
 async def _demo(
-    settings: Settings,
-    postgres: EmbeddedPostgres,
-    sockets: list[server.Socket],
-    write: Callable[[str], None],
+    settings: Settings, place: _Place, sockets: list[server.Socket], write: Callable[[str], None]
 ) -> None:
     url = settings.database
-    await _migrate(url, settings.max_log_bytes)
-    company = await _samples(url)
     assert settings.jwt_secret is not None
     secret = settings.jwt_secret.get_secret_value()
 
@@ -93,7 +107,7 @@ async def _demo(
 
     def ready() -> None:
         page = f"http://127.0.0.1:{settings.port}/"
-        psql = postgres.program("psql")
+        company, psql = place.company, place.postgres.program("psql")
         client = str(psql) if psql.exists() else "psql"
         write(f"page: {page}")
         write(f"socket: ws://127.0.0.1:{settings.port}/")
@@ -105,10 +119,16 @@ async def _demo(
             f'try: {client} {url} -c "INSERT INTO events (company_id, title, starts_at, ends_at)'
             f" VALUES ('{company}', 'Coffee', now(), now() + interval '1 hour')\""
         )
-        write(
-            f"listen: {_program()} listen --url ws://127.0.0.1:{settings.port}/ --company {company}"
-            f" --token {token(USER)}"
-        )
+        for port in (settings.port, *place.others):
+            write(
+                f"listen: {_program()} listen --url ws://127.0.0.1:{port}/ --company {company}"
+                f" --token {token(USER)}"
+            )
+        if place.others:
+            found = settings.nats_url
+            write(
+                f"nats: {found.get_secret_value() if found else 'none, nats-server is not installed'}"
+            )
         write("stop: Ctrl-C")
 
     await server.serve(node, settings, sockets, ready, server.bind_status(settings))
@@ -123,6 +143,12 @@ def _routes(url: str, token: Callable[[str], str]) -> list[BaseRoute]:
         Mount("/static", StaticFiles(directory=STATIC)),
         *api.routes(url, token),
     ]
+
+
+async def _prepare(url: str, max_log_bytes: int) -> str:
+    """Brings the database to what the demo needs; returns the id of the first company."""
+    await _migrate(url, max_log_bytes)
+    return await _samples(url)
 
 
 async def _migrate(url: str, max_log_bytes: int) -> None:

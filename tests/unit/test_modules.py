@@ -44,6 +44,7 @@ COVERED = {
         "demo/postgres",
         "demo/programs",
     ),
+    ("service/test_demo_nodes.py", "several nodes and NATS"): ("demo/nodes",),
     ("browser/test_demo_api.py", "the demo runs for all tests of that directory"): ("demo/run",),
     ("postgres/test_stream.py", "the stream over PostgreSQL"): ("delivery/postgres",),
     ("service/test_nodes.py", "nodes are started, drained and replaced"): (
