@@ -20,6 +20,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
@@ -73,13 +74,39 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
 
-def fork(arguments: Sequence[str], place: Path, environ: Mapping[str, str], output: int) -> Forked:
-    """Starts `notifier` with these arguments. stdout and stderr are the file `output`."""
+def fork(
+    arguments: Sequence[str],
+    place: Path,
+    environ: Mapping[str, str],
+    stdout: int,
+    stderr: int | None = None,
+) -> Forked:
+    """Starts `notifier` with these arguments; its outputs are these files. stderr None: as stdout."""
     status, remote = socket.socketpair()
     request = json.dumps([list(arguments), str(place), dict(environ)]).encode()
+    files = [remote.fileno(), stdout, stdout if stderr is None else stderr]
     with remote:
-        socket.send_fds(_server(), [request], [output, remote.fileno()])
+        socket.send_fds(_server(), [request], files)
     return Forked(status)
+
+
+async def fork_piped(
+    arguments: Sequence[str], place: Path, environ: Mapping[str, str]
+) -> tuple[Forked, asyncio.StreamReader, asyncio.StreamReader]:
+    """The same with readers of its stdout and stderr."""
+    out, err = os.pipe(), os.pipe()
+    process = fork(arguments, place, environ, out[1], err[1])
+    for _, theirs in (out, err):
+        os.close(theirs)
+    return process, await _reader(out[0]), await _reader(err[0])
+
+
+async def _reader(pipe: int) -> asyncio.StreamReader:
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(pipe, "rb", buffering=0)
+    )
+    return reader
 
 
 @cache
@@ -122,20 +149,20 @@ def serve(control: socket.socket) -> list[str]:
                     woken.recv(4096)
                 _report(children)
                 continue
-            request, files, _, _ = socket.recv_fds(control, REQUEST_BYTES, 2)
+            request, files, _, _ = socket.recv_fds(control, REQUEST_BYTES, 3)
             if not request:
                 for pid in children:
                     with suppress(ProcessLookupError):
                         os.killpg(pid, signal.SIGKILL)
                 os._exit(0)
-            output, remote = files
-            status = socket.socket(fileno=remote)
+            status = socket.socket(fileno=files[0])
             pid = os.fork()
             if pid == 0:
                 for each in (control, woken, wake, *children.values()):
                     each.close()
-                return _become(json.loads(request), output, status)
-            os.close(output)
+                return _become(json.loads(request), status, *files[1:])
+            for file in files[1:]:
+                os.close(file)
             children[pid] = status
 
 
@@ -149,7 +176,7 @@ def _report(children: dict[int, socket.socket]) -> None:
             remote.send(os.waitstatus_to_exitcode(status).to_bytes(4, "little", signed=True))
 
 
-def _become(request: Any, output: int, status: socket.socket) -> list[str]:
+def _become(request: Any, status: socket.socket, stdout: int, stderr: int) -> list[str]:
     """Gives this child what `exec` would have given it, and sends its process id. Returns the arguments."""
     arguments, place, environ = request
     signal.set_wakeup_fd(-1)
@@ -158,9 +185,11 @@ def _become(request: Any, output: int, status: socket.socket) -> list[str]:
     os.chdir(place)
     os.environ.clear()
     os.environ.update(environ)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    os.close(output)
+    time.tzset()
+    os.dup2(stdout, 1)
+    os.dup2(stderr, 2)
+    os.close(stdout)
+    os.close(stderr)
     with status:
         status.send(os.getpid().to_bytes(4, "little"))
     return list(arguments)

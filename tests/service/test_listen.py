@@ -11,7 +11,6 @@ import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias
 from uuid import uuid4
@@ -20,36 +19,38 @@ import pytest
 
 from tests.conftest import Serve
 from tests.databases import Database
+from tests.forkserver import fork_piped
 from tests.service.calendars import Calendar
-from tests.services import ROOT, SECRET, Service, token
+from tests.services import ROOT, SECRET, Process, Service, token
 from tests.waiting import DEADLINE_SECONDS, until
 
 
 class Listener:
     """One process of `notifier listen`."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(
+        self, process: Process, stdout: asyncio.StreamReader, stderr: asyncio.StreamReader
+    ) -> None:
         self.process = process
+        self._stdout = stdout
+        self._stderr = stderr
 
     async def line(self) -> str:
         """The next line of stdout, without its end."""
-        assert self.process.stdout is not None
-        return await self._line(self.process.stdout)
+        return await self._line(self._stdout)
 
     async def error_line(self, word: str) -> str:
         """The next line of stderr that contains the word."""
-        assert self.process.stderr is not None
         while True:
-            line = await self._line(self.process.stderr)
+            line = await self._line(self._stderr)
             if word in line:
                 return line
 
     async def ended(self) -> tuple[int, str, str]:
         """Its exit status, and the rest of stdout and stderr."""
         async with asyncio.timeout(DEADLINE_SECONDS):
-            out, err = await self.process.communicate()
-        assert self.process.returncode is not None
-        return self.process.returncode, (out or b"").decode(), err.decode()
+            out, err = await asyncio.gather(self._stdout.read(), self._stderr.read())
+            return await self.process.wait(), out.decode(), err.decode()
 
     async def stop(self) -> tuple[int, str, str]:
         """Sends SIGINT, as Ctrl-C does."""
@@ -66,10 +67,13 @@ class Listener:
 Listen: TypeAlias = Callable[..., Awaitable[Listener]]
 
 
-def command(service: Service | str, company: str, *arguments: object) -> list[str]:
+def options(service: Service | str, company: str, *arguments: object) -> list[str]:
     url = service.url if isinstance(service, Service) else service
-    listen = [sys.executable, "-m", "notifier", "listen", "--url", url, "--company", company]
-    return [*listen, *map(str, arguments)]
+    return ["listen", "--url", url, "--company", company, *map(str, arguments)]
+
+
+def command(service: Service | str, company: str, *arguments: object) -> list[str]:
+    return [sys.executable, "-m", "notifier", *options(service, company, *arguments)]
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -89,22 +93,14 @@ async def listen(tmp_path: Path) -> AsyncIterator[Listen]:
     async def start(service: Service | str, company: str, *arguments: object) -> Listener:
         if not {"--token", "--user"} & set(arguments):
             arguments = ("--user", "u1", *arguments)
-        process = await asyncio.create_subprocess_exec(
-            *command(service, company, *arguments),
-            cwd=tmp_path,
-            env=environment(),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        started.append(Listener(process))
+        forked = await fork_piped(options(service, company, *arguments), tmp_path, environment())
+        started.append(Listener(*forked))
         return started[-1]
 
     yield start
     for listener in started:
-        with suppress(ProcessLookupError):
-            listener.process.kill()
-        await listener.process.communicate()
+        listener.process.kill()
+        await listener.ended()
 
 
 async def test_in_a_pipe_a_message_is_a_plain_line_with_the_change_and_its_actor(
@@ -452,14 +448,8 @@ async def test_the_variables_name_url_and_token(
     service: Service, calendar: Calendar, tmp_path: Path
 ) -> None:
     company = await calendar.company("u1")
-    process = await asyncio.create_subprocess_exec(
-        *[sys.executable, "-m", "notifier", "listen", "--company", company],
-        cwd=tmp_path,
-        env=environment(NOTIFIER_URL=service.url, NOTIFIER_TOKEN=token("u1")),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    listener = Listener(process)
+    given = environment(NOTIFIER_URL=service.url, NOTIFIER_TOKEN=token("u1"))
+    listener = Listener(*await fork_piped(["listen", "--company", company], tmp_path, given))
     assert (await listener.line()).startswith("listening after position 1")
     assert (await listener.stop())[0] == 130
 
@@ -475,7 +465,9 @@ async def test_a_token_is_read_from_standard_input(service: Service, calendar: C
     )
     assert process.stdin is not None
     process.stdin.write(token("u1").encode() + b"\n")
-    listener = Listener(process)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    listener = Listener(process, process.stdout, process.stderr)
     await listener.line()
     await calendar.event(company)
     assert (await listener.ended())[0] == 0
@@ -544,7 +536,10 @@ async def test_a_closed_pipe_stops_it_quietly(
         stderr=asyncio.subprocess.PIPE,
     )
     os.close(writing)
-    listener = Listener(process)
+    assert process.stderr is not None
+    unread = asyncio.StreamReader()
+    unread.feed_eof()
+    listener = Listener(process, unread, process.stderr)
     await listener.error_line("live")
     os.close(reading)
     await calendar.events(company, 2)
