@@ -50,7 +50,7 @@ class Message(msgspec.Struct, frozen=True, gc=False):
 
     `seq` orders the messages of all companies, `position` those of this one. `at` is the time of
     the change, `stored` that of its storing. `revokes`: the users who may lose access with it.
-    Each is re-checked, unless the loss is certain. `traceparent`: the span of the relay, where the
+    Each is re-checked, unless the loss is conclusive. `traceparent`: the span of the relay, where the
     message is traced (W3C Trace Context); clients never get it.
     """
 

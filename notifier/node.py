@@ -121,7 +121,7 @@ class Node:
         self._recheck_rule = RecheckRule([])
         self._account_rule: AccountRule | None = None
         if settings.user_query is not None and self.accounts is not None:
-            self._account_rule = AccountRule(settings.user_query, self._look_again, [])
+            self._account_rule = AccountRule(settings.user_query, self._refresh_accounts, [])
         self._new_configuration = asyncio.Event()
         stream = PostgresStream(
             listen,
@@ -145,9 +145,7 @@ class Node:
                 self.hub,
                 self.log_query,
                 on_configuration=self._new_configuration.set,
-                on_accounts=self.accounts.look_again
-                if self.accounts is not None
-                else lambda _: None,
+                on_accounts=self.accounts.refresh if self.accounts is not None else lambda _: None,
             )
             publisher = self._nats.publisher
         self.relay = Relay(
@@ -186,10 +184,10 @@ class Node:
             metrics.expect_links("membership")
         self._routes = routes
 
-    def _look_again(self, values: Collection[str] | None) -> None:
+    def _refresh_accounts(self, values: Collection[str] | None) -> None:
         """A row has changed that USER_QUERY reads, here and on the nodes that follow NATS."""
         assert self.accounts is not None
-        self.accounts.look_again(values)
+        self.accounts.refresh(values)
         if self._nats is not None:
             self._nats.publisher.notify(values)
 

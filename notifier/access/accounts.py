@@ -75,7 +75,7 @@ class Accounts:
             return account.user
         return await self._look_up(subject)
 
-    def look_again(self, values: Collection[str] | None) -> None:
+    def refresh(self, values: Collection[str] | None) -> None:
         """Looks up again whom a changed row with these values concerns; None: all."""
         self._serial += 1
         self._recent.append((self._serial, values))

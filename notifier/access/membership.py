@@ -76,11 +76,11 @@ class Membership:
         return self.follows_rows or self.maps_users
 
     @property
-    def certain(self) -> bool:
-        """Whether a user who loses a row has lost the company for certain: no check is needed."""
+    def conclusive(self) -> bool:
+        """Whether a user who loses a row has lost the company: no check is needed."""
         if self.maps_users or not self.follows_rows:  # the user may be another one by now
             return False
-        return self._query is None and self._compiled is not None and self._compiled.certain
+        return self._query is None and self._compiled is not None and self._compiled.conclusive
 
     async def require(self) -> None:
         """Raises DatabaseError where access cannot be checked, as for a client that arrives now."""

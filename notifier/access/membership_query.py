@@ -30,12 +30,12 @@ class MembershipQuery:
     """`statement` takes `arguments`, and returns an array of booleans and the present signature.
 
     Another signature than `signature` means that the tables have changed and the answer is void.
-    `certain`: a pair of company and user has at most one row, so without it the user has lost the company.
+    `conclusive`: a pair of company and user has at most one row, so without it the user has lost the company.
     """
 
     statement: str
     signature: str
-    certain: bool
+    conclusive: bool
     types: tuple[tuple[str | None, str | None], ...]
     scopes: Mapping[str, str | None]
     """The scopes, each with the query that decides instead of member rows, if it has one."""
@@ -100,8 +100,10 @@ class MembershipQuery:
             names=names,
             signature=sql.query("membership_signature"),
         )
-        certain = not scopes and len(tables) == 1 and tables[0]["unique"] and types[0][0] in _EXACT
-        return cls(statement, signature, certain, types, scopes)
+        conclusive = (
+            not scopes and len(tables) == 1 and tables[0]["unique"] and types[0][0] in _EXACT
+        )
+        return cls(statement, signature, conclusive, types, scopes)
 
     @property
     def has_queries(self) -> bool:

@@ -29,7 +29,7 @@ _decode_change = msgspec.json.Decoder(_Change).decode
 
 
 class AccountRule:
-    """Calls `look_again` with the values of each changed row of a table that the query names.
+    """Calls `refresh` with the values of each changed row of a table that the query names.
 
     The token's user and the rows' user are among them, before or after the change. It is called with
     None, for all users, after a Resync, a message with keys only, and a change of a table of which a
@@ -40,11 +40,11 @@ class AccountRule:
     def __init__(
         self,
         query: str,
-        look_again: Callable[[Collection[str] | None], None],
+        refresh: Callable[[Collection[str] | None], None],
         watches: Sequence[Watch],
     ) -> None:
         self._query = query
-        self._look_again = look_again
+        self._refresh = refresh
         self.use(watches)
 
     def use(self, watches: Sequence[Watch]) -> None:
@@ -73,14 +73,14 @@ class AccountRule:
         elif blind is None:
             return
         if blind:
-            self._look_again(None)
+            self._refresh(None)
             return
         change = _decode_change(text)
         if change.partial:
-            self._look_again(None)
+            self._refresh(None)
             return
         values = [*change.data.values(), *change.old.values()]
-        self._look_again({name for value in values if (name := _text(bytes(value))) is not None})
+        self._refresh({name for value in values if (name := _text(bytes(value))) is not None})
 
 
 def _text(value: bytes) -> str | None:

@@ -3,7 +3,7 @@
 A transaction has arrived when it is finished, the relay has stored the messages of its changes (if it has
 any), and the session's subscription has delivered its company's messages up to the head of the log that was
 read after that. While sessions wait, the node reads the states of all their transactions in one query, every
-LOOK_SECONDS; otherwise it reads nothing.
+POLL_SECONDS; otherwise it reads nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from notifier.database.query import Query
 from notifier.errors import Code, DatabaseError
 from notifier.messages import Arrival, Arrived, AwaitedTransaction, Error, Fault, ServerMessage
 
-LOOK_SECONDS = 0.05
+POLL_SECONDS = 0.05
 
 TIMEOUT_SECONDS = 10.0
 """How long a session waits for one transaction."""
@@ -113,7 +113,7 @@ class Arrivals:
 
     async def _run(self) -> None:
         try:
-            await asyncio.sleep(0)  # requests of the same turn of the loop share the first look
+            await asyncio.sleep(0)  # requests of the same turn of the loop share the first query
             while self._waiting:
                 try:
                     with suppress(DatabaseError):  # until the timeout; the stream reports it
@@ -122,7 +122,7 @@ class Arrivals:
                     _logger.warning("awaited transactions could not be read", error=repr(error))
                 self._answer()
                 if self._waiting:
-                    await asyncio.sleep(LOOK_SECONDS)
+                    await asyncio.sleep(POLL_SECONDS)
         finally:
             self._task = None
 

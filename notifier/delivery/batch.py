@@ -37,7 +37,7 @@ class Batch(NamedTuple):
 
     messages: list[Message]
     revokes: Sequence[str] = ()
-    certain: bool = True
+    conclusive: bool = True
     skips: bool = False
     restricted: bool = False
     is_for_few: bool = False

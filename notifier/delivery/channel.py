@@ -1,9 +1,9 @@
 """One company on this node: its position, its recent messages, its subscribers.
 
 A batch is encoded once per encoding and written to each subscriber with one call. Subscribers whose
-transport takes direct writes are grouped by encoding; the others are written to through `write`,
-which looks at the size of their buffer. Subscribers with a filter are in `Groups`, and so are all
-others from the first message on of which users get views of their own.
+transport takes direct writes are grouped by encoding; the others are written to through `write`, which
+checks the size of their buffer. Subscribers with a filter, and all from the first message on of which
+users get views of their own, are in `Groups`.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ SKIPPED_SECONDS = 4.0
 class Channel:
     """A company's subscribers and the messages on their way to them. `pins`: open subscriptions.
 
-    `delivered`: up to there every message was written to all subscribers.
-    It begins behind the message at `position`, whose change was made `at`, None if that is not known.
+    It begins behind the message at `position`, whose change was made `at`, None if that is not known;
+    up to `delivered` every message was written to all subscribers.
     `entities`: the entity of each `Type` that filters can name.
     """
 
@@ -60,8 +60,7 @@ class Channel:
         self.pins = 0
         self._budget = budget
         self._tracer = tracer
-        self.delivered = position
-        self._published = position
+        self.delivered = self._published = position
         self._begin = position, at
         self._grown: asyncio.Future[None] | None = None
         self._direct: dict[Encoding, dict[Subscriber, Write]] = {}
@@ -182,7 +181,7 @@ class Channel:
         known = [message for message in messages if message.position <= self._published]
         if known:
             if revokes := [user for message in known for user in message.revokes]:
-                self._queue.append(Batch([], revokes, certain=False))
+                self._queue.append(Batch([], revokes, conclusive=False))
             messages = messages[len(known) :]
         if messages:
             self._published = messages[-1].position
@@ -204,7 +203,7 @@ class Channel:
     def recheck(self, user: str) -> None:
         """Has the user's access checked again behind the messages that are queued."""
         if user in self._users:
-            self._queue.append(Batch([], [user], certain=False))
+            self._queue.append(Batch([], [user], conclusive=False))
             self.publish([])
 
     def _next(self) -> Batch:
@@ -361,8 +360,9 @@ class Channel:
             batch.end(self._size)
         for user in batch.revokes:
             affected = self.subscribers() if user == ANY_USER else self._users.get(user, ())
+            proven = batch.conclusive and user != ANY_USER
             for subscriber in list(affected):
-                subscriber.may_be_revoked(self.position, certain=batch.certain and user != ANY_USER)
+                subscriber.may_be_revoked(self.position, conclusive=proven)
 
     async def growth(self) -> None:
         """Waits until there are further messages, or another epoch."""

@@ -15,7 +15,7 @@ WARNING_SECONDS, SHORT_LIFE_SHARE = 60.0, 0.8
 LONGEST_TIMER = 24 * 3600.0
 """Longer waits are cut in pieces, as event loops bound their timers."""
 
-LONGEST_LOOK = 60.0
+CLOCK_CHECK_SECONDS = 60.0
 """The wait after which a timer that fired too early, as the clock was set back, checks the time again."""
 
 
@@ -50,9 +50,9 @@ class ExpiryTimer:
         if self._timer.cancelled():  # by `cancel`: `_wait` sets another timer at once
             return
         self._expires_at = expires_at
-        self.look()
+        self.reschedule()
 
-    def look(self) -> None:
+    def reschedule(self) -> None:
         """Sets the timer again; call it when the clock was set."""
         if not self._expires_at:
             return
@@ -80,7 +80,7 @@ class ExpiryTimer:
 
     def _expire(self) -> None:
         if (left := self._left()) > 0:
-            delay = min(left, LONGEST_LOOK)
+            delay = min(left, CLOCK_CHECK_SECONDS)
             self._timer = asyncio.get_running_loop().call_later(delay, self._expire)
         else:
             self._client.end(Expired())

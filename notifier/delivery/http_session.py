@@ -173,7 +173,7 @@ class HttpSession:
 
     def clock_was_set(self) -> None:
         """Timers do not follow the clock: wait for the token's end by the new time."""
-        self._expiry.look()
+        self._expiry.reschedule()
 
     def closed(self) -> None:
         """The response has ended, or its connection: nothing more is written."""

@@ -83,7 +83,7 @@ class PostgresStream:
         self._last: Message | None = None  # and the message, None before the first one
         self._announced = 0  # the highest seq that a notification named
         self._is_local = False  # whether messages came by `accept` last
-        self._look = asyncio.Event()
+        self._unread = asyncio.Event()
         self._feed: Feed | None = None
         self._follows_log = True  # else the feed brings the messages
         self._is_returning = False  # from the feed to the log
@@ -94,7 +94,7 @@ class PostgresStream:
     def use(self, feed: Feed) -> None:
         """Lets a broker bring the messages while it can. To be called before `run`."""
         self._feed = feed
-        feed.changed = self._look.set
+        feed.changed = self._unread.set
 
     def deliver(self, messages: Sequence[Message]) -> None:
         """Delivers the next messages of one company, which came otherwise than in the order of the log."""
@@ -130,7 +130,7 @@ class PostgresStream:
             self._hand_over(messages)
         elif last > self._seq or epoch != self._hub.epoch:
             self._is_local = False
-            self._look.set()
+            self._unread.set()
 
     def _hand_over(self, messages: Sequence[Message]) -> None:
         for rule in self._rules:
@@ -159,13 +159,13 @@ class PostgresStream:
             elif payload.isdecimal() and payload.isascii() and len(payload) <= SEQ_DIGITS:
                 if int(payload) > self._seq:
                     self._announced = int(payload)
-                    self._look.set()
+                    self._unread.set()
             else:
                 probe.receive(payload)
 
         def on_close(_: object) -> None:
             closed.set()
-            self._look.set()
+            self._unread.set()
 
         connection.add_termination_listener(on_close)
         if await connection.fetchval("SELECT pg_is_in_recovery()", timeout=DEADLINE_SECONDS):
@@ -187,7 +187,7 @@ class PostgresStream:
                 await self._choose_path(connection, self._feed, notify)
             if not await self._is_woken(probed + PROBE_SECONDS) or await self._is_fed():
                 continue
-            self._look.clear()
+            self._unread.clear()
             if not self._follows_log:
                 continue
             before = self._seq
@@ -263,7 +263,7 @@ class PostgresStream:
         """Waits until the log must be read. Returns False at the deadline."""
         try:
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
-                return await self._look.wait()
+                return await self._unread.wait()
         except TimeoutError:
             return False
 
@@ -272,14 +272,14 @@ class PostgresStream:
         if not self._is_local:
             return False
         if self._seq >= self._announced:  # delivered between the notification and now
-            self._look.clear()
+            self._unread.clear()
             return True
         before = self._seq
         await asyncio.sleep(GRACE_SECONDS)
         if self._seq == before:
             self._is_local = False
         elif self._seq >= self._announced and self._is_local:
-            self._look.clear()
+            self._unread.clear()
         return self._seq > before
 
     async def _compare(self, connection: Connection) -> None:

@@ -343,7 +343,7 @@ class Session:
 
     def clock_was_set(self) -> None:
         """Restarts the wait for the token's expiry: timers do not follow the clock."""
-        self._expiry.look()
+        self._expiry.reschedule()
 
     # --- the transport
 

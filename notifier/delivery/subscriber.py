@@ -16,10 +16,10 @@ class Subscriber(Protocol):
     def write(self, frames: bytes, bodies: Sequence[JSON]) -> None:
         """Takes frames in its encoding, and the same as texts, while it has no direct write."""
 
-    def may_be_revoked(self, position: int, *, certain: bool) -> None:
+    def may_be_revoked(self, position: int, *, conclusive: bool) -> None:
         """The user may have lost the company with the message at `position`, the last one written.
 
-        `certain`: the message names this user, and was not yet stored when the user subscribed.
+        `conclusive`: the message names this user, and was not yet stored when the user subscribed.
         """
 
     def dropped(self) -> None:

@@ -298,12 +298,12 @@ class Subscription:
         """Live messages while the transport has no direct write."""
         self._owner.transport.write(frames, bodies)
 
-    def may_be_revoked(self, position: int, *, certain: bool) -> None:
+    def may_be_revoked(self, position: int, *, conclusive: bool) -> None:
         """Ends the subscription after `position`, or suspends it there until access was checked again."""
         membership = self._membership
         if not membership.may_change or not self.live:
             return
-        if certain and membership.certain:
+        if conclusive and membership.conclusive:
             self.revoke()
             return
         # With a filter it may be behind `position`, and is sent a Skipped when it is live again.

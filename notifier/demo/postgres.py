@@ -45,7 +45,7 @@ STOP_SECONDS = 30.0
 LEAVING_SECONDS = 5.0
 """How long a server on the same directory may take to stop before it counts as another one's."""
 
-_LOOK_SECONDS = 0.01
+_POLL_SECONDS = 0.01
 # PostgreSQL's own, the same on every system.
 _UNICODE = ("--locale-provider=builtin", "--builtin-locale=C.UTF-8")
 _UNICODE_SINCE = 17
@@ -192,7 +192,7 @@ class EmbeddedPostgres:
                         f"another PostgreSQL ({self._server_name()}) runs on {self.data}:"
                         " stop it, or use another directory"
                     )
-                time.sleep(_LOOK_SECONDS)
+                time.sleep(_POLL_SECONDS)
             yield claim
         finally:
             os.close(claim)
@@ -274,7 +274,7 @@ class EmbeddedPostgres:
                 raise EmbeddedPostgresError(
                     f"PostgreSQL is not ready after {START_SECONDS:.0f} s: {self._reason()}"
                 )
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(_POLL_SECONDS)
 
     def _is_ready(self) -> bool:
         lines = self._postmaster()

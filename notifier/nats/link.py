@@ -30,8 +30,8 @@ STEADY_SECONDS = 10.0
 """A connection that lived this long was sound: the next attempt is made soon."""
 
 PENDING_BYTES = 8 * 1024 * 1024
-ROOM_SECONDS, LOOK_SECONDS = 3.0, 0.005
-"""What may wait to be written; beyond it `publish` looks for room so often and so long."""
+ROOM_SECONDS, ROOM_POLL_SECONDS = 3.0, 0.005
+"""Bytes that may wait to be written. Beyond them `publish` waits so long for room, and checks so often."""
 
 NO_LIMIT = 1 << 40
 """Bytes that the library lets wait: at its own limit it waits without end, and ignores cancellation."""
@@ -228,7 +228,7 @@ async def _wait_for_room(client: NatsClient) -> None:
     while client.pending_data_size > PENDING_BYTES:
         if time.monotonic() > deadline or client.ended.is_set():
             raise Unusable("the server is too slow")
-        await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.sleep(ROOM_POLL_SECONDS)
 
 
 async def _translated(call: Any) -> Any:

@@ -26,7 +26,7 @@ from notifier.relay.reader import PAGE, ChangeReader
 from notifier.relay.store import RelayStore
 from notifier.relay.tracing import UNTRACED, RelayTracer
 
-LOOK_SECONDS = 3.0
+HEARTBEAT_SECONDS = 3.0
 """How often the sleeping relay reads without a ring; also the interval of the heartbeat."""
 
 IDLE_PAUSES = (0.001, 0.002, 0.004, 0.008)
@@ -162,7 +162,7 @@ class Term:
     async def _beat(self) -> None:
         """Shows the other nodes that this one lives, and notices when the writer's link does not."""
         while True:
-            await self._leadership.wait_or_fail(LOOK_SECONDS)
+            await self._leadership.wait_or_fail(HEARTBEAT_SECONDS)
             await self._leadership.writer.fetchrow("SELECT")
 
     # --- awake
@@ -220,8 +220,8 @@ class Term:
         return True
 
     async def _wait_for_ring(self) -> None:
-        """Waits for a ring and reads what is new; or finds, every LOOK_SECONDS, a change without a ring."""
-        while not await self._doorbell.wait_for_ring(LOOK_SECONDS):
+        """Waits for a ring and reads what is new; or finds, every HEARTBEAT_SECONDS, a change without a ring."""
+        while not await self._doorbell.wait_for_ring(HEARTBEAT_SECONDS):
             await self._maintenance.run(asleep=True)
             if found := await self._take():
                 if not await self._doorbell.wait_for_ring(RING_SECONDS):

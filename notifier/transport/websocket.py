@@ -1,6 +1,6 @@
 """WebSocket connections: uvicorn's protocol, extended by a direct way to write encoded frames.
 
-An ASGI `send` for each client costs three times as much as a write to its asyncio transport. So
+An ASGI `send` for each client takes three times as long as a write to its asyncio transport. So
 this class passes itself to the endpoint in `scope["extensions"]`, and the hub writes whole frames
 to the asyncio transport, whose buffer is the queue and whose size is the bound. Handshake, control
 frames, fragments, pings and the closing handshake remain uvicorn's and websockets'.

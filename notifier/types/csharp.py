@@ -92,7 +92,7 @@ VALUES = {
 """Types that are never null unless `?` is behind them."""
 
 DECIMAL_DIGITS = 28
-"""As many digits has a decimal for certain."""
+"""The digits that every decimal can hold."""
 
 HANDLING = "[JsonNumberHandling(JsonNumberHandling.AllowReadingFromString{})]"
 """Numbers beyond 2^53 are strings."""

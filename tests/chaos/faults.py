@@ -78,7 +78,7 @@ class Faults:
             await asyncio.sleep(self._random.expovariate(1))
         for node in self._nodes:
             await node.ready()
-            await self._look(node)
+            await self._observe(node)
 
     # --- the database
 
@@ -132,7 +132,7 @@ class Faults:
 
     async def _kill_a_node(self) -> None:
         node = self._pick()
-        await self._look(node)
+        await self._observe(node)
         node.kill()
         await node.ended()
         await asyncio.sleep(self._random.choice((0, 2)))
@@ -141,7 +141,7 @@ class Faults:
     async def _restart_a_node(self) -> None:
         node = self._pick()
         await node.ready()
-        await self._look(node)
+        await self._observe(node)
         node.terminate()
         status = await node.ended()
         if status != 0:
@@ -188,7 +188,7 @@ class Faults:
         It is killed once more while it is at it.
         """
         for node in self._nodes:
-            await self._look(node)
+            await self._observe(node)
             node.kill()
             await node.ended()
         app = await self._database.connect(app=True)
@@ -209,7 +209,7 @@ class Faults:
 
     # --- checks
 
-    async def _look(self, node: Service) -> None:
+    async def _observe(self, node: Service) -> None:
         """Counts the changes that a relay found without a ring; a stall excuses them."""
         with suppress(httpx.TransportError):
             for line in (await node.get("/metrics")).text.splitlines():

@@ -137,7 +137,7 @@ class Follower:
         if not await self._enter(socket, node):
             return
         self._bound(visiting)
-        while self._hear(str(await socket.recv())):
+        while self._receive(str(await socket.recv())):
             pass
         await self._nothing_more(socket)
 
@@ -211,7 +211,7 @@ class Follower:
             self.resumed += 1
         return True
 
-    def _hear(self, text: str) -> bool:
+    def _receive(self, text: str) -> bool:
         """Takes a message; whether the visit goes on."""
         message = msgspec.json.decode(text)
         if message["Type"] == "Disconnect":

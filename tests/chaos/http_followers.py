@@ -77,7 +77,7 @@ class StreamFollower(HttpFollower):
                 self._check_code(text)
                 if not going:
                     self._violated("received something after the end", text=text)
-                going = self._hear(text)
+                going = self._receive(text)
 
     async def _texts(self, answer: httpx.Response) -> AsyncIterator[str]:
         """The data of each event; its id is kept where it has one."""
@@ -123,7 +123,7 @@ class PollFollower(HttpFollower):
                     self._bound(visiting)
                     bounded = True
                 for text in page.messages:
-                    if not self._hear(bytes(text).decode()):
+                    if not self._receive(bytes(text).decode()):
                         return
                 if self.position != page.position:
                     self._violated("a page of another position", at=self.position, page=page)

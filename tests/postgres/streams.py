@@ -102,7 +102,7 @@ class Recorder:
     def write(self, frames: bytes, bodies: Sequence[bytes]) -> None:
         self.bodies += bodies
 
-    def may_be_revoked(self, position: int, *, certain: bool) -> None:
+    def may_be_revoked(self, position: int, *, conclusive: bool) -> None:
         self.rechecks.append(position)
 
     def dropped(self) -> None:
@@ -158,7 +158,7 @@ class Node:
         reads = self.stream.reads
 
         async def is_notified() -> bool:
-            return self.stream._look.is_set() or self.stream.reads > reads
+            return self.stream._unread.is_set() or self.stream.reads > reads
 
         await until(is_notified)
 

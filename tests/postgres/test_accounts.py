@@ -98,10 +98,10 @@ async def test_an_account_is_remembered_and_looked_up_again_when_a_row_changes(
     await database.execute(
         "UPDATE users SET external = 'ada ' || id WHERE external IN ('ada', 'bob')"
     )
-    accounts.look_again({"1", "ada 1", "ada"})
+    accounts.refresh({"1", "ada 1", "ada"})
     await until(unknown(accounts, "ada"))
     assert (accounts.known("bob"), changed) == ("2", ["1"]), "no value of its row has changed"
-    accounts.look_again(None)
+    accounts.refresh(None)
     await until(unknown(accounts, "bob"))
     assert changed == ["1", "2"]
     await database.execute("UPDATE users SET external = 'same ' || id WHERE id = 5")
@@ -109,7 +109,7 @@ async def test_an_account_is_remembered_and_looked_up_again_when_a_row_changes(
     await database.execute("UPDATE users SET external = 'eve' WHERE id = 5")
     assert await accounts.find("eve", 60) == "5"
     await database.execute("UPDATE users SET external = 'EVE' WHERE id = 5")
-    accounts.look_again({"5"})
+    accounts.refresh({"5"})
     await until(unknown(accounts, "eve"))
     await database.execute("UPDATE users SET external = 'ada' WHERE id = 2")
     assert await accounts.find("ada", 60) == "2", "a user without an account is looked up each time"
@@ -131,7 +131,7 @@ async def test_a_row_that_changes_during_a_look_up_makes_it_be_repeated(
 
     await until(runs)
     await database.execute("UPDATE users SET id = 8 WHERE external = 'ada'")
-    accounts.look_again({"8", "1"})
+    accounts.refresh({"8", "1"})
     assert await finding == "8"
 
 

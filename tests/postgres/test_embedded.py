@@ -25,7 +25,7 @@ from tests.ports import free_port
 from tests.services import ROOT
 
 DEBIAN = Path("/usr/lib/postgresql/15/bin")
-NOBODY = 65534
+UNPRIVILEGED = 65534
 
 PARENT = """
 import os, sys
@@ -159,20 +159,20 @@ def test_options_reach_the_server_and_fsync_is_on_by_default(place: Path) -> Non
 
 @as_root
 def test_root_runs_it_as_an_unprivileged_user(server: EmbeddedPostgres) -> None:
-    assert psutil.Process(server.pid).uids().real == NOBODY
-    assert (server.data / "cluster").stat().st_uid == NOBODY
+    assert psutil.Process(server.pid).uids().real == UNPRIVILEGED
+    assert (server.data / "cluster").stat().st_uid == UNPRIVILEGED
 
 
 @as_root
 def test_an_ordinary_user_runs_it(server: EmbeddedPostgres, place: Path) -> None:
     data = place / "ordinary"
     data.mkdir()
-    os.chown(data, NOBODY, NOBODY)
-    parent = Parent(data, server.program(""), NOBODY)
+    os.chown(data, UNPRIVILEGED, UNPRIVILEGED)
+    parent = Parent(data, server.program(""), UNPRIVILEGED)
     assert fetch(parent.dsn, "SELECT 1") == 1
     parent.leave()
     assert left_behind(parent.family) == []
-    assert {path.stat().st_uid for path in data.iterdir()} == {NOBODY}
+    assert {path.stat().st_uid for path in data.iterdir()} == {UNPRIVILEGED}
 
 
 @as_root
@@ -329,7 +329,7 @@ def test_data_of_another_version_is_one_readable_line(place: Path) -> None:
     cluster = place / "data" / "cluster"
     cluster.mkdir(parents=True)
     if os.geteuid() == 0:
-        os.chown(cluster, NOBODY, NOBODY)
+        os.chown(cluster, UNPRIVILEGED, UNPRIVILEGED)
     (cluster / "PG_VERSION").write_text("9\n")
     with pytest.raises(
         EmbeddedPostgresError, match="was made by PostgreSQL 9, and this is"

@@ -126,13 +126,13 @@ async def test_a_unique_index_that_comes_or_goes_decides_whether_a_loss_is_defin
     table = "CREATE TABLE members (id int PRIMARY KEY, tenant int, login int)"
     await watch(database, table, MEMBER)
     await allows("7", "8")
-    assert not membership.certain
+    assert not membership.conclusive
     await database.execute("CREATE UNIQUE INDEX single ON members (login, tenant)")
     await allows("7", "8")
-    assert membership.certain
+    assert membership.conclusive
     await database.execute("DROP INDEX single")
     await allows("7", "8")
-    assert not membership.certain
+    assert not membership.conclusive
 
 
 async def test_case_f6_a_row_in_any_table_that_names_members_gives_access(
@@ -152,7 +152,7 @@ async def test_case_f6_a_row_in_any_table_that_names_members_gives_access(
     assert await allows("acme", "u1")
     assert not await allows("acme", str(COMPANY))
     assert not await allows("8", "u1")
-    assert not membership.certain
+    assert not membership.conclusive
     await database.execute("DELETE FROM members WHERE tenant = '7'")
     assert not await allows("7", "u1")
     assert await allows("7", str(COMPANY))
@@ -344,5 +344,5 @@ async def test_with_a_membership_query_the_loss_of_a_row_is_never_definite(
     )
     membership = Membership(query, "employees", "SELECT $1 = 'a:b' AND $2 = 'u'")
     assert await membership.may_see(Identity("u", 1e12, None), "a:b")
-    assert not membership.certain
+    assert not membership.conclusive
     membership.close()

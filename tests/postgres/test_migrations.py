@@ -60,18 +60,18 @@ async def catalog(database: Database) -> list[tuple[str, str]]:
 
 
 async def test_migrate_makes_the_calendar_the_schema_and_the_triggers(empty: Database) -> None:
-    told: list[str] = []
-    await migrate(empty.dsn, calendar=True, report=told.append)
-    assert "table events: created" in told
-    assert f"schema notifier: none → {newest()}" in told
-    assert len([line for line in told if line.startswith("trigger ")]) == 6
+    lines: list[str] = []
+    await migrate(empty.dsn, calendar=True, report=lines.append)
+    assert "table events: created" in lines
+    assert f"schema notifier: none → {newest()}" in lines
+    assert len([line for line in lines if line.startswith("trigger ")]) == 6
 
 
 async def test_migrating_again_changes_and_reports_nothing(database: Database) -> None:
     before = await catalog(database)
-    told: list[str] = []
-    await migrate(database.dsn, calendar=True, report=told.append)
-    assert told == []
+    lines: list[str] = []
+    await migrate(database.dsn, calendar=True, report=lines.append)
+    assert lines == []
     assert await catalog(database) == before
 
 
@@ -113,9 +113,11 @@ async def test_a_downgrade_drops_a_watch_whose_condition_it_drops(
 
 
 async def test_two_migrations_at_once_are_one(empty: Database) -> None:
-    told: list[str] = []
-    await asyncio.gather(*(migrate(empty.dsn, calendar=True, report=told.append) for _ in range(4)))
-    assert told.count(f"schema notifier: none → {newest()}") == 1
+    lines: list[str] = []
+    await asyncio.gather(
+        *(migrate(empty.dsn, calendar=True, report=lines.append) for _ in range(4))
+    )
+    assert lines.count(f"schema notifier: none → {newest()}") == 1
 
 
 async def test_a_dry_run_reports_everything_and_changes_nothing(empty: Database) -> None:
@@ -146,11 +148,11 @@ async def test_uninstall_leaves_no_trace(empty: Database) -> None:
     await migrate(empty.dsn, watches=[Watch(table="docs", entity="Doc", exclude=())])
     await empty.execute("INSERT INTO docs VALUES (1, 'c')")
     assert await catalog(empty) != before
-    told: list[str] = []
-    await uninstall(empty.dsn, report=told.append)
+    lines: list[str] = []
+    await uninstall(empty.dsn, report=lines.append)
     assert await catalog(empty) == before
     assert await empty.fetchval("SELECT count(*) FROM docs") == 1
-    assert "schema notifier: dropped" in told
+    assert "schema notifier: dropped" in lines
 
 
 async def test_uninstall_takes_the_grants_along(empty: Database, role: str) -> None:
@@ -165,9 +167,9 @@ async def test_uninstall_takes_the_grants_along(empty: Database, role: str) -> N
 
 
 async def test_uninstall_reports_that_nothing_is_installed(empty: Database) -> None:
-    told: list[str] = []
-    await uninstall(empty.dsn, report=told.append)
-    assert told == ["schema notifier: was not there"]
+    lines: list[str] = []
+    await uninstall(empty.dsn, report=lines.append)
+    assert lines == ["schema notifier: was not there"]
 
 
 async def test_an_app_goes_on_through_migrate_and_uninstall(
@@ -221,7 +223,7 @@ async def amid_writers(
     await until(done)
 
 
-async def test_an_app_goes_on_while_its_triggers_are_made_anew_or_dropped(
+async def test_an_app_goes_on_while_its_triggers_are_recreated_or_dropped(
     database: Database, app: Connection
 ) -> None:
     company = await new_company(app)
@@ -259,9 +261,11 @@ async def test_an_app_goes_on_while_an_older_log_is_migrated_and_nothing_is_lost
     await amid_writers(database, company, lambda: migrate(database.dsn))
     relay = Relayed(database)
     await relay.start()
-    heard = await relay.messages_of(company)
+    messages = await relay.messages_of(company)
     await relay.stop()
-    assert types(heard) == ["EventCreated"] * await database.fetchval("SELECT count(*) FROM events")
+    assert types(messages) == ["EventCreated"] * await database.fetchval(
+        "SELECT count(*) FROM events"
+    )
 
 
 # --- what is in the database is what is in the files
@@ -296,25 +300,25 @@ def test_sql_is_ascii_so_that_every_database_can_read_it() -> None:
 
 
 async def test_triggers_follow_the_watches(database: Database, app: Connection) -> None:
-    told: list[str] = []
+    lines: list[str] = []
     watches = [watch for watch in CALENDAR if watch.entity != "Event"]
-    await migrate(database.dsn, watches=watches, report=told.append)
-    assert told == [
+    await migrate(database.dsn, watches=watches, report=lines.append)
+    assert lines == [
         "events: no longer watched as Event: its changes are not sent",
         "trigger notifier_capture on public.events: dropped",
         "trigger notifier_capture_truncate on public.events: dropped",
     ]
-    told.clear()
+    lines.clear()
     excluding = Watch(table="events", entity="Event", exclude=("description",))
-    await migrate(database.dsn, watches=[*watches, excluding], report=told.append)
-    assert [line.rpartition(": ")[2] for line in told] == [
+    await migrate(database.dsn, watches=[*watches, excluding], report=lines.append)
+    assert [line.rpartition(": ")[2] for line in lines] == [
         "its changes are sent from now on",
         "created",
         "created",
     ]
-    told.clear()
-    await migrate(database.dsn, watches=CALENDAR, report=told.append)
-    assert [line.rpartition(": ")[2] for line in told] == [
+    lines.clear()
+    await migrate(database.dsn, watches=CALENDAR, report=lines.append)
+    assert [line.rpartition(": ")[2] for line in lines] == [
         "new messages have it",
         "replaced",
         "replaced",

@@ -43,7 +43,9 @@ async def test_a_sleeping_relay_is_woken_by_the_first_write(
     make_relay: MakeRelay,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("notifier.relay.relay.LOOK_SECONDS", 600.0)  # only the doorbell wakes it
+    monkeypatch.setattr(
+        "notifier.relay.relay.HEARTBEAT_SECONDS", 600.0
+    )  # only the doorbell wakes it
     relay = make_relay()
     await relay.start()
     rung = asyncio.Event()
@@ -103,7 +105,9 @@ async def test_a_write_just_before_the_relay_falls_asleep_is_found_before_it_sle
     make_relay: MakeRelay,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("notifier.relay.relay.LOOK_SECONDS", 600.0)  # only the doorbell wakes it
+    monkeypatch.setattr(
+        "notifier.relay.relay.HEARTBEAT_SECONDS", 600.0
+    )  # only the doorbell wakes it
     arm = Doorbell.arm
     found: list[bool] = []
 

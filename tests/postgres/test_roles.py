@@ -108,15 +108,15 @@ async def test_a_stranger_reads_and_writes_nothing(
 async def test_a_stranger_may_knock_and_listen_and_learns_no_row(
     stranger: Connection, app: Connection, company: str, relay: Relayed
 ) -> None:
-    heard: list[str] = []
+    payloads: list[str] = []
     for channel in ("notifier_changes", "notifier_messages"):
-        await stranger.add_listener(channel, lambda *said: heard.append(str(said[3])))
+        await stranger.add_listener(channel, lambda *arguments: payloads.append(str(arguments[3])))
         await stranger.execute("SELECT pg_notify($1, '99999999999')", channel)
     await new_event(app, company, "a secret")
     assert types(await relay.messages_of(company)) == ["EventCreated"]
     await stranger.execute("SELECT")
-    assert heard
-    assert all(payload == "" or payload.isdigit() for payload in heard)
+    assert payloads
+    assert all(payload == "" or payload.isdigit() for payload in payloads)
 
 
 async def test_b17_objects_of_the_apps_own_stand_in_for_none_of_ours(

@@ -99,7 +99,7 @@ async def test_rows_and_queries_decide_on_the_companies_of_their_scope_alone(
         ("team:team:7", "ada"): False,
     }
     assert dict(zip(pairs, await allowed(membership, *pairs), strict=True)) == pairs
-    assert not membership.certain
+    assert not membership.conclusive
 
 
 async def test_a_membership_query_decides_on_companies_without_a_scope(scoped: Database) -> None:

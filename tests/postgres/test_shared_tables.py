@@ -45,7 +45,7 @@ STATEMENTS = (
 )
 
 
-def told(messages: Sequence[Json]) -> list[tuple[str, Json, Json | None]]:
+def summary(messages: Sequence[Json]) -> list[tuple[str, Json, Json | None]]:
     return [(each["Type"], each["Data"], each.get("Old")) for each in messages]
 
 
@@ -94,7 +94,7 @@ async def test_each_watch_has_its_messages_of_a_change_that_is_captured_once(
     await relay.start()
     found = {company: await relay.messages_of(company) for company in EXPECTED}
     assert {company: types(messages) for company, messages in found.items()} == EXPECTED
-    assert told(found["7"])[1] == (
+    assert summary(found["7"])[1] == (
         "BookingUpdated",
         {
             "BookingId": 1,
@@ -107,7 +107,7 @@ async def test_each_watch_has_its_messages_of_a_change_that_is_captured_once(
         },
         {"Price": 10},
     )
-    assert told(found["ada"]) == [
+    assert summary(found["ada"]) == [
         (
             "AppointmentCreated",
             {"id": 1, "appointmentId": 11, "companyId": "ada", "title": "a", "gone": None},

@@ -266,7 +266,7 @@ async def test_messages_from_the_relay_on_this_node_are_delivered_at_once_and_no
     assert len(subscriber.bodies) == 5
 
     async def over() -> bool:
-        return not node.stream._look.is_set()
+        return not node.stream._unread.is_set()
 
     await until(over)
     assert node.stream.reads == reads
@@ -294,16 +294,16 @@ async def test_messages_delivered_right_after_their_notification_are_not_read_ag
     await log.store("a", 2)
     epoch, messages = await log.epoch(), await log.stored()
     node.stream.accept(epoch, messages[:1])
-    woken = node.stream._look.set
+    woken = node.stream._unread.set
 
     def wake() -> None:
         woken()
         node.stream.accept(epoch, messages[1:])
 
-    monkeypatch.setattr(node.stream._look, "set", wake)
+    monkeypatch.setattr(node.stream._unread, "set", wake)
     await log.notify(2)
     await subscriber.gets(2)
-    monkeypatch.setattr(node.stream._look, "set", woken)
+    monkeypatch.setattr(node.stream._unread, "set", woken)
     await log.publish("b")
     await other.gets(1)
     assert node.stream.reads == reads + 1
@@ -337,7 +337,7 @@ async def test_messages_that_are_accepted_twice_are_delivered_once(log: Log, nod
     for some in (messages[2:3], messages[:3], messages[2:3], messages[3:]):
         node.stream.accept(epoch, some)
     assert subscriber.bodies == [message.body for message in messages[2:]]
-    assert not node.stream._look.is_set()
+    assert not node.stream._unread.is_set()
 
 
 async def test_messages_that_are_accepted_with_a_gap_are_read_from_the_log(

@@ -103,15 +103,15 @@ async def test_every_committed_change_is_sent_exactly_once(
             tasks.create_task(write(number, connection, rows, ledger))
     await long.execute("COMMIT")
 
-    versions_heard: Ledger = defaultdict(list)
+    versions_received: Ledger = defaultdict(list)
     for company in companies:
         for message in await relay.messages_of(company):
             if message["Type"] == "EmployeeUpdated":
                 version = int(message["Data"]["JobTitle"])
-                versions_heard[message["Data"]["EmployeeId"]].append(version)
+                versions_received[message["Data"]["EmployeeId"]].append(version)
                 assert int(message["Old"]["JobTitle"]) < version
     await relay.stop()
-    assert versions_heard == {row: sorted(versions) for row, versions in ledger.items()}
+    assert versions_received == {row: sorted(versions) for row, versions in ledger.items()}
     assert len(relay.published) == await database.fetchval("SELECT count(*) FROM notifier.messages")
     assert metrics.FALLBACK_FINDS._value.get() == finds
 
@@ -167,7 +167,9 @@ async def test_the_doorbell_rings_whenever_the_relay_sleeps(
     database: Database, app: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Writes come just when the relay falls asleep, again and again."""
-    monkeypatch.setattr("notifier.relay.relay.LOOK_SECONDS", 600.0)  # only the doorbell wakes it
+    monkeypatch.setattr(
+        "notifier.relay.relay.HEARTBEAT_SECONDS", 600.0
+    )  # only the doorbell wakes it
     relay = Relayed(database)
     await relay.start()
     company = await new_company(app)

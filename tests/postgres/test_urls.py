@@ -323,11 +323,11 @@ async def test_what_does_not_connect_is_one_line_without_the_password(
     for attempt in (migrate, uninstall, lambda url: connect(url, "test")):
         with pytest.raises(Unreachable) as error:
             await attempt(secured.url(template))
-        said = str(error.value)
-        assert line in said
-        assert "\n" not in said
+        reported = str(error.value)
+        assert line in reported
+        assert "\n" not in reported
         for secret in ("hidden", PASSWORD, quote(PASSWORD, safe="")):
-            assert secret not in said
+            assert secret not in reported
 
 
 async def test_a_password_file_that_is_ignored_is_named_where_the_password_is_missed(

@@ -333,8 +333,8 @@ async def test_b18_partial_messages_and_resyncs_are_counted(
     await app.execute("TRUNCATE docs")
     assert types(await relay.messages_of("c")) == ["DocCreated"] * len(POISON) + ["Resync"]
     assert counted("partial_messages") == partial + len(UNREADABLE)
-    told = """SELECT count(*) FROM notifier.messages WHERE body::text LIKE '{"Type":"Resync"%'"""
-    assert counted("resyncs", reason="truncate") == resynced + await database.fetchval(told)
+    resyncs = """SELECT count(*) FROM notifier.messages WHERE body::text LIKE '{"Type":"Resync"%'"""
+    assert counted("resyncs", reason="truncate") == resynced + await database.fetchval(resyncs)
 
 
 async def test_b18_a_type_that_cannot_become_json_is_sent_by_its_keys(

@@ -60,8 +60,8 @@ class World:
     async def why(self, **question: Any) -> Explanation:
         """The explanation, which must not contain a value of a row."""
         settings = load({}, database_url=self.database.dsn, jwt_secret=SECRET)
-        asked = Question(**{"company": self.company, **question})
-        explanation = await explain(settings, asked)
+        wanted = Question(**{"company": self.company, **question})
+        explanation = await explain(settings, wanted)
         assert SECRET_TITLE not in "\n".join([*explanation.facts, str(explanation.answer)])
         return explanation
 
@@ -78,7 +78,7 @@ async def world(database: Database, app: Connection, relay: Relayed) -> World:
 
 
 Case: TypeAlias = Callable[[World], Awaitable[dict[str, Any]]]
-"""Prepares a situation; returns the question. `found`: whether it has one certain answer."""
+"""Prepares a situation; returns the question. `found`: whether exactly one answer fits."""
 
 CASES: dict[str, tuple[str, Case]] = {}
 

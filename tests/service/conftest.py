@@ -38,9 +38,9 @@ async def service(node: tuple[Service, str]) -> AsyncIterator[Service]:
     service, _ = node
     before = len(service.log())
     yield service
-    said = service.log()[before:]
-    assert "Traceback" not in said, said
-    assert (await service.get("/livez")).is_success, said
+    logged = service.log()[before:]
+    assert "Traceback" not in logged, logged
+    assert (await service.get("/livez")).is_success, logged
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Very many clients at little cost: each remembers which positions it heard, and nothing else."""
+"""Very many clients at little cost: each remembers which positions it received, and nothing else."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Link(asyncio.Protocol):
                 return
             assert self._unread.startswith(b"HTTP/1.1 101 "), bytes(self._unread[:end])
             del self._unread[: end + 4]
-            self._ask()
+            self._subscribe()
         while len(self._unread) >= 2:
             size, start = self._unread[1], 2
             if size >= 126:
@@ -71,10 +71,12 @@ class Link(asyncio.Protocol):
                 own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self._transport.abort()
 
-    def _ask(self) -> None:
-        said = [{"type": "authenticate", "token": self._member.token}, self._member.wish()]
+    def _subscribe(self) -> None:
+        requests = [{"type": "authenticate", "token": self._member.token}, self._member.request()]
         if self._transport is not None:
-            self._transport.write(b"".join(frame(TEXT, json.dumps(each).encode()) for each in said))
+            self._transport.write(
+                b"".join(frame(TEXT, json.dumps(each).encode()) for each in requests)
+            )
 
     def _take(self, opcode: int, payload: bytes) -> None:
         if opcode == PING and self._transport is not None:
@@ -92,7 +94,7 @@ class Link(asyncio.Protocol):
                 self.farewell = json.loads(payload)["Data"]
             elif at >= 0:
                 rest = payload[at + len(POSITION) : at + len(POSITION) + 20]
-                self._member.hear(int(rest.split(b",")[0].rstrip(b"}")))
+                self._member.receive(int(rest.split(b",")[0].rstrip(b"}")))
 
 
 class Member:
@@ -107,14 +109,14 @@ class Member:
         self._at: int | None = None
         self.link: Link | None = None
 
-    def wish(self) -> dict[str, Any]:
+    def request(self) -> dict[str, Any]:
         """What it asks for."""
         data: dict[str, Any] = {"companyId": self._company}
         if self._epoch is not None:
             data |= {"after": self._at, "epoch": self._epoch}
         return {"type": "setCompany", "data": data}
 
-    def hear(self, position: int) -> None:
+    def receive(self, position: int) -> None:
         self.positions.append(position)
         self._at = position
 

@@ -67,7 +67,7 @@ class RawSocket:
             self._writer.write(data)
             await self._writer.drain()
 
-    async def say(self, text: str) -> None:
+    async def send_text(self, text: str) -> None:
         """Sends a text frame."""
         await self.send(frame(TEXT, text.encode()))
 

@@ -73,8 +73,8 @@ async def both(pair: Pair, connect: Connect, user: str, company: str) -> list[Cl
     return [await connect(node, user, company) for node in pair.nodes]
 
 
-async def hears(client: Client, title: str) -> None:
-    """Until the event of this title is heard."""
+async def receives(client: Client, title: str) -> None:
+    """Until the event of this title has come."""
     while (await client.next("EventCreated"))["Data"]["Title"] != title:
         pass
 
@@ -111,7 +111,7 @@ async def test_c12_a_user_without_access_gets_no_further_message_on_either_node(
         await connection.execute(EVENT, company, "in the same transaction, after")
     await calendar.event(company, "later")
     for client in witnesses:
-        await hears(client, "later")
+        await receives(client, "later")
         assert "CompanyRevoked" not in {message["Type"] for message in client.messages}
     for client in losers:
         assert (await client.next("CompanyRevoked"))["Data"] == {"CompanyId": company}
@@ -125,8 +125,8 @@ async def test_c12_a_user_without_access_gets_no_further_message_on_either_node(
     for client in losers:
         own = await calendar.company("u1")
         assert (await client.set_company(own))["Success"]
-        await calendar.event(own, "his own")
-        await hears(client, "his own")
+        await calendar.event(own, "own")
+        await receives(client, "own")
 
 
 @pytest.mark.parametrize("user", ["u\x1f1", "\x1f", 'u"1\\', "u,{1}", "NULL", "Zoë 🗝 \u2028\t\x7f"])
@@ -144,7 +144,7 @@ async def test_a_user_id_of_any_characters_is_revoked_on_both_nodes(
         await client.next("CompanyRevoked")
         await client.quiet()
     for client in witnesses:
-        await hears(client, "later")
+        await receives(client, "later")
         assert "CompanyRevoked" not in {message["Type"] for message in client.messages}
 
 
@@ -208,7 +208,7 @@ async def test_b8_many_employees_that_move_at_once_lose_one_company_and_gain_the
     await calendar.event(left, "after the move")
     await calendar.event(entered, "after the move")
     for client in (here, there):
-        await hears(client, "after the move")
+        await receives(client, "after the move")
     kinds = [[message["Type"] for message in client.messages[2:-1]] for client in (here, there)]
     if count > 1000:
         assert kinds == [["Resync"]] * 2
@@ -251,9 +251,9 @@ async def test_a_user_removed_and_added_in_one_transaction_stays_subscribed(
         await connection.execute(
             "INSERT INTO employees (company_id, user_id, name) VALUES ($1, 'u1', 'Again')", company
         )
-    await pair.calendar.event(company, "heard")
+    await pair.calendar.event(company, "delivered")
     for client in clients:
-        await hears(client, "heard")
+        await receives(client, "delivered")
         assert "CompanyRevoked" not in {message["Type"] for message in client.messages}
 
 
@@ -269,14 +269,14 @@ async def test_a_user_removed_and_added_in_two_transactions_must_subscribe_again
     await database.execute(
         "INSERT INTO employees (company_id, user_id, name) VALUES ($1, 'u1', 'Again')", company
     )
-    await pair.calendar.event(company, "heard by those who ask")
+    await pair.calendar.event(company, "for new subscribers")
     for client in clients:
         await client.expect("EmployeeRemoved")
         await client.expect("CompanyRevoked")
         await client.quiet()
         assert (await client.set_company(company, client.position, client.epoch))["Success"]
         assert await client.expect("EmployeeAdded")
-        await hears(client, "heard by those who ask")
+        await receives(client, "for new subscribers")
 
 
 async def test_c12_a_deleted_company_is_revoked_for_every_user_on_both_nodes(
@@ -336,7 +336,7 @@ async def test_c9_a_row_that_changes_its_user_moves_access_with_it(
     winners = await both(pair, connect, "u2", company)
     await calendar.event(company, "for the new one")
     for winner in winners:
-        await hears(winner, "for the new one")
+        await receives(winner, "for the new one")
     for loser in losers:
         assert not (await loser.set_company(company))["Success"]
         assert "for the new one" not in str(loser.messages)
@@ -358,14 +358,14 @@ async def test_c9_a_company_that_is_made_again_under_its_id_is_for_its_new_peopl
         await connection.execute(HIRE, company, "both")
     await calendar.event(company, "made again at once")
     for client in stays:
-        await hears(client, "made again at once")
+        await receives(client, "made again at once")
     await database.execute("DELETE FROM companies WHERE id = $1", company)
     await database.execute("INSERT INTO companies (id, name) VALUES ($1, 'Again')", company)
     await database.execute(HIRE, company, "new")
     new = await both(pair, connect, "new", company)
     await calendar.event(company, "made again later")
     for client in new:
-        await hears(client, "made again later")
+        await receives(client, "made again later")
     for client in (*old, *stays):
         await client.next("CompanyRevoked")
         await client.quiet()
@@ -411,7 +411,7 @@ async def test_a_truncated_member_table_revokes_all_users_but_those_inserted_aga
         )
     await calendar.event(company, "after")
     for client in kept:
-        await hears(client, "after")
+        await receives(client, "after")
         assert "CompanyRevoked" not in {message["Type"] for message in client.messages}
     for client in gone:
         await client.next("CompanyRevoked")
@@ -422,9 +422,9 @@ async def test_a_truncated_member_table_revokes_all_users_but_those_inserted_aga
 # --- what is under way
 
 
-async def heard(client: RawSocket) -> list[Message]:
+async def received_messages(client: RawSocket) -> list[Message]:
     """Everything that comes up to the answer to a ping sent now."""
-    await client.say('{"type": "ping"}')
+    await client.send_text('{"type": "ping"}')
     messages: list[Message] = []
     while not messages or messages[-1]["Type"] != "Pong":
         messages.append(json.loads((await client.frame()).payload))
@@ -448,9 +448,9 @@ async def test_c9_access_lost_during_a_replay_ends_on_all_sockets_of_the_user(
             company,
         )
         slow = await raw.upgrade(node, receive_bytes=4096)
-        await slow.say(json.dumps({"type": "authenticate", "token": token("u1")}))
+        await slow.send_text(json.dumps({"type": "authenticate", "token": token("u1")}))
         resume = {"companyId": company, "after": 2, "epoch": epoch}
-        await slow.say(json.dumps({"type": "setCompany", "data": resume}))
+        await slow.send_text(json.dumps({"type": "setCompany", "data": resume}))
         for _ in range(100):
             await slow.frame()
         witness = await connect(node, "witness", company)
@@ -459,8 +459,8 @@ async def test_c9_access_lost_during_a_replay_ends_on_all_sockets_of_the_user(
             "DELETE FROM employees WHERE company_id = $1 AND user_id = 'u1'", company
         )
         await calendar.event(company, "after the loss")
-        await hears(witness, "after the loss")
-        messages = await heard(slow)
+        await receives(witness, "after the loss")
+        messages = await received_messages(slow)
         assert messages.pop()["Type"] == "CompanyRevoked"
         at = positions(messages)
         assert at == list(range(101, 101 + len(at)))
@@ -488,9 +488,9 @@ async def test_c9_queued_messages_end_with_the_revocation_on_both_nodes(
     )
     await calendar.events(company, 10, "after the loss")
     for witness in witnesses:
-        await hears(witness, "after the loss 10")
+        await receives(witness, "after the loss 10")
     for loser in losers:
-        messages = await heard(loser)
+        messages = await received_messages(loser)
         assert positions(messages) == list(range(3, 15))
         assert messages[-3]["Data"]["Title"] == "queued"
         assert [message["Type"] for message in messages[-2:]] == [
@@ -515,7 +515,7 @@ async def test_a_user_who_subscribes_while_access_is_removed_never_keeps_it(
         )
         await asyncio.wait([setting, removing])
         await calendar.event(company, "after")
-        await hears(witness, "after")
+        await receives(witness, "after")
         if setting.result()["Success"]:
             await client.next("CompanyRevoked")
         await client.quiet()
@@ -533,22 +533,22 @@ async def test_c10_access_that_cannot_be_checked_is_refused_and_lost_access_stay
         service = await serve(database.through(proxy.port))
         company = await calendar.company("u1", "u2")
         lost, kept = await connect(service, "u1", company), await connect(service, "u2", company)
-        asking = await connect(service, "u2")
+        refused = await connect(service, "u2")
         proxy.freeze()
         await database.execute("DELETE FROM employees WHERE user_id = 'u1'")
         await calendar.event(company, "in the dark")
-        assert (await asking.set_company(company))["Error"]["Code"] == "unavailable"
-        for client in (lost, kept, asking):
+        assert (await refused.set_company(company))["Error"]["Code"] == "unavailable"
+        for client in (lost, kept, refused):
             await client.quiet()
         proxy.thaw()
-        await hears(kept, "in the dark")
+        await receives(kept, "in the dark")
         await lost.next("CompanyRevoked")
         await lost.quiet()
         assert "in the dark" not in str(lost.messages)
-        assert "EventCreated" not in str(asking.messages)
+        assert "EventCreated" not in str(refused.messages)
 
         async def allowed() -> bool:
-            return bool((await asking.set_company(company))["Success"])
+            return bool((await refused.set_company(company))["Success"])
 
         assert await until(allowed)
 
@@ -649,10 +649,10 @@ async def test_c10_a_recently_checked_session_survives_a_short_outage(
         queries = running.membership_query.queries
         await proxy.accept()
 
-        async def asked_again() -> bool:
+        async def queried_again() -> bool:
             return running.membership_query.queries > queries + 2
 
-        await until(asked_again)
+        await until(queried_again)
         assert line.ended is None
         assert session.live_subscriptions
         session.closed()
@@ -710,7 +710,7 @@ async def test_c15_a_clock_that_runs_too_fast_is_noticed_as_well(
 async def test_c15_a_clock_that_is_set_ends_nothing_but_tokens(
     database: Database, node: Running, monkeypatch: pytest.MonkeyPatch, step: float
 ) -> None:
-    """It is no reason to end a socket, to stop asking who may hear what, or to stop relaying."""
+    """It is no reason to end a socket, to stop checking access, or to stop relaying."""
     monkeypatch.setattr("notifier.watchdogs.CLOCK_SECONDS", 0.02)
     company = await Calendar(database).add_company("u1")
     running = await node(database.dsn)
@@ -720,26 +720,26 @@ async def test_c15_a_clock_that_is_set_ends_nothing_but_tokens(
     long_lived = token("u1", ttl=36_000)
     await session.receive(f'{{"type": "authenticate", "token": "{long_lived}"}}')
     await session.receive(f'{{"type": "setCompany", "data": {{"companyId": "{company}"}}}}')
-    looks = session._expiry._timer
+    first_timer = session._expiry._timer
     now = time.time
     monkeypatch.setattr(time, "time", lambda: now() + step)
 
-    async def looked() -> bool:
-        return session._expiry._timer is not looks or step == 1
+    async def timer_was_reset() -> bool:
+        return session._expiry._timer is not first_timer or step == 1
 
-    await until(looked)
+    await until(timer_was_reset)
     queries = running.membership_query.queries
 
-    async def asked_again() -> bool:
+    async def queried_again() -> bool:
         return running.membership_query.queries > queries
 
-    await until(asked_again)
-    await Calendar(database).event(company, "heard")
+    await until(queried_again)
+    await Calendar(database).event(company, "delivered")
 
-    async def heard_it() -> bool:
+    async def has_received() -> bool:
         return "EventCreated" in line.types
 
-    await until(heard_it)
+    await until(has_received)
     assert line.ended is None
     assert running.relay.state is not State.STANDBY
     due = session._expiry._timer.when() - asyncio.get_running_loop().time()
@@ -765,8 +765,8 @@ async def test_c6_an_expired_token_closes_a_socket_that_is_not_read(
         epoch = await database.fetchval("SELECT epoch FROM notifier.log")
         data |= {"after": 0, "epoch": epoch}
     stuck = await raw.upgrade(service, receive_bytes=4096)
-    await stuck.say(json.dumps({"type": "authenticate", "token": token("u1", ttl=4)}))
-    await stuck.say(json.dumps({"type": "setCompany", "data": data}))
+    await stuck.send_text(json.dumps({"type": "authenticate", "token": token("u1", ttl=4)}))
+    await stuck.send_text(json.dumps({"type": "setCompany", "data": data}))
     for _ in range(2):
         assert b'"Success":true' in (await stuck.frame()).payload
     files = psutil.Process(service.pid).num_fds()
@@ -816,5 +816,5 @@ async def test_c17_a_flood_of_bad_tokens_disturbs_no_client(
 
     await asyncio.gather(write(), *(guess() for _ in range(20)))
     assert codes == [4401] * 400
-    heard = await client.received(lambda messages: messages[-1].get("Position") == 51)
-    assert positions(heard) == list(range(2, 52))
+    received_messages = await client.received(lambda messages: messages[-1].get("Position") == 51)
+    assert positions(received_messages) == list(range(2, 52))

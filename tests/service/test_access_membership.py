@@ -20,8 +20,8 @@ from tests.proxy import Proxy
 from tests.service.calendars import Calendar
 from tests.services import token
 
-Ask = Callable[[str, str], Awaitable[bool]]
-Asking = Callable[..., Ask]
+Check = Callable[[str, str], Awaitable[bool]]
+MakeCheck = Callable[..., Check]
 Memberships = Callable[..., Membership]
 
 COMPANY = UUID("aaaaaaaa-0000-4000-8000-00000000000a")
@@ -56,16 +56,16 @@ async def memberships() -> AsyncIterator[Memberships]:
 
 
 @pytest.fixture
-def asking(memberships: Memberships) -> Asking:
+def make_check(memberships: Memberships) -> MakeCheck:
     """Makes a function that says whether a company is a user's."""
 
-    def make(dsn: str, query: str | None = None) -> Ask:
+    def make(dsn: str, query: str | None = None) -> Check:
         membership = memberships(dsn, query)
 
-        async def ask(company: str, user: str) -> bool:
+        async def check(company: str, user: str) -> bool:
             return await membership.may_see(Identity(user, 1e12, None), company)
 
-        return ask
+        return check
 
     return make
 
@@ -84,7 +84,7 @@ def asking(memberships: Memberships) -> Asking:
     ],
 )
 async def test_user_ids_are_compared_exactly(
-    database: Database, asking: Asking, kind: str, user: str, others: list[str]
+    database: Database, make_check: MakeCheck, kind: str, user: str, others: list[str]
 ) -> None:
     await database.execute(
         f"ALTER TABLE employees ALTER COLUMN user_id TYPE {kind} USING user_id::{kind}"
@@ -95,7 +95,7 @@ async def test_user_ids_are_compared_exactly(
         COMPANY,
         user,
     )
-    may = asking(database.dsn)
+    may = make_check(database.dsn)
     named = user.ljust(9) if kind == "char(9)" else user
     assert await may(str(COMPANY), named)
     for other in [*others, *ODD]:
@@ -121,14 +121,14 @@ async def latin(postgres: str) -> AsyncIterator[Database]:
 
 
 async def test_an_id_that_the_database_cannot_represent_is_refused_and_harms_no_other(
-    latin: Database, asking: Asking
+    latin: Database, make_check: MakeCheck
 ) -> None:
     company = await latin.fetchval(
         "WITH c AS (INSERT INTO companies (name) VALUES ('A') RETURNING id)"
         " INSERT INTO employees (company_id, user_id, name)"
         " SELECT id, 'Zoë', 'Z' FROM c RETURNING company_id::text"
     )
-    may = asking(latin.dsn)
+    may = make_check(latin.dsn)
     assert await may(company, "Zoë")
     for user in ("🗝", "€", "Zoe"):
         assert not await may(company, user)
@@ -160,10 +160,10 @@ async def test_where_the_token_decides_a_name_that_cannot_be_written_is_that_of_
 
 
 async def test_without_a_member_table_the_log_reports_it_and_every_company_is_refused(
-    database: Database, asking: Asking
+    database: Database, make_check: MakeCheck
 ) -> None:
     await database.execute("UPDATE notifier.watches SET member = NULL")
-    may = asking(database.dsn)
+    may = make_check(database.dsn)
     with pytest.raises(DatabaseError, match="MEMBERSHIP_QUERY"):
         await may(str(COMPANY), "u1")
     await database.execute(
@@ -180,7 +180,7 @@ async def test_without_a_member_table_the_log_reports_it_and_every_company_is_re
 
 
 @pytest.mark.parametrize(
-    ("change", "certain"),
+    ("change", "conclusive"),
     [
         ("SELECT", True),
         ("ALTER TABLE employees ALTER COLUMN user_id TYPE bigint USING 1", True),
@@ -193,13 +193,13 @@ async def test_without_a_member_table_the_log_reports_it_and_every_company_is_re
     ],
 )
 async def test_the_loss_of_a_row_is_certain_only_where_a_user_has_at_most_one(
-    database: Database, memberships: Memberships, change: str, certain: bool
+    database: Database, memberships: Memberships, change: str, conclusive: bool
 ) -> None:
     await database.execute(change)
     membership = memberships(database.dsn)
-    assert membership.certain is False, "the tables have not been read yet"
+    assert membership.conclusive is False, "the tables have not been read yet"
     assert not await membership.may_see(Identity("1", 1e12, None), str(COMPANY))
-    assert membership.certain is certain
+    assert membership.conclusive is conclusive
     assert membership.follows_rows
 
 
@@ -209,7 +209,7 @@ async def test_with_a_membership_query_the_loss_of_a_row_causes_a_recheck(
     membership = memberships(database.dsn, "SELECT $1 = $2")
     for user, may in (("a", True), ("b", False)):
         assert await membership.may_see(Identity(user, 1e12, None), "a") is may
-    assert membership.certain is False
+    assert membership.conclusive is False
     assert membership.follows_rows
     assert membership.piece < memberships(database.dsn).piece
 
@@ -220,20 +220,20 @@ async def test_batched_membership_checks_are_answered_one_by_one(
     """One cannot be written, so the others are asked about one by one."""
     await latin.execute("INSERT INTO companies (id, name) VALUES ($1, 'A')", COMPANY)
     await latin.execute(ADD, str(COMPANY), "u1")
-    asker = Query(latin.dsn, "test", pooled=False)
-    membership = Membership(asker, "employees", None)
+    query_link = Query(latin.dsn, "test", pooled=False)
+    membership = Membership(query_link, "employees", None)
     for users in (["u1", "u2", "u1", "u3"], ["u2", "u1", "\N{KEY}", "u3"]):
         answers = await asyncio.gather(
             *(membership.may_see(Identity(user, 1e12, None), str(COMPANY)) for user in users)
         )
         assert answers == [user == "u1" for user in users]
-    asker.close()
-    assert asker.queries == 1 + 1 + 6
+    query_link.close()
+    assert query_link.queries == 1 + 1 + 6
 
 
 @pytest.mark.parametrize(("kind", "bits"), [("smallint", 16), ("integer", 32), ("bigint", 64)])
 async def test_an_integer_names_a_user_to_its_last_bit(
-    database: Database, asking: Asking, kind: str, bits: int
+    database: Database, make_check: MakeCheck, kind: str, bits: int
 ) -> None:
     largest = 2 ** (bits - 1) - 1
     await database.execute(f"ALTER TABLE employees ALTER COLUMN user_id TYPE {kind} USING 1")
@@ -243,7 +243,7 @@ async def test_an_integer_names_a_user_to_its_last_bit(
         await database.execute(
             "INSERT INTO employees (company_id, user_id, name) VALUES ($1, $2, 'U')", COMPANY, user
         )
-    may = asking(database.dsn)
+    may = make_check(database.dsn)
     answers = [await may(str(COMPANY), str(user)) for user in users]
     assert answers == [True] * 4
     for other in (largest + 1, -largest - 2, 2**bits, 2**bits + 10, 1, "-0", "00", "010"):
@@ -262,24 +262,24 @@ async def test_an_id_of_another_type_does_not_disturb_the_checks_of_its_batch(
         COMPANY,
         user,
     )
-    asker = Query(database.dsn, "test", pooled=False)
-    membership = Membership(asker, "employees", None)
+    query_link = Query(database.dsn, "test", pooled=False)
+    membership = Membership(query_link, "employees", None)
     odd = ["", "x", "1.0", user + " ", f"{{{user}}}", str(2**63), str(-(2**63)), "9" * 19]
     pairs = [(str(COMPANY), user), *((company, user) for company in odd)]
     pairs += [(str(COMPANY), other) for other in odd]
     answers = await asyncio.gather(
         *(membership.may_see(Identity(user, 1e12, None), company) for company, user in pairs)
     )
-    asker.close()
+    query_link.close()
     assert answers == [True] + [False] * 16
-    assert asker.queries == 2
+    assert query_link.queries == 2
 
 
 async def test_a_check_that_cannot_be_queried_is_not_answered(
-    database: Database, asking: Asking
+    database: Database, make_check: MakeCheck
 ) -> None:
     async with Proxy(*database.address) as proxy:
-        may = asking(database.through(proxy.port))
+        may = make_check(database.through(proxy.port))
         assert not await may(str(COMPANY), "u1")
         proxy.refuse()
         await proxy.reset()
@@ -290,7 +290,7 @@ async def test_a_check_that_cannot_be_queried_is_not_answered(
 
 
 async def test_an_id_outside_a_domain_is_refused_without_harm_to_others(
-    database: Database, asking: Asking
+    database: Database, make_check: MakeCheck
 ) -> None:
     await database.execute("CREATE DOMAIN account AS text CHECK (VALUE ~ '^[a-z0-9]+$')")
     await database.execute("ALTER TABLE employees ALTER COLUMN user_id TYPE account")
@@ -298,7 +298,7 @@ async def test_an_id_outside_a_domain_is_refused_without_harm_to_others(
     await database.execute(
         "INSERT INTO employees (company_id, user_id, name) VALUES ($1, 'u1', 'U')", COMPANY
     )
-    may, company = asking(database.dsn), str(COMPANY)
+    may, company = make_check(database.dsn), str(COMPANY)
     for odd in ("U1", "u 1", *ODD):
         assert await asyncio.gather(*(may(company, user) for user in ("u1", odd, "u2"))) == [
             True,
@@ -323,7 +323,7 @@ GRANTS = {
 @pytest.mark.parametrize("kind", GRANTS)
 @pytest.mark.parametrize("typed", [True, False])
 async def test_a_membership_query_may_read_tables_of_any_shape(
-    database: Database, asking: Asking, kind: str, typed: bool
+    database: Database, make_check: MakeCheck, kind: str, typed: bool
 ) -> None:
     company, user, others = GRANTS[kind]
     await database.execute(f"CREATE TABLE grants (tenant {kind}, account bigint)")
@@ -331,7 +331,7 @@ async def test_a_membership_query_may_read_tables_of_any_shape(
         f"INSERT INTO grants VALUES ($1::text::{kind}, $2::text::bigint)", company, user
     )
     one, two = (f"$1::{kind}", "$2::bigint") if typed else ("$1", "$2")
-    may = asking(
+    may = make_check(
         database.dsn, f"SELECT EXISTS (SELECT FROM grants WHERE tenant = {one} AND account = {two})"
     )
     assert await may(company, user)
@@ -352,18 +352,18 @@ async def test_a_membership_query_may_read_tables_of_any_shape(
         "SELECT length($1::text) / (length($2::text) - 2) > 0",
     ],
 )
-async def test_only_true_is_yes(database: Database, asking: Asking, query: str) -> None:
-    assert not await asking(database.dsn, query)("company", "u1")
+async def test_only_true_is_yes(database: Database, make_check: MakeCheck, query: str) -> None:
+    assert not await make_check(database.dsn, query)("company", "u1")
 
 
 @pytest.mark.parametrize(
     "query", ["SELECT", "SELECT true", "SELECT $1 = $3 AND $2", "DELETE FROM x"]
 )
 async def test_a_membership_query_that_cannot_run_refuses_every_user(
-    database: Database, asking: Asking, query: str
+    database: Database, make_check: MakeCheck, query: str
 ) -> None:
     with pytest.raises(DatabaseError):
-        await asking(database.dsn, query)("company", "u1")
+        await make_check(database.dsn, query)("company", "u1")
 
 
 RAISING = {
@@ -379,7 +379,7 @@ RAISING = {
 
 @pytest.mark.parametrize("query", RAISING.values(), ids=RAISING)
 async def test_a_membership_query_that_raises_refuses_its_pair_and_harms_no_other(
-    database: Database, asking: Asking, query: str
+    database: Database, make_check: MakeCheck, query: str
 ) -> None:
     await database.execute(
         """
@@ -395,9 +395,9 @@ async def test_a_membership_query_that_raises_refuses_its_pair_and_harms_no_othe
         END $$;
         """
     )
-    may = asking(database.dsn, query)
-    asked = [("7", "u1"), ("7", "u2"), ("-1", "u1"), ("8", "twice"), ("x", "u1"), ("7", "u1")]
-    answers = await asyncio.gather(*(may(company, user) for company, user in asked))
+    may = make_check(database.dsn, query)
+    questions = [("7", "u1"), ("7", "u2"), ("-1", "u1"), ("8", "twice"), ("x", "u1"), ("7", "u1")]
+    answers = await asyncio.gather(*(may(company, user) for company, user in questions))
     assert answers == [True, False, False, False, False, True]
 
 
@@ -418,8 +418,8 @@ async def test_with_a_membership_query_a_changed_row_causes_a_recheck(
 
     await database.execute("DELETE FROM employees WHERE user_id = 'u1'")
     await client.expect("EmployeeRemoved")
-    await calendar.event(company, "still his")
-    assert (await client.expect("EventCreated"))["Data"]["Title"] == "still his"
+    await calendar.event(company, "still visible")
+    assert (await client.expect("EventCreated"))["Data"]["Title"] == "still visible"
 
     await database.execute(
         "INSERT INTO employees (company_id, user_id, name) VALUES ($1, 'u1', 'U')", company
@@ -429,11 +429,11 @@ async def test_with_a_membership_query_a_changed_row_causes_a_recheck(
     await client.expect("EventCreated")
     await database.execute("DELETE FROM grants WHERE account = 'u1'")
     await database.execute("DELETE FROM employees WHERE user_id = 'u1'")
-    await calendar.event(company, "no longer his")
+    await calendar.event(company, "hidden")
     await client.expect("EmployeeRemoved")
     await client.expect("CompanyRevoked")
     await client.quiet()
-    for title in ("still his", "checked again", "no longer his"):
+    for title in ("still visible", "checked again", "hidden"):
         assert (await witness.next("EventCreated"))["Data"]["Title"] == title
 
 
@@ -537,7 +537,7 @@ async def test_where_rows_decide_a_tokens_companies_grant_nothing(
 
 @pytest.mark.parametrize("kind", ["text", "varchar(40)", "char(36)"])
 async def test_a_uuid_is_one_company_in_lower_and_upper_case(
-    database: Database, asking: Asking, kind: str
+    database: Database, make_check: MakeCheck, kind: str
 ) -> None:
     await database.execute(TO_TEXT.format(kind=kind))
     company = str(COMPANY)
@@ -547,7 +547,7 @@ async def test_a_uuid_is_one_company_in_lower_and_upper_case(
     if kind != "char(36)":
         await database.execute(ADD, "ACME", "acme")
         await database.execute(ADD, COMPANY.hex.upper(), "hex")
-    may = asking(database.dsn)
+    may = make_check(database.dsn)
     assert await may(company, "capital")
     assert await may(company, "small")
     for user in ("CAPITAL", "another", "acme", "hex", "", company):
@@ -557,7 +557,7 @@ async def test_a_uuid_is_one_company_in_lower_and_upper_case(
     assert not await may(f"{{{company}}}", "capital")
 
 
-async def test_the_index_serves_a_column_of_text(database: Database, asking: Asking) -> None:
+async def test_the_index_serves_a_column_of_text(database: Database, make_check: MakeCheck) -> None:
     await database.execute(TO_TEXT.format(kind="text"))
     await database.execute("ALTER TABLE employees DISABLE TRIGGER USER")
     await database.execute(
@@ -565,12 +565,12 @@ async def test_the_index_serves_a_column_of_text(database: Database, asking: Ask
         " SELECT upper(gen_random_uuid()::text), 'u' || n, 'U' FROM generate_series(1, 20000) AS n"
     )
     await database.execute("ANALYZE employees")
-    asker = Query(database.dsn, "test", pooled=False)
-    query = MembershipQuery.compile([dict(row) for row in await asker.fetch(tables_query())])
+    query_link = Query(database.dsn, "test", pooled=False)
+    query = MembershipQuery.compile([dict(row) for row in await query_link.fetch(tables_query())])
     arguments = query.arguments([(str(COMPANY), "u1")])
     explain = f"EXPLAIN {query.statement}"
-    plan = "\n".join([row[0] for row in await asker.fetch(explain, *arguments)])
-    asker.close()
+    plan = "\n".join([row[0] for row in await query_link.fetch(explain, *arguments)])
+    query_link.close()
     assert "Seq Scan on employees" not in plan
     assert "Index Cond: ((company_id = ANY" in plan
 
@@ -589,13 +589,13 @@ async def test_rows_in_both_spellings_of_a_uuid_grant_access_until_both_are_gone
     remove = "DELETE FROM employees WHERE user_id = 'u1' AND company_id = $1"
     await database.execute(remove, company)
     await client.next("EmployeeRemoved")
-    await calendar.event(company.upper(), "still his")
-    assert (await client.next("EventCreated"))["Data"]["Title"] == "still his"
+    await calendar.event(company.upper(), "still visible")
+    assert (await client.next("EventCreated"))["Data"]["Title"] == "still visible"
     await database.execute(remove, company.upper())
     await client.next("EmployeeRemoved")
     await client.expect("CompanyRevoked")
-    await calendar.event(company, "no longer his")
-    assert (await witness.next("EventCreated"))["Data"]["Title"] == "still his"
-    assert (await witness.next("EventCreated"))["Data"]["Title"] == "no longer his"
+    await calendar.event(company, "hidden")
+    assert (await witness.next("EventCreated"))["Data"]["Title"] == "still visible"
+    assert (await witness.next("EventCreated"))["Data"]["Title"] == "hidden"
     await client.quiet()
     assert not (await client.set_company(company))["Success"]

@@ -11,19 +11,19 @@ from tests.service.raw import CLOSE, Raw, RawSocket
 
 
 async def refused(client: RawSocket) -> bool:
-    """Whether it is told to come back later, and when."""
+    """Whether it is refused for now, with the time after which to return."""
     first = await client.frame()
-    said = json.loads(first.payload) if first.opcode != CLOSE else {}
-    if said.get("Type") != "Disconnect":
+    message = json.loads(first.payload) if first.opcode != CLOSE else {}
+    if message.get("Type") != "Disconnect":
         return False
-    assert said["Data"]["Code"] == 4429
-    assert said["Data"]["Reconnect"] is True
-    assert said["Data"]["RetryAfterMs"] > 0
+    assert message["Data"]["Code"] == 4429
+    assert message["Data"]["Reconnect"] is True
+    assert message["Data"]["RetryAfterMs"] > 0
     return await client.code() == 4429
 
 
 async def welcome(client: RawSocket) -> bool:
-    await client.say('{"type": "ping"}')
+    await client.send_text('{"type": "ping"}')
     return b"Pong" in (await client.frame()).payload
 
 

@@ -295,7 +295,7 @@ POISON = (r'"\u0000"', r'"\ud800"', r'{"a": 1, "a": 2}', "[" * 3000 + "]" * 3000
 async def test_b14_poison_reaches_every_socket_and_ends_none(
     database: Database, serve: Serve, connect: Connect
 ) -> None:
-    """Each value is heard as it is, or by its keys only; what comes after it is heard whole."""
+    """Each value arrives as it is, or only the keys of its row; the next change arrives whole."""
     await database.execute("ALTER TABLE events ADD COLUMN body json")
     service, calendar = await serve(database), Calendar(database)
     company = await calendar.company("u1")
@@ -305,14 +305,14 @@ async def test_b14_poison_reaches_every_socket_and_ends_none(
         await database.execute(f"UPDATE events SET body = '{poison}' WHERE id = '{event}'")
     last = await calendar.event(company, "the last")
     for client in clients:
-        heard = await client.received(
+        arrived = await client.received(
             lambda messages: messages[-1].get("Data", {}).get("EventId") == last
         )
-        assert [message["Type"] for message in heard[2:]] == [
+        assert [message["Type"] for message in arrived[2:]] == [
             *["EventCreated", "EventUpdated"] * len(POISON),
             "EventCreated",
         ]
-        updates = [message for message in heard if message["Type"] == "EventUpdated"]
+        updates = [message for message in arrived if message["Type"] == "EventUpdated"]
         assert [message.get("Partial", False) for message in updates] == [False, True, False, True]
         await client.send({"type": "ping"})
         await client.next("Pong")

@@ -28,12 +28,12 @@ def keys(message: dict[str, Any]) -> list[str]:
 async def last_words(client: Client) -> dict[str, Any]:
     """The Disconnect that came before the close, whose codes agree; without its sentence."""
     code = await client.closed()
-    said = client.messages[-1]
-    assert keys(said) == ["Type", "Data"]
-    assert said["Type"] == "Disconnect"
-    assert said["Data"]["Code"] == code
-    assert said["Data"]["Reason"] == client.socket.close_reason
-    return {name: value for name, value in said["Data"].items() if name != "Reason"}
+    sent_message = client.messages[-1]
+    assert keys(sent_message) == ["Type", "Data"]
+    assert sent_message["Type"] == "Disconnect"
+    assert sent_message["Data"]["Code"] == code
+    assert sent_message["Data"]["Reason"] == client.socket.close_reason
+    return {name: value for name, value in sent_message["Data"].items() if name != "Reason"}
 
 
 # --- authenticate
@@ -209,9 +209,9 @@ async def test_a_refusal_leaves_the_company_that_was_followed(
     own, foreign = await calendar.company("u1"), await calendar.company("u2")
     client = await connect(service, "u1", own)
     assert not (await client.set_company(foreign))["Success"]
-    await calendar.event(foreign, "not his")
-    await calendar.event(own, "his")
-    assert (await client.expect("EventCreated"))["Data"]["Title"] == "his"
+    await calendar.event(foreign, "foreign")
+    await calendar.event(own, "own")
+    assert (await client.expect("EventCreated"))["Data"]["Title"] == "own"
 
 
 async def test_c8_ten_refused_companies_are_tolerated_and_no_more(
@@ -271,11 +271,11 @@ async def test_c8_going_to_and_fro_a_thousand_times_ends_at_the_last_company(
     await calendar.event(companies[0], "left")
     await calendar.event(companies[1], "followed")
     for client in clients:
-        heard = await client.received(
+        arrived = await client.received(
             lambda messages: messages[-1].get("Data", {}).get("Title") == "followed"
         )
         current, position = "", 0
-        for message in heard:
+        for message in arrived:
             if message["Type"] == "SetCompanyResult":
                 current, position = message["Data"]["CompanyId"], message["Data"]["Position"]
             elif "Position" in message:
@@ -391,13 +391,13 @@ async def test_d11_a_lone_surrogate_is_malformed_wherever_it_stands(
     service: Service, connect: Connect, escape: str
 ) -> None:
     client = await connect(service, "u1")
-    for said in (
+    for sent_message in (
         f'{{"type": "{escape}"}}',
         f'{{"type": "authenticate", "token": "{escape}"}}',
         f'{{"type": "setCompany", "data": {{"companyId": "{escape}"}}}}',
         f'{{"type": "setCompany", "data": {{"companyId": "a", "after": 0, "epoch": "{escape}"}}}}',
     ):
-        await client.send(said)
+        await client.send(sent_message)
         assert (await client.expect("Error"))["Error"]["Code"] == "malformed"
     await client.quiet()
 
@@ -514,8 +514,8 @@ async def test_nothing_comes_after_the_answer_to_a_close(
 ) -> None:
     company = await calendar.company("u1")
     client = await raw.upgrade(service)
-    await client.say(json.dumps({"type": "authenticate", "token": token("u1")}))
-    await client.say(json.dumps({"type": "setCompany", "data": {"companyId": company}}))
+    await client.send_text(json.dumps({"type": "authenticate", "token": token("u1")}))
+    await client.send_text(json.dumps({"type": "setCompany", "data": {"companyId": company}}))
     await client.frame()
     await client.frame()
     await client.send(frame(CLOSE, (1000).to_bytes(2)))

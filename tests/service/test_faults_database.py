@@ -56,13 +56,13 @@ class Flow:
             self.written.append(title)
 
     async def level(self) -> None:
-        """The client has heard what was written: once, in order, without a hole."""
-        await self.client.received(lambda _: self._heard()[-1:] == self.written[-1:])
-        assert self._heard() == self.written
+        """The client has received what was written: once, in order, without a hole."""
+        await self.client.received(lambda _: self._received()[-1:] == self.written[-1:])
+        assert self._received() == self.written
         counted = positions(self.client.messages)
         assert counted == list(range(counted[0], counted[0] + len(counted)))
 
-    def _heard(self) -> list[str]:
+    def _received(self) -> list[str]:
         return [
             message["Data"]["Title"]
             for message in self.client.messages
@@ -220,7 +220,7 @@ async def test_a6_a_black_hole_is_found_and_leaves_no_stale_backend(
 async def test_a6_dead_links_are_replaced_by_new_ones(
     database: Database, serve: Serve, connect: Connect, proxy: Proxy
 ) -> None:
-    """As behind a router that has forgotten them: neither end is told, and TCP sees nothing."""
+    """As behind a router that has forgotten them: neither end is notified, and TCP sees nothing."""
     service = await serve(database.through(proxy.port))
     flow = await begin(database, connect, service)
     proxy.forget()
@@ -297,7 +297,7 @@ async def test_a10_while_catching_up_is_cut_again_and_again(
 async def test_a11_notifications_during_the_set_up_of_the_listener_are_caught_up_with(
     database: Database, serve: Serve, connect: Connect, proxy: Proxy
 ) -> None:
-    await serve(database)  # it relays: the other one depends on what it is told
+    await serve(database)  # it relays: the other one depends on its notifications
     flow = await begin(database, connect, await serve(database.through(proxy.port)))
     for _ in range(4):
         await proxy.cut()
@@ -357,14 +357,14 @@ def standby(
 
 
 def answers(url: str) -> Callable[[], Awaitable[bool]]:
-    async def ask() -> bool:
+    async def probe() -> bool:
         with suppress(*FAILURES):
             connection = await asyncpg.connect(url)
             await connection.close()
             return True
         return False
 
-    return ask
+    return probe
 
 
 async def test_a12_a_node_does_not_listen_on_a_standby_until_it_is_promoted(
@@ -410,12 +410,12 @@ async def test_a12_a_server_that_is_still_starting_is_waited_for(
         await until(not_there_yet)
         service = await serve(copy, ready=False)
 
-        async def said() -> bool:
+        async def reported() -> bool:
             with suppress(httpx.TransportError):
                 return "cannot reach the database" in str(await reason(service))
             return False
 
-        await until(said)
+        await until(reported)
         assert (await service.get("/livez")).is_success
 
 
@@ -457,10 +457,10 @@ async def test_a15_a_failover_that_lost_commits_is_another_epoch(
                 other.refuse()
                 other.port = way.port
                 await other.accept()
-                told = await client.expect("Resync")
-                assert told["Data"]["Reason"] == "epoch"
-                assert told["Data"]["Epoch"] == client.epoch != before
-                assert told["Position"] == 1
+                resync = await client.expect("Resync")
+                assert resync["Data"]["Reason"] == "epoch"
+                assert resync["Data"]["Epoch"] == client.epoch != before
+                assert resync["Position"] == 1
                 await Calendar(copy).event(company, "after")
                 assert (await client.expect("EventCreated"))["Position"] == 2
                 back = await connect(service, "u1", company, lost["Position"], before)
@@ -545,12 +545,12 @@ async def _full_disk(server: EmbeddedPostgres, place: Path, serve: Serve, connec
             file.flush()
     with pytest.raises(FAILURES):
         await flow.calendar.events(flow.company, 1_000_000)
-    said = len(service.log())
+    reported = len(service.log())
     used = psutil.Process(service.pid).cpu_times()
     await asyncio.sleep(2)  # long enough for a busy loop to show
     now = psutil.Process(service.pid).cpu_times()
     assert now.user + now.system - used.user - used.system < 1
-    assert len(service.log()) - said < 50_000
+    assert len(service.log()) - reported < 50_000
     assert (await service.get("/livez")).is_success
     filler.unlink()
     await asyncio.to_thread(server.stop)

@@ -323,10 +323,10 @@ async def test_a28_a_replay_whose_messages_are_pruned_is_reported_as_not_recover
     await node.start()
     _, voice = await node.visit("u1", company, 1, epoch)
 
-    async def told() -> bool:
+    async def was_reported() -> bool:
         return voice.closure is not None or voice.messages[-1]["Type"] == "Resync"
 
-    await until(told)
+    await until(was_reported)
     received = positions(
         [message for message in voice.messages if message["Type"] == "EventCreated"]
     )

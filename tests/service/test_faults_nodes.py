@@ -215,7 +215,7 @@ async def served(database: Database) -> AsyncIterator[tuple[Node, str, asyncio.T
 
 
 class Follower:
-    """A subscriber whose transport breaks, if it is told to."""
+    """A subscriber whose transport breaks, if the test wants it."""
 
     user = "u1"
 
@@ -227,7 +227,7 @@ class Follower:
         if self._broken:
             raise ValueError("a fault of ours")
 
-    def may_be_revoked(self, position: int, *, certain: bool) -> None:
+    def may_be_revoked(self, position: int, *, conclusive: bool) -> None:
         raise AssertionError
 
     def dropped(self) -> None:

@@ -43,8 +43,8 @@ async def metric(service: Service, name: str) -> float:
 
 async def follow(client: RawSocket, user: str, company: str) -> None:
     """Authenticates and follows the company."""
-    await client.say(json.dumps({"type": "authenticate", "token": token(user)}))
-    await client.say(json.dumps({"type": "setCompany", "data": {"companyId": company}}))
+    await client.send_text(json.dumps({"type": "authenticate", "token": token(user)}))
+    await client.send_text(json.dumps({"type": "setCompany", "data": {"companyId": company}}))
     for _ in range(2):
         assert b'"Success":true' in (await client.frame()).payload
 
@@ -111,8 +111,8 @@ async def test_d5_fragments_that_never_end_are_no_message(
     service = await serve(database, auth_timeout_seconds=0.5)
     client = await raw.upgrade(service)
     await client.send(frame(TEXT, b'{"type": "ping"', fin=False) + frame(CONT, b"}", fin=False))
-    said = json.loads((await client.frame()).payload)
-    assert (said["Type"], said["Data"]["Code"]) == ("Disconnect", 4408)
+    disconnect = json.loads((await client.frame()).payload)
+    assert (disconnect["Type"], disconnect["Data"]["Code"]) == ("Disconnect", 4408)
     assert await client.code() == 4408
 
 
@@ -298,10 +298,10 @@ async def test_d4_ten_thousand_come_at_once_stay_and_die_at_once(
     assert await metric(service, "notifier_subscribers ") == MANY + 1
     await calendar.event(company)
 
-    async def heard() -> bool:
+    async def has_received() -> bool:
         return all(each.positions == [2] for each in members)
 
-    await until(heard)
+    await until(has_received)
     for each in members:
         each.drop(reset=True)
 

@@ -107,11 +107,11 @@ async def test_d7_a_character_that_is_cut_in_two_is_received_whole(
     service: Service, raw: Raw
 ) -> None:
     client = await raw.upgrade(service)
-    said = json.dumps(
+    sent = json.dumps(
         {"type": "ping", "pad": "\u00fc\u20ac\U0001f5dd"}, ensure_ascii=False
     ).encode()
-    for cut in range(1, len(said)):
-        await client.send(frame(TEXT, said[:cut], fin=False) + frame(CONT, said[cut:]))
+    for cut in range(1, len(sent)):
+        await client.send(frame(TEXT, sent[:cut], fin=False) + frame(CONT, sent[cut:]))
         assert await client.frame() == (TEXT, b'{"Type":"Pong"}')
 
 
@@ -126,14 +126,14 @@ async def test_messages_in_one_packet_are_handled_in_order(
     service: Service, calendar: Calendar, raw: Raw
 ) -> None:
     company = await calendar.company("u1")
-    said = (
+    sent = (
         {"type": "authenticate", "token": token("u1")},
         {"type": "setCompany", "data": {"companyId": company}},
         {"type": "ping"},
     )
     client = await raw.upgrade(service)
-    await client.send(b"".join(frame(TEXT, json.dumps(message).encode()) for message in said))
-    answers = [json.loads((await client.frame()).payload)["Type"] for _ in said]
+    await client.send(b"".join(frame(TEXT, json.dumps(message).encode()) for message in sent))
+    answers = [json.loads((await client.frame()).payload)["Type"] for _ in sent]
     assert answers == ["AuthenticationResult", "SetCompanyResult", "Pong"]
 
 

@@ -95,11 +95,11 @@ async def test_a_million_writes_without_a_relay_end_in_a_resync(
     await service.start()
     await service.ready()
     first = await connect(service, "ann", company, position, epoch)
-    await first.received(told)
+    await first.received(has_resync)
     assert first.epoch != epoch
-    await calendar.rename(event, "heard")
-    heard = await first.received(lambda messages: said("heard", messages))
-    assert not said("written while the log was full", heard), "as if nothing had been missed"
+    await calendar.rename(event, "renamed")
+    arrived = await first.received(lambda messages: is_among("renamed", messages))
+    assert not is_among("written while the log was full", arrived), "as if nothing had been missed"
 
     late = await connect(service, "bob", company, position, epoch)
     (_, answer) = late.messages
@@ -108,7 +108,7 @@ async def test_a_million_writes_without_a_relay_end_in_a_resync(
     fresh = await connect(service, "bob", company, 0, first.epoch)
     await calendar.rename(event, "live")
     for client in (first, late, fresh):
-        await client.received(lambda messages: said("live", messages))
+        await client.received(lambda messages: is_among("live", messages))
     _, answer, resync, *rest = fresh.messages
     assert answer["Data"]["Recovered"] is True
     assert resync["Type"] == "Resync"
@@ -122,13 +122,13 @@ async def test_a_million_writes_without_a_relay_end_in_a_resync(
     await until(small)
 
 
-def said(title: str, messages: list[Message]) -> bool:
+def is_among(title: str, messages: list[Message]) -> bool:
     """Whether an event of this title was among them."""
     return any(message.get("Data", {}).get("Title") == title for message in messages)
 
 
-def told(messages: list[Message]) -> bool:
-    """Whether the client knows that it has not heard everything."""
+def has_resync(messages: list[Message]) -> bool:
+    """Whether the client knows that messages are missing."""
     return any(
         message.get("Data", {}).get("Recovered") is False
         or message.get("Data", {}).get("Reason") == "overflow"

@@ -1,4 +1,4 @@
-"""No client hears what is not his: by a model, by a marker, by forgeries, by the bytes of an answer."""
+"""No client receives what its user may not see: by a model, by a marker, by forgeries, by the bytes of an answer."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Ledger:
         return set(self.states[-1][company])
 
     def allows(self, user: str, company: str, number: int, first: int, last: int) -> bool:
-        """Whether transaction `number` may be heard by a user whose access was checked somewhere
+        """Whether transaction `number` may reach a user whose access was checked somewhere
         between the transactions `first` and `last`: he was a member then, and, if it came later,
         still was when it began.
         """
@@ -62,7 +62,7 @@ class Ledger:
 
 
 class Stamped(list[Message]):
-    """Messages, and which transactions may have been committed when each was heard."""
+    """Messages, and which transactions may have been committed when each arrived."""
 
     def __init__(self, ledger: Ledger) -> None:
         super().__init__()
@@ -90,11 +90,11 @@ class Roamer:
             if client is not None:
                 await client.drop()
             client = self.client = await connect(chance.choice(nodes), self.user)
-            heard = Stamped(self.ledger)
-            heard.extend(client.messages)
-            heard.at = [self.ledger.begun] * len(heard)
-            client.messages = heard
-            self.history.append((heard, []))
+            arrived = Stamped(self.ledger)
+            arrived.extend(client.messages)
+            arrived.at = [self.ledger.begun] * len(arrived)
+            client.messages = arrived
+            self.history.append((arrived, []))
         company = chance.choice(list(self.ledger.states[0]))
         after, epoch = self.places.get(company, (None, None))
         if chance.random() < 0.4:
@@ -114,11 +114,11 @@ class Roamer:
             self.places[company] = (answer["Data"]["Position"], answer["Data"]["Epoch"])
 
     def check(self) -> int:
-        """How many messages were heard; each of them was allowed."""
+        """How many messages arrived; each of them was allowed."""
         count = 0
-        for heard, sent in self.history:
+        for arrived, sent in self.history:
             company, first, position, turns = "", 0, 0, iter(sent)
-            for message, at in zip(heard, heard.at, strict=True):
+            for message, at in zip(arrived, arrived.at, strict=True):
                 kind = message["Type"]
                 if kind == "SetCompanyResult" and message["Success"]:
                     company, first = message["Data"]["CompanyId"], next(turns)
@@ -133,7 +133,7 @@ class Roamer:
                     position += 1
                     if kind != "Resync":
                         number = int(message["Actor"])
-                        assert number <= at, "heard before it was committed"
+                        assert number <= at, "received before it was committed"
                         assert self.ledger.allows(self.user, company, number, first, at), (
                             self.user,
                             message,
@@ -230,14 +230,14 @@ async def test_no_client_receives_what_the_model_does_not_allow(
 
     writing = asyncio.create_task(write())
     await asyncio.gather(writing, *(roam(roamer) for roamer in roamers))
-    await _all_is_told(writer, ledger, roamers, connect, nodes[0])
+    await _all_are_revoked(writer, ledger, roamers, connect, nodes[0])
     assert sum(roamer.check() for roamer in roamers) > 100
 
 
-async def _all_is_told(
+async def _all_are_revoked(
     writer: Writer, ledger: Ledger, roamers: list[Roamer], connect: Connect, node: Service
 ) -> None:
-    """Everybody has heard the last event, or that he may not."""
+    """Every client has received the last event, or CompanyRevoked."""
     for company in ledger.states[0]:
         await writer.write(
             {company: ledger.members(company) | {"witness"}}, (HIRE, company, "witness")
@@ -248,10 +248,10 @@ async def _all_is_told(
     for roamer in roamers:
         client = roamer.client
         if client is not None:
-            await client.received(_told)
+            await client.received(_is_revoked)
 
 
-def _told(messages: list[Message]) -> bool:
+def _is_revoked(messages: list[Message]) -> bool:
     """Whether the company that was last followed has said its last, or was taken away."""
     company = ""
     for message in messages:
@@ -334,12 +334,12 @@ async def test_c14_nothing_of_a_company_reaches_anybody_else(
     stranger = await connect(service, user)
     assert not (await stranger.set_company(MARKER))["Success"]
 
-    said = [str(client.messages) + str(client.socket.close_reason) for client in [*spies, bad]]
-    said += [str(client.socket.response) for client in [*spies, bad] if client.socket.response]
-    said += [str(refused), service.log()]
+    seen = [str(client.messages) + str(client.socket.close_reason) for client in [*spies, bad]]
+    seen += [str(client.socket.response) for client in [*spies, bad] if client.socket.response]
+    seen += [str(refused), service.log()]
     for path in ("/metrics", "/readyz", "/livez", "/", f"/{company}", "/asyncapi.json"):
-        said.append((await service.get(path)).text)
-    for text in said:
+        seen.append((await service.get(path)).text)
+    for text in seen:
         assert MARKER not in text
         assert company not in text
     assert MARKER in str(inside.messages)
@@ -354,7 +354,7 @@ async def test_c8_a_foreign_and_an_unknown_company_get_the_same_bytes(
     foreign = await calendar.company("u2")
     deleted = await calendar.company("u2")
     await calendar.database.execute("DELETE FROM companies WHERE id = $1", deleted)
-    asked: list[Any] = [
+    requests: list[Any] = [
         {"companyId": foreign},
         {"companyId": foreign.upper()},
         {"companyId": deleted},
@@ -366,11 +366,11 @@ async def test_c8_a_foreign_and_an_unknown_company_get_the_same_bytes(
         {"companyId": deleted, "after": 1 << 62, "epoch": ""},
     ]
     answers = set()
-    for data in asked:
+    for data in requests:
         client = await raw.upgrade(service)
-        await client.say(json.dumps({"type": "authenticate", "token": token("u1")}))
+        await client.send_text(json.dumps({"type": "authenticate", "token": token("u1")}))
         await client.frame()
-        await client.say(json.dumps({"type": "setCompany", "data": data}))
+        await client.send_text(json.dumps({"type": "setCompany", "data": data}))
         answers.add(await client.frame())
     (answer,) = answers
     assert json.loads(answer.payload)["Error"]["Code"] == "company_forbidden"
@@ -391,17 +391,17 @@ async def test_c2_bad_tokens_of_every_kind_are_refused_with_the_same_bytes(
     bad += [signed(good, {"alg": "none"}, key=secret), signed(good, key=secret[::-1])]
     bad += [signed({**good, "companies": "x"}, key=secret), signed(b"[" * 9000, key=secret)]
 
-    async def said(text: str) -> bytes:
+    async def seen(text: str) -> bytes:
         client = await raw.upgrade(service)
-        await client.say(json.dumps({"type": "authenticate", "token": text}))
+        await client.send_text(json.dumps({"type": "authenticate", "token": text}))
         return await client.ended()
 
-    (answer,) = set(await asyncio.gather(*map(said, bad)))
+    (answer,) = set(await asyncio.gather(*map(seen, bad)))
     assert b"token_invalid" in answer
     assert b"4401" in answer
     ends: list[float] = [0, -1.5, -(10**400), 1000.0]
     old = [signed({**good, "exp": exp}, key=secret) for exp in ends]
-    (answer,) = set(await asyncio.gather(*map(said, old)))
+    (answer,) = set(await asyncio.gather(*map(seen, old)))
     assert b"4419" in answer
 
 
@@ -435,8 +435,8 @@ async def test_b16_a_forged_notification_is_no_more_than_a_reason_to_look(
     for payload in _lines(1000):
         await app.execute("SELECT pg_notify($1, $2)", channel, payload)
     await calendar.events(company, 3)
-    heard = await client.received(lambda messages: messages[-1].get("Position") == 4)
-    assert positions(heard) == [2, 3, 4]
+    arrived = await client.received(lambda messages: messages[-1].get("Position") == 4)
+    assert positions(arrived) == [2, 3, 4]
     await client.send({"type": "ping"})
     await client.next("Pong")
     await service.ready()
@@ -448,14 +448,14 @@ async def test_a_role_that_listens_on_the_channels_learns_no_row(
     company = await calendar.company("u1")
     client = await connect(service, "u1", company)
     stranger = await calendar.database.connect(app=True)
-    heard: list[str] = []
+    arrived: list[str] = []
     for channel in ("notifier_messages", "notifier_changes"):
-        await stranger.add_listener(channel, lambda *said: heard.append(str(said[3])))
+        await stranger.add_listener(channel, lambda *seen: arrived.append(str(seen[3])))
     for number in range(20):
         await calendar.event(company, f"{MARKER} {number}")
         await client.expect("EventCreated")
     await stranger.execute("SELECT")
-    assert heard
-    assert all(not said or said.isdigit() or int(said, 16) >= 0 for said in heard)
-    assert MARKER not in str(heard)
-    assert company not in str(heard)
+    assert arrived
+    assert all(not seen or seen.isdigit() or int(seen, 16) >= 0 for seen in arrived)
+    assert MARKER not in str(arrived)
+    assert company not in str(arrived)

@@ -113,20 +113,20 @@ async def test_e2_nothing_is_lost_when_one_node_after_the_other_restarts(
     services, calendar = [await serve(database), await serve(database)], Calendar(database)
     company = await calendar.company("u1")
     client = await connect(services[0], "u1", company)
-    heard: list[int] = []
+    arrived: list[int] = []
     for old, new in ((0, 1), (1, 0)):
         await calendar.event(company)
         services[old].terminate()
         await calendar.event(company)
         assert await client.closed() == 1012
-        heard += positions(client.messages)
+        arrived += positions(client.messages)
         client = await connect(services[new], "u1", company, client.position, client.epoch)
         assert await services[old].ended() == 0
         await calendar.event(company)
         await services[old].start()
         await services[old].ready()
     await reach(client, 7)
-    assert heard + positions(client.messages) == list(range(2, 8))
+    assert arrived + positions(client.messages) == list(range(2, 8))
 
 
 @pytest.mark.slow
@@ -140,21 +140,21 @@ async def test_e2_a_thousand_clients_miss_nothing_while_both_nodes_restart_and_a
     members = crowd(1000, "u1", company)
     for number, service in enumerate(services):
         await visit_all(members[number::2], service)
-    enough, written, told = asyncio.Event(), 1, []
+    enough, written, disconnected = asyncio.Event(), 1, []
 
     async def write() -> None:
         nonlocal written
         while not enough.is_set():
             await calendar.event(company)
             written += 1
-            await asyncio.sleep(0.05)  # the app's own rhythm: a thousand hear each
+            await asyncio.sleep(0.05)  # at its own pace: a thousand receive each
 
     async def stay(member: Member, at: int) -> None:
-        """What a client does: comes back after the wait that it was told, to the other node."""
+        """What a client does: returns to the other node after the wait that Disconnect names."""
         while True:
             assert member.link is not None
             await member.link.ended
-            told.append((member.link.code, written, member.link.farewell["RetryAfterMs"]))
+            disconnected.append((member.link.code, written, member.link.farewell["RetryAfterMs"]))
             at = 1 - at
             await asyncio.sleep(member.link.farewell["RetryAfterMs"] / 1000)
             await member.visit(services[at])
@@ -184,30 +184,30 @@ async def test_e2_a_thousand_clients_miss_nothing_while_both_nodes_restart_and_a
     for each in members:
         assert each.positions == list(range(2, written + 1))
         assert all(each.recovered)
-    assert {code for code, _, _ in told} == {1012}
+    assert {code for code, _, _ in disconnected} == {1012}
     # Neither all at once, nor all to come back at once.
-    assert len({position for _, position, _ in told}) > 20
-    assert len({wait for _, _, wait in told}) > 500
+    assert len({position for _, position, _ in disconnected}) > 20
+    assert len({wait for _, _, wait in disconnected}) > 500
 
 
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
 async def test_e1_a_second_signal_ends_it_at_once(
     database: Database, serve: Serve, crowd: Crowd, second: signal.Signals
 ) -> None:
-    """In the middle of a drain of some seconds: not everybody is told any more."""
+    """In the middle of a drain of some seconds: some clients get no Disconnect."""
     service, calendar = await serve(database, drain_seconds=25), Calendar(database)
     company = await calendar.company("u1")
     members = crowd(1000, "u1", company)
     await visit_all(members, service)
     service.terminate()
 
-    async def told() -> int:
+    async def disconnected() -> int:
         return sum(each.link is not None and bool(each.link.farewell) for each in members)
 
-    await until(told)
+    await until(disconnected)
     service.send(second)
     assert await service.ended() == 0
-    assert 0 < await told() < 1000
+    assert 0 < await disconnected() < 1000
 
 
 async def admitted(connect: Connect, service: Service, company: str) -> Client:

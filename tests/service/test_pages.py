@@ -115,11 +115,11 @@ async def test_a_node_is_not_ready_while_its_triggers_are_disabled(
     service = await serve(database)
     await database.execute("ALTER TABLE events DISABLE TRIGGER ALL")
 
-    async def says() -> str:
+    async def reason() -> str:
         answer = await service.get("/readyz")
         return str(answer.json()["reason"]) if answer.status_code == 503 else ""
 
-    assert "events" in await until(says)
+    assert "events" in await until(reason)
     await database.execute("ALTER TABLE events ENABLE TRIGGER ALL")
     await service.ready()
 

@@ -1,4 +1,4 @@
-"""The proxy of the fault tests does what it says."""
+"""The proxy of the fault tests does what its methods promise."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ class Line:
         self.reader = reader
         self.writer = writer
 
-    def say(self, word: bytes) -> None:
+    def send(self, word: bytes) -> None:
         self.writer.write(word)
 
-    async def hear(self, count: int) -> bytes:
+    async def receive(self, count: int) -> bytes:
         async with asyncio.timeout(DEADLINE_SECONDS):
             return await self.reader.readexactly(count)
 
 
 class Echo:
-    """A server that says back what it hears; `heard` is all of it."""
+    """A server that sends back what it receives; `received` is all of it."""
 
     def __init__(self) -> None:
-        self.heard = b""
+        self.received = b""
         self.ends = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while data := await reader.read(65536):
-                self.heard += data
+                self.received += data
                 writer.write(data)
                 await writer.drain()
         except ConnectionResetError:
@@ -62,12 +62,12 @@ async def proxy(echo: Echo) -> AsyncIterator[Proxy]:
 
 @asynccontextmanager
 async def line(proxy: Proxy) -> AsyncIterator[Line]:
-    """A connection through the proxy that has been heard once at the other end."""
+    """A connection through the proxy over which the other end has received something."""
     reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
     opened = Line(reader, writer)
     try:
-        opened.say(b"hello")
-        assert await opened.hear(5) == b"hello"
+        opened.send(b"hello")
+        assert await opened.receive(5) == b"hello"
         yield opened
     finally:
         writer.transport.abort()
@@ -82,10 +82,10 @@ async def settled(turns: int = 100) -> None:
 async def test_bytes_and_end_of_file_are_forwarded_whole(proxy: Proxy, echo: Echo) -> None:
     spoken = bytes(range(256)) * 4096
     async with line(proxy) as one, line(proxy) as other:
-        one.say(spoken)
-        other.say(b"x")
-        assert await one.hear(len(spoken)) == spoken
-        assert await other.hear(1) == b"x"
+        one.send(spoken)
+        other.send(b"x")
+        assert await one.receive(len(spoken)) == spoken
+        assert await other.receive(1) == b"x"
         assert proxy.links == 2
         one.writer.write_eof()
         assert await one.reader.read() == b""
@@ -113,22 +113,22 @@ async def test_a_reset_is_an_error_for_the_client(proxy: Proxy, echo: Echo) -> N
 async def test_a_frozen_link_forwards_nothing_and_loses_nothing(proxy: Proxy, echo: Echo) -> None:
     async with line(proxy) as frozen, line(proxy) as leaving:
         proxy.freeze()
-        frozen.say(b"lost?")
+        frozen.send(b"lost?")
         leaving.writer.write_eof()
         await settled()
-        assert echo.heard == b"hello" * 2
+        assert echo.received == b"hello" * 2
         assert echo.ends == 0
         proxy.thaw()
-        assert await frozen.hear(5) == b"lost?"
+        assert await frozen.receive(5) == b"lost?"
         assert await leaving.reader.read() == b""
 
 
 async def test_a_one_way_link_still_forwards_to_the_server(proxy: Proxy, echo: Echo) -> None:
     async with line(proxy) as half:
         proxy.one_way()
-        half.say(b" there")
-        waiting = asyncio.create_task(half.hear(6))
-        await until(lambda: _is(echo.heard == b"hello there"))
+        half.send(b" there")
+        waiting = asyncio.create_task(half.receive(6))
+        await until(lambda: _is(echo.received == b"hello there"))
         await settled()
         assert not waiting.done()
         proxy.thaw()
@@ -140,8 +140,8 @@ async def test_refused_connections_fail_and_old_ones_stay(proxy: Proxy) -> None:
         proxy.refuse()
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection("127.0.0.1", proxy.port)
-        old.say(b"still")
-        assert await old.hear(5) == b"still"
+        old.send(b"still")
+        assert await old.receive(5) == b"still"
         port = proxy.port
         await proxy.accept()
         assert proxy.port == port
@@ -153,13 +153,13 @@ async def test_a_throttled_link_brings_everything_in_pieces(proxy: Proxy) -> Non
     async with line(proxy) as slow:
         proxy.throttle(200_000)
         spoken = b"x" * 30_000
-        slow.say(spoken)
+        slow.send(spoken)
         first = await slow.reader.read(65536)
         assert len(first) < len(spoken)
-        assert first + await slow.hear(len(spoken) - len(first)) == spoken
+        assert first + await slow.receive(len(spoken) - len(first)) == spoken
         proxy.throttle(None)
-        slow.say(b"fast")
-        assert await slow.hear(4) == b"fast"
+        slow.send(b"fast")
+        assert await slow.receive(4) == b"fast"
 
 
 async def test_a_reader_that_stops_is_felt_by_the_writer(proxy: Proxy) -> None:
@@ -171,7 +171,7 @@ async def test_a_reader_that_stops_is_felt_by_the_writer(proxy: Proxy) -> None:
         assert full.writer.transport.get_write_buffer_size() > 24_000_000, "the proxy hoards"
         assert not draining.done()
         proxy.thaw()
-        assert await full.hear(32_000_000) == b"x" * 32_000_000
+        assert await full.receive(32_000_000) == b"x" * 32_000_000
         await draining
 
 
@@ -191,16 +191,16 @@ async def test_a_lossy_link_is_late_and_loses_nothing(proxy: Proxy) -> None:
         proxy.lose(0.5, retransmission=0.001)
         for number in range(50):
             word = b"%02d" % number
-            lossy.say(word)
-            assert await lossy.hear(2) == word
+            lossy.send(word)
+            assert await lossy.receive(2) == word
 
 
 async def test_a_long_link_is_late_and_keeps_the_order(proxy: Proxy) -> None:
     async with line(proxy) as long:
         proxy.delay(0.05)
         for number in range(50):
-            long.say(b"%02d" % number)
-        assert await long.hear(100) == b"".join(b"%02d" % number for number in range(50))
+            long.send(b"%02d" % number)
+        assert await long.receive(100) == b"".join(b"%02d" % number for number in range(50))
         long.writer.write_eof()
         assert await long.reader.read() == b""
 
@@ -209,10 +209,10 @@ async def test_a_link_freezes_after_so_many_answers(proxy: Proxy, echo: Echo) ->
     async with line(proxy) as freezing:
         proxy.freeze_after(2)
         for word in (b"one", b"two"):
-            freezing.say(word)
-            assert await freezing.hear(3) == word
-        freezing.say(b"three")
+            freezing.send(word)
+            assert await freezing.receive(3) == word
+        freezing.send(b"three")
         await settled()
-        assert echo.heard == b"helloonetwo"
+        assert echo.received == b"helloonetwo"
         proxy.thaw()
-        assert await freezing.hear(5) == b"three"
+        assert await freezing.receive(5) == b"three"

@@ -39,8 +39,8 @@ async def test_a_client_that_resumes_gets_missed_messages_and_then_live_ones(
         "Recovered": True,
     }
     await calendar.event(company)
-    heard = await again.received(upto(6))
-    assert positions(heard) == [3, 4, 5, 6]
+    arrived = await again.received(upto(6))
+    assert positions(arrived) == [3, 4, 5, 6]
 
 
 async def test_zero_is_the_beginning_of_the_log(
@@ -104,8 +104,8 @@ async def test_c16_a_position_of_another_company_brings_only_ones_own_messages(
     rich, poor = await calendar.company("u1", "u2", "u3"), await calendar.company("u1", "u4")
     client = await connect(service, "u1", rich)
     await client.set_company(poor, 1, client.epoch)
-    heard = await client.received(upto(2))
-    assert {message["Data"]["CompanyId"] for message in heard if "Position" in message} == {poor}
+    arrived = await client.received(upto(2))
+    assert {message["Data"]["CompanyId"] for message in arrived if "Position" in message} == {poor}
 
 
 async def test_missed_messages_precede_live_ones_during_writes(
@@ -123,8 +123,8 @@ async def test_missed_messages_precede_live_ones_during_writes(
         client = await connect(service, "u1", company, 0, epoch)
         return positions(await client.received(upto(1201)))
 
-    *heard, _ = await asyncio.gather(*(resume() for _ in range(10)), write())
-    assert all(each == list(range(1, 1202)) for each in heard)
+    *arrived, _ = await asyncio.gather(*(resume() for _ in range(10)), write())
+    assert all(each == list(range(1, 1202)) for each in arrived)
 
 
 async def test_a_position_beyond_retention_is_not_recovered(

@@ -50,8 +50,8 @@ async def test_d17_a_process_that_stood_still_does_not_blame_its_clients(
     await asyncio.sleep(5)  # the fault's own length: several times what a pong may take
     service.send(signal.SIGCONT)
     for client in clients:
-        heard = await client.received(lambda messages: messages[-1].get("Position") == 301)
-        assert positions(heard) == list(range(2, 302))
+        arrived = await client.received(lambda messages: messages[-1].get("Position") == 301)
+        assert positions(arrived) == list(range(2, 302))
         await client.send({"type": "ping"})
         await client.next("Pong")
     assert await metric(service, "notifier_closed_total") == 0

@@ -48,10 +48,10 @@ async def test_d1_a_reader_that_stops_is_sent_the_reason_and_closed_with_4508(
     slow = await raw.upgrade(service, receive_bytes=4096)
     await follow(slow, "u1", company)
     await write_until(calendar, company, service, 'notifier_closed_total{code="4508"}', 1)
-    said = b""
+    last = b""
     while (received := await slow.frame()).opcode == 1:
-        said = received.payload
-    assert json.loads(said)["Data"]["Code"] == 4508
+        last = received.payload
+    assert json.loads(last)["Data"]["Code"] == 4508
     assert int.from_bytes(received.payload[:2]) == 4508
     assert await slow.ended() == b""
 
@@ -73,7 +73,7 @@ async def test_d1_a_reader_of_a_kilobyte_now_and_then_is_cut_as_well(
     await slow.ended()
 
 
-async def said(calendar: Calendar, company: str) -> int:
+async def last(calendar: Calendar, company: str) -> int:
     """Bytes of a company's messages that are in the log."""
     size: int = await calendar.database.fetchval(
         "SELECT sum(octet_length(body::text)) FROM notifier.messages WHERE company = $1", company
@@ -111,11 +111,11 @@ async def test_d1_a_client_that_switches_companies_without_reading_is_cut(
 
     async def piled_up() -> bool:
         await calendar.event(first, PIECE)
-        return await said(calendar, first) - in_the_kernel(service, stuck) > 6 * len(PIECE)
+        return await last(calendar, first) - in_the_kernel(service, stuck) > 6 * len(PIECE)
 
     await until(piled_up)
     data = {"companyId": second, "after": 1, "epoch": await calendar.epoch()}
-    await stuck.say(json.dumps({"type": "setCompany", "data": data}))
+    await stuck.send_text(json.dumps({"type": "setCompany", "data": data}))
     await until(partial(resumed, service))
     await write_until(calendar, second, service, 'notifier_closed_total{code="4508"}', 1)
 
@@ -141,7 +141,7 @@ async def test_d1_of_a_thousand_the_one_that_never_reads_is_gone_with_its_memory
         await calendar.event(own, PIECE)
 
     async def nearly_full() -> bool:
-        if await said(calendar, own) - in_the_kernel(service, stuck) > CAP - 3 * len(PIECE):
+        if await last(calendar, own) - in_the_kernel(service, stuck) > CAP - 3 * len(PIECE):
             return True
         await calendar.event(own, PIECE)
         return False
@@ -154,7 +154,7 @@ async def test_d1_of_a_thousand_the_one_that_never_reads_is_gone_with_its_memory
     await until(piled_up)
     assert await metric(service, "notifier_sockets ") == 1000
     data = {"companyId": company, "after": 2, "epoch": await calendar.epoch()}
-    await stuck.say(json.dumps({"type": "setCompany", "data": data}))
+    await stuck.send_text(json.dumps({"type": "setCompany", "data": data}))
     await until(partial(resumed, service))
     full = process.memory_info().rss
     for _ in range(20):

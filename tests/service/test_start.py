@@ -72,7 +72,7 @@ async def test_a_port_in_use_is_one_line_with_status_1(tmp_path: Path, database:
     assert "in use" in line
 
 
-async def says(service: Service, words: str) -> bool:
+async def is_unready(service: Service, words: str) -> bool:
     """Whether it is not ready for a reason with these words."""
     with suppress(httpx.TransportError):
         answer = await service.get("/readyz")
@@ -87,7 +87,7 @@ async def test_e10_a_database_that_cannot_be_reached_is_waited_for(
     """It may start later than we do: alive and not ready, and why, until it is there."""
     mortal.stop()
     service = await serve(mortal_database, ready=False)
-    await until(partial(says, service, "cannot reach the database"))
+    await until(partial(is_unready, service, "cannot reach the database"))
     assert (await service.get("/livez")).is_success
     assert "cannot reach the database 127.0.0.1" in service.log()
     mortal.start()
@@ -99,7 +99,7 @@ async def test_e10_a_database_without_our_schema_is_waited_for_and_the_remedy_na
 ) -> None:
     await database.execute("DROP SCHEMA notifier CASCADE")
     service = await serve(database, ready=False)
-    await until(partial(says, service, "notifier migrate"))
+    await until(partial(is_unready, service, "notifier migrate"))
     assert (await service.get("/livez")).is_success
     assert "run: notifier migrate" in service.log()
     await migrate(database.dsn, calendar=True)
@@ -109,7 +109,7 @@ async def test_e10_a_database_without_our_schema_is_waited_for_and_the_remedy_na
 @pytest.mark.usefixtures("interpreter")
 async def test_e10_a_service_that_waits_for_its_database_can_be_ended(serve: Serve) -> None:
     service = await serve("postgresql://someone@127.0.0.1:1/none", ready=False)
-    await until(partial(says, service, "cannot reach the database"))
+    await until(partial(is_unready, service, "cannot reach the database"))
     service.terminate()
     assert await service.ended() == 0
 

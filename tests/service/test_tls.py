@@ -85,8 +85,8 @@ async def test_a_client_receives_changes_and_close_codes_through_tls(
         created = await events.event()
     assert created.message == await client.expect("EventCreated")
     await calendar.events(company, 500, "x" * 1000)
-    heard = await client.received(lambda messages: messages[-1].get("Position") == 502)
-    assert positions(heard) == list(range(2, 503))
+    arrived = await client.received(lambda messages: messages[-1].get("Position") == 502)
+    assert positions(arrived) == list(range(2, 503))
     await client.send(b"binary")
     assert await client.closed() == 1003
     big: Client = await connect(secure.url, "u1", ssl=trusting())

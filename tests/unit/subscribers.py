@@ -38,8 +38,8 @@ class Recorder:
         if not frames[0] & 0x40:
             assert frames == b"".join(map(frame, bodies))
 
-    def may_be_revoked(self, position: int, *, certain: bool) -> None:
-        self.rechecks.append((position, certain))
+    def may_be_revoked(self, position: int, *, conclusive: bool) -> None:
+        self.rechecks.append((position, conclusive))
         self.on_recheck()
 
     def dropped(self) -> None:

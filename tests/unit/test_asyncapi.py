@@ -74,15 +74,15 @@ def test_every_schema_is_a_json_schema() -> None:
 
 
 def test_every_message_of_a_session_is_in_the_document() -> None:
-    said = {
+    named = {
         kind.__name__
         for kind in vars(messages).values()
         if isinstance(kind, type)
         and issubclass(kind, messages.ServerMessage)
         and kind.__struct_config__.tag is not None
     }
-    assert len(said) > 5
-    assert said <= asyncapi.document()["components"]["messages"].keys()
+    assert len(named) > 5
+    assert named <= asyncapi.document()["components"]["messages"].keys()
 
 
 def test_every_command_is_in_it() -> None:

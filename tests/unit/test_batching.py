@@ -11,7 +11,7 @@ from notifier.database.batching import Batcher
 from tests.timeless import timeless
 
 
-class Asked:
+class Source:
     """A query that notes its keys and waits until it may answer; the answer is the key's double."""
 
     def __init__(self) -> None:
@@ -31,54 +31,54 @@ class Asked:
 
 
 async def test_concurrent_requests_are_one_query_and_equal_keys_one_key() -> None:
-    asked = Asked()
-    batcher = Batcher(asked)
+    source = Source()
+    batcher = Batcher(source)
     assert await asyncio.gather(*(batcher.get(key) for key in (1, 2, 1, 3))) == [2, 4, 2, 6]
-    assert asked.queries == [[1, 2, 3]]
+    assert source.queries == [[1, 2, 3]]
 
 
 async def test_an_answer_is_of_a_query_that_began_after_the_question() -> None:
-    asked = Asked()
-    asked.may.clear()
-    batcher = Batcher(asked)
+    source = Source()
+    source.may.clear()
+    batcher = Batcher(source)
     first = asyncio.create_task(batcher.get(1))
-    await asked.began.wait()
+    await source.began.wait()
     second = asyncio.create_task(batcher.get(1))
     await asyncio.sleep(0)
-    asked.may.set()
+    source.may.set()
     assert (await first, await second) == (2, 2)
-    assert asked.queries == [[1], [1]]
+    assert source.queries == [[1], [1]]
 
 
 async def test_in_a_storm_successive_requests_share_a_query(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("notifier.database.batching.LONGEST_WAIT", 60.0)
-    asked = Asked()
-    batcher = Batcher(asked)
+    source = Source()
+    batcher = Batcher(source)
     await asyncio.gather(batcher.get(1), batcher.get(2))  # it has begun
     storm = []
     for key in range(3, 50):
         storm.append(asyncio.create_task(batcher.get(key)))
         await asyncio.sleep(0)
     assert await asyncio.gather(*storm) == [2 * key for key in range(3, 50)]
-    assert asked.queries == [[1, 2], list(range(3, 50))]
+    assert source.queries == [[1, 2], list(range(3, 50))]
 
 
 async def test_no_query_has_more_keys_than_the_limit() -> None:
-    asked = Asked()
-    batcher = Batcher(asked, limit=10)
+    source = Source()
+    batcher = Batcher(source, limit=10)
     await asyncio.gather(*(batcher.get(key) for key in range(25)))
-    assert [len(keys) for keys in asked.queries] == [10, 10, 5]
+    assert [len(keys) for keys in source.queries] == [10, 10, 5]
 
 
 async def test_a_failure_reaches_the_requests_of_its_batch_only() -> None:
-    asked = Asked()
-    asked.fails = True
-    batcher = Batcher(asked)
+    source = Source()
+    source.fails = True
+    batcher = Batcher(source)
     answers = await asyncio.gather(batcher.get(1), batcher.get(2), return_exceptions=True)
     assert all(isinstance(answer, ConnectionError) for answer in answers)
-    asked.fails = False
+    source.fails = False
     assert await batcher.get(1) == 2
 
 
@@ -106,20 +106,20 @@ async def test_requests_made_during_a_failing_query_are_queried_next() -> None:
 
 @timeless
 async def test_a_single_request_is_queried_at_once() -> None:
-    batcher = Batcher(Asked())
+    batcher = Batcher(Source())
     for key in (1, 2, 1):
         assert await batcher.get(key) == 2 * key
     assert asyncio.get_running_loop().time() == 0
 
 
 async def test_a_cancelled_request_does_not_cancel_the_others() -> None:
-    asked = Asked()
-    asked.may.clear()
-    batcher = Batcher(asked)
+    source = Source()
+    source.may.clear()
+    batcher = Batcher(source)
     goes, stays = asyncio.create_task(batcher.get(1)), asyncio.create_task(batcher.get(1))
-    await asked.began.wait()
+    await source.began.wait()
     goes.cancel()
-    asked.may.set()
+    source.may.set()
     assert await stays == 2
     with pytest.raises(asyncio.CancelledError):
         await goes

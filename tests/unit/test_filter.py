@@ -138,7 +138,7 @@ def test_an_entity_without_conditions_passes_whole() -> None:
 
 
 @pytest.mark.parametrize("broken", ['"\\ud800"', "[" * 5000, "1e999", "1" * 5000])
-def test_a_value_that_cannot_be_decoded_harms_nobody(broken: str) -> None:
+def test_a_value_that_cannot_be_decoded_harms_no_subscriber(broken: str) -> None:
     body = f'{{"Type":"EventCreated","Data":{{"P1":{broken},"P2":"x"}},"Position":1}}'
     seen = Change(body.encode(), ENTITIES)
     one, two = parse(None, {"Event": {"P1": ["y"]}}), parse(None, {"Event": {"P2": ["x"]}})

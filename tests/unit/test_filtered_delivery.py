@@ -108,7 +108,7 @@ class FilteredDelivery(RuleBasedStateMachine):
         self.loop = VirtualLoop()
         self.world = World()
         self.log = self.world.log
-        self.world.membership.certain = False  # every revocation is checked
+        self.world.membership.conclusive = False  # every revocation is checked
         self.world.membership.members |= {(A, "u"), (A, "v")}
         self.followers: list[Follower] = []
         self.workers: list[asyncio.Task[None]] = []

@@ -29,9 +29,9 @@ async def answer(*pieces: bytes) -> bytes:
     for piece in pieces:
         protocol.data_received(piece)
     async with asyncio.timeout(20):
-        said = await reader.read()
+        received = await reader.read()
     writer.close()
-    return said
+    return received
 
 
 @pytest.mark.parametrize("cut", [None, 10, -2])
@@ -39,9 +39,9 @@ async def test_a_body_in_one_piece_with_its_head_is_no_part_of_it(cut: int | Non
     head = b"POST / HTTP/1.1\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % SIZE
     cut = 0 if cut is None else cut % len(head)
     request = head + b"x" * SIZE
-    said = await answer(*filter(None, (request[:cut], request[cut:])))
-    assert said.startswith(b"HTTP/1.1 200 ")
-    assert said.endswith(b"\r\n\r\n%d" % SIZE)
+    received = await answer(*filter(None, (request[:cut], request[cut:])))
+    assert received.startswith(b"HTTP/1.1 200 ")
+    assert received.endswith(b"\r\n\r\n%d" % SIZE)
 
 
 async def test_a_head_in_one_piece_may_not_be_larger_than_in_many() -> None:
@@ -60,8 +60,8 @@ async def test_a_head_may_be_as_large_as_that_and_not_a_byte_larger() -> None:
 
 
 async def test_bytes_that_are_no_request_are_refused_once() -> None:
-    said = await answer(b"\0" * SIZE)
-    assert said.count(b"HTTP/1.1 ") == 1
+    received = await answer(b"\0" * SIZE)
+    assert received.count(b"HTTP/1.1 ") == 1
 
 
 GET = b"GET / HTTP/1.1\r\n\r\n"

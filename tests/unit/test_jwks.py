@@ -65,18 +65,18 @@ class Stopwatch:
 
 
 class Provider(ThreadingHTTPServer):
-    """Publishes keys at `url`, or misbehaves as told. `asked` has every path that was asked for."""
+    """Publishes keys at `url`, or misbehaves. `requests` has every path that was requested."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
-        self.asked: list[str] = []
-        self.heard: dict[str, str] = {}
+        self.requests: list[str] = []
+        self.request_headers: dict[str, str] = {}
         self.status = 200
         self.body = b""
         self.location: str | None = None
         self.drips: str | None = None  # the "headers" or the "body" of the next answer never end
-        self.was_asked = threading.Event()
+        self.was_requested = threading.Event()
         self.gate = threading.Event()  # while it is not set, there is no answer
         self.gate.set()
         self.closing = threading.Event()
@@ -100,9 +100,9 @@ class _Answer(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         provider = self.server
-        provider.asked.append(self.path)
-        provider.heard = dict(self.headers)
-        provider.was_asked.set()
+        provider.requests.append(self.path)
+        provider.request_headers = dict(self.headers)
+        provider.was_requested.set()
         provider.gate.wait()
         drips, provider.drips = provider.drips, None
         try:
@@ -156,10 +156,10 @@ async def good(tokens: Tokens, text: str) -> bool:
     try:
         identity = await tokens.verify(text)
     except TokenInvalid as refused:
-        said = str(refused)
+        refusal = str(refused)
     else:
         return identity.user == "u1"
-    assert said in ("the token is not valid", "the token cannot be checked now")
+    assert refusal in ("the token is not valid", "the token cannot be checked now")
     return False
 
 
@@ -176,7 +176,7 @@ async def test_a_token_is_checked_with_the_key_that_it_names(
     assert await good(tokens, token(RSA_2, kid="four"))
     assert not await good(tokens, token(RSA, kid="four"))
     assert not await good(tokens, token(RSA, kid="two"))
-    assert provider.asked == ["/jwks"]
+    assert provider.requests == ["/jwks"]
 
 
 async def test_a_token_without_a_key_id_is_verified_with_the_only_key(
@@ -294,7 +294,7 @@ async def test_c4_an_unknown_key_is_looked_for_once_and_never_elsewhere(
     assert not await good(tokens, token(RSA, kid="k" * 2**20))
     for odd in (1, None, True, ["one"], {"one": 1}):
         assert not await good(tokens, forged({"alg": "RS256", "kid": odd}, b""))
-    assert provider.asked == ["/jwks"]
+    assert provider.requests == ["/jwks"]
 
 
 async def test_c4_a_flood_of_unknown_keys_is_one_fetch_in_a_cool_down(
@@ -303,10 +303,10 @@ async def test_c4_a_flood_of_unknown_keys_is_one_fetch_in_a_cool_down(
     flood = [token(RSA, kid=f"kid {number}") for number in range(100)]
     for fetches in (1, 2, 3):
         assert not any(await asyncio.gather(*(good(tokens, each) for each in flood)))
-        assert len(provider.asked) == fetches
+        assert len(provider.requests) == fetches
         stopwatch.advance(9)
         assert not any(await asyncio.gather(*(good(tokens, each) for each in flood)))
-        assert len(provider.asked) == fetches
+        assert len(provider.requests) == fetches
         assert await good(tokens, token(RSA, kid="one"))
         stopwatch.advance(1)
 
@@ -331,8 +331,8 @@ async def test_c4_keys_that_a_token_brings_or_points_to_are_not_looked_at(
             assert await good(tokens, token(RSA, kid="one", **header))
         other.shutdown()
         thread.join()
-        assert other.asked == []
-    assert provider.asked == ["/jwks"]
+        assert other.requests == []
+    assert provider.requests == ["/jwks"]
 
 
 @pytest.mark.parametrize(
@@ -343,7 +343,7 @@ async def test_c4_text_that_is_no_token_causes_no_fetch(
 ) -> None:
     await tokens.warm_up()
     assert not await good(tokens, text)
-    assert provider.asked == ["/jwks"]
+    assert provider.requests == ["/jwks"]
 
 
 # --- C5: the provider
@@ -353,7 +353,7 @@ async def test_keys_are_fetched_once_by_all_who_need_them_first(
     provider: Provider, tokens: Tokens
 ) -> None:
     assert all(await asyncio.gather(*(good(tokens, token(RSA, kid="one")) for _ in range(50))))
-    assert provider.asked == ["/jwks"]
+    assert provider.requests == ["/jwks"]
 
 
 async def test_after_a_warm_up_the_first_token_needs_no_fetch(
@@ -362,13 +362,13 @@ async def test_after_a_warm_up_the_first_token_needs_no_fetch(
     await tokens.warm_up()
     provider.gate.clear()
     assert await good(tokens, token(RSA, kid="one"))
-    assert provider.asked == ["/jwks"]
+    assert provider.requests == ["/jwks"]
 
 
 async def test_a_fetch_does_not_hold_up_the_loop(provider: Provider, tokens: Tokens) -> None:
     provider.gate.clear()
     waiting = asyncio.create_task(good(tokens, token(RSA, kid="one")))
-    await asyncio.to_thread(provider.was_asked.wait)  # the loop turns while the provider waits
+    await asyncio.to_thread(provider.was_requested.wait)  # the loop turns while the provider waits
     assert not waiting.done()
     provider.gate.set()
     assert await waiting
@@ -379,12 +379,12 @@ async def test_a_cancelled_verification_does_not_end_a_shared_fetch(
 ) -> None:
     provider.gate.clear()
     first, second = (asyncio.create_task(good(tokens, token(RSA, kid="one"))) for _ in range(2))
-    await asyncio.to_thread(provider.was_asked.wait)
+    await asyncio.to_thread(provider.was_requested.wait)
     first.cancel()
     provider.gate.set()
     assert await second
     assert first.cancelled()
-    assert provider.asked == ["/jwks"]
+    assert provider.requests == ["/jwks"]
 
 
 async def test_c5_a_new_key_is_found_when_a_token_names_it(
@@ -396,7 +396,7 @@ async def test_c5_a_new_key_is_found_when_a_token_names_it(
     stopwatch.advance(10)
     assert await good(tokens, token(RSA_2, kid="two"))
     assert await good(tokens, token(RSA, kid="one"))
-    assert len(provider.asked) == 2
+    assert len(provider.requests) == 2
 
 
 async def test_c5_a_withdrawn_key_is_refused_after_the_next_refresh(
@@ -409,7 +409,7 @@ async def test_c5_a_withdrawn_key_is_refused_after_the_next_refresh(
     stopwatch.advance(1)
     assert not await good(tokens, token(RSA, kid="one"))
     assert await good(tokens, token(RSA_2, kid="two"))
-    assert len(provider.asked) == 2
+    assert len(provider.requests) == 2
 
 
 async def test_c5_a_key_that_is_replaced_under_its_name_is_refused_after_the_next_refresh(
@@ -462,12 +462,12 @@ async def test_c5_the_keys_at_hand_go_on_when_the_provider_answers_oddly_and_fai
         with pytest.raises(KeysUnavailable):
             await tokens.verify(token(RSA, kid="one"))
     warnings = [entry for entry in logs if entry["log_level"] == "warning"]
-    assert len(warnings) == len(provider.asked) - 1
+    assert len(warnings) == len(provider.requests) - 1
     assert "eyJ" not in repr(logs)
     provider.publish(jwk(RSA, "one"))
     stopwatch.advance(10)
     assert await good(tokens, token(RSA, kid="one"))
-    assert set(provider.asked) == {"/jwks"}
+    assert set(provider.requests) == {"/jwks"}
 
 
 async def test_c5_while_a_provider_is_down_from_the_start_every_token_is_refused(
@@ -478,7 +478,7 @@ async def test_c5_while_a_provider_is_down_from_the_start_every_token_is_refused
     for _ in range(10):
         with pytest.raises(KeysUnavailable):
             await tokens.verify(token(RSA, kid="one"))
-    assert provider.asked == ["/jwks"]  # no fetch for each token
+    assert provider.requests == ["/jwks"]  # no fetch for each token
     provider.status = 200
     stopwatch.advance(10)
     assert await good(tokens, token(RSA, kid="one"))
@@ -512,7 +512,7 @@ async def test_c5_the_keys_at_hand_go_on_while_the_provider_hangs(
     stopwatch.advance(301)
     assert await good(hasty, token(RSA, kid="one"))
     assert not await good(hasty, token(RSA_2, kid="two"))
-    assert len(provider.asked) == 2
+    assert len(provider.requests) == 2
 
 
 async def test_c5_an_answer_that_never_begins_times_out_and_costs_one_thread(
@@ -523,7 +523,7 @@ async def test_c5_an_answer_that_never_begins_times_out_and_costs_one_thread(
     for _ in range(5):
         stopwatch.advance(301)
         assert await good(hasty, token(RSA, kid="one"))
-    assert len(provider.asked) == 2
+    assert len(provider.requests) == 2
     provider.close()
 
 
@@ -532,7 +532,7 @@ async def test_a_provider_that_does_not_answer_is_retried(
 ) -> None:
     provider.gate.clear()
     async with asyncio.timeout(10):
-        while len(provider.asked) < 2:
+        while len(provider.requests) < 2:
             with pytest.raises(KeysUnavailable):
                 await hasty.verify(token(RSA, kid="one"))
             stopwatch.advance(10)
@@ -540,8 +540,8 @@ async def test_a_provider_that_does_not_answer_is_retried(
 
 async def test_the_request_to_a_provider_has_user_agent_and_accept(provider: Provider) -> None:
     await Tokens(jwks_url=provider.url).warm_up()
-    assert provider.heard["Accept"] == "application/json"
-    assert provider.heard["User-Agent"] == "notifier"
+    assert provider.request_headers["Accept"] == "application/json"
+    assert provider.request_headers["User-Agent"] == "notifier"
 
 
 @pytest.mark.parametrize("scheme", ["http", "https", "HTTPS"])
@@ -559,4 +559,4 @@ async def test_c5_an_answer_that_never_ends_is_abandoned_and_retried(
         while not await good(hasty, token(RSA, kid="one")):
             stopwatch.advance(10)
             await asyncio.sleep(0)
-    assert len(provider.asked) > 1
+    assert len(provider.requests) > 1

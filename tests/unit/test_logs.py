@@ -26,13 +26,13 @@ class Broken(Tokens):
 
 async def main():
     logs.set_up("debug", sys.argv[1])
-    said = json.dumps({"type": "authenticate", "token": "canary-token", "company": "canary-row"})
+    text = json.dumps({"type": "authenticate", "token": "canary-token", "company": "canary-row"})
     parts = Services(Hub(None, 1, FilterCatalogue(None)), Broken(secret="s" * 32), None, Admission(9, 9), Arrivals(None, str), auth_timeout=9, leeway=9)
-    heard = iter([{"type": "websocket.connect"}, {"type": "websocket.receive", "text": said}])
+    events = iter([{"type": "websocket.connect"}, {"type": "websocket.receive", "text": text}])
     sent = []
 
     async def receive():
-        return next(heard)
+        return next(events)
 
     async def send(message):
         sent.append(message)

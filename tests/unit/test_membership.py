@@ -14,8 +14,8 @@ UUID = "aaaaaaaa-0000-4000-8000-00000000000a"
 
 @pytest.mark.parametrize("query", [None, "SELECT true"])
 async def test_a_token_gives_the_companies_that_it_names_and_no_other(query: str | None) -> None:
-    asker = Query("postgresql://nowhere", "test", pooled=False)
-    membership = Membership(asker, "claim", query)
+    link = Query("postgresql://nowhere", "test", pooled=False)
+    membership = Membership(link, "claim", query)
     named = Identity("u1", 1e12, frozenset({"a", "b"}))
     assert [await membership.may_see(named, company) for company in ("a", "b", "c", "")] == [
         True, True, False, False,
@@ -23,8 +23,8 @@ async def test_a_token_gives_the_companies_that_it_names_and_no_other(query: str
     for companies in (None, frozenset[str]()):
         assert not await membership.may_see(Identity("u1", 1e12, companies), "a")
     assert not membership.follows_rows
-    assert not membership.certain
-    assert asker.queries == 0
+    assert not membership.conclusive
+    assert link.queries == 0
 
 
 @pytest.mark.parametrize(

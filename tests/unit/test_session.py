@@ -292,10 +292,10 @@ async def test_c17_while_an_address_has_too_many_bad_tokens_none_is_verified(
 
     class CountingTokens(Tokens):
         async def verify(self, token: str) -> Identity:
-            looked_at.append(token)
+            visited.append(token)
             return await super().verify(token)
 
-    looked_at: list[str] = []
+    visited: list[str] = []
     monkeypatch.setattr(sessions, "REFUSED_SECONDS", 3600.0)
     monkeypatch.setattr(admission, "QUEUE_LIMIT", 2)
     world.services.tokens = CountingTokens(secret=SECRET)
@@ -303,11 +303,11 @@ async def test_c17_while_an_address_has_too_many_bad_tokens_none_is_verified(
     await authenticate(known)
     guessing = [asyncio.create_task(guess(world.open("192.0.2.1")[0])) for _ in range(2)]
     await settle()
-    assert len(looked_at) == 3
+    assert len(visited) == 3
     for attempt in (guess, authenticate):
         with pytest.raises(TooMany):
             await attempt(world.open("192.0.2.1")[0])
-    assert len(looked_at) == 3
+    assert len(visited) == 3
     await authenticate(known)  # an authenticated session may renew its token
     await authenticate(world.open("192.0.2.2")[0])
     assert line.types == ["AuthenticationResult"] * 2
@@ -386,9 +386,11 @@ async def test_set_company_waits_until_the_log_was_read() -> None:
 @timeless
 async def test_while_the_log_cannot_be_read_set_company_is_answered_with_unavailable() -> None:
     world = World(started=False)
-    asked = asyncio.get_running_loop().time()
+    requested_at = asyncio.get_running_loop().time()
     session, line = await world.enter()
-    assert asyncio.get_running_loop().time() - asked == pytest.approx(BEHIND_SECONDS, abs=0.1)
+    assert asyncio.get_running_loop().time() - requested_at == pytest.approx(
+        BEHIND_SECONDS, abs=0.1
+    )
     assert line.sent[-1]["Error"]["Code"] == "unavailable"
     assert not session.live_subscriptions
 

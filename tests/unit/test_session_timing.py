@@ -176,7 +176,7 @@ async def test_c6_nothing_is_sent_after_the_end_of_a_token_and_its_leeway() -> N
         replay = asyncio.create_task(set_company(replaying[0], A, 0))
         await set_company(doubted[0], B)
         await asyncio.sleep(1)
-        world.membership.certain = False
+        world.membership.conclusive = False
         world.membership.open.clear()
         world.log.publish(B, revokes=("v",))
         await asyncio.sleep(20 + world.services.leeway - 2)

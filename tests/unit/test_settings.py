@@ -26,9 +26,9 @@ def wrong(monkeypatch: pytest.MonkeyPatch, **settings: str) -> str:
         monkeypatch.setenv(PREFIX + name, value)
     with pytest.raises(SettingsError) as error:
         load()
-    said = str(error.value)
-    assert "\n" not in said
-    return said
+    refusal = str(error.value)
+    assert "\n" not in refusal
+    return refusal
 
 
 def test_the_readme_names_every_setting_and_no_other() -> None:
@@ -46,8 +46,8 @@ def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_claims_of_user_and_companies_are_two_and_have_no_other_meaning(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    said = wrong(monkeypatch, JWT_USER_CLAIM="aud")
-    assert said == "NOTIFIER_JWT_USER_CLAIM: aud has another meaning in a token"
+    refusal = wrong(monkeypatch, JWT_USER_CLAIM="aud")
+    assert refusal == "NOTIFIER_JWT_USER_CLAIM: aud has another meaning in a token"
     assert "the same claim" in wrong(monkeypatch, JWT_USER_CLAIM="companies")
 
 
@@ -165,8 +165,8 @@ def test_spellings_that_mean_the_same_are_accepted(
 def test_a_wrong_value_is_one_line_that_names_the_setting_or_its_file(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
-    said = wrong(monkeypatch, **{name: value})
-    assert name in said
+    refusal = wrong(monkeypatch, **{name: value})
+    assert name in refusal
 
 
 def test_no_value_of_a_setting_is_ever_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,8 +260,8 @@ def test_an_error_in_the_file_names_the_line_and_a_near_miss(
     nowhere: Path, monkeypatch: pytest.MonkeyPatch, text: str, line: str
 ) -> None:
     (nowhere / "notifier.toml").write_text(f"{HEAD}{text}\n")
-    said = wrong(monkeypatch)
-    assert said.removeprefix("notifier.toml").lstrip(",: ").startswith(line), said
+    refusal = wrong(monkeypatch)
+    assert refusal.removeprefix("notifier.toml").lstrip(",: ").startswith(line), refusal
 
 
 def test_a_setting_that_is_wrong_names_the_variable_or_the_line_that_it_comes_from(
@@ -280,8 +280,8 @@ def test_a_file_that_is_named_must_be_there(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_trusted_proxy_is_an_address_or_a_network(
     monkeypatch: pytest.MonkeyPatch, proxy: str
 ) -> None:
-    said = wrong(monkeypatch, TRUSTED_PROXIES=f"10.0.0.0/8, {proxy}")
-    assert said.startswith("NOTIFIER_TRUSTED_PROXIES: ")
+    refusal = wrong(monkeypatch, TRUSTED_PROXIES=f"10.0.0.0/8, {proxy}")
+    assert refusal.startswith("NOTIFIER_TRUSTED_PROXIES: ")
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ async def test_a_user_gets_the_removal_itself_and_nothing_after_it(world: World)
     assert line.messages == [(A, 1), (A, 2), (A, 3)]
     assert line.sent[-1] == {"Type": "CompanyRevoked", "Data": {"CompanyId": A}}
     assert other.messages == [(A, position) for position in range(1, 6)]
-    assert world.membership.checks == checks  # where the row decides, its loss is certain
+    assert world.membership.checks == checks  # where the row decides, its loss is conclusive
     assert not session.live_subscriptions
     assert line.ended is None
 
@@ -122,7 +122,7 @@ async def test_a_socket_that_lost_a_company_can_follow_another(world: World) -> 
 async def test_a_user_who_may_have_lost_a_company_gets_nothing_until_that_is_checked(
     world: World,
 ) -> None:
-    world.membership.certain = False
+    world.membership.conclusive = False
     session, line = await world.enter()
     world.membership.open.clear()
     world.log.publish(A, 2, revokes=("u",))
@@ -139,7 +139,7 @@ async def test_a_user_who_may_have_lost_a_company_gets_nothing_until_that_is_che
 
 
 async def test_a_user_who_has_lost_a_company_gets_company_revoked_and_no_more(world: World) -> None:
-    world.membership.certain = False
+    world.membership.conclusive = False
     _, line = await world.enter()
     world.membership.open.clear()
     world.log.publish(A, revokes=("*",))
@@ -167,7 +167,7 @@ async def test_a_revocation_of_any_user_is_checked_for_each(world: World) -> Non
 async def test_a_user_who_is_removed_again_during_a_check_is_checked_again(
     world: World,
 ) -> None:
-    world.membership.certain = False
+    world.membership.conclusive = False
     _, line = await world.enter()
     world.membership.open.clear()
     world.log.publish(A, revokes=("u",))
@@ -188,7 +188,7 @@ async def test_a_user_who_is_removed_again_during_a_check_is_checked_again(
 async def test_a_session_whose_access_cannot_be_checked_is_ended(
     world: World, error: Exception, code: int
 ) -> None:
-    world.membership.certain = False
+    world.membership.conclusive = False
     _, line = await world.enter()
     world.membership.error = error
     world.log.publish(A, revokes=("u",))
@@ -202,7 +202,7 @@ async def test_a_session_whose_access_cannot_be_checked_is_ended(
 async def test_a_check_for_a_former_company_is_cancelled_with_its_subscription(
     world: World,
 ) -> None:
-    world.membership.certain = False
+    world.membership.conclusive = False
     world.log.store(B, 2)
     await world.enter("v", B)
     session, line = await world.enter()
@@ -225,7 +225,7 @@ async def test_a_check_for_a_former_company_is_cancelled_with_its_subscription(
 
 
 async def test_a_check_is_cancelled_with_its_socket(world: World) -> None:
-    world.membership.certain = False
+    world.membership.conclusive = False
     session, line = await world.enter()
     world.log.publish(A, revokes=("u",))
     session.closed()
@@ -235,7 +235,9 @@ async def test_a_check_is_cancelled_with_its_socket(world: World) -> None:
 
 
 async def test_rows_are_not_checked_where_the_token_decides(world: World) -> None:
-    world.membership.follows_rows = world.membership.may_change = world.membership.certain = False
+    world.membership.follows_rows = world.membership.may_change = world.membership.conclusive = (
+        False
+    )
     session, line = await world.enter()
     checks = world.membership.checks
     world.log.publish(A, revokes=("u", "*"))
@@ -283,7 +285,7 @@ async def test_a_user_who_may_have_lost_every_company_is_checked_during_a_replay
 
 async def test_a_user_whose_account_has_changed_is_known_by_the_new_one(world: World) -> None:
     membership = world.membership
-    membership.certain, membership.maps_users = False, True
+    membership.conclusive, membership.maps_users = False, True
     membership.accounts["u"] = "1"
     membership.members |= {(A, "1"), (A, "2")}
     session, line = await world.enter("u", A, member=False)
@@ -443,7 +445,7 @@ async def test_the_removal_of_other_users_causes_no_check_during_a_replay(world:
 
 
 async def test_another_epoch_during_a_check_ends_the_session(world: World) -> None:
-    world.membership.certain = False
+    world.membership.conclusive = False
     session, line = await world.enter()
     world.membership.open.clear()
     world.log.publish(A, revokes=("u",))

@@ -108,8 +108,8 @@ async def test_a_token_for_development_is_good() -> None:
     assert identity.user == "u1"
     assert identity.companies == frozenset(["7", UUID.lower()])
     assert identity.expires_at == pytest.approx(time.time() + 60, abs=5)
-    said = jwt.decode(token, options={"verify_signature": False})
-    assert said["exp"] - said["iat"] == 60
+    output = jwt.decode(token, options={"verify_signature": False})
+    assert output["exp"] - output["iat"] == 60
 
 
 async def test_a_token_for_development_can_satisfy_every_setting() -> None:
@@ -429,7 +429,7 @@ async def test_c3_a_token_with_more_wrong_than_its_age_is_not_called_expired(
     assert await refusal(verifier, signed(old, key=SECRET[::-1])) == INVALID
 
 
-async def test_c15_a_token_follows_the_clock_when_that_is_set_anew() -> None:
+async def test_c15_a_token_follows_the_clock_when_that_is_set() -> None:
     now = float(NOW)
     verifier = tokens(clock=lambda: now)
     token = signed(claims())
@@ -554,11 +554,11 @@ async def test_a_token_may_be_long_to_a_limit() -> None:
 async def test_c14_no_text_and_no_log_has_anything_of_a_token(token: str) -> None:
     with capture_logs() as logs, pytest.raises(TokenInvalid) as refused:
         await tokens().verify(token)
-    said = "".join(traceback.format_exception(refused.value)) + repr(refused.value) + repr(logs)
-    assert "canary" not in said
-    assert SECRET not in said
+    output = "".join(traceback.format_exception(refused.value)) + repr(refused.value) + repr(logs)
+    assert "canary" not in output
+    assert SECRET not in output
     for part in token.split("."):
-        assert len(part) < 8 or part not in said
+        assert len(part) < 8 or part not in output
 
 
 async def test_the_log_names_the_kind_of_a_refusal() -> None:
@@ -621,12 +621,12 @@ WRONG: dict[str, dict[str, Any]] = {
 def test_a_wrong_setting_is_one_readable_line(settings: dict[str, Any]) -> None:
     with pytest.raises(SettingsError) as wrong:
         Tokens(**settings)
-    said = str(wrong.value)
-    assert "NOTIFIER_J" in said
-    assert "\n" not in said
-    assert len(said) < 200
+    output = str(wrong.value)
+    assert "NOTIFIER_J" in output
+    assert "\n" not in output
+    assert len(output) < 200
     for value in settings.values():
-        assert not isinstance(value, str) or len(value) < 10 or value not in said
+        assert not isinstance(value, str) or len(value) < 10 or value not in output
 
 
 def test_a_secret_of_32_bytes_is_long_enough_in_whatever_letters() -> None:

@@ -92,7 +92,7 @@ def test_no_name_of_the_database_can_leave_its_string_or_comment() -> None:
     assert schema["$defs"]["EventRow"]["properties"][evil]["enum"] == [evil, "b", None]
 
 
-def test_members_that_would_have_the_same_name_in_csharp_are_told_apart() -> None:
+def test_members_that_would_have_the_same_name_in_csharp_are_distinguished() -> None:
     text = csharp.render(
         [
             table(

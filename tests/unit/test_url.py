@@ -225,9 +225,9 @@ def test_the_url_goes_before_the_service_and_that_before_the_variables(
 )
 def test_a_wrong_service_file_is_one_line(home: Path, text: str | bytes, line: str) -> None:
     (home / ".pg_service.conf").write_bytes(text if isinstance(text, bytes) else text.encode())
-    said = refused("service=s")
-    assert line in said
-    assert "hidden" not in said
+    refusal = refused("service=s")
+    assert line in refusal
+    assert "hidden" not in refusal
 
 
 def test_a_service_file_that_is_named_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:

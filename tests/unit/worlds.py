@@ -46,7 +46,7 @@ class FakeMembership:
         self.maps_users = False
         self.accounts: dict[str, str] = {}
         """The rows' users of the tokens' users, while `maps_users` is set."""
-        self.certain = True
+        self.conclusive = True
 
     async def may_see(self, identity: Identity, company: str) -> bool:
         self.checks += 1
