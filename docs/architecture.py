@@ -21,8 +21,16 @@ PACKAGE = ROOT / "notifier"
 DRAWING = ROOT / "docs" / "img" / "architecture.svg"
 
 WIDTH, MARGIN = 1020, 20
+"""The drawing is wider if the last row is, or if another does not fit with the narrowest boxes."""
+
+LETTERS = (44, 34, 26, 20)
+"""How many letters a line of files may have: the most that lets a row fit."""
+
 LINE, PADDING = 16, 12
 GAP_X, GAP_Y = 18, 34
+WAY = 4.0
+"""The width that an arrow takes in a row that it passes."""
+
 LETTER, NAME_LETTER = 6.6, 8.4
 """Width of a character in a list of files and in a name, in pixels."""
 
@@ -167,7 +175,7 @@ def untangled(rows: list[list[str]], steps: list[tuple[str, str]]) -> list[list[
     return rows
 
 
-def box(name: str, paths: list[Path], width: int = 44) -> Box:
+def box(name: str, paths: list[Path], width: int = LETTERS[0]) -> Box:
     stems = [path.stem for path in paths if path.stem != "__init__"]
     is_package = len(paths) > 1 or paths[0].parent != PACKAGE
     lines = (
@@ -175,6 +183,21 @@ def box(name: str, paths: list[Path], width: int = 44) -> Box:
     )
     longest = max([len(line) * LETTER for line in lines] + [len(name) * NAME_LETTER])
     return Box(name, lines, longest + 2 * PADDING, LINE * (len(lines) + 1) + 2 * PADDING - 4)
+
+
+def fitted(row: list[str], found: Mapping[str, list[Path]]) -> dict[str, Box]:
+    """The boxes of a row, as narrow as it needs."""
+    for letters in LETTERS:
+        boxes = {name: box(name, found[name], letters) for name in row if name in found}
+        if width_of(row, boxes) <= WIDTH:
+            break
+    return boxes
+
+
+def width_of(row: list[str], boxes: Mapping[str, Box]) -> float:
+    """The width of a row with the smallest gaps, margins included."""
+    widths = sum(boxes[name].width if name in boxes else WAY for name in row)
+    return widths + GAP_X * (len(row) - 1) + 2 * MARGIN
 
 
 def drawn(item: Box, x: float, y: float, kind: str = "box") -> list[str]:
@@ -200,16 +223,21 @@ def svg() -> str:
     )
     rows, steps = with_ways(rows_of(kept), kept)
     rows = untangled(rows, steps)
-    boxes = {name: box(name, found[name]) for name in kept}
+    fits = [fitted(row, found) for row in rows]
+    boxes = {name: item for row in fits for name, item in row.items()}
+    small = [box(name, found[name]) for name in base]
+    full = max(
+        *(width_of(row, boxes) for row in rows), width_of(base, {each.name: each for each in small})
+    )
     parts: list[str] = []
     top: dict[str, tuple[float, float]] = {}  # where an arrow ends
     bottom: dict[str, tuple[float, float]] = {}  # where one begins
     y = float(MARGIN)
     for row in rows:
         height = max(boxes[name].height for name in row if name in boxes)
-        widths = [boxes[name].width if name in boxes else 4.0 for name in row]
-        gap = min(70.0, (WIDTH - 2 * MARGIN - sum(widths)) / (len(row) + 1))
-        x = (WIDTH - sum(widths) - gap * (len(row) - 1)) / 2
+        widths = [boxes[name].width if name in boxes else WAY for name in row]
+        gap = min(70.0, (full - 2 * MARGIN - sum(widths)) / max(1, len(row) - 1))
+        x = (full - sum(widths) - gap * (len(row) - 1)) / 2
         for name, width in zip(row, widths, strict=True):
             middle = x + width / 2
             top[name] = (middle, y)
@@ -229,21 +257,20 @@ def svg() -> str:
             f'<path class="way" d="M{x1:.0f} {y1:.0f}C{x1:.0f} {bend:.0f} {x2:.0f} {bend:.0f}'
             f' {x2:.0f} {y2:.0f}"{head}/>'
         )
-    small = [box(name, found[name]) for name in base]
-    x = (WIDTH - sum(item.width for item in small) - GAP_X * (len(small) - 1)) / 2
+    x = (full - sum(item.width for item in small) - GAP_X * (len(small) - 1)) / 2
     for item in small:
         parts += drawn(item, x, y, "base")
         x += item.width + GAP_X
     height = y + small[0].height + MARGIN
     body = "\n".join(f"  {part}" for part in parts)
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0f}" role="img"'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {full:.0f} {height:.0f}" role="img"'
         ' aria-labelledby="title" font-family="system-ui, sans-serif">\n'
         '  <title id="title">The packages of notifier/ and what they import</title>\n'
         f"  <style>{STYLE}  </style>\n"
         '  <defs><marker id="head" markerWidth="9" markerHeight="8" refX="8" refY="4" orient="auto"'
         ' markerUnits="userSpaceOnUse"><path class="head" d="M0 0 9 4 0 8z"/></marker></defs>\n'
-        f'  <rect class="paper" width="{WIDTH}" height="{height:.0f}" rx="14"/>\n{body}\n</svg>\n'
+        f'  <rect class="paper" width="{full:.0f}" height="{height:.0f}" rx="14"/>\n{body}\n</svg>\n'
     )
 
 
