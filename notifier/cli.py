@@ -14,7 +14,7 @@ import structlog
 import typer
 from rich.console import Console
 
-from notifier import __version__, inspection, logs, systemd
+from notifier import __version__, inspection, installation, logs, systemd
 from notifier.client import listen
 from notifier.client.reports import Position
 from notifier.client.transports import Choice
@@ -143,49 +143,8 @@ def serve_command(
         processes.run(settings, workers, ready)
 
 
-@app.command("migrate")
-def migrate_command(
-    calendar: Annotated[
-        bool,
-        typer.Option(
-            "--calendar",
-            help="Also create the tables companies, employees and events where they are missing.",
-        ),
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would be done; change nothing.")
-    ] = False,
-    grant: Annotated[
-        str | None,
-        typer.Option(metavar="ROLE", help="Grant this role exactly what `notifier serve` needs."),
-    ] = None,
-    state: Annotated[
-        bool, typer.Option("--state", help="With --grant: for STATE=on, SELECT on watched tables.")
-    ] = False,
-) -> None:
-    """Install or upgrade the schema `notifier` and the triggers. Safe to repeat."""
-    from notifier.database import schema
-
-    settings = load()
-    asyncio.run(
-        schema.migrate(
-            settings.listen_database,
-            calendar=calendar,
-            watches=settings.given_watches,
-            scopes=settings.scope,
-            membership_query=settings.membership_query,
-            user_query=settings.user_query,
-            max_log_bytes=settings.max_log_bytes,
-            dry_run=dry_run,
-            grant=grant,
-            state=state,
-            report=_print,
-        )
-    )
-    if not dry_run:
-        _print(f"schema notifier: {schema.newest()}, {len(settings.watch)} tables are watched")
-
-
+app.command("migrate")(installation.migrate_command)
+app.command("uninstall")(installation.uninstall_command)
 app.command("check")(inspection.check_command)
 app.command("why")(inspection.why_command)
 app.command("init")(inspection.init_command)
@@ -238,21 +197,6 @@ def demo_command(
 
     logs.set_up("warning", "auto")
     run.run(port, data, _print, nodes)
-
-
-@app.command("uninstall")
-def uninstall_command(
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
-) -> None:
-    """Remove the triggers and the schema `notifier`. Your tables stay."""
-    from notifier.database import schema
-
-    settings = load()
-    if not yes:
-        if not sys.stdin.isatty():
-            raise NotifierError("this drops the schema notifier; confirm with --yes")
-        typer.confirm("Drop the schema notifier and its triggers?", abort=True)
-    asyncio.run(schema.uninstall(settings.listen_database, _print))
 
 
 @app.command("token")

@@ -135,6 +135,7 @@ async def _configuration(query: Query) -> tuple[list[Watch], list[Scope], int | 
         try:
             rows = await query.fetch(sql.query("configuration"))
             watches = [Watch.from_row(row) for row in rows if row["entity"] is not None]
+            watches += [Watch.from_json(text) for text in (rows[0]["patterns"] if rows else ())]
             scopes = [
                 Scope(name=name, membership=membership)
                 for name, membership in (rows[0]["scopes"] if rows else ())

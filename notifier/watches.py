@@ -6,14 +6,16 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal, Protocol, Self, TypeAlias
 
-from pydantic import ConfigDict, Field, StrictBool, StrictInt, StrictStr
+from pydantic import ConfigDict, Field, StrictBool, StrictInt, StrictStr, TypeAdapter
 
 from notifier.companies import SCOPE_NAME
 from notifier.errors import SchemaMissing
 from notifier.paths import ARROW, Path, is_path, normalized
 from notifier.paths import unquoted as _unquoted
+from notifier.patterns import Pattern
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +42,9 @@ Condition: TypeAlias = StrictBool | StrictInt | StrictStr
 
 NaiveTimestamps: TypeAlias = Literal["UTC"]
 
+SCHEMA = "schema"
+"""The `company` of a watch whose table is a pattern: the name of the schema."""
+
 _COLUMNS = {"table": "table_name", "case": "spelling"}
 """Fields whose column has another name."""
 
@@ -51,7 +56,9 @@ class Watch:
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     table: Annotated[str, Field(min_length=1)]
-    """As in SQL: with its schema or without, quoted where it needs quotes."""
+    """As in SQL: with its schema or without, quoted where it needs quotes. With `*` in its schema it is
+    a table of each schema that matches, and `company` is "schema": each has one company.
+    """
     entity: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9]*$", max_length=60)]
     key: str | Annotated[tuple[str, ...], Field(min_length=1)] = "id"
     """The column that names a row, or the columns that do so together."""
@@ -84,8 +91,10 @@ class Watch:
     """The zone of timestamps without one: sent with its offset. None: sent without an offset."""
     state_where: Annotated[str, Field(min_length=1)] | None = None
     """The condition of the rows that are part of a state, in SQL. None: all are."""
-    company_column: str = field(init=False, repr=False, compare=False)
-    """The company's column in images: of a path `->` and the name, which capture adds to the row."""
+    company_column: str | None = field(init=False, repr=False, compare=False)
+    """The company's column in images: of a path `->` and the name, which capture adds to the row. None
+    where the schema's name is the company.
+    """
 
     def __post_init__(self) -> None:
         for name in ("created", "updated", "deleted"):
@@ -99,10 +108,13 @@ class Watch:
             _ = self.path  # refuses what is none
         else:
             object.__setattr__(self, "company", _unquoted(self.company))
-            object.__setattr__(self, "company_column", self.company)
+            column = None if self.pattern is not None else self.company
+            object.__setattr__(self, "company_column", column)
         for name in ("member", "deleted_if"):
             column = getattr(self, name)
             object.__setattr__(self, name, column and _unquoted(column))
+        if self.pattern is not None and self.company != SCHEMA:
+            raise ValueError('the table has * in its schema, so the company must be "schema"')
         for name in ("visible_to", "exclude"):
             object.__setattr__(self, name, tuple(map(_unquoted, getattr(self, name))))
         conditions = {_unquoted(column): value for column, value in self.member_if.items()}
@@ -126,8 +138,8 @@ class Watch:
         try:
             named = [each.name for each in fields(cls) if each.init]
             values = {name: row[_COLUMNS.get(name, name)] for name in named}
-            values["company"] = row["path"] or values["company"]
-            values["entity"] = values["entity"].partition("@")[0]
+            values["company"] = row["path"] or values["company"] or SCHEMA
+            values["entity"] = values["entity"].partition("/")[0].partition("@")[0]
             more_keys = row["more_keys"]
         except KeyError as error:
             raise SchemaMissing(
@@ -145,6 +157,7 @@ class Watch:
         """The values for its row of `notifier.watches`, by column."""
         key, *more_keys = self.key_columns
         values = {**asdict(self), "entity": self.name, "key": key, "rename": [*self.rename.items()]}
+        values["company"] = self.company_column
         values["member_if"] = [
             (column, json.dumps(value)) for column, value in self.member_if.items()
         ]
@@ -152,6 +165,19 @@ class Watch:
         values["company"] = values.pop("company_column")
         values["path"] = None if self.path is None else self.company
         return {_COLUMNS.get(name, name): value for name, value in values.items()}
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """From the text of `to_json`, which an older or newer version may have written."""
+        given = json.loads(text)
+        known = {
+            each.name: given[each.name] for each in fields(cls) if each.init and each.name in given
+        }
+        return TypeAdapter(cls).validate_python(known)
+
+    def to_json(self) -> str:
+        """All fields, as a row of `notifier.patterns` has them."""
+        return json.dumps(asdict(self))
 
     @property
     def path(self) -> Path | None:
@@ -162,6 +188,16 @@ class Watch:
     def name(self) -> str:
         """The watch among all: its entity, and its scope if it has one. Watches of two scopes may share an entity."""
         return self.entity if self.scope is None else f"{self.entity}@{self.scope}"
+
+    @cached_property
+    def pattern(self) -> Pattern | None:
+        """The pattern that the table's name is, where it is one."""
+        return Pattern.parse(self.table)
+
+    @cached_property
+    def adds_company(self) -> bool:
+        """Whether messages have the company beside the columns: it is not the value of one."""
+        return self.scope is not None or self.company_column is None
 
     @property
     def names(self) -> tuple[str | None, str | None, str | None]:
@@ -185,6 +221,12 @@ class Watch:
         return (self.key,) if isinstance(self.key, str) else self.key
 
     @property
+    def identity(self) -> tuple[str, ...]:
+        """The columns of a message with keys only: those of the key and of the company."""
+        company = self.company_column
+        return self.key_columns if company is None else (*self.key_columns, company)
+
+    @property
     def keys(self) -> tuple[str, ...]:
         """The columns of an image that is stored with its keys only."""
         named = (*self.key_columns, self.company_column, self.deleted_if, *self.visible_to)
@@ -201,14 +243,15 @@ class Watch:
     @property
     def company_property(self) -> str:
         """The property that has the id by which clients name the company."""
-        return self.property(self.company_column if self.scope is None else ())
+        column = self.company_column
+        return self.property(() if column is None or self.adds_company else column)
 
     def property(self, column: str | tuple[str, ...]) -> str:
         """The name of a column in messages: `starts_at` → `StartsAt`, the key → `EventId`.
 
         `rename` goes first. With `case = "column"` key and company keep their names too; a key of
-        several columns, which is no column, is `EventId` then. The company's id with its scope is
-        none either, and is named by `()`.
+        several columns, which is no column, is `EventId` then. The company's id with its scope, or as
+        the schema's name, is none either, and is named by `()`.
         """
         if isinstance(column, tuple):
             name = f"{self.entity}Id" if column else "CompanyId"
@@ -221,7 +264,7 @@ class Watch:
             return column
         if column == self.key:
             name = f"{self.entity}Id"
-        elif column == self.company_column and self.scope is None:
+        elif column == self.company_column and not self.adds_company:
             name = "CompanyId"
         else:
             name = property_name(column)

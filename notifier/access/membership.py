@@ -21,7 +21,7 @@ from notifier.database import sql
 from notifier.database.batching import Batcher
 from notifier.database.connections import REFUSALS, first_line
 from notifier.database.query import Query, as_text
-from notifier.errors import DatabaseError, SchemaMissing
+from notifier.errors import DatabaseError, SchemaMissing, Unreachable
 
 Pair = tuple[str, str]
 """A company and a user."""
@@ -32,8 +32,17 @@ ROWS_PIECE, QUERY_PIECE = 1000, 20
 COMPILE_LIMIT = 3
 """How often a query is compiled for one check while the tables keep changing."""
 
+TENANTS = 1000
+"""How many queries for schemas of tenants are kept."""
+
+LOCK_MILLISECONDS = 300
+"""How long a tenant's members may be locked until they cannot be checked: other tenants wait as long."""
+
 LINKS = 20
 """Connections for queries of the operator's; beyond, those of former configurations are closed."""
+
+Answers = Mapping[Pair, bool | Exception]
+"""Whether each user may see the company, or why that is unknown."""
 
 _log = structlog.get_logger("notifier.membership")
 
@@ -59,6 +68,7 @@ class Membership:
         self._links: dict[str, Query] = {}  # by the operator's query
         self._batcher = Batcher(self._check if query else self._check_rows)
         self._compiled: MembershipQuery | None = None
+        self._of_tenants: dict[str, MembershipQuery] = {}  # by the schema's name
 
     @property
     def follows_rows(self) -> bool:
@@ -128,9 +138,9 @@ class Membership:
         user = identity.user if self._accounts is None else self._accounts.known(identity.user)
         return bool(user) and await self._batcher.get((company, user))
 
-    async def _check(self, pairs: Sequence[Pair]) -> Mapping[Pair, bool]:
+    async def _check(self, pairs: Sequence[Pair]) -> Answers:
         """By MEMBERSHIP_QUERY, but for companies of a scope, which have rows or a query of their own."""
-        answers: dict[Pair, bool] = {}
+        answers: dict[Pair, bool | Exception] = {}
         if scoped := [pair for pair in pairs if ":" in pair[0]]:
             rows = await self._check_rows(scoped)
             assert self._compiled is not None
@@ -142,7 +152,7 @@ class Membership:
                 answers[pair] = await self._check_one(self._query, "", *pair)
         return answers
 
-    async def _check_rows(self, pairs: Sequence[Pair]) -> Mapping[Pair, bool]:
+    async def _check_rows(self, pairs: Sequence[Pair]) -> Answers:
         """All pairs, in one query of the tables that name members; those of scopes with a query by it."""
         answers = await self._read_rows(pairs)
         compiled = self._compiled
@@ -155,26 +165,56 @@ class Membership:
                 found[company, user] = await self._check_one(query, scope, rest, user)
         return found
 
-    async def _read_rows(self, pairs: Sequence[Pair]) -> Mapping[Pair, bool]:
+    async def _read_rows(self, pairs: Sequence[Pair]) -> Answers:
+        """By one query; where tenants have members of their own, by one for each: none disturbs another."""
         for _ in range(COMPILE_LIMIT):
             query = self._compiled or await self._compile()
-            try:
-                ((answers, signature),) = await self._database.fetch(
-                    query.statement, *query.arguments(pairs)
+            groups = query.by_tenant(pairs)
+            answers: dict[Pair, bool | Exception] = {}
+            for tenant, own in groups.items():
+                found = (
+                    await self._read_tenant(tenant, own)
+                    if tenant
+                    else await self._read(query, None, own)
                 )
-            except REFUSALS:  # a character or a value that the database cannot represent
-                if (await self._compile()).signature == query.signature:
-                    return await self._check_singly(query, pairs)
-            except DatabaseError as error:
-                if not isinstance(error.__cause__, asyncpg.SyntaxOrAccessError):
-                    raise
-                if (await self._compile()).signature == query.signature:
-                    raise
+                if found is None:
+                    break
+                answers.update(found)
             else:
-                if signature == query.signature:
-                    return dict(zip(pairs, answers, strict=True))
-                self._compiled = None
+                return answers
         raise SchemaMissing("the tables that name members keep changing")
+
+    async def _read_tenant(self, tenant: str, pairs: Sequence[Pair]) -> Answers | None:
+        try:
+            query = self._of_tenants.get(tenant) or await self._compile(tenant)
+            return await self._read(query, tenant, pairs)
+        except Unreachable:
+            raise
+        except DatabaseError as error:
+            return dict.fromkeys(pairs, error)
+
+    async def _read(
+        self, query: MembershipQuery, tenant: str | None, pairs: Sequence[Pair]
+    ) -> Answers | None:
+        """The answers of a query; None where its tables have changed, and it must be compiled again."""
+        limit = None if tenant is None else LOCK_MILLISECONDS
+        try:
+            ((answers, signature),) = await self._database.fetch(
+                query.statement, *query.arguments(pairs), lock_milliseconds=limit
+            )
+        except REFUSALS:  # a character or a value that the database cannot represent
+            if (await self._compile(tenant)).signature == query.signature:
+                return await self._check_singly(query, pairs)
+        except DatabaseError as error:
+            if not isinstance(error.__cause__, asyncpg.SyntaxOrAccessError):
+                raise
+            if (await self._compile(tenant)).signature == query.signature:
+                raise
+        else:
+            if signature == query.signature:
+                return dict(zip(pairs, answers, strict=True))
+            self._compiled = None
+        return None
 
     async def _check_singly(
         self, query: MembershipQuery, pairs: Sequence[Pair]
@@ -189,14 +229,22 @@ class Membership:
                 answers[pair] = allowed[0]
         return answers
 
-    async def _compile(self) -> MembershipQuery:
-        """Compiles the query from the present catalogue. Raises DatabaseError."""
-        self._compiled = None
-        rows = await self._database.fetch(tables_query())
-        self._compiled = MembershipQuery.compile(
-            [dict(row) for row in rows], required=self._query is None
+    async def _compile(self, tenant: str | None = None) -> MembershipQuery:
+        """Compiles a query from the present catalogue. Raises DatabaseError."""
+        if tenant is None:
+            self._compiled = None
+            self._of_tenants.clear()
+        rows = await self._database.fetch(tables_query(tenant))
+        query = MembershipQuery.compile(
+            [dict(row) for row in rows], required=self._query is None, tenant=tenant
         )
-        return self._compiled
+        if tenant is not None:
+            if len(self._of_tenants) >= TENANTS:
+                self._of_tenants.clear()
+            self._of_tenants[tenant] = query
+        else:
+            self._compiled = query
+        return query
 
     async def _check_one(self, query: str, scope: str, company: str, user: str) -> bool:
         """By a query of the operator's; it cannot take several pairs without being rewritten."""

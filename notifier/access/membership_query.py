@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from notifier.companies import capitals, is_uuid, split_scope
+from notifier.companies import canonical, capitals, is_uuid, split_scope
 from notifier.database import sql
 from notifier.errors import SchemaMissing
 
@@ -39,22 +39,33 @@ class MembershipQuery:
     types: tuple[tuple[str | None, str | None], ...]
     scopes: Mapping[str, str | None]
     """The scopes, each with the query that decides instead of member rows, if it has one."""
+    tenants: Mapping[str, str]
+    """The schemas that have members of their own, by the id of their company: each has a query."""
 
     @classmethod
     def compile(
-        cls, rows_of_tables: Sequence[Mapping[str, Any]], *, required: bool = True
+        cls,
+        rows_of_tables: Sequence[Mapping[str, Any]],
+        *,
+        required: bool = True,
+        tenant: str | None = None,
     ) -> MembershipQuery:
-        """From the rows of `membership_tables`. Raises SchemaMissing.
+        """From the rows of `tables_query`. Raises SchemaMissing.
 
-        `required`: rows or queries of scopes must decide, as nothing else does.
+        `required`: rows or queries of scopes must decide, as nothing else does. `tenant`: the schema
+        whose tables are among the rows.
         """
         scopes: dict[str, str | None] = msgspec.json.decode(rows_of_tables[0]["scopes"])
+        tenants = {canonical(name): name for name in rows_of_tables[0]["tenants"]}
         tables = [
             table
             for table in rows_of_tables
-            if table["watched"] is not None and not scopes.get(table["scope"] or "")
+            if table["watched"] is not None
+            and not scopes.get(table["scope"] or "")
+            # of a tenant that is dropped, there are no members any more
+            and (table["tenant"] is None or table["there"])
         ]
-        if required and not tables and not any(scopes.values()):
+        if required and not tables and not tenants and not any(scopes.values()):
             raise SchemaMissing(
                 "no watched table names members; set member in [[watch]], or MEMBERSHIP_QUERY"
             )
@@ -69,14 +80,19 @@ class MembershipQuery:
         parameter = 4
         for number, table in enumerate(tables):
             typed = ""
-            company, member = f"member.{table['company']}", f"member.{table['member']}"
+            member = f"member.{table['member']}"
+            if table["tenant"] is None:
+                column = f"member.{table['company']}"
+                company = as_text(column, table["company_type"])
+            else:
+                company = _literal(canonical(table["tenant"]))
             if (kind := table["company_type"]) is not None:
                 arrays += f", pg_catalog.unnest(${parameter + 1}::text[]::{kind}[])"
                 arrays += f", pg_catalog.unnest(${parameter + 2}::text[]::{kind}[])"
                 names += f", c{number}, k{number}"
                 parameter += 2
                 typed += (
-                    f" AND {company} OPERATOR(pg_catalog.=)"
+                    f" AND {column} OPERATOR(pg_catalog.=)"
                     f" ANY (ARRAY[pair.c{number}, pair.k{number}])"
                 )
             if (kind := table["member_type"]) is not None:
@@ -87,7 +103,7 @@ class MembershipQuery:
             rows.append(
                 sql.query("membership_rows").format(
                     relation=table["relation"],
-                    company=as_text(company, table["company_type"]),
+                    company=company,
                     member=as_text(member, table["member_type"]),
                     typed=typed,
                     scope=f" AND pair.scope OPERATOR(pg_catalog.=) {_literal(table['scope'] or '')}",
@@ -98,17 +114,30 @@ class MembershipQuery:
             rows=" OR ".join(rows) or "false",
             arrays=arrays,
             names=names,
-            signature=sql.query("membership_signature"),
+            signature=_signature(tenant),
         )
         conclusive = (
-            not scopes and len(tables) == 1 and tables[0]["unique"] and types[0][0] in _EXACT
+            not scopes
+            and not tenants
+            and len(tables) == 1
+            and tables[0]["unique"]
+            and types[0][0] in _EXACT
         )
-        return cls(statement, signature, conclusive, types, scopes)
+        return cls(statement, signature, conclusive, types, scopes, tenants)
 
     @property
     def has_queries(self) -> bool:
         """Whether a query decides on a scope."""
         return any(self.scopes.values())
+
+    def by_tenant(self, pairs: Sequence[tuple[str, str]]) -> dict[str, list[tuple[str, str]]]:
+        """The pairs by the schema whose own members decide on them; "" for none."""
+        if not self.tenants:
+            return {"": list(pairs)}
+        found: dict[str, list[tuple[str, str]]] = {}
+        for pair in pairs:
+            found.setdefault(self.tenants.get(self.split(pair[0])[1], ""), []).append(pair)
+        return found
 
     def split(self, company: str) -> tuple[str, str]:
         """The scope of a company, empty for none, and its id without it."""
@@ -161,9 +190,17 @@ def _has(company: str, kind: str) -> bool:
     return kind not in _BITS or _INTEGER.fullmatch(company) is not None
 
 
-def tables_query() -> str:
-    """The query whose rows `MembershipQuery.compile` takes."""
-    return sql.query("membership_tables").format(signature=sql.query("membership_signature"))
+def tables_query(tenant: str | None = None) -> str:
+    """The query whose rows `MembershipQuery.compile` takes; with the tables of a schema per tenant."""
+    return sql.query("membership_tables").format(signature=_signature(tenant), tenant=_name(tenant))
+
+
+def _signature(tenant: str | None) -> str:
+    return sql.query("membership_signature").format(tenant=_name(tenant))
+
+
+def _name(tenant: str | None) -> str:
+    return "NULL::pg_catalog.text" if tenant is None else _literal(tenant)
 
 
 def as_text(column: str, kind: str | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import AsyncIterator
 
 import asyncpg
@@ -17,6 +18,7 @@ from notifier.database import (
     grants,
     schema,
     sql,
+    tenants,
     triggers,
     views,
 )
@@ -32,6 +34,7 @@ from notifier.database.query import Query, as_text
 from notifier.database.url import resolve
 from notifier.delivery.probe import Probe
 from notifier.errors import DatabaseError, NotifierError, Unreachable
+from notifier.patterns import quoted
 from notifier.settings import Settings
 
 QUEUE_LIMIT = 0.5
@@ -117,7 +120,7 @@ async def _listening(connection: Connection, settings: Settings) -> AsyncIterato
     if may is False:
         yield Finding(False, f"role {role} has no rights on the schema notifier", _grant(role))
         return
-    revision = await _revision(connection)
+    revision = await schema.version(connection)
     if revision != schema.newest():
         found = f"the schema is of version {revision}" if revision else "the schema is missing"
         yield Finding(False, f"{found}, {schema.newest()} is needed", MIGRATE)
@@ -163,26 +166,27 @@ async def _is_pooled(connection: Connection, settings: Settings) -> bool:
         other.terminate()
 
 
-async def _revision(connection: Connection) -> str | None:
-    if not await connection.fetchval("SELECT to_regclass('notifier.version') IS NOT NULL"):
-        return None
-    revision: str | None = await connection.fetchval(
-        "SELECT max(version_num) FROM notifier.version"
-    )
-    return revision
-
-
 def _grant(role: str) -> str:
     return f"run: notifier migrate --grant {role}"
 
 
 async def _watches(connection: Connection, settings: Settings) -> AsyncIterator[Finding]:
     """The watches of the settings, those of the database, and the tables that they name."""
-    stored = await configuration.load(connection)
+    stored = {
+        name: each
+        for name, each in (await configuration.load(connection)).items()
+        if each.tenant is None
+    }
+    patterns = await configuration.load_patterns(connection)
     relations = [each.relation for each in stored.values()]
     # Without a notifier.toml `migrate` refuses to replace what another one configured.
-    remedy = CONFIGURE if stored and settings.given_watches is None else MIGRATE
+    is_other = (stored or patterns) and settings.given_watches is None
+    remedy = CONFIGURE if is_other else MIGRATE
     for watch in settings.watch:
+        if watch.pattern is not None:
+            if patterns.pop(watch.name, None) != watch:
+                yield Finding(False, f"{watch.table} is not watched as set", remedy)
+            continue
         present = stored.pop(watch.name, None)
         if present is None or present.watch != watch:
             yield Finding(False, f"{watch.table} is not watched as set", remedy)
@@ -199,11 +203,33 @@ async def _watches(connection: Connection, settings: Settings) -> AsyncIterator[
                 yield Finding(False, problem)
         else:
             yield Finding(True, f"{watch.table} is watched as {watch.entity}")
-    for entity in stored:
+    for entity in (*stored, *patterns):
         yield Finding(False, f"{entity} is still watched", remedy)
     wanted = configuration.named_scopes(settings.scope, settings.watch)
     if await configuration.load_scopes(connection) != wanted:
         yield Finding(False, "the scopes are not as set", remedy)
+    async for finding in _tenants(connection):
+        yield finding
+
+
+async def _tenants(connection: Connection) -> AsyncIterator[Finding]:
+    """Tables of tenants that are not watched yet, or cannot be. A schema that is gone is no finding."""
+    patterns = await configuration.load_patterns(connection)
+    if not patterns:
+        return
+    found = await tenants.survey(connection, list(patterns.values()))
+    for problem in found.problems:
+        yield Finding(False, problem)
+    if len(found.unwatched) > tenants.NAMED:
+        names = tenants.summarize(found.unwatched)
+        yield Finding(False, f"schemas {names} are not watched yet", MIGRATE)
+    else:
+        for name in found.unwatched:
+            only = shlex.quote(f"{quoted(name)}.*")
+            yield Finding(False, f"schema {name} is not watched yet", f"{MIGRATE} --only {only}")
+    for watch in patterns.values():
+        number = found.schemas[watch.name]
+        yield Finding(True, f"{watch.table} is watched as {watch.entity} in {number} schemas")
 
 
 async def _definitions(connection: Connection) -> AsyncIterator[Finding]:

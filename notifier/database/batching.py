@@ -16,10 +16,10 @@ V = TypeVar("V")
 
 
 class Batcher(Generic[K, V]):
-    """`load` answers up to `limit` different keys at once; equal keys share an answer."""
+    """`load` answers up to `limit` different keys at once; equal keys share an answer, or an error."""
 
     def __init__(
-        self, load: Callable[[Sequence[K]], Awaitable[Mapping[K, V]]], limit: int = 1000
+        self, load: Callable[[Sequence[K]], Awaitable[Mapping[K, V | Exception]]], limit: int = 1000
     ) -> None:
         self._load = load
         self._limit = limit
@@ -70,4 +70,9 @@ class Batcher(Generic[K, V]):
             return
         for key, future in batch.items():
             if not future.done():
-                future.set_result(answers[key])
+                answer = answers[key]
+                if isinstance(answer, Exception):
+                    future.set_exception(answer)
+                    future.exception()
+                else:
+                    future.set_result(answer)

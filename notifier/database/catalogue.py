@@ -104,8 +104,8 @@ def problems(watch: Watch, table: Table, watched: Collection[str]) -> list[str]:
             " captured; add a [[watch]] for it, or use partitions instead of inheritance"
         )
     properties: dict[str, str] = {}
-    if watch.scope is not None:
-        properties[watch.property(())] = "[scope and company]"
+    if watch.adds_company:
+        properties[watch.property(())] = "[company]"
     if not isinstance(watch.key, str):
         properties[watch.property(watch.key)] = f"[{', '.join(key)}]"
     for column in table.columns:
@@ -130,7 +130,7 @@ def _is_unique(watch: Watch, table: Table) -> bool:
     if key & set(table.nullable):  # a unique index takes any number of nulls
         return False
     accepted = key | set(table.partitioned_by)
-    if len(key) == 1:
+    if len(key) == 1 and watch.company_column is not None:
         accepted.add(watch.company_column)
     return any(key <= set(columns) <= accepted for columns in table.unique)
 

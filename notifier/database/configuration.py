@@ -35,18 +35,25 @@ class Stored(NamedTuple):
     """A watch, and the full name of its table.
 
     `others_entity`: that of the changes of the table, where another watch of it has given its own.
-    `steps`: of its path, if it has one; not loaded from the database.
+    `steps`: of its path, if it has one; not loaded from the database. `tenant`: its schema, where the
+    watch is of a schema per tenant.
     """
 
     watch: Watch
     relation: str
     others_entity: str | None = None
     steps: tuple[Step, ...] = ()
+    tenant: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The watch of this table among all."""
+        return self.watch.name if self.tenant is None else f"{self.watch.name}/{self.tenant}"
 
     @property
     def captured_as(self) -> str:
         """The entity of the changes of its table, which is captured once."""
-        return self.others_entity or self.watch.name
+        return self.others_entity or self.name
 
 
 class Change(NamedTuple):
@@ -68,10 +75,16 @@ async def load(connection: Connection) -> dict[str, Stored]:
     rows: list[asyncpg.Record] = await connection.fetch("SELECT * FROM notifier.watches")
     found = {}
     for row in rows:
-        watch = Watch.from_row(row)
-        others = row["captured_as"] if row["captured_as"] != watch.name else None
-        found[watch.name] = Stored(watch, row["relation"], others)
+        others = row["captured_as"] if row["captured_as"] != row["entity"] else None
+        stored = Stored(Watch.from_row(row), row["relation"], others, tenant=row["tenant"])
+        found[stored.name] = stored
     return found
+
+
+async def load_patterns(connection: Connection) -> dict[str, Watch]:
+    """The watches in the database whose table is a pattern, by name."""
+    rows = await connection.fetch("SELECT name, watch::text FROM notifier.patterns ORDER BY name")
+    return {row["name"]: Watch.from_json(row["watch"]) for row in rows}
 
 
 def share_tables(former: Mapping[str, Stored], wanted: Mapping[str, Stored]) -> dict[str, Stored]:
@@ -109,6 +122,14 @@ def compare(former: Mapping[str, Stored], wanted: Mapping[str, Stored]) -> Itera
                 line = f"{stored.watch.table}: entity {other} → {entity}: {RESYNC}"
                 yield Change(stored.captured_as, line, is_resync=True)
                 yield from _hidden(each, stored)
+
+
+def compare_patterns(former: Mapping[str, Watch], wanted: Mapping[str, Watch]) -> Iterator[Change]:
+    """Every field that differs in watches whose table is a pattern; of its tables, `compare` finds it too."""
+    return compare(
+        {name: Stored(watch, watch.table) for name, watch in former.items()},
+        {name: Stored(watch, watch.table) for name, watch in wanted.items()},
+    )
 
 
 def _fields(former: Stored, wanted: Stored) -> Iterator[Change]:
@@ -204,26 +225,42 @@ def compare_scopes(
 
 
 async def save(
-    connection: Connection, wanted: Sequence[Stored], scopes: Mapping[str, str | None]
+    connection: Connection,
+    wanted: Sequence[Stored],
+    patterns: Sequence[Watch],
+    scopes: Mapping[str, str | None],
 ) -> None:
-    """Replaces the watches and the scopes in the database."""
+    """Replaces the watches and the scopes in the database, but for the tables of tenants."""
     await connection.execute("DELETE FROM notifier.scopes")
     await connection.executemany(
         "INSERT INTO notifier.scopes (name, membership) VALUES ($1, $2)", list(scopes.items())
     )
-    rows = [
-        {
-            "relation": stored.relation,
-            "captured_as": stored.captured_as,
-            **stored.watch.to_row(),
-        }
-        for stored in wanted
-    ]
-    await connection.execute("DELETE FROM notifier.watches")
-    await connection.execute(sql.query("save_watches"), msgspec.json.encode(rows).decode())
+    await connection.execute("DELETE FROM notifier.watches WHERE tenant IS NULL")
+    await save_watches(connection, wanted)
     await connection.execute("DELETE FROM notifier.steps")
     steps = [step._asdict() for stored in wanted for step in stored.steps]
     await connection.execute(sql.query("save_steps"), msgspec.json.encode(steps).decode())
+    await connection.execute("DELETE FROM notifier.patterns")
+    await connection.executemany(
+        "INSERT INTO notifier.patterns (name, watch) VALUES ($1, $2::text::json)",
+        [(watch.name, watch.to_json()) for watch in patterns],
+    )
+
+
+async def save_watches(connection: Connection, wanted: Iterable[Stored]) -> None:
+    """Adds watches of tables, and gives the configuration another version."""
+    rows = [
+        {
+            **stored.watch.to_row(),
+            "entity": stored.name,
+            "relation": stored.relation,
+            "captured_as": stored.captured_as,
+            "tenant": stored.tenant,
+        }
+        for stored in wanted
+    ]
+    await connection.execute(sql.query("save_watches"), msgspec.json.encode(rows).decode())
+    await connection.execute("UPDATE notifier.configuration SET version = version + 1")
 
 
 async def forget_messages(connection: Connection) -> None:

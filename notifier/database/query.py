@@ -14,8 +14,10 @@ from notifier.database.connections import (
     REFUSALS,
     Connection,
     connect,
+    first_line,
     translate_error,
 )
+from notifier.errors import DatabaseError
 
 Prepare = Callable[[Connection, str], Awaitable[None]]
 
@@ -45,18 +47,25 @@ class Query:
         return Query(self.url, self._name, pooled=self._pooled, pinned=False, read_only=True)
 
     async def fetch(
-        self, query: str, *arguments: Any, prepare: Prepare | None = None
+        self,
+        query: str,
+        *arguments: Any,
+        prepare: Prepare | None = None,
+        lock_milliseconds: int | None = None,
     ) -> list[asyncpg.Record]:
-        """All rows. `prepare` is called once on each new connection.
+        """All rows. `prepare` is called once on each new connection. `lock_milliseconds`: how long
+        the query waits for a lock, where the connection is `read_only`.
 
         Raises DatabaseError, after which the next call opens a new connection, or one of REFUSALS.
         """
         async with self._busy:
             reused = self._connection is not None and not self._connection.is_closed()
             try:
-                return await self._fetch(query, arguments, prepare)
+                return await self._fetch(query, arguments, prepare, lock_milliseconds)
             except REFUSALS:
                 raise
+            except asyncpg.LockNotAvailableError as error:  # the connection is sound
+                raise DatabaseError(first_line(error)) from error
             except FAILURES as error:
                 self.close()
                 if not reused or isinstance(error, TimeoutError):
@@ -66,7 +75,7 @@ class Query:
                 raise
             # The connection may have been dead for a long time: retry once, on a new one.
             try:
-                return await self._fetch(query, arguments, prepare)
+                return await self._fetch(query, arguments, prepare, lock_milliseconds)
             except REFUSALS:
                 raise
             except FAILURES as error:
@@ -74,7 +83,11 @@ class Query:
                 raise translate_error(error, self.url) from error
 
     async def _fetch(
-        self, query: str, arguments: tuple[Any, ...], prepare: Prepare | None
+        self,
+        query: str,
+        arguments: tuple[Any, ...],
+        prepare: Prepare | None,
+        lock_milliseconds: int | None,
     ) -> list[asyncpg.Record]:
         connection = self._connection
         if connection is None or connection.is_closed():
@@ -87,7 +100,7 @@ class Query:
         self.queries += 1
         if self._read_only:
             async with asyncio.timeout(DEADLINE_SECONDS):
-                return await _fetch_read_only(connection, query, arguments)
+                return await _fetch_read_only(connection, query, arguments, lock_milliseconds)
         return await connection.fetch(query, *arguments, timeout=DEADLINE_SECONDS)
 
     def close(self) -> None:
@@ -98,7 +111,10 @@ class Query:
 
 
 async def _fetch_read_only(
-    connection: Connection, query: str, arguments: tuple[Any, ...]
+    connection: Connection,
+    query: str,
+    arguments: tuple[Any, ...],
+    lock_milliseconds: int | None,
 ) -> list[asyncpg.Record]:
     """The rows, read in a transaction that PostgreSQL does not let become writable again.
 
@@ -107,8 +123,13 @@ async def _fetch_read_only(
     transaction = connection.transaction(readonly=True)
     await transaction.start()
     try:
+        if lock_milliseconds is not None:
+            await connection.execute(f"SET LOCAL lock_timeout = '{lock_milliseconds}ms'")
         rows = await connection.fetch(query, *arguments)
-    except REFUSALS:  # after any other error the connection is closed
+    except (
+        *REFUSALS,
+        asyncpg.LockNotAvailableError,
+    ):  # after any other error the connection is closed
         await transaction.rollback()
         raise
     await transaction.commit()

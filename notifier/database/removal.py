@@ -12,8 +12,8 @@ from notifier.database.functions import MANAGED, RELEASED
 from notifier.errors import DatabaseError
 
 TABLES = (
-    *("version", "configuration", "watches", "scopes", "grants", "log", "positions", "messages"),
-    *("changes_0", "changes_1", "signing_key", "moves", "steps", "vanished"),
+    *("version", "configuration", "watches", "patterns", "scopes", "grants", "log", "positions"),
+    *("messages", "changes_0", "changes_1", "signing_key", "moves", "steps", "vanished"),
 )
 SEQUENCE = "change_ids"
 

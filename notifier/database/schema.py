@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
-import asyncpg
 from alembic import command, op
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -27,46 +25,23 @@ from notifier.database import (
     removal,
     sql,
     state_bounds,
+    tenants,
     triggers,
     views,
 )
 from notifier.database.configuration import Stored
-from notifier.database.connections import (
-    FAILURES,
-    Connection,
-    connect,
-    first_line,
-    translate_error,
-)
-from notifier.database.constants import MIGRATION_LOCK
+from notifier.database.connections import Connection, first_line
 from notifier.database.functions import MANAGED
 from notifier.database.removal import State
+from notifier.database.transactions import Report, exclusive, in_transaction, quiet, session
 from notifier.errors import DatabaseError, SettingsError
+from notifier.patterns import Only
 from notifier.watches import CALENDAR, Scope, Watch
 
 OLDEST = 14
 """The oldest major version of PostgreSQL that is supported."""
 
-LOCK_MILLISECONDS = 500
-"""How long to wait for a lock on our own tables: shorter than any deadline of a node."""
-
-ATTEMPTS, PAUSE_SECONDS = 5, 0.5
-"""How often `migrate` and `uninstall` try to get locks on the application's tables, and how long they
-let writers through in between."""
-
-SETTINGS = {
-    "row_security": "off",
-    "statement_timeout": "0",
-    "idle_in_transaction_session_timeout": "60000",
-}
-"""Of a migration's session: building an index may take long."""
-
-Report = Callable[[str], None]
 T = TypeVar("T")
-
-
-def _quiet(_: str) -> None:
-    return None
 
 
 async def migrate(
@@ -81,7 +56,7 @@ async def migrate(
     state: bool = False,
     membership_query: str | None = None,
     user_query: str | None = None,
-    report: Report = _quiet,
+    report: Report = quiet,
 ) -> None:
     """Creates or upgrades the schema `notifier` and the triggers; with `calendar` its three tables.
 
@@ -95,27 +70,82 @@ async def migrate(
     if state and grant is None:
         raise SettingsError("--state grants to a role: name it with --grant")
 
+    plan = tenants.NOTHING
+
     async def once(connection: Connection) -> list[str]:
+        nonlocal plan
         migration = _Migration(connection)
         await migration.run(watches, scopes, max_log_bytes, calendar=calendar)
         if grant is not None:
             await migration.grant(grant, membership_query, user_query, state=state)
         await migration.finish()
+        plan = migration.tenants
         if dry_run:
-            migration.lines.append("nothing was changed: this was a dry run")
+            migration.lines += [*plan.preview(), "nothing was changed: this was a dry run"]
         return migration.lines
 
-    await _in_transaction(url, once, report, commit=not dry_run)
+    await in_transaction(url, once, report, commit=not dry_run)
+    if plan.is_due and not dry_run:
+        async with session(url) as connection:
+            await tenants.carry_out(connection, plan, report)
+    for problem in plan.problems:
+        report(f"warning: not watched as set: {problem}")
 
 
-async def uninstall(url: str, report: Report = _quiet) -> None:
+async def migrate_only(
+    url: str, only: str, *, watches: Sequence[Watch] | None = None, report: Report = quiet
+) -> None:
+    """Watches tables of new tenants: those that `only` names and a pattern in the database matches.
+
+    For an application that has made a schema. It touches no other table, and may run beside nodes and
+    beside itself. Raises DatabaseError and SettingsError, in one line.
+    """
+    try:
+        named = Only.parse(only)
+    except ValueError as error:
+        raise SettingsError(f"--only {only}: {error}") from error
+    async with session(url) as connection:
+        async with exclusive(connection):
+            if await version(connection) != newest():
+                raise DatabaseError(
+                    "the schema notifier is not this version's; run: notifier migrate"
+                )
+            patterns = await configuration.load_patterns(connection)
+            given = [watch for watch in watches or () if watch.pattern is not None]
+            if watches is not None and {watch.name: watch for watch in given} != patterns:
+                raise SettingsError(
+                    "the patterns of notifier.toml are not those of the database; run: notifier migrate"
+                )
+            plan = await tenants.plan(connection, list(patterns.values()), named)
+        if plan.problems:
+            raise SettingsError(plan.problems[0])
+        if not plan.watched:
+            raise SettingsError(f"--only {only}: no table that a [[watch]] matches")
+        if plan.is_due:
+            await tenants.carry_out(connection, plan, quiet)
+    schemas = sorted({match.schema for match in plan.watched})
+    noun = "schema" if len(schemas) == 1 else "schemas"
+    report(f"{noun} {tenants.summarize(schemas)}: {len(plan.watched)} tables are watched")
+
+
+async def version(connection: Connection) -> str | None:
+    """The revision of the schema's tables; None where there is none."""
+    if not await connection.fetchval("SELECT to_regclass('notifier.version') IS NOT NULL"):
+        return None
+    revision: str | None = await connection.fetchval(
+        "SELECT max(version_num) FROM notifier.version"
+    )
+    return revision
+
+
+async def uninstall(url: str, report: Report = quiet) -> None:
     """Drops the triggers and the schema `notifier`; never an object that `migrate` did not make."""
 
     async def once(connection: Connection) -> list[str]:
         await connection.execute("SET LOCAL search_path = pg_catalog, pg_temp")
         return await removal.remove(connection, triggers.Locks(connection))
 
-    await _in_transaction(url, once, report)
+    await in_transaction(url, once, report)
 
 
 def newest() -> str:
@@ -137,7 +167,7 @@ async def downgrade(url: str, revision: str) -> None:
         await _with_sqlalchemy(connection, back)
         return []
 
-    await _in_transaction(url, once, _quiet)
+    await in_transaction(url, once, quiet)
 
 
 def run(script: str) -> None:
@@ -155,7 +185,9 @@ class _Migration:
         self._locks = triggers.Locks(connection)
         self._is_fresh = False
         self._former: list[functions.Difference] = []
+        self._patterns: list[configuration.Change] = []
         self._differences: list[configuration.Change] = []
+        self.tenants = tenants.NOTHING
         self.lines: list[str] = []
 
     async def run(
@@ -173,16 +205,21 @@ class _Migration:
         if calendar:
             created = await _with_sqlalchemy(connection, calendar_tables.create)
             self.lines += [f"table {table}: created" for table in created]
-        wanted = await resolve(connection, CALENDAR if watches is None else watches)
+        given = CALENDAR if watches is None else watches
+        patterns = {watch.name: watch for watch in given if watch.pattern is not None}
+        wanted = await resolve(connection, [watch for watch in given if watch.pattern is None])
         # From here on names without a schema are PostgreSQL's own.
         await connection.execute("SET LOCAL search_path = pg_catalog, pg_temp")
         await self._upgrade()
-        former = await configuration.load(connection)
+        stored = await configuration.load(connection)
+        former = {name: each for name, each in stored.items() if each.tenant is None}
         wanted = configuration.share_tables(former, wanted)
-        if watches is None and not calendar:
-            _refuse_other(former, wanted)
+        former_patterns = await configuration.load_patterns(connection)
+        self._patterns = list(configuration.compare_patterns(former_patterns, patterns))
+        if watches is None and not calendar and (former or former_patterns):
+            _refuse_other([*configuration.compare(former, wanted), *self._patterns])
         former_scopes = await configuration.load_scopes(connection)
-        named = configuration.named_scopes(scopes, [each.watch for each in wanted.values()])
+        named = configuration.named_scopes(scopes, given)
         self._differences = [
             *configuration.compare(former, wanted),
             *configuration.compare_scopes(
@@ -191,7 +228,7 @@ class _Migration:
                 {entity: each for entity, each in wanted.items() if entity in former},
             ),
         ]
-        await self._configure(wanted, named, max_log_bytes)
+        await self._configure(wanted, list(patterns.values()), named, max_log_bytes)
         changed = await functions.differences(connection)
         await functions.create(connection, changed)
         await functions.create(connection, await functions.outdated(connection))
@@ -201,8 +238,9 @@ class _Migration:
         for each in changed:
             self._note(f"function {each.wanted or each.present}: {each.remedy}")
         self._former = [each for each in changed if each.wanted is None]
-        for stored in wanted.values():
-            await state_bounds.require(connection, stored.watch, stored.relation)
+        for bounded in wanted.values():
+            await state_bounds.require(connection, bounded.watch, bounded.relation)
+        self.tenants = await tenants.plan(connection, list(patterns.values()))
 
     async def grant(
         self, role: str, membership_query: str | None, user_query: str | None, *, state: bool
@@ -220,7 +258,11 @@ class _Migration:
         await grants.synchronize(connection)
         for line in await grants.revoke_foreign(connection):
             self._note(line)
-        found = await triggers.differences(connection)
+        found = [
+            each
+            for each in await triggers.differences(connection)
+            if each.relation not in self.tenants.relations
+        ]
         if self._former:
             await self._locks.exclude_writers()
         self.lines += await triggers.synchronize(connection, self._locks, found)
@@ -267,6 +309,7 @@ class _Migration:
     async def _configure(
         self,
         wanted: Mapping[str, Stored],
+        patterns: Sequence[Watch],
         scopes: Mapping[str, str | None],
         max_log_bytes: int,
     ) -> None:
@@ -277,16 +320,15 @@ class _Migration:
         )
         if status != "UPDATE 0":
             self.lines.append(f"max_log_bytes: {max_log_bytes}")
-        for line in dict.fromkeys(map(str, self._differences)):
+        for line in dict.fromkeys(map(str, (*self._differences, *self._patterns))):
             self._note(line)
         if any(each.is_secret for each in self._differences):
             await configuration.forget_messages(connection)
-        await configuration.save(connection, list(wanted.values()), scopes)
+        await configuration.save(connection, list(wanted.values()), patterns, scopes)
 
 
-def _refuse_other(former: Mapping[str, Stored], wanted: Mapping[str, Stored]) -> None:
-    lost = [str(each) for each in configuration.compare(former, wanted)]
-    if former and lost:
+def _refuse_other(changes: Sequence[configuration.Change]) -> None:
+    if lost := [str(each) for each in changes]:
         raise SettingsError(
             "the database was configured by a notifier.toml that is not here; set NOTIFIER_CONFIG, or"
             f" replace its watches by the calendar's with --calendar ({'; '.join(lost)})"
@@ -315,54 +357,6 @@ async def resolve(connection: Connection, watches: Sequence[Watch]) -> dict[str,
     return {each.name: Stored(each, it.relation, steps=steps[each.name]) for each, it in found}
 
 
-async def _in_transaction(
-    url: str,
-    once: Callable[[Connection], Awaitable[list[str]]],
-    report: Report,
-    commit: bool = True,
-) -> None:
-    """Runs `once` in a transaction, again where an application holds a lock, and reports its lines.
-
-    The driver's exceptions become a DatabaseError in one line.
-    """
-    for attempt in range(1, ATTEMPTS + 1):
-        connection = await connect(url, "migrate", pinned=False, deadline=600, settings=SETTINGS)
-        try:
-            transaction = connection.transaction()
-            await transaction.start()
-            await connection.execute("SELECT pg_advisory_xact_lock($1)", MIGRATION_LOCK)
-            await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_MILLISECONDS}ms'")
-            lines = await once(connection)
-            await (transaction.commit() if commit else transaction.rollback())
-        except (triggers.Locked, asyncpg.LockNotAvailableError) as error:
-            if attempt == ATTEMPTS:
-                raise _translate(error, url) from error
-        except DBAPIError as error:
-            cause = error.orig.__cause__ if error.orig is not None else None
-            raise _translate(cause or error, url) from error
-        except FAILURES as error:
-            raise _translate(error, url) from error
-        else:
-            for line in lines:
-                report(line)
-            return
-        finally:
-            connection.terminate()
-        await asyncio.sleep(PAUSE_SECONDS)
-
-
-def _translate(error: BaseException, url: str) -> DatabaseError:
-    if isinstance(error, DatabaseError):
-        return error
-    if isinstance(error, asyncpg.LockNotAvailableError):
-        return DatabaseError("the schema notifier is in use by a long transaction; try again")
-    if isinstance(error, asyncpg.InsufficientPrivilegeError):
-        return DatabaseError(f"this role may not do that: {first_line(error)}")
-    if isinstance(error, asyncpg.PostgresError):
-        return DatabaseError(first_line(error))
-    return translate_error(error, url)
-
-
 async def _with_sqlalchemy(connection: Connection, work: Callable[[SyncConnection], T]) -> T:
     """Does work that needs SQLAlchemy on this connection, in a savepoint of its transaction."""
 
@@ -372,10 +366,14 @@ async def _with_sqlalchemy(connection: Connection, work: Callable[[SyncConnectio
     engine = create_async_engine(
         "postgresql+asyncpg://", async_creator=opened, poolclass=StaticPool
     )
-    async with engine.connect() as adapted:
-        result = await adapted.run_sync(work)
-        await adapted.commit()
-        return result
+    try:
+        async with engine.connect() as adapted:
+            result = await adapted.run_sync(work)
+            await adapted.commit()
+            return result
+    except DBAPIError as error:
+        cause = error.orig.__cause__ if error.orig is not None else None
+        raise cause or DatabaseError(first_line(error)) from error
 
 
 def _config() -> Config:

@@ -25,7 +25,7 @@ class Locked(DatabaseError):
 
 
 class Trigger(NamedTuple):
-    """A row of `notifier.capture_triggers()`: `wanted` by the watches, `present` in the database,
+    """A row of `notifier.capture_triggers`: `wanted` by the watches, `present` in the database,
     and `sound` where it is enabled and exactly what `statement` creates."""
 
     relation: str
@@ -46,9 +46,9 @@ class Trigger(NamedTuple):
         return "disabled or differs from this version's" if self.wanted else "not needed"
 
 
-async def differences(connection: Connection) -> list[Trigger]:
-    """The triggers that are missing, disabled, other than wanted, or not wanted."""
-    rows = await connection.fetch(sql.query("trigger_differences"))
+async def differences(connection: Connection, relation: str | None = None) -> list[Trigger]:
+    """The triggers that are missing, disabled, other than wanted, or not wanted: of a table, or all."""
+    rows = await connection.fetch(sql.query("trigger_differences"), relation)
     return [Trigger(*row) for row in rows]
 
 

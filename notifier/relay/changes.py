@@ -29,9 +29,17 @@ class Source(msgspec.Struct, frozen=True, eq=False):
     naive_columns: frozenset[str] = frozenset()  # timestamps without a zone that are sent as UTC
     virtual_columns: frozenset[str] = frozenset()  # generated on read: triggers see null in them
     hidden_columns: frozenset[str] = frozenset()  # excluded here, but captured for other watches
+    tenant: str | None = None  # the company of all rows, where the table is of a schema per tenant
     scopes: frozenset[str] = frozenset()  # all that are configured
     foreign_columns: frozenset[str] = frozenset()  # that capture added for other watches
     others: tuple[Source, ...] = ()  # of the other watches of the table
+
+    @property
+    def only_company(self) -> str:
+        """The one company that rows of the table may belong to; EVERY_COMPANY where there are others."""
+        companies = {source.tenant for source in (self, *self.others)}
+        company = companies.pop()
+        return EVERY_COMPANY if companies or company is None else company
 
     @property
     def grants(self) -> bool:

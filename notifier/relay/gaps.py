@@ -8,6 +8,7 @@ they differ, writes may have been missed, and once the table is captured again e
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import msgspec
 
@@ -29,22 +30,37 @@ class CaptureState(msgspec.Struct, frozen=True):
     capture: Capture
     tables: frozenset[int]
     is_captured: bool
+    is_dropped: bool = False
+    """Whether the schema is gone whose name is the company of all its rows."""
 
 
 Saved = dict[str, Capture]
 """By entity. Entities that are not watched now are kept: they may be watched again."""
 
 
-def find_gaps(saved: Saved | None, states: Iterable[CaptureState]) -> tuple[list[str], Saved]:
-    """The entities whose writes may have been missed, and the state to save.
+class Gaps(NamedTuple):
+    """Entities whose writes may have been missed; those of schemas that were dropped; the state to save."""
+
+    missed: list[str]
+    dropped: list[str]
+    saved: Saved
+
+
+def find_gaps(saved: Saved | None, states: Iterable[CaptureState]) -> Gaps:
+    """Compares the triggers with those that were saved.
 
     A gap is reported when the table is captured again. `saved` is None on the first look, which cannot
     find any.
     """
     gaps: list[str] = []
+    dropped: list[str] = []
     after = dict(saved or {})
     for state in states:
         before = after.get(state.entity)
+        if state.is_dropped:
+            if after.pop(state.entity, None) is not None:
+                dropped.append(state.entity)
+            continue
         if not state.is_captured:
             if before is None:
                 after[state.entity] = Capture(None, {})
@@ -52,7 +68,7 @@ def find_gaps(saved: Saved | None, states: Iterable[CaptureState]) -> tuple[list
         if before is not None and _differs(before, state):
             gaps.append(state.entity)
         after[state.entity] = state.capture
-    return gaps, after
+    return Gaps(gaps, dropped, after)
 
 
 def _differs(before: Capture, state: CaptureState) -> bool:

@@ -61,8 +61,11 @@ def read_images(
                 row.pop(column, None)
     if hidden:
         old, new, keys_only = _without(hidden, old, new, keys_only, watch)
+    company = watch.company_column
     for row in (old, new):
-        if row is not None and (watch.company_column not in row or not _has_key(row, watch)):
+        if row is None:
+            continue
+        if not _has_key(row, watch) or (company is not None and company not in row):
             raise Unattributable(watch.entity)
     if (mark := watch.deleted_if) is not None:
         old, new = _unless_deleted(old, mark), _unless_deleted(new, mark)
@@ -140,10 +143,13 @@ def _keys(image: JSON | None, watch: Watch) -> Row | None:
     return {name: row[name] for name in watch.keys if name in row}
 
 
-def company_of(row: Row | None, watch: Watch) -> str | None:
-    """The company that a row belongs to; None where there is no row, or it has no company."""
-    if row is None:
-        return None
+def company_of(row: Row | None, watch: Watch, tenant: str | None = None) -> str | None:
+    """The company that a row belongs to; None where there is no row, or it has no company.
+
+    `tenant`: that of all rows of its table, where no column names it.
+    """
+    if row is None or watch.company_column is None:
+        return None if row is None else tenant
     value = bytes(row[watch.company_column])
     return None if value == _NULL else company_named(value, watch.scope)
 

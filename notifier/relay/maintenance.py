@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 import structlog
@@ -11,8 +12,9 @@ from notifier import metrics
 from notifier.relay.changes import ALL_USERS, EVERY_COMPANY
 from notifier.relay.disk import REOPENING, Disk, Usage
 from notifier.relay.gaps import find_gaps
+from notifier.relay.netting import AnyDraft
 from notifier.relay.pipeline import Pipeline
-from notifier.relay.rendering import ResyncDraft
+from notifier.relay.rendering import ResyncDraft, company_deleted
 from notifier.relay.store import RelayStore
 
 AWAKE_SECONDS, ASLEEP_SECONDS = 1.0, 6.0
@@ -59,23 +61,43 @@ class Maintenance:
         await self._disk.prune(self._retention_hours, usage.limit // 2)
 
     async def _resync_after_gaps(self) -> None:
-        """A Resync for every company where a table could be written to uncaptured, and is captured again."""
+        """A Resync where a table could be written to uncaptured, and is captured again.
+
+        It is for every company, or for those tenants to which the tables belong. A tenant whose schema was
+        dropped gets its CompanyDeleted.
+        """
         saved, states = await self._store.load_capture()
-        gaps, after = find_gaps(saved, states)
-        if gaps:
+        gaps = find_gaps(saved, states)
+        now = datetime.now(UTC)
+        drafts: list[AnyDraft] = []
+        if dropped := self._companies(gaps.dropped) - {EVERY_COMPANY}:
+            xid = await self._store.transaction_id()
+            drafts += [company_deleted(company, now, xid) for company in sorted(dropped)]
+        if gaps.missed:
             _log.error(
-                "writes may have been missed while triggers were disabled or missing: every company"
-                " gets a Resync",
-                entities=gaps,
+                "writes may have been missed while triggers were disabled or missing: their companies"
+                " get a Resync",
+                entities=gaps.missed,
             )
             sources = self._pipeline.sources
-            grants = any(entity not in sources or sources[entity].grants for entity in gaps)
-            draft = ResyncDraft(
-                EVERY_COMPANY, "truncate", datetime.now(UTC), ALL_USERS if grants else ()
-            )
-            await self._pipeline.send([draft])
-        if after != saved:
-            await self._store.save_capture(after)
+            grants = any(entity not in sources or sources[entity].grants for entity in gaps.missed)
+            companies = self._companies(gaps.missed)
+            drafts += [
+                ResyncDraft(company, "truncate", now, ALL_USERS if grants else ())
+                for company in sorted({EVERY_COMPANY} if EVERY_COMPANY in companies else companies)
+            ]
+        if drafts:
+            await self._pipeline.send(drafts)
+        if gaps.saved != saved:
+            await self._store.save_capture(gaps.saved)
+
+    def _companies(self, entities: Iterable[str]) -> set[str]:
+        """The companies to which the rows of the entities' tables belong."""
+        sources = self._pipeline.sources
+        return {
+            sources[entity].only_company if entity in sources else EVERY_COMPANY
+            for entity in entities
+        }
 
     async def recover_from_overflow(self, usage: Usage | None = None) -> bool:
         """If capture has stopped storing, lets it store again, in a new epoch. Whether it had stopped."""

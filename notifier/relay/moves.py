@@ -125,14 +125,15 @@ class Moves:
     def _note(self, change: Change, last: int) -> None:
         for source in self._sources.get(change.entity, ()):
             watch = source.watch
+            column = watch.company_column or ""
             companies = {
                 company if watch.scope is not None else unless_scoped(company, source.scopes)
                 for company in path_companies(change, watch) or ()
             }
             move = _Move(
                 change.entity,
-                watch.company_column,
-                frozenset(_values(change, watch.company_column)),
+                column,
+                frozenset(_values(change, column)),
                 frozenset(company for company in companies if company is not None),
                 change.xid,
                 last,
@@ -158,7 +159,7 @@ class Moves:
 
         for change in changes:
             for source in self._sources[change.entity]:
-                column = source.watch.company_column
+                column = source.watch.company_column or ""
                 for value in (*_values(change, column), "") if by_value else ():
                     for move in by_value.get((change.entity, column, value), ()):
                         if move.xid == change.xid:

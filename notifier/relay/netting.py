@@ -116,7 +116,7 @@ class Transaction:
         self._only = only
         self._truncates = list(truncates)
         self._rows: dict[tuple[str, str, bytes], _NetChange] = {}
-        self._resync: tuple[int, ResyncDraft] | None = None
+        self._resyncs: dict[str, tuple[int, ResyncDraft]] = {}  # by company
         self._moved: dict[str, tuple[int, ResyncDraft]] = {}
         self.unattributed = 0
 
@@ -129,7 +129,7 @@ class Transaction:
             return
         if change.is_truncate:
             self._discard(change.entity)
-            self._resync_all(change, "truncate", source.grants)
+            self._resync(change, source, "truncate", source.grants)
             return
         self._add(change, source)
         for other in source.others:
@@ -147,7 +147,7 @@ class Transaction:
                 self._move(change, source, companies)
                 return
             self.unattributed += 1
-            self._resync_all(change, "overflow", True)
+            self._resync(change, source, "overflow", True)
             return
         if keys_only:
             change = change._replace(partial=True)
@@ -164,11 +164,19 @@ class Transaction:
         for name in [name for name, row in self._rows.items() if row.source in table]:
             del self._rows[name]
 
-    def _resync_all(self, change: Change, reason: str, grants: bool) -> None:
-        """Every company gets one Resync per transaction, at the last change that causes it."""
-        revoking = grants or (self._resync is not None and bool(self._resync[1].revokes))
+    def _resync(self, change: Change, source: Source, reason: str, grants: bool) -> None:
+        """Every company gets one Resync per transaction, at the last change that causes it.
+
+        One company alone, where all rows of the table are its rows.
+        """
+        company = source.only_company
+        revoking = grants or any(draft.revokes for _, draft in self._resyncs.values())
+        if company == EVERY_COMPANY:
+            self._resyncs.clear()
+        elif EVERY_COMPANY in self._resyncs:
+            company = EVERY_COMPANY
         revokes = ALL_USERS if revoking else ()
-        self._resync = change.id, ResyncDraft(EVERY_COMPANY, reason, change.at, revokes)
+        self._resyncs[company] = change.id, ResyncDraft(company, reason, change.at, revokes)
 
     def _move(self, change: Change, source: Source, companies: Iterable[str]) -> None:
         """A row that the path of a watch crosses leads elsewhere: the companies may have gained or lost rows."""
@@ -184,8 +192,8 @@ class Transaction:
     def _apply(self, change: Change, source: Source, old: Row | None, new: Row | None) -> None:
         """One write of one row. Each company sees only the images that belong to it."""
         watch = source.watch
-        old_company = company_of(old, watch)
-        new_company = company_of(new, watch)
+        old_company = company_of(old, watch, source.tenant)
+        new_company = company_of(new, watch, source.tenant)
         if source.scopes and watch.scope is None:
             old_company = unless_scoped(old_company, source.scopes)
             new_company = unless_scoped(new_company, source.scopes)
@@ -246,8 +254,8 @@ class Transaction:
                 ordered[-1] = (order, last._replace(revokes=tuple(sorted(revoked))))
             drafts += ordered
         drafts += self._moved.values()
-        if self._resync is not None:
-            drafts.append(self._resync)
+        if self._resyncs:
+            drafts += self._resyncs.values()
         if len(drafts) > 1:
             drafts.sort(key=_order)
         return [draft for _, draft in drafts]

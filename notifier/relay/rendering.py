@@ -12,7 +12,7 @@ from typing import NamedTuple
 import msgspec
 
 from notifier.messages import JSON, View
-from notifier.relay.changes import Source
+from notifier.relay.changes import ALL_USERS, Source
 from notifier.relay.images import Ends, Key, Row, key_of
 from notifier.relay.visibility import (
     EVERYBODY,
@@ -96,6 +96,15 @@ class ResyncDraft(NamedTuple):
                 _tail(self.at),
             )
         )
+
+
+def company_deleted(company: str, at: datetime, xid: int) -> Draft:
+    """The message after which a company has no user, and that comes from no row: its schema was dropped.
+
+    `xid`: the transaction that found it out.
+    """
+    head = b'{"Type":"CompanyDeleted","Data":{"CompanyId":%b}' % _encode(company)
+    return Draft(company, head, _tail(at, xid), at, ALL_USERS)
 
 
 def render(
@@ -189,7 +198,7 @@ def _head(
         head = b'%b,"Old":%b' % (head, _object(former, source))
     partial = partial or len(head) + len(tail) + POSITION_BYTES > MESSAGE_LIMIT
     if partial:
-        keys = {column: row[column] for column in (*watch.key_columns, watch.company_column)}
+        keys = {column: row[column] for column in watch.identity}
         head = b'{"Type":"%b","Data":%b,"Partial":true' % (
             name.encode(),
             data_of(keys, source, company),
@@ -198,14 +207,14 @@ def _head(
 
 
 def data_of(row: Row, source: Source, company: str) -> bytes:
-    """`Data`: the row; before it the value of a key of several columns, and the id of a scope's company."""
-    key, scope = source.watch.key, source.watch.scope
-    if isinstance(key, str) and scope is None:
+    """`Data`: the row; before it the value of a key of several columns, and the company where no column has it."""
+    key, adds_company = source.watch.key, source.watch.adds_company
+    if isinstance(key, str) and not adds_company:
         return _object(row, source)
     columns: dict[str | Key, msgspec.Raw] = {}
     if not isinstance(key, str):
         columns[key] = msgspec.Raw(key_of(row, source.watch))
-    if scope is not None:
+    if adds_company:
         columns[()] = msgspec.Raw(_encode(company))
     columns.update(row)
     return _object(columns, source)
@@ -259,7 +268,7 @@ def _properties(source: Source, columns: tuple[str | Key, ...]) -> tuple[str | N
     last |= {
         names[number]: number
         for number, column in enumerate(columns)
-        if column in (watch.key, watch.company_column if watch.scope is None else ())
+        if column in (watch.key, () if watch.adds_company else watch.company_column)
     }
     return tuple(
         name if last[name] == number and column not in source.virtual_columns else None

@@ -9,12 +9,14 @@ from typing import Any
 import asyncpg
 import msgspec
 import structlog
+from msgspec.json import encode
 
 from notifier.database import sql
 from notifier.errors import LogAltered, SchemaMissing
 from notifier.messages import JSON, Message, encode_views
 from notifier.relay.changes import SNAPSHOT, Source
 from notifier.relay.gaps import Capture, CaptureState, Saved, Triggers
+from notifier.relay.images import company_named
 from notifier.relay.writer import Writer
 from notifier.watches import Watch
 
@@ -108,6 +110,7 @@ class RelayStore:
                 json_columns=frozenset(row["json_columns"]),
                 naive_columns=frozenset(row["naive_columns"] if watch.naive_timestamps else ()),
                 virtual_columns=frozenset(row["virtual_columns"]),
+                tenant=row["tenant"] and company_named(encode(row["tenant"]), watch.scope),
                 scopes=names,
             )
             tables.setdefault(row["captured_as"], []).append(source)
@@ -215,6 +218,13 @@ class RelayStore:
             "UPDATE notifier.moves SET moves = $1::text::json", moves.decode()
         )
 
+    async def transaction_id(self) -> int:
+        """The number of a transaction of its own."""
+        row = await self._writer.fetchrow("SELECT pg_current_xact_id()::text::bigint AS xid")
+        assert row is not None
+        xid: int = row["xid"]
+        return xid
+
     async def load_capture(self) -> tuple[Saved | None, list[CaptureState]]:
         """The capture triggers as they were saved (None: never), and as they are."""
         rows = await self._writer.fetch(sql.query("capture_state"))
@@ -225,6 +235,7 @@ class RelayStore:
                 Capture(row["root"], msgspec.json.decode(row["triggers"], type=Triggers)),
                 frozenset(row["tables"]),
                 row["captured"],
+                row["dropped"],
             )
             for row in rows
         ]

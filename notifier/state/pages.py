@@ -51,7 +51,7 @@ def _rows(
             _, row, keys_only = read_images(change, watch)
         except Unattributable as error:
             raise StateUnavailable(f"a row of {watch.table} cannot be read") from error
-        if row is None or company_of(row, watch) != company:
+        if row is None or company_of(row, watch, source.tenant) != company:
             continue  # deleted softly, or another spelling of the id
         if watch.visible_to and not _sees(user, row, source, keys_only=keys_only):
             continue
@@ -61,7 +61,7 @@ def _rows(
             if not wanted.passes(Change(body, {"State": watch.entity})):
                 continue
         if len(data) > MESSAGE_LIMIT // 2:
-            keys = {column: row[column] for column in (*watch.key_columns, watch.company_column)}
+            keys = {column: row[column] for column in watch.identity}
             data = data_of(keys, source, company)
         yield data
 

@@ -131,6 +131,8 @@ class StateReader:
                 "the service's role may not read the tables; run: notifier migrate"
                 " --grant ROLE --state"
             ) from error
+        except asyncpg.LockNotAvailableError as error:
+            raise StateUnavailable("a table is locked by another transaction") from error
         except FAILURES as error:
             raise translate_error(error, self._url) from error
         finally:
@@ -149,7 +151,11 @@ class StateReader:
             connection = self._idle.pop() if self._idle else await self._connect()
             try:
                 found = await self._attempt(connection, key)
-            except (Refused, asyncpg.InsufficientPrivilegeError):
+            except (
+                Refused,
+                asyncpg.InsufficientPrivilegeError,
+                asyncpg.LockNotAvailableError,
+            ):
                 self._release(connection)
                 raise
             except FAILURES as error:
@@ -202,12 +208,14 @@ class StateReader:
             assert place is not None
             images: list[tuple[Source, list[JSON]]] = []
             rows = size = 0
-            for table in await self._tables(connection):
+            for table in await self._tables(connection, company):
                 entity = table.source.watch.entity
                 if not table.has(company):
                     continue
                 if wanted is not None and wanted.conditions(entity) is None:
                     continue
+                if table.source.tenant is not None:  # the reading of other tenants' rows waits
+                    await connection.execute("SET LOCAL lock_timeout = '300ms'")
                 found: list[JSON] = []
                 images.append((table.source, found))
                 arguments = table.arguments(company)
@@ -228,10 +236,10 @@ class StateReader:
         unread = frozenset(place["unread"])
         return _Snapshot(place["epoch"], place["position"], unread, images)
 
-    async def _tables(self, connection: Connection) -> Sequence[Table]:
+    async def _tables(self, connection: Connection, company: str) -> Sequence[Table]:
         watches = await connection.fetch(sql.query("watches"), timeout=DEADLINE_SECONDS)
         rows = await connection.fetch(sql.query("state_tables"), timeout=DEADLINE_SECONDS)
-        return tables([*map(dict, watches)], [*map(dict, rows)])
+        return tables([*map(dict, watches)], [*map(dict, rows)], company)
 
     async def _wait_until_stored(self, connection: Connection, unread: frozenset[int]) -> None:
         """Waits for the relay. Raises NotReady."""

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from msgspec.json import encode
+
 from notifier.access.membership_query import as_text, castable
 from notifier.companies import capitals, split_scope
 from notifier.database import sql, state_bounds
 from notifier.errors import StateUnavailable
 from notifier.relay.changes import Source
+from notifier.relay.images import company_named
 from notifier.watches import Watch
 
 
@@ -33,6 +36,8 @@ class Table(NamedTuple):
         """The company, its other spelling, and both as values of the column's type."""
         if self.source.watch.scope is not None:
             _, company = split_scope(company)
+        if self.source.tenant is not None:
+            return []
         other = capitals(company)
         if (kind := self.company_type) is None:
             return [[company, other]]
@@ -42,17 +47,24 @@ class Table(NamedTuple):
 def tables(
     watches: Sequence[Mapping[str, Any]],
     rows: Sequence[Mapping[str, Any]],
+    company: str,
 ) -> list[Table]:
-    """From the rows of `watches.sql` and of `state_tables.sql`. Raises StateUnavailable."""
+    """From the rows of `watches.sql` and of `state_tables.sql`. Raises StateUnavailable.
+
+    Tables of other tenants than `company` are left out, whatever they are like.
+    """
     found = {row["entity"]: row for row in rows}
     made = []
     for given in watches:
         watch = Watch.from_row(given)
+        tenant = given["tenant"] and company_named(encode(given["tenant"]), watch.scope)
+        if tenant not in (None, company):
+            continue
         if watch.path is not None:
             raise StateUnavailable(
                 f"the company of {watch.table} is found along a path: it has no state"
             )
-        row = found.get(watch.name)
+        row = found.get(given["entity"])
         if row is None or not row["complete"]:
             raise StateUnavailable(f"table {watch.table} or one of its columns is gone")
         if row["hidden"]:
@@ -61,19 +73,24 @@ def tables(
             raise StateUnavailable(
                 f"state_where of {watch.table} cannot be used: {state_bounds.OTHER_TYPE}"
             )
-        made.append(_table(watch, given, row))
+        made.append(_table(watch, given, row, tenant))
     return made
 
 
-def _table(watch: Watch, given: Mapping[str, Any], row: Mapping[str, Any]) -> Table:
+def _table(
+    watch: Watch, given: Mapping[str, Any], row: Mapping[str, Any], tenant: str | None
+) -> Table:
     source = Source(
         watch,
         json_columns=frozenset(given["json_columns"]),
         naive_columns=frozenset(given["naive_columns"] if watch.naive_timestamps else ()),
         virtual_columns=frozenset(given["virtual_columns"]),
+        tenant=tenant,
     )
     kind, column = row["company_type"], row["company"]
-    condition = f"{as_text(column, kind)} OPERATOR(pg_catalog.=) ANY ($1::text[])"
+    condition = "true"
+    if tenant is None:
+        condition = f"{as_text(column, kind)} OPERATOR(pg_catalog.=) ANY ($1::text[])"
     if kind is not None:  # so that an index can be used
         condition = f"{column} OPERATOR(pg_catalog.=) ANY ($2::text[]::{kind}[]) AND {condition}"
     if watch.state_where is not None:

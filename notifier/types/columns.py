@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from notifier.database import configuration, schema, sql
+from notifier.database import configuration, schema, sql, tenants
 from notifier.database.configuration import Stored
 from notifier.database.connections import Connection, connected
-from notifier.errors import NotifierError
+from notifier.errors import NotifierError, SettingsError
 from notifier.settings import Settings
 from notifier.types.values import (
     Array,
@@ -87,14 +87,33 @@ async def read(settings: Settings) -> tuple[Table, ...]:
 
 async def _watched(connection: Connection, given: Sequence[Watch] | None) -> list[Stored]:
     if given is None and await connection.fetchval("SELECT to_regclass('notifier.watches')"):
-        given = [each.watch for each in (await configuration.load(connection)).values()] or None
-    stored = await schema.resolve(connection, CALENDAR if given is None else given)
-    return [each for _, each in sorted(stored.items())]
+        watches = [each.watch for each in (await configuration.load(connection)).values()]
+        watches += (await configuration.load_patterns(connection)).values()
+        given = list(dict.fromkeys(watches)) or None
+    wanted = CALENDAR if given is None else given
+    patterns = [watch for watch in wanted if watch.pattern is not None]
+    stored = await schema.resolve(connection, [each for each in wanted if each.pattern is None])
+    return [
+        each
+        for _, each in sorted([*stored.items(), *(await _examples(connection, patterns)).items()])
+    ]
+
+
+async def _examples(connection: Connection, patterns: Sequence[Watch]) -> dict[str, Stored]:
+    """For each pattern the first table that fits it: all of them should have the same columns."""
+    found: dict[str, Stored] = {}
+    for match in await tenants.find(connection, patterns):
+        for each in match.watches if not match.problems else ():
+            found.setdefault(each.watch.name, each)
+    for watch in patterns:
+        if watch.name not in found:
+            raise SettingsError(f"table {watch.table}: there is no such schema yet")
+    return found
 
 
 def _table(watch: Watch, columns: Sequence[Column], types: Mapping[int, Type]) -> Table:
     """A table. Its key and company are never null in messages: a row without them has none."""
-    never_null = {*watch.key_columns, watch.company_column}
+    never_null = set(watch.identity)
     properties = {
         column.name: Property(
             watch.property(column.name),
@@ -109,8 +128,10 @@ def _table(watch: Watch, columns: Sequence[Column], types: Mapping[int, Type]) -
     if not isinstance(watch.key, str):
         values = tuple(properties[column].value for column in watch.key)
         whole.insert(0, Property(watch.property(watch.key), Key(values), False, "the key"))
-    if watch.scope is not None:
-        text = f"the company, with its scope: {watch.scope}:…"
+    if watch.adds_company:
+        text = "the company: the schema's name"
+        if watch.scope is not None:
+            text = f"the company, with its scope: {watch.scope}:…"
         whole.insert(0, Property(watch.company_property, Scalar("string", "text"), False, text))
     if found := duplicates([each.name for each in whole]):
         raise NotifierError(f"table {watch.table}: two columns would be sent as {found[0]}")

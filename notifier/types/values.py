@@ -85,7 +85,7 @@ class Table:
     def keys(self) -> tuple[Property, ...]:
         """The properties that name a row and its company."""
         watch = self.watch
-        columns = (watch.key, *watch.key_columns, watch.company_column)
+        columns = (watch.key, *watch.identity)
         names = {watch.company_property, *map(watch.property, columns)}
         return tuple(each for each in self.properties if each.name in names)
 

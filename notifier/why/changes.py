@@ -99,7 +99,7 @@ async def _gap(evidence: Evidence, found: Sequence[Stored], explanation: Explana
     for stored in found:
         explanation.add(f"table {stored.relation}: watched as {stored.watch.entity}")
     relations = {stored.relation for stored in found}
-    for row in await evidence.connection.fetch(sql.query("trigger_differences")):
+    for row in await evidence.connection.fetch(sql.query("trigger_differences"), None):
         if row["relation"] in relations and row["wanted"]:
             state = "disabled or altered" if row["present"] else "missing"
             gap = f"trigger {row['name']} on {row['relation']} is {state}; run: notifier migrate"

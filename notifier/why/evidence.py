@@ -9,7 +9,7 @@ from typing import NamedTuple
 import asyncpg
 import msgspec
 
-from notifier.companies import canonical
+from notifier.companies import canonical, split_scope
 from notifier.database import configuration, sql
 from notifier.database.configuration import Stored
 from notifier.database.connections import Connection
@@ -164,8 +164,11 @@ class Evidence:
         return Log(*row) if row is not None else None
 
     async def watches(self) -> list[Stored]:
-        """The watched tables."""
-        return [*(await configuration.load(self.connection)).values()]
+        """The watched tables; with a schema per tenant, those of the company."""
+        stored = (await configuration.load(self.connection)).values()
+        _, company = split_scope(self.company)
+        own = (self.company, company)
+        return [each for each in stored if each.tenant is None or canonical(each.tenant) in own]
 
     async def sources(self) -> dict[str, Source]:
         """The watched tables as the relay reads them, by entity."""

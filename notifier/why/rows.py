@@ -38,7 +38,7 @@ class Row(NamedTuple):
 async def find_row(connection: Connection, stored: Stored, key: Sequence[str]) -> Row | None:
     """The row with that key, None where there is none. Raises RowUnreadable."""
     watch = stored.watch
-    names = [*watch.key_columns, watch.company, *([watch.deleted_if] if watch.deleted_if else [])]
+    names = [*watch.identity, *([watch.deleted_if] if watch.deleted_if else [])]
     rows = await connection.fetch(sql.query("why_columns"), stored.relation, names)
     columns = {row["name"]: row for row in rows}
     if missing := [name for name in watch.key_columns if name not in columns]:
@@ -46,8 +46,8 @@ async def find_row(connection: Connection, stored: Stored, key: Sequence[str]) -
     conditions = [
         _is(columns[name], number) for number, name in enumerate(watch.key_columns, start=1)
     ]
-    has_company = watch.company in columns
-    company = f"row.{columns[watch.company]['quoted']}" if has_company else "NULL"
+    has_company = watch.company_column in columns
+    company = f"row.{columns[watch.company_column]['quoted']}" if has_company else "NULL"
     mark = columns.get(watch.deleted_if or "")
     text = sql.query("why_row").format(
         relation=stored.relation,
@@ -69,11 +69,10 @@ async def find_row(connection: Connection, stored: Stored, key: Sequence[str]) -
         raise RowUnreadable(first_line(error)) from error
     if found is None:
         return None
+    named = found["company"] if stored.tenant is None else stored.tenant
     return Row(
-        None
-        if found["company"] is None
-        else canonical(f"{watch.scope}:" * (watch.scope is not None) + found["company"]),
-        has_company,
+        None if named is None else canonical(f"{watch.scope}:" * (watch.scope is not None) + named),
+        has_company or stored.tenant is not None,
         found["deleted"] not in (None, "f"),
         completed(found["written_by"], found["next"]),
         completed(found["held_by"], found["next"]) if found["held_by"] else None,

@@ -140,7 +140,7 @@ def _companies(changes: Iterable[Change], sources: dict[str, Source]) -> Iterabl
                 continue
             for row in (old, new):
                 if row is not None:
-                    yield company_of(row, source.watch) is not None
+                    yield company_of(row, source.watch, source.tenant) is not None
 
 
 def _sources_of(change: Change, sources: dict[str, Source]) -> tuple[Source, ...]:

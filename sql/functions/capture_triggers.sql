@@ -1,14 +1,15 @@
--- The triggers that the watches need and those that call a function of ours, side by side.
+-- The triggers that the watches need and those that call a function of ours, side by side: of the table `only`, and
+-- its partitions, or of all (null).
 --
 -- Rows of a partition are captured by its parent's trigger, which PostgreSQL clones. It does not clone
 -- statement triggers, so that a TRUNCATE of one partition needs a trigger on that partition.
-CREATE OR REPLACE FUNCTION notifier.capture_triggers()
+CREATE OR REPLACE FUNCTION notifier.capture_triggers(only_table text)
 RETURNS TABLE(relation text, name text, statement text, wanted boolean, present boolean, sound boolean)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     WITH watched AS (
         SELECT to_regclass(w.relation)::oid AS root,
-               ARRAY[w.entity, w.key, w.company] || (
+               ARRAY[w.entity, w.key, coalesce(w.company, w.key)] || (
                    SELECT format('{%s}', coalesce(string_agg(
                        format('"%s"', replace(replace(c.name, '\', '\\'), '"', '\"')), ',' ORDER BY c.n), ''))
                    FROM unnest(w.exclude) WITH ORDINALITY AS c (name, n)
@@ -36,7 +37,7 @@ AS $$
             CROSS JOIN LATERAL unnest(ARRAY[s.watch, s.value]) WITH ORDINALITY AS pair (name, n)
             WHERE o.captured_as = w.entity
         ) AS paths
-        WHERE w.entity = w.captured_as
+        WHERE w.entity = w.captured_as AND (only_table IS NULL OR w.relation = only_table)
     ), crossed AS (
         SELECT to_regclass(s.relation)::oid AS relid, array_agg(pair.name ORDER BY s.watch, s.step, pair.n) AS steps,
                NOT bool_and(s.enforced) AS is_loose
@@ -47,7 +48,7 @@ AS $$
             concat_ws(' ', CASE WHEN s.step = (SELECT max(l.step) FROM notifier.steps AS l WHERE l.watch = s.watch) THEN 'last' END,
                            CASE WHEN NOT s.enforced THEN 'loose' END)
         ]) WITH ORDINALITY AS pair (name, n)
-        WHERE s.step > 0 AND to_regclass(s.relation) IS NOT NULL
+        WHERE s.step > 0 AND to_regclass(s.relation) IS NOT NULL AND (only_table IS NULL OR s.relation = only_table)
         GROUP BY 1
     ), wanted AS (
         SELECT c.relid, kind.name, kind.type, kind.clause, 'capture_parent' AS function, ARRAY[c.steps::text] AS arguments
@@ -77,6 +78,8 @@ AS $$
                p.proname::text AS function
         FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid
         WHERE p.pronamespace = to_regnamespace('notifier') AND NOT t.tgisinternal AND t.tgparentid = 0
+          AND (only_table IS NULL OR t.tgrelid = to_regclass(only_table)
+               OR t.tgrelid IN (SELECT p.relid FROM pg_partition_tree(to_regclass(only_table)) AS p))
     )
     SELECT format('%I.%I', n.nspname, c.relname), name,
            format('CREATE TRIGGER %s %s EXECUTE FUNCTION notifier.%s(%s)', name,

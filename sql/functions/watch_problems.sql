@@ -1,16 +1,19 @@
 -- The problems that keep changes of watched tables from being captured. `fatal`: changes that
--- clients rely on are missed; the rest concerns single tables that are gone, or parts of a table.
+-- clients rely on are missed; the rest concerns single tables that are gone, parts of a table, or single tenants. A
+-- tenant whose schema is gone is no problem.
 CREATE OR REPLACE FUNCTION notifier.watch_problems()
 RETURNS TABLE(kind text, object text, fatal boolean)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT 'table', w.relation,
-           w.member IS NOT NULL
-           OR NOT EXISTS (SELECT FROM notifier.watches AS other WHERE to_regclass(other.relation) IS NOT NULL)
+           w.tenant IS NULL AND (
+               w.member IS NOT NULL
+               OR NOT EXISTS (SELECT FROM notifier.watches AS other WHERE to_regclass(other.relation) IS NOT NULL))
     FROM notifier.watches AS w
     WHERE to_regclass(w.relation) IS NULL
+      AND (w.tenant IS NULL OR to_regnamespace(quote_ident(w.tenant)) IS NOT NULL)
     UNION ALL
-    SELECT 'column', format('%s.%I', w.relation, named.name), true
+    SELECT 'column', format('%s.%I', w.relation, named.name), w.tenant IS NULL
     FROM notifier.watches AS w
     CROSS JOIN LATERAL unnest(ARRAY[w.key, CASE WHEN w.path IS NULL THEN w.company END, w.member, w.deleted_if] || w.more_keys || w.visible_to || w.exclude
                                     || ARRAY(SELECT w.member_if[i][1] FROM generate_subscripts(w.member_if, 1) AS i)) AS named (name)
@@ -30,7 +33,7 @@ AS $$
           AND a.attnum > 0 AND NOT a.attisdropped
     ) AND (s.step > 0 OR to_regclass(s.relation) IS NOT NULL)
     UNION ALL
-    SELECT 'child', h.inhrelid::regclass::text, true
+    SELECT 'child', h.inhrelid::regclass::text, w.tenant IS NULL
     FROM notifier.watches AS w
     JOIN pg_inherits AS h ON h.inhparent = to_regclass(w.relation)
     JOIN pg_class AS c ON c.oid = h.inhrelid AND NOT c.relispartition
@@ -38,8 +41,8 @@ AS $$
     UNION ALL
     SELECT CASE WHEN t.wanted THEN 'trigger' ELSE 'leftover' END, t.relation,
            t.wanted AND EXISTS (
-               SELECT FROM (SELECT relation FROM notifier.watches UNION SELECT relation FROM notifier.steps) AS w
+               SELECT FROM (SELECT relation FROM notifier.watches WHERE tenant IS NULL UNION SELECT relation FROM notifier.steps) AS w
                WHERE w.relation = t.relation)
-    FROM notifier.capture_triggers() AS t
+    FROM notifier.capture_triggers(NULL) AS t
     WHERE NOT t.sound
 $$;

@@ -2,9 +2,10 @@
 --
 -- `triggers`: for each, by oid, its table and its version: with another version it was disabled,
 -- enabled or created again, and its table may have been written to uncaptured. `root`: the watched table; `tables`: it and its
--- partitions. `captured`: whether the watched table is captured now.
+-- partitions. `captured`: whether the watched table is captured now. `dropped`: its tenant's schema is gone.
 SELECT w.entity, to_regclass(w.relation)::oid::bigint AS root, tree.tables,
        coalesce(t.triggers, '{}') AS triggers, coalesce(t.on_root >= 2, false) AS captured,
+       w.tenant IS NOT NULL AND to_regnamespace(quote_ident(w.tenant)) IS NULL AS dropped,
        (SELECT log.captured FROM notifier.log) AS saved
 FROM notifier.watches AS w
 CROSS JOIN LATERAL (

@@ -3,8 +3,10 @@
 -- of a table with several watches once for each of them, in a row.
 SELECT company, id, xid::text::bigint AS xid, entity, old, new, partial, actor, at
 FROM (
-    SELECT c.*, coalesce(w.scope || ':', '') || (notifier.readable_json(c.old) -> w.company)::text AS was,
-           coalesce(w.scope || ':', '') || (notifier.readable_json(c.new) -> w.company)::text AS became
+    SELECT c.*, coalesce(w.scope || ':', '') || CASE WHEN c.old IS NOT NULL THEN
+               coalesce(to_json(w.tenant), notifier.readable_json(c.old) -> w.company) END::text AS was,
+           coalesce(w.scope || ':', '') || CASE WHEN c.new IS NOT NULL THEN
+               coalesce(to_json(w.tenant), notifier.readable_json(c.new) -> w.company) END::text AS became
     FROM notifier.changes AS c
     LEFT JOIN notifier.watches AS w ON w.captured_as = c.entity
     WHERE c.xid = $1::bigint::text::xid8

@@ -1,4 +1,4 @@
--- The inputs of the membership query: it is compiled again when this text changes.
+-- The inputs of the membership query: it is compiled again when this text changes. `tenant`: with the tables of this one.
 SELECT pg_catalog.concat_ws(';', pg_catalog.string_agg(pg_catalog.concat_ws(
            ' ', w.relation, w.scope, w.company, w.member, w.deleted_if, w.member_if, r.oid, r.relkind,
            c.attnum, c.atttypid, m.attnum, m.atttypid,
@@ -10,6 +10,7 @@ SELECT pg_catalog.concat_ws(';', pg_catalog.string_agg(pg_catalog.concat_ws(
                WHERE i.indrelid = r.oid AND i.indisunique AND i.indisvalid AND i.indpred IS NULL
                  AND i.indnatts = 2 AND c.attnum = ANY (i.indkey) AND m.attnum = ANY (i.indkey)
            )), ',' ORDER BY w.entity),
+       (SELECT c.version FROM notifier.configuration AS c),
        (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', s.name, s.membership), ',' ORDER BY s.name)
         FROM notifier.scopes AS s))
 FROM notifier.watches AS w
@@ -18,4 +19,4 @@ LEFT JOIN pg_catalog.pg_attribute AS c
        ON c.attrelid = r.oid AND c.attname = w.company AND NOT c.attisdropped
 LEFT JOIN pg_catalog.pg_attribute AS m
        ON m.attrelid = r.oid AND m.attname = w.member AND NOT m.attisdropped
-WHERE w.member <> ''
+WHERE w.member <> '' AND (w.tenant IS NULL OR w.tenant = {tenant})

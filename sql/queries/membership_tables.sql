@@ -3,12 +3,14 @@
 -- A view or foreign table in the place of a table is not read: it would run its code as our role.
 -- At least one row, for the scopes; `watched` is null in it where no table names members.
 -- Rows of a table that inherits from another are not captured, so they give no access either.
+-- `tenant`: with the tables of this one. `tenants`: all that have tables of their own.
 WITH RECURSIVE base (domain, oid, level) AS (
     SELECT t.oid, t.oid, 0 FROM pg_catalog.pg_type AS t
     WHERE t.oid IN (
         SELECT a.atttypid FROM notifier.watches AS w
         JOIN pg_catalog.pg_attribute AS a ON a.attrelid = pg_catalog.to_regclass(w.relation)
-         AND (a.attname IN (w.company, w.member, w.deleted_if) OR a.attname = ANY (w.member_if)))
+         AND (a.attname IN (w.company, w.member, w.deleted_if) OR a.attname = ANY (w.member_if))
+        WHERE w.tenant IS NULL OR w.tenant = {tenant})
     UNION ALL
     SELECT b.domain, t.typbasetype, b.level + 1
     FROM base AS b JOIN pg_catalog.pg_type AS t ON t.oid = b.oid AND t.typtype = 'd'
@@ -20,7 +22,7 @@ types (oid, name) AS (
     FROM base AS b JOIN pg_catalog.pg_type AS t ON t.oid = b.oid
     ORDER BY b.domain, b.level DESC
 )
-SELECT w.relation AS watched, w.scope, kinds.scopes,
+SELECT w.relation AS watched, w.scope, w.tenant, r.oid IS NOT NULL AS there, kinds.scopes, kinds.tenants,
        CASE r.relkind WHEN 'r' THEN 'ONLY ' ELSE '' END || w.relation AS relation,
        pg_catalog.quote_ident(w.company) AS company, pg_catalog.quote_ident(w.member) AS member,
        ct.name AS company_type, mt.name AS member_type,
@@ -30,10 +32,11 @@ SELECT w.relation AS watched, w.scope, kinds.scopes,
            WHERE i.indrelid = r.oid AND i.indisunique AND i.indisvalid AND i.indpred IS NULL
              AND i.indnatts = 2 AND c.attnum = ANY (i.indkey) AND m.attnum = ANY (i.indkey)
        ) AS unique,
-       r.relkind IN ('r', 'p') AND c.attnum IS NOT NULL AND m.attnum IS NOT NULL
+       r.relkind IN ('r', 'p') AND (c.attnum IS NOT NULL OR w.tenant IS NOT NULL) AND m.attnum IS NOT NULL
            AND conditions.present AS present,
        ({signature}) AS signature
-FROM (SELECT) AS one LEFT JOIN notifier.watches AS w ON w.member <> ''
+FROM (SELECT) AS one LEFT JOIN notifier.watches AS w
+       ON w.member <> '' AND (w.tenant IS NULL OR w.tenant = {tenant})
 LEFT JOIN pg_catalog.pg_class AS r ON r.oid = pg_catalog.to_regclass(w.relation)
 LEFT JOIN pg_catalog.pg_attribute AS c
        ON c.attrelid = r.oid AND c.attname = w.company AND NOT c.attisdropped
@@ -53,6 +56,8 @@ CROSS JOIN LATERAL (
     LEFT JOIN types AS t ON t.oid = a.atttypid
 ) AS conditions
 CROSS JOIN LATERAL (
-    SELECT coalesce(pg_catalog.json_object_agg(s.name, s.membership), '{{}}')::text AS scopes FROM notifier.scopes AS s
+    SELECT coalesce(pg_catalog.json_object_agg(s.name, s.membership), '{{}}')::text AS scopes,
+           ARRAY(SELECT DISTINCT t.tenant FROM notifier.watches AS t WHERE t.member <> '' AND t.tenant IS NOT NULL) AS tenants
+    FROM notifier.scopes AS s
 ) AS kinds
 ORDER BY w.entity

@@ -33,8 +33,9 @@ SELECT w.entity, ARRAY(SELECT s.name FROM notifier.scopes AS s) AS scopes,
                SELECT FROM pg_catalog.pg_attribute AS a
                WHERE a.attrelid = r.oid AND a.attname = needed.name AND NOT a.attisdropped))
            FROM pg_catalog.unnest(w.exclude || w.company || w.key) AS needed (name)
+           WHERE needed.name IS NOT NULL
        ) AS complete,
-       pg_catalog.format('t.%I', w.company) AS company, types.name AS company_type,
+       't.' || pg_catalog.quote_ident(w.company) AS company, types.name AS company_type,
        pg_catalog.row_security_active(r.oid) AS hidden,
        w.state_where, w.state_where IS NULL OR NOT EXISTS (
            SELECT FROM pg_catalog.pg_attribute AS a
@@ -45,10 +46,11 @@ SELECT w.entity, ARRAY(SELECT s.name FROM notifier.scopes AS s) AS scopes,
              AND (a.attgenerated = 'v' OR notifier.bounding_type(a.atttypid) IS NULL)) AS bounded
 FROM notifier.watches AS w
 JOIN pg_catalog.pg_class AS r ON r.oid = pg_catalog.to_regclass(w.relation) AND r.relkind IN ('r', 'p')
-JOIN pg_catalog.pg_attribute AS c ON c.attrelid = r.oid AND c.attname = w.company AND NOT c.attisdropped
+LEFT JOIN pg_catalog.pg_attribute AS c ON c.attrelid = r.oid AND c.attname = w.company AND NOT c.attisdropped
 CROSS JOIN LATERAL (
     SELECT pg_catalog.regexp_split_to_array(
         pg_catalog.lower(pg_catalog.regexp_replace(w.state_where, '''[^'']*''', '', 'g')), '[^[:alnum:]_$]+') AS words
 ) AS bound
 LEFT JOIN types ON types.oid = c.atttypid
+WHERE w.tenant IS NOT NULL OR c.attnum IS NOT NULL
 ORDER BY w.entity

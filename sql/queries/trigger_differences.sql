@@ -1,5 +1,5 @@
--- What `migrate` would do about triggers.
+-- What `migrate` would do about triggers: those of the table $1, or all (null).
 SELECT relation, name, statement, wanted, present, sound
-FROM notifier.capture_triggers()
+FROM notifier.capture_triggers($1::text)
 WHERE NOT sound
 ORDER BY relation, name

@@ -5,18 +5,18 @@ SELECT company, count(*) AS rows, max(at) AS at
 FROM (
     SELECT scope || side.company AS company, entity, side.key, max(at) AS at
     FROM (
-        SELECT entity, at, scope, (old -> company)::text AS was,
+        SELECT entity, at, scope, CASE WHEN old IS NOT NULL THEN coalesce(to_json(tenant), old -> company) END::text AS was,
                (old -> key)::text || CASE WHEN more_keys = '{}' THEN '' ELSE (
                    SELECT string_agg(',' || (old -> name)::text, '' ORDER BY n) FROM unnest(more_keys) WITH ORDINALITY AS m (name, n)) END AS old_key,
-               (new -> company)::text AS became,
+               CASE WHEN new IS NOT NULL THEN coalesce(to_json(tenant), new -> company) END::text AS became,
                (new -> key)::text || CASE WHEN more_keys = '{}' THEN '' ELSE (
                    SELECT string_agg(',' || (new -> name)::text, '' ORDER BY n) FROM unnest(more_keys) WITH ORDINALITY AS m (name, n)) END AS new_key
         FROM (
-            SELECT entity, at, scope, company, key, more_keys,
+            SELECT entity, at, scope, company, tenant, key, more_keys,
                    CASE WHEN coalesce((old -> deleted_if)::text, 'null') IN ('null', 'false') THEN old END AS old,
                    CASE WHEN coalesce((new -> deleted_if)::text, 'null') IN ('null', 'false') THEN new END AS new
             FROM (
-                SELECT w.entity, c.at, coalesce(w.scope || ':', '') AS scope, w.company, w.key, w.more_keys, w.deleted_if,
+                SELECT w.entity, c.at, coalesce(w.scope || ':', '') AS scope, w.company, w.tenant, w.key, w.more_keys, w.deleted_if,
                        notifier.readable_json(c.old) AS old, notifier.readable_json(c.new) AS new
                 FROM notifier.changes AS c
                 JOIN notifier.watches AS w ON w.captured_as = c.entity

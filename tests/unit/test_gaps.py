@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec import structs
 
 from notifier.relay.gaps import Capture, CaptureState, Saved, Triggers, find_gaps
 
@@ -23,7 +24,7 @@ BOTH: Triggers = {"1": (ROOT, "7O"), "2": (ROOT, "7O")}
 
 
 def test_the_first_look_finds_no_gap_and_saves_the_triggers() -> None:
-    assert find_gaps(None, [state(BOTH)]) == ([], saved(BOTH))
+    assert find_gaps(None, [state(BOTH)]) == ([], [], saved(BOTH))
 
 
 @pytest.mark.parametrize(
@@ -58,25 +59,32 @@ def test_the_first_look_finds_no_gap_and_saves_the_triggers() -> None:
 def test_a_saved_trigger_that_is_gone_or_has_another_version_is_a_gap(
     before: Saved, now: CaptureState, is_gap: bool
 ) -> None:
-    gaps, after = find_gaps(before, [now])
+    gaps, _, after = find_gaps(before, [now])
     assert gaps == (["Event"] if is_gap else [])
     assert after == {"Event": now.capture}
 
 
 def test_a_gap_is_reported_once_the_table_is_captured_again() -> None:
-    gaps, after = find_gaps(saved(BOTH), [state({"1": (ROOT, "9D")}, captured=False)])
+    gaps, _, after = find_gaps(saved(BOTH), [state({"1": (ROOT, "9D")}, captured=False)])
     assert (gaps, after) == ([], saved(BOTH))
     now = state({"1": (ROOT, "11O"), "2": (ROOT, "7O")})
-    assert find_gaps(after, [now]) == (["Event"], {"Event": now.capture})
+    assert find_gaps(after, [now]) == (["Event"], [], {"Event": now.capture})
 
 
 def test_a_table_that_is_uncaptured_at_the_first_look_is_a_gap_later() -> None:
-    gaps, after = find_gaps(None, [state({}, captured=False)])
+    gaps, _, after = find_gaps(None, [state({}, captured=False)])
     assert gaps == []
     assert find_gaps(after, [state(BOTH)])[0] == ["Event"]
 
 
 def test_an_entity_that_is_watched_again_has_a_gap() -> None:
-    gaps, after = find_gaps(saved(BOTH), [])
+    gaps, _, after = find_gaps(saved(BOTH), [])
     assert (gaps, after) == ([], saved(BOTH))
     assert find_gaps(after, [state({"8": (ROOT, "20O"), "9": (ROOT, "20O")})])[0] == ["Event"]
+
+
+def test_a_dropped_schema_is_reported_once_and_one_of_that_name_is_new() -> None:
+    dropped = structs.replace(state({}, captured=False), is_dropped=True)
+    assert find_gaps(saved(BOTH), [dropped]) == ([], ["Event"], {})
+    assert find_gaps({}, [dropped]) == ([], [], {})
+    assert find_gaps({}, [state(BOTH)]) == ([], [], saved(BOTH))

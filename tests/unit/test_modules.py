@@ -32,6 +32,8 @@ COVERED = {
         "database/constants",
         "database/grants",
         "database/schema",
+        "database/transactions",
+        "installation",
         "database/triggers",
         "database/views",
     ),

@@ -1,0 +1,318 @@
+"""A schema per tenant: the tables that patterns match, each brought up to date in a transaction of its own.
+
+So a writer waits for one short transaction at most, and a table that is locked, or that one tenant has
+with other columns, keeps no other tenant back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import asyncpg
+
+from notifier.companies import canonical
+from notifier.database import (
+    catalogue,
+    configuration,
+    functions,
+    grants,
+    sql,
+    state_bounds,
+    triggers,
+)
+from notifier.database.configuration import Change, Stored
+from notifier.database.connections import Connection
+from notifier.database.transactions import ATTEMPTS, PAUSE_SECONDS, Report, exclusive
+from notifier.errors import SettingsError
+from notifier.patterns import Only
+from notifier.watches import Watch
+
+NAMED = 5
+"""How many schemas a line names before it only counts them."""
+
+
+class Match(NamedTuple):
+    """A table that one or more patterns match. `problems`: why it cannot be watched like that."""
+
+    relation: str
+    schema: str
+    watches: tuple[Stored, ...]
+    problems: tuple[str, ...]
+
+
+class Survey(NamedTuple):
+    """Tables that cannot be watched, a line each; schemas that match and are not watched as set; by the
+    name of each pattern, how many schemas it matches."""
+
+    problems: list[str]
+    unwatched: list[str]
+    schemas: dict[str, int]
+
+
+class Plan(NamedTuple):
+    """What is to be done about tables of tenants.
+
+    `watched`: those that are or shall be. `pending`: those of which watches or triggers differ, with the
+    watches that they shall have. `changes`: what that means for clients. `problems`: tables that cannot
+    be watched, a line each, with the remedy. `forget`: the log holds values that are excluded now.
+    """
+
+    watched: list[Match]
+    pending: dict[str, tuple[Stored, ...]]
+    changes: list[Change]
+    problems: list[str]
+    forget: bool
+
+    @property
+    def is_due(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self.pending) or self.forget
+
+    @property
+    def relations(self) -> set[str]:
+        """The tables that are left to it."""
+        return {*self.pending, *(match.relation for match in self.watched)}
+
+    def preview(self) -> list[str]:
+        """What would be done, for a dry run."""
+        new = sorted({each.tenant or "" for watches in self.pending.values() for each in watches})
+        lines = [f"schemas {summarize(new)}: would be watched"] if new else []
+        gone = [relation for relation, watches in self.pending.items() if not watches]
+        return [*lines, *(f"table {relation}: would not be watched any more" for relation in gone)]
+
+
+NOTHING = Plan([], {}, [], [], False)
+
+
+async def find(
+    connection: Connection, patterns: Iterable[Watch], only: Only | None = None
+) -> list[Match]:
+    """The tables that the patterns match; with `only`, those of them that it names."""
+    watches: dict[str, list[Watch]] = {}
+    for watch in patterns:
+        if watch.pattern is not None:
+            watches.setdefault(watch.pattern.table, []).append(watch)
+    rows = await connection.fetch(sql.query("tenant_tables"), list(watches))
+    found: dict[str, tuple[str, list[Watch]]] = {}
+    for row in rows:
+        if only is not None and not only.names(row["schema"], row["table"]):
+            continue
+        matching = [
+            watch
+            for watch in watches[row["table"]]
+            if watch.pattern is not None and watch.pattern.matches(row["schema"])
+        ]
+        if matching:
+            found[row["relation"]] = row["schema"], matching
+    tables = await catalogue.describe(connection, list(found))
+    matches = []
+    for (relation, (schema, matching)), table in zip(found.items(), tables, strict=True):
+        if table is not None:
+            problems = await _problems(connection, matching, table, list(found))
+            stored = (Stored(watch, relation, tenant=schema) for watch in matching)
+            matches.append(Match(relation, schema, tuple(stored), tuple(problems)))
+    return matches
+
+
+async def _problems(
+    connection: Connection,
+    watches: Sequence[Watch],
+    table: catalogue.Table,
+    relations: Sequence[str],
+) -> list[str]:
+    """Why the table cannot be watched like that; each names it."""
+    found = []
+    for watch in watches:
+        own = catalogue.problems(watch, table, relations)
+        try:
+            await state_bounds.require(connection, watch, table.relation)
+        except SettingsError as error:
+            own.append(str(error))
+        found += [
+            problem.replace(f"table {watch.table}", f"table {table.relation}", 1) for problem in own
+        ]
+    return found
+
+
+async def plan(connection: Connection, patterns: Sequence[Watch], only: Only | None = None) -> Plan:
+    """Compares the tables that match with those that are watched. Changes nothing.
+
+    Raises SettingsError where a pattern fits none of its tables, or two schemas are one company.
+    """
+    found = await find(connection, patterns, only)
+    _require_distinct({match.schema for match in found})
+    sound = [match for match in found if not match.problems]
+    for watch in patterns:
+        own = [match for match in found if any(each.watch == watch for each in match.watches)]
+        if own and not any(match in sound for match in own):
+            raise SettingsError(own[0].problems[0])
+    former = await configuration.load(connection)
+    by_relation: dict[str, dict[str, Stored]] = {}
+    for name, stored in former.items():
+        if stored.tenant is not None:
+            by_relation.setdefault(stored.relation, {})[name] = stored
+        elif (match := next((m for m in found if m.relation == stored.relation), None)) is not None:
+            raise SettingsError(
+                f"table {stored.relation} is watched as {name}, and matches"
+                f" {match.watches[0].watch.table}: remove one [[watch]]"
+            )
+    differing = await _differing(connection, [match.relation for match in found] if only else None)
+    pending: dict[str, tuple[Stored, ...]] = {}
+    changes: list[Change] = []
+    kept = []
+    for match in found:
+        before = by_relation.pop(match.relation, {})
+        wanted = {each.name: each for each in match.watches}
+        if match.problems:
+            if _watches(before) == _watches(wanted):
+                kept.append(match)  # captured as before, as far as that is possible
+                continue
+            wanted = {}
+        wanted = configuration.share_tables(before, wanted)
+        differences = list(configuration.compare(before, wanted))
+        if differences or match.relation in differing:
+            pending[match.relation] = tuple(wanted.values())
+            changes += differences
+    if only is None:
+        for relation in by_relation:  # no pattern matches it any more, or it is gone
+            pending[relation] = ()
+    problems = [match.problems[0] for match in found if match.problems]
+    forget = await connection.fetchval("SELECT forget FROM notifier.configuration")
+    if not forget and any(change.is_secret for change in changes):
+        await connection.execute("UPDATE notifier.configuration SET forget = true")
+        forget = True
+    return Plan([*sound, *kept], pending, changes, problems, forget)
+
+
+def _watches(stored: Mapping[str, Stored]) -> dict[str, Watch]:
+    return {name: each.watch for name, each in stored.items()}
+
+
+async def _differing(connection: Connection, relations: Sequence[str] | None) -> set[str]:
+    """The tables of which a trigger differs; of these, or of all."""
+    found = (
+        await triggers.differences(connection)
+        if relations is None
+        else [
+            trigger
+            for relation in relations
+            for trigger in await triggers.differences(connection, relation)
+        ]
+    )
+    return {trigger.relation for trigger in found}
+
+
+async def survey(connection: Connection, patterns: Sequence[Watch]) -> Survey:
+    """Compares the tables that match with those that are watched, for `notifier check`."""
+    found = await find(connection, patterns)
+    stored = await configuration.load(connection)
+    unwatched = {
+        match.schema
+        for match in found
+        if not match.problems
+        and any(
+            (known := stored.get(each.name)) is None
+            or (known.watch, known.relation) != (each.watch, each.relation)
+            for each in match.watches
+        )
+    }
+    matched = Counter(each.watch.name for match in found for each in match.watches)
+    return Survey(
+        [problem for match in found for problem in match.problems],
+        sorted(unwatched),
+        {watch.name: matched[watch.name] for watch in patterns},
+    )
+
+
+async def carry_out(connection: Connection, plan: Plan, report: Report) -> None:
+    """Does it, a table at a time. Raises DatabaseError where a table stays locked: the others are done."""
+    schemas = Counter(each.tenant for watches in plan.pending.values() for each in watches[:1])
+    total, done, pending = len(schemas), 0, plan.pending
+    for attempt in range(1, ATTEMPTS + 1):
+        locked: dict[str, tuple[Stored, ...]] = {}
+        for relation, watches in pending.items():
+            try:
+                async with exclusive(connection):
+                    await _apply(connection, relation, watches, plan.changes)
+            except (triggers.Locked, asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
+                locked[relation] = watches
+                if attempt == 1:
+                    report(f"table {relation} is locked by another transaction: it is tried again")
+                continue
+            except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError):
+                continue  # dropped meanwhile
+            if not watches:
+                report(f"table {relation}: no longer watched")
+                continue
+            tenant = watches[0].tenant
+            schemas[tenant] -= 1
+            if not schemas[tenant]:
+                done += 1
+                report(f"schema {tenant}: watched ({done} of {total})")
+        if not (pending := locked):
+            break
+        if attempt < ATTEMPTS:
+            await asyncio.sleep(PAUSE_SECONDS)
+    async with exclusive(connection):
+        await _finish(connection, forget=plan.forget and not pending)
+    if pending:
+        raise triggers.Locked(
+            f"table {summarize(list(pending))} is locked by another transaction; all others are done,"
+            " try again"
+        )
+
+
+async def _apply(
+    connection: Connection, relation: str, watches: Sequence[Stored], changes: Iterable[Change]
+) -> None:
+    """Replaces the watches and the triggers of a table. Raises Locked."""
+    await connection.execute("SET LOCAL search_path = pg_catalog, pg_temp")
+    await connection.execute(
+        "DELETE FROM notifier.watches WHERE relation = $1 AND tenant IS NOT NULL", relation
+    )
+    await configuration.save_watches(connection, watches)
+    found = await triggers.differences(connection, relation)
+    await triggers.synchronize(connection, triggers.Locks(connection), found)
+    names = {stored.captured_as for stored in watches}
+    resync = [each for each in changes if each.is_resync and each.entity in names]
+    if resync:
+        await configuration.announce(connection, resync)
+
+
+async def _finish(connection: Connection, *, forget: bool) -> None:
+    """What concerns all tables: capture knows them, roles may read their members, nodes reload."""
+    await connection.execute("SET LOCAL search_path = pg_catalog, pg_temp")
+    await functions.create(connection, await functions.outdated(connection))
+    await grants.synchronize(connection)
+    secret = []
+    if forget:
+        await configuration.forget_messages(connection)
+        stored = await configuration.load(connection)
+        secret = [
+            Change(each.captured_as, "", is_secret=True)
+            for each in stored.values()
+            if each.tenant is not None
+        ]
+        await connection.execute("UPDATE notifier.configuration SET forget = false")
+    await configuration.announce(connection, secret)
+
+
+def _require_distinct(schemas: Iterable[str]) -> None:
+    """Raises SettingsError where the names of two schemas are one company's id: uuids in two spellings."""
+    companies: dict[str, str] = {}
+    for schema in sorted(schemas):
+        other = companies.setdefault(canonical(schema), schema)
+        if other != schema:
+            raise SettingsError(
+                f"the schemas {other} and {schema} would be one company: rename one of them"
+            )
+
+
+def summarize(names: Sequence[str]) -> str:
+    """`a, b and c`; of many names the first ones and how many more there are."""
+    if len(names) <= NAMED:
+        return ", ".join(names)
+    return f"{', '.join(names[:NAMED])} and {len(names) - NAMED} more"

@@ -1,0 +1,105 @@
+"""Transactions that change the schema or the triggers: short waits for locks, and errors in one line."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+
+import asyncpg
+
+from notifier.database import triggers
+from notifier.database.connections import (
+    FAILURES,
+    Connection,
+    connect,
+    first_line,
+    translate_error,
+)
+from notifier.database.constants import MIGRATION_LOCK
+from notifier.errors import DatabaseError
+
+LOCK_MILLISECONDS = 500
+"""How long to wait for a lock on our own tables: shorter than any deadline of a node."""
+
+ATTEMPTS, PAUSE_SECONDS = 5, 0.5
+"""How often `migrate` and `uninstall` try to get locks on the application's tables, and how long they
+let writers through in between."""
+
+SETTINGS = {
+    "row_security": "off",
+    "statement_timeout": "0",
+    "idle_in_transaction_session_timeout": "60000",
+}
+"""Of a migration's session: building an index may take long."""
+
+Report = Callable[[str], None]
+
+
+def quiet(_: str) -> None:
+    """Reports nothing."""
+
+
+@asynccontextmanager
+async def session(url: str) -> AsyncIterator[Connection]:
+    """A connection for `migrate`. The driver's exceptions become a DatabaseError in one line."""
+    try:
+        connection = await connect(url, "migrate", pinned=False, deadline=600, settings=SETTINGS)
+    except FAILURES as error:
+        raise translate(error, url) from error
+    try:
+        yield connection
+    except FAILURES as error:
+        raise translate(error, url) from error
+    finally:
+        connection.terminate()
+
+
+@asynccontextmanager
+async def exclusive(connection: Connection, *, commit: bool = True) -> AsyncIterator[None]:
+    """A transaction that no other `migrate` or `uninstall` runs beside."""
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", MIGRATION_LOCK)
+        await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_MILLISECONDS}ms'")
+        yield
+    except BaseException:
+        with suppress(*FAILURES):
+            await transaction.rollback()
+        raise
+    await (transaction.commit() if commit else transaction.rollback())
+
+
+async def in_transaction(
+    url: str,
+    once: Callable[[Connection], Awaitable[list[str]]],
+    report: Report,
+    commit: bool = True,
+) -> None:
+    """Runs `once` in a transaction, again where an application holds a lock, and reports its lines."""
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            async with session(url) as connection, exclusive(connection, commit=commit):
+                lines = await once(connection)
+        except triggers.Locked:
+            if attempt == ATTEMPTS:
+                raise
+        else:
+            for line in lines:
+                report(line)
+            return
+        await asyncio.sleep(PAUSE_SECONDS)
+
+
+def translate(error: BaseException, url: str) -> DatabaseError:
+    """The error in one line."""
+    if isinstance(error, DatabaseError):
+        return error
+    if isinstance(error, asyncpg.LockNotAvailableError):
+        return triggers.Locked("the schema notifier is in use by a long transaction; try again")
+    if isinstance(error, asyncpg.InsufficientPrivilegeError):
+        return DatabaseError(f"this role may not do that: {first_line(error)}")
+    if isinstance(error, asyncpg.PostgresError):
+        return DatabaseError(first_line(error))
+    return translate_error(error, url)

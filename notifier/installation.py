@@ -1,0 +1,88 @@
+"""The commands that change what is installed in a database: `notifier migrate` and `notifier uninstall`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Annotated
+
+import typer
+
+from notifier.errors import NotifierError, SettingsError
+from notifier.settings import load
+
+
+def migrate_command(
+    calendar: Annotated[
+        bool,
+        typer.Option(
+            "--calendar",
+            help="Also create the tables companies, employees and events where they are missing.",
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be done; change nothing.")
+    ] = False,
+    grant: Annotated[
+        str | None,
+        typer.Option(metavar="ROLE", help="Grant this role exactly what `notifier serve` needs."),
+    ] = None,
+    state: Annotated[
+        bool, typer.Option("--state", help="With --grant: for STATE=on, SELECT on watched tables.")
+    ] = False,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SCHEMA.TABLE",
+            help="Only these tables of new tenants, such as 'workspace_x.*'; nothing else is touched.",
+        ),
+    ] = None,
+) -> None:
+    """Install or upgrade the schema `notifier` and the triggers. Safe to repeat."""
+    from notifier.database import schema
+
+    settings = load()
+    if only is not None:
+        if calendar or dry_run or grant is not None or state:
+            raise SettingsError("--only goes with no other option")
+        asyncio.run(
+            schema.migrate_only(
+                settings.listen_database, only, watches=settings.given_watches, report=typer.echo
+            )
+        )
+        return
+    asyncio.run(
+        schema.migrate(
+            settings.listen_database,
+            calendar=calendar,
+            watches=settings.given_watches,
+            scopes=settings.scope,
+            membership_query=settings.membership_query,
+            user_query=settings.user_query,
+            max_log_bytes=settings.max_log_bytes,
+            dry_run=dry_run,
+            grant=grant,
+            state=state,
+            report=typer.echo,
+        )
+    )
+    if not dry_run:
+        patterns = sum(watch.pattern is not None for watch in settings.watch)
+        tables = f"{len(settings.watch) - patterns} tables"
+        if patterns:
+            tables += f" and {patterns} patterns"
+        typer.echo(f"schema notifier: {schema.newest()}, {tables} are watched")
+
+
+def uninstall_command(
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
+) -> None:
+    """Remove the triggers and the schema `notifier`. Your tables stay."""
+    from notifier.database import schema
+
+    settings = load()
+    if not yes:
+        if not sys.stdin.isatty():
+            raise NotifierError("this drops the schema notifier; confirm with --yes")
+        typer.confirm("Drop the schema notifier and its triggers?", abort=True)
+    asyncio.run(schema.uninstall(settings.listen_database, typer.echo))
