@@ -544,9 +544,9 @@ class Connection {
     clearTimeout(this.#deadline);
     clearTimeout(this.#heartbeat);
     clearTimeout(this.#steady);
+    clearTimeout(this.#returning);
     this.#abandon(this.#candidate);
     this.#candidate = null;
-    clearTimeout(this.#returning);
     this.#authenticated = this.#renewing = this.#pinging = this.#waitIsFixed = false;
     this.#requested.clear();
     this.#farewell = null;
@@ -639,6 +639,8 @@ class Connection {
   /** Over HTTP: tries a WebSocket again after a while, without an interruption. */
   #returnLater() {
     clearTimeout(this.#returning);
+    this.#abandon(this.#candidate);
+    this.#candidate = null;
     if (this.#rung === 0 || this.#transports[0] !== "websocket") return;
     const ms = Math.min((this.#worked ? RETURN_MS : RETURN_BLOCKED_MS) * 2 ** this.#returns++, MAX_RETURN_MS);
     this.#returning = setTimeout(() => this.#tryReturn(), ms * (0.5 + this.#options.random()));
@@ -648,19 +650,20 @@ class Connection {
     const token = this.#token;
     const busy = [...this.#companies].some((company) => company.request || company.incoming);
     if (busy) return this.#returnLater(); // a state that is being sent would begin again
-    const socket = (this.#candidate = new this.#WebSocket(this.#url));
-    const giveUp = () => {
-      this.#abandon(socket);
-      this.#candidate = null;
-      this.#returnLater();
-    };
+    let socket;
+    try {
+      socket = this.#candidate = new this.#WebSocket(this.#url);
+    } catch {
+      return this.#returnLater();
+    }
+    const giveUp = () => this.#returnLater();
     const timer = (this.#returning = setTimeout(giveUp, this.#options.timeoutMs));
     socket.onopen = () => socket.send(JSON.stringify({ type: "authenticate", token }));
     socket.onclose = giveUp;
     socket.onerror = () => {};
     socket.onmessage = (/** @type {MessageEvent} */ event) => {
       clearTimeout(timer);
-      if (!JSON.parse(event.data).Success) return giveUp();
+      if (!/"Success":\s*true/.test(event.data)) return giveUp();
       this.#candidate = null;
       this.#drop();
       this.#attempt = new AbortController();
@@ -706,6 +709,12 @@ class Connection {
    */
   #wake = (event) => {
     if (globalThis.document?.visibilityState === "hidden") return;
+    if (event.type === "online") {
+      // It may be another network.
+      this.#worked = false;
+      this.#returns = 0;
+      if (this.#authenticated) this.#returnLater();
+    }
     if (this.#authenticated) this.#ping();
     else if (event.type === "offline") return;
     else if (this.#status.state === "waiting" && !this.#waitIsFixed) {

@@ -99,8 +99,8 @@ export class HttpSocket {
     try {
       await this.options.fetch(this.base, { method: "HEAD", mode: "no-cors", cache: "no-store", signal });
       this.#authenticated();
-    } catch (error) {
-      this.end(1006, String(/** @type {Error} */ (error).message));
+    } catch {
+      this.end(1006, "connection lost");
     }
   }
 
@@ -113,6 +113,13 @@ export class HttpSocket {
     this.control.abort();
     for (const reader of this.readers.values()) reader.stop();
     this.readers.clear();
+  }
+
+  /** A poll has ended: the next one may begin. */
+  leave() {
+    const next = this.queue.shift();
+    if (next) next();
+    else this.polls--;
   }
 
   /** @param {object} message */
@@ -184,7 +191,7 @@ class Reader {
         }
       }
     } catch (error) {
-      if (!this.stopped) this.#fail(/** @type {Failure} */ (error));
+      if (!this.stopped) this.#fail(error instanceof Failure ? error : new Failure("", "connection lost"));
     }
   }
 
@@ -332,11 +339,11 @@ class Reader {
   async #poll() {
     const { socket } = this;
     const room = MAX_REQUESTS - socket.streams;
-    if (socket.polls >= room) await new Promise((resolve) => socket.queue.push(() => resolve(undefined)));
-    if (this.stopped) return void socket.queue.shift()?.();
+    if (socket.polls < room) socket.polls++;
+    else await new Promise((resolve) => socket.queue.push(() => resolve(undefined))); // takes over the place of another one
+    if (this.stopped) return socket.leave();
     const crowded = socket.readers.size - socket.streams > room;
     const wait = !this.answered || this.checking ? 0 : crowded ? SHARED_WAIT : WAIT;
-    socket.polls++;
     this.checking = false;
     this.control = new AbortController();
     this.#expectWithin(wait * 1000 + socket.options.timeoutMs);
@@ -348,8 +355,7 @@ class Reader {
       if (!this.checking) throw error;
     } finally {
       clearTimeout(this.timer);
-      socket.polls--;
-      socket.queue.shift()?.();
+      socket.leave();
     }
     if (!page || this.stopped) return;
     const { CompanyId, Position, Epoch, At, Recovered, State, Messages } = page;
@@ -363,7 +369,6 @@ class Reader {
       if (State) this.#accept({ Type: "StateEnd", Data: { CompanyId, Position } });
     }
     for (const message of Messages) if (!this.stopped) this.#accept(message);
-    this.place = { after: Position, epoch: Epoch, at: At };
     if (Messages.length) await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
   }
 

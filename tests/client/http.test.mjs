@@ -1,0 +1,383 @@
+// The client over HTTP, on a service that is cut, silent, slow, refusing and restarting: whatever happens, the rows are those of
+// the position, and finally complete.
+
+import assert from "node:assert/strict";
+import { mock, test } from "node:test";
+
+import { connect } from "../../clients/js/src/client.js";
+import { FakeService } from "../../clients/js/src/testing.js";
+import { dice } from "./fuzzing.mjs";
+import { pass, settle } from "./world.mjs";
+
+const SEEDS = 60;
+const STEPS = 60;
+
+const text = (rows) => JSON.stringify([...rows].sort((one, other) => (one.EventId < other.EventId ? -1 : 1)));
+const problem = (status, code, headers = {}) => Response.json({ code, detail: code }, { status, headers });
+
+/** The endpoint of docs/http.md for the companies of a fake service, and the accidents that happen to it while `bad`. */
+class Http {
+  bad = true;
+  /** Streams are held back, as by a proxy that buffers. */
+  buffers = false;
+  /** The next request cannot resume. */
+  forgets = false;
+  token = "t0";
+  streams = new Set();
+  waiting = new Set();
+  requests = 0;
+  most = 0;
+  open = 0;
+
+  constructor(service, random) {
+    this.service = service;
+    this.random = random;
+    service.publish = (company, message) => this.deliver(company, message);
+    this.fetch = this.fetch.bind(this);
+  }
+
+  chance(probability) {
+    return this.bad && this.random() < probability;
+  }
+
+  async fetch(address, { method = "GET", headers, signal }) {
+    this.requests++;
+    await settle();
+    if (signal?.aborted || this.chance(0.08)) throw new TypeError("Failed to fetch");
+    if (method === "HEAD") return new Response();
+    if (this.chance(0.03)) return problem(503, "unavailable", { "Retry-After": "1" });
+    if (this.chance(0.02)) return problem(429, "too_many", { "Retry-After": "2" });
+    if (this.chance(0.03)) return new Response("<html>", { status: this.random() < 0.5 ? 200 : 502 });
+    if (headers.Authorization !== `Bearer ${this.token}`) return problem(401, "token_expired");
+    const [, id] = /companies\/(.*)\/messages/.exec(new URL(address).pathname);
+    const company = this.service.company(decodeURIComponent(id));
+    if (!company.isAllowed) return problem(403, "company_forbidden");
+    const given = new URL(address).searchParams;
+    this.most = Math.max(this.most, ++this.open);
+    const left = () => this.open--;
+    return headers.Accept === "text/event-stream" ? this.stream(company, given, signal, left) : this.poll(company, given, signal, left);
+  }
+
+  answer(company, given) {
+    const { log } = company;
+    const asked = given.has("after");
+    const after = Number(given.get("after"));
+    const sameAt = !given.has("at") || given.get("at") === log[after - 1]?.message.At;
+    const Recovered = asked && given.get("epoch") === this.service.epoch && after <= log.length && sameAt && !this.chance(0.15) && !this.forgets;
+    this.forgets = false;
+    const Position = Recovered ? after : log.length;
+    const state = !Recovered && given.has("state") ? company.state() : null;
+    const data = { CompanyId: company.id, Position, Epoch: this.service.epoch, At: log[Position - 1]?.message.At, ...(asked && { Recovered }) };
+    return { data, state, missed: log.slice(Position).map(({ message }) => message) };
+  }
+
+  stream(company, given, signal, left) {
+    const link = { company, ended: false, buffered: this.buffers };
+    const body = new ReadableStream({ start: (controller) => void (link.controller = controller) });
+    link.end = (error) => {
+      if (link.ended) return;
+      link.ended = true;
+      left();
+      this.streams.delete(link);
+      if (error) link.controller.error(error);
+      else link.controller.close();
+    };
+    link.write = (chunk) => {
+      if (link.ended || link.buffered) return;
+      const bytes = new TextEncoder().encode(chunk);
+      const cut = Math.floor(this.random() * bytes.length);
+      link.controller.enqueue(bytes.slice(0, cut));
+      link.controller.enqueue(bytes.slice(cut));
+    };
+    const queue = [];
+    const pump = () => {
+      const message = queue[0];
+      if (message === null) return link.end();
+      link.write(`data: ${JSON.stringify(message)}\n\n`);
+      if (this.chance(0.06)) link.end(new TypeError("network error"));
+      setTimeout(() => {
+        queue.shift();
+        if (queue.length) pump();
+      }, this.random() * 30);
+    };
+    /** Slowly: it may be cut anywhere. Null ends the stream. */
+    link.send = (message) => {
+      if (queue.push(message) === 1) pump();
+    };
+    /** Ends the stream with this message, in the place of what waits. */
+    link.disconnect = (message) => {
+      queue.splice(1);
+      link.send(message);
+      link.send(null);
+    };
+    link.comment = () => {
+      link.write(":\n\n");
+      if (!link.ended) setTimeout(link.comment, 10_000);
+    };
+    signal.addEventListener("abort", () => link.end(signal.reason));
+    this.streams.add(link);
+    const { data, state, missed } = this.answer(company, given);
+    link.send({ Type: "SubscribeResult", Success: true, Data: data });
+    for (const Entity in state) {
+      for (const row of state[Entity]) link.send({ Type: "State", Data: { CompanyId: company.id, Entity, Rows: [row] } });
+    }
+    if (state) link.send({ Type: "StateEnd", Data: { CompanyId: company.id, Position: data.Position } });
+    for (const message of missed) link.send(message);
+    link.comment();
+    return new Response(body, { headers: { "Content-Type": "text/event-stream" } });
+  }
+
+  async poll(company, given, signal, left) {
+    try {
+      const { data, state, missed } = this.answer(company, given);
+      const wait = 1000 * Number(given.get("wait") ?? 25);
+      const hasAnswer = state || missed.length || !given.has("after") || data.Recovered === false;
+      let messages = missed;
+      if (!hasAnswer && wait) {
+        messages = await new Promise((resolve, reject) => {
+          const waiter = { company, resolve };
+          this.waiting.add(waiter);
+          const timer = setTimeout(resolve, wait, []);
+          signal.addEventListener("abort", () => reject(signal.reason));
+          waiter.expire = () => resolve(null);
+          waiter.done = () => (clearTimeout(timer), this.waiting.delete(waiter));
+        });
+      }
+      if (!messages) return problem(401, "token_expired");
+      if (this.chance(0.05)) throw new TypeError("network error");
+      const last = messages.at(-1);
+      const place = last ? { Position: last.Position, At: last.At } : {};
+      return Response.json({ ...data, ...place, ...(state && { State: state }), Messages: messages });
+    } finally {
+      left();
+    }
+  }
+
+  deliver(company, message) {
+    for (const link of [...this.streams]) if (link.company === company) link.send(message);
+    for (const link of [...this.streams]) if (link.company === company && message.Type === "CompanyRevoked") link.send(null);
+    for (const waiter of [...this.waiting]) {
+      if (waiter.company !== company) continue;
+      waiter.done();
+      waiter.resolve([message]);
+    }
+  }
+
+  /** The present token ends: streams end with it, polls are refused. */
+  expire(next) {
+    this.token = next;
+    const end = { Type: "Disconnect", Data: { Code: 4419, Reason: "expired", Reconnect: true } };
+    for (const link of [...this.streams]) link.disconnect(end);
+    for (const waiter of [...this.waiting]) (waiter.done(), waiter.expire());
+  }
+
+  accident() {
+    const link = [...this.streams][Math.floor(this.random() * this.streams.size)];
+    const kind = Math.floor(this.random() * 5);
+    if (kind === 0) link?.end(new TypeError("network error"));
+    else if (kind === 1) link?.end();
+    else if (kind === 2 && link) link.buffered = true; // it is silent from now on
+    else if (kind === 3) this.buffers = !this.buffers;
+    else if (kind === 4) this.expire(`t${Math.floor(this.random() * 1e9)}`);
+  }
+}
+
+/** Never opens. */
+class Blocked {
+  readyState = 0;
+  constructor() {
+    setTimeout(() => this.onclose({ code: 1006, reason: "" }));
+  }
+  send() {}
+  close() {}
+}
+
+class Run {
+  history = new Map();
+  events = 0;
+
+  constructor(seed) {
+    this.random = dice(seed);
+    this.service = new FakeService();
+    this.http = new Http(this.service, this.random);
+    this.company = this.service.company("a/ü");
+    for (let row = 0; row < 15; row++) this.company.create("Event", { EventId: `first ${row}`, Title: "-" });
+    this.record();
+    const transport = ["sse", "poll", "auto"][seed % 3];
+    this.client = connect({
+      url: "ws://notifier.test/realtime",
+      getToken: () => this.http.token,
+      companyId: "a/ü",
+      state: true,
+      transport,
+      WebSocket: Blocked,
+      fetch: this.http.fetch,
+      random: this.random,
+      minDelayMs: 50,
+      maxDelayMs: 400,
+      onMessage: () => this.check(),
+      onState: () => this.random() < 0.2 && new Promise((resolve) => setTimeout(resolve, 500)),
+    });
+  }
+
+  record() {
+    this.history.set(this.company.position, text(this.company.state().Event ?? []));
+  }
+
+  write() {
+    const { company, random } = this;
+    const rows = company.state().Event ?? [];
+    const row = rows[Math.floor(random() * rows.length)];
+    const kind = random();
+    if (!row || kind < 0.35) company.create("Event", { EventId: String(++this.events), Title: "ä" });
+    else if (kind < 0.7) company.update("Event", { EventId: row.EventId, Title: String(random()) });
+    else if (kind < 0.9) company.delete("Event", row);
+    else company.resync();
+    this.record();
+  }
+
+  /** Where there is a position, the rows are those of that position. */
+  check() {
+    const snapshot = this.client.snapshot();
+    if (snapshot) assert.equal(text(snapshot.rows.Event ?? []), this.history.get(snapshot.position.after));
+  }
+
+  /** Returns when the client is live, and has the last position. */
+  async arrives() {
+    const { client, company } = this;
+    const done = () => client.position?.after === company.position && client.status.state === "live";
+    for (let waited = 0; waited < 300 && !done(); waited++) await pass(1000);
+    assert.ok(done(), `${JSON.stringify(client.status)} at ${client.position?.after} of ${company.position}`);
+    this.check();
+  }
+
+  async go() {
+    for (let step = 0; step < STEPS; step++) {
+      if (this.random() < 0.7) this.write();
+      if (this.random() < 0.2) this.http.accident();
+      await pass(this.random() < 0.1 ? 20_000 * this.random() : 400 * this.random());
+      this.check();
+    }
+    this.http.bad = this.http.buffers = false;
+    await this.arrives();
+    // One last accident.
+    const last = this.random();
+    if (last < 0.3) {
+      for (const link of this.http.streams) link.buffered = true;
+      this.write();
+    } else if (last < 0.6) {
+      this.write();
+      this.http.forgets = true;
+      if (last < 0.45) this.http.expire("last");
+      this.write();
+    } else if (last < 0.8) {
+      this.company.resync();
+      this.record();
+      await pass(300 * this.random());
+      this.http.expire("last");
+    }
+    await this.arrives();
+    this.client.close();
+    await pass(1000);
+    assert.equal(this.http.open, 0, "closing ends all requests");
+  }
+}
+
+/** A test with a virtual clock. */
+function virtual(name, run) {
+  test(name, async () => {
+    mock.timers.reset();
+    mock.timers.enable({ apis: ["setTimeout"] });
+    await run();
+    mock.timers.reset();
+  });
+}
+
+function follow({ transport = "auto", companies = ["a"] } = {}) {
+  const service = new FakeService();
+  const http = new Http(service, dice(1));
+  http.bad = false;
+  const messages = [];
+  const statuses = [];
+  const getToken = () => http.token;
+  const client = connect({
+    url: "ws://notifier.test/",
+    getToken,
+    transport,
+    WebSocket: Blocked,
+    fetch: http.fetch,
+    random: () => 0.5,
+    onStatus: ({ state }) => statuses.push(state),
+    onMessage: ({ Data }) => messages.push(Data.CompanyId),
+  });
+  const subscriptions = companies.map((id) => client.subscribe(id));
+  return { service, http, client, messages, statuses, subscriptions };
+}
+
+virtual("a stream that is held back is found within the heartbeat's time, and polls take its place", async () => {
+  const { http, client, service, messages } = follow();
+  http.buffers = true;
+  await pass(15_000);
+  assert.equal(client.transport, "sse");
+  await pass(8_000);
+  assert.equal(client.transport, "poll");
+  service.company("a").create("Event", { EventId: "1" });
+  await pass(1_000);
+  assert.deepEqual(messages, ["a"]);
+  client.close();
+});
+
+for (const transport of ["sse", "poll"]) {
+  virtual(`${transport}: many companies share the few connections that a browser opens`, async () => {
+    const companies = ["a", "b", "c", "d", "e", "f", "g", "h"];
+    const { http, client, service, messages, subscriptions } = follow({ transport, companies });
+    await pass(20_000);
+    assert.ok(subscriptions.every(({ status }) => status.state === "live"));
+    assert.equal(http.most, 5);
+    for (const id of companies) service.company(id).create("Event", { EventId: id });
+    await pass(20_000);
+    assert.deepEqual(messages.sort(), companies);
+    client.close();
+    await pass(1_000);
+    assert.equal(http.open, 0);
+  });
+
+  virtual(`${transport}: a token that ends is replaced without an interruption`, async () => {
+    const { http, client, service, messages, statuses } = follow({ transport });
+    await pass(3_000);
+    statuses.length = 0;
+    http.expire("next");
+    service.company("a").create("Event", { EventId: "1" });
+    await pass(3_000);
+    assert.deepEqual(messages, ["a"]);
+    assert.deepEqual(statuses, []);
+    client.close();
+  });
+
+  virtual(`${transport}: lost access ends the company, and only that`, async () => {
+    const { client, service, messages, subscriptions } = follow({ transport, companies: ["a", "b"] });
+    await pass(3_000);
+    service.company("a").revoke();
+    await pass(3_000);
+    assert.deepEqual([subscriptions[0].status.state, subscriptions[0].status.reason], ["idle", "revoked"]);
+    service.company("a").create("Event", { EventId: "1" });
+    service.company("b").create("Event", { EventId: "2" });
+    await pass(3_000);
+    assert.deepEqual(messages, ["b"]);
+    client.close();
+  });
+}
+
+test("over any HTTP the rows are those of the position, and finally complete", async () => {
+  for (let seed = 1; seed <= SEEDS; seed++) {
+    mock.timers.reset();
+    mock.timers.enable({ apis: ["setTimeout"] });
+    try {
+      await new Run(seed).go();
+    } catch (error) {
+      error.message = `seed ${seed}: ${error.message}`;
+      throw error;
+    }
+  }
+  mock.timers.reset();
+});
