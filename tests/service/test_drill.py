@@ -20,6 +20,7 @@ import trustme
 from notifier.database.schema import migrate
 from tests.conftest import Serve
 from tests.databases import Database
+from tests.natsd import NatsServer
 from tests.postgres.relays import new_company, new_event
 from tests.services import Service, run
 from tests.waiting import until
@@ -57,9 +58,9 @@ class Operator:
 
         await until(shows)
 
-    async def firing(self) -> set[str]:
-        """The alerts that fire if the metrics stay as they are now for two hours."""
-        series = "\n".join(self._inputs(await self.metrics()))
+    async def firing(self, before: dict[str, float] | None = None) -> set[str]:
+        """The alerts that fire if the metrics stay as they are now for two hours, after those `before`."""
+        series = "\n".join(self._inputs(await self.metrics(), before or {}))
         names = re.findall(r"- alert: (\w+)", ALERTS.read_text())
         samples = ", ".join(f"{{labels: '{{alertname=\"{name}\"}}', value: 1}}" for name in names)
         expression = 'count by (alertname) (ALERTS{alertstate="firing"})'
@@ -81,13 +82,15 @@ class Operator:
         assert "exp:" in output, output
         return set(re.findall(r'alertname="(\w+)"', output.split("got:")[1]))
 
-    def _inputs(self, metrics: dict[str, float]) -> Iterator[str]:
+    def _inputs(self, metrics: dict[str, float], before: dict[str, float]) -> Iterator[str]:
         for series, value in metrics.items():
             name, _, labels = series.partition("{")
             given = f'job="notifier",{labels.rstrip("}")}'.rstrip(",")
             # promtool's clock begins at 0.
             shown = value - time.time() if name == EXPIRY else value
-            yield f"      - {{series: '{name}{{{given}}}', values: '{shown:.3f}x125'}}"
+            past = f"{before[series]:.3f}x1 " if series in before and name != EXPIRY else ""
+            values = f"{past}{shown:.3f}x125"
+            yield f"      - {{series: '{name}{{{given}}}', values: '{values}'}}"
 
 
 class Certificate:
@@ -197,3 +200,46 @@ async def test_changes_that_pile_up_behind_an_open_transaction_fire_and_ending_i
 
     await until(has_room)
     assert await operator.firing() == set()
+
+
+@pytest.mark.slow
+async def test_a_frozen_relay_fires_and_another_node_mends_it(
+    database: Database, operator: Operator, serve: Serve, tmp_path: Path
+) -> None:
+    frozen = operator.service
+    (tmp_path / "other").mkdir()
+    other = Operator(await serve(database, max_log_bytes=1024**2), tmp_path / "other")
+    await other.sees("notifier_relay", 0)
+    frozen.send(signal.SIGSTOP)
+    # Prometheus cannot scrape the frozen node: the other one is all that it sees.
+    assert await other.firing() == {"NotifierNoRelay"}
+    company = await new_company(database)
+    event = await new_event(database, company)
+    await other.sees("notifier_relay", 1)
+    await database.relayed()
+    assert await database.fetchval(
+        "SELECT count(*) FROM notifier.messages WHERE body ->> 'Data' LIKE '%' || $1 || '%'", event
+    )
+    assert await other.firing() == set()
+    frozen.send(signal.SIGCONT)
+    await operator.sees("notifier_relay", 0)
+
+
+@pytest.mark.slow
+async def test_nats_that_is_cut_fires_and_nodes_return_to_it(
+    database: Database, serve: Serve, tmp_path: Path
+) -> None:
+    nats = NatsServer(tmp_path)
+    await nats.start()
+    operator = Operator(await serve(database, nats_url=nats.url), tmp_path)
+    path = 'notifier_stream_path{path="nats"}'
+    await operator.sees(path, 1)
+    before = await operator.metrics()
+    assert await operator.firing(before) == set()
+    await nats.kill()
+    await operator.sees(path, 0)
+    assert await operator.firing(before) == {"NotifierNatsUnused"}
+    await nats.start()
+    await operator.sees(path, 1)
+    assert await operator.firing(before) == set()
+    await nats.kill()
