@@ -88,3 +88,18 @@ def mono() -> Path:
     if compiler is None:
         skip("no Mono")
     return Path(compiler)
+
+
+def dotnet(place: Path, *sources: Path, program: str = "Driver") -> list[str]:
+    """Compiles the .NET client with a program by Mono, without a warning; returns the command that runs it."""
+    compiler, runtime = mono(), shutil.which("mono")
+    if runtime is None:
+        skip("no Mono")
+    executable = place / f"{program}.exe"
+    client = sorted((ROOT / "clients" / "dotnet" / "src").glob("*.cs"))
+    given = sources or (ROOT / "tests" / "dotnet" / "Driver.cs",)
+    options = ["-langversion:7.2", "-warn:4", "-warnaserror"]
+    if not sources:
+        options.append(f"-doc:{executable}.xml")  # each public member of the client is documented
+    subprocess.run([compiler, *options, f"-out:{executable}", *client, *given], check=True)
+    return [runtime, str(executable)]

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from notifier.conformance.scenarios import SCENARIOS
+from tests.compilers import dotnet
 from tests.service import test_examples
 from tests.service.test_examples import in_fifty_lines
 from tests.services import ROOT, SECRET, environment
@@ -24,12 +25,13 @@ NAMES = [each.name for each in SCENARIOS]
 LACKING: dict[str, set[str]] = {
     "notifier listen": set(),
     "client.js": set(),
+    ".NET": set(),
     "50 lines of Python": {"endless-gap", "retry-after", "renew"},
     "Listen.java": {"renew"},
     "Listen.cs": {"renew"},
     "listen.pl": {"renew"},
 }
-"""What each client does not do. They are given one token, but for the first two."""
+"""What each client does not do. They are given one token, but for the first three."""
 
 FOLLOW = """
 import { connect } from "ROOT/clients/js/src/client.js";
@@ -55,6 +57,8 @@ def command(name: str, place: Path) -> list[str]:
         (place / "follow.mjs").write_text(FOLLOW.replace("ROOT", str(ROOT)))
         [node] = Path(sys.prefix).glob("lib/python3*/site-packages/playwright/driver/node")
         return [str(node), str(place / "follow.mjs"), *given]
+    if name == ".NET":
+        return [*dotnet(place), *given]
     languages = {"50 lines of Python": "python", "Listen.java": "java", "Listen.cs": "csharp"}
     program = test_examples.program(languages.get(name, "perl"), place)
     if name == "Listen.java" and (compiler := shutil.which("javac")):

@@ -166,7 +166,8 @@ async def test_typescript_compiles_strictly(watched: Database, tmp_path: Path) -
 
 async def test_csharp_compiles(watched: Database, tmp_path: Path) -> None:
     (tmp_path / "Generated.cs").write_text(await generate(tmp_path, watched, "csharp"))
-    sources = [tmp_path / "Generated.cs", FILES / "Consumer.cs", FILES / "TextJson.cs"]
+    reader = ROOT / "clients" / "dotnet" / "src" / "Json.cs"
+    sources = [tmp_path / "Generated.cs", FILES / "Consumer.cs", FILES / "TextJson.cs", reader]
     library = f"-out:{tmp_path / 'types.dll'}"
     compile_with(tmp_path, mono(), "-langversion:7", "-target:library", library, *sources)
 
