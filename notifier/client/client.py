@@ -33,14 +33,18 @@ from notifier.client.feed import NOT_SUBSCRIBED, Arrival, ArrivalError, Feed, Fi
 from notifier.client.link import Link
 from notifier.client.pace import Pace
 from notifier.client.reports import (
+    CompanyState,
     Message,
     Position,
     Report,
     Resync,
+    Row,
     Skipped,
     Status,
     position_of,
 )
+from notifier.client.rows import Names, Rows, Store
+from notifier.client.snapshots import restored, rows_of, snapshot_of
 from notifier.client.sockets import OpenSocket, check_url, opener
 from notifier.client.subscription import Subscription
 from notifier.client.tokens import GetToken
@@ -57,6 +61,9 @@ def connect(
     at: str | None = None,
     entities: Collection[str] | None = None,
     where: Where | None = None,
+    state: bool = False,
+    snapshot: Mapping[str, Any] | None = None,
+    tables: Mapping[str, Names] | None = None,
     heartbeat: float = 15.0,
     timeout: float = 10.0,
     min_delay: float = 1.0,
@@ -70,6 +77,10 @@ def connect(
     this company, as in `Client.subscribe`. `after`, `epoch` and `at` are where to resume: the
     value of `client.position` when you saved your state. A token that was refused or has expired is not
     presented again, so a cache behind `get_token` should not outlive the token.
+
+    With `state` the rows of the company come first, as a report `CompanyState` in the place of each `Resync`, and `rows`
+    keeps them. A `snapshot` of an earlier client is shown at once, and only what was missed since is requested. `tables` has
+    the names of entities that have names of their own.
 
     In seconds: after `heartbeat` of silence the client sends a ping; without an answer within
     `timeout` it drops the link. The first wait before a reconnect is a random part of `min_delay`,
@@ -87,6 +98,9 @@ def connect(
         company,
         _position(after, epoch, at),
         chosen=Filter.of(entities, where),
+        state=state,
+        snapshot=snapshot,
+        tables=tables,
         pace=Pace(heartbeat, timeout, min_delay, max_delay),
         open_socket=opener(options),
         transport=transport,
@@ -109,6 +123,9 @@ class Client:
         chosen: Filter | None = None,
         transport: Choice = "websocket",
         options: Mapping[str, Any] | None = None,
+        state: bool = False,
+        snapshot: Mapping[str, Any] | None = None,
+        tables: Mapping[str, Names] | None = None,
     ) -> None:
         transports = Transports(
             url, transport, pace=pace, open_websocket=open_socket, options=options
@@ -116,8 +133,12 @@ class Client:
         self._link = Link(get_token, pace=pace, transports=transports)
         self._feeds = self._link.feeds
         self._reloading: Feed | None = None  # the application reloads the state of this company
+        self._has_state = state
+        self._tables = tables
         if company is not None:
-            self._feeds.main = self._feeds.add(str(company), chosen or Filter(), position)
+            self._feeds.main = self._add(
+                str(company), chosen or Filter(), position, state, snapshot
+            )
         self._feeds.report("connecting")
 
     @property
@@ -182,10 +203,50 @@ class Client:
                     continue
                 case Message() | Skipped() if feed is not None:
                     feed.position = position_of(report)
+                case CompanyState() if feed is not None:
+                    feed.position = position_of(report)
+                case Status(state="idle", reason="revoked" | "company_forbidden") if (
+                    feed is not None and feed.store is not None
+                ):
+                    feed.position = None
+                    feed.store.clear()
                 case Resync() if feed is not None:
                     feed.position, feed.reloading = None, position_of(report)
                     self._reloading = feed
+            if feed is not None and feed.store is not None:
+                _keep(feed.store, report)
             return report
+
+    def rows(self, entity: str) -> Rows:
+        """The rows of an entity, as of `position`: the report that was taken last is applied.
+
+        Raises RuntimeError without `state=True`, or without a company.
+        """
+        if self._feeds.main is None:
+            raise RuntimeError("there is no company")
+        return rows_of(self._feeds.main, entity)
+
+    def snapshot(self) -> Row | None:
+        """The company's rows and their position, for JSON; None while they are not complete.
+
+        They belong to the user who may see them: remove the snapshot when the user logs out.
+        """
+        return None if self._feeds.main is None else snapshot_of(self._feeds.main)
+
+    def _add(
+        self,
+        company: str,
+        chosen: Filter,
+        position: Position | None,
+        state: bool,
+        snapshot: Mapping[str, Any] | None,
+    ) -> Feed:
+        if not state:
+            return self._feeds.add(company, chosen, position)
+        if position is not None:
+            raise ValueError("with state=True a position is that of a snapshot")
+        store, position = restored(company, chosen, snapshot, self._tables)
+        return self._feeds.add(company, chosen, position, store)
 
     def set_company(
         self,
@@ -202,7 +263,7 @@ class Client:
         self._link.check_open()
         position, feeds = _position(after, epoch, at), self._feeds
         if feeds.main is None:
-            feeds.main = feeds.add(str(company), Filter(), position)
+            feeds.main = self._add(str(company), Filter(), position, self._has_state, None)
         else:
             feeds.check_free(str(company), but=feeds.main)
             feeds.main.follow(str(company), position)
@@ -218,17 +279,21 @@ class Client:
         after: int | None = None,
         epoch: str | None = None,
         at: str | None = None,
+        state: bool | None = None,
+        snapshot: Mapping[str, Any] | None = None,
     ) -> Subscription:
         """Follows one more company, from a saved position or from the present one.
 
         Its reports come through the same iteration; `report.company` names the company. With `entities`
         only changes of these are sent; with `where` (entity → property → list of values) only those of
         rows that have one of the values in each property, before the change or after it.
+        `state` is that of `connect`, if it is not given, `snapshot` as there.
         Raises ValueError if the client follows this company already.
         """
         self._link.check_open()
         position = _position(after, epoch, at)
-        feed = self._feeds.add(str(company), Filter.of(entities, where), position)
+        wants_state = self._has_state if state is None else state
+        feed = self._add(str(company), Filter.of(entities, where), position, wants_state, snapshot)
         self._link.subscribe(feed)
         return Subscription(self._link, feed)
 
@@ -246,6 +311,15 @@ class Client:
     async def close(self) -> None:
         """Closes the client for good; the end of `async with` does it."""
         await self._link.close()
+
+
+def _keep(store: Store, report: Report) -> None:
+    """Applies a report to the rows."""
+    match report:
+        case CompanyState():
+            store.replace(report)
+        case Message():
+            store.apply(report)
 
 
 def _position(after: int | None, epoch: str | None, at: str | None) -> Position | None:

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeGuard
 
 from notifier.client.closes import Disconnected
 from notifier.client.deadlines import Deadlines
-from notifier.client.feed import Arrival, Feed, Feeds, Filter, Request
+from notifier.client.feed import Arrival, Feed, Feeds, Filter, Incoming, Request
 from notifier.client.inbox import Inbox
 from notifier.client.progress import Gap, Unreadable, nested, same_company
-from notifier.client.reports import Row, State, Status
+from notifier.client.reports import Resync, Row, State, Status
 
 MAX_AWAITED = 100
 """A socket may wait for so many transactions; further ones are sent when others have arrived."""
 
-REFUSED = frozenset({"company_forbidden", "bad_filter", "too_many_companies"})
+MAX_STATE_BYTES = 64 * 1024 * 1024
+"""A state with more is refused. The server sends at most half of it."""
+
+REFUSED = frozenset(
+    {
+        "company_forbidden",
+        "bad_filter",
+        "too_many_companies",
+        "state_too_large",
+        "state_unavailable",
+    }
+)
 """The application has to act before the company is requested again."""
 
 
@@ -71,7 +83,7 @@ class Companies:
         """Sends an `await` for each transaction that the application waits for, as far as is allowed."""
         room = MAX_AWAITED - sum(len(feed.sent) for feed in self._feeds)
         for feed in self._feeds:
-            if not feed.subscribed:
+            if not feed.subscribed or feed.incoming is not None:
                 continue
             for tx in feed.unsent()[: max(0, room)]:
                 self._send({"type": "await", "data": {"companyId": feed.company, "tx": tx}})
@@ -100,6 +112,10 @@ class Companies:
                 self._answered("subscribe", message)
             case "CompanyRevoked":
                 self._revoked(message)
+            case "State":
+                self._receive_rows(message, len(frame))
+            case "StateEnd":
+                self._end_state(message)
             case "Arrived":
                 self._arrived(message)
             case "Error":
@@ -115,6 +131,8 @@ class Companies:
             self._report(feed, "idle", progress.blocked)
             return
         is_alone = feed is self._feeds.main and len(self._feeds) == 1 and feed.filter == Filter()
+        is_alone = is_alone and feed.store is None  # `setCompany` has no state
+        feed.incoming = None
         data = progress.request()
         if feed.accepted in (None, feed.filter):
             feed.subscribed = False
@@ -138,7 +156,8 @@ class Companies:
         if is_alone:  # the server leaves all others
             self._requested.clear()
         self._requested.add(company)
-        self._send({"type": feed.request.command, "data": data | feed.filter.request()})
+        state = {} if feed.store is None else {"state": True}
+        self._send({"type": feed.request.command, "data": data | feed.filter.request() | state})
         self._deadlines.expect_result()
         if feed.status.state != "connecting":
             self._report(feed, "connecting")
@@ -166,6 +185,7 @@ class Companies:
             self._refused(request, nested(message, "Error"))
             return
         start = "start" if feed.accepted is None or feed.accepted == feed.filter else "filter"
+        start = feed.reason or start
         try:
             report = feed.progress.acknowledge(request.company, request.head, data, start)
         except Unreadable as error:
@@ -173,8 +193,43 @@ class Companies:
         feed.accepted, feed.subscribed = request.filter, True
         self._feeds.rename(feed, data.get("CompanyId"))
         self._deadlines.expect_to_last()
+        if feed.store is not None and isinstance(report, Resync):
+            # No position before the last row: if the connection ends, the state is requested again.
+            feed.incoming = Incoming(report, feed.progress.head, request.filter)
+            feed.progress.head, feed.reason = None, report.reason
+            return
         self._report(feed, "live")
         self._inbox.put(feed, report)
+        self.await_transactions()
+
+    def _receive_rows(self, message: Row, size: int) -> None:
+        """Takes a `State`."""
+        feed, data = self._feed_of(message), nested(message, "Data")
+        if feed is None or not feed.subscribed:
+            return
+        entity, rows = data.get("Entity"), data.get("Rows")
+        if feed.incoming is None or not isinstance(entity, str) or not _are_rows(rows):
+            raise Disconnected("unreadable message")
+        feed.incoming.size += size
+        if feed.incoming.size > MAX_STATE_BYTES:
+            self.unsubscribe(feed)
+            feed.incoming = None
+            feed.block("state_too_large")
+            self._report(feed, "idle", "state_too_large")
+            return
+        feed.incoming.rows.setdefault(entity, []).extend(rows)
+
+    def _end_state(self, message: Row) -> None:
+        """Takes a `StateEnd`: the rows are complete."""
+        feed = self._feed_of(message)
+        if feed is None or not feed.subscribed:
+            return
+        incoming = feed.incoming
+        if incoming is None or nested(message, "Data").get("Position") != incoming.answer.position:
+            raise Disconnected("unreadable message")
+        feed.progress.head, feed.incoming, feed.reason = incoming.head, None, None
+        self._report(feed, "live")
+        self._inbox.put(feed, incoming.complete())
         self.await_transactions()
 
     def _request_of(self, command: str, company: object, *, success: bool) -> Request | None:
@@ -237,6 +292,8 @@ class Companies:
         feed = self._feed_of(message)
         if feed is None or not feed.subscribed:
             return  # of a company that was left, or after a gap that was requested again
+        if feed.incoming is not None:
+            raise Disconnected("unreadable message")
         try:
             report = feed.progress.accept(message, text)
         except Unreadable as error:
@@ -245,7 +302,11 @@ class Companies:
             feed.subscribed = False
             self.subscribe(feed)
             return
-        if report is not None:
+        if isinstance(report, Resync) and feed.store is not None:
+            feed.progress.head, feed.reason = None, report.reason
+            feed.subscribed = False
+            self.subscribe(feed)
+        elif report is not None:
             self._inbox.put(feed, report)
 
     def _arrived(self, message: Row) -> None:
@@ -275,3 +336,7 @@ class Companies:
         self._deadlines.expect_to_last()
         self._feeds.connection = Status(state="idle", company=None, reason="no company")
         self._inbox.put(None, self._feeds.connection)
+
+
+def _are_rows(value: object) -> TypeGuard[list[Row]]:
+    return isinstance(value, list) and all(isinstance(row, dict) for row in value)

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeAlias
 
 from notifier.client.progress import Progress, same_company
-from notifier.client.reports import Position, Row, State, Status
+from notifier.client.reports import CompanyState, Position, Resync, Row, State, Status
+from notifier.client.rows import Store
 
 Where: TypeAlias = Mapping[str, Mapping[str, Collection[Any]]]
 """Entity → property → the values that pass."""
@@ -73,6 +74,30 @@ class Request:
     outdated: bool = False
 
 
+@dataclass
+class Incoming:
+    """A state of which rows have arrived: what it is the answer to, and the position that it leads to."""
+
+    answer: Resync
+    head: Position | None
+    filter: Filter
+    rows: dict[str, list[Row]] = field(default_factory=dict)
+    size: int = 0
+
+    def complete(self) -> CompanyState:
+        """The report of it."""
+        answer = self.answer
+        return CompanyState(
+            company=answer.company,
+            reason=answer.reason,
+            position=answer.position,
+            epoch=answer.epoch,
+            at=answer.at,
+            rows=self.rows,
+            where=self.filter.where,
+        )
+
+
 class Arrival(NamedTuple):
     """A transaction's last message stands before it in the inbox."""
 
@@ -88,12 +113,17 @@ class Feed:
     `requested` is the company for which this connection has sent a command last. `waiting` has the futures of
     `Client.arrived` by transaction, `sent` the transactions that this connection has sent an `await` for,
     `arrived` those of which the arrival is in the inbox.
+
+    With a `store` the state is requested; `incoming` is the one that arrives, `reason` why it is requested again.
     """
 
     progress: Progress
     filter: Filter
     position: Position | None
     status: Status
+    store: Store | None = None
+    incoming: Incoming | None = None
+    reason: str | None = None
     accepted: Filter | None = None
     request: Request | None = None
     requested: str | None = None
@@ -114,6 +144,9 @@ class Feed:
         self.position, self.reloading = position, None
         self.filter, self.accepted = Filter(), None
         self.subscribed = False
+        self.incoming = self.reason = None
+        if self.store is not None:
+            self.store.clear()
         self.fail("another company was set")
 
     def end_reload(self) -> None:
@@ -123,6 +156,7 @@ class Feed:
 
     def disconnect(self) -> None:
         """The connection has ended, and with it what was requested over it."""
+        self.incoming = None
         self.request, self.requested, self.subscribed = None, None, False
 
     def close(self) -> None:
@@ -213,13 +247,19 @@ class Feeds:
                         return feed.status
         return self.connection
 
-    def add(self, company: str, chosen: Filter, position: Position | None) -> Feed:
+    def add(
+        self,
+        company: str,
+        chosen: Filter,
+        position: Position | None,
+        store: Store | None = None,
+    ) -> Feed:
         """A new feed. Raises ValueError if there is one of this company already."""
         self.check_free(company)
         status = replace(self.connection, company=company)
         if self.is_open:
             status = Status(state="connecting", company=company)
-        feed = Feed(Progress(company, position), chosen, position, status)
+        feed = Feed(Progress(company, position), chosen, position, status, store)
         self._feeds.append(feed)
         return feed
 

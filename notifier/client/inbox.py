@@ -7,7 +7,7 @@ from collections import deque
 from typing import TypeAlias
 
 from notifier.client.feed import Arrival, Feed
-from notifier.client.reports import Report, Resync, Status
+from notifier.client.reports import CompanyState, Report, Resync, Status
 
 MAX_WAITING = 1000
 """With so many reports waiting the socket is not read, until half of them are taken."""
@@ -29,8 +29,8 @@ class Inbox:
         self._changed = asyncio.Event()
 
     def put(self, feed: Feed | None, entry: Report | Arrival) -> None:
-        """Appends an entry. A resync replaces the feed's reports; its arrivals are moved behind the resync."""
-        arrivals = self._drop(feed) if isinstance(entry, Resync) else []
+        """Appends an entry. A resync or a state replaces the feed's reports; its arrivals are moved behind it."""
+        arrivals = self._drop(feed) if isinstance(entry, Resync | CompanyState) else []
         self._entries.append((feed, entry))
         self._entries.extend(arrivals)
         self._changed.set()

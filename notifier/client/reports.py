@@ -15,7 +15,7 @@ State: TypeAlias = Literal["connecting", "live", "waiting", "idle", "stopped", "
 - `waiting`: not connected; the next attempt is in `retry_in` seconds
 - `idle`: connected without a company: none was set, it was refused, or access to it was revoked;
   `reason` is `no company`, `revoked`, or the code of the refusal: `company_forbidden`, `bad_filter`,
-  `too_many_companies`
+  `too_many_companies`, `state_unavailable`, `state_too_large`
 - `stopped`: the client does not reconnect by itself: the token was refused or the client is at fault
 - `closed`: the `async with` block has ended, or `unsubscribe` was called
 """
@@ -84,6 +84,22 @@ class Resync:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CompanyState:
+    """All rows of the company at `position`, by entity; messages after it follow. In the place of a `Resync`, with `state=True`.
+
+    `reason` is that of the `Resync`, and `at` is as in `Position`. `where` is what the rows pass.
+    """
+
+    company: str
+    reason: str
+    position: int
+    epoch: str
+    at: str | None = None
+    rows: dict[str, list[Row]]
+    where: dict[str, dict[str, list[Any]]] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Skipped:
     """No message up to `position` is for this subscription: its filter or the row's visibility decided so.
 
@@ -114,9 +130,9 @@ class Status:
     retry_in: float | None = None
 
 
-Report: TypeAlias = Message | Recovered | Resync | Skipped | Status
+Report: TypeAlias = Message | Recovered | Resync | CompanyState | Skipped | Status
 
 
-def position_of(report: Message | Recovered | Resync | Skipped) -> Position:
+def position_of(report: Message | Recovered | Resync | CompanyState | Skipped) -> Position:
     """The position to resume from after this report."""
     return Position(report.position, report.epoch, report.at or None)

@@ -6,7 +6,9 @@ from collections.abc import Collection
 
 from notifier.client.feed import Feed, Filter, Where
 from notifier.client.link import Link
-from notifier.client.reports import Position, Status
+from notifier.client.reports import Position, Row, Status
+from notifier.client.rows import Rows
+from notifier.client.snapshots import rows_of, snapshot_of
 
 
 class Subscription:
@@ -30,6 +32,14 @@ class Subscription:
     def status(self) -> Status:
         """The state of this company; the connection's while there is none."""
         return self._feed.status
+
+    def rows(self, entity: str) -> Rows:
+        """As `Client.rows`, of this company."""
+        return rows_of(self._feed, entity)
+
+    def snapshot(self) -> Row | None:
+        """As `Client.snapshot`, of this company."""
+        return snapshot_of(self._feed)
 
     def set_filter(
         self, *, entities: Collection[str] | None = None, where: Where | None = None

@@ -10,7 +10,17 @@ from typing import Any
 
 from websockets.exceptions import ConnectionClosedError
 
-from notifier.client import Message, Pace, Position, Recovered, Report, Resync, Skipped, Status
+from notifier.client import (
+    CompanyState,
+    Message,
+    Pace,
+    Position,
+    Recovered,
+    Report,
+    Resync,
+    Skipped,
+    Status,
+)
 from notifier.client.client import Client
 
 EPOCH = "e1"
@@ -160,6 +170,8 @@ def summary(report: Report) -> tuple[Any, ...]:
             return ("recovered", report.position)
         case Resync():
             return ("resync", report.reason, report.position)
+        case CompanyState():
+            return ("state", report.reason, report.position)
         case Skipped():
             return ("skipped", report.position)
         case Status():
@@ -184,6 +196,8 @@ class World:
             chosen=options.pop("chosen", None),
             pace=Pace(jitter=lambda: jitter),
             open_socket=self._open,
+            state=options.pop("state", False),
+            snapshot=options.pop("snapshot", None),
         )
         assert not options
 

@@ -109,6 +109,7 @@ COVERED = {
         "client/link",
         "client/reports",
     ),
+    ("unit/test_client_rows.py", "rows are saved and restored"): ("client/snapshots",),
     ("unit/test_client_several.py", "several companies, each with its own state"): (
         "client/companies",
         "client/feed",
