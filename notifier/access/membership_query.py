@@ -82,7 +82,7 @@ class MembershipQuery:
             typed = ""
             member = f"member.{table['member']}"
             if table["tenant"] is None:
-                column = f"member.{table['company']}"
+                column = f"{table['alias'] or 'member'}.{table['company']}"
                 company = as_text(column, table["company_type"])
             else:
                 company = _literal(canonical(table["tenant"]))
@@ -103,6 +103,7 @@ class MembershipQuery:
             rows.append(
                 sql.query("membership_rows").format(
                     relation=table["relation"],
+                    joins=table["joins"] or "",
                     company=company,
                     member=as_text(member, table["member_type"]),
                     typed=typed,

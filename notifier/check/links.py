@@ -16,6 +16,7 @@ from notifier.database import (
     configuration,
     functions,
     grants,
+    paths,
     schema,
     sql,
     tenants,
@@ -201,6 +202,8 @@ async def _watches(connection: Connection, settings: Settings) -> AsyncIterator[
         elif problems := catalogue.problems(watch, table, relations):
             for problem in problems:
                 yield Finding(False, problem)
+        elif watch.path is not None and (line := await paths.problem(connection, watch)):
+            yield Finding(False, line, f"change its company, then {MIGRATE}")
         else:
             yield Finding(True, f"{watch.table} is watched as {watch.entity}")
     for entity in (*stored, *patterns):
@@ -236,6 +239,11 @@ async def _definitions(connection: Connection) -> AsyncIterator[Finding]:
     """Functions, views and triggers, compared with those that `migrate` makes."""
     different = [str(each) for each in await functions.differences(connection)]
     different += [f"view {name} differs" for name in await views.differences(connection)]
+    different += [
+        f"function {each.wanted} does not follow the paths of the watches"
+        for each in await functions.outdated(connection)
+        if each.wanted is not None and functions.PATHS in each.wanted.body
+    ]
     if not different:  # one of the functions compares the triggers
         found = await triggers.differences(connection)
         different += [f"{each} is {each.state}" for each in found]

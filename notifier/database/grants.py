@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncpg
 
-from notifier.database import sql
+from notifier.database import paths, sql
 from notifier.database.connections import Connection, first_line
 from notifier.errors import DatabaseError
 
@@ -28,7 +28,10 @@ async def allow(connection: Connection, role: str, *, state: bool = False) -> bo
 
 
 async def synchronize(connection: Connection) -> None:
-    """Gives each role that may serve what it lacks, and records what is the application's."""
+    """Gives each role that may serve what it lacks, and records what is the application's.
+
+    Raises SettingsError where paths forbid it.
+    """
     rows = await connection.fetch(
         "SELECT role FROM notifier.grants WHERE privilege = $1 ORDER BY role", SERVE
     )
@@ -37,6 +40,7 @@ async def synchronize(connection: Connection) -> None:
             await connection.execute(f"GRANT {privilege} TO {_quoted(role)}")
             if outside:
                 await _record(connection, role, privilege)
+    await paths.require_separate_owner(connection)
 
 
 async def lacking(connection: Connection, role: str) -> list[tuple[str, bool]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ import msgspec
 from notifier.database import catalogue, sql
 from notifier.database.connections import Connection
 from notifier.errors import SettingsError
+from notifier.paths import ARROW
 from notifier.watches import Watch
 
 _COMPATIBLE = (
@@ -36,14 +38,12 @@ class Reference(msgspec.Struct, frozen=True):
 class Table(msgspec.Struct, frozen=True):
     """A table in the catalogue. `types`: of its columns, None where a path cannot go along one.
 
-    `unique`: single columns with a unique index, the primary key first. `is_accessible`: the current
-    role has the rights of its owner.
+    `unique`: single columns with a unique index, the primary key first.
     """
 
     relation: str
     kind: str
     owner: str
-    is_accessible: bool
     types: Mapping[str, str | None]
     unique: tuple[str, ...]
     references: tuple[Reference, ...]
@@ -73,13 +73,33 @@ async def resolve(connection: Connection, watches: Sequence[Watch]) -> dict[str,
             f"paths cross {first[1]} of role {first[0]} and {second[1]} of role {second[0]}: give the tables"
             " one owner"
         )
-    for owner, table in owners.items():
-        if await connection.fetchval(sql.query("path_owner"), owner):
-            raise SettingsError(
-                f"a path crosses {table} of role {owner}, which may use the schema notifier: run migrate as"
-                f" {owner}, or serve as another role"
-            )
     return found
+
+
+async def require_separate_owner(connection: Connection) -> None:
+    """Raises SettingsError where the owner of the tables on paths could change the function that it owns."""
+    if owner := await connection.fetchval(sql.query("path_owner")):
+        raise SettingsError(
+            f"paths cross tables of role {owner}, which may use the schema notifier: run migrate as {owner},"
+            " or let another role serve"
+        )
+
+
+async def problem(connection: Connection, watch: Watch) -> str | None:
+    """Why the path that `migrate` has stored for a watch leads nowhere now, in one line; None where it does."""
+    rows = await connection.fetch(
+        "SELECT watch, step, relation, key, value, enforced FROM notifier.steps WHERE watch = $1 ORDER BY step",
+        watch.name,
+    )
+    stored = [Step(*row) for row in rows]
+    names = [f"{step.relation}.{_quoted(step.value)}" for step in stored[1:]]
+    given = f" {ARROW} ".join([*(_quoted(step.value) for step in stored[:1]), *names])
+    try:
+        given_watch = replace(watch, table=stored[0].relation, company=given) if stored else watch
+        found = await _resolve(connection, given_watch, {})
+    except SettingsError as error:
+        return str(error)
+    return None if list(found) == stored else f"{_place(watch)}: it is proven in another way now"
 
 
 async def _resolve(
@@ -112,11 +132,6 @@ async def _resolve(
         _type_of(watch, wanted.table, table, wanted.column)
         key, enforced = _key(watch, near, column, wanted.table, table)
         owners.setdefault(table.owner, wanted.table)
-        if not table.is_accessible:
-            raise SettingsError(
-                f"{_place(watch)}: migrate needs the rights of role {table.owner}, which owns {wanted.table};"
-                " run it as that role, or as a member of it"
-            )
         steps.append(Step(watch.name, number, table.relation, key, wanted.column, enforced))
         near, column = table, wanted.column
     return tuple(steps)
@@ -224,6 +239,10 @@ def _lookup(watch: str, steps: Sequence[asyncpg.Record]) -> str:
 def _type(column: str) -> str:
     """The subquery for the type of a column of the relation `c`."""
     return sql.query("path_type").format(column=column)
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 def literal(text: str) -> str:

@@ -74,14 +74,18 @@ async def read(settings: Settings) -> tuple[Table, ...]:
     """
     async with connected(settings.listen_database, "types", pinned=False) as connection:
         stored = await _watched(connection, settings.given_watches)
+        # after the tables themselves those at the end of their paths, which have the company
         relations = [each.relation for each in stored]
+        relations += [each.steps[-1].relation if each.steps else each.relation for each in stored]
         rows = await connection.fetch(sql.query("column_types"), relations)
         columns = [msgspec.json.decode(row[0], type=list[Column]) for row in rows]
         rows = await connection.fetch(sql.query("types"), relations)
         types = [msgspec.json.decode(row[0], type=Type) for row in rows]
     catalogue = {each.oid: each for each in types}
+    own, last = columns[: len(stored)], columns[len(stored) :]
     return tuple(
-        _table(each.watch, found, catalogue) for each, found in zip(stored, columns, strict=True)
+        _table(each, found, at_end, catalogue)
+        for each, found, at_end in zip(stored, own, last, strict=True)
     )
 
 
@@ -111,8 +115,14 @@ async def _examples(connection: Connection, patterns: Sequence[Watch]) -> dict[s
     return found
 
 
-def _table(watch: Watch, columns: Sequence[Column], types: Mapping[int, Type]) -> Table:
-    """A table. Its key and company are never null in messages: a row without them has none."""
+def _table(
+    stored: Stored, columns: Sequence[Column], at_end: Sequence[Column], types: Mapping[int, Type]
+) -> Table:
+    """A table. Its key and company are never null in messages: a row without them has none.
+
+    `at_end`: the columns of the table at the end of its path, if it has one.
+    """
+    watch = stored.watch
     never_null = set(watch.identity)
     properties = {
         column.name: Property(
@@ -128,6 +138,10 @@ def _table(watch: Watch, columns: Sequence[Column], types: Mapping[int, Type]) -
     if not isinstance(watch.key, str):
         values = tuple(properties[column].value for column in watch.key)
         whole.insert(0, Property(watch.property(watch.key), Key(values), False, "the key"))
+    if watch.path is not None and watch.scope is None:
+        (company,) = (each for each in at_end if each.name == stored.steps[-1].value)
+        value = _value(company.type, company.dimensions, types)
+        whole.insert(0, Property(watch.company_property, value, False, _sql(company, watch, types)))
     if watch.adds_company:
         text = "the company: the schema's name"
         if watch.scope is not None:

@@ -2,8 +2,11 @@
 WITH RECURSIVE base (oid, next) AS (
     SELECT t.oid, t.typbasetype
     FROM notifier.watches AS w
+    LEFT JOIN notifier.steps AS s
+      ON s.watch = w.entity AND s.step = (SELECT max(l.step) FROM notifier.steps AS l WHERE l.watch = w.entity)
     JOIN pg_catalog.pg_attribute AS a
-      ON a.attrelid = pg_catalog.to_regclass(w.relation) AND a.attname = w.company AND NOT a.attisdropped
+      ON a.attrelid = pg_catalog.to_regclass(coalesce(s.relation, w.relation))
+     AND a.attname = coalesce(s.value, w.company) AND NOT a.attisdropped
     JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid
     WHERE coalesce(w.scope, '') = $1
     UNION

@@ -42,6 +42,13 @@ FROM (
      AND a.attnum > 0
     WHERE w.member IS NOT NULL
     UNION ALL
+    SELECT DISTINCT pg_catalog.format('SELECT (%I)', a.attname), s.relation,
+           pg_catalog.has_column_privilege($1::text, a.attrelid, a.attnum, 'SELECT'), true
+    FROM notifier.steps AS s
+    JOIN notifier.watches AS w ON w.entity = s.watch AND w.member IS NOT NULL
+    JOIN pg_catalog.pg_attribute AS a ON a.attrelid = pg_catalog.to_regclass(s.relation)
+     AND a.attname IN (s.key, s.value) AND a.attnum > 0
+    UNION ALL
     -- what `migrate --grant ROLE --state` adds
     SELECT pg_catalog.format('SELECT (%I)', a.attname), w.relation,
            pg_catalog.has_column_privilege($1::text, a.attrelid, a.attnum, 'SELECT'), true
@@ -52,7 +59,10 @@ FROM (
     UNION ALL
     SELECT DISTINCT 'USAGE', pg_catalog.format('SCHEMA %I', n.nspname),
            pg_catalog.has_schema_privilege($1::text, n.oid, 'USAGE'), true
-    FROM notifier.watches AS w
+    FROM (
+        SELECT entity, relation, member FROM notifier.watches
+        UNION SELECT m.entity, s.relation, m.member FROM notifier.steps AS s JOIN notifier.watches AS m ON m.entity = s.watch
+    ) AS w
     JOIN pg_catalog.pg_class AS c ON c.oid = pg_catalog.to_regclass(w.relation)
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
     WHERE w.member IS NOT NULL

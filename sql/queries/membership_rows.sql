@@ -1,4 +1,4 @@
 EXISTS (
-    SELECT FROM {relation} AS member
+    SELECT FROM {relation} AS member{joins}
     WHERE {company} IN (pair.company, pair.capital) AND {member} = pair.user_id {typed}{conditions}{scope}
 )

@@ -1,6 +1,12 @@
 -- The inputs of the membership query: it is compiled again when this text changes. `tenant`: with the tables of this one.
 SELECT pg_catalog.concat_ws(';', pg_catalog.string_agg(pg_catalog.concat_ws(
            ' ', w.relation, w.scope, w.company, w.member, w.deleted_if, w.member_if, r.oid, r.relkind,
+           w.path, ARRAY(
+               SELECT (s.step, s.key, s.value, t.oid, t.relkind, ARRAY(
+                   SELECT (a.attname, a.atttypid) FROM pg_catalog.pg_attribute AS a
+                   WHERE a.attrelid = t.oid AND a.attname IN (s.key, s.value) AND NOT a.attisdropped ORDER BY a.attname))
+               FROM notifier.steps AS s LEFT JOIN pg_catalog.pg_class AS t ON t.oid = pg_catalog.to_regclass(s.relation)
+               WHERE s.watch = w.entity ORDER BY s.step),
            c.attnum, c.atttypid, m.attnum, m.atttypid,
            ARRAY(SELECT (d.attnum, d.atttypid) FROM pg_catalog.pg_attribute AS d
                  WHERE d.attrelid = r.oid AND (d.attname = w.deleted_if OR d.attname = ANY (w.member_if))

@@ -4,7 +4,6 @@ SELECT CASE WHEN c.oid IS NOT NULL THEN pg_catalog.json_build_object(
     'relation', pg_catalog.format('%I.%I', n.nspname, c.relname),
     'kind', c.relkind,
     'owner', pg_catalog.pg_get_userbyid(c.relowner),
-    'is_accessible', pg_catalog.pg_has_role(c.relowner, 'USAGE'),
     'types', (
         SELECT coalesce(pg_catalog.json_object_agg(a.attname, own.type), '{{}}')
         FROM pg_catalog.pg_attribute AS a

@@ -9,9 +9,12 @@ import pytest
 
 from notifier.database.schema import migrate
 from notifier.errors import SettingsError
+from notifier.settings import load
+from notifier.types import columns
 from notifier.watches import CALENDAR, Watch
 from tests.databases import Connection, Database
 from tests.postgres.relays import Json, MakeRelay, Relayed
+from tests.services import SECRET
 
 DESK = """
     CREATE TABLE inboxes (id int PRIMARY KEY, account bigint);
@@ -318,3 +321,11 @@ async def test_each_path_of_a_table_has_its_messages_and_none_has_columns_of_ano
     assert [each["Data"] for each in await relay.messages_of("9")] == [
         {"id": number, "bookingId": number, "seat": 9} for number in (1, 2)
     ]
+
+
+async def test_types_have_the_company_at_the_end_of_the_path(desk: Database) -> None:
+    settings = load({}, database_url=desk.dsn, jwt_secret=SECRET)
+    tables = {table.watch.entity: table for table in await columns.read(settings)}
+    company = tables["Message"].properties[0]
+    assert (company.name, company.sql, company.is_nullable) == ("CompanyId", "bigint", False)
+    assert [each.name for each in tables["Message"].keys] == ["CompanyId", "MessageId"]
