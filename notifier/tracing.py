@@ -11,11 +11,13 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import datetime
 from functools import wraps
+from itertools import islice
 from typing import NamedTuple, ParamSpec
+from urllib.parse import urlsplit
 
 import structlog
 from opentelemetry.context import Context
@@ -115,12 +117,19 @@ class Tracing:
 
     def received(self, messages: Sequence[Message]) -> WriteSpans | None:
         """A channel has received messages that will be written together."""
-        traced = [message for message in messages if message.traceparent is not None]
+        traced: dict[str, list[Message]] = {}
+        for message in messages:
+            if message.traceparent is not None:
+                traced.setdefault(message.traceparent, []).append(message)
         return WriteSpans(self._tracer, traced) if traced else None
 
 
 def _exporting() -> SdkTracerProvider:
     """A provider that exports as the variables OTEL_… say; its sampler is that of OTEL_TRACES_SAMPLER."""
+    for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
+        url = urlsplit(os.environ.get(name) or "http://localhost")
+        if url.scheme not in ("http", "https") or not url.hostname:
+            raise ValueError(f"{name} is not like http://collector:4318")  # it may hold a password
     protocol = os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", PROTOCOL)
     if protocol != PROTOCOL:
         raise ValueError(f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol}; only {PROTOCOL} is there")
@@ -223,14 +232,14 @@ class BatchSpans:
 
 
 class WriteSpans:
-    """The spans of messages that a channel writes together: deliver, and below it write.
+    """The spans of messages that a channel writes together: deliver, and below it write, for each transaction.
 
     There are none where the company has no subscriber on this node.
     """
 
-    def __init__(self, tracer: Tracer, messages: Iterable[Message]) -> None:
+    def __init__(self, tracer: Tracer, traced: Mapping[str, Sequence[Message]]) -> None:
         self._tracer = tracer
-        self._messages = messages
+        self._traced = traced
         self._received = self._begun = time.time_ns()
 
     def begin(self) -> None:
@@ -240,12 +249,16 @@ class WriteSpans:
     @_harmless
     def end(self, subscribers: int) -> None:
         """They were written to all subscribers."""
-        for message in self._messages:
+        for traceparent, messages in islice(self._traced.items(), MAX_TRANSACTIONS):
             deliver = self._tracer.start_span(
                 "notifier.deliver",
-                _propagator.extract({"traceparent": str(message.traceparent)}, Context()),
+                _propagator.extract({"traceparent": traceparent}, Context()),
                 SpanKind.CONSUMER,
-                {"notifier.seq": message.seq, "notifier.position": message.position},
+                {
+                    "notifier.messages": len(messages),
+                    "notifier.seq": messages[-1].seq,
+                    "notifier.position": messages[-1].position,
+                },
                 start_time=self._received,
             )
             _record(

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -132,16 +133,37 @@ def test_a_sampler_that_fails_ends_neither_relay_nor_channel() -> None:
     assert world.names() == []
 
 
+def test_a_transaction_with_very_many_messages_has_one_span_for_their_delivery() -> None:
+    world = World()
+    batch = [msgspec.structs.replace(message(traceparent(5)), position=n) for n in range(1, 2001)]
+    writes = world.tracing.received([*batch, message(traceparent(6)), message(None)])
+    assert writes is not None
+    writes.begin()
+    writes.end(3)
+    assert world.names() == ["write", "deliver"] * 2
+    delivered = world.spans[1].attributes
+    assert delivered is not None
+    assert (delivered["notifier.messages"], delivered["notifier.position"]) == (2000, 2000)
+
+
 def test_messages_without_a_trace_are_written_without_spans() -> None:
     assert World().tracing.received([message(None)]) is None
 
 
 @pytest.mark.parametrize(
     ("variable", "value"),
-    [("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"), ("OTEL_BSP_MAX_QUEUE_SIZE", "-1")],
+    [
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "-1"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "user:s3cret@collector"),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://[s3cret"),
+    ],
 )
 async def test_settings_that_cannot_work_turn_tracing_off(
-    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    variable: str,
+    value: str,
 ) -> None:
     monkeypatch.setenv(variable, value)
     tracing = Tracing()
@@ -150,6 +172,7 @@ async def test_settings_that_cannot_work_turn_tracing_off(
     trace.read([change(1, 7, traceparent(5))])
     assert not trace.links
     await tracing.close()
+    assert "s3cret" not in "".join(capsys.readouterr())
 
 
 SETTINGS = Settings(
