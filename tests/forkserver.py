@@ -29,6 +29,8 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 PRELOADED = ("notifier.cli", "notifier.workers", "notifier.check.links", "uvloop")
+READ_AT_START = ("GLIBC_", "LANG", "LC_", "LD_", "MALLOC_", "OPENSSL_", "PYTHON")
+"""Variables that begin like this are read by the dynamic linker, libraries or the interpreter as they start."""
 REQUEST_BYTES = 2**17
 POLL_SECONDS = 0.01
 
@@ -72,6 +74,22 @@ class Forked:
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
+
+
+def _read_at_start(environ: Mapping[str, str]) -> dict[str, str]:
+    return {
+        name: value
+        for name, value in environ.items()
+        if name.startswith(READ_AT_START) and name != "PYTHONPATH"
+    }
+
+
+OWN = _read_at_start(os.environ)
+
+
+def fits(environ: Mapping[str, str]) -> bool:
+    """Whether a copy behaves like a new process in this environment."""
+    return _read_at_start(environ) == OWN
 
 
 def fork(

@@ -70,9 +70,11 @@ async def start(
 ) -> Process:
     """Starts `notifier` in a session of its own; stdout and stderr are the file `output`.
 
-    It is forked off one that has imported everything, unless it starts interpreters itself.
+    It is forked off one that has imported everything, unless it starts interpreters itself, or the test
+    has set a variable that only a new process reads.
     """
-    if INTERPRETED not in os.environ and "--workers" not in arguments:
+    forks = "--workers" not in arguments and forkserver.fits(environ)
+    if forks and INTERPRETED not in os.environ:
         return forkserver.fork(arguments, place, environ, output)
     return await asyncio.create_subprocess_exec(
         sys.executable,

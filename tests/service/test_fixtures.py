@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+
+import psutil
 import pytest
 
 from tests.clients import Client
@@ -88,3 +91,15 @@ async def test_a_service_reaches_its_database_through_a_proxy(
         service = await serve(database.through(proxy.port))
         assert proxy.links > 0
         assert (await service.get("/readyz")).status_code == 200
+
+
+async def test_a_variable_that_only_a_new_process_reads_starts_an_interpreter(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others are forks of one that has imported everything, and so children of another process."""
+    nowhere = "postgresql://none@127.0.0.1:1/none"
+    forked = await serve(nowhere, ready=False)
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "1")
+    interpreted = await serve(nowhere, ready=False)
+    assert psutil.Process(forked.pid).ppid() != os.getpid()
+    assert psutil.Process(interpreted.pid).ppid() == os.getpid()
