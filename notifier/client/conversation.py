@@ -21,8 +21,9 @@ from notifier.client.deadlines import Deadlines
 from notifier.client.feed import Feeds
 from notifier.client.inbox import Inbox
 from notifier.client.pace import Backoff, Pace
-from notifier.client.progress import nested
+from notifier.client.progress import Unreadable, nested
 from notifier.client.reports import Row
+from notifier.client.shapes import check
 from notifier.client.sockets import ConnectionClosed, Socket
 from notifier.client.tokens import TokenSource, TokenUnavailable
 
@@ -146,6 +147,11 @@ class Conversation:
             raise Disconnected("unreadable message") from error
         if not isinstance(message, dict):
             return
+        try:
+            check(message)
+        except Unreadable as error:
+            self.companies.count_failure()
+            raise Disconnected("unreadable message") from error
         match message.get("Type"):
             case "AuthenticationResult":
                 self._authenticated(message)
