@@ -213,6 +213,21 @@ def test_the_provider_of_an_application_is_used() -> None:
     assert world.names() == ["capture", "read"]
 
 
+async def test_the_provider_that_an_application_has_set_is_used_and_not_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World()
+    monkeypatch.setenv(node.OTLP_ENDPOINT, "http://127.0.0.1:4318")
+    monkeypatch.setattr("notifier.tracing.get_tracer_provider", lambda: world.provider)
+    tracing = Tracing()
+    tracing.start()
+    trace = tracing.begin()
+    trace.read([change(1, 7, traceparent(5))])
+    await tracing.close()
+    trace.end()
+    assert world.names() == ["capture", "read", "relay"]
+
+
 def test_nothing_of_opentelemetry_is_imported_while_it_is_off() -> None:
     program = (
         "import sys; from notifier import Settings; from notifier.node import Node;"
