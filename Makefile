@@ -21,8 +21,9 @@ RUNS  := .venv/.requirements-demo
 # The browser client's tests run on the Node in Playwright's wheel: the same version on every machine.
 NODE = $(shell ls .venv/lib/python3*/site-packages/playwright/driver/node 2>/dev/null || command -v node)
 
-# The tests mostly wait, so three processes share two cores. Each starts its own PostgreSQL; idle ones take over tests of others.
-PARALLEL := --numprocesses=3 --dist=worksteal
+# The tests mostly wait, so four processes share two cores. Each starts its own PostgreSQL; idle ones take over
+# tests of others.
+PARALLEL := --numprocesses=4 --dist=worksteal
 
 # What `matrix` runs unless ARGS names other tests. test_embedded.py starts its own servers anyway.
 DATABASE := tests/postgres --ignore=tests/postgres/test_embedded.py
@@ -58,7 +59,7 @@ $(BIN)/pip:
 demo: $(if $(NODES),$(READY),$(RUNS)) ## PostgreSQL, sample company, server and live page  [PORT=8181] [DATA=folder] [NODES=3, with NATS]
 	@$(BIN)/notifier demo --port $(PORT) $(if $(DATA),--data "$(DATA)") $(if $(NODES),--nodes $(NODES))
 
-test: $(READY) ## the whole test suite, three at a time, on PostgreSQL servers that it starts itself  [ARGS="-k word"]
+test: $(READY) ## the whole test suite, four at a time, on PostgreSQL servers that it starts itself  [ARGS="-k word"]
 	@status=0; \
 	$(if $(ARGS),,$(NODE) --test 'tests/client/**/*.test.mjs' || status=$$?;) \
 	$(BIN)/python -m pytest $(if $(ARGS),$(ARGS),$(PARALLEL)) || status=$$?; \
