@@ -82,6 +82,19 @@ def packed(place: Path) -> Path:
     return place / done.stdout.strip()
 
 
+def lay_out(place: Path) -> Path:
+    """Copies the package and the tests' programs into a directory in which they find their dependencies."""
+    for name in ("clients/js", "tests/client", "tests/javascript"):
+        ignored = shutil.ignore_patterns("node_modules", "__pycache__")
+        shutil.copytree(ROOT / name, place / name, ignore=ignored)
+    modules = place / "node_modules"
+    modules.mkdir()
+    for entry in (npm_packages() / "node_modules").iterdir():
+        (modules / entry.name).symlink_to(entry)
+    (modules / "postgres-notifier").symlink_to(place / "clients" / "js")
+    return place
+
+
 def mono() -> Path:
     """Mono's C# compiler."""
     compiler = shutil.which("mcs")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import shutil
 import subprocess
 import tarfile
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 
 from notifier import __version__
 from notifier.web import javascript
-from tests.compilers import JAVASCRIPT, ROOT, node, npm_packages, packed, tool
+from tests.compilers import JAVASCRIPT, lay_out, node, packed, tool
 
 CORE_BYTES = 8 * 1024
 """The client for WebSockets, minified and compressed; what it loads only where it is needed is not counted."""
@@ -56,15 +55,7 @@ def test_the_core_is_small_and_loads_http_only_where_it_is_needed(tmp_path: Path
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A directory in which the package, its development dependencies and the tests' programs find each other."""
-    for name in ("clients/js", "tests/client", "tests/javascript"):
-        ignored = shutil.ignore_patterns("node_modules", "__pycache__")
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
-    modules = tmp_path / "node_modules"
-    modules.mkdir()
-    for entry in (npm_packages() / "node_modules").iterdir():
-        (modules / entry.name).symlink_to(entry)
-    (modules / "postgres-notifier").symlink_to(tmp_path / "clients" / "js")
-    return tmp_path
+    return lay_out(tmp_path)
 
 
 @pytest.mark.slow

@@ -931,7 +931,7 @@ class Connection {
       if (!company.closed) replaces ? this.#sendAwaits() : this.#request(company);
       return;
     }
-    if (replaces) this.#leave(company); // its former subscription goes on
+    if (company.accepted) this.#leave(company); // the server would go on with what it accepted before
     this.#block(company, reason);
     this.#setCompanyStatus(company, "idle", { reason, error });
   }
@@ -1165,7 +1165,8 @@ class Connection {
           await company.on.onResync?.(resync);
         }
         failures = 0;
-        if (!signal.aborted && !company.due) company.position = head;
+        // Without a head the state has been requested again.
+        if (!signal.aborted && !company.due && (company.head || !company.store)) company.position = head;
       } catch (error) {
         if (signal.aborted) continue;
         this.#setCompanyStatus(company, company.status.state, { reason: "resync failed", error });

@@ -145,7 +145,8 @@ export function CompanyProvider({ children, companyId, entities, where, state = 
     };
   }, [client, companyId, state]);
   useEffect(() => {
-    if (!subscription || filter === applied.current) return;
+    // One that another company has just replaced has the filter already.
+    if (!subscription || subscription !== source.subscription || filter === applied.current) return;
     applied.current = filter;
     subscription.setFilter(JSON.parse(filter));
   }, [subscription, filter]);

@@ -1,4 +1,4 @@
-"""examples/react, built with the packed package, in Chromium."""
+"""The React binding in Chromium: examples/react, built with the packed package, and its hooks on the fake service."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from playwright.async_api import Browser, expect
 
 from tests.browser.live import Demo, Sql, Window
-from tests.compilers import ROOT, npm_packages, packed, tool
+from tests.compilers import ROOT, lay_out, npm_packages, packed, tool
 from tests.http_proxy import HttpProxy
 
 EXAMPLE = ROOT / "examples" / "react"
@@ -26,6 +26,12 @@ OWN_LINES = 40
 def run(place: Path, *command: str | Path) -> None:
     done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A directory in which the package, its development dependencies and the tests' programs find each other."""
+    return lay_out(tmp_path)
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -92,4 +98,24 @@ async def test_a_react_app_shows_a_companys_events_live_offline_and_back(
         await expect(status).to_have_text("live · sse")
         proxy.blocks = False
         await expect(status).to_have_text("live · websocket")
+    assert window.faults == []
+
+
+async def test_the_hooks_follow_their_props_and_callbacks_in_strict_mode(
+    browser: Browser, demo: Demo, project: Path
+) -> None:
+    run(
+        project,
+        *tool("esbuild"),
+        "tests/javascript/hooks.jsx",
+        *("--bundle", "--format=esm", "--jsx=automatic", "--outfile=hooks.js"),
+        '--define:process.env.NODE_ENV="development"',
+        "--log-level=error",
+    )
+    window = await Window.new(browser)
+    await window.page.goto(f"{demo.page}livez")
+    await window.page.add_script_tag(content=(project / "hooks.js").read_text(), type="module")
+    results = await window.page.evaluate("globalThis.results")
+    assert results["failed"] == []
+    assert results["count"] > 0
     assert window.faults == []
