@@ -1,4 +1,4 @@
-"""The README's pictures: deliveries by subscribers, and transactions by writing clients."""
+"""Pictures: deliveries by subscribers, transactions by writing clients, PostgreSQL's work by nodes."""
 
 from __future__ import annotations
 
@@ -6,23 +6,25 @@ import statistics
 from collections import defaultdict
 from pathlib import Path
 
-from bench import fanout, references, service, writers
+from bench import fanout, nodes, references, service, writers
 from bench.stand import Stand
 from bench.svg import Chart
 
 PICTURES = Path(__file__).parent.parent / "docs" / "img"
 SUBSCRIBERS = (100, 200, 500, 1_000, 2_000)
 WRITERS = (1, 2, 4, 8, 16, 32)
+NODES = (1, 2, 4, 8)
 OURS = "notifier"
 
 Runs = defaultdict[str, defaultdict[int, list[float]]]
 
 
 async def draw(stand: Stand) -> None:
-    """Measures and writes both pictures; every point is the median of its runs."""
+    """Measures and writes all pictures; every point is the median of its runs."""
     PICTURES.mkdir(parents=True, exist_ok=True)
     (PICTURES / "fanout.svg").write_text((await deliveries(stand)).svg())
     (PICTURES / "writers.svg").write_text((await transactions(stand)).svg())
+    (PICTURES / "nodes.svg").write_text((await cost_of_nodes(stand)).svg())
 
 
 async def deliveries(stand: Stand) -> Chart:
@@ -68,6 +70,23 @@ async def transactions(stand: Stand) -> Chart:
                 runs["pg_notify(row)"][count].append(usual.tps)
     return _chart(
         "Single-row updates by writing clients", "clients", "transactions per second", runs
+    )
+
+
+async def cost_of_nodes(stand: Stand) -> Chart:
+    runs = _runs()
+    async with nodes.nats_server(stand) as nats, service.migrated(stand) as url:
+        for _ in stand.rounds(2):
+            for count in NODES:
+                alone = await nodes.busy(stand, url, count)
+                beside = await nodes.busy(stand, url, count, nats_url=nats)
+                runs["PostgreSQL alone"][count].append(alone.database * 1e6)
+                runs["with NATS"][count].append(beside.database * 1e6)
+    return _chart(
+        "PostgreSQL's work by number of nodes, all clients at one of them",
+        "nodes",
+        "µs of CPU per change, of all of its processes",
+        runs,
     )
 
 
