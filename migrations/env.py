@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from alembic import context
 
+from notifier.database import sql
+
 context.configure(
     connection=context.config.attributes["connection"],
     version_table="version",
-    version_table_schema="notifier",
+    version_table_schema=sql.schema(),
 )
 context.run_migrations()

@@ -164,9 +164,12 @@ def types_command(
     ] = None,
 ) -> None:
     """Print the types of your tables' messages, to be compiled into a client."""
+    from notifier.database import sql
     from notifier.types import command
 
-    text = asyncio.run(command.generate(load(), language))
+    settings = load()
+    sql.use_schema(settings.schema)
+    text = asyncio.run(command.generate(settings, language))
     if file is None:
         sys.stdout.buffer.write(text.encode())  # whatever the locale is
     else:

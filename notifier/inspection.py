@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from notifier.database import sql
 from notifier.errors import NotifierError
 from notifier.settings import load
 
@@ -24,7 +25,9 @@ def check_command(
     """Check every link from trigger to client. Exits with 1 and lists the problems, if there are any."""
     from notifier.check import findings, links
 
-    found = asyncio.run(links.check(load()))
+    settings = load()
+    sql.use_schema(settings.schema)
+    found = asyncio.run(links.check(settings))
     shown = [finding for finding in found if finding.is_actionable or not quiet]
     if as_json:
         typer.echo(findings.as_json(shown))
@@ -62,7 +65,9 @@ def why_command(
     from notifier.why.question import Question
 
     question = Question(company=company, user=user, table=table, key=key, tx=tx, position=position)
-    found = asyncio.run(explanation.explain(load(), question))
+    settings = load()
+    sql.use_schema(settings.schema)
+    found = asyncio.run(explanation.explain(settings, question))
     for fact in found.facts:
         typer.echo(fact)
     typer.echo(f"answer: {found.answer}")
@@ -81,5 +86,7 @@ def init_command(
     """Print a notifier.toml that suits the tables of your database. Changes nothing."""
     from notifier.database import proposal
 
-    text = asyncio.run(proposal.propose(load().listen_database, tenant))
+    settings = load()
+    sql.use_schema(settings.schema)
+    text = asyncio.run(proposal.propose(settings.listen_database, tenant))
     sys.stdout.buffer.write(text.encode())  # whatever the locale is

@@ -39,9 +39,10 @@ def migrate_command(
     ] = None,
 ) -> None:
     """Install or upgrade the schema `notifier` and the triggers. Safe to repeat."""
-    from notifier.database import schema
+    from notifier.database import schema, sql
 
     settings = load()
+    sql.use_schema(settings.schema)
     if only is not None:
         if calendar or dry_run or grant is not None or state:
             raise SettingsError("--only goes with no other option")
@@ -71,18 +72,19 @@ def migrate_command(
         tables = f"{len(settings.watch) - patterns} tables"
         if patterns:
             tables += f" and {patterns} patterns"
-        typer.echo(f"schema notifier: {schema.newest()}, {tables} are watched")
+        typer.echo(f"schema {settings.schema}: {schema.newest()}, {tables} are watched")
 
 
 def uninstall_command(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
 ) -> None:
     """Remove the triggers and the schema `notifier`. Your tables stay."""
-    from notifier.database import schema
+    from notifier.database import schema, sql
 
     settings = load()
+    sql.use_schema(settings.schema)
     if not yes:
         if not sys.stdin.isatty():
-            raise NotifierError("this drops the schema notifier; confirm with --yes")
-        typer.confirm("Drop the schema notifier and its triggers?", abort=True)
+            raise NotifierError(f"this drops the schema {settings.schema}; confirm with --yes")
+        typer.confirm(f"Drop the schema {settings.schema} and its triggers?", abort=True)
     asyncio.run(schema.uninstall(settings.listen_database, typer.echo))

@@ -18,6 +18,7 @@ from notifier.access.accounts import Accounts
 from notifier.access.admission import Admission
 from notifier.access.membership import Membership
 from notifier.access.tokens import Tokens
+from notifier.database import sql
 from notifier.database.query import Query
 from notifier.delivery.account_rule import AccountRule
 from notifier.delivery.arrivals import ArrivalLog, Arrivals
@@ -222,6 +223,10 @@ class Node:
 
     async def run(self) -> None:
         """Runs all background tasks. An error in one ends them all: never half-alive."""
+        with sql.serving(self._settings.schema):
+            await self._run()
+
+    async def _run(self) -> None:
         sessions = self.admission.connections
         recheck = PeriodicRecheck(sessions, self.membership)
         listen = self._settings.listen_database

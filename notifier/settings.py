@@ -32,6 +32,7 @@ from pydantic_settings import (
 
 from notifier import conninfo, origins
 from notifier.errors import SettingsError
+from notifier.schema_names import Named
 from notifier.watches import CALENDAR, NaiveTimestamps, Scope, Watch
 
 PREFIX = "NOTIFIER_"
@@ -61,7 +62,7 @@ class _Environment(EnvSettingsSource):
         }
 
 
-class Settings(BaseSettings):
+class Settings(Named, BaseSettings):  # type: ignore[misc]
     """All settings, read once at the start. `load` turns a wrong one into a SettingsError."""
 
     model_config = SettingsConfigDict(

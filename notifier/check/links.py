@@ -20,6 +20,7 @@ from notifier.database import (
     schema,
     sql,
     tenants,
+    transactions,
     triggers,
     views,
 )
@@ -119,14 +120,16 @@ async def _listening(connection: Connection, settings: Settings) -> AsyncIterato
         return
     role, may = await connection.fetchrow(sql.query("schema_right")) or ("", None)
     if may is False:
-        yield Finding(False, f"role {role} has no rights on the schema notifier", _grant(role))
+        yield Finding(
+            False, f"role {role} has no rights on the schema {sql.schema()}", _grant(role)
+        )
         return
-    revision = await schema.version(connection)
+    revision = await transactions.version(connection)
     if revision != schema.newest():
         found = f"the schema is of version {revision}" if revision else "the schema is missing"
         yield Finding(False, f"{found}, {schema.newest()} is needed", MIGRATE)
         return
-    yield Finding(True, f"the schema notifier is of version {revision}")
+    yield Finding(True, f"the schema {sql.schema()} is of version {revision}")
     if lacking := [privilege for privilege, _ in await grants.lacking(connection, role)]:
         yield Finding(False, f"role {role} lacks {', '.join(lacking)}", _grant(role))
         return
@@ -259,7 +262,7 @@ async def _definitions(connection: Connection) -> AsyncIterator[Finding]:
 async def _path(connection: Connection) -> AsyncIterator[Finding]:
     """What a node's probe finds."""
     probe = Probe()
-    await connection.add_listener("notifier_messages", listener(probe.receive))
+    await connection.add_listener(sql.channel("messages"), listener(probe.receive))
     try:
         found = await probe.run(connection)
     except DatabaseError as error:

@@ -11,7 +11,7 @@ from notifier.errors import SettingsError
 from notifier.nats.client import NatsClient
 from notifier.nats.link import CONNECT_SECONDS, FLUSH_SECONDS, Link, Unusable, place, reason_of
 from notifier.nats.path import link_of
-from notifier.nats.subjects import company_subject, log_subject
+from notifier.nats.subjects import company_subject, log_subject, subject_prefix
 from notifier.settings import Settings
 
 REMEDY = "see that it runs, and that NOTIFIER_NATS_URL and NOTIFIER_NATS_CREDENTIALS are right"
@@ -25,7 +25,7 @@ async def findings(settings: Settings) -> AsyncIterator[Finding]:
     except SettingsError as error:
         yield Finding(False, str(error))
         return
-    prefix = settings.nats_prefix
+    prefix = subject_prefix(settings.nats_prefix, settings.schema)
     for server in settings.nats_servers:
         where = f"NATS at {place(server)}"
         try:

@@ -72,7 +72,7 @@ class Change(NamedTuple):
 
 async def load(connection: Connection) -> dict[str, Stored]:
     """The watches in the database, by name."""
-    rows: list[asyncpg.Record] = await connection.fetch("SELECT * FROM notifier.watches")
+    rows: list[asyncpg.Record] = await connection.fetch(sql.adapt("SELECT * FROM notifier.watches"))
     found = {}
     for row in rows:
         others = row["captured_as"] if row["captured_as"] != row["entity"] else None
@@ -83,7 +83,9 @@ async def load(connection: Connection) -> dict[str, Stored]:
 
 async def load_patterns(connection: Connection) -> dict[str, Watch]:
     """The watches in the database whose table is a pattern, by name."""
-    rows = await connection.fetch("SELECT name, watch::text FROM notifier.patterns ORDER BY name")
+    rows = await connection.fetch(
+        sql.adapt("SELECT name, watch::text FROM notifier.patterns ORDER BY name")
+    )
     return {row["name"]: Watch.from_json(row["watch"]) for row in rows}
 
 
@@ -197,7 +199,7 @@ def _hidden(former: Stored, wanted: Stored) -> Iterator[Change]:
 
 async def load_scopes(connection: Connection) -> dict[str, str | None]:
     """The scopes in the database, each with its query, if it has one."""
-    rows = await connection.fetch("SELECT name, membership FROM notifier.scopes")
+    rows = await connection.fetch(sql.adapt("SELECT name, membership FROM notifier.scopes"))
     return {row["name"]: row["membership"] for row in rows}
 
 
@@ -231,18 +233,19 @@ async def save(
     scopes: Mapping[str, str | None],
 ) -> None:
     """Replaces the watches and the scopes in the database, but for the tables of tenants."""
-    await connection.execute("DELETE FROM notifier.scopes")
+    await connection.execute(sql.adapt("DELETE FROM notifier.scopes"))
     await connection.executemany(
-        "INSERT INTO notifier.scopes (name, membership) VALUES ($1, $2)", list(scopes.items())
+        sql.adapt("INSERT INTO notifier.scopes (name, membership) VALUES ($1, $2)"),
+        list(scopes.items()),
     )
-    await connection.execute("DELETE FROM notifier.watches WHERE tenant IS NULL")
+    await connection.execute(sql.adapt("DELETE FROM notifier.watches WHERE tenant IS NULL"))
     await save_watches(connection, wanted)
-    await connection.execute("DELETE FROM notifier.steps")
+    await connection.execute(sql.adapt("DELETE FROM notifier.steps"))
     steps = [step._asdict() for stored in wanted for step in stored.steps]
     await connection.execute(sql.query("save_steps"), msgspec.json.encode(steps).decode())
-    await connection.execute("DELETE FROM notifier.patterns")
+    await connection.execute(sql.adapt("DELETE FROM notifier.patterns"))
     await connection.executemany(
-        "INSERT INTO notifier.patterns (name, watch) VALUES ($1, $2::text::json)",
+        sql.adapt("INSERT INTO notifier.patterns (name, watch) VALUES ($1, $2::text::json)"),
         [(watch.name, watch.to_json()) for watch in patterns],
     )
 
@@ -260,15 +263,15 @@ async def save_watches(connection: Connection, wanted: Iterable[Stored]) -> None
         for stored in wanted
     ]
     await connection.execute(sql.query("save_watches"), msgspec.json.encode(rows).decode())
-    await connection.execute("UPDATE notifier.configuration SET version = version + 1")
+    await connection.execute(sql.adapt("UPDATE notifier.configuration SET version = version + 1"))
 
 
 async def forget_messages(connection: Connection) -> None:
     """Empties the log's messages; the relay begins an epoch when the transaction commits."""
     # First, as the relay does before it saves its checkpoint: else both could wait for one another.
-    await connection.execute("LOCK TABLE notifier.messages")
+    await connection.execute(sql.adapt("LOCK TABLE notifier.messages"))
     await connection.execute(sql.query("save_positions"))
-    await connection.execute("TRUNCATE notifier.messages")
+    await connection.execute(sql.adapt("TRUNCATE notifier.messages"))
 
 
 async def announce(connection: Connection, changes: Sequence[Change]) -> None:

@@ -131,7 +131,9 @@ async def connect(
     given = {**({} if pooled else SETTINGS), **(PINNED if pinned and not pooled else {})}
     given |= settings or {}
     given["application_name"] = (
-        f"{target.application}: notifier {name}" if target.application else f"notifier {name}"
+        f"{target.application}: {sql.program()} {name}"
+        if target.application
+        else f"{sql.program()} {name}"
     )
     connection = await _first_answer(target, given, deadline, cache=0 if pooled else 100)
     try:

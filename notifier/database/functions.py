@@ -40,7 +40,7 @@ _LITERALS = re.compile(r"ARRAY\[[\d:', regclass]*\]::regclass\[\]")
 _FOLLOWED = re.compile(r"(?<=    -- paths\n).*?(?=\n    -- end\n)", re.DOTALL)
 
 _DEFINITION = re.compile(
-    r"CREATE OR REPLACE FUNCTION notifier\.(\w+)\(([^)]*)\)\s+RETURNS (.+?)\n"
+    r"CREATE OR REPLACE FUNCTION \w+\.(\w+)\(([^)]*)\)\s+RETURNS (.+?)\n"
     r"LANGUAGE (\w+)([^$]*)\nAS \$\$(.*)\$\$;\s*",
     re.DOTALL,
 )
@@ -120,9 +120,13 @@ def parse(text: str) -> Function:
     )
 
 
-@cache
 def this_version() -> tuple[Function, ...]:
-    """The functions of this version."""
+    """The functions of this version, in our schema."""
+    return _functions(sql.schema())
+
+
+@cache
+def _functions(_: str) -> tuple[Function, ...]:
     return tuple(parse(sql.function(name)) for name in sql.names("functions"))
 
 
@@ -181,17 +185,17 @@ async def create(connection: Connection, found: Iterable[Difference]) -> None:
             function.result,
             function.arguments,
         ):
-            await connection.execute(f"DROP FUNCTION notifier.{former}")
+            await connection.execute(f"DROP FUNCTION {sql.schema()}.{former}")
         await connection.execute(local.fill(sql.function(function.name), function.name))
-        await connection.execute(f"REVOKE ALL ON FUNCTION notifier.{function} FROM PUBLIC")
-        await connection.execute(f"COMMENT ON FUNCTION notifier.{function} IS '{MANAGED}'")
+        await connection.execute(f"REVOKE ALL ON FUNCTION {sql.schema()}.{function} FROM PUBLIC")
+        await connection.execute(f"COMMENT ON FUNCTION {sql.schema()}.{function} IS '{MANAGED}'")
         if function.name == OWNED:
             await _give(connection, function, local.owner)
 
 
 async def drop(connection: Connection, found: Iterable[Difference]) -> None:
     """Drops functions of former versions. Raises DatabaseError where something still uses one."""
-    names = [f"notifier.{each.present}" for each in found if each.wanted is None]
+    names = [f"{sql.schema()}.{each.present}" for each in found if each.wanted is None]
     if not names:
         return
     try:

@@ -33,7 +33,7 @@ async def synchronize(connection: Connection) -> None:
     Raises SettingsError where paths forbid it.
     """
     rows = await connection.fetch(
-        "SELECT role FROM notifier.grants WHERE privilege = $1 ORDER BY role", SERVE
+        sql.adapt("SELECT role FROM notifier.grants WHERE privilege = $1 ORDER BY role"), SERVE
     )
     for (role,) in rows:
         for privilege, outside in await lacking(connection, role):
@@ -103,7 +103,8 @@ async def refusal(
 async def revoke(connection: Connection) -> None:
     """Takes back each recorded right on the application's objects; what is gone is passed over."""
     rows = await connection.fetch(
-        "SELECT role, privilege FROM notifier.grants WHERE privilege <> ALL ($1)", [SERVE, STATE]
+        sql.adapt("SELECT role, privilege FROM notifier.grants WHERE privilege <> ALL ($1)"),
+        [SERVE, STATE],
     )
     for role, privilege in rows:
         try:
@@ -124,7 +125,9 @@ def _quoted(role: str) -> str:
 
 async def _record(connection: Connection, role: str, privilege: str) -> bool:
     status = await connection.execute(
-        "INSERT INTO notifier.grants (role, privilege) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+        sql.adapt(
+            "INSERT INTO notifier.grants (role, privilege) VALUES ($1, $2) ON CONFLICT DO NOTHING"
+        ),
         role,
         privilege,
     )

@@ -37,7 +37,9 @@ async def state(connection: Connection) -> State:
         return State.ABSENT
     if not row["versioned"]:
         return State.FOREIGN if row["occupied"] else State.OURS
-    if row["logged"] and not await connection.fetchval("SELECT EXISTS (TABLE notifier.version)"):
+    if row["logged"] and not await connection.fetchval(
+        sql.adapt("SELECT EXISTS (TABLE notifier.version)")
+    ):
         return State.EMPTY_COPY
     return State.OURS
 
@@ -46,15 +48,17 @@ async def remove(connection: Connection, locks: triggers.Locks) -> list[str]:
     """Removes all of it. Returns what was done, a line each. Raises DatabaseError."""
     match await state(connection):
         case State.ABSENT:
-            return ["schema notifier: was not there"]
+            return [f"schema {sql.schema()}: was not there"]
         case State.FOREIGN:
-            return ["schema notifier: left alone, migrate did not make it"]
-    if await connection.fetchval("SELECT to_regclass('notifier.grants') IS NOT NULL"):
+            return [f"schema {sql.schema()}: left alone, migrate did not make it"]
+    if await connection.fetchval(sql.adapt("SELECT to_regclass('notifier.grants') IS NOT NULL")):
         await grants.revoke(connection)
     lines = await triggers.drop_all(connection, locks)
     ours = await connection.fetchval(
-        "SELECT coalesce(obj_description('notifier'::regnamespace, 'pg_namespace') = $1, false)"
-        " OR to_regclass('notifier.grants') IS NULL",
+        sql.adapt(
+            "SELECT coalesce(obj_description('notifier'::regnamespace, 'pg_namespace') = $1, false)"
+            " OR to_regclass('notifier.grants') IS NULL"
+        ),
         MANAGED,
     )
     arguments = (list(TABLES), SEQUENCE, MANAGED, list(RELEASED))
@@ -64,16 +68,20 @@ async def remove(connection: Connection, locks: triggers.Locks) -> list[str]:
             await connection.execute(statement)
     except asyncpg.DependentObjectsStillExistError as error:
         raise DatabaseError(f"something else needs an object of ours: {error.detail}") from error
-    return [*lines, await _drop_schema(connection) if ours else f"{_KEPT} it was there before"]
-
-
-_KEPT = "schema notifier: emptied, but kept:"
+    return [
+        *lines,
+        await _drop_schema(connection)
+        if ours
+        else f"schema {sql.schema()}: emptied, but kept: it was there before",
+    ]
 
 
 async def _drop_schema(connection: Connection) -> str:
     try:
         async with connection.transaction():
-            await connection.execute("DROP SCHEMA notifier")
+            await connection.execute(f"DROP SCHEMA {sql.schema()}")
     except asyncpg.DependentObjectsStillExistError:
-        return f"{_KEPT} it holds objects that migrate did not make"
-    return "schema notifier: dropped"
+        return (
+            f"schema {sql.schema()}: emptied, but kept: it holds objects that migrate did not make"
+        )
+    return f"schema {sql.schema()}: dropped"

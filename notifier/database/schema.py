@@ -33,7 +33,14 @@ from notifier.database.configuration import Stored
 from notifier.database.connections import Connection, first_line
 from notifier.database.functions import MANAGED
 from notifier.database.removal import State
-from notifier.database.transactions import Report, exclusive, in_transaction, quiet, session
+from notifier.database.transactions import (
+    Report,
+    exclusive,
+    in_transaction,
+    quiet,
+    session,
+    version,
+)
 from notifier.errors import DatabaseError, SettingsError
 from notifier.patterns import Only
 from notifier.watches import CALENDAR, Scope, Watch
@@ -108,7 +115,7 @@ async def migrate_only(
         async with exclusive(connection):
             if await version(connection) != newest():
                 raise DatabaseError(
-                    "the schema notifier is not this version's; run: notifier migrate"
+                    f"the schema {sql.schema()} is not this version's; run: notifier migrate"
                 )
             patterns = await configuration.load_patterns(connection)
             given = [watch for watch in watches or () if watch.pattern is not None]
@@ -126,16 +133,6 @@ async def migrate_only(
     schemas = sorted({match.schema for match in plan.watched})
     noun = "schema" if len(schemas) == 1 else "schemas"
     report(f"{noun} {tenants.summarize(schemas)}: {len(plan.watched)} tables are watched")
-
-
-async def version(connection: Connection) -> str | None:
-    """The revision of the schema's tables; None where there is none."""
-    if not await connection.fetchval("SELECT to_regclass('notifier.version') IS NOT NULL"):
-        return None
-    revision: str | None = await connection.fetchval(
-        "SELECT max(version_num) FROM notifier.version"
-    )
-    return revision
 
 
 async def uninstall(url: str, report: Report = quiet) -> None:
@@ -174,7 +171,7 @@ def run(script: str) -> None:
     """Runs a script of any number of statements in the migration's transaction."""
     adapted = op.get_bind().connection.dbapi_connection
     assert adapted is not None
-    await_only(adapted.driver_connection.execute(script))
+    await_only(adapted.driver_connection.execute(sql.adapt(script)))
 
 
 class _Migration:
@@ -285,13 +282,14 @@ class _Migration:
         connection = self._connection
         if await removal.state(connection) is State.FOREIGN:
             raise DatabaseError(
-                "there is a schema notifier that migrate did not make; rename it, or use another database"
+                f"there is a schema {sql.schema()} that migrate did not make; rename it, or set NOTIFIER_SCHEMA"
             )
         if await removal.state(connection) is State.EMPTY_COPY:
             self.lines += await removal.remove(connection, self._locks)
-        if not await connection.fetchval("SELECT to_regnamespace('notifier') IS NOT NULL"):
+        there = sql.adapt("SELECT to_regnamespace('notifier') IS NOT NULL")
+        if not await connection.fetchval(there):
             await connection.execute(
-                f"CREATE SCHEMA notifier; COMMENT ON SCHEMA notifier IS '{MANAGED}'"
+                sql.adapt(f"CREATE SCHEMA notifier; COMMENT ON SCHEMA notifier IS '{MANAGED}'")
             )
         before, known = await _with_sqlalchemy(connection, _revisions)
         if before is not None and before not in known:
@@ -303,8 +301,8 @@ class _Migration:
             await self._locks.exclude_writers()
         await _with_sqlalchemy(connection, _upgrade)
         if self._is_fresh:  # no role was allowed anything yet, whatever default privileges gave
-            await connection.execute("DELETE FROM notifier.grants")
-        self.lines.append(f"schema notifier: {before or 'none'} → {newest()}")
+            await connection.execute(sql.adapt("DELETE FROM notifier.grants"))
+        self.lines.append(f"schema {sql.schema()}: {before or 'none'} → {newest()}")
 
     async def _configure(
         self,
@@ -315,7 +313,9 @@ class _Migration:
     ) -> None:
         connection = self._connection
         status = await connection.execute(
-            "UPDATE notifier.configuration SET max_log_bytes = $1 WHERE max_log_bytes <> $1",
+            sql.adapt(
+                "UPDATE notifier.configuration SET max_log_bytes = $1 WHERE max_log_bytes <> $1"
+            ),
             max_log_bytes,
         )
         if status != "UPDATE 0":
@@ -386,7 +386,7 @@ def _config() -> Config:
 def _revisions(connection: SyncConnection) -> tuple[str | None, set[str]]:
     """The database's revision, and those that this version knows."""
     context = MigrationContext.configure(
-        connection, opts={"version_table": "version", "version_table_schema": "notifier"}
+        connection, opts={"version_table": "version", "version_table_schema": sql.schema()}
     )
     scripts = ScriptDirectory.from_config(_config()).walk_revisions()
     return context.get_current_revision(), {script.revision for script in scripts}

@@ -54,7 +54,7 @@ async def require(connection: Connection, watch: Watch, relation: str) -> None:
     table = ", ".join([*(row[0] for row in columns), f"CHECK {condition(watch.state_where)}"])
     try:
         # Not `execute`, which takes several statements.
-        await connection.fetch(f"CREATE TABLE notifier.state_bound ({table})")
+        await connection.fetch(f"CREATE TABLE {sql.schema()}.state_bound ({table})")
     except (
         asyncpg.SyntaxOrAccessError,
         asyncpg.DataError,
@@ -64,7 +64,7 @@ async def require(connection: Connection, watch: Watch, relation: str) -> None:
             raise
         raise _refusal(watch, first_line(error)) from error
     problems = await connection.fetch(sql.query("state_bound_problems"))
-    await connection.execute("DROP TABLE notifier.state_bound")
+    await connection.execute(sql.adapt("DROP TABLE notifier.state_bound"))
     if problems:
         raise _refusal(watch, problems[0]["problem"])
 

@@ -180,9 +180,9 @@ async def plan(connection: Connection, patterns: Sequence[Watch], only: Only | N
         for relation in by_relation:  # no pattern matches it any more, or it is gone
             pending[relation] = ()
     problems = [match.problems[0] for match in found if match.problems]
-    forget = await connection.fetchval("SELECT forget FROM notifier.configuration")
+    forget = await connection.fetchval(sql.adapt("SELECT forget FROM notifier.configuration"))
     if not forget and any(change.is_secret for change in changes):
-        await connection.execute("UPDATE notifier.configuration SET forget = true")
+        await connection.execute(sql.adapt("UPDATE notifier.configuration SET forget = true"))
         forget = True
     return Plan([*sound, *kept], pending, changes, problems, forget)
 
@@ -271,7 +271,8 @@ async def _apply(
     """Replaces the watches and the triggers of a table. Raises Locked."""
     await connection.execute("SET LOCAL search_path = pg_catalog, pg_temp")
     await connection.execute(
-        "DELETE FROM notifier.watches WHERE relation = $1 AND tenant IS NOT NULL", relation
+        sql.adapt("DELETE FROM notifier.watches WHERE relation = $1 AND tenant IS NOT NULL"),
+        relation,
     )
     await configuration.save_watches(connection, watches)
     found = await triggers.differences(connection, relation)
@@ -296,7 +297,7 @@ async def _finish(connection: Connection, *, forget: bool) -> None:
             for each in stored.values()
             if each.tenant is not None
         ]
-        await connection.execute("UPDATE notifier.configuration SET forget = false")
+        await connection.execute(sql.adapt("UPDATE notifier.configuration SET forget = false"))
     await configuration.announce(connection, secret)
 
 

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 
 import asyncpg
 
-from notifier.database import triggers
+from notifier.database import sql, triggers
 from notifier.database.connections import (
     FAILURES,
     Connection,
@@ -61,7 +61,7 @@ async def exclusive(connection: Connection, *, commit: bool = True) -> AsyncIter
     transaction = connection.transaction()
     await transaction.start()
     try:
-        await connection.execute("SELECT pg_advisory_xact_lock($1)", MIGRATION_LOCK)
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", sql.lock(MIGRATION_LOCK))
         await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_MILLISECONDS}ms'")
         yield
     except BaseException:
@@ -97,9 +97,23 @@ def translate(error: BaseException, url: str) -> DatabaseError:
     if isinstance(error, DatabaseError):
         return error
     if isinstance(error, asyncpg.LockNotAvailableError):
-        return triggers.Locked("the schema notifier is in use by a long transaction; try again")
+        return triggers.Locked(
+            f"the schema {sql.schema()} is in use by a long transaction; try again"
+        )
     if isinstance(error, asyncpg.InsufficientPrivilegeError):
         return DatabaseError(f"this role may not do that: {first_line(error)}")
     if isinstance(error, asyncpg.PostgresError):
         return DatabaseError(first_line(error))
     return translate_error(error, url)
+
+
+async def version(connection: Connection) -> str | None:
+    """The revision of the schema's tables; None where there is none."""
+    if not await connection.fetchval(
+        sql.adapt("SELECT to_regclass('notifier.version') IS NOT NULL")
+    ):
+        return None
+    revision: str | None = await connection.fetchval(
+        sql.adapt("SELECT max(version_num) FROM notifier.version")
+    )
+    return revision

@@ -36,11 +36,11 @@ async def differences(connection: Connection) -> list[str]:
 
 async def create(connection: Connection, name: str) -> None:
     """Creates or replaces a view."""
-    await connection.execute(f"DROP VIEW IF EXISTS notifier.{name}; {sql.view(name)}")
+    await connection.execute(f"DROP VIEW IF EXISTS {sql.schema()}.{name}; {sql.view(name)}")
     for row in await connection.fetch(sql.query("views")):
         if row["name"] == name:
             comment = f"{MANAGED} {_checksum(name)} {row['definition']} {row['server']}"
-            await connection.execute(f"COMMENT ON VIEW notifier.{name} IS '{comment}'")
+            await connection.execute(f"COMMENT ON VIEW {sql.schema()}.{name} IS '{comment}'")
 
 
 def _checksum(name: str) -> str:

@@ -40,7 +40,6 @@ PROBE_SECONDS = 4.0
 AUDIT_SECONDS = 60.0
 """How often the channels are compared with the log while a broker brings their messages."""
 
-CHANNEL = "notifier_messages"
 
 PAGE_MESSAGES, PAGE_BYTES = 1000, 8 * 1024 * 1024
 """How much of the log is read at once while the node catches up."""
@@ -172,7 +171,7 @@ class PostgresStream:
             raise Misplaced("this is a standby: it cannot notify")
         notify = listener(notified)
         if self._follows_log:
-            await connection.add_listener(CHANNEL, notify)
+            await connection.add_listener(sql.channel("messages"), notify)
         if self._query.url != self._url:
             await self._compare(connection)
         await self._report_rewind(connection)
@@ -219,12 +218,12 @@ class PostgresStream:
                 self._follows_log = False
                 self._audited = time.monotonic()
                 _logger.info("messages come from the broker")
-                await connection.remove_listener(CHANNEL, notify)
+                await connection.remove_listener(sql.channel("messages"), notify)
         elif not self._follows_log and (self._is_returning or not feed.is_wanted):
             self._is_returning = True
             # First: a channel that opens from now on, and so is not audited, is compared by the feed.
             feed.stop()
-            await connection.add_listener(CHANNEL, notify)
+            await connection.add_listener(sql.channel("messages"), notify)
             self._seq = await self._audit(connection)
             if self._last is not None and self._last.seq != self._seq:
                 self._last = None  # it proves nothing about the message at `_seq`

@@ -13,6 +13,7 @@ from notifier.nats.feed import NatsFeed
 from notifier.nats.key import Key
 from notifier.nats.link import Link
 from notifier.nats.publisher import NatsPublisher
+from notifier.nats.subjects import subject_prefix
 from notifier.relay.publisher import LocalPublisher
 from notifier.settings import Settings
 
@@ -41,7 +42,7 @@ class NatsPath:
     ) -> None:
         self._link = link_of(settings)
         self._key = Key(query)
-        prefix = settings.nats_prefix
+        prefix = subject_prefix(settings.nats_prefix, settings.schema)
         self.publisher = NatsPublisher(LocalPublisher(stream.accept), self._link, self._key, prefix)
         self._feed = NatsFeed(
             hub,

@@ -5,8 +5,15 @@ from __future__ import annotations
 import hashlib
 from urllib.parse import quote
 
+from notifier.schema_names import DEFAULT
+
 LONGEST_TOKEN = 200
 """Characters. A server refuses lines of more than 4,096 bytes, subject included."""
+
+
+def subject_prefix(prefix: str, schema: str) -> str:
+    """The first words of all subjects: with another schema, others."""
+    return prefix if schema == DEFAULT else f"{prefix}_{schema}"
 
 
 def log_subject(prefix: str) -> str:

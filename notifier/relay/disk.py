@@ -57,7 +57,7 @@ class Disk:
         Transactions that are in flight may have dropped changes: all of them are before the returned
         transaction id. None: there are none.
         """
-        row = await self._writer.fetchrow("SELECT notifier.reopen() AS unsettled")
+        row = await self._writer.fetchrow(sql.adapt("SELECT notifier.reopen() AS unsettled"))
         return row["unsettled"] if row is not None else None
 
     async def all_ended_before(self, xid: int) -> bool:
@@ -80,13 +80,16 @@ class Disk:
             return False
         if usage.tables[current] < bytes_limit:
             return False
-        rotated = await self._writer.fetchrow("SELECT notifier.rotate_changes()")
+        rotated = await self._writer.fetchrow(sql.adapt("SELECT notifier.rotate_changes()"))
         return bool(rotated and rotated[0])
 
     async def _truncate(self, table: int) -> bool:
         checkpoint = self._store.checkpoint
         row = await self._writer.fetchrow(
-            "SELECT notifier.truncate_changes($1, $2, $3)", table, checkpoint.cursor, checkpoint.seq
+            sql.adapt("SELECT notifier.truncate_changes($1, $2, $3)"),
+            table,
+            checkpoint.cursor,
+            checkpoint.seq,
         )
         return bool(row and row[0])
 
@@ -100,7 +103,7 @@ class Disk:
             return False
         slot = (checkpoint.slot + 1) % SLOTS
         row = await self._writer.fetchrow(
-            "SELECT notifier.prune($1, $2, $3)",
+            sql.adapt("SELECT notifier.prune($1, $2, $3)"),
             slot,
             checkpoint.cursor,
             checkpoint.seq,
@@ -116,7 +119,7 @@ class Disk:
     ) -> bool:
         row = await self._writer.fetchrow(
             sql.query("slot_is_due"),
-            f"notifier.messages_{checkpoint.slot}",
+            f"{sql.schema()}.messages_{checkpoint.slot}",
             bytes_limit // SLOTS,
             checkpoint.slot_since,
             retention_hours / (SLOTS - 2),

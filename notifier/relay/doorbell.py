@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 
+from notifier.database import sql
 from notifier.database.connections import listener
 from notifier.database.constants import DOORBELL_LOCK
 from notifier.relay.leadership import Leadership
@@ -25,7 +26,7 @@ class Doorbell:
     async def listen(self) -> None:
         """Receives rings from now on."""
         await self._connection.add_listener(
-            "notifier_changes", listener(lambda _payload: self._rung.set())
+            sql.channel("changes"), listener(lambda _payload: self._rung.set())
         )
 
     async def arm(self) -> bool:
@@ -34,7 +35,9 @@ class Doorbell:
         When it returns True, every writer that will not ring has ended, so one more read finds its changes.
         """
         self._rung.clear()
-        row = await self._writer.fetchrow("SELECT pg_try_advisory_lock($1)", DOORBELL_LOCK)
+        row = await self._writer.fetchrow(
+            "SELECT pg_try_advisory_lock($1)", sql.lock(DOORBELL_LOCK)
+        )
         self._armed = bool(row and row[0])
         return self._armed
 
@@ -42,7 +45,7 @@ class Doorbell:
         """Releases the lock: writers ring no longer. Does nothing where it is not held."""
         if self._armed:
             self._armed = False
-            await self._writer.fetchrow("SELECT pg_advisory_unlock($1)", DOORBELL_LOCK)
+            await self._writer.fetchrow("SELECT pg_advisory_unlock($1)", sql.lock(DOORBELL_LOCK))
 
     async def wait_for_ring(self, seconds: float) -> bool:
         """Waits for a ring. Returns False where none comes within `seconds`."""

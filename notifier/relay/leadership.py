@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 
 import asyncpg
 
+from notifier.database import sql
 from notifier.database.connections import DEADLINE_SECONDS, Connection, connected
 from notifier.errors import Unreachable
 from notifier.relay.writer import Writer
@@ -65,7 +66,9 @@ async def lead(url: str) -> AsyncIterator[Leadership]:
 
 async def _elected(writer: Connection) -> None:
     while True:
-        result = await writer.fetchval("SELECT notifier.elect()", timeout=DEADLINE_SECONDS)
+        result = await writer.fetchval(
+            sql.adapt("SELECT notifier.elect()"), timeout=DEADLINE_SECONDS
+        )
         if result == "elected":
             return
         await asyncio.sleep(RETRY_SECONDS if result == "retry" else ELECTION_SECONDS)

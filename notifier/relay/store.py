@@ -99,7 +99,7 @@ class RelayStore:
         rows = await self._writer.fetch(sql.query("watches"))
         watches = [Watch.from_row(row) for row in rows]
         try:
-            scopes = await self._writer.fetch("SELECT name FROM notifier.scopes")
+            scopes = await self._writer.fetch(sql.adapt("SELECT name FROM notifier.scopes"))
         except asyncpg.UndefinedTableError as error:
             raise SchemaMissing("there is no notifier.scopes; run: notifier migrate") from error
         names = frozenset(scope["name"] for scope in scopes)
@@ -126,10 +126,14 @@ class RelayStore:
             await connection.execute("SET LOCAL lock_timeout = '1s'")
             await connection.execute("SAVEPOINT truncate")
             try:
-                await connection.execute("TRUNCATE notifier.messages", timeout=LONG_SECONDS)
+                await connection.execute(
+                    sql.adapt("TRUNCATE notifier.messages"), timeout=LONG_SECONDS
+                )
             except asyncpg.LockNotAvailableError:  # a node or a backup reads
                 await connection.execute("ROLLBACK TO SAVEPOINT truncate")
-                await connection.execute("DELETE FROM notifier.messages", timeout=LONG_SECONDS)
+                await connection.execute(
+                    sql.adapt("DELETE FROM notifier.messages"), timeout=LONG_SECONDS
+                )
             await connection.execute("RELEASE SAVEPOINT truncate")
             row = await connection.fetchrow(
                 sql.query("begin_epoch"),
@@ -204,18 +208,18 @@ class RelayStore:
 
     async def demand_epoch(self) -> None:
         """Makes this relay, or the next one, begin an epoch, as if others had altered the log."""
-        await self._writer.fetchrow("UPDATE notifier.log SET saved_by = '0'")
+        await self._writer.fetchrow(sql.adapt("UPDATE notifier.log SET saved_by = '0'"))
         self.is_epoch_demanded = True
 
     async def load_moves(self) -> JSON:
         """What `save_moves` has saved."""
-        row = await self._writer.fetchrow("SELECT moves FROM notifier.moves")
+        row = await self._writer.fetchrow(sql.adapt("SELECT moves FROM notifier.moves"))
         return b"[]" if row is None else bytes(row["moves"])
 
     async def save_moves(self, moves: JSON) -> None:
         """Stores the rows on paths that changed while transactions were open (`relay/moves.py`)."""
         await self._writer.fetchrow(
-            "UPDATE notifier.moves SET moves = $1::text::json", moves.decode()
+            sql.adapt("UPDATE notifier.moves SET moves = $1::text::json"), moves.decode()
         )
 
     async def transaction_id(self) -> int:

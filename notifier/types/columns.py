@@ -90,7 +90,9 @@ async def read(settings: Settings) -> tuple[Table, ...]:
 
 
 async def _watched(connection: Connection, given: Sequence[Watch] | None) -> list[Stored]:
-    if given is None and await connection.fetchval("SELECT to_regclass('notifier.watches')"):
+    if given is None and await connection.fetchval(
+        sql.adapt("SELECT to_regclass('notifier.watches')")
+    ):
         watches = [each.watch for each in (await configuration.load(connection)).values()]
         watches += (await configuration.load_patterns(connection)).values()
         given = list(dict.fromkeys(watches)) or None
