@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import msgspec
 
-from notifier.database import catalogue, sql
+from notifier.database import catalogue, paths, sql
 from notifier.database.connections import Connection, connected
 from notifier.errors import SettingsError
 from notifier.watches import Watch
@@ -74,10 +75,16 @@ async def _propose(connection: Connection, tenant: str | None) -> str:
     companies = _companies(tables, tenant)
     blocks, left = [], []
     for table in tables:
+        path = ""
         if (company := _company_column(table, companies)) is None:
-            left.append(table)
-            continue
+            if (found := _path(table, companies, tables)) is None:
+                left.append(table)
+                continue
+            company, path = found
         watch, reasons = _watch(table, company, tables)
+        if path:  # and no member: who takes part in one row would see the whole company
+            watch = replace(watch, company=path, member=None, member_if={})
+            reasons["company"] = "along foreign keys to the companies"
         if table is companies:
             reasons["company"] = "its rows are the companies"
         blocks.append(await _block(connection, watch, reasons))
@@ -115,6 +122,32 @@ def _company_column(table: Inspected, companies: Inspected) -> str | None:
     found = [name for name, target in table.references.items() if target == companies.relation]
     found.sort(key=lambda name: (not table.column(name).not_null, len(name), name))
     return found[0] if found else None
+
+
+def _path(
+    table: Inspected, companies: Inspected, tables: Sequence[Inspected]
+) -> tuple[str, str] | None:
+    """The first column of the shortest path along foreign keys to a company, and the path."""
+    known = {each.relation: each for each in tables}
+    seen = {table.relation}
+    ways: list[tuple[Inspected, str, str]] = [(table, "", "")]
+    for at, first, path in ways:  # grows
+        if at is not table and (column := _company_column(at, companies)):
+            return first, f"{path} -> {at.spelled}.{_identifier(column)}"
+        for name in sorted(at.references, key=lambda name: (not at.column(name).not_null, name)):
+            target = known.get(at.references[name])
+            if target is not None and target.relation not in (*seen, companies.relation):
+                seen.add(target.relation)
+                step = f" -> {at.spelled}.{_identifier(name)}" if path else _identifier(name)
+                ways.append((target, first or name, f"{path}{step}"))
+    return None
+
+
+def _identifier(name: str) -> str:
+    """A column as in SQL, quoted where it has to be."""
+    if re.fullmatch(r"[a-z_][a-z0-9_]*", name):
+        return name
+    return '"' + name.replace('"', '""') + '"'
 
 
 def _watch(
@@ -176,6 +209,11 @@ async def _block(connection: Connection, watch: Watch, reasons: Mapping[str, str
     """A `[[watch]]`; as a comment where `migrate` would refuse it."""
     (table,) = await catalogue.describe(connection, [watch.table])
     problems = catalogue.problems(watch, table, [table.relation]) if table is not None else []
+    if watch.path is not None and not problems:
+        try:
+            await paths.resolve(connection, [watch])
+        except SettingsError as error:
+            problems = [str(error)]
     lines = ["[[watch]]", *_options(watch, reasons)]
     if problems:
         lines = [f"# {line}" for line in (f"refused as it is: {problems[0]}", *lines)]
@@ -210,7 +248,7 @@ def _rest(left: Sequence[Inspected], companies: Inspected) -> Iterator[str]:
     for table in left:
         targets = sorted(set(table.references.values()))
         reason = f"it refers to {', '.join(targets)}" if targets else "it refers to no table"
-        yield f"# Not proposed: {table.spelled} has no foreign key to {companies.spelled}; {reason}."
+        yield f"# Not proposed: no foreign key leads from {table.spelled} to {companies.spelled}; {reason}."
     if left:
         yield ""
 

@@ -50,8 +50,10 @@ BEGIN
                 from_company := was -> steps[n + 4];
                 to_company := became -> steps[n + 4];
             ELSE
-                from_company := notifier.resolve_path(steps[n + 1], steps[n + 2]::int + 1, (was -> steps[n + 4]) #>> '{}');
-                to_company := notifier.resolve_path(steps[n + 1], steps[n + 2]::int + 1, (became -> steps[n + 4]) #>> '{}');
+                from_company := CASE WHEN was IS NOT NULL
+                    THEN notifier.resolve_path(steps[n + 1], steps[n + 2]::int + 1, was -> steps[n + 4]) END;
+                to_company := CASE WHEN became IS NOT NULL
+                    THEN notifier.resolve_path(steps[n + 1], steps[n + 2]::int + 1, became -> steps[n + 4]) END;
             END IF;
             IF was IS NOT NULL AND (was -> steps[n + 3])::text IS DISTINCT FROM (became -> steps[n + 3])::text THEN
                 INSERT INTO notifier.vanished (watch, step, key, company)

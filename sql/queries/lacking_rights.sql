@@ -30,7 +30,7 @@ FROM (
     WHERE p.pronamespace = 'notifier'::regnamespace
       AND p.proname NOT IN ('are_tables_of', 'capture', 'capture_parent', 'is_full', 'keys', 'lock_sequence',
                             'path_companies', 'path_company', 'plain_relations', 'resolve_path',
-                            'row_image', 'row_statement', 'row_statements', 'store_change', 'strip_columns')
+                            'row_image', 'row_statement', 'row_statements', 'store_change', 'strip_columns', 'vanished_company')
     UNION ALL
     -- what the default membership query reads
     SELECT pg_catalog.format('SELECT (%I)', a.attname), w.relation,

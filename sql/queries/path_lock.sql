@@ -1,6 +1,8 @@
     IF watch = {watch} THEN
         LOCK TABLE {tables} IN ACCESS SHARE MODE NOWAIT;
-        IF notifier.are_tables_of({owner}, ARRAY[{relations}]) THEN
-            enforced := {enforced};
-        END IF;
+        RETURN CASE WHEN key::text = 'null' THEN NULL
+                    WHEN key IS NOT NULL AND notifier.are_tables_of({owner}, ARRAY[{relations}])
+                    THEN coalesce(notifier.path_company(watch, step, key #>> '{{}}'),
+                                  notifier.vanished_company(watch, step, key #>> '{{}}', {enforced}))
+                    ELSE notifier.vanished_company(NULL, NULL, NULL, NULL) END;
     END IF;
