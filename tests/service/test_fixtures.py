@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import psutil
 import pytest
@@ -10,6 +13,7 @@ import pytest
 from tests.clients import Client
 from tests.conftest import Connect, Serve
 from tests.databases import Database
+from tests.ports import free_port, reservations
 from tests.proxy import Proxy
 from tests.services import token
 
@@ -103,3 +107,16 @@ async def test_a_variable_that_only_a_new_process_reads_starts_an_interpreter(
     interpreted = await serve(nowhere, ready=False)
     assert psutil.Process(forked.pid).ppid() != os.getpid()
     assert psutil.Process(interpreted.pid).ppid() == os.getpid()
+
+
+def test_a_port_is_reserved_against_other_runs_of_the_tests() -> None:
+    """A lock of this process does not stop this process itself, so another one tries."""
+    lock = "import fcntl, os, sys; fcntl.lockf(os.open(sys.argv[1], os.O_RDWR), 6, 1, int(sys.argv[2]))"
+    file = str(Path(f"/proc/self/fd/{reservations()}").readlink())
+
+    def status(port: int) -> int:
+        command = [sys.executable, "-c", lock, file, str(port)]
+        return subprocess.run(command, check=False, stderr=subprocess.DEVNULL).returncode
+
+    assert status(free_port()) == 1
+    assert status(1) == 0

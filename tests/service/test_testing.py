@@ -7,6 +7,9 @@ import re
 import sys
 from pathlib import Path
 
+import pytest
+
+from tests import scratch
 from tests.service.test_embedding import needs
 from tests.services import ROOT, environment
 from tests.waiting import DEADLINE_SECONDS
@@ -51,7 +54,7 @@ def test_a_database_of_its_own(notifier, team):
 """
 
 
-async def run_tests(place: Path, count: int) -> None:
+async def run_tests(place: Path, temporary: Path, count: int) -> None:
     """Runs pytest in a directory, as an application does; so many tests must pass."""
     process = await asyncio.create_subprocess_exec(
         *(
@@ -67,7 +70,7 @@ async def run_tests(place: Path, count: int) -> None:
             "error",
         ),
         cwd=place,
-        env=environment({}),
+        env=environment({}) | {"TMPDIR": str(temporary)},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
@@ -78,17 +81,19 @@ async def run_tests(place: Path, count: int) -> None:
     assert f"{count} passed" in text
 
 
-async def test_the_examples_run_as_an_applications_tests(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("folder", "count"), [("calendar", 4), ("own", 2)])
+async def test_the_examples_run_as_an_applications_tests(
+    tmp_path: Path, folder: str, count: int
+) -> None:
     needs("psycopg")
     blocks = [*BLOCKS.findall((ROOT / "docs" / "testing.md").read_text())]
     assert [name for _, name in blocks] == [
         *("conftest.py", "test_calendar.py", "test_coroutines.py", "conftest.py"),
     ]
-    for number, folder in enumerate((tmp_path / "calendar", tmp_path / "own")):
-        folder.mkdir()
-        (folder / "pytest.ini").write_text("[pytest]\n")
-        for text, name in blocks[3 * number : 3 * number + 3]:
-            (folder / name).write_text(text)
-    (tmp_path / "own" / "test_own.py").write_text(OWN)
-    await run_tests(tmp_path / "calendar", 4)
-    await run_tests(tmp_path / "own", 2)
+    for text, name in blocks[:3] if folder == "calendar" else blocks[3:]:
+        (tmp_path / name).write_text(text)
+    if folder == "own":
+        (tmp_path / "test_own.py").write_text(OWN)
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    with scratch.directory() as temporary:
+        await run_tests(tmp_path, temporary, count)
