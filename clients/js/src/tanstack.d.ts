@@ -29,10 +29,15 @@ export interface Invalidating {
   invalidateQueries(filters: { queryKey: readonly unknown[] }): Promise<unknown>;
 }
 
-/** A query key for each entity, or a function that returns one for a row, and for `null` the one of all rows. */
+/**
+ * A query key for each entity, or a function that returns one for a row, and for `null` the one of all rows. A message whose
+ * name is not `EntityCreated` and so on is found by its own name.
+ */
 export type QueryKeys<Tables extends AnyTables<Tables>> = {
-  [Entity in keyof Tables]?: readonly unknown[] | ((row: RowOf<Tables, Entity> | Tables[Entity]["Keys"] | null) => readonly unknown[] | null);
-};
+  [Entity in keyof Tables]?: QueryKey<RowOf<Tables, Entity> | Tables[Entity]["Keys"]>;
+} & { [Type in Message<Tables>["Type"]]?: QueryKey<any> };
+
+export type QueryKey<Data> = readonly unknown[] | ((row: Data | null) => readonly unknown[] | null);
 
 /**
  * Callbacks for `connect`, `subscribe` or `useNotifier` that invalidate queries. Changes within `delayMs` (50) are taken
