@@ -90,7 +90,7 @@ class Progress:
         data = nested(message, "Data")
         if message["Type"] == "Resync":
             epoch = data.get("Epoch") or head.epoch
-            if epoch == head.epoch and position <= head.after:
+            if epoch == head.epoch and position < head.after:
                 return None
             at = _text(message.get("At"))
             return self._resync(company, data.get("Reason", ""), Position(position, epoch, at))

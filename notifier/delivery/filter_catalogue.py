@@ -22,11 +22,13 @@ REREAD_SECONDS = 1.0
 class FilterCatalogue:
     """Parses filters. Reads the catalogue at the first one, and where it may have changed.
 
-    `entities`: the entity of each `Type`, as watched now; it is the same object for ever.
+    `entities`: the entity of each `Type`, as watched now; it is the same object for ever. `restricts`: whether some rows
+    are only for users whom they name.
     """
 
     def __init__(self, query: Query) -> None:
         self.entities: dict[str, str] = {}
+        self.restricts = False
         self._query = query
         self._properties: Properties | None = None
         self._read_at = 0.0
@@ -83,6 +85,7 @@ class FilterCatalogue:
         return found
 
     def _replace_entities(self, watches: Sequence[Watch]) -> None:
+        self.restricts = any(watch.visible_to for watch in watches)
         self.entities.clear()
         self.entities |= {
             name: watch.entity for watch in watches for name in watch.names if name is not None

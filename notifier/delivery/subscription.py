@@ -20,6 +20,7 @@ from datetime import datetime
 from enum import Enum
 from typing import Any, Protocol, Self
 
+import msgspec
 import structlog
 
 from notifier import metrics
@@ -38,6 +39,7 @@ from notifier.messages import (
     ServerMessage,
     StateEnd,
     StatePlace,
+    at_text,
     is_at,
 )
 
@@ -211,10 +213,12 @@ class Subscription:
     async def send_state(self, state: State) -> bool:
         """Sends the rows, and StateEnd; whether the user still may see the company. Raises as `deliver`."""
         transport = self._owner.transport
-        encoding = transport.encoding.unshared or transport.encoding
+        encoding, user = transport.encoding.unshared or transport.encoding, self.user
         for page in state.pages:
             if self._must_recheck() and not await self._may():
                 self.revoke()
+            if self.user != user:
+                raise NotReady  # the rows are those of another user: the client requests them again
             if self._is_closed:
                 return False
             transport.write(encoding.frame(page), [page])
@@ -238,11 +242,13 @@ class Subscription:
         else:
             self.position = after
 
-    async def deliver(self) -> None:
+    async def deliver(self, former: str | None = None) -> None:
         """Replays what comes after the position, then joins the channel, with nothing in between.
 
-        Raises NotReady where that cannot be done without a gap, and DatabaseError.
+        `former`: the rows' user to whom the messages up to the position were delivered, if it may be another one than
+        now. Raises NotReady where that cannot be done without a gap, and DatabaseError.
         """
+        former = self.user if former is None else former
         hub, channel, transport = self._hub, self._channel, self._owner.transport
         encoding = transport.encoding.unshared or transport.encoding
         self._phase = Phase.REPLAYING
@@ -256,6 +262,8 @@ class Subscription:
             if self.position >= channel.position:
                 self._phase = Phase.LIVE
                 channel.join(self, transport.encoding, transport.write_direct, self._filter)
+                if former != self.user and hub.filters.restricts:
+                    self._send_resync()
                 return
             chunks = await hub.replay(channel, self.position, encoding, self.user, self._filter)
             if not chunks:
@@ -267,6 +275,16 @@ class Subscription:
                 metrics.REPLAYED.inc(len(chunk.bodies))
                 self.position = chunk.last
                 await transport.drain()
+
+    def _send_resync(self) -> None:
+        """With USER_QUERY the rows' user has become another one, who sees rows that were not sent before."""
+        data = {"CompanyId": self.company, "Reason": "epoch", "Epoch": self.epoch}
+        message = {"Type": "Resync", "Data": data, "Position": self.position}
+        if (at := self._channel.at(self.position)) is not None:
+            message["At"] = at_text(at)
+        body, transport = msgspec.json.encode(message), self._owner.transport
+        encoding = transport.encoding.unshared or transport.encoding
+        transport.write(encoding.frame(body), [body])
 
     @property
     def _is_closed(self) -> bool:
@@ -313,10 +331,10 @@ class Subscription:
         self._task = asyncio.create_task(self._recheck())
 
     async def _recheck(self) -> None:
-        owner = self._owner
+        owner, former = self._owner, self.user
         try:
             if await self._may():
-                await self.deliver()
+                await self.deliver(former)
             else:
                 self.revoke()
         except DatabaseError:

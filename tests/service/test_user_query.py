@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from notifier.client import CompanyState
+from notifier.client import connect as connect_client
 from tests.conftest import Connect, Serve
 from tests.databases import Database
 from tests.service.worked import worked
-from tests.services import run
+from tests.services import run, token
+from tests.waiting import until
 
 EXAMPLE = worked("Users of an identity provider")
 QUERY = EXAMPLE.settings["USER_QUERY"]
@@ -15,6 +23,73 @@ ROWS = """
     INSERT INTO accounts VALUES (1, 1, 'auth0|ada'), (2, 1, 'auth0|bob'), (3, 1, 'auth0|eve');
     INSERT INTO members VALUES (1, 7, 1), (2, 7, 2), (3, 7, 3)
 """
+
+
+RESTRICTED = """
+    CREATE TABLE accounts (id int PRIMARY KEY, org int NOT NULL, auth0_id text UNIQUE);
+    CREATE TABLE members (id int PRIMARY KEY, team int NOT NULL, account int NOT NULL);
+    CREATE TABLE notes (id int PRIMARY KEY, team int NOT NULL, owner int);
+    INSERT INTO accounts VALUES (1, 1, 'auth0|ada'), (2, 1, NULL);
+    INSERT INTO members VALUES (1, 7, 1), (2, 7, 2)
+"""
+WATCHES = """
+[[watch]]
+table = "accounts"
+entity = "Account"
+company = "org"
+[[watch]]
+table = "members"
+entity = "Member"
+company = "team"
+member = "account"
+[[watch]]
+table = "notes"
+entity = "Note"
+company = "team"
+visible_to = ["owner"]
+"""
+
+
+@pytest.mark.parametrize("transport", ["websocket", "sse", "poll"])
+async def test_a_user_who_becomes_another_one_is_instructed_to_read_again(
+    database: Database, serve: Serve, tmp_path: Path, transport: Any
+) -> None:
+    await database.execute(RESTRICTED)
+    (tmp_path / "notifier.toml").write_text(WATCHES)
+    assert (await run(tmp_path, "migrate", database_url=database.dsn))[0] == 0
+    service = await serve(database, user_query=QUERY, state="on")
+    await database.execute("INSERT INTO notes VALUES (1, 7, 1), (2, 7, 2), (3, 7, NULL)")
+    await database.relayed()
+    client = connect_client(
+        service.url,
+        lambda: token("auth0|ada"),
+        "7",
+        state=True,
+        transport=transport,
+        min_delay=0.01,
+    )
+
+    async def take() -> None:
+        reports.extend([report async for report in client])
+
+    async def has(*ids: int) -> bool:
+        return sorted(row["NoteId"] for row in client.rows("Note")) == list(ids)
+
+    reports: list[Any] = []
+    async with client:
+        taking = asyncio.create_task(take())
+        await until(partial(has, 1, 3))
+        await database.execute(
+            "UPDATE accounts SET auth0_id = NULL WHERE id = 1;"
+            " UPDATE accounts SET auth0_id = 'auth0|ada' WHERE id = 2"
+        )
+        await until(partial(has, 2, 3))
+        await database.execute("INSERT INTO notes VALUES (4, 7, 2), (5, 7, 1)")
+        await until(partial(has, 2, 3, 4))
+    await taking
+    states = [each.reason for each in reports if isinstance(each, CompanyState)]
+    assert states[0] == "start"
+    assert len(states) == 2
 
 
 async def test_access_follows_the_rows_of_the_account_and_the_accounts_own_row(

@@ -174,7 +174,10 @@ def test_a_position_that_is_not_a_number_is_unreadable(position: Any) -> None:
 
 def test_a_resync_of_the_server_is_accepted_over_a_gap_and_over_an_epoch() -> None:
     progress = following()
-    assert accept(progress, resync(10)) is None
+    assert accept(progress, resync(9)) is None
+    # At its own position too: the rows' user has become another one.
+    report = accept(progress, resync(10, "epoch"))
+    assert report == Resync(company="a", reason="epoch", position=10, epoch=EPOCH)
     report = accept(progress, resync(20, "truncate"))
     assert report == Resync(company="a", reason="truncate", position=20, epoch=EPOCH)
     report = accept(progress, resync(1, "epoch", "e2"))

@@ -994,7 +994,7 @@ class Connection {
     if (!Number.isSafeInteger(position)) return this.#failUnreadable();
     if (message.Type === "Resync") {
       const epoch = message.Data?.Epoch ?? head.epoch;
-      if (epoch === head.epoch && position <= head.after) return;
+      if (epoch === head.epoch && position < head.after) return;
       company.head = positionOf(position, epoch, message.At);
       company.gapRetries = 0;
       return this.#resync(company, message.Data?.Reason ?? "");
