@@ -6,13 +6,16 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import takewhile
 
 import msgspec
 
 from notifier.database import catalogue, paths, sql
 from notifier.database.connections import Connection, connected
+from notifier.database.tenants import summarize
 from notifier.errors import SettingsError
-from notifier.watches import Watch
+from notifier.patterns import quoted
+from notifier.watches import SCHEMA, Watch
 
 TENANTS = (
     *("company", "tenant", "organization", "organisation", "org", "workspace", "account", "team"),
@@ -71,9 +74,26 @@ async def propose(url: str, tenant: str | None) -> str:
 
 async def _propose(connection: Connection, tenant: str | None) -> str:
     rows = await connection.fetch(sql.query("inspect_tables"))
-    tables = [msgspec.json.decode(row[0], type=Inspected) for row in rows]
-    companies = _companies(tables, tenant)
+    every = [msgspec.json.decode(row[0], type=Inspected) for row in rows]
+    groups = _schemas_per_tenant(every) if tenant is None else {}
     blocks, left = [], []
+    for pattern, schemas in groups.items():
+        blocks.append(
+            f"# The schemas {summarize(schemas)} have the same tables: one for each tenant."
+        )
+        for table in (each for each in every if each.schema == schemas[0]):
+            spelled = f"{pattern}.{quoted(table.name)}"
+            watch, reasons = _watch(table, SCHEMA, every, spelled)
+            reasons["company"] = "the name of the schema"
+            blocks.append(await _block(connection, watch, reasons, table.relation))
+    own = {schema for schemas in groups.values() for schema in schemas}
+    tables = [table for table in every if table.schema not in own]
+    try:
+        companies = _companies(tables, tenant)
+    except SettingsError:
+        if not groups:
+            raise
+        return "\n".join([_READ, "", *blocks])
     for table in tables:
         path = ""
         if (company := _company_column(table, companies)) is None:
@@ -89,6 +109,31 @@ async def _propose(connection: Connection, tenant: str | None) -> str:
             reasons["company"] = "its rows are the companies"
         blocks.append(await _block(connection, watch, reasons))
     return "\n".join([*_head(companies), *blocks, *_rest(left, companies)])
+
+
+def _schemas_per_tenant(tables: Sequence[Inspected]) -> dict[str, list[str]]:
+    """Schemas that have the same tables and names that begin alike, by their pattern."""
+    names: dict[str, set[str]] = {}
+    for table in tables:
+        if not table.is_reachable:
+            names.setdefault(table.schema, set()).add(table.name)
+    groups: dict[frozenset[str], list[str]] = {}
+    for schema, found in sorted(names.items()):
+        groups.setdefault(frozenset(found), []).append(schema)
+    patterns = {}
+    for schemas in groups.values():
+        prefix = _common(schemas)
+        if len(schemas) > 1 and prefix:
+            named = quoted(prefix)
+            pattern = f"{prefix}*" if named == prefix else f'{named[:-1]}*"'
+            patterns[pattern] = schemas
+    return patterns
+
+
+def _common(names: Sequence[str]) -> str:
+    """What all names begin with."""
+    pairs = zip(min(names), max(names), strict=False)
+    return "".join(one for one, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def _companies(tables: Sequence[Inspected], wanted: str | None) -> Inspected:
@@ -151,9 +196,9 @@ def _identifier(name: str) -> str:
 
 
 def _watch(
-    table: Inspected, company: str, tables: Sequence[Inspected]
+    table: Inspected, company: str, tables: Sequence[Inspected], spelled: str = ""
 ) -> tuple[Watch, dict[str, str]]:
-    """The watch, and the reasons of its options."""
+    """The watch, and the reasons of its options. `spelled`: a pattern, in place of the table's name."""
     reasons = {"company": "a foreign key to the companies"}
     secrets = [
         column.name
@@ -178,7 +223,7 @@ def _watch(
             reasons["member_if"] = "only while this is so"
     key = table.key or ("id",)
     return Watch(
-        table=table.spelled,
+        table=spelled or table.spelled,
         entity=_entity(table.name),
         key=key if len(key) > 1 else key[0],
         company=company,
@@ -192,7 +237,7 @@ def _watch(
 def _member(table: Inspected, company: str, tables: Sequence[Inspected]) -> str | None:
     """The column of users in a table that looks like one of memberships."""
     if not re.search(
-        r"member|employee|user|participant|seat|staff|role", table.name, re.IGNORECASE
+        r"member|employee|user|participant|seat|staff|role|person|people", table.name, re.IGNORECASE
     ):
         return None
     names = {each.relation: _singular(each.name) for each in tables}
@@ -205,9 +250,11 @@ def _member(table: Inspected, company: str, tables: Sequence[Inspected]) -> str 
     return None
 
 
-async def _block(connection: Connection, watch: Watch, reasons: Mapping[str, str]) -> str:
-    """A `[[watch]]`; as a comment where `migrate` would refuse it."""
-    (table,) = await catalogue.describe(connection, [watch.table])
+async def _block(
+    connection: Connection, watch: Watch, reasons: Mapping[str, str], relation: str | None = None
+) -> str:
+    """A `[[watch]]`; as a comment where `migrate` would refuse it. `relation`: a table that a pattern matches."""
+    (table,) = await catalogue.describe(connection, [relation or watch.table])
     problems = catalogue.problems(watch, table, [table.relation]) if table is not None else []
     if watch.path is not None and not problems:
         try:
@@ -235,10 +282,13 @@ def _options(watch: Watch, reasons: Mapping[str, str]) -> Iterator[str]:
         yield f"{line}  # {reasons[name]}" if name in reasons else line
 
 
+_READ = "# Read it, remove what need not be sent, then run: notifier migrate --dry-run"
+
+
 def _head(companies: Inspected) -> list[str]:
     return [
         f"# Proposed by notifier init. The companies are the rows of {companies.spelled}.",
-        "# Read it, remove what need not be sent, then run: notifier migrate --dry-run",
+        _READ,
         "",
     ]
 

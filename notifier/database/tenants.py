@@ -140,10 +140,9 @@ async def _problems(
 async def plan(connection: Connection, patterns: Sequence[Watch], only: Only | None = None) -> Plan:
     """Compares the tables that match with those that are watched. Changes nothing.
 
-    Raises SettingsError where a pattern fits none of its tables, or two schemas are one company.
+    Raises SettingsError where a pattern fits none of its tables.
     """
-    found = await find(connection, patterns, only)
-    _require_distinct({match.schema for match in found})
+    found = await _distinct(connection, await find(connection, patterns, only))
     sound = [match for match in found if not match.problems]
     for watch in patterns:
         own = [match for match in found if any(each.watch == watch for each in match.watches)]
@@ -207,7 +206,7 @@ async def _differing(connection: Connection, relations: Sequence[str] | None) ->
 
 async def survey(connection: Connection, patterns: Sequence[Watch]) -> Survey:
     """Compares the tables that match with those that are watched, for `notifier check`."""
-    found = await find(connection, patterns)
+    found = await _distinct(connection, await find(connection, patterns))
     stored = await configuration.load(connection)
     unwatched = {
         match.schema
@@ -301,15 +300,24 @@ async def _finish(connection: Connection, *, forget: bool) -> None:
     await configuration.announce(connection, secret)
 
 
-def _require_distinct(schemas: Iterable[str]) -> None:
-    """Raises SettingsError where the names of two schemas are one company's id: uuids in two spellings."""
-    companies: dict[str, str] = {}
-    for schema in sorted(schemas):
-        other = companies.setdefault(canonical(schema), schema)
-        if other != schema:
-            raise SettingsError(
-                f"the schemas {other} and {schema} would be one company: rename one of them"
-            )
+async def _distinct(connection: Connection, found: Sequence[Match]) -> list[Match]:
+    """The matches; those are problems whose schema has the id of another one: a uuid in two spellings.
+
+    The one that is watched keeps the id.
+    """
+    rows = await connection.fetch(
+        sql.adapt("SELECT DISTINCT tenant FROM notifier.watches WHERE tenant IS NOT NULL")
+    )
+    companies = {canonical(tenant): tenant for (tenant,) in rows}
+    matches = []
+    for match in found:
+        other = companies.setdefault(canonical(match.schema), match.schema)
+        problems = match.problems
+        if other != match.schema:
+            same = f"table {match.relation}: schema {other} is the same company; rename one of them"
+            problems = (same, *problems)
+        matches.append(match._replace(problems=problems))
+    return matches
 
 
 def summarize(names: Sequence[str]) -> str:

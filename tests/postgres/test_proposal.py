@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from notifier.database.proposal import propose
 from notifier.database.schema import migrate
 from notifier.errors import SettingsError
 from notifier.settings import load
+from notifier.watches import Watch
 from tests.databases import Database
 from tests.services import run
 
@@ -120,3 +123,31 @@ async def test_without_a_table_of_companies_it_must_be_named(database: Database)
     )
     with pytest.raises(SettingsError, match="name it: notifier init --tenant TABLE"):
         await propose(database.dsn, None)
+
+
+async def test_schemas_with_the_same_tables_are_proposed_as_a_pattern(database: Database) -> None:
+    for schema in ("work_1", "work_2", '"work_Ü"'):
+        await database.execute(
+            f"""
+            CREATE SCHEMA {schema};
+            CREATE TABLE {schema}.person (id int PRIMARY KEY, user_id text, password_hash text);
+            CREATE TABLE {schema}."Deal" (id int PRIMARY KEY, title text)
+            """
+        )
+    text = await propose(database.dsn, None)
+    assert "# The schemas work_1, work_2, work_Ü have the same tables: one for each tenant." in text
+    for line in (
+        "table = 'work_*.\"Deal\"'",
+        'table = "work_*.person"',
+        'company = "schema"  # the name of the schema',
+        'member = "user_id"  # the row gives this user access to its company',
+        'exclude = ["password_hash"]',
+        'table = "events"',
+    ):
+        assert line in text
+    assert "work_1." not in text
+    watches = [Watch.from_json(json.dumps(each)) for each in tomllib.loads(text)["watch"]]
+    await migrate(database.dsn, watches=watches)
+    assert await database.fetchval("SELECT count(DISTINCT tenant) FROM notifier.watches") == 3
+    await database.execute("DROP TABLE events, employees, companies")
+    assert "work_*.person" in await propose(database.dsn, None)
