@@ -209,7 +209,7 @@ async def test_an_epoch_may_begin_without_a_message(
 # --- notifications
 
 
-async def test_a_forged_notification_is_at_most_a_reason_to_look(log: Log, node: Node) -> None:
+async def test_a_forged_notification_is_at_most_a_reason_to_read(log: Log, node: Node) -> None:
     faults: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
     await node.start()

@@ -192,7 +192,7 @@ async def test_without_a_member_table_the_log_reports_it_and_every_company_is_re
         ("UPDATE notifier.watches SET member = 'title' WHERE entity = 'Event'", False),
     ],
 )
-async def test_the_loss_of_a_row_is_certain_only_where_a_user_has_at_most_one(
+async def test_the_loss_of_a_row_is_conclusive_only_where_a_user_has_at_most_one(
     database: Database, memberships: Memberships, change: str, conclusive: bool
 ) -> None:
     await database.execute(change)

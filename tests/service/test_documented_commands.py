@@ -173,7 +173,7 @@ async def test_the_first_commands_of_the_readme(shell: Shell) -> None:
     assert "position 2" in why, why
 
 
-async def test_listening_and_asking_why(shell: Shell, database: Database, serve: Serve) -> None:
+async def test_listening_and_explaining(shell: Shell, database: Database, serve: Serve) -> None:
     service = await serve(database)
     shell.port = service.port
     shell.tx = await database.fetchval(

@@ -425,7 +425,7 @@ def _lines(count: int) -> list[str]:
 
 
 @pytest.mark.parametrize("channel", ["notifier_messages", "notifier_changes"])
-async def test_b16_a_forged_notification_is_no_more_than_a_reason_to_look(
+async def test_b16_a_forged_notification_is_no_more_than_a_reason_to_read(
     service: Service, calendar: Calendar, connect: Connect, channel: str
 ) -> None:
     print(f"NOTIFIER_ISOLATION_SEED={SEED}")  # noqa: T201 - it repeats the run

@@ -286,7 +286,7 @@ async def test_a_batch_is_cut_behind_the_message_that_takes_access_away() -> Non
     assert not stays.rechecks
 
 
-async def test_a_revocation_of_any_user_is_certain_for_none() -> None:
+async def test_a_revocation_of_any_user_is_conclusive_for_none() -> None:
     subscribers = [Recorder("u1"), Recorder("u2")]
     channel_of(*subscribers).publish([message(1, revokes=(ANY_USER,))])
     assert [subscriber.rechecks for subscriber in subscribers] == [[(1, False)]] * 2

@@ -23,7 +23,7 @@ def saved(triggers: Triggers, root: int | None = ROOT) -> Saved:
 BOTH: Triggers = {"1": (ROOT, "7O"), "2": (ROOT, "7O")}
 
 
-def test_the_first_look_finds_no_gap_and_saves_the_triggers() -> None:
+def test_the_first_read_finds_no_gap_and_saves_the_triggers() -> None:
     assert find_gaps(None, [state(BOTH)]) == ([], [], saved(BOTH))
 
 
@@ -71,7 +71,7 @@ def test_a_gap_is_reported_once_the_table_is_captured_again() -> None:
     assert find_gaps(after, [now]) == (["Event"], [], {"Event": now.capture})
 
 
-def test_a_table_that_is_uncaptured_at_the_first_look_is_a_gap_later() -> None:
+def test_a_table_that_is_uncaptured_at_the_first_read_is_a_gap_later() -> None:
     gaps, _, after = find_gaps(None, [state({}, captured=False)])
     assert gaps == []
     assert find_gaps(after, [state(BOTH)])[0] == ["Event"]

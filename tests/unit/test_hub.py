@@ -134,7 +134,7 @@ async def test_unused_channels_are_kept_for_a_while_the_latest_longest(
     assert hub.channel("used") is used
 
 
-async def test_a_channel_is_removed_without_a_look_at_the_others(
+async def test_a_channel_is_removed_without_reading_the_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """When many thousand companies close at once, each would be looked at for each."""

@@ -311,7 +311,7 @@ async def test_c4_a_flood_of_unknown_keys_is_one_fetch_in_a_cool_down(
         stopwatch.advance(1)
 
 
-async def test_c4_keys_that_a_token_brings_or_points_to_are_not_looked_at(
+async def test_c4_keys_that_a_token_brings_or_points_to_are_not_used(
     provider: Provider, tokens: Tokens
 ) -> None:
     with Provider() as other:
