@@ -37,6 +37,8 @@ INSERT INTO companies VALUES ('acme', 'Acme');
 INSERT INTO members (company_id, user_id) VALUES ('acme', 'u7')
 """
 
+pytestmark = pytest.mark.slow
+
 TUTORIAL_SECONDS = 300.0
 
 
@@ -50,6 +52,7 @@ async def own(postgres: str) -> AsyncIterator[Database]:
     await database.drop()
 
 
+@pytest.mark.timeout(TUTORIAL_SECONDS)
 async def test_three_steps_serve_the_tables_of_an_application(
     own: Database, tmp_path: Path
 ) -> None:

@@ -18,6 +18,8 @@ from tests.service.calendars import Calendar
 from tests.services import ROOT, SECRET, Service, environment, run, token
 from tests.waiting import DEADLINE_SECONDS, until
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
 (WHEEL,) = (ROOT / "tests" / "upgrade").glob("*.whl")
 PREVIOUS = WHEEL.name.split("-")[1]
 
