@@ -7,7 +7,6 @@ import json
 import socket
 import struct
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any, TypeAlias, cast
 
 from tests.service.raw import CLOSE, PING, PONG, TEXT, frame, handshake
@@ -136,10 +135,15 @@ class Member:
         return self.link
 
     async def insist(self, service: Service) -> Link:
-        """The same, again and again: a slow machine may write a handshake after its deadline."""
+        """The same, until it succeeds: a busy machine may drop a SYN, or write a handshake after its deadline."""
         while True:
-            with suppress(ConnectionError):
+            try:
                 return await self.visit(service)
+            except ConnectionError:
+                continue
+            except TimeoutError as error:
+                if error.errno is None:  # not the kernel's ETIMEDOUT
+                    raise
 
     def drop(self, *, reset: bool = False) -> None:
         """Is gone, if it was here."""
