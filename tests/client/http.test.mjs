@@ -327,6 +327,80 @@ virtual("a stream that is held back is found within the heartbeat's time, and po
   client.close();
 });
 
+/** A client whose WebSockets reach the service unless they are blocked; `opened` counts them. */
+function guarded(options) {
+  const service = new FakeService();
+  const http = new Http(service, dice(1));
+  http.bad = false;
+  const sockets = service.options.WebSocket;
+  const publish = service.publish;
+  service.publish = (...change) => {
+    FakeService.prototype.publish.apply(service, change);
+    publish(...change);
+  };
+  const network = { blocked: false, opened: 0 };
+  const WebSocket = function () {
+    network.opened++;
+    return network.blocked ? new Blocked() : new sockets();
+  };
+  const messages = [];
+  const statuses = [];
+  const client = connect({
+    ...service.options,
+    transport: "auto",
+    minDelayMs: 1_000,
+    maxDelayMs: 30_000,
+    companyId: "a",
+    getToken: () => "t0",
+    WebSocket,
+    fetch: http.fetch,
+    random: () => 0.5,
+    onStatus: ({ state }) => statuses.push([state, client?.transport ?? null]),
+    onMessage: ({ Position }) => messages.push(Position),
+    ...options,
+  });
+  return { service, http, client, network, messages, statuses };
+}
+
+virtual("where a WebSocket has worked three must fail; the way back is tried beside the stream, and interrupts nothing", async () => {
+  const { service, client, network, messages, statuses } = guarded();
+  await pass(1_000);
+  assert.equal(client.transport, "websocket");
+  Object.assign(network, { blocked: true, opened: 0 });
+  service.disconnect();
+  await pass(4_000); // waits of 0.5, 1 and 2 s
+  assert.equal(network.opened, 3);
+  await pass(4_000);
+  assert.equal(client.transport, "sse");
+  service.company("a").create("Event", { EventId: "1" });
+  await pass(3_000);
+  assert.ok(network.opened > 3, "a WebSocket is tried again");
+  network.blocked = false;
+  statuses.length = 0;
+  for (let event = 2; event < 40 && client.transport === "sse"; event++) {
+    service.company("a").create("Event", { EventId: String(event) });
+    await pass(500);
+  }
+  await pass(500);
+  assert.deepEqual(statuses, [["connecting", "websocket"], ["live", "websocket"]]);
+  service.company("a").create("Event", { EventId: "last" });
+  await pass(500);
+  assert.deepEqual(messages, service.company("a").log.map(({ message }) => message.Position));
+  client.close();
+});
+
+virtual("where none has worked one is enough, and the next is tried after 30 seconds", async () => {
+  const { client, network } = guarded();
+  network.blocked = true;
+  await pass(3_000);
+  assert.deepEqual([network.opened, client.transport], [1, "sse"]);
+  await pass(25_000);
+  assert.equal(network.opened, 1);
+  await pass(75_000);
+  assert.equal(network.opened, 3, "after 30 s, and after 60 s more");
+  client.close();
+});
+
 for (const transport of ["sse", "poll"]) {
   virtual(`${transport}: many companies share the few connections that a browser opens`, async () => {
     const companies = ["a", "b", "c", "d", "e", "f", "g", "h"];

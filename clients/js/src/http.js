@@ -68,7 +68,7 @@ export class HttpSocket {
     this.base = base.href;
     this.streaming = streaming;
     this.options = options;
-    setTimeout(() => this.onopen()); // when the caller has set it
+    setTimeout(() => this.onopen(), 0); // when the caller has set it
   }
 
   /** @param {string} text A command of docs/protocol.md. */

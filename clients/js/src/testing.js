@@ -12,7 +12,7 @@ const NAMES = { create: "Created", update: "Updated", delete: "Deleted" };
 const CALENDAR = { Employee: { create: "Added", delete: "Removed" } };
 
 /** A place in the queue of events behind all that is there now. */
-const later = () => new Promise((resolve) => setTimeout(resolve));
+const later = () => new Promise((resolve) => setTimeout(resolve, 0));
 
 export class FakeService {
   #companies = new Map();
@@ -199,13 +199,13 @@ class FakeSocket {
       this.readyState = 1;
       service.opened(this);
       this.onopen?.({});
-    });
+    }, 0);
   }
 
   send(text) {
     const command = JSON.parse(text);
     this.#service.received.push(command);
-    setTimeout(() => this.readyState === 1 && this.#answer(command));
+    setTimeout(() => this.readyState === 1 && this.#answer(command), 0);
   }
 
   close() {
@@ -215,7 +215,7 @@ class FakeSocket {
 
   end(code, reason, reconnect) {
     if (code !== 1006) this.#report({ Type: "Disconnect", Data: { Code: code, Reason: reason, Reconnect: reconnect } });
-    setTimeout(() => this.#close(code, reason));
+    setTimeout(() => this.#close(code, reason), 0);
   }
 
   /** A message of the company, if it is followed and passes the filter. */
@@ -236,7 +236,7 @@ class FakeSocket {
 
   #report(message) {
     const data = JSON.stringify(message);
-    setTimeout(() => this.readyState === 1 && this.onmessage?.({ data }));
+    setTimeout(() => this.readyState === 1 && this.onmessage?.({ data }), 0);
   }
 
   #answer({ type, data }) {
