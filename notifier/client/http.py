@@ -103,6 +103,8 @@ class HttpConnection:
         """A response of which the head is there. Raises OSError."""
         lines = [f"GET {self._path}/{path} HTTP/1.1", f"Host: {self._authority}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
+        if any(letter in line for line in lines for letter in "\r\n\0"):
+            raise HttpError("a header has a line break")
         request = "\r\n".join([*lines, "", ""]).encode("latin-1")
         if self._response is None or not self._response.may_be_reused:
             self.close()

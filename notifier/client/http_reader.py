@@ -265,14 +265,17 @@ def _parsed(text: bytes) -> Row:
 
 
 async def _events(response: Response) -> AsyncIterator[bytes | None]:
-    """The data of each event; None for a comment. Each of the server's has one line of data."""
-    rest = b""
+    """The data of each event; None for a comment (HTML, section 9.2.6)."""
+    rest, data = b"", list[bytes]()
     async for chunk in response.chunks():
         *lines, rest = (rest + chunk).split(b"\n")
-        if len(rest) > EVENT_BYTES:
+        if len(rest) + sum(map(len, data)) > EVENT_BYTES:
             raise Failure("", UNREADABLE)
         for line in lines:
             if line.startswith(b"data:"):
-                yield line[5:].strip()
+                data.append(line[5:].strip())
             elif line.startswith(b":"):
                 yield None
+            elif not line.strip() and data:
+                yield b"\n".join(data)
+                data.clear()

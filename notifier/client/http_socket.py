@@ -131,8 +131,12 @@ class HttpSocket:
         company = reader.request["companyId"]
         try:
             await reader.run()
-        except (Failure, OSError) as error:
-            failure = error if isinstance(error, Failure) else Failure("", "connection lost")
+        except Exception as error:
+            failure = Failure("", "connection lost")
+            if isinstance(error, Failure):
+                failure = error
+            elif not isinstance(error, OSError):
+                failure = Failure("", f"{type(error).__name__}: {error}")
             if failure.code:
                 self.is_proven = True
             if self._streams and failure.reason in ("silent link", "no answer"):

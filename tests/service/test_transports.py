@@ -21,6 +21,8 @@ from notifier.client import (
     connect,
 )
 from notifier.client import transports as ladder
+from tests.conftest import Serve
+from tests.databases import Database
 from tests.http_proxy import HttpProxy
 from tests.service.calendars import Calendar
 from tests.services import Service, token
@@ -158,6 +160,27 @@ async def test_it_uses_what_the_network_lets_through_and_returns_to_a_websocket(
         await writing
         await taken.has_messages(company, 23)
         assert len(taken.of(Resync, company)) == 1
+
+
+@pytest.mark.parametrize("transport", ["websocket", "sse", "poll"])
+async def test_a_line_break_between_the_tokens_of_a_json_column_breaks_no_message(
+    serve: Serve, database: Database, transport: str
+) -> None:
+    await database.execute("ALTER TABLE events ADD notes json")
+    service, calendar = await serve(database), Calendar(database)
+    company = await calendar.company("u1")
+    async with following(service.url, company, transport=transport) as taken:
+        await taken.has(lambda: taken.client.status.state == "live")
+        await database.execute(
+            "INSERT INTO events (company_id, title, starts_at, ends_at, notes)"
+            " VALUES ($1, 'x', now(), now(), $2::text::json)",
+            company,
+            '{\n\r\n\n"a": [1.10,\n 2]}',
+        )
+        await taken.has_messages(company, 2)
+        message = taken.of(Message, company)[0]
+        assert message.data["Notes"] == {"a": [1.1, 2]}
+        assert "1.10" in message.text
 
 
 @pytest.mark.parametrize("transport", ["auto", "sse", "poll"])
