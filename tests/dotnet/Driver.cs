@@ -17,6 +17,7 @@ sealed class Driver
     readonly Dictionary<string, Subscription> subscriptions = new Dictionary<string, Subscription>();
     readonly NotifierClient client;
     readonly string token;
+    volatile bool closesInCallback;
     int tokens, running, failures, reloadFailures, tokenFailures, holds;
     TaskCompletionSource<bool> held = new TaskCompletionSource<bool>();
 
@@ -60,6 +61,7 @@ sealed class Driver
             case "hold": holds = 1; break;
             case "release": held.TrySetResult(true); break;
             case "reconnect": client.Reconnect(); break;
+            case "close-in-callback": closesInCallback = true; break;
             case "storm": Storm(company); break;
             case "dispose": client.Dispose(); Print("disposed"); break;
             case "close": client.CloseAsync().Wait(); Print("closed"); break;
@@ -81,6 +83,10 @@ sealed class Driver
             {
                 if (Interlocked.Decrement(ref failures) >= 0) throw new InvalidOperationException("of the application");
                 Print(change.Text);
+                if (!closesInCallback) return;
+                client.CloseAsync().Wait();
+                Print("closed in the callback");
+                throw new InvalidOperationException("after the close");
             }),
             OnReload = async (reload, cancelled) =>
             {

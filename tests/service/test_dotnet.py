@@ -43,13 +43,16 @@ class Client:
 
     async def until(self, wanted: Callable[[str], bool] | str) -> str:
         """The next line that is, or begins with, what is wanted."""
+        try:
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                return await self._find(wanted)
+        except TimeoutError:
+            pytest.fail(f"no line {wanted} in {self.lines[-30:]}")
+
+    async def _find(self, wanted: Callable[[str], bool] | str) -> str:
         assert self.process.stdout is not None
         while True:
-            try:
-                async with asyncio.timeout(DEADLINE_SECONDS):
-                    line = (await self.process.stdout.readline()).decode().rstrip("\n")
-            except TimeoutError:
-                pytest.fail(f"no line {wanted} in {self.lines[-30:]}")
+            line = (await self.process.stdout.readline()).decode().rstrip("\n")
             assert line, f"the driver ended: {self.lines}"
             assert line != "CONCURRENT", "two callbacks at the same time"
             self.lines.append(line)
@@ -96,7 +99,7 @@ async def start(driver: list[str]) -> AsyncIterator[Start]:
     for process in started:
         with suppress(ProcessLookupError):
             process.kill()
-        await process.wait()
+        await process.communicate()
 
 
 async def test_it_follows_companies_with_filters_through_restarts_and_revocations(
@@ -212,12 +215,11 @@ def change(company: str, position: int, **data: Any) -> str:
 
 async def test_callbacks_that_throw_lose_nothing_and_stop_nothing(start: Start) -> None:
     """A message that was not handled is followed by a reload; a reload that fails is repeated."""
-    arrived, more = asyncio.Event(), asyncio.Event()
+    more = asyncio.Event()
 
     async def converse(socket: ServerConnection) -> None:
         await admit(socket, 10)
         await acknowledge(socket, 50)
-        arrived.set()
         await more.wait()
         await socket.send(change("a", 11))
         await socket.send(change("b", 51))
@@ -303,6 +305,128 @@ async def test_it_closes_while_it_connects(start: Start) -> None:
                 await client.until("status closed")
     finally:
         server.close()
+
+
+async def test_it_resumes_with_at_and_believes_no_other_message_at_its_position(
+    start: Start,
+) -> None:
+    resumed: list[dict[str, Any]] = []
+
+    async def converse(socket: ServerConnection) -> None:
+        at = f"2026-11-22T18:00:00.{11:06}+00:00"
+        if not resumed:
+            resumed.append(await admit(socket, 10))
+            await socket.send(change("a", 11))
+        elif len(resumed) == 1:
+            resumed.append(await admit(socket, 11, Recovered=True, At=at))
+            await socket.send(change("a", 12))
+        else:  # a log that was restored from a backup, and has gone on since
+            resumed.append(await admit(socket, 12, Recovered=True, At=at))
+            await socket.send(change("a", 13))
+            await socket.wait_closed()
+        await socket.close(1012)
+
+    async with serving(converse) as url:
+        client = await start(url, "a", "t")
+        await client.until("resync: start a 10")
+        await client.message('"a"', 11)
+        await client.until("recovered a 11")
+        await client.message('"a"', 12)
+        await client.until("resync: epoch a 12")
+        await client.message('"a"', 13)
+    known = {"companyId": "a", "epoch": "e1"}
+    assert resumed == [
+        {"companyId": "a"},
+        {**known, "after": 11, "at": "2026-11-22T18:00:00.000011+00:00"},
+        {**known, "after": 12, "at": "2026-11-22T18:00:00.000012+00:00"},
+    ]
+
+
+async def test_late_messages_of_a_company_that_was_left_are_of_no_other_one(start: Start) -> None:
+    async def converse(socket: ServerConnection) -> None:
+        await admit(socket, 10)
+        await acknowledge(socket, 10)
+        await received(socket, "unsubscribe")
+        await socket.send(change("b", 11))
+        await socket.send(change("a", 11))
+        await socket.send(change("b", 12))
+        await socket.send(change("a", 12))
+        await socket.wait_closed()
+
+    async with serving(converse) as url:
+        client = await start(url, "a", "t")
+        await client.send("subscribe b")
+        await client.until("resync: start a 10")
+        await client.until("resync: start b 10")
+        await client.send("unsubscribe b")
+        await client.message('"CompanyId": "a"', 11)
+        await client.message('"CompanyId": "a"', 12)
+        assert not [line for line in client.lines if '"CompanyId": "b"' in line]
+
+
+HOSTILE: list[str | bytes] = [
+    "",
+    "null",
+    "[]",
+    "{",
+    '{"Type": null}',
+    '{"Type": "EventCreated", "Position": "11", "Data": {}}',
+    '{"Type": "EventCreated", "Position": -1, "Data": []}',
+    '{"Type": "EventCreated", "Position": 1e400}',
+    '{"Type": "EventCreated", "Position": 11, "Data": ' + "[" * 100_000 + "}",
+    '{"Type": "SubscribeResult", "Success": true, "Data": {"Position": 1}}',
+    '{"Type": "SubscribeResult", "Success": false}',
+    '{"Type": "Disconnect", "Data": 7}',
+    '{"Type": "Arrived"}',
+    '{"Type": "CompanyRevoked"}',
+    '{"Type": "Error", "Error": [], "Data": {"Tx": 7}}',
+    '{"Type": "AuthenticationResult", "Success": true}',
+    '{"Type": "Resync", "Position": 99999999999999999999, "Data": {}}',
+    '{"Type": "Skipped"}',
+    b"binary",
+]
+"""Frames of a server that is broken."""
+
+
+async def test_a_server_that_sends_nonsense_is_left_and_tried_again(start: Start) -> None:
+    """After each frame the position is requested again, or reloaded; then it goes on."""
+    frames, sent = [*HOSTILE], asyncio.Event()
+
+    async def converse(socket: ServerConnection) -> None:
+        asked = await admit(socket, 10, Recovered=True)
+        assert asked.get("after") in (None, 10)
+        if frames:
+            await socket.send(frames.pop(0))
+            await socket.close(1012)
+            return
+        sent.set()
+        await socket.send(change("a", 11))
+        await socket.wait_closed()
+
+    async with serving(converse) as url:
+        client = await start(url, "a", "t")
+        await client.until("resync: start a 10")
+        while not sent.is_set():
+            await client.send("reconnect")  # no backoff
+            await client.until("status a: live")
+        await client.message('"a"', 11)
+
+
+async def test_a_callback_may_close_the_client(start: Start) -> None:
+    async def converse(socket: ServerConnection) -> None:
+        await admit(socket, 10)
+        await socket.send(change("a", 11))
+        await socket.send(change("a", 12))
+        await socket.wait_closed()
+
+    async with serving(converse) as url:
+        client = await start(url, "b", "t")
+        await client.send("close-in-callback", "reconnect")
+        await client.until("closed in the callback")
+        await client.until("status closed")
+        await client.send("position b")
+        await client.until("position b")
+        assert len([line for line in client.lines if line.startswith(("{", "resync"))]) <= 2
 
 
 async def test_it_may_be_used_from_many_threads(start: Start) -> None:

@@ -116,9 +116,9 @@ namespace Notifier.Client
                 Report(feed, State.Idle, feed.Blocked);
                 return;
             }
-            LogPosition head = feed.Resume();
-            if (feed.HasOtherFilter) head = null; // it begins at the present position, with a reload
-            else feed.IsSubscribed = false;
+            // Another filter begins at the present position, with a reload; until then the server goes on with the former one.
+            LogPosition head = feed.HasOtherFilter ? null : feed.Resume();
+            if (!feed.HasOtherFilter) feed.IsSubscribed = false;
             var data = new Dictionary<string, object> { { "companyId", feed.Company } };
             if (head != null)
             {

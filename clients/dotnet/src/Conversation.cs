@@ -70,7 +70,7 @@ namespace Notifier.Client
             {
                 end = found;
             }
-            catch (Exception error) when (error is WebSocketException || error is IOException || error is InvalidOperationException)
+            catch (Exception error) // of a socket that was aborted Mono throws many types
             {
                 end = Closed(Disconnected.BrokenLink, null, error);
             }

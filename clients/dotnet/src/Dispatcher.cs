@@ -159,7 +159,7 @@ namespace Notifier.Client
             CancellationToken left = feed.Left.Token;
             lock (gate)
             {
-                if (feed.IsClosed) return;
+                if (feed.IsClosed || isClosed) return;
                 feed.Handled = null;
             }
             Exception error = await CallAsync(() => feed.Options.OnReload(reload, left)).ConfigureAwait(false);

@@ -74,7 +74,7 @@ namespace Notifier.Client
                 State state = link.Feeds.Connection.State;
                 if (feed.IsClosed || feed.Blocked != null || state == State.Stopped || state == State.Closed)
                 {
-                    throw new ArrivalException(ArrivalException.NotSubscribed, feed.Blocked ?? feed.Status.ToString());
+                    return Task.FromException<long>(new ArrivalException(ArrivalException.NotSubscribed, feed.Blocked ?? feed.Status.ToString()));
                 }
                 Task<long> arrival = feed.Expect(tx);
                 link.Companies?.AwaitTransactions();
