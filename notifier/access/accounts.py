@@ -76,7 +76,7 @@ class Accounts:
         return await self._look_up(subject)
 
     def refresh(self, values: Collection[str] | None) -> None:
-        """Looks up again whom a changed row with these values concerns; None: all."""
+        """Refreshes the accounts that a changed row with these values names; None: all of them."""
         self._serial += 1
         self._recent.append((self._serial, values))
         if values is None:

@@ -120,7 +120,7 @@ class Membership:
         return QUERY_PIECE if has_queries else ROWS_PIECE
 
     async def user_of(self, identity: Identity, max_age: float) -> str:
-        """The user whom rows name; empty where there is none.
+        """The user as rows name it; empty where rows have no such user.
 
         With USER_QUERY it was looked up at most `max_age` seconds ago. Raises DatabaseError.
         """

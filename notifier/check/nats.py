@@ -19,7 +19,7 @@ AUTHORIZE = "configure its authorization (docs/nats.md)"
 
 
 async def findings(settings: Settings) -> AsyncIterator[Finding]:
-    """Whether each server can be used, and by whom."""
+    """For each server: whether this node can use it, and whether anonymous clients can."""
     try:
         link = link_of(settings)
     except SettingsError as error:

@@ -21,7 +21,7 @@ CLOCK_SECONDS = 2.0
 """How far the clocks of this machine and of the database may be apart."""
 
 FREE_CONNECTIONS = 10
-"""Below so many free connections of the server there is a note: a node opens six, with STATE nine, `migrate` one."""
+"""Fewer free connections of the server are a note: a node opens six, with STATE nine, `migrate` one."""
 
 
 async def local(settings: Settings) -> AsyncIterator[Finding]:

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 from notifier.messages import Message
 
 FEW_USERS = 50
-"""Up to so many users of one view are written to without giving other tasks a turn."""
+"""A view for at most this many users is written without giving other tasks a turn."""
 
 
 class BatchTrace(Protocol):

@@ -201,7 +201,7 @@ class Channel:
             self._write_now(self._next())
 
     def recheck(self, user: str) -> None:
-        """Has the user's access checked again behind the messages that are queued."""
+        """Queues a re-check of the user's access, behind the messages that are queued already."""
         if user in self._users:
             self._queue.append(Batch([], [user], conclusive=False))
             self.publish([])

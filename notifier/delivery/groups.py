@@ -21,7 +21,7 @@ from notifier.delivery.transport import Write
 from notifier.messages import JSON, Message
 
 SHARED_MEMBERS = 5
-"""From so many readers on, a view is encoded as a text that many share."""
+"""A view with fewer readers is encoded as one for a single client (`Encoding.unshared`)."""
 
 
 class Group:

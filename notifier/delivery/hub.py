@@ -37,7 +37,7 @@ ENCODED_PAGES = 8
 """Encoded pages that are kept for the next subscriptions that replay the same messages."""
 
 _PageKey: TypeAlias = tuple[str, str, int, int, Encoding, Filter | None]
-"""Company, epoch, first and last position, and for whom the page was encoded."""
+"""Company, epoch, first and last position, encoding and filter of the page."""
 
 _logger = structlog.get_logger("notifier.hub")
 

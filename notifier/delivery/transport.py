@@ -41,7 +41,7 @@ class Transport(Protocol):
 
     @property
     def write_direct(self) -> Write | None:
-        """The connection's own write; None where there is none, or under back-pressure."""
+        """The connection's own write; None where it has no such write, or under back-pressure."""
 
     def write(self, frames: bytes, bodies: Sequence[JSON]) -> None:
         """Queues frames, or the same as texts; closes with TooSlow beyond the connection's cap."""

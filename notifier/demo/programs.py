@@ -168,7 +168,7 @@ def guard(child: subprocess.Popen[bytes], account: Account) -> subprocess.Popen[
 
 
 def dismiss(guard: subprocess.Popen[bytes]) -> None:
-    """Ends the guard of a process that has ended: the process id may be reused."""
+    """Ends the guard of a process that has ended, since the process id may be reused."""
     guard.kill()
     guard.communicate()
 

@@ -285,7 +285,7 @@ class NatsFeed:
         )
 
     def _fail(self, reason: str) -> None:
-        """The path is not proven any more; it is again after so many beats.
+        """The path counts as unproven, until enough beats have arrived.
 
         Each change of the path compares all channels with the log: it must not come every second.
         """

@@ -14,7 +14,7 @@ SLOTS = 8
 """The partitions of `notifier.messages`; the oldest is emptied by TRUNCATE."""
 
 REOPENING = 1 << 62
-"""In `Checkpoint.unsettled`: recovery from a full log has begun, and must be done (again)."""
+"""In `Checkpoint.unsettled`: recovery from a full log has begun, and is repeated until it is complete."""
 
 
 class Usage(NamedTuple):

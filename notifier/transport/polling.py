@@ -1,4 +1,4 @@
-"""A long poll: a response with the messages up to a size, which waits for the first if there is none."""
+"""A long poll: waits for a first message, and responds with all there are, up to a size."""
 
 from __future__ import annotations
 

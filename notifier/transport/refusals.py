@@ -13,7 +13,7 @@ from notifier.access.admission import address_group
 
 FORGET_SECONDS = 3600.0
 LOGGED_LIMIT = 1000
-"""At most so many lines per FORGET_SECONDS; after that a refusal can be logged again."""
+"""At most this many lines are logged per FORGET_SECONDS; then a refusal can be logged again."""
 
 DETAIL_CHARACTERS = 200
 """How much of a client's own words is logged."""

@@ -114,7 +114,7 @@ def bearer_token(headers: Headers, cookie: str | None, cors: Cors) -> str:
 
 
 def _cookie(headers: Headers, name: str) -> str:
-    """The value of a cookie; empty where there is none, or several."""
+    """The value of a cookie; empty where the request has no such cookie, or several."""
     found = []
     for header in headers.getlist("cookie"):
         for pair in header.split(";"):

@@ -317,7 +317,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         super().send_receive_event_to_app()
 
     def handle_parser_exception(self) -> None:
-        """A protocol error: sends the close frame, then reads nothing but the connection's end.
+        """A protocol error: sends the close frame, then reads only the end of the connection.
 
         Closing at once would reset a connection with unread bytes, and the close code be lost.
         """

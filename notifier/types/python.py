@@ -63,7 +63,7 @@ RESERVED = {
 
 
 def render(tables: Sequence[Table]) -> str:
-    """A module that needs nothing but the standard library of Python 3.11."""
+    """A module that needs only the standard library of Python 3.11."""
     parts = [HEAD]
     for table in tables:
         parts += _rows(table)

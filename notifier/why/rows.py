@@ -18,7 +18,7 @@ _EPOCH = 1 << 32
 
 
 class RowUnreadable(Exception):
-    """The role may not read the table, or the key is none of its type. The text is the reason."""
+    """The role may not read the table, or its type has no such key. The text is the reason."""
 
 
 class Row(NamedTuple):

@@ -26,7 +26,7 @@ class Access(NamedTuple):
     lost: Logged | None
     gained: Logged | None
     rows_user: str = ""
-    """The user whom rows name: that of the token, unless USER_QUERY finds another one; empty: none."""
+    """The user as rows name it: the token's, unless USER_QUERY finds another one. Empty: no user."""
 
 
 async def find_access(settings: Settings, evidence: Evidence, user: str) -> Access:
