@@ -195,7 +195,9 @@ async def test_150_schemas_are_migrated_beside_writers_and_a_locked_table_is_nam
     migrating = asyncio.create_task(
         migrate(database.dsn, watches=[*CALENDAR, PERSON, TASK], report=report)
     )
-    while "locked" not in await reported.get():
+    migrating.add_done_callback(lambda _: reported.put_nowait("ended"))
+    while "locked" not in (line := await reported.get()):
+        assert line != "ended", migrating.exception()
         await app.execute("UPDATE workspace_150.task SET title = 'a writer goes on'")
     # It has given way: a writer passes while the first one still holds the table.
     await app.execute("INSERT INTO workspace_77.person VALUES (2, 'bob')")
