@@ -102,7 +102,7 @@ class StateReader:
         self._busy = asyncio.Semaphore(CONNECTIONS)
         self._waiting: dict[Key, asyncio.Task[_Found]] = {}
         self._reading: dict[Key, asyncio.Task[_Found]] = {}
-        self._is_closed = False
+        self._closes = 0
         self.reads = 0
 
     async def read(self, company: str, wanted: Filter | None, user: str) -> State:
@@ -146,6 +146,7 @@ class StateReader:
 
     async def _use_connection(self, key: Key) -> _Found:
         """Reads on an idle connection; where one died meanwhile, on another."""
+        closes = self._closes
         while True:
             reused = bool(self._idle)
             connection = self._idle.pop() if self._idle else await self._connect()
@@ -156,7 +157,7 @@ class StateReader:
                 asyncpg.InsufficientPrivilegeError,
                 asyncpg.LockNotAvailableError,
             ):
-                self._release(connection)
+                self._release(connection, closes)
                 raise
             except FAILURES as error:
                 connection.terminate()
@@ -166,15 +167,15 @@ class StateReader:
                 connection.terminate()
                 raise
             else:
-                self._release(connection)
+                self._release(connection, closes)
                 return found
 
     async def _connect(self) -> Connection:
         return await connect(self._url, "state", pooled=self._pooled, pinned=True)
 
-    def _release(self, connection: Connection) -> None:
-        """Its transaction has ended, and the connection is sound."""
-        if self._is_closed:
+    def _release(self, connection: Connection, closes: int) -> None:
+        """Its transaction has ended, and the connection is sound; it was taken before or after the last `close`."""
+        if closes != self._closes:
             connection.terminate()
         else:
             self._idle.append(connection)
@@ -281,8 +282,8 @@ class StateReader:
         return position, at
 
     def close(self) -> None:
-        """Ends the connections; a reading that is under way ends its own."""
-        self._is_closed = True
+        """Ends the connections, until a state is read again; a reading that is under way ends its own."""
+        self._closes += 1
         while self._idle:
             self._idle.pop().terminate()
 
