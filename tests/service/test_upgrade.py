@@ -15,7 +15,7 @@ from notifier import __version__
 from notifier.client import Client, Message, Recovered, Resync, connect
 from tests.databases import APP, Database
 from tests.service.calendars import Calendar
-from tests.services import ROOT, SECRET, Service, environment, run, token
+from tests.services import INTERPRETED, ROOT, SECRET, Service, environment, run, token
 from tests.waiting import DEADLINE_SECONDS, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -119,8 +119,11 @@ async def previous_command(place: Path, database: Database, *arguments: str) -> 
 
 
 async def test_an_upgrade_from_the_previous_version_loses_nothing(
-    database: Database, tmp_path: Path
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv(
+        INTERPRETED, "1"
+    )  # not forked off a process that has imported the present one
     zipfile.ZipFile(WHEEL).extractall(tmp_path / "previous")
     await previous_command(tmp_path, database, "migrate", "--calendar")
     await database.execute(APP)
