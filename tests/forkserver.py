@@ -44,6 +44,10 @@ class Forked:
         status.setblocking(False)
         self._returncode: int | None = None
 
+    def __del__(self) -> None:
+        """A process that was killed and not waited for must not fail a later test by a ResourceWarning."""
+        self._status.close()
+
     @property
     def returncode(self) -> int | None:
         """The exit status; negative: the signal that ended it. None while it runs."""
