@@ -16,6 +16,9 @@ Command: TypeAlias = dict[str, Any]
 COMMAND_SECONDS = 30.0
 """How long a client may take to send what it must send."""
 
+PONG_SECONDS = 10.0
+"""How long the pong of a client may take."""
+
 DROP_SECONDS = 10.0
 """How long a client may take to end a connection that the server has ended."""
 
@@ -139,12 +142,16 @@ class Peer:
         await self.send({"Type": "Disconnect", "Data": data})
         await self._socket.close(code, "of the scenario")
 
-    def drop(self) -> None:
+    async def drop(self) -> None:
         """Ends the connection behind what was sent, without a close frame.
 
-        First in one direction: a command that arrives after a close in both would be answered with a reset, and
-        the client would lose what it has not read yet.
+        Before that it waits for the pong of a ping behind the messages: some libraries drop what they have not passed on
+        when a connection ends. Then it ends in one direction first: a command that arrives after a close in both would
+        be answered with a reset, and the client would lose what it has not read yet.
         """
+        with suppress(ConnectionClosed, TimeoutError):
+            async with asyncio.timeout(PONG_SECONDS):
+                await (await self._socket.ping())
         self.silent = True
         transport = self._socket.transport
         transport.write_eof()

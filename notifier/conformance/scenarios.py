@@ -42,10 +42,10 @@ class Scenario(NamedTuple):
 async def drop(script: Script) -> None:
     peer = await script.enter()
     await script.changes(peer, 11, 12, 13)
-    peer.drop()
+    await peer.drop()
     peer = await script.resumed(13)
     await script.changes(peer, 14)
-    peer.drop()
+    await peer.drop()
     await script.resumed(14)
 
 
@@ -57,7 +57,7 @@ async def delay(script: Script) -> None:
     await script.acknowledge(peer, 10)
     await peer.send_in_fragments(script.change(11, "Ÿ € 𝄞" * 15_000), 0.5)
     script.expected.append(11)
-    peer.drop()
+    await peer.drop()
     await script.resumed(11)
 
 
@@ -67,11 +67,11 @@ async def repeat(script: Script) -> None:
     await script.changes(peer, 11, 12)
     await script.changes(peer, 11, 12, accepted=False)
     await script.changes(peer, 13)
-    peer.drop()
+    await peer.drop()
     peer = await script.resumed(13)
     await script.changes(peer, 13, accepted=False)
     await script.changes(peer, 14)
-    peer.drop()
+    await peer.drop()
     await script.resumed(14)
 
 
@@ -83,7 +83,7 @@ async def gap(script: Script) -> None:
     await script.changes(peer, 14, accepted=False)
     await script.acknowledge(peer, 11, recovered=True)
     await script.changes(peer, 12, 13, 14)
-    peer.drop()
+    await peer.drop()
     await script.resumed(14)
 
 
@@ -94,7 +94,7 @@ async def reorder(script: Script) -> None:
     await script.acknowledge(peer, data["after"], recovered=True)
     await script.changes(peer, *range(data["after"] + 1, 14))
     script.expected[:] = ["resync", 11, 12, 13]
-    peer.drop()
+    await peer.drop()
     await script.resumed(13)
 
 
@@ -111,7 +111,7 @@ async def endless_gap(script: Script) -> None:
         raise Wrong(f"requested {GAP_TRIES} times what the server does not have")
     await script.acknowledge(peer, 20)
     await script.changes(peer, 21)
-    peer.drop()
+    await peer.drop()
     await script.resumed(21)
 
 
@@ -120,7 +120,7 @@ async def resync(script: Script) -> None:
     await script.changes(peer, 11)
     await script.resync(peer, 15, "bulk")
     await script.changes(peer, 16)
-    peer.drop()
+    await peer.drop()
     await script.resumed(16)
 
 
@@ -130,19 +130,19 @@ async def epoch(script: Script) -> None:
     script.epoch = "e2"
     await script.resync(peer, 1, "epoch")
     await script.changes(peer, 2)
-    peer.drop()
+    await peer.drop()
     await script.resumed(2)
 
 
 async def not_recovered(script: Script) -> None:
     peer = await script.enter()
     await script.changes(peer, 11)
-    peer.drop()
+    await peer.drop()
     peer = await script.resumed(11, recovered=False)
     script.epoch = "e2"
     await script.acknowledge(peer, 5, recovered=False)
     await script.changes(peer, 6)
-    peer.drop()
+    await peer.drop()
     await script.resumed(6)
 
 
@@ -155,7 +155,7 @@ async def unknown(script: Script) -> None:
     script.expected.append(11)
     await peer.send({"Type": "Error", "Error": {"Code": "new_code", "Message": "…"}})
     await script.changes(peer, 12)
-    peer.drop()
+    await peer.drop()
     await script.resumed(12)
 
 
@@ -195,7 +195,7 @@ async def idle(script: Script) -> None:
     await peer.command("ping", seconds=PING_SECONDS)
     await asyncio.sleep(IDLE_SECONDS)
     await script.changes(peer, 12)
-    peer.drop()
+    await peer.drop()
     await script.resumed(12)
 
 
@@ -205,7 +205,7 @@ async def renew(script: Script) -> None:
     await peer.send({"Type": "TokenExpiring", "Data": {"ExpiresAt": "2026-11-22T19:00:00Z"}})
     await peer.authenticate()
     await script.changes(peer, 11)
-    peer.drop()
+    await peer.drop()
     await script.resumed(11)
 
 
