@@ -119,6 +119,25 @@ describe("a state", () => {
   });
 });
 
+describe("rows that a message makes unknown", () => {
+  for (const [why, message, expected] of [
+    ["its name", { ...change(11), Type: "Renamed" }, /Which rows Renamed changes is not known/],
+    ["its key", { ...change(11), Type: "InvoiceUpdated" }, /Which property names a row of Invoice is not known/],
+  ]) {
+    test(`by ${why} are an error wherever they are read, and are reported`, async () => {
+      const world = await begin();
+      await world.peer.send(answered("a", 10), part([row("1", "one")]), end(10));
+      const events = world.client.rows("Event");
+      deepEqual(titles(world.client), ["one"]);
+      const changes = [];
+      events.subscribe((changed) => changes.push(changed));
+      await world.peer.send(message);
+      for (const read of [() => events.all(), () => events.get("1"), () => events.size, () => world.client.snapshot()]) assert.throws(read, expected);
+      deepEqual(changes, [undefined]);
+    });
+  }
+});
+
 describe("a snapshot", () => {
   const snapshot = { companyId: "a", filter: {}, position: { after: 10, epoch: "e1", at: "t" }, rows: { Event: [row("1", "saved")] } };
 

@@ -59,12 +59,21 @@ export class Store {
     for (const [entity, table] of this.#tables) table.replace(rows[entity] ?? [], first);
   }
 
+  /**
+   * The rows are not known any more: their listeners are called, and reading them throws.
+   * @param {string} why
+   */
+  fail(why) {
+    if (this.fault) return;
+    this.fault = new Error(why);
+    for (const table of this.#tables.values()) table.changed();
+  }
+
   /** @param {any} message A change. */
   apply({ Type, Data }) {
     const named = this.#named(Type, Data);
     if (!named) {
-      this.fault ??= new Error(`Which rows ${Type} changes is not known: name it in the option tables.`);
-      return;
+      return this.fail(`Which rows ${Type} changes is not known: name it in the option tables.`);
     }
     const { entity, deletes } = named;
     const conditions = Object.entries(this.filter.where?.[entity] ?? {});
@@ -140,7 +149,7 @@ class Table {
     const { entity, store } = this;
     this.#key ??= Object.keys(row).find((name) => name.replaceAll("_", "").toLowerCase() === `${entity}id`.toLowerCase());
     if (this.#key !== undefined && this.#key in row) return keyOf(row[this.#key]);
-    store.fault ??= new Error(`Which property names a row of ${entity} is not known: set its key in the option tables.`);
+    store.fail(`Which property names a row of ${entity} is not known: set its key in the option tables.`);
     return undefined;
   }
 
@@ -155,7 +164,7 @@ class Table {
       const key = this.#keyOf(row);
       if (key !== undefined) this.#rows.set(key, row);
     }
-    this.#changed();
+    this.changed();
   }
 
   /**
@@ -166,11 +175,11 @@ class Table {
     const key = this.#keyOf(row);
     if (key === undefined || (deleted && !this.#rows.delete(key))) return;
     if (!deleted) this.#rows.set(key, row);
-    this.#changed({ key, row: deleted ? undefined : row });
+    this.changed({ key, row: deleted ? undefined : row });
   }
 
   /** @param {{ key: string, row: any }} [change] None: any row may have changed. */
-  #changed(change) {
+  changed(change) {
     this.#all = null;
     for (const listener of [...this.#listeners]) callSafely(() => listener(change));
   }
