@@ -263,11 +263,11 @@ class FakeSocket {
     const { id: CompanyId, log, position } = company;
     this.#followed.set(CompanyId, filter);
     const Epoch = this.#service.epoch;
-    const asked = after !== undefined;
-    const Recovered = asked && epoch === Epoch && after <= position;
+    const resumes = after !== undefined;
+    const Recovered = resumes && epoch === Epoch && after <= position;
     const Position = Recovered ? after : position;
     const At = log[Position - 1]?.message.At;
-    this.#report({ Type, Success: true, Data: { CompanyId, Position, Epoch, At, ...(asked && { Recovered }) } });
+    this.#report({ Type, Success: true, Data: { CompanyId, Position, Epoch, At, ...(resumes && { Recovered }) } });
     if (Recovered) {
       for (const entry of log.slice(after)) this.#report(passes(filter, entry) ? entry.message : skipped(company, entry.message));
     } else if (state) {
