@@ -60,14 +60,14 @@ class Http {
 
   answer(company, given) {
     const { log } = company;
-    const asked = given.has("after");
+    const resumes = given.has("after");
     const after = Number(given.get("after"));
     const sameAt = !given.has("at") || given.get("at") === log[after - 1]?.message.At;
-    const Recovered = asked && given.get("epoch") === this.service.epoch && after <= log.length && sameAt && !this.chance(0.15) && !this.forgets;
+    const Recovered = resumes && given.get("epoch") === this.service.epoch && after <= log.length && sameAt && !this.chance(0.15) && !this.forgets;
     this.forgets = false;
     const Position = Recovered ? after : log.length;
     const state = !Recovered && given.has("state") ? company.state() : null;
-    const data = { CompanyId: company.id, Position, Epoch: this.service.epoch, At: log[Position - 1]?.message.At, ...(asked && { Recovered }) };
+    const data = { CompanyId: company.id, Position, Epoch: this.service.epoch, At: log[Position - 1]?.message.At, ...(resumes && { Recovered }) };
     return { data, state, missed: log.slice(Position).map(({ message }) => message) };
   }
 
@@ -401,7 +401,51 @@ virtual("where none has worked one is enough, and the next is tried after 30 sec
   client.close();
 });
 
+virtual("a stream whose token was renewed goes on with the new one, also after an arrival was confirmed with it", async () => {
+  const { http, client, service, messages, statuses, subscriptions } = follow({ transport: "sse" });
+  await pass(3_000);
+  http.token = "t1";
+  for (const link of http.streams) link.send({ Type: "TokenExpiring" });
+  await pass(1_000);
+  const tx = service.company("a").create("Event", { EventId: "1" });
+  const arrived = subscriptions[0].arrived(tx);
+  await pass(1_000);
+  assert.equal(await arrived, 1);
+  statuses.length = 0;
+  http.expire("t1"); // the stream's token, t0
+  service.company("a").create("Event", { EventId: "2" });
+  await pass(60_000);
+  assert.deepEqual([messages, statuses], [["a", "a"], []]);
+  client.close();
+});
+
 for (const transport of ["sse", "poll"]) {
+  virtual(`${transport}: a transaction has arrived with its last message, also behind one that the filter skips`, async () => {
+    const { client, service, subscriptions } = follow({ transport });
+    const { log } = service.company("a");
+    const [first, skipped, last] = [
+      { Type: "EventUpdated", Data: { CompanyId: "a" }, Tx: "7", Position: 1, At: "1" },
+      { Type: "Skipped", Data: { CompanyId: "a" }, Position: 2, At: "2" },
+      { Type: "EventUpdated", Data: { CompanyId: "a" }, Tx: "7", Position: 3, At: "3" },
+    ];
+    await pass(3_000);
+    for (const message of [first, skipped]) {
+      log.push({ message });
+      service.publish(service.company("a"), message);
+      await pass(1_000);
+    }
+    log.push({ message: last }); // not sent yet
+    let position = null;
+    subscriptions[0].arrived("7").then((arrived) => (position = arrived));
+    await settle();
+    await settle();
+    assert.equal(position, null);
+    service.publish(service.company("a"), last);
+    await pass(1_000);
+    assert.equal(position, 3);
+    client.close();
+  });
+
   virtual(`${transport}: many companies share the few connections that a browser opens`, async () => {
     const companies = ["a", "b", "c", "d", "e", "f", "g", "h"];
     const { http, client, service, messages, subscriptions } = follow({ transport, companies });

@@ -145,7 +145,7 @@ class Reader {
   /** @type {Place | null} The place after the state. */
   pending = null;
   answered = false;
-  /** The token of the present request. */
+  /** The token of the present stream or poll. */
   token = "";
   checking = false;
   /** @type {AbortController} */
@@ -272,9 +272,8 @@ class Reader {
     for (const [name, value] of Object.entries(parameters)) {
       if (value !== undefined) address.searchParams.set(name, String(value));
     }
-    this.token = socket.token;
     const { fetch } = socket.options;
-    const headers = { Accept: accept, Authorization: `Bearer ${this.token}` };
+    const headers = { Accept: accept, Authorization: `Bearer ${socket.token}` };
     const response = await fetch(address, { headers, cache: "no-store", signal: this.control.signal });
     if (!response.ok) {
       const { code = "", detail, title } = await response.json().catch(() => ({}));
@@ -307,6 +306,7 @@ class Reader {
     this.control = new AbortController();
     // A proxy that buffers a stream holds back its first event too.
     this.#expectWithin(heartbeatMs);
+    this.token = this.socket.token;
     const response = await this.#fetch("text/event-stream");
     const reader = /** @type {ReadableStream<Uint8Array>} */ (response.body).getReader();
     const decoder = new TextDecoder();
@@ -347,6 +347,7 @@ class Reader {
     this.checking = false;
     this.control = new AbortController();
     this.#expectWithin(wait * 1000 + socket.options.timeoutMs);
+    this.token = socket.token;
     /** @type {any} */
     let page = null;
     try {
@@ -448,11 +449,8 @@ class Reader {
    */
   async #confirm(tx) {
     const at = this.seen.get(tx);
-    const { place } = this;
-    if (place && place.after === at) {
-      const page = await this.#fetch("application/json", { wait: 0 }).then((response) => response.json()).catch(() => null);
-      if (!page || page.Messages.some((/** @type {any} */ message) => message.Tx === tx)) return; // the next message repeats it
-    }
+    const page = await this.#fetch("application/json", { wait: 0 }).then((response) => response.json()).catch(() => null);
+    if (!page || page.Messages.some((/** @type {any} */ message) => message.Tx === tx)) return; // the next message repeats it
     const timer = this.awaited.get(tx);
     if (timer === undefined || this.stopped || this.seen.get(tx) !== at) return;
     clearTimeout(timer);
