@@ -293,6 +293,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     # --- callbacks of asyncio and uvicorn
 
+    def shutdown(self) -> None:
+        """Closes the connection, unless it is closing: websockets raises at a second close frame."""
+        if not self.transport.is_closing():
+            super().shutdown()
+
     def pause_writing(self) -> None:
         super().pause_writing()
         self.write_direct = None

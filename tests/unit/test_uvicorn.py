@@ -44,6 +44,7 @@ WEBSOCKET_METHODS = {
     "send",
     "send_500_response",
     "send_receive_event_to_app",
+    "shutdown",
     "start_keepalive",
     "stop_keepalive",
 }
