@@ -158,15 +158,8 @@ def _parse(body: bytes, allowed: tuple[str, ...]) -> dict[str | None, Key]:
     return keys
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Keys are accepted from the configured URL only."""
-
-    def redirect_request(self, *_: object, **__: object) -> None:
-        return None
-
-
 def _require_http(url: str) -> None:
-    """Raises SettingsError for any other scheme: urllib would also read files."""
+    """Raises SettingsError for any other scheme."""
     try:
         parts = urlsplit(url)
         good = parts.scheme in ("http", "https") and bool(parts.hostname)
@@ -176,13 +169,26 @@ def _require_http(url: str) -> None:
         raise SettingsError("NOTIFIER_JWKS_URL: must be an https:// or http:// URL")
 
 
+def _opener() -> urllib.request.OpenerDirector:
+    """Opens http:// and https:// URLs: it reads no files, and follows no redirects."""
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler(),
+        urllib.request.HTTPHandler(),
+        urllib.request.HTTPSHandler(),
+        urllib.request.HTTPErrorProcessor(),
+        urllib.request.HTTPDefaultErrorHandler(),
+    ):
+        opener.add_handler(handler)
+    opener.addheaders = [("Accept", "application/json"), ("User-Agent", "notifier")]
+    return opener
+
+
 def _download(url: str, timeout: float) -> bytes:
     """The body at the URL. Blocks for `timeout` seconds or a little more."""
     deadline = time.monotonic() + timeout
-    headers = {"Accept": "application/json", "User-Agent": "notifier"}
-    request = urllib.request.Request(url, headers=headers)  # noqa: S310 - `_require_http` checked it
     body = bytearray()
-    with urllib.request.build_opener(_NoRedirect).open(request, timeout=timeout) as response:
+    with _opener().open(url, timeout=timeout) as response:
         while chunk := response.read1(64 * 1024):
             body += chunk
             if len(body) > MAX_JWKS_BYTES:
