@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import msgspec
 
 from notifier.commands import SetCompany, Subscribe
@@ -16,6 +18,8 @@ from notifier.messages import (
     at_text,
 )
 
+Data = TypeVar("Data", CompanySet, Subscribed)
+
 
 def success(
     command: SetCompany | Subscribe,
@@ -25,26 +29,24 @@ def success(
     """The messages after the subscription's position follow."""
     if isinstance(command, Subscribe):
         return subscribed(subscription, recovered)
-    data = CompanySet(
-        company_id=subscription.company,
-        position=subscription.position,
-        epoch=subscription.epoch,
-        at=msgspec.UNSET if subscription.at is None else at_text(subscription.at),
-        recovered=recovered,
-    )
-    return SetCompanyResult(success=True, data=data)
+    return SetCompanyResult(success=True, data=_data(CompanySet, subscription, recovered))
 
 
 def subscribed(subscription: Subscription, recovered: bool | msgspec.UnsetType) -> SubscribeResult:
     """The messages after the subscription's position follow."""
-    data = Subscribed(
+    return SubscribeResult(success=True, data=_data(Subscribed, subscription, recovered))
+
+
+def _data(
+    kind: type[Data], subscription: Subscription, recovered: bool | msgspec.UnsetType
+) -> Data:
+    return kind(
         company_id=subscription.company,
         position=subscription.position,
         epoch=subscription.epoch,
         at=msgspec.UNSET if subscription.at is None else at_text(subscription.at),
         recovered=recovered,
     )
-    return SubscribeResult(success=True, data=data)
 
 
 def failure(
