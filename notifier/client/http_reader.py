@@ -210,11 +210,9 @@ class HttpReader:
         match message.get("Type"):
             case "SubscribeResult":
                 if self.answered:
-                    if data.get("Recovered") is not True:
-                        raise Failure(
-                            "", "connection lost"
-                        )  # the client requests its position again
-                    return
+                    if data.get("Recovered") is True:
+                        return
+                    raise Failure("", "connection lost")  # the client requests its position again
                 self.answered = True
                 recovered = data.get("Recovered") is True
                 self._place = self._pending = _place(data)

@@ -19,6 +19,7 @@ from hypothesis.stateful import (
 )
 
 from notifier.client import Client, connect
+from notifier.client.transports import Choice
 from tests.conftest import Serve
 from tests.databases import Connection, Database
 from tests.http_proxy import HttpProxy
@@ -80,7 +81,7 @@ class Machine(RuleBasedStateMachine):
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
     @initialize(transport=st.sampled_from(["websocket", "sse", "poll"]))
-    def begin(self, transport: str) -> None:
+    def begin(self, transport: Choice) -> None:
         self.transport = transport
         self.run(self._begin())
 
@@ -96,7 +97,7 @@ class Machine(RuleBasedStateMachine):
             self.company,
             state=True,
             snapshot=snapshot,
-            transport=self.transport,  # type: ignore[arg-type]
+            transport=self.transport,
             min_delay=0.01,
             max_delay=0.05,
         )

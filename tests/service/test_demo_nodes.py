@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import asyncpg
@@ -68,7 +69,7 @@ async def test_each_of_three_nodes_sends_a_change_and_none_outlives_the_demo() -
         urls = [found[0] for line in lines if (found := re.findall(r"--url (ws://\S+)", line))]
         assert len(set(urls)) == 3
         for url in urls:
-            await until(lambda url=url: follows_nats(url))  # type: ignore[misc]
+            await until(partial(follows_nats, url))
         clients = [Client(await connect(url)) for url in urls]
         for client in clients:
             await client.authenticate(token=values["token"])
