@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from notifier import server
-from notifier.demo.programs import dismiss, guard
+from notifier.demo.programs import dismiss, guard, start
 from notifier.settings import Settings
 
 CONFIG = Path(__file__).with_name("notifier.toml")
@@ -75,15 +75,14 @@ def _running(
     *,
     quiet: bool = False,
 ) -> Iterator[None]:
-    """A process in a session of its own, so that Ctrl-C ends it only after the demo has ended."""
+    """Runs a process beside the demo, which ends it; it does not outlive a demo that is killed."""
     kept = {name: text for name, text in os.environ.items() if not name.startswith("NOTIFIER_")}
-    process = subprocess.Popen(  # noqa: S603 - no shell, fixed arguments
+    process = start(
         command,
+        {},
+        cwd=None,
         env=kept | (variables or {}),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL if quiet else None,
-        start_new_session=True,
     )
     guarding = guard(process, {})
     try:

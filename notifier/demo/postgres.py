@@ -36,6 +36,7 @@ from notifier.demo.programs import (
     guard,
     run,
     runnable,
+    start,
 )
 
 HOST = "127.0.0.1"
@@ -241,17 +242,13 @@ class EmbeddedPostgres:
         settings = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
         with self.log.open("ab") as log:
             self._log_offset = log.tell()
-            self._server = subprocess.Popen(  # noqa: S603 - no shell, fixed arguments
-                [programs / "postgres", "-D", self._cluster, *settings],
-                cwd="/",
+            self._server = start(
+                [str(programs / "postgres"), "-D", str(self._cluster), *settings],
+                account,
                 env=environment() | self._stale(),
-                stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 pass_fds=[claim],
-                # Ctrl-C is for this process, which stops the server after its clients.
-                start_new_session=True,
-                **account,
             )
         self._guard = guard(self._server, account)
         (self.data / "port").write_text(f"{self._port}\n")

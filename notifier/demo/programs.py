@@ -12,10 +12,11 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TypedDict
+from typing import IO, TypedDict
 
 from notifier.errors import NotifierError
 
@@ -147,6 +148,34 @@ def run(account: Account, command: list[str], *descriptors: int) -> str:
     return done.stdout
 
 
+def start(
+    command: Sequence[str],
+    account: Account,
+    *,
+    cwd: str | None = "/",
+    env: Mapping[str, str] | None = None,
+    stdin: int = subprocess.DEVNULL,
+    stdout: int | IO[bytes] = subprocess.DEVNULL,
+    stderr: int | IO[bytes] | None = subprocess.DEVNULL,
+    pass_fds: Sequence[int] = (),
+) -> subprocess.Popen[bytes]:
+    """Starts a program in a session of its own: Ctrl-C is for this process, which ends its children in order.
+
+    The arguments are those of `subprocess.Popen`; `cwd` None is this process's directory.
+    """
+    return subprocess.Popen(  # noqa: S603 - no shell, fixed arguments
+        command,
+        cwd=cwd,
+        env=env,
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        pass_fds=pass_fds,
+        start_new_session=True,
+        **account,
+    )
+
+
 _GUARD = 'read -r _; kill -INT "$1"'
 
 
@@ -156,15 +185,8 @@ def guard(child: subprocess.Popen[bytes], account: Account) -> subprocess.Popen[
     It is a shell that waits on a pipe whose other end only this process holds, and which closes however this process
     dies. (Linux could signal the child by itself, but does so when the *thread* that started it ends.)
     """
-    return subprocess.Popen(  # noqa: S603 - fixed arguments
-        ["/bin/sh", "-c", _GUARD, "guard", str(child.pid)],
-        cwd="/",
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        **account,
-    )
+    command = ["/bin/sh", "-c", _GUARD, "guard", str(child.pid)]
+    return start(command, account, stdin=subprocess.PIPE)
 
 
 def dismiss(guard: subprocess.Popen[bytes]) -> None:
