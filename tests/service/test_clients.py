@@ -2,108 +2,34 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import sys
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
-from typing import Any, TypeAlias
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import TypeAlias
 
 import pytest
 
-from tests.compilers import node
 from tests.conftest import Serve
 from tests.databases import Database
 from tests.service.calendars import Calendar
-from tests.services import ROOT, Service, token
-from tests.waiting import DEADLINE_SECONDS
+from tests.service.drivers import PROGRAMS, Driver, running
+from tests.services import Service
 
-HERE = Path(__file__).parent
-PROGRAMS: dict[str, Callable[[], list[str]]] = {
-    "python": lambda: [sys.executable, str(HERE / "driver.py")],
-    "javascript": lambda: [node(), str(HERE / "driver.mjs")],
-}
-
-Report: TypeAlias = dict[str, Any]
-
-
-class Driver:
-    """A running program with one of the clients, for the user u1. `reports` has all that were received."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-        self.reports: list[Report] = []
-
-    def send(self, verb: str, company: str, **options: Any) -> None:
-        assert self._process.stdin is not None
-        line = json.dumps({"verb": verb, "company": company, **options})
-        self._process.stdin.write(line.encode() + b"\n")
-
-    async def until(self, company: str, kind: str, **properties: Any) -> Report:
-        """Reads up to the report that has these properties, and returns it."""
-        assert self._process.stdout is not None
-        wanted = {"company": company, "kind": kind, **properties}
-        while True:
-            try:
-                async with asyncio.timeout(DEADLINE_SECONDS):
-                    line = await self._process.stdout.readline()
-            except TimeoutError:
-                raise AssertionError(f"no {wanted}: {self.reports[-5:]}") from None
-            assert line, f"the program has ended: {self.reports[-5:]}"
-            report: Report = json.loads(line)
-            self.reports.append(report)
-            if wanted.items() <= report.items():
-                return report
-
-    def of(self, company: str) -> list[tuple[Any, ...]]:
-        """The reports about a company, without statuses."""
-        return [
-            tuple(value for name, value in report.items() if name != "company")
-            for report in self.reports
-            if report["company"] == company and report["kind"] != "status"
-        ]
-
-    async def end(self) -> None:
-        """Closes standard input: the program closes its client and ends."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        async with asyncio.timeout(DEADLINE_SECONDS):
-            await self._process.wait()
-        assert self._process.returncode == 0
+Program: TypeAlias = Callable[[Service], Awaitable[Driver]]
 
 
 @pytest.fixture(params=PROGRAMS)
-async def program(request: pytest.FixtureRequest) -> AsyncIterator[Callable[[Service], Any]]:
-    started: list[asyncio.subprocess.Process] = []
-
-    async def start(service: Service) -> Driver:
-        started.append(
-            await asyncio.create_subprocess_exec(
-                *PROGRAMS[request.param](),
-                service.url,
-                token("u1"),
-                cwd=ROOT,
-                env={"PYTHONPATH": str(ROOT)},
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-            )
-        )
-        return Driver(started[-1])
-
-    yield start
-    for process in started:
-        if process.returncode is None:
-            process.kill()
-            await process.communicate()
+async def program(request: pytest.FixtureRequest) -> AsyncIterator[Program]:
+    async with AsyncExitStack() as stack:
+        yield lambda service: stack.enter_async_context(running(request.param, service.url))
 
 
 async def test_several_companies_resume_arrive_and_are_lost_each_by_itself(
-    program: Callable[[Service], Any], database: Database, serve: Serve
+    program: Program, database: Database, serve: Serve
 ) -> None:
     service = await serve(database, max_companies_per_connection=2)
     calendar = Calendar(database)
     first, second, foreign = [await calendar.company(user) for user in ("u1", "u1", "u2")]
-    driver: Driver = await program(service)
+    driver = await program(service)
     for company in (first, foreign, second):
         driver.send("subscribe", company)
     await driver.until(first, "resync", reason="start", position=1)
@@ -156,12 +82,12 @@ async def test_several_companies_resume_arrive_and_are_lost_each_by_itself(
 
 
 async def test_a_filter_is_kept_across_skips_and_restarts_until_it_is_replaced(
-    program: Callable[[Service], Any], database: Database, serve: Serve
+    program: Program, database: Database, serve: Serve
 ) -> None:
     service = await serve(database)
     calendar = Calendar(database)
     company = await calendar.company("u1")
-    driver: Driver = await program(service)
+    driver = await program(service)
     driver.send("subscribe", company, where={"Event": {"Title": ["mine", "ours"]}})
     await driver.until(company, "resync", reason="start", position=1)
     await calendar.events(company, 2)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,33 +11,14 @@ from tests.conftest import Serve
 from tests.databases import Database
 from tests.http_proxy import HttpProxy
 from tests.service.calendars import Calendar
-from tests.service.test_clients import PROGRAMS, Driver
-from tests.services import ROOT, Service, token
+from tests.service.drivers import running
+from tests.services import Service, token
 from tests.waiting import until
 
-LINE_BYTES = 8 * 1024 * 1024
 TRANSPORTS = ("websocket", "sse", "poll")
 
 
-@asynccontextmanager
-async def program(url: str, user_token: str = "", **options: Any) -> AsyncIterator[Driver]:
-    """A running driver; killed at the end if it still runs."""
-    process = await asyncio.create_subprocess_exec(
-        *PROGRAMS["javascript"](),
-        url,
-        user_token or token("u1"),
-        json.dumps(options),
-        cwd=ROOT,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        limit=LINE_BYTES,
-    )
-    try:
-        yield Driver(process)
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.communicate()
+program = partial(running, "javascript")
 
 
 @pytest.fixture
