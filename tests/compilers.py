@@ -1,4 +1,4 @@
-"""Compilers that the tests use where they are at hand; in CI a missing one is a failure."""
+"""Compilers and other programs that tests use where they are installed; in CI a missing one is a failure."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def node() -> str:
             )
             if answer.stdout.strip() == "function":
                 return program
-    pytest.skip("no Node that has WebSocket")
+    skip("no Node that has WebSocket")
 
 
 def npm_packages() -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -13,6 +12,7 @@ from playwright.async_api import Browser, async_playwright, expect
 
 from tests import scratch
 from tests.browser.live import ARGUMENTS, CHROMIUM, Demo, Sql, Window
+from tests.compilers import skip
 from tests.waiting import DEADLINE_SECONDS
 
 Open: TypeAlias = Callable[..., Awaitable[Window]]
@@ -45,8 +45,8 @@ def sql(demo: Demo) -> Sql:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def chromium() -> AsyncIterator[Browser]:
-    if not CHROMIUM.exists() and not os.environ.get("CI"):
-        pytest.skip(f"there is no {CHROMIUM}; set CHROMIUM= to another path")
+    if not CHROMIUM.exists():
+        skip(f"there is no {CHROMIUM}; set CHROMIUM= to another path")
     async with async_playwright() as playwright:
         running = await playwright.chromium.launch(
             executable_path=CHROMIUM, args=ARGUMENTS, timeout=1000 * DEADLINE_SECONDS
