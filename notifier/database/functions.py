@@ -223,14 +223,17 @@ async def _local(connection: Connection) -> _Local:
 async def _give(connection: Connection, function: Function, owner: str) -> None:
     """Makes a role the owner of a function. Raises SettingsError where the current role may not."""
     is_ours = owner == await connection.fetchval(sql.query("schema_owner"))
-    text = "ALTER FUNCTION notifier.{function} OWNER TO {owner}"
     if not await connection.fetchval("SELECT pg_catalog.pg_has_role($1, 'USAGE')", owner):
         raise SettingsError(
             f"paths cross tables of role {owner}, whose rights migrate needs: run it as that role, as a member"
             " of it, or as a superuser"
         )
     quoted = '"' + owner.replace('"', '""') + '"'
-    text = text if is_ours else sql.query("give_function")
+    text = (
+        sql.adapt("ALTER FUNCTION notifier.{function} OWNER TO {owner}")
+        if is_ours
+        else sql.query("give_function")
+    )
     await connection.execute(text.format(function=function, owner=quoted))
 
 

@@ -80,7 +80,7 @@ async def require_separate_owner(connection: Connection) -> None:
     """Raises SettingsError where the owner of the tables on paths could change the function that it owns."""
     if owner := await connection.fetchval(sql.query("path_owner")):
         raise SettingsError(
-            f"paths cross tables of role {owner}, which may use the schema notifier: run migrate as {owner},"
+            f"paths cross tables of role {owner}, which may use the schema {sql.schema()}: run migrate as {owner},"
             " or let another role serve"
         )
 
@@ -88,7 +88,9 @@ async def require_separate_owner(connection: Connection) -> None:
 async def problem(connection: Connection, watch: Watch) -> str | None:
     """Why the path that `migrate` has stored for a watch leads nowhere now, in one line; None where it does."""
     rows = await connection.fetch(
-        "SELECT watch, step, relation, key, value, enforced FROM notifier.steps WHERE watch = $1 ORDER BY step",
+        sql.adapt(
+            "SELECT watch, step, relation, key, value, enforced FROM notifier.steps WHERE watch = $1 ORDER BY step"
+        ),
         watch.name,
     )
     stored = [Step(*row) for row in rows]

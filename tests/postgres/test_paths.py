@@ -7,8 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from notifier.database.schema import migrate
+from notifier.check.links import check
+from notifier.database import sql
+from notifier.database.schema import migrate, uninstall
 from notifier.errors import SettingsError
+from notifier.schema_names import DEFAULT
 from notifier.settings import load
 from notifier.types import columns
 from notifier.watches import CALENDAR, Watch
@@ -321,6 +324,27 @@ async def test_each_path_of_a_table_has_its_messages_and_none_has_columns_of_ano
     assert [each["Data"] for each in await relay.messages_of("9")] == [
         {"id": number, "bookingId": number, "seat": 9} for number in (1, 2)
     ]
+
+
+async def test_a_path_is_followed_in_another_schema_alone(
+    database: Database, app: Connection
+) -> None:
+    """No schema `notifier` is there to stand in for it."""
+    await database.execute(DESK)
+    await uninstall(database.dsn)
+    watches = [*CALENDAR, MESSAGES, CONVERSATIONS]
+    sql.use_schema("billing")
+    try:
+        await watch(database)
+        assert await watch(database) == []
+        await app.execute(f"INSERT INTO messages VALUES (1, {conversation(11)}, '')")
+        findings = await check(
+            load({}, database_url=database.dsn, jwt_secret=SECRET, watch=watches, schema="billing")
+        )
+    finally:
+        sql.use_schema(DEFAULT)
+    assert [each.line for each in findings if each.sound is False] == []
+    assert await database.fetchval("SELECT new ->> '->Message' FROM billing.changes") == "7"
 
 
 async def test_types_have_the_company_at_the_end_of_the_path(desk: Database) -> None:

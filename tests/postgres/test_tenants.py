@@ -372,7 +372,7 @@ async def test_what_no_schema_fits_is_refused_before_anything_changes(
     workspaces: Database,
 ) -> None:
     for watches, problem in (
-        ([replace(PERSON, member="nobody"), TASK], r"workspace_a\.person has no column nobody"),
+        ([replace(PERSON, member="login"), TASK], r"workspace_a\.person has no column login"),
         (
             [PERSON, Watch(table="workspace_a.person", entity="Other", company="company")],
             r"workspace_a\.person is watched as Other, and matches workspace_\*\.person",

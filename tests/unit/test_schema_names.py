@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -48,6 +50,31 @@ def test_every_file_names_the_other_schema(billing: None) -> None:
         ),
     }
     assert {each.name for each in functions.this_version()} >= {"capture", "elect"}
+
+
+STATEMENT = re.compile(
+    r"(?:\b(?:FROM|JOIN|INTO|UPDATE|TABLE|FUNCTION|SELECT|SCHEMA|ONLY|LOCK|TRUNCATE|VIEW|SEQUENCE|ON)\s+|')notifier\b"
+    r"(?!\.(?:actor|traceparent))"
+)
+
+
+def test_every_statement_in_python_is_adapted() -> None:
+    left = []
+    for path in Path(sql.__file__).parents[1].rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        adapted = {
+            id(part)
+            for call in ast.walk(tree)
+            if isinstance(call, ast.Call) and ast.unparse(call.func) == "sql.adapt"
+            for part in ast.walk(call)
+        }
+        left += [
+            f"{path.name}:{node.lineno}"
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Constant) and isinstance(node.value, str)
+            if id(node) not in adapted and STATEMENT.search(node.value)
+        ]
+    assert left == []
 
 
 def test_the_default_schema_is_as_the_files_have_it() -> None:
