@@ -92,6 +92,7 @@ class Backlog:
             async with self._writer.transaction():
                 for portion in portions_of(messages):
                     stored += await self._append(portion)
+                await self._pipeline.save_moves()
                 await self._store.save(upto=upto)
         if stored:
             self._pipeline.publish(stored, trace)
@@ -104,6 +105,7 @@ class Backlog:
             async for drafts in self._net_large(xid, upto):
                 for portion in portions_of(await self._pipeline.number(drafts)):
                     await self._append(portion)
+            await self._pipeline.save_moves()
             await self._store.save(upto=upto)
         self._pipeline.skip()
 

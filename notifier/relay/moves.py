@@ -51,6 +51,8 @@ class Moves:
         # Moves of transactions before `since` are not known, but for those that were open then.
         self._since = 0
         self._open_since: frozenset[int] = frozenset()
+        # Those that another relay needs: it may read what was read since the last but one `settle` again.
+        self._needed: list[_Move] = []
         self._saved: list[_Move] = []
 
     def configure(self, sources: Mapping[str, Source]) -> None:
@@ -63,16 +65,20 @@ class Moves:
 
     def begin(self, cursor: str, saved: JSON) -> None:
         """A new relay begins at the snapshot `cursor`. `saved`: `unsaved` of the one before."""
-        self._pending = self._saved = _decode_moves(saved)
+        self._pending = _decode_moves(saved)
+        self._needed, self._saved = list(self._pending), list(self._pending)
         self._recent = []
         self._since = int(cursor.split(":")[1])
         self._open_since = _running(cursor)
 
     def unsaved(self) -> JSON | None:
-        """What another relay must know to go on from the last `settle`; None where it is saved."""
-        if self._pending == self._saved:
+        """What another relay must know, whether what was read before the last `settle` is stored or not.
+
+        None where it is saved.
+        """
+        if self._needed == self._saved:
             return None
-        self._saved = list(self._pending)
+        self._saved = list(self._needed)
         return msgspec.json.encode(self._saved)
 
     def resyncs(self, changes: Sequence[Change], last: Mapping[int, int]) -> list[ResyncDraft]:
@@ -106,18 +112,23 @@ class Moves:
         return [ResyncDraft(each, "bulk", at, revokes) for each, revokes in due.items()]
 
     def settle(self, snapshot: str) -> None:
-        """Everything that `snapshot` sees was looked at."""
+        """Everything that `snapshot` sees was looked at, and what the `settle` before saw is stored."""
         if not self._sources:
             return
         running = _running(snapshot)
-        found = []
+        found, needed = [], []
         for move in self._pending:
-            if move.open is None:
-                self._recent.append(move)
             left = running if move.open is None else move.open & running
+            settled = msgspec.structs.replace(move, open=left)
             if left:
-                found.append(msgspec.structs.replace(move, open=left))
-        self._pending = found
+                found.append(settled)
+            if move.open is not None:
+                needed.append(move)
+                continue
+            self._recent.append(move)
+            if left:
+                needed.append(settled)
+        self._pending, self._needed = found, needed
         if len(self._recent) > LIMIT:
             self._since = max(self._since, *(move.xid + 1 for move in self._recent[:-LIMIT]))
             del self._recent[:-LIMIT]
@@ -145,6 +156,7 @@ class Moves:
                 )
             if move.companies and move not in self._pending[-1:]:
                 self._pending.append(move)
+                self._needed.append(move)
 
     def _due(self, changes: Sequence[Change], last: Mapping[int, int]) -> list[ResyncDraft]:
         by_value: dict[tuple[str, str, str], list[_Move]] = {}
@@ -164,8 +176,12 @@ class Moves:
                     for move in by_value.get((change.entity, column, value), ()):
                         if move.xid == change.xid:
                             continue
-                        is_open = move.open is None or change.xid in move.open
-                        if is_open and last[change.xid] > move.last:
+                        is_later = (
+                            last[change.xid] > move.last  # read together: in the order of messages
+                            if move.open is None
+                            else change.xid in move.open
+                        )
+                        if is_later:
                             add(change, move.companies, move.revokes)
                 if (snapshot := _snapshot_of(change)) is not None:
                     self._look_back(change, column, snapshot, add)

@@ -93,9 +93,9 @@ class Pipeline:
             await self.stored()
             return TooMuch(snapshot)
         if not changes:
-            await self._settle(snapshot)
             if self._storing is None or self._storing.done():
                 await self.stored()
+                await self._settle(snapshot)
                 self._store.nothing_until(snapshot)
             self._read_until = snapshot
             return 0
@@ -107,8 +107,8 @@ class Pipeline:
             return 0
         trace.read(changes)
         drafts = await self.net(changes, trace)
-        await self._settle(snapshot)
         await self.stored()
+        await self._settle(snapshot)
         messages = await self.number(drafts, trace.links)
         self._read_until = snapshot
         if messages:
@@ -161,8 +161,12 @@ class Pipeline:
         return [*drafts, *again] if (again := self.moves.resyncs(ordered, last)) else drafts
 
     async def _settle(self, snapshot: str) -> None:
-        """Everything that `snapshot` sees was netted."""
+        """Everything that `snapshot` sees was netted, and what was read before it is stored."""
         self.moves.settle(snapshot)
+        await self.save_moves()
+
+    async def save_moves(self) -> None:
+        """Stores what another relay must know of moves."""
         if (moves := self.moves.unsaved()) is not None:
             await self._store.save_moves(moves)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -11,6 +12,9 @@ from notifier.check.links import check
 from notifier.database import sql
 from notifier.database.schema import migrate, uninstall
 from notifier.errors import SettingsError
+from notifier.relay.changes import Change
+from notifier.relay.reader import ChangeReader
+from notifier.relay.store import RelayStore
 from notifier.schema_names import DEFAULT
 from notifier.settings import load
 from notifier.types import columns
@@ -18,6 +22,7 @@ from notifier.watches import CALENDAR, Watch
 from tests.databases import Connection, Database
 from tests.postgres.relays import Json, MakeRelay, Relayed
 from tests.services import SECRET
+from tests.waiting import until
 
 DESK = """
     CREATE TABLE inboxes (id int PRIMARY KEY, account bigint);
@@ -276,6 +281,39 @@ async def test_a_writer_that_has_not_seen_a_move_is_a_resync_again(
     await app.execute(f"INSERT INTO messages VALUES (3, {conversation(11)}, '')")
     assert seen(await relay.messages_of("8"))[len(eight) :] == [("MessageCreated", 3)]
     assert await desk.fetchval("SELECT moves::text FROM notifier.moves") == "[]"
+
+
+async def test_a_relay_that_ends_before_it_stores_a_late_row_leaves_the_resync_to_the_next(
+    desk: Database, app: Connection, relay: Relayed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = await desk.connect(app=True)
+    await other.execute(f"BEGIN; INSERT INTO messages VALUES (1, {conversation(11)}, '')")
+    await app.execute("UPDATE conversations SET inbox = 2 WHERE no = 11")
+    assert (await relay.messages_of("7"))[-1]["Type"] == "Resync"
+    reads: list[tuple[str, Sequence[object] | None]] = []
+    read_new = ChangeReader.read_new
+
+    async def hang(*_: object) -> None:
+        reads.clear()
+        await asyncio.Event().wait()
+
+    async def counted(reader: ChangeReader, since: str) -> tuple[str, list[Change] | None]:
+        reads.append(read := await read_new(reader, since))
+        return read
+
+    async def has_read_on() -> bool:
+        return len(reads) > 2 and not any(changes for _, changes in reads)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RelayStore, "append", hang)
+        patched.setattr(ChangeReader, "read_new", counted)
+        reads.append(("", [object()]))  # until it stores
+        await other.execute("COMMIT")
+        await until(has_read_on)
+        await relay.stop()
+    await relay.start()
+    assert seen(await relay.messages_of("7"))[-2:] == [("MessageCreated", 1), ("Resync", "bulk")]
+    assert seen(await relay.messages_of("8"))[-1] == ("Resync", "bulk")
 
 
 async def test_each_path_of_a_table_has_its_messages_and_none_has_columns_of_another(

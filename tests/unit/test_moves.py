@@ -43,13 +43,43 @@ def test_a_transaction_that_was_open_is_a_resync_until_it_has_ended() -> None:
     assert due(given, written(12, 3)) == [], "begun later"
     assert due(given, written(11, 4)) == ["7", "8"]
     given.settle("9:13:9")
+    given.settle("9:13:9")
     saved = given.unsaved()
     assert saved is not None
     assert given.unsaved() is None
     assert due(moves("9:13:9", saved), written(9, 5)) == ["7", "8"], "another relay"
     given.settle("13:13:")
-    assert given.unsaved() == b"[]"
+    assert given.unsaved() is None, "needed until what was read with that snapshot is stored"
     assert due(given, written(9, 6)) == []
+    given.settle("14:14:")
+    assert given.unsaved() == b"[]"
+
+
+def test_a_relay_that_reads_again_what_was_not_stored_knows_the_moves_before_it() -> None:
+    given = moves()
+    due(given, moved(10, 1))
+    given.settle("9:11:9")
+    first = given.unsaved()
+    assert due(given, written(9, 2)) == ["7", "8"]
+    given.settle("11:11:")
+    saved = given.unsaved() or first
+    assert saved is not None
+    assert due(moves("9:11:9", saved), written(9, 2)) == ["7", "8"]
+
+
+def test_moves_within_a_backlog_are_saved_before_its_end() -> None:
+    given = moves()
+    due(given, moved(10, 1))
+    saved = given.unsaved()
+    assert saved is not None
+    assert due(moves("5:5:", saved), written(9, 2)) == ["7", "8"], "another relay, on a later page"
+
+
+def test_a_row_that_was_written_before_the_move_and_committed_after_it_is_a_resync() -> None:
+    given = moves()
+    assert due(given, moved(10, 2)) == []
+    given.settle("9:11:9")
+    assert due(given, written(9, 1)) == ["7", "8"]
 
 
 def test_what_is_read_together_counts_as_open_if_it_comes_after() -> None:
