@@ -162,6 +162,16 @@ async def test_a_disabled_trigger_of_a_partition_is_a_gap_but_partitions_come_an
     assert types(await resyncs(database, "c")) == ["DocCreated", "Resync"]
 
 
+async def test_a_trigger_that_migrate_replaces_is_a_gap(
+    database: Database, company: str, relay: Relayed
+) -> None:
+    await started(database, company, relay)
+    watches = [watch for watch in CALENDAR if watch.entity != "Event"]
+    both = [Watch(table="events", entity="Event"), Watch(table="events", entity="Meeting")]
+    await migrate(database.dsn, watches=[*watches, *both])
+    assert types(await resyncs(database, company)) == ["EventCreated", "Resync"]
+
+
 async def test_harmless_changes_of_a_table_are_no_gap(
     database: Database, company: str, relay: Relayed
 ) -> None:
