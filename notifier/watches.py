@@ -13,8 +13,7 @@ from pydantic import ConfigDict, Field, StrictBool, StrictInt, StrictStr, TypeAd
 
 from notifier.companies import SCOPE_NAME
 from notifier.errors import SchemaMissing
-from notifier.paths import ARROW, Path, is_path, normalized
-from notifier.paths import unquoted as _unquoted
+from notifier.paths import ARROW, Path, is_path, normalized, unquoted
 from notifier.patterns import Pattern
 
 
@@ -100,26 +99,26 @@ class Watch:
         for name in ("created", "updated", "deleted"):
             message = (getattr(self, name) or "").replace("{entity}", self.entity)
             object.__setattr__(self, name, message or None)
-        key = tuple(map(_unquoted, self.key_columns))
+        key = tuple(map(unquoted, self.key_columns))
         object.__setattr__(self, "key", key if len(key) > 1 else key[0])
         if is_path(self.company):
             object.__setattr__(self, "company", normalized(self.company))
             object.__setattr__(self, "company_column", f"{ARROW}{self.name}")
             _ = self.path  # refuses what is none
         else:
-            object.__setattr__(self, "company", _unquoted(self.company))
+            object.__setattr__(self, "company", unquoted(self.company))
             column = None if self.pattern is not None else self.company
             object.__setattr__(self, "company_column", column)
         for name in ("member", "deleted_if"):
             column = getattr(self, name)
-            object.__setattr__(self, name, column and _unquoted(column))
+            object.__setattr__(self, name, column and unquoted(column))
         if self.pattern is not None and self.company != SCHEMA:
             raise ValueError('the table has * in its schema, so the company must be "schema"')
         for name in ("visible_to", "exclude"):
-            object.__setattr__(self, name, tuple(map(_unquoted, getattr(self, name))))
-        conditions = {_unquoted(column): value for column, value in self.member_if.items()}
+            object.__setattr__(self, name, tuple(map(unquoted, getattr(self, name))))
+        conditions = {unquoted(column): value for column, value in self.member_if.items()}
         object.__setattr__(self, "member_if", conditions)
-        renamed = {_unquoted(column): name for column, name in self.rename.items()}
+        renamed = {unquoted(column): name for column, name in self.rename.items()}
         object.__setattr__(self, "rename", renamed)
         if self.member_if and self.member is None:
             raise ValueError("member_if without member: no user would get access")
@@ -157,7 +156,6 @@ class Watch:
         """The values for its row of `notifier.watches`, by column."""
         key, *more_keys = self.key_columns
         values = {**asdict(self), "entity": self.name, "key": key, "rename": [*self.rename.items()]}
-        values["company"] = self.company_column
         values["member_if"] = [
             (column, json.dumps(value)) for column, value in self.member_if.items()
         ]
@@ -208,7 +206,7 @@ class Watch:
     def table_name(self) -> str:
         """The table's name alone: without its schema, and as the catalogue has it."""
         names = re.findall(r'"(?:[^"]|"")+"|[^".]+', self.table)
-        return _unquoted(names[-1]) if names else self.table
+        return unquoted(names[-1]) if names else self.table
 
     @property
     def grants(self) -> bool:
