@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeGuard
 
 from notifier.client.closes import Disconnected
 from notifier.client.deadlines import Deadlines
@@ -207,8 +206,7 @@ class Companies:
         feed, data = self._feed_of(message), nested(message, "Data")
         if feed is None or not feed.subscribed:
             return
-        entity, rows = data.get("Entity"), data.get("Rows")
-        if feed.incoming is None or not isinstance(entity, str) or not _are_rows(rows):
+        if feed.incoming is None:
             raise Disconnected("unreadable message")
         feed.incoming.size += size
         if feed.incoming.size > MAX_STATE_BYTES:
@@ -217,7 +215,7 @@ class Companies:
             feed.block("state_too_large")
             self._report(feed, "idle", "state_too_large")
             return
-        feed.incoming.rows.setdefault(entity, []).extend(rows)
+        feed.incoming.rows.setdefault(data["Entity"], []).extend(data["Rows"])
 
     def _end_state(self, message: Row) -> None:
         """Takes a `StateEnd`: the rows are complete."""
@@ -336,7 +334,3 @@ class Companies:
         self._deadlines.expect_to_last()
         self._feeds.connection = Status(state="idle", company=None, reason="no company")
         self._inbox.put(None, self._feeds.connection)
-
-
-def _are_rows(value: object) -> TypeGuard[list[Row]]:
-    return isinstance(value, list) and all(isinstance(row, dict) for row in value)
