@@ -8,7 +8,7 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -57,14 +57,10 @@ def further(settings: Settings, ports: list[int]) -> Iterator[None]:
     }
     if settings.nats_url is not None:
         variables["NOTIFIER_NATS_URL"] = settings.nats_url.get_secret_value()
-    if not ports:
-        yield
-        return
     serve = [sys.executable, "-m", "notifier", "serve", "--host", "127.0.0.1", "--port"]
-    with (
-        _running([*serve, str(ports[0])], variables),
-        further(settings, ports[1:]),
-    ):
+    with ExitStack() as running:
+        for port in ports:
+            running.enter_context(_running([*serve, str(port)], variables))
         yield
 
 
