@@ -90,7 +90,7 @@ class Tracing:
             _log.error("tracing is off", reason=f"{type(error).__name__}: {error}")
 
     async def close(self) -> None:
-        """Exports the last spans, for at most FLUSH_SECONDS. An application's provider is its own to close."""
+        """Exports the last spans, for at most FLUSH_SECONDS. The provider of an application stays open."""
         own, self._own, self._tracer = self._own, None, NoOpTracer()
         if own is None:
             return
@@ -125,7 +125,7 @@ class Tracing:
 
 
 def _exporting() -> SdkTracerProvider:
-    """A provider that exports as the variables OTEL_… say; its sampler is that of OTEL_TRACES_SAMPLER."""
+    """A provider that exports as the variables OTEL_… configure it; its sampler is that of OTEL_TRACES_SAMPLER."""
     for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
         url = urlsplit(os.environ.get(name) or "http://localhost")
         if url.scheme not in ("http", "https") or not url.hostname:

@@ -1,4 +1,7 @@
-"""Over HTTP there is no `await`: a transaction has arrived when a message of another one follows it, or none does."""
+"""The arrival of transactions over HTTP, which has no `await`.
+
+A transaction has arrived when a message of another one follows its last, or nothing follows for QUIET_SECONDS.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ QUIET_SECONDS = 0.5
 """The messages of a transaction are stored together: after so long there is no further one."""
 
 UNKNOWN_SECONDS = 10.0
+"""How long a transaction is waited for of which no message has come."""
 
 
 class Arrivals:

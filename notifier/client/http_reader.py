@@ -29,7 +29,7 @@ COMMENT_SECONDS = 11.0
 
 EVENT_BYTES = 4 * 1024 * 1024
 PAGE_BYTES = 64 * 1024 * 1024
-"""A longer event, or a longer answer of a poll, is none of the protocol."""
+"""The most that one event, and one answer of a poll, may have."""
 
 Report = Callable[[Row, str | None], Awaitable[None]]
 """Takes a message, and its text as it was received, if it was."""
@@ -55,7 +55,7 @@ _decode_page = msgspec.json.Decoder(_Page).decode
 
 
 class HttpReader:
-    """Makes of HTTP responses what a WebSocket gets after the command `request`.
+    """Turns HTTP responses into the messages that a WebSocket gets after a command with this `request`.
 
     A message goes to `report`, which may wait. `token` returns the present token; `renew` requests another one,
     and returns False where none comes in time. `answered`: the company was accepted.

@@ -60,9 +60,7 @@ class Rows:
             found = (name for name in row if name.replace("_", "").lower() == wanted)
             self._key = next(found, None)
         if self._key is None or self._key not in row:
-            raise UnknownNames(
-                f"which property names a row of {self.entity}: give its key in tables"
-            )
+            raise UnknownNames(f"the key of {self.entity} is not known: give it in tables")
         return _text(row[self._key])
 
     def put(self, row: Row) -> None:
@@ -79,7 +77,7 @@ class Rows:
 
 
 class Store:
-    """The rows of a company by entity. `where`: what they pass."""
+    """The rows of a company by entity. `names`: those of its messages, where they are not the usual ones."""
 
     def __init__(self, names: Mapping[str, Names] | None = None) -> None:
         self._names = dict(names or {})
@@ -143,7 +141,7 @@ class Store:
         match = _NAMES.fullmatch(message.type)
         if match is None:
             raise UnknownNames(
-                f"which rows {message.type} changes: give the entity's names in tables"
+                f"the entity of {message.type} is not known: give its names in tables"
             )
         return match[1], match[2] in ("Deleted", "Removed")
 

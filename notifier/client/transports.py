@@ -24,7 +24,7 @@ Choice: TypeAlias = Literal["auto", "websocket", "sse", "poll"]
 ORDER: tuple[Transport, ...] = ("websocket", "sse", "poll")
 
 PATIENCE = 3
-"""So many WebSockets in a row must fail before another transport is tried, if one has worked: the service may be away."""
+"""How many WebSockets in a row must fail before another transport is tried, if one has worked: the service may be away."""
 
 RETURN_SECONDS, BLOCKED_SECONDS, MAX_RETURN_SECONDS = 1.0, 30.0, 300.0
 """Over HTTP a WebSocket is tried again after this time, if one has worked, and if none has; then after twice as long, …"""
@@ -53,7 +53,7 @@ class Transports:
         self._pace = pace
         self._open_websocket = open_websocket
         self._options = options or {}
-        self._rung = 0
+        self._index = 0
         self._failures = 0
         self._websocket_worked = False
         self._returns = 0
@@ -62,12 +62,12 @@ class Transports:
     @property
     def present(self) -> Transport:
         """The transport that is in use, or tried next."""
-        return self._names[self._rung]
+        return self._names[self._index]
 
     @property
     def may_return(self) -> bool:
         """Whether HTTP takes the place of a WebSocket."""
-        return self._rung > 0 and self._names[0] == "websocket"
+        return self._index > 0 and self._names[0] == "websocket"
 
     async def open(self) -> Socket:
         """An open socket. Raises Disconnected.
@@ -85,7 +85,7 @@ class Transports:
                 self._failed()
                 raise
             self._blocked = end
-        self._rung, self._failures = 1, 0
+        self._index, self._failures = 1, 0
         return self._over_http()
 
     def _over_http(self) -> Socket:
@@ -123,7 +123,7 @@ class Transports:
         patience = PATIENCE if self.present == "websocket" and self._websocket_worked else 1
         if self._failures >= patience:
             self._failures = 0
-            self._rung = (self._rung + 1) % len(self._names)
+            self._index = (self._index + 1) % len(self._names)
 
     async def until_websocket(self, token: Callable[[], str]) -> None:
         """Returns once a WebSocket has authenticated: the next connection is to be one."""
@@ -133,7 +133,7 @@ class Transports:
             self._returns = min(self._returns + 1, 20)
             await asyncio.sleep(seconds * (0.5 + self._pace.jitter()))
             if await self._websocket_works(token()):
-                self._rung = self._failures = 0
+                self._index = self._failures = 0
                 return
 
     async def _websocket_works(self, token: str) -> bool:

@@ -1,4 +1,4 @@
-"""The seam between the relay and its tracing: what a batch of changes goes through, and when."""
+"""The protocols by which the relay reports the stages of a batch to its tracing, and the tracing that does nothing."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class Keepalive:
         return slot
 
     def remove(self, connection: Pinged, slot: Slot) -> None:
-        """Pings it no more."""
+        """Stops pinging it. Does nothing if it was removed already."""
         if connection in slot:
             slot.remove(connection)
             self._connections -= 1
