@@ -1,42 +1,37 @@
-"""Compilers and other programs that tests use where they are installed; in CI a missing one is a failure."""
+"""Compilers that some tests use (see installed.py where one is missing)."""
 
 from __future__ import annotations
 
 import fcntl
-import os
 import shutil
 import subprocess
 from pathlib import Path
-from typing import NoReturn
 
 import playwright
-import pytest
+
+from tests.installed import skip
 
 ROOT = Path(__file__).parents[1]
 JAVASCRIPT = ROOT / "clients" / "js"
 INSTALLED = ROOT / ".venv" / "javascript"
 
 
-def skip(missing: str) -> NoReturn:
-    """Skips the test; in CI, which installs every language, it fails."""
-    if os.environ.get("CI"):
-        pytest.fail(missing)
-    pytest.skip(missing)
-
-
 def node() -> str:
     """A Node with a WebSocket class: Playwright's, or the system's if it is new enough."""
-    for program in (
-        str(Path(playwright.__file__).parent / "driver" / "node"),
-        shutil.which("node"),
-    ):
-        if program and Path(program).exists():
-            answer = subprocess.run(
-                [program, "--print", "typeof WebSocket"], capture_output=True, text=True, check=True
-            )
-            if answer.stdout.strip() == "function":
-                return program
-    skip("no Node that has WebSocket")
+    programs = (str(Path(playwright.__file__).parent / "driver" / "node"), shutil.which("node"))
+    found = next((each for each in programs if each and _has_web_socket(each)), None)
+    if found is None:
+        skip("no Node that has WebSocket")
+    return found
+
+
+def _has_web_socket(program: str) -> bool:
+    if not Path(program).exists():
+        return False
+    answer = subprocess.run(
+        [program, "--print", "typeof WebSocket"], capture_output=True, text=True, check=True
+    )
+    return answer.stdout.strip() == "function"
 
 
 def npm_packages() -> Path:

@@ -12,7 +12,7 @@ from playwright.async_api import Browser, async_playwright, expect
 
 from tests import scratch
 from tests.browser.live import ARGUMENTS, CHROMIUM, Demo, Sql, Window
-from tests.compilers import skip
+from tests.installed import skip
 from tests.waiting import DEADLINE_SECONDS
 
 Open: TypeAlias = Callable[..., Awaitable[Window]]

@@ -16,6 +16,7 @@ from notifier.demo.postgres import EmbeddedPostgres
 from notifier.demo.programs import wheel
 from notifier.settings import load
 from tests.databases import Database, programs
+from tests.installed import skip
 from tests.postgres.relays import Relayed, log_head, messages_of, new_company, new_event, types
 from tests.services import SECRET
 
@@ -23,9 +24,12 @@ from tests.services import SECRET
 @pytest.fixture
 def bin_directory() -> Path:
     """Where the chosen version's client programs are."""
-    directory = programs() or wheel()
-    if directory is None or not (directory / "pg_dump").exists():
-        pytest.skip(f"no pg_dump in {directory}: some packages of PostgreSQL leave it out")
+    directory = programs()
+    if directory is not None and not (directory / "pg_dump").exists():
+        pytest.skip(f"no pg_dump in {directory}: some packages of older versions leave it out")
+    directory = directory or wheel()
+    if directory is None:
+        skip("no PostgreSQL from the wheel")
     return directory
 
 

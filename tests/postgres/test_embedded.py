@@ -21,6 +21,7 @@ from notifier.demo import programs
 from notifier.demo.postgres import EmbeddedPostgres
 from notifier.demo.programs import EmbeddedPostgresError, binaries
 from tests import scratch
+from tests.installed import needs
 from tests.ports import free_port
 from tests.services import ROOT
 
@@ -42,7 +43,7 @@ with EmbeddedPostgres(Path(data), Path(programs), durable=False) as server:
     sys.stdin.read()
 """
 
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can change its user")
+as_root = needs(os.geteuid() == 0, "only root can change its user")
 
 
 @pytest.fixture
@@ -122,9 +123,7 @@ def has_row(dsn: str) -> bool:
     ("programs", "major"),
     [
         (None, 18),
-        pytest.param(
-            DEBIAN, 15, marks=pytest.mark.skipif(not DEBIAN.exists(), reason="no PostgreSQL 15")
-        ),
+        pytest.param(DEBIAN, 15, marks=needs(DEBIAN.exists(), "no PostgreSQL 15")),
     ],
 )
 def test_it_starts_and_answers(place: Path, programs: Path | None, major: int) -> None:

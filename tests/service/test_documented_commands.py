@@ -12,9 +12,11 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
 
 from tests.blocks import ROOT, Block, blocks
 from tests.conftest import Serve
@@ -212,11 +214,11 @@ async def test_statements_are_accepted(
 
 
 async def test_a_driver_names_its_span(shell: Shell, database: Database) -> None:
-    names: dict[str, object] = {}
+    names: dict[str, Any] = {}
     exec(block("docs/tracing.md", "Name the writer's span", "python").text, names)
-    tracer = pytest.importorskip("opentelemetry.sdk.trace").TracerProvider().get_tracer("app")
+    tracer = TracerProvider().get_tracer("app")
     with psycopg.connect(database.dsn) as connection, tracer.start_as_current_span("rename"):
-        names["name_span"](connection)  # type: ignore[operator]
+        names["name_span"](connection)
         connection.execute("UPDATE events SET title = 'Retro' WHERE id = %s", [shell.event])
     links = await database.fetch(
         "SELECT traceparent FROM notifier.changes WHERE traceparent IS NOT NULL"

@@ -17,8 +17,8 @@ import httpx
 import pytest
 
 from notifier.client import Message, connect
-from tests.compilers import skip
 from tests.databases import Database
+from tests.installed import skip
 from tests.ports import free_port
 from tests.service.calendars import Calendar
 from tests.service.http_streams import stream

@@ -16,9 +16,9 @@ from typing import TypeAlias
 
 import pytest
 
-from tests.compilers import skip
 from tests.conftest import Serve
 from tests.databases import Database
+from tests.installed import skip
 from tests.service.calendars import Calendar
 from tests.services import ROOT, token
 from tests.waiting import DEADLINE_SECONDS

@@ -22,6 +22,7 @@ from tests import scratch
 from tests.clients import Client
 from tests.conftest import Connect, Serve
 from tests.databases import OPTIONS, Database, make_template
+from tests.installed import needs
 from tests.ports import free_port
 from tests.proxy import Proxy
 from tests.service.calendars import Calendar, positions
@@ -510,7 +511,7 @@ async def test_a19_time_outs_of_the_role_or_the_database_are_overridden(
 # --- the server's disk
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="a file system of its own needs root")
+@needs(os.geteuid() == 0, "a file system of its own needs root")
 async def test_a23_a_full_disk_stops_the_app_and_not_the_notifier(
     tmp_path: Path, serve: Serve, connect: Connect
 ) -> None:

@@ -20,6 +20,7 @@ import pytest
 from tests.conftest import Serve
 from tests.databases import Database
 from tests.forkserver import fork_piped
+from tests.installed import skip
 from tests.service.calendars import Calendar
 from tests.services import ROOT, SECRET, Process, Service, token
 from tests.waiting import DEADLINE_SECONDS, until
@@ -580,7 +581,7 @@ async def test_the_curl_of_the_readme_prints_a_companys_changes(
     service: Service, calendar: Calendar
 ) -> None:
     if shutil.which("curl") is None:
-        pytest.skip("there is no curl here")
+        skip("there is no curl")
     company = await calendar.company("u1")
     (line,) = re.findall(r"^    (curl -N .+)$", (ROOT / "README.md").read_text(), re.MULTILINE)
     assert "localhost:8181" in line

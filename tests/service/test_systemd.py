@@ -18,14 +18,12 @@ import pytest
 from notifier import systemd
 from tests.conftest import Serve
 from tests.databases import Database
+from tests.installed import needs
 from tests.waiting import DEADLINE_SECONDS
 
 UNIT = Path(__file__).parents[2] / "deploy" / "systemd" / "notifier.service"
 
-needs_systemd = pytest.mark.skipif(
-    shutil.which("systemd-analyze") is None and not os.environ.get("CI"),
-    reason="no systemd-analyze",
-)
+needs_systemd = needs(shutil.which("systemd-analyze"), "no systemd-analyze")
 
 
 @pytest.fixture

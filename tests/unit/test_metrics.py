@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -14,6 +13,7 @@ from prometheus_client.mmap_dict import MmapedDict
 
 from notifier import __version__, metrics
 from notifier.transport.refusals import Reason
+from tests.installed import needs
 
 
 @pytest.fixture
@@ -61,9 +61,7 @@ def test_a_link_is_shown_only_where_it_is_expected() -> None:
 
 
 @pytest.mark.usefixtures("links")
-@pytest.mark.skipif(
-    shutil.which("promtool") is None and not os.environ.get("CI"), reason="no promtool"
-)
+@needs(shutil.which("promtool"), "no promtool")
 def test_promtool_finds_nothing_to_complain_about() -> None:
     checked = subprocess.run(
         ["promtool", "check", "metrics"],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -16,6 +15,7 @@ from prometheus_client import REGISTRY
 
 from notifier import metrics
 from notifier.transport.refusals import Reason
+from tests.installed import needs
 
 ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "deploy" / "prometheus"
@@ -23,9 +23,7 @@ RULES = (PROMETHEUS / "alerts.yml").read_text()
 ALERTS = re.findall(r"- alert: (\w+)\n +expr: >-\n +(.+)\n", RULES)
 RUNBOOKS = ROOT / "docs" / "runbooks"
 
-needs_promtool = pytest.mark.skipif(
-    shutil.which("promtool") is None and not os.environ.get("CI"), reason="no promtool"
-)
+needs_promtool = needs(shutil.which("promtool"), "no promtool")
 
 
 @cache

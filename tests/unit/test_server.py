@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import socket
 
-import pytest
-
 from notifier.server import address, bind
 from notifier.settings import Settings
+from tests.installed import needs
 
 
-@pytest.mark.skipif(not socket.has_ipv6, reason="this machine has no IPv6")
+@needs(socket.has_ipv6, "this machine has no IPv6")
 def test_case_e9_an_ipv6_address_is_printed_as_a_url() -> None:
     with bind("::1", 0) as listening:
         port = listening.getsockname()[1]
