@@ -87,6 +87,15 @@ async def database(make_database: Callable[[], Awaitable[Database]]) -> Database
     return await make_database()
 
 
+@pytest.fixture
+async def empty(postgres: str) -> AsyncIterator[Database]:
+    """A database in which nothing was done."""
+    database = Database(postgres, f"notifier_test_{uuid4().hex[:12]}")
+    await database.create("template1")
+    yield database
+    await database.drop()
+
+
 @pytest.fixture(scope="session")
 def stopped() -> Iterator[tuple[Path, str]]:
     """A stopped server with a migrated database, to be copied: its directory, the database's name."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from uuid import uuid4
 
 import pytest
 
@@ -33,15 +32,6 @@ async def relay(make_relay: MakeRelay) -> Relayed:
     relay = make_relay()
     await relay.start()
     return relay
-
-
-@pytest.fixture
-async def empty(postgres: str) -> AsyncIterator[Database]:
-    """A database in which nothing was done."""
-    database = Database(postgres, f"notifier_test_{uuid4().hex[:12]}")
-    await database.create("template1")
-    yield database
-    await database.drop()
 
 
 @pytest.fixture

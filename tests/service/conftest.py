@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
 from notifier.server import raise_file_limit
 from tests.databases import Database
+from tests.natsd import NatsServer
 from tests.service.calendars import Calendar
 from tests.service.crowd import Crowd, Member
 from tests.service.raw import Raw
@@ -49,6 +51,15 @@ async def calendar(postgres: str, node: tuple[Service, str]) -> AsyncIterator[Ca
     database = Database(postgres, node[1])
     yield Calendar(database)
     database.leave()
+
+
+@pytest.fixture
+async def nats(tmp_path: Path) -> AsyncIterator[NatsServer]:
+    """A NATS server, which the test may kill and start again."""
+    server = NatsServer(tmp_path)
+    await server.start()
+    yield server
+    await server.stop()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -7,12 +7,14 @@ import os
 import re
 import signal
 import sys
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import asyncpg
 import httpx
+import pytest
 from websockets.asyncio.client import connect
 
 from tests import scratch
@@ -53,35 +55,46 @@ def exists(pid: int) -> bool:
     return Path("/proc", str(pid)).exists()
 
 
-async def test_each_of_three_nodes_sends_a_change_and_none_outlives_the_demo() -> None:
+@pytest.fixture
+async def demo() -> AsyncIterator[asyncio.subprocess.Process]:
+    """The demo with three nodes. When a test fails, its processes end with it."""
     with scratch.directory() as directory:
         kept = {name: text for name, text in os.environ.items() if not name.startswith("NOTIFIER_")}
         arguments = ["demo", "--nodes", "3", "--port", "0", "--data", str(directory / "data")]
-        demo = await asyncio.create_subprocess_exec(
+        process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "notifier", *arguments),
             cwd=directory,
             env=kept | {"PYTHONPATH": str(ROOT)},
             stdout=asyncio.subprocess.PIPE,
             start_new_session=True,
         )
-        lines = await printed(demo)
-        values = dict(line.split(": ", 1) for line in lines)
-        urls = [found[0] for line in lines if (found := re.findall(r"--url (ws://\S+)", line))]
-        assert len(set(urls)) == 3
-        for url in urls:
-            await until(partial(follows_nats, url))
-        clients = [Client(await connect(url)) for url in urls]
-        for client in clients:
-            await client.authenticate(token=values["token"])
-            await client.set_company(values["company"])
-        connection = await asyncpg.connect(values["database"])
-        await connection.execute(INSERT, values["company"], "Coffee")
-        await connection.close()
-        received = [await client.next("EventCreated") for client in clients]
-        assert {each["Data"]["Title"] for each in received} == {"Coffee"}
-        assert len({each["Position"] for each in received}) == 1
-        started = children(demo.pid)
-        assert len(started) >= 4  # PostgreSQL, NATS, two nodes, and their guards
-        demo.send_signal(signal.SIGTERM)
-        assert await demo.wait() == 0
-        assert not [pid for pid in started if exists(pid)]
+        yield process
+        if process.returncode is None:
+            process.terminate()
+            await process.wait()
+
+
+async def test_each_of_three_nodes_sends_a_change_and_none_outlives_the_demo(
+    demo: asyncio.subprocess.Process,
+) -> None:
+    lines = await printed(demo)
+    values = dict(line.split(": ", 1) for line in lines)
+    urls = [found[0] for line in lines if (found := re.findall(r"--url (ws://\S+)", line))]
+    assert len(set(urls)) == 3
+    for url in urls:
+        await until(partial(follows_nats, url))
+    clients = [Client(await connect(url)) for url in urls]
+    for client in clients:
+        await client.authenticate(token=values["token"])
+        await client.set_company(values["company"])
+    connection = await asyncpg.connect(values["database"])
+    await connection.execute(INSERT, values["company"], "Coffee")
+    await connection.close()
+    received = [await client.next("EventCreated") for client in clients]
+    assert {each["Data"]["Title"] for each in received} == {"Coffee"}
+    assert len({each["Position"] for each in received}) == 1
+    started = children(demo.pid)
+    assert len(started) >= 4  # PostgreSQL, NATS, two nodes, and their guards
+    demo.send_signal(signal.SIGTERM)
+    assert await demo.wait() == 0
+    assert not [pid for pid in started if exists(pid)]

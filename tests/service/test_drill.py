@@ -225,10 +225,8 @@ async def test_a_frozen_relay_fires_and_another_node_mends_it(
 
 @pytest.mark.slow
 async def test_nats_that_is_cut_fires_and_nodes_return_to_it(
-    database: Database, serve: Serve, tmp_path: Path
+    database: Database, serve: Serve, nats: NatsServer, tmp_path: Path
 ) -> None:
-    nats = NatsServer(tmp_path)
-    await nats.start()
     operator = Operator(await serve(database, nats_url=nats.url), tmp_path)
     path = 'notifier_stream_path{path="nats"}'
     await operator.sees(path, 1)
@@ -240,4 +238,3 @@ async def test_nats_that_is_cut_fires_and_nodes_return_to_it(
     await nats.start()
     await operator.sees(path, 1)
     assert await operator.firing(before) == set()
-    await nats.kill()

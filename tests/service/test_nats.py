@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from nats.aio.msg import Msg
@@ -19,14 +17,6 @@ from tests.service.calendars import Calendar, positions
 from tests.service.test_floods import metric
 from tests.services import ROOT, Service, environment
 from tests.waiting import until
-
-
-@pytest.fixture
-async def nats(tmp_path: Path) -> AsyncIterator[NatsServer]:
-    server = NatsServer(tmp_path)
-    await server.start()
-    yield server
-    await server.stop()
 
 
 async def on_path(service: Service, path: str) -> None:

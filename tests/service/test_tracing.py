@@ -6,7 +6,6 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -70,12 +69,9 @@ async def test_spans_lead_from_the_writer_to_the_sockets_of_every_node(
     serve: Serve,
     connect: Connect,
     otlp: Receiver,
-    tmp_path: Path,
+    nats: NatsServer,
     path: str,
 ) -> None:
-    nats = NatsServer(tmp_path)
-    if path == "nats":
-        await nats.start()
     url = nats.url if path == "nats" else ""
     nodes = [await serve(database, nats_url=url) for _ in range(2)]
     for node in nodes:
@@ -133,8 +129,6 @@ async def test_spans_lead_from_the_writer_to_the_sockets_of_every_node(
     # Of rows and tokens there is nothing.
     for secret in (company, TITLE, ACTOR, "u1", "eyJ", "Event", "events", "postgres:"):
         assert secret.encode() not in otlp.payloads, secret
-    if path == "nats":
-        await nats.kill()
 
 
 @pytest.mark.parametrize("fault", ["refuses", "hangs", "answers with errors"])

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import zipfile
-from collections.abc import AsyncIterator
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 
@@ -99,14 +97,6 @@ class Writer:
         await self._task
 
 
-@pytest.fixture
-async def database(postgres: str) -> AsyncIterator[Database]:
-    database = Database(postgres, f"notifier_test_{uuid4().hex[:12]}")
-    await database.create("template1")
-    yield database
-    await database.drop()
-
-
 async def previous_command(place: Path, database: Database, *arguments: str) -> None:
     """Runs a command of the previous version."""
     process = await asyncio.create_subprocess_exec(
@@ -119,21 +109,21 @@ async def previous_command(place: Path, database: Database, *arguments: str) -> 
 
 
 async def test_an_upgrade_from_the_previous_version_loses_nothing(
-    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    empty: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(
         INTERPRETED, "1"
     )  # not forked off a process that has imported the present one
     zipfile.ZipFile(WHEEL).extractall(tmp_path / "previous")
-    await previous_command(tmp_path, database, "migrate", "--calendar")
-    await database.execute(APP)
-    previous = Previous(tmp_path, database.dsn)
+    await previous_command(tmp_path, empty, "migrate", "--calendar")
+    await empty.execute(APP)
+    previous = Previous(tmp_path, empty.dsn)
     await previous.start()
     await previous.ready()
     assert __version__ != PREVIOUS
     assert PREVIOUS in (await previous.get("/")).text
 
-    calendar = Calendar(database)
+    calendar = Calendar(empty)
     company = await calendar.add_company("u1", "u2")
     followers = [Follower(previous.url, user, company) for user in ("u1", "u1", "u2")]
 
@@ -148,10 +138,10 @@ async def test_an_upgrade_from_the_previous_version_loses_nothing(
     previous.terminate()
     assert await previous.ended() == 0
     await writer.writes(20)
-    status, output = await run(tmp_path, "migrate", "--calendar", database_url=database.dsn)
+    status, output = await run(tmp_path, "migrate", "--calendar", database_url=empty.dsn)
     assert status == 0, output
     await writer.writes(20)
-    present = Present(tmp_path, database.dsn, previous.port)
+    present = Present(tmp_path, empty.dsn, previous.port)
     await present.start()
     await present.ready()
     await writer.writes(20)
@@ -175,7 +165,7 @@ async def test_an_upgrade_from_the_previous_version_loses_nothing(
         assert follower.positions == list(range(first, first + len(follower.positions)))
         await follower.stop()
     status, output = await run(
-        tmp_path, "check", "--quiet", database_url=database.dsn, jwt_secret=SECRET
+        tmp_path, "check", "--quiet", database_url=empty.dsn, jwt_secret=SECRET
     )
     assert status == 0, output
     await present.stop()

@@ -11,10 +11,8 @@ from tests.conftest import Connect, Serve
 from tests.databases import Database
 from tests.natsd import NatsServer
 from tests.service.http_streams import poll, stream
-from tests.service.test_nats import nats, on_path
+from tests.service.test_nats import on_path
 from tests.services import run
-
-__all__ = ["nats"]
 
 NOTES = """
     CREATE TABLE members (id int PRIMARY KEY, team int NOT NULL, login text);
