@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from pathlib import Path
-from uuid import uuid4
 
 import jwt
 import pytest
@@ -43,13 +42,10 @@ TUTORIAL_SECONDS = 300.0
 
 
 @pytest.fixture
-async def own(postgres: str) -> AsyncIterator[Database]:
+async def own(empty: Database) -> Database:
     """A database with tables of an application, and nothing of the notifier's."""
-    database = Database(postgres, f"notifier_test_{uuid4().hex[:12]}")
-    await database.create("template1")
-    await database.execute(TABLES)
-    yield database
-    await database.drop()
+    await empty.execute(TABLES)
+    return empty
 
 
 @pytest.mark.timeout(TUTORIAL_SECONDS)
@@ -136,9 +132,12 @@ class Newcomer:
             assert await self._processes[-1].wait() == 0, text(log)
         return text(log)
 
-    def interrupt(self) -> None:
-        """Ctrl-C in the last terminal."""
-        self._processes[-1].terminate()
+    async def interrupt(self, log: Path) -> None:
+        """Ctrl-C in the terminal with this output, and the end of its command."""
+        process = self._processes[int(log.stem)]
+        process.send_signal(signal.SIGINT)
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            await process.wait()
 
     async def shows(self, log: Path, what: str) -> str:
         """Returns the output of a terminal when it has this."""
@@ -160,6 +159,11 @@ class Newcomer:
             "TOKEN": lines["token"],
             "psql ": lines["try"].split()[0] + " ",
         }
+
+    def received(self, printed: str) -> None:
+        """The position of the event that `notifier listen` has printed."""
+        line = next(line for line in printed.splitlines() if "EventCreated" in line)
+        self._values["POSITION"] = line.split()[1]
 
     def export(self, text: str) -> None:
         """Variables of the terminals from now on."""
@@ -196,13 +200,12 @@ async def test_the_tutorial_takes_less_than_five_minutes(tmp_path: Path) -> None
         listening = await newcomer.start(command)
         await newcomer.shows(listening, "live")
         await newcomer.finish(write)
-        await newcomer.shows(listening, "EventCreated")
-        newcomer._processes[1].terminate()
-        await newcomer._processes[1].wait()
+        newcomer.received(await newcomer.shows(listening, "EventCreated"))
+        await newcomer.interrupt(listening)
         update, command = again.splitlines()
         await newcomer.finish(update)
         assert "EventUpdated" in await newcomer.finish(command)
-        assert "position 1" in await newcomer.finish(why)
+        assert "message: EventCreated at position" in await newcomer.finish(why)
     finally:
         await newcomer.leave()
         stack.close()
