@@ -1,4 +1,4 @@
-"""A proxy that reads the head of each HTTP request: it blocks WebSockets or holds back streams, as some in companies do."""
+"""A proxy that reads the head of each HTTP request: it blocks WebSockets or holds back streams, as some corporate proxies do."""
 
 from __future__ import annotations
 

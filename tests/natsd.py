@@ -69,7 +69,7 @@ class NatsServer:
 
 
 def cluster_of(place: Path, count: int) -> list[NatsServer]:
-    """So many servers that pass each other's messages on; a single one is none."""
+    """`count` servers of one cluster, each of which forwards the messages of the others."""
     ports = [free_port() for _ in range(count)]
     routes = ", ".join(f"nats-route://127.0.0.1:{port}" for port in ports)
     return [

@@ -70,8 +70,8 @@ async def start(
 ) -> Process:
     """Starts `notifier` in a session of its own; stdout and stderr are the file `output`.
 
-    It is forked off one that has imported everything, unless it starts interpreters itself, or the test
-    has set a variable that only a new process reads.
+    It is a fork of a process that has imported everything. With `--workers`, which starts interpreters itself, and
+    with variables that are read only at the start of an interpreter, it is a new one.
     """
     forks = "--workers" not in arguments and forkserver.fits(environ)
     if forks and INTERPRETED not in os.environ:
