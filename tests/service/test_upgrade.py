@@ -13,7 +13,7 @@ from notifier import __version__
 from notifier.client import Client, Message, Recovered, Resync, connect
 from tests.databases import APP, Database
 from tests.service.calendars import Calendar
-from tests.services import INTERPRETED, ROOT, SECRET, Service, environment, run, token
+from tests.services import ROOT, SECRET, Service, environment, run, token
 from tests.waiting import DEADLINE_SECONDS, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -108,12 +108,10 @@ async def previous_command(place: Path, database: Database, *arguments: str) -> 
     assert await asyncio.wait_for(process.wait(), DEADLINE_SECONDS) == 0
 
 
+@pytest.mark.usefixtures("interpreter")  # a fork would have imported the present version
 async def test_an_upgrade_from_the_previous_version_loses_nothing(
-    empty: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    empty: Database, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv(
-        INTERPRETED, "1"
-    )  # not forked off a process that has imported the present one
     zipfile.ZipFile(WHEEL).extractall(tmp_path / "previous")
     await previous_command(tmp_path, empty, "migrate", "--calendar")
     await empty.execute(APP)
