@@ -164,7 +164,7 @@ export interface StateReport<Tables extends AnyTables<Tables> = Calendar> extend
   rows: { [Entity in keyof Tables]?: RowOf<Tables, Entity>[] };
 }
 
-/** The rows of one entity, kept up to date. */
+/** The rows of one entity, kept up to date. Reading them throws after a message that names no known row: see the option `tables`. */
 export interface Rows<Data extends object = Row> {
   readonly entity: string;
   readonly size: number;

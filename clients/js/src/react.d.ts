@@ -50,5 +50,8 @@ export function useClient(): Client<Tables> | null;
 /** The rows of one entity; the same array until one of them changes. Empty until the state has arrived. */
 export function useRows<Entity extends keyof Tables & string>(entity: Entity): readonly RowOf<Tables, Entity>[];
 
-/** The company's status, or the connection's where there is no company, with the transport in use. */
+/**
+ * The company's status, or the connection's where there is no company, with the transport in use. The connection of a
+ * `client` that you have made is not followed: it reports to your `onStatus`.
+ */
 export function useStatus(): Status & { transport: TransportName | null };
