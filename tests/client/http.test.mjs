@@ -22,6 +22,8 @@ class Http {
   buffers = false;
   /** The next request cannot resume. */
   forgets = false;
+  /** The answer to the next request for messages, in the place of its own. */
+  refusal = null;
   token = "t0";
   streams = new Set();
   waiting = new Set();
@@ -48,6 +50,9 @@ class Http {
     if (this.chance(0.03)) return problem(503, "unavailable", { "Retry-After": "1" });
     if (this.chance(0.02)) return problem(429, "too_many", { "Retry-After": "2" });
     if (this.chance(0.03)) return new Response("<html>", { status: this.random() < 0.5 ? 200 : 502 });
+    const { refusal } = this;
+    this.refusal = null;
+    if (refusal) return refusal;
     if (headers.Authorization !== `Bearer ${this.token}`) return problem(401, "token_expired");
     const [, id] = /companies\/(.*)\/messages/.exec(new URL(address).pathname);
     const company = this.service.company(decodeURIComponent(id));
@@ -299,6 +304,7 @@ function follow({ transport = "auto", companies = ["a"] } = {}) {
   http.bad = false;
   const messages = [];
   const statuses = [];
+  const resyncs = [];
   const getToken = () => http.token;
   const client = connect({
     url: "ws://notifier.test/",
@@ -309,9 +315,10 @@ function follow({ transport = "auto", companies = ["a"] } = {}) {
     random: () => 0.5,
     onStatus: ({ state }) => statuses.push(state),
     onMessage: ({ Data }) => messages.push(Data.CompanyId),
+    onResync: ({ reason, position }) => void resyncs.push([reason, position]),
   });
   const subscriptions = companies.map((id) => client.subscribe(id));
-  return { service, http, client, messages, statuses, subscriptions };
+  return { service, http, client, messages, statuses, resyncs, subscriptions };
 }
 
 virtual("a stream that is held back is found within the heartbeat's time, and polls take its place", async () => {
@@ -443,6 +450,58 @@ for (const transport of ["sse", "poll"]) {
     service.publish(service.company("a"), last);
     await pass(1_000);
     assert.equal(position, 3);
+    client.close();
+  });
+
+  virtual(`${transport}: a transaction without a message here is a timeout after 10 seconds`, async () => {
+    const { client, service, subscriptions } = follow({ transport });
+    await pass(3_000);
+    service.company("a").create("Event", { EventId: "1" });
+    let code = null;
+    subscriptions[0].arrived("9").catch((error) => (code = error.code));
+    await pass(9_900);
+    assert.equal(code, null);
+    await pass(200);
+    assert.equal(code, "timeout");
+    client.close();
+  });
+
+  virtual(`${transport}: a log that was replaced is a resync, after which messages follow`, async () => {
+    const { http, client, service, messages, resyncs } = follow({ transport });
+    await pass(3_000);
+    service.company("a").create("Event", { EventId: "1" });
+    await pass(1_000);
+    service.epoch = "fake-2";
+    for (const link of [...http.streams]) link.end();
+    await pass(60_000);
+    service.company("a").create("Event", { EventId: "2" });
+    await pass(3_000);
+    assert.deepEqual([resyncs, messages], [[["start", 0], ["epoch", 1]], ["a", "a"]]);
+    client.close();
+  });
+
+  virtual(`${transport}: a filter that is refused leaves the former request, which goes on with all it does`, async () => {
+    const { http, client, service, messages, resyncs, subscriptions } = follow({ transport });
+    await pass(3_000);
+    http.refusal = problem(400, "bad_filter");
+    subscriptions[0].setFilter({ entities: ["Nothing"] });
+    await pass(3_000);
+    assert.deepEqual([subscriptions[0].status.state, subscriptions[0].status.reason], ["live", "bad_filter"]);
+    let position = null;
+    subscriptions[0].arrived(service.company("a").create("Event", { EventId: "1" })).then((arrived) => (position = arrived));
+    await pass(3_000);
+    assert.deepEqual([messages, resyncs, position], [["a"], [["start", 0]], 1]);
+    client.close();
+  });
+
+  virtual(`${transport}: a refusal for a while is obeyed`, async () => {
+    const { http, client } = follow({ transport });
+    http.refusal = problem(429, "too_many", { "Retry-After": "20" });
+    await pass(3_000);
+    const { state, code, retryInMs } = client.status;
+    assert.deepEqual([state, code, retryInMs >= 20_000], ["waiting", 4429, true]);
+    await pass(25_000);
+    assert.equal(client.transport, transport);
     client.close();
   });
 
