@@ -117,18 +117,25 @@ class Moves:
             return
         running = _running(snapshot)
         found, needed = [], []
+        beyond: dict[tuple[str, str], _Move] = {}  # those beyond LIMIT, one for each watch
         for move in self._pending:
             left = running if move.open is None else move.open & running
-            settled = msgspec.structs.replace(move, open=left)
-            if left:
-                found.append(settled)
-            if move.open is not None:
+            if move.open is None:
+                self._recent.append(move)
+            else:
                 needed.append(move)
+            if not left:
                 continue
-            self._recent.append(move)
-            if left:
+            settled = msgspec.structs.replace(move, open=left)
+            if not move.values:
+                former = beyond.get((move.entity, move.column))
+                both = left if former is None or former.open is None else left | former.open
+                beyond[move.entity, move.column] = msgspec.structs.replace(settled, open=both)
+                continue
+            found.append(settled)
+            if move.open is None:
                 needed.append(settled)
-        self._pending, self._needed = found, needed
+        self._pending, self._needed = [*found, *beyond.values()], [*needed, *beyond.values()]
         if len(self._recent) > LIMIT:
             self._since = max(self._since, *(move.xid + 1 for move in self._recent[:-LIMIT]))
             del self._recent[:-LIMIT]
@@ -197,7 +204,8 @@ class Moves:
             return
         for move in (*self._recent, *self._pending):
             unseen = move.xid >= xmax or move.xid in running
-            if unseen and move.column == column and move.xid != change.xid and values & move.values:
+            is_same = not move.values or not values.isdisjoint(move.values)
+            if unseen and move.column == column and move.xid != change.xid and is_same:
                 add(change, move.companies, move.revokes)
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import msgspec
+import pytest
+
 from notifier.relay.changes import EVERY_COMPANY, Change, Source
 from notifier.relay.moves import Moves
 from notifier.watches import Watch
@@ -107,6 +110,19 @@ def test_more_moves_than_are_kept_concern_every_company() -> None:
     due(given, *(moved(10, n, str(n), str(n + 1)) for n in range(10, 10_020)))
     given.settle("9:11:9")
     assert EVERY_COMPANY in due(given, written(9, 20_000, "3"))
+
+
+def test_moves_beside_a_long_transaction_take_bounded_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("notifier.relay.moves.LIMIT", 100)
+    given = moves()
+    for xids in (range(first, first + 40) for first in range(10, 170, 40)):
+        due(given, *(moved(xid, xid, str(xid), str(xid + 1)) for xid in xids))
+        given.settle(f"9:{xids.stop}:9")
+    given.settle("9:171:9")
+    assert len(msgspec.json.decode(given.unsaved() or b"[]")) < 110
+    assert EVERY_COMPANY in due(given, written(9, 20_000, "3"))
+    old = written(20_000, 20_001, "3", "9:165:9")
+    assert due(given, old) == [EVERY_COMPANY], "it does not see the last of them"
 
 
 def test_a_large_transaction_is_not_looked_at() -> None:
