@@ -54,7 +54,6 @@ SLICE_BYTES = 4 * 1024
 IDLE_FRAMES, IDLE_SECONDS = 1000, 10.0
 """Control and continuation frames allowed per IDLE_SECONDS: they cost CPU but carry no message."""
 
-
 _DEFLATE = ServerPerMessageDeflateFactory(
     server_no_context_takeover=True,
     client_no_context_takeover=True,
@@ -178,11 +177,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self.conn.state is not OPEN or self.transport.is_closing():
             return
         self.transport.write(frames)
-        if (
-            self.transport.get_write_buffer_size() > self.options.max_buffer
-            and self.listener is not None
-        ):
-            self.listener.closed()
+        if self.transport.get_write_buffer_size() > self.options.max_buffer:
+            self._close_listener()
             self.end(TooSlow())
 
     async def drain(self) -> None:
@@ -326,8 +322,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
         Closing at once would reset a connection with unread bytes, and the close code be lost.
         """
-        if self.ending is None and self.listener is not None:
-            self.listener.closed()
+        if self.ending is None:
+            self._close_listener()
         sent = self.conn.close_sent
         if sent is None:  # there was no handshake yet
             self.transport.abort()
@@ -343,10 +339,19 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self._read_on()
 
     def handle_close(self, event: Frame) -> None:
-        if self.listener is not None:
-            self.listener.closed()
+        self._close_listener()
         super().handle_close(event)
         self._abort_later()
+
+    def eof_received(self) -> None:
+        """asyncio closes the connection once the buffer is written, which a client that does not read prevents."""
+        self._close_listener()
+        if self.close_timer is None:
+            self._abort_later()
+
+    def _close_listener(self) -> None:
+        if self.listener is not None:
+            self.listener.closed()
 
     def start_keepalive(self) -> None:
         self._slot = self.options.keepalive.add(self)
@@ -371,16 +376,13 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def _drop_dead(self) -> None:
         """No pong came: aborts, since this peer would not answer a closing handshake either."""
-        if self.listener is not None:
-            self.listener.closed()
+        self._close_listener()
         metrics.CLOSED.labels("1006").inc()
         self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self.listener is not None:
-            self.listener.closed()
-            self.listener = None
-        self.write_direct = None
+        self._close_listener()
+        self.listener = self.write_direct = None
         self._unread = b""
         super().connection_lost(exc)
         self.queue.on_event = self._receiver = None

@@ -30,6 +30,7 @@ WEBSOCKET_METHODS = {
     "connection_lost",
     "connection_made",
     "data_received",
+    "eof_received",
     "handle_close",
     "handle_connect",
     "handle_cont",

@@ -1,0 +1,81 @@
+"""WebSockets whose client sends no more and does not read: neither end of the process nor memory waits for them."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import uvicorn
+from starlette.types import Receive, Scope, Send
+
+from notifier import server
+from notifier.node import Node
+from notifier.settings import load
+from notifier.transport import websocket
+from tests.unit.door import SECRET, request
+from tests.waiting import until
+
+CLOSE = b"\x88\x80\0\0\0\0"
+MORE_THAN_THE_KERNEL_TAKES = "x" * 10_000_000
+
+
+class World:
+    """A server, and the client's end of a socket whose buffer is full. `ended`: the application was disconnected."""
+
+    def __init__(self, running: uvicorn.Server, client: socket.socket) -> None:
+        self.running = running
+        self.client = client
+        self.ended = asyncio.Event()
+
+    async def send(self, data: bytes) -> None:
+        await asyncio.get_running_loop().sock_sendall(self.client, data)
+
+    async def is_gone(self) -> bool:
+        return not self.running.server_state.connections
+
+
+@asynccontextmanager
+async def unread() -> AsyncIterator[World]:
+    written = asyncio.Event()
+
+    async def application(_: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.send", "text": MORE_THAN_THE_KERNEL_TAKES})
+        written.set()
+        assert (await receive())["type"] == "websocket.disconnect"
+        world.ended.set()
+
+    chosen = load({}, database_url="postgresql://none@127.0.0.1:1/none", jwt_secret=SECRET)
+    running = server._Server(server.configuration(chosen, application, Node(chosen).refusals))
+    listening = server.bind("127.0.0.1", 0)
+    serving = asyncio.create_task(running.serve(sockets=[listening]))
+    with socket.create_connection(listening.getsockname()) as client:
+        client.setblocking(False)
+        world = World(running, client)
+        await world.send(request())
+        await written.wait()
+        try:
+            yield world
+        finally:
+            running.should_exit = running.force_exit = True
+            await serving
+
+
+async def test_the_shutdown_passes_over_a_socket_that_its_client_has_closed() -> None:
+    async with unread() as world:
+        await world.send(CLOSE)
+        await world.ended.wait()
+
+
+async def test_a_socket_is_aborted_whose_client_has_ended_its_side_without_a_close_frame(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(websocket, "CLOSE_SECONDS", 0.1)
+    async with unread() as world:
+        world.client.shutdown(socket.SHUT_WR)
+        await until(world.is_gone)
+        await world.ended.wait()
