@@ -6,6 +6,7 @@ import fcntl
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Literal
 
 import playwright
 
@@ -90,19 +91,17 @@ def lay_out(place: Path) -> Path:
     return place
 
 
-def mono() -> Path:
-    """Mono's C# compiler."""
-    compiler = shutil.which("mcs")
-    if compiler is None:
+def mono(program: Literal["mcs", "mono"] = "mcs") -> str:
+    """A program of Mono: its C# compiler, or its runtime."""
+    path = shutil.which(program)
+    if path is None:
         skip("no Mono")
-    return Path(compiler)
+    return path
 
 
 def dotnet(place: Path, *sources: Path, program: str = "Driver") -> list[str]:
     """Compiles the .NET client with a program by Mono, without a warning; returns the command that runs it."""
-    compiler, runtime = mono(), shutil.which("mono")
-    if runtime is None:
-        skip("no Mono")
+    compiler, runtime = mono(), mono("mono")
     executable = place / f"{program}.exe"
     client = sorted((ROOT / "clients" / "dotnet" / "src").glob("*.cs"))
     given = sources or (ROOT / "tests" / "dotnet" / "Driver.cs",)

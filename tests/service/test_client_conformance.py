@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from notifier.conformance.scenarios import SCENARIOS
-from tests.compilers import dotnet
+from tests.compilers import dotnet, node
 from tests.installed import skip
 from tests.service import test_examples
 from tests.service.test_examples import in_fifty_lines
@@ -56,8 +56,7 @@ def command(name: str, place: Path) -> list[str]:
         return [sys.executable, "-m", "notifier", "listen", *options]
     if name == "client.js":
         (place / "follow.mjs").write_text(FOLLOW.replace("ROOT", str(ROOT)))
-        [node] = Path(sys.prefix).glob("lib/python3*/site-packages/playwright/driver/node")
-        return [str(node), str(place / "follow.mjs"), *given]
+        return [node(), str(place / "follow.mjs"), *given]
     if name == ".NET":
         return [*dotnet(place), *given]
     languages = {"50 lines of Python": "python", "Listen.java": "java", "Listen.cs": "csharp"}

@@ -16,6 +16,7 @@ from typing import TypeAlias
 
 import pytest
 
+from tests.compilers import mono
 from tests.conftest import Serve
 from tests.databases import Database
 from tests.installed import skip
@@ -79,9 +80,7 @@ def program(name: str, place: Path) -> list[str]:
 
 def csharp(place: Path) -> list[str]:
     """Compiles the example with Mono."""
-    compiler, runtime = shutil.which("mcs"), shutil.which("mono")
-    if compiler is None or runtime is None:
-        skip("no Mono")
+    compiler, runtime = mono(), mono("mono")
     executable = place / "Listen.exe"
     libraries = [f"-r:{library}" for library in MONO_LIBRARIES]
     source = ROOT / "examples" / "Listen.cs"
