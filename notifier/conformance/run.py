@@ -16,7 +16,6 @@ from notifier.conformance.script import Script
 from notifier.errors import NotifierError, SettingsError
 
 COMPANY = "3f2504e0-4f89-11d3-9a0c-0305e82c3301"
-TOKEN = "conformance"  # noqa: S105 - any token is accepted
 AT_ONCE = 5
 """Scenarios that run at the same time: they mostly wait, but clients may be slow to start."""
 
@@ -142,7 +141,7 @@ async def _watch(scenario: Scenario, script: Script) -> Verdict:
 
 
 def _filled(word: str, url: str) -> str:
-    values = {"{url}": url, "{company}": COMPANY, "{token}": TOKEN}
+    values = {"{url}": url, "{company}": COMPANY, "{token}": "any"}
     for name, value in values.items():
         word = word.replace(name, value)
     return word
