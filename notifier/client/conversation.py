@@ -118,7 +118,7 @@ class Conversation:
         self._deadlines.expect_close(lambda: self._closed(BROKEN_LINK, None))
 
     async def _pause(self) -> None:
-        """Stops reading until the application has taken reports. The server need not answer then."""
+        """Stops reading until the application has taken reports. No deadline applies meanwhile."""
         self._deadlines.pause()
         await self._inbox.room.wait()
         if self._is_authenticated:
@@ -127,6 +127,8 @@ class Conversation:
             self._deadlines.expect_result()
         elif self._farewell is not None:
             self._expect_close()
+        elif not self._is_authenticated:
+            self._deadlines.expect_answer()
 
     def _closed(self, code: int | None, reason: str | None) -> Disconnected:
         end = closed(code, reason, self._farewell)

@@ -135,8 +135,9 @@ async def test_it_follows_companies_with_filters_through_restarts_and_revocation
         acme,
     )
     await client.message(acme, 3)
-    await client.send(f"arrived {acme} {tx}", f"arrived {acme} 4000000000")
+    await client.send(f"arrived {acme} {tx}")
     await client.until(f"arrived {tx} 3")
+    await client.send(f"arrived {acme} 4000000000")
     await client.until("not arrived 4000000000 unknown_tx")
 
     # Restarts: every message once.
@@ -364,16 +365,22 @@ async def test_late_messages_of_a_company_that_was_left_are_of_no_other_one(star
         assert not [line for line in client.lines if '"CompanyId": "b"' in line]
 
 
-HOSTILE: list[str | bytes] = [
+UNREADABLE: list[str | bytes] = [
     "",
-    "null",
-    "[]",
     "{",
-    '{"Type": null}',
     '{"Type": "EventCreated", "Position": "11", "Data": {}}',
     '{"Type": "EventCreated", "Position": -1, "Data": []}',
     '{"Type": "EventCreated", "Position": 1e400}',
     '{"Type": "EventCreated", "Position": 11, "Data": ' + "[" * 100_000 + "}",
+    '{"Type": "Resync", "Position": 99999999999999999999, "Data": {}}',
+    b"binary",
+]
+"""Frames of a broken server that may have been messages: the client cannot go on without them."""
+
+MEANINGLESS: list[str | bytes] = [
+    "null",
+    "[]",
+    '{"Type": null}',
     '{"Type": "SubscribeResult", "Success": true, "Data": {"Position": 1}}',
     '{"Type": "SubscribeResult", "Success": false}',
     '{"Type": "Disconnect", "Data": 7}',
@@ -381,35 +388,68 @@ HOSTILE: list[str | bytes] = [
     '{"Type": "CompanyRevoked"}',
     '{"Type": "Error", "Error": [], "Data": {"Tx": 7}}',
     '{"Type": "AuthenticationResult", "Success": true}',
-    '{"Type": "Resync", "Position": 99999999999999999999, "Data": {}}',
     '{"Type": "Skipped"}',
-    b"binary",
 ]
-"""Frames of a server that is broken."""
+"""Frames of a broken server that the client ignores."""
 
 
-async def test_a_server_that_sends_nonsense_is_left_and_tried_again(start: Start) -> None:
-    """After each frame the position is requested again, or reloaded; then it goes on."""
-    frames, sent = [*HOSTILE], asyncio.Event()
+async def test_a_frame_that_it_cannot_read_ends_the_connection_and_the_position_is_requested_again(
+    start: Start,
+) -> None:
+    frame: str | bytes | None = None
 
     async def converse(socket: ServerConnection) -> None:
         asked = await admit(socket, 10, Recovered=True)
         assert asked.get("after") in (None, 10)
-        if frames:
-            await socket.send(frames.pop(0))
+        await socket.send(change("a", 11) if frame is None else frame)
+        if frame in MEANINGLESS:
             await socket.close(1012)
-            return
-        sent.set()
-        await socket.send(change("a", 11))
         await socket.wait_closed()
 
     async with serving(converse) as url:
         client = await start(url, "a", "t")
-        await client.until("resync: start a 10")
-        while not sent.is_set():
+        for frame in [*UNREADABLE, *MEANINGLESS]:
             await client.send("reconnect")  # no backoff
-            await client.until("status a: live")
+            reason = " (unreadable message)" if frame in UNREADABLE else ""
+            await client.until(f"status waiting{reason}")
+        frame = None
+        await client.send("reconnect")
         await client.message('"a"', 11)
+
+
+async def test_a_server_that_does_not_answer_is_left_when_the_queue_of_reports_has_room_again(
+    start: Start,
+) -> None:
+    """While the queue is full the socket is not read, and no deadline applies."""
+    ready, filled, silent = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def converse(socket: ServerConnection) -> None:
+        if filled.is_set():
+            await received(socket, "authenticate")
+            silent.set()
+            await socket.wait_closed()
+            return
+        await ready.wait()
+        await admit(socket, 10)
+        for position in range(11, 1010):  # the status of the next connection is the 1,000th report
+            await socket.send(change("a", position))
+        await socket.send('{"Type": "TokenExpiring", "Data": {}}')
+        await received(socket, "authenticate")  # it has read all before that
+        filled.set()
+        await socket.wait_closed()
+
+    async with serving(converse) as url:
+        client = await start(url, "a", "t")
+        await client.send("hold")
+        await client.position("a", "none")
+        ready.set()
+        await client.until("holding a")
+        await filled.wait()
+        await client.position("a", "none")
+        await client.send("reconnect")
+        await silent.wait()
+        await client.send("release")
+        await client.until("status waiting (no answer)")
 
 
 async def test_a_callback_may_close_the_client(start: Start) -> None:

@@ -800,6 +800,30 @@ async def test_a_link_without_a_sign_of_life_is_dropped() -> None:
         assert world.new_reports() == [("recovered", 10)]
 
 
+@timeless
+async def test_a_server_that_does_not_answer_is_left_when_the_inbox_has_room_again() -> None:
+    """While the inbox is full the socket is not read, and no deadline applies."""
+    world = World()
+    async with world.client as client:
+        await settle()
+        await world.peer.acknowledge()
+        await world.peer.send_messages(*map(change, range(11, MAX_WAITING)))
+        await world.peer.close_with(1006)
+        await till(now() + 1000)  # each attempt adds its statuses, until the inbox is full
+        full = len(world.peers)
+        await till(now() + 1000)
+        assert len(world.peers) == full
+
+        async def take() -> None:
+            async for _ in client:
+                pass
+
+        taking = asyncio.create_task(take())
+        await till(now() + 30)
+        assert len(world.peers) > full
+    await taking
+
+
 # --- the browser client
 
 

@@ -107,7 +107,7 @@ namespace Notifier.Client
             }
         }
 
-        /// <summary>Stops reading until the application has handled reports. The server need not answer then.</summary>
+        /// <summary>Stops reading until the application has handled reports. No deadline applies meanwhile.</summary>
         async Task PauseAsync()
         {
             Task room;
@@ -123,6 +123,7 @@ namespace Notifier.Client
                 if (isAuthenticated) deadlines.MarkAlive();
                 if (Companies.AwaitsAnswer) deadlines.ExpectResult();
                 else if (farewell != null) deadlines.ExpectClose(() => Closed(Disconnected.BrokenLink, null, null));
+                else if (!isAuthenticated) deadlines.ExpectAnswer();
             }
         }
 
