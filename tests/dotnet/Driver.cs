@@ -6,6 +6,7 @@
 
 using System;
 using System.Collections.Generic;
+using System.Globalization;
 using System.IO;
 using System.Linq;
 using System.Threading;
@@ -17,7 +18,7 @@ sealed class Driver
     readonly Dictionary<string, Subscription> subscriptions = new Dictionary<string, Subscription>();
     readonly NotifierClient client;
     readonly string token;
-    volatile bool closesInCallback;
+    volatile bool closesInCallback, printsValues;
     int tokens, running, failures, reloadFailures, tokenFailures, holds;
     TaskCompletionSource<bool> held = new TaskCompletionSource<bool>();
 
@@ -62,6 +63,7 @@ sealed class Driver
             case "release": held.TrySetResult(true); break;
             case "reconnect": client.Reconnect(); break;
             case "close-in-callback": closesInCallback = true; break;
+            case "values": printsValues = true; break;
             case "storm": Storm(company); break;
             case "dispose": client.Dispose(); Print("disposed"); break;
             case "close": client.CloseAsync().Wait(); Print("closed"); break;
@@ -83,6 +85,7 @@ sealed class Driver
             {
                 if (Interlocked.Decrement(ref failures) >= 0) throw new InvalidOperationException("of the application");
                 Print(change.Text);
+                if (printsValues) PrintValues(change.Data);
                 if (!closesInCallback) return;
                 client.CloseAsync().Wait();
                 Print("closed in the callback");
@@ -151,6 +154,16 @@ sealed class Driver
         finally
         {
             Interlocked.Decrement(ref running);
+        }
+    }
+
+    static void PrintValues(IReadOnlyDictionary<string, object> data)
+    {
+        foreach (var pair in data)
+        {
+            object value = pair.Value;
+            string text = value is double ? ((double)value).ToString("R", CultureInfo.InvariantCulture) : Convert.ToString(value, CultureInfo.InvariantCulture);
+            Print("value " + pair.Key + " " + value.GetType().Name + " " + text);
         }
     }
 

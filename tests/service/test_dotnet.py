@@ -452,6 +452,32 @@ async def test_a_server_that_does_not_answer_is_left_when_the_queue_of_reports_h
         await client.until("status waiting (no answer)")
 
 
+async def test_a_number_has_the_first_type_that_holds_it(start: Start) -> None:
+    numbers = {
+        "Whole": (9007199254740993, "Int64 9007199254740993"),
+        "Fraction": (0.1, "Decimal 0.1"),
+        "Small": (1e-30, "Double 1E-30"),
+        "Long": (1.234567890123456e-20, "Double 1.234567890123456E-20"),
+        "Large": (1e300, "Double 1E+300"),
+    }
+
+    ready = asyncio.Event()
+
+    async def converse(socket: ServerConnection) -> None:
+        await admit(socket, 10)
+        await ready.wait()
+        await socket.send(change("a", 11, **{name: each for name, (each, _) in numbers.items()}))
+        await socket.wait_closed()
+
+    async with serving(converse) as url:
+        client = await start(url, "a", "t")
+        await client.send("values")
+        await client.position("a", 10)
+        ready.set()
+        for name, (_, printed) in numbers.items():
+            assert await client.until(f"value {name} ") == f"value {name} {printed}"
+
+
 async def test_a_callback_may_close_the_client(start: Start) -> None:
     async def converse(socket: ServerConnection) -> None:
         await admit(socket, 10)

@@ -7,8 +7,8 @@ using System.Text;
 namespace Notifier.Client
 {
     /// <summary>
-    /// Reads and writes JSON (RFC 8259). An object is a Dictionary, an array a List; a number is a long, else a decimal,
-    /// else a double, whichever is the first that holds it.
+    /// Reads and writes JSON (RFC 8259). An object is a Dictionary, an array a List. A number is a long, else a decimal
+    /// where that is as exact as a double, else a double.
     /// </summary>
     internal sealed class Json
     {
@@ -141,12 +141,14 @@ namespace Notifier.Client
             string digits = text.Substring(start, next - start);
             long whole;
             if (long.TryParse(digits, NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture, out whole)) return whole;
-            decimal exact;
             const NumberStyles Style = NumberStyles.AllowLeadingSign | NumberStyles.AllowDecimalPoint | NumberStyles.AllowExponent;
-            if (decimal.TryParse(digits, Style, CultureInfo.InvariantCulture, out exact)) return exact;
             double nearest;
-            if (double.TryParse(digits, Style, CultureInfo.InvariantCulture, out nearest)) return nearest;
-            throw Unexpected();
+            if (!double.TryParse(digits, Style, CultureInfo.InvariantCulture, out nearest)) throw Unexpected();
+            decimal exact;
+            if (!decimal.TryParse(digits, Style, CultureInfo.InvariantCulture, out exact)) return nearest;
+            // A decimal has 28 digits behind the point: what is smaller would be rounded, and in the end to zero.
+            if (double.Parse(exact.ToString(CultureInfo.InvariantCulture), Style, CultureInfo.InvariantCulture) != nearest) return nearest;
+            return exact;
         }
 
         object Word(string word, object value)
