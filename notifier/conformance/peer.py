@@ -72,12 +72,12 @@ class Peer:
             raise Wrong(f"sent no {names} within {seconds:g} s") from None
         raise Wrong(f"closed the socket instead of sending {names}")
 
-    async def nothing(self, seconds: float, *, but: str = "ping") -> None:
-        """Waits; raises Wrong if a command comes that is not `but`. The end of the socket is fine."""
+    async def nothing(self, seconds: float) -> None:
+        """Waits; raises Wrong if a command comes that is not `ping`. The end of the socket is fine."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while (command := await self._commands.get()) is not None:
-                    if _kind(command) not in {"ping", but.lower()}:
+                    if _kind(command) != "ping":
                         raise Wrong(f"sent {command.get('type')} where nothing is to be sent")
 
     async def authenticate(self) -> None:
