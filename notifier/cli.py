@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def _fail(error: NotifierError, status: int) -> None:
-    print(f"notifier: {error}", file=sys.stderr)
+    typer.echo(f"notifier: {error}", err=True)
     sys.exit(status)
 
 
@@ -216,7 +216,7 @@ def token_command(
     ] = 3600,
 ) -> None:
     """Print a development token, signed with NOTIFIER_JWT_SECRET."""
-    print(sign_token(user, company, ttl))
+    typer.echo(sign_token(user, company, ttl))
 
 
 @app.command("listen")
