@@ -1,4 +1,4 @@
-"""The messages as a JSON Schema (draft 2020-12), for whatever reads or makes such a schema."""
+"""The messages as a JSON Schema (draft 2020-12)."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ namespace Notifier.Client
                 CheckOpen();
                 link.Feeds.Add(feed);
                 if (link.Companies != null) link.Companies.Subscribe(feed);
-                else if (link.Feeds.Connection.Code == Disconnected.CompanyForbidden) link.Start(); // it stopped for want of a company
+                else if (link.Feeds.Connection.Code == Disconnected.CompanyForbidden) link.Start(); // it stopped because every company was refused
                 return new Subscription(gate, link, feed, CheckOpen);
             }
         }
