@@ -149,7 +149,7 @@ async def test_scopes_keep_teams_and_users_apart_on_the_socket(
         }  # fmt: skip
     private = await three.expect("BookingCreated")
     assert private["Data"]["CompanyId"] == "user:3"
-    # The query decides, and a changed member row only causes a re-check: of everybody in the team.
+    # The query decides, and a changed member row only causes a re-check of every user in the team.
     await database.execute("""UPDATE "Membership" SET accepted = false WHERE id = 1""")
     await database.execute("""UPDATE "Booking" SET title = 'later'""")
     for client in one:

@@ -121,7 +121,7 @@ def test_moves_beside_a_long_transaction_take_bounded_room(monkeypatch: pytest.M
     given.settle("9:171:9")
     assert len(msgspec.json.decode(given.unsaved() or b"[]")) < 110
     assert EVERY_COMPANY in due(given, written(9, 20_000, "3"))
-    old = written(20_000, 20_001, "3", "9:165:9")
+    old = written(20_000, 20_001, "3", "165:165:")
     assert due(given, old) == [EVERY_COMPANY], "it does not see the last of them"
 
 
