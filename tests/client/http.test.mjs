@@ -396,6 +396,19 @@ virtual("where a WebSocket has worked three must fail; the way back is tried bes
   client.close();
 });
 
+virtual("a final code from something on the way, before anything was received, does not stop the client", async () => {
+  class Meddled {
+    constructor() {
+      setTimeout(() => this.onclose({ code: 1002, reason: "" }));
+    }
+    close() {}
+  }
+  const { client } = guarded({ WebSocket: Meddled });
+  await pass(5_000);
+  assert.deepEqual([client.transport, client.status.state], ["sse", "live"]);
+  client.close();
+});
+
 virtual("where none has worked one is enough, and the next is tried after 30 seconds", async () => {
   const { client, network } = guarded();
   network.blocked = true;

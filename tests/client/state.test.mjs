@@ -119,6 +119,22 @@ describe("a state", () => {
   });
 });
 
+describe("the row of a message", () => {
+  test("stays if it has its keys only, which do not show whether it has left the filter", async () => {
+    const world = await begin({ where: { Event: { Title: ["one"] } } });
+    await world.peer.send(answered("a", 10), part([row("1", "one")]), end(10), { ...change(11), Partial: true });
+    deepEqual(world.client.rows("Event").get("1"), { EventId: "1", CompanyId: "a" });
+    await world.peer.send(change(12, { Title: "two" }));
+    equal(world.client.rows("Event").size, 0);
+  });
+
+  test("is found by its key where tables share the name of the message", async () => {
+    const world = await begin({ tables: { Order: { key: "OrderId", updated: "Changed" }, Invoice: { key: "InvoiceId", updated: "Changed" } } });
+    await world.peer.send(answered("a", 10), end(10), { Type: "Changed", Data: { CompanyId: "a", InvoiceId: "7" }, Position: 11 });
+    deepEqual([world.client.rows("Order").size, world.client.rows("Invoice").size], [0, 1]);
+  });
+});
+
 describe("rows that a message makes unknown", () => {
   for (const [why, message, expected] of [
     ["its name", { ...change(11), Type: "Renamed" }, /Which rows Renamed changes is not known/],
@@ -156,6 +172,12 @@ describe("a snapshot", () => {
       deepEqual([world.client.rows("Event").size, world.peer.last.data], [0, { companyId: "a", state: true }]);
       world.client.close();
     }
+  });
+
+  test("is removed if access was lost meanwhile", async () => {
+    const world = await begin({ snapshot });
+    await world.peer.send(rejected("a", "company_forbidden"));
+    deepEqual([world.client.status.reason, world.client.rows("Event").size, world.client.snapshot()], ["company_forbidden", 0, null]);
   });
 
   test("there is none without the option, nor while rows are missing", async () => {
