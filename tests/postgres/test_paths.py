@@ -12,6 +12,7 @@ from notifier.check.links import check
 from notifier.database import sql
 from notifier.database.schema import migrate, uninstall
 from notifier.errors import SettingsError
+from notifier.messages import Message
 from notifier.relay.changes import Change
 from notifier.relay.reader import ChangeReader
 from notifier.relay.store import RelayStore
@@ -314,6 +315,35 @@ async def test_a_relay_that_ends_before_it_stores_a_late_row_leaves_the_resync_t
     await relay.start()
     assert seen(await relay.messages_of("7"))[-2:] == [("MessageCreated", 1), ("Resync", "bulk")]
     assert seen(await relay.messages_of("8"))[-1] == ("Resync", "bulk")
+
+
+async def test_a_relay_that_ends_within_a_backlog_leaves_its_moves_to_the_next(
+    desk: Database, app: Connection, relay: Relayed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await relay.settled()
+    await relay.stop()
+    monkeypatch.setattr("notifier.relay.reader.PAGE", 1)
+    monkeypatch.setattr("notifier.relay.backlog.PAGE", 1)
+    other = await desk.connect(app=True)
+    await other.execute(f"BEGIN; INSERT INTO messages VALUES (1, {conversation(11)}, '')")
+    await app.execute("UPDATE conversations SET inbox = 2 WHERE no = 11")
+    await other.execute("INSERT INTO messages VALUES (2, NULL, ''); COMMIT")
+    late = asyncio.Event()
+    append = RelayStore.append
+
+    async def hang(store: RelayStore, messages: Sequence[Message], cursor: str | None) -> None:
+        if any(b"MessageCreated" in message.body for message in messages):
+            late.set()
+            await asyncio.Event().wait()
+        await append(store, messages, cursor)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RelayStore, "append", hang)
+        await relay.start()
+        await late.wait()
+        await relay.stop()
+    await relay.start()
+    assert seen(await relay.messages_of("7"))[-2:] == [("MessageCreated", 1), ("Resync", "bulk")]
 
 
 async def test_each_path_of_a_table_has_its_messages_and_none_has_columns_of_another(
