@@ -365,6 +365,29 @@ async def test_late_messages_of_a_company_that_was_left_are_of_no_other_one(star
         assert not [line for line in client.lines if '"CompanyId": "b"' in line]
 
 
+async def test_a_company_whose_id_is_a_number_gets_its_messages(start: Start) -> None:
+    """Another column may have the id of the other company."""
+    ready = asyncio.Event()
+
+    async def converse(socket: ServerConnection) -> None:
+        await admit(socket, 10)
+        await acknowledge(socket, 10)
+        await ready.wait()
+        for company, other in ((7, 8), (8, 7)):
+            row = {"CompanyId": company, "Count": other}
+            await socket.send(json.dumps({"Type": "EventCreated", "Data": row, "Position": 11}))
+        await socket.wait_closed()
+
+    async with serving(converse) as url:
+        client = await start(url, "7", "t")
+        await client.send("subscribe 8")
+        await client.until("resync: start 7 10")
+        await client.until("resync: start 8 10")
+        ready.set()
+        await client.position("7", 11)
+        await client.position("8", 11)
+
+
 UNREADABLE: list[str | bytes] = [
     "",
     "{",

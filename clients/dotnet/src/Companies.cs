@@ -209,12 +209,18 @@ namespace Notifier.Client
         {
             if (requested.Count <= 1) return feeds.FirstOrDefault(each => each.IsRequested);
             Dictionary<string, object> data = Properties.Object(message, "Data");
-            string company = Properties.Text(data, "CompanyId") ?? Properties.Text(data, "companyId");
-            if (company != null) return feeds.Find(company);
+            object company = Properties.Value(data, "CompanyId") ?? Properties.Value(data, "companyId");
+            if (company != null) return feeds.Find(Id(company));
             List<string> named = requested.Where(
-                name => data.Values.Any(value => value != null && Feeds.IsSame(name, Convert.ToString(value, CultureInfo.InvariantCulture)))).ToList();
+                name => data.Values.Any(value => value != null && Feeds.IsSame(name, Id(value)))).ToList();
             if (named.Count != 1) throw new Disconnected("unreadable message");
             return feeds.Find(named[0]);
+        }
+
+        /// <summary>The value of a column as the id of a company, which may be an integer.</summary>
+        static string Id(object value)
+        {
+            return Convert.ToString(value, CultureInfo.InvariantCulture);
         }
 
         /// <summary>Takes a `CompanyRevoked`: the other companies go on.</summary>
