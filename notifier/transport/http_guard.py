@@ -93,6 +93,12 @@ class GuardedHttp(HttpToolsProtocol):
         if self.listener is not None:
             self.listener.resumed()
 
+    def eof_received(self) -> None:
+        """Ends a stream, and bounds how long what is left in the buffer may take."""
+        if self._streams and self.listener is not None:
+            self.listener.closed()
+            self._response_deadline = self.loop.call_later(RESPONSE_SECONDS, self.transport.abort)
+
     def data_received(self, data: bytes) -> None:
         """Parses as many bytes as the head may still have; the rest is body, or one byte too many."""
         if self._streams:

@@ -14,7 +14,8 @@ from starlette.types import Receive, Scope, Send
 from notifier import server
 from notifier.node import Node
 from notifier.settings import load
-from notifier.transport import websocket
+from notifier.transport import http_guard, websocket
+from tests.unit.connections import connected
 from tests.unit.door import SECRET, request
 from tests.waiting import until
 
@@ -79,3 +80,34 @@ async def test_a_socket_is_aborted_whose_client_has_ended_its_side_without_a_clo
         world.client.shutdown(socket.SHUT_WR)
         await until(world.is_gone)
         await world.ended.wait()
+
+
+async def test_a_stream_ends_whose_client_has_ended_its_side(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http_guard, "RESPONSE_SECONDS", 0.1)
+    begun, closed, lost = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    class Listener:
+        def paused(self) -> None: ...
+
+        def resumed(self) -> None: ...
+
+        def closed(self) -> None:
+            closed.set()
+
+    async def application(_: Scope, receive: Receive, __: Send) -> None:
+        protocol.stream(Listener())
+        protocol.transport.write(MORE_THAN_THE_KERNEL_TAKES.encode())
+        begun.set()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        lost.set()
+
+    protocol, _, writer = await connected(application)
+    writer.write(request(headers=b""))
+    await begun.wait()
+    writer.write_eof()
+    await closed.wait()
+    await lost.wait()
+    writer.close()
