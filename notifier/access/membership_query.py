@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from notifier.companies import canonical, capitals, is_uuid, split_scope
-from notifier.database import sql
+from notifier.database import paths, sql
 from notifier.errors import SchemaMissing
 
 _NIL = "00000000-0000-0000-0000-000000000000"
@@ -82,7 +82,7 @@ class MembershipQuery:
             typed = ""
             member = f"member.{table['member']}"
             if table["tenant"] is None:
-                column = f"{table['alias'] or 'member'}.{table['company']}"
+                column = table["company"]
                 company = as_text(column, table["company_type"])
             else:
                 company = _literal(canonical(table["tenant"]))
@@ -193,7 +193,9 @@ def _has(company: str, kind: str) -> bool:
 
 def tables_query(tenant: str | None = None) -> str:
     """The query whose rows `MembershipQuery.compile` takes; with the tables of a schema per tenant."""
-    return sql.query("membership_tables").format(signature=_signature(tenant), tenant=_name(tenant))
+    return sql.query("membership_tables").format(
+        signature=_signature(tenant), tenant=_name(tenant), path=paths.joins("member")
+    )
 
 
 def _signature(tenant: str | None) -> str:

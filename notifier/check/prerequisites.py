@@ -12,7 +12,7 @@ import asyncpg
 from notifier import certificates
 from notifier.access.tokens import Tokens
 from notifier.check.findings import Finding
-from notifier.database import sql, state_bounds
+from notifier.database import paths, sql, state_bounds
 from notifier.database.connections import Connection, first_line
 from notifier.errors import NotifierError, SettingsError
 from notifier.settings import Settings
@@ -122,11 +122,11 @@ async def state(connection: Connection, settings: Settings, role: str) -> AsyncI
                 f"NOTIFIER_STATE=on, but row-level security hides rows of {table} from role {role}",
                 "give the role BYPASSRLS, or set NOTIFIER_STATE=off",
             )
-        elif not row["indexed"]:
+        elif row["unindexed"]:
             yield Finding(
                 None,
-                f"NOTIFIER_STATE=on, but no index of {table} begins with its company column:"
-                " each state reads the whole table",
+                f"NOTIFIER_STATE=on, but no index of {table} begins with {row['unindexed']}, by which a"
+                " company's rows are found: each state reads the whole table",
             )
     bounds = [finding async for finding in _state_bounds(connection)]
     for finding in bounds:
@@ -137,8 +137,8 @@ async def state(connection: Connection, settings: Settings, role: str) -> AsyncI
 
 async def _state_bounds(connection: Connection) -> AsyncIterator[Finding]:
     """Each `state_where` that its table, as it is now, does not have the columns for. None is evaluated."""
-    for row in await connection.fetch(sql.query("state_tables")):
-        if row["state_where"] is None:
+    for row in await connection.fetch(sql.query("state_tables").format(path=paths.joins("t"))):
+        if row["state_where"] is None or not row["complete"]:
             continue
         problem = state_bounds.OTHER_TYPE if not row["bounded"] else None
         try:

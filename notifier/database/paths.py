@@ -177,6 +177,11 @@ def _place(watch: Watch) -> str:
     return f"table {watch.table}: company {watch.company}"
 
 
+def joins(row: str) -> str:
+    """A subquery: what joins the tables along the path of a watch to its rows, whose alias is `row`."""
+    return sql.query("path_joins").format(row=row)
+
+
 async def statements(connection: Connection) -> tuple[dict[str, str], str]:
     """What the functions that follow paths have in their bodies, by function; and the owner of the tables.
 

@@ -32,7 +32,7 @@ from notifier.errors import NotReady, Refused, StateTooLarge, StateUnavailable
 from notifier.messages import JSON
 from notifier.relay.changes import Source
 from notifier.state.pages import pages
-from notifier.state.tables import Table, tables
+from notifier.state.tables import Table, tables, tables_query
 
 ATTEMPTS = 20
 LOOK_SECONDS = 0.01
@@ -215,6 +215,8 @@ class StateReader:
                     continue
                 if wanted is not None and wanted.conditions(entity) is None:
                     continue
+                if table.problem is not None:
+                    raise StateUnavailable(table.problem)
                 if table.source.tenant is not None:  # the reading of other tenants' rows waits
                     await connection.execute("SET LOCAL lock_timeout = '300ms'")
                 found: list[JSON] = []
@@ -239,7 +241,7 @@ class StateReader:
 
     async def _tables(self, connection: Connection, company: str) -> Sequence[Table]:
         watches = await connection.fetch(sql.query("watches"), timeout=DEADLINE_SECONDS)
-        rows = await connection.fetch(sql.query("state_tables"), timeout=DEADLINE_SECONDS)
+        rows = await connection.fetch(tables_query(), timeout=DEADLINE_SECONDS)
         return tables([*map(dict, watches)], [*map(dict, rows)], company)
 
     async def _wait_until_stored(self, connection: Connection, unread: frozenset[int]) -> None:

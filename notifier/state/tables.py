@@ -9,8 +9,7 @@ from msgspec.json import encode
 
 from notifier.access.membership_query import as_text, castable
 from notifier.companies import capitals, split_scope
-from notifier.database import sql, state_bounds
-from notifier.errors import StateUnavailable
+from notifier.database import paths, sql, state_bounds
 from notifier.relay.changes import Source
 from notifier.relay.images import company_named
 from notifier.watches import Watch
@@ -20,12 +19,14 @@ class Table(NamedTuple):
     """`statement` returns the images of a company's rows; `arguments` are its parameters.
 
     `scopes`: all of them, also those without a table: a text that looks like an id of one belongs to none.
+    `problem`: why its rows cannot be read now; None where they can.
     """
 
     source: Source
     statement: str
     company_type: str | None
     scopes: frozenset[str]
+    problem: str | None
 
     def has(self, company: str) -> bool:
         """Whether rows of the table may belong to the company, which may be one of a scope."""
@@ -44,12 +45,17 @@ class Table(NamedTuple):
         return [[company, other], [castable(company, kind), castable(other, kind)]]
 
 
+def tables_query() -> str:
+    """The query whose rows `tables` takes."""
+    return sql.query("state_tables").format(path=paths.joins("t"))
+
+
 def tables(
     watches: Sequence[Mapping[str, Any]],
     rows: Sequence[Mapping[str, Any]],
     company: str,
 ) -> list[Table]:
-    """From the rows of `watches.sql` and of `state_tables.sql`. Raises StateUnavailable.
+    """From the rows of `watches.sql` and of `tables_query`.
 
     Tables of other tenants than `company` are left out, whatever they are like.
     """
@@ -58,22 +64,8 @@ def tables(
     for given in watches:
         watch = Watch.from_row(given)
         tenant = given["tenant"] and company_named(encode(given["tenant"]), watch.scope)
-        if tenant not in (None, company):
-            continue
-        if watch.path is not None:
-            raise StateUnavailable(
-                f"the company of {watch.table} is found along a path: it has no state"
-            )
-        row = found.get(given["entity"])
-        if row is None or not row["complete"]:
-            raise StateUnavailable(f"table {watch.table} or one of its columns is gone")
-        if row["hidden"]:
-            raise StateUnavailable(f"row-level security hides rows of {watch.table}")
-        if not row["bounded"]:
-            raise StateUnavailable(
-                f"state_where of {watch.table} cannot be used: {state_bounds.OTHER_TYPE}"
-            )
-        made.append(_table(watch, given, row, tenant))
+        if tenant in (None, company):
+            made.append(_table(watch, given, found[given["entity"]], tenant))
     return made
 
 
@@ -87,6 +79,9 @@ def _table(
         virtual_columns=frozenset(given["virtual_columns"]),
         tenant=tenant,
     )
+    scopes = frozenset(row["scopes"])
+    if (problem := _problem(watch, row)) is not None:
+        return Table(source, "", None, scopes, problem)
     kind, column = row["company_type"], row["company"]
     condition = "true"
     if tenant is None:
@@ -96,6 +91,21 @@ def _table(
     if watch.state_where is not None:
         condition = f"{condition} AND {state_bounds.condition(watch.state_where)}"
     statement = sql.query("state_rows").format(
-        columns=row["columns"], relation=row["relation"], condition=condition
+        columns=row["columns"],
+        relation=row["relation"],
+        joins=row["joins"],
+        condition=condition,
     )
-    return Table(source, statement, kind, frozenset(row["scopes"]))
+    return Table(source, statement, kind, scopes, None)
+
+
+def _problem(watch: Watch, row: Mapping[str, Any]) -> str | None:
+    """Why a table cannot be read, as it is now."""
+    if not row["complete"]:
+        along = "" if watch.path is None else ", or a table or column of its path,"
+        return f"table {watch.table} or one of its columns{along} is gone"
+    if row["hidden"]:
+        return f"row-level security hides rows of {watch.table}"
+    if not row["bounded"]:
+        return f"state_where of {watch.table} cannot be used: {state_bounds.OTHER_TYPE}"
+    return None

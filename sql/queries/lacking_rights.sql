@@ -45,9 +45,11 @@ FROM (
     SELECT DISTINCT pg_catalog.format('SELECT (%I)', a.attname), s.relation,
            pg_catalog.has_column_privilege($1::text, a.attrelid, a.attnum, 'SELECT'), true
     FROM notifier.steps AS s
-    JOIN notifier.watches AS w ON w.entity = s.watch AND w.member IS NOT NULL
+    JOIN notifier.watches AS w ON w.entity = s.watch
     JOIN pg_catalog.pg_attribute AS a ON a.attrelid = pg_catalog.to_regclass(s.relation)
      AND a.attname IN (s.key, s.value) AND a.attnum > 0
+    WHERE w.member IS NOT NULL
+       OR EXISTS (SELECT FROM notifier.grants AS g WHERE g.role = $1::text AND g.privilege = 'state')
     UNION ALL
     -- what `migrate --grant ROLE --state` adds
     SELECT pg_catalog.format('SELECT (%I)', a.attname), w.relation,

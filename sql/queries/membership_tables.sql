@@ -27,7 +27,8 @@ types (oid, name) AS (
 )
 SELECT w.relation AS watched, w.scope, w.tenant, r.oid IS NOT NULL AS there, kinds.scopes, kinds.tenants,
        CASE r.relkind WHEN 'r' THEN 'ONLY ' ELSE '' END || w.relation AS relation,
-       pg_catalog.quote_ident(coalesce(path.value, w.company)) AS company, path.joins, path.alias, pg_catalog.quote_ident(w.member) AS member,
+       coalesce(path.company, 'member.' || pg_catalog.quote_ident(w.company)) AS company, path.joins,
+       pg_catalog.quote_ident(w.member) AS member,
        ct.name AS company_type, mt.name AS member_type,
        conditions.list AS conditions,
        w.path IS NULL AND EXISTS (
@@ -41,26 +42,9 @@ SELECT w.relation AS watched, w.scope, w.tenant, r.oid IS NOT NULL AS there, kin
 FROM (SELECT) AS one LEFT JOIN notifier.watches AS w
        ON w.member <> '' AND (w.tenant IS NULL OR w.tenant = {tenant})
 LEFT JOIN pg_catalog.pg_class AS r ON r.oid = pg_catalog.to_regclass(w.relation)
--- the tables along a path, as they are joined to the rows of members
+-- `path_joins.sql`
 LEFT JOIN LATERAL (
-    SELECT (array_agg(step.oid ORDER BY step.step DESC))[1] AS last, (array_agg(step.value ORDER BY step.step DESC))[1] AS value,
-           't' || max(step.step) AS alias,
-           pg_catalog.string_agg(pg_catalog.format(
-               ' JOIN ONLY %s AS t%s ON t%s.%I OPERATOR(pg_catalog.=) %s.%I', step.relation, step.step, step.step, step.key,
-               CASE step.step WHEN 1 THEN 'member' ELSE 't' || step.step - 1 END, step.former), '' ORDER BY step.step)
-               FILTER (WHERE step.step > 0) AS joins,
-           pg_catalog.bool_and(step.is_sound) AS present
-    FROM (
-        SELECT s.step, s.relation, s.key, s.value, t.oid, lag(s.value) OVER (ORDER BY s.step) AS former,
-               t.oid IS NOT NULL AND (s.step = 0 OR t.relkind = 'r') AND NOT EXISTS (
-                   SELECT FROM pg_catalog.unnest(ARRAY[s.key, s.value]) AS named (name)
-                   WHERE named.name IS NOT NULL AND NOT EXISTS (
-                       SELECT FROM pg_catalog.pg_attribute AS a
-                       WHERE a.attrelid = t.oid AND a.attname = named.name AND NOT a.attisdropped)) AS is_sound
-        FROM notifier.steps AS s
-        LEFT JOIN pg_catalog.pg_class AS t ON t.oid = pg_catalog.to_regclass(s.relation)
-        WHERE s.watch = w.entity
-    ) AS step
+    {path}
 ) AS path ON true
 LEFT JOIN pg_catalog.pg_attribute AS c
        ON c.attrelid = coalesce(path.last, r.oid) AND c.attname = coalesce(path.value, w.company) AND NOT c.attisdropped

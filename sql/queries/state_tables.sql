@@ -1,12 +1,16 @@
 -- How each watched table's rows are read as images, as capture makes them: `columns` are expressions of the row `t`,
--- without the excluded columns. `company_type`: null where it is not PostgreSQL's own. `hidden`: row-level security
+-- without the excluded columns. `complete`: the table and the columns that the watch names are there. `company_type`: null where it is not PostgreSQL's own. `hidden`: row-level security
 -- applies to the current role. `scopes`: the names of all. `bounded`: no column that `state_where` could name has a type of the application's.
+-- Where the company is at the end of a path, `joins` leads to it, and it is a column of the image as in capture's.
 WITH RECURSIVE base (domain, oid, level) AS (
     SELECT t.oid, t.oid, 0 FROM pg_catalog.pg_type AS t
     WHERE t.oid IN (
         SELECT a.atttypid FROM notifier.watches AS w
         JOIN pg_catalog.pg_attribute AS a
-          ON a.attrelid = pg_catalog.to_regclass(w.relation) AND a.attname = w.company)
+          ON a.attrelid = pg_catalog.to_regclass(w.relation) AND a.attname = w.company
+        UNION ALL
+        SELECT a.atttypid FROM notifier.steps AS s
+        JOIN pg_catalog.pg_attribute AS a ON a.attrelid = pg_catalog.to_regclass(s.relation) AND a.attname = s.value)
     UNION ALL
     SELECT b.domain, t.typbasetype, b.level + 1
     FROM base AS b JOIN pg_catalog.pg_type AS t ON t.oid = b.oid AND t.typtype = 'd'
@@ -27,16 +31,18 @@ SELECT w.entity, ARRAY(SELECT s.name FROM notifier.scopes AS s) AS scopes,
            FROM pg_catalog.pg_attribute AS a
            WHERE a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated <> 'v'
              AND a.attname <> ALL (w.exclude)
-       ) AS columns,
-       (
+       ) || CASE WHEN w.path IS NULL THEN '' WHEN c.attnum IS NOT NULL
+            THEN pg_catalog.format(', %s AS %I', notifier.json_expression(path.company, c.atttypid), w.company) END AS columns,
+       coalesce(path.joins, '') AS joins,
+       r.oid IS NOT NULL AND (w.tenant IS NOT NULL OR c.attnum IS NOT NULL) AND (
            SELECT pg_catalog.bool_and(EXISTS (
                SELECT FROM pg_catalog.pg_attribute AS a
                WHERE a.attrelid = r.oid AND a.attname = needed.name AND NOT a.attisdropped))
-           FROM pg_catalog.unnest(w.exclude || w.company || w.key) AS needed (name)
+           FROM pg_catalog.unnest(w.exclude || CASE WHEN w.path IS NULL THEN w.company END || w.key) AS needed (name)
            WHERE needed.name IS NOT NULL
-       ) AS complete,
-       't.' || pg_catalog.quote_ident(w.company) AS company, types.name AS company_type,
-       pg_catalog.row_security_active(r.oid) AS hidden,
+       ) AND (w.path IS NULL OR path.present) AS complete,
+       coalesce(path.company, 't.' || pg_catalog.quote_ident(w.company)) AS company, types.name AS company_type,
+       pg_catalog.row_security_active(r.oid) OR coalesce(path.hidden, false) AS hidden,
        w.state_where, w.state_where IS NULL OR NOT EXISTS (
            SELECT FROM pg_catalog.pg_attribute AS a
            WHERE a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -45,12 +51,15 @@ SELECT w.entity, ARRAY(SELECT s.name FROM notifier.scopes AS s) AS scopes,
                  ELSE pg_catalog.strpos(w.state_where, a.attname) > 0 END
              AND (a.attgenerated = 'v' OR notifier.bounding_type(a.atttypid) IS NULL)) AS bounded
 FROM notifier.watches AS w
-JOIN pg_catalog.pg_class AS r ON r.oid = pg_catalog.to_regclass(w.relation) AND r.relkind IN ('r', 'p')
-LEFT JOIN pg_catalog.pg_attribute AS c ON c.attrelid = r.oid AND c.attname = w.company AND NOT c.attisdropped
+LEFT JOIN pg_catalog.pg_class AS r ON r.oid = pg_catalog.to_regclass(w.relation) AND r.relkind IN ('r', 'p')
+LEFT JOIN LATERAL (
+    {path}
+) AS path ON true
+LEFT JOIN pg_catalog.pg_attribute AS c ON c.attrelid = coalesce(path.last, r.oid)
+                                      AND c.attname = coalesce(path.value, w.company) AND NOT c.attisdropped
 CROSS JOIN LATERAL (
     SELECT pg_catalog.regexp_split_to_array(
         pg_catalog.lower(pg_catalog.regexp_replace(w.state_where, '''[^'']*''', '', 'g')), '[^[:alnum:]_$]+') AS words
 ) AS bound
 LEFT JOIN types ON types.oid = c.atttypid
-WHERE w.tenant IS NOT NULL OR c.attnum IS NOT NULL
 ORDER BY w.entity

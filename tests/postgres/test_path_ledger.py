@@ -1,13 +1,19 @@
-"""Random writes in overlapping transactions, and clients that read the state again when they get a Resync."""
+"""Random writes in overlapping transactions, and clients that read the state again when they get a Resync.
+
+Some clients arrive while transactions are open: they begin with a state of that moment.
+"""
 
 from __future__ import annotations
 
 import random
+from collections.abc import AsyncIterator
 from contextlib import suppress
 
 import asyncpg
+import msgspec
 import pytest
 
+from notifier.state.reader import StateReader
 from tests.databases import Connection, Database
 from tests.postgres.relays import Relayed, messages_of
 from tests.postgres.test_paths import DESK, watch
@@ -39,21 +45,32 @@ WEIGHTS = (8, 8, 8, 2, 2, 5, 4, 2, 3, 3, 1, 6, 0.2)
 
 
 class Client:
-    """Of one company: its messages as it knows them."""
+    """Of one company: its messages as it knows them, from states and from the messages after them."""
 
-    def __init__(self, database: Database, company: int) -> None:
+    def __init__(self, database: Database, company: int, states: StateReader) -> None:
         self._database = database
-        self._company = company
+        self.company = company
+        self._states = states
         self._position = 0
         self.rows: dict[int, str] = {}
         self.resyncs = 0
 
-    async def state(self) -> dict[int, str]:
-        return {row["id"]: row["body"] for row in await self._database.fetch(STATE, self._company)}
+    async def truth(self) -> dict[int, str]:
+        return {row["id"]: row["body"] for row in await self._database.fetch(STATE, self.company)}
+
+    async def read_state(self) -> None:
+        state = await self._states.read(str(self.company), None, "u")
+        assert state.position >= self._position
+        self._position = state.position
+        pages = [msgspec.json.decode(page)["Data"] for page in state.pages]
+        rows = [row for page in pages if page["Entity"] == "Message" for row in page["Rows"]]
+        assert {row["CompanyId"] for row in rows} <= {self.company}
+        self.rows = {row["MessageId"]: row["Body"] for row in rows}
+        assert len(rows) == len(self.rows)
 
     async def receive(self) -> None:
         again = False
-        for message in await messages_of(self._database, self._company):
+        for message in await messages_of(self._database, self.company):
             if message["Position"] <= self._position:
                 continue
             self._position = message["Position"]
@@ -65,7 +82,14 @@ class Client:
                 self.rows[message["Data"]["MessageId"]] = message["Data"]["Body"]
         if again:
             self.resyncs += 1
-            self.rows = await self.state()
+            await self.read_state()
+
+
+@pytest.fixture
+async def states(database: Database) -> AsyncIterator[StateReader]:
+    reader = StateReader(database.dsn, pooled=False, max_rows=10_000)
+    yield reader
+    reader.close()
 
 
 async def write(connection: Connection, statement: str, choice: random.Random) -> None:
@@ -84,7 +108,7 @@ async def write(connection: Connection, statement: str, choice: random.Random) -
 
 @pytest.mark.parametrize("seed", [2, 6])
 async def test_every_client_has_the_rows_of_its_company_after_each_round(
-    database: Database, relay: Relayed, seed: int
+    database: Database, relay: Relayed, states: StateReader, seed: int
 ) -> None:
     choice = random.Random(seed)
     await database.execute(DESK)
@@ -93,16 +117,21 @@ async def test_every_client_has_the_rows_of_its_company_after_each_round(
     writers = [await database.connect(app=True) for _ in range(4)]
     for writer in writers:
         await writer.execute("SET lock_timeout = '20ms'")
-    clients = {company: Client(database, company) for company in COMPANIES}
+    clients = [Client(database, company, states) for company in COMPANIES]
+    newcomers: list[Client] = []
     for number in range(1, STEPS):
         statement = choice.choices(WRITES, WEIGHTS)[0].format(n=number)
         await write(choice.choice(writers), statement, choice)
+        if number % EVERY in (2, 4):
+            newcomers.append(Client(database, choice.choice(COMPANIES), states))
+            await newcomers[-1].read_state()
         if number % EVERY == 0:
             await relay.settled()
-            for company, client in clients.items():
+            for client in (*clients, *newcomers):
                 await client.receive()
-                assert client.rows == await client.state(), (number, company)
+                assert client.rows == await client.truth(), (number, client.company)
+            newcomers = []
         if number % 60 == 0:
             await relay.stop()
             await relay.start()
-    assert sum(client.resyncs for client in clients.values()) < STEPS / EVERY * 2.5
+    assert sum(client.resyncs for client in clients) < STEPS / EVERY * 2.5

@@ -15,6 +15,7 @@ from notifier.database.query import Query
 from notifier.database.schema import migrate, uninstall
 from notifier.errors import DatabaseError, NotifierError, SettingsError
 from notifier.settings import load
+from notifier.state.reader import StateReader
 from notifier.watches import CALENDAR, Watch
 from tests.databases import Connection, Database
 from tests.postgres.relays import Relayed
@@ -78,6 +79,23 @@ async def test_code_that_the_planner_runs_has_the_rights_of_the_tables_owner_alo
     await fresh.execute("INSERT INTO posts VALUES (3, 2)")
     await fresh.execute("UPDATE members SET company_id = 'e' WHERE id = 2")
     assert await companies(database) == ["c", "c", "d", "e"]
+    assert await is_confined(database)
+    assert not await database.fetchval("SELECT is_called FROM runs")
+
+
+@pytest.mark.parametrize("code", [code for name, code in CODE.items() if name != "a partition key"])
+async def test_code_that_the_planner_runs_for_a_state_can_write_nothing(
+    database: Database, app: Connection, relay: Relayed, code: str
+) -> None:
+    """The node's role is a superuser here: a lesser role can do no more."""
+    await app.execute("INSERT INTO posts VALUES (1, 1), (2, 2)")
+    await app.execute(code)
+    await relay.settled()
+    states = StateReader(database.dsn, pooled=False, max_rows=10)
+    (page,) = (await states.read("c", None, "u")).pages
+    states.close()
+    assert b'"PostId":1,' in page
+    assert b'"PostId":2,' not in page
     assert await is_confined(database)
     assert not await database.fetchval("SELECT is_called FROM runs")
 

@@ -168,8 +168,8 @@ async def test_check_names_the_tables_whose_rows_cannot_be_read(empty: Database,
 
     unreadable = f"NOTIFIER_STATE=on, but role {role} may not read the rows of "
     no_index = (
-        "NOTIFIER_STATE=on, but no index of public.notes begins with its company column:"
-        " each state reads the whole table"
+        "NOTIFIER_STATE=on, but no index of public.notes begins with team_id, by which a company's rows are"
+        " found: each state reads the whole table"
     )
     sound = "NOTIFIER_STATE=on: the rows of every watched table can be read"
     hidden = (
