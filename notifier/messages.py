@@ -18,7 +18,10 @@ JSON = bytes
 
 
 ANY_USER: Final = "*"
-"""In `Message.revokes`: stands for every user of the company."""
+"""In `Message.revokes`: stands for every user of the company.
+
+A user may have this very id. A revocation of that user then re-checks every user of the company.
+"""
 
 
 USER_BYTES: Final = 120

@@ -224,8 +224,7 @@ class Transaction:
     def drafts(self, bulk_limit: int) -> list[AnyDraft]:
         """The net messages; a company with more than `bulk_limit` of them gets one Resync instead."""
         by_company: dict[str, list[tuple[int, AnyDraft]]] = {}
-        lost: dict[str, set[str]] = {}
-        kept: dict[str, set[str]] = {}
+        access: dict[str, _AccessChanges] = {}
         for (company, _, _), row in self._rows.items():
             source = row.source
             watch, ends = source.watch, row.ends()
@@ -239,8 +238,9 @@ class Transaction:
                 partial=row.partial,
             )
             if watch.grants:
-                losers, keepers = lost.setdefault(company, set()), kept.setdefault(company, set())
-                _collect_access(watch, row.partial, ends, losers, keepers)
+                if (changes := access.get(company)) is None:
+                    changes = access[company] = _AccessChanges()
+                changes.add(watch, ends, partial=row.partial)
             if draft is not None:
                 by_company.setdefault(company, []).append((row.order(ends), draft))
         drafts: list[tuple[int, AnyDraft]] = []
@@ -249,9 +249,9 @@ class Transaction:
             if len(ordered) > bulk_limit:
                 order, last = ordered[-1]
                 ordered = [(order, ResyncDraft(company, "bulk", last.at))]
-            if company in lost and (revoked := lost[company] - kept[company]):
+            if (changes := access.get(company)) is not None and (revokes := changes.revokes()):
                 order, last = ordered[-1]
-                ordered[-1] = (order, last._replace(revokes=tuple(sorted(revoked))))
+                ordered[-1] = (order, last._replace(revokes=revokes))
             drafts += ordered
         drafts += self._moved.values()
         if self._resyncs:
@@ -261,26 +261,43 @@ class Transaction:
         return [draft for _, draft in drafts]
 
 
-def _collect_access(
-    watch: Watch, partial: bool, ends: Ends, lost: set[str], kept: set[str]
-) -> None:
-    """Adds the users who lose the company by this row, and those who have it by this row afterwards."""
-    old, new = ends
-    if watch.key == watch.company_column:
-        if old is not None and new is None:
-            lost.update(ALL_USERS)
-    elif watch.member is not None:
-        if old is not None and (partial or not _names_member(old, watch)):
-            lost.update(ALL_USERS)
-            return
-        if new is not None and not partial and not _names_member(new, watch):
-            lost.update(ALL_USERS)  # a column is gone: access cannot follow the rows any more
-            return
-        before, after = user_of(old, watch), user_of(new, watch)
-        if before is not None and before != after:
-            lost.add(before)
-        if after is not None:
-            kept.add(after)
+class _AccessChanges:
+    """Who may lose one company with a transaction.
+
+    `_lost`: the users of rows that gave access before it; `_kept`: those of rows that give access after it, among
+    the rows that the transaction wrote. `_any`: there is a row whose users cannot be determined. It is no member
+    of the sets, because a user may have the id ANY_USER.
+    """
+
+    __slots__ = ("_any", "_kept", "_lost")
+
+    def __init__(self) -> None:
+        self._lost: set[str] = set()
+        self._kept: set[str] = set()
+        self._any = False
+
+    def add(self, watch: Watch, ends: Ends, *, partial: bool) -> None:
+        """Adds the net change of a row that may give access."""
+        old, new = ends
+        if watch.key == watch.company_column:
+            self._any = self._any or (old is not None and new is None)
+        elif watch.member is not None:
+            if old is not None and (partial or not _names_member(old, watch)):
+                self._any = True
+                return
+            if new is not None and not partial and not _names_member(new, watch):
+                self._any = True  # a column is gone: access cannot follow the rows any more
+                return
+            before, after = user_of(old, watch), user_of(new, watch)
+            if before is not None and before != after:
+                self._lost.add(before)
+            if after is not None:
+                self._kept.add(after)
+
+    def revokes(self) -> tuple[str, ...]:
+        """The users who may have lost the company; ANY_USER among them stands for all of its users."""
+        lost = self._lost - self._kept
+        return tuple(sorted(lost.union(ALL_USERS) if self._any else lost))
 
 
 def _names_member(row: Row, watch: Watch) -> bool:

@@ -340,6 +340,27 @@ def test_a_user_with_another_row_keeps_the_company() -> None:
     assert last.revokes == ()
 
 
+def test_a_user_with_the_id_of_the_mark_for_all_users_takes_no_revocation_away() -> None:
+    """The user `*` keeps access by another row; the users of the row without its member column may not."""
+    gone, last = drafts_of(
+        change(1, {"id": 1, "company_id": "c", "login": "u"}, None, entity="Employee"),
+        change(2, None, row(key=2, user_id="*"), entity="Employee"),
+    )
+    assert (gone.revokes, last.revokes) == ((), ("*",))
+
+
+@pytest.mark.parametrize(("kept", "revoked"), [([], ("*",)), (["*"], ()), (["u"], ("*",))])
+def test_a_removal_of_the_user_with_the_id_of_the_mark_for_all_users_rechecks_every_user(
+    kept: list[str], revoked: tuple[str, ...]
+) -> None:
+    added = [
+        change(2 + n, None, row(key=2 + n, user_id=user), entity="Employee")
+        for n, user in enumerate(kept)
+    ]
+    drafts = drafts_of(change(1, row(key=1, user_id="*"), None, entity="Employee"), *added)
+    assert drafts[-1].revokes == revoked
+
+
 def test_a_user_id_that_is_not_text_in_postgresql_is_ignored() -> None:
     (draft,) = drafts_of(change(1, row(user_id="\0"), None, entity="Employee"))
     assert draft.revokes == ()
