@@ -31,13 +31,12 @@ class DeliveryTracer(Protocol):
 class Batch(NamedTuple):
     """Messages that are written together; `revokes` are the users who may lose access with the last.
 
-    `skips`: no messages, but a Skipped for the groups that are behind. `restricted`: one message of
+    Without messages it revokes, or re-checks, behind those that are queued. `skips`: no messages, but a Skipped for the groups that are behind. `restricted`: one message of
     which users get views of their own. `is_for_few`: all who get something are named.
     """
 
     messages: list[Message]
     revokes: Sequence[str] = ()
-    conclusive: bool = True
     skips: bool = False
     restricted: bool = False
     is_for_few: bool = False

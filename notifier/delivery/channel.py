@@ -36,10 +36,10 @@ SKIPPED_SECONDS = 4.0
 
 
 class Channel:
-    """A company's subscribers and the messages on their way to them. `pins`: open subscriptions.
+    """A company's subscribers and the messages on their way to them.
 
-    It begins behind the message at `position`, whose change was made `at`, None if that is not known;
-    up to `delivered` every message was written to all subscribers.
+    It begins behind the message at `position`, whose change was made `at`, None if that is not known; up to
+    `delivered` every message was written to all subscribers. `pins`: open subscriptions.
     `entities`: the entity of each `Type` that filters can name.
     """
 
@@ -115,10 +115,7 @@ class Channel:
         write: Write | None,
         wanted: Filter | None = None,
     ) -> None:
-        """Subscribes from the next message on.
-
-        `write` is the transport's direct write, or None while there is none.
-        """
+        """Subscribes from the next message on. `write`: the transport's direct write, None while there is none."""
         self._size += 1
         if wanted is not None or self._restricted:
             if self._groups is None:
@@ -178,10 +175,9 @@ class Channel:
         The stream may deliver messages up to the position that the channel was opened at. They are not
         written again, but they may revoke the access of a user who has subscribed since.
         """
-        known = [message for message in messages if message.position <= self._published]
-        if known:
+        if known := [message for message in messages if message.position <= self._published]:
             if revokes := [user for message in known for user in message.revokes]:
-                self._queue.append(Batch([], revokes, conclusive=False))
+                self._queue.append(Batch([], revokes))
             messages = messages[len(known) :]
         if messages:
             self._published = messages[-1].position
@@ -203,8 +199,8 @@ class Channel:
     def recheck(self, user: str) -> None:
         """Queues a re-check of the user's access, behind the messages that are queued already."""
         if user in self._users:
-            self._queue.append(Batch([], [user], conclusive=False))
-            self.publish([])
+            self._queue.append(Batch([], [user]))
+            self._write_queue()
 
     def _next(self) -> Batch:
         batch = self._queue.popleft()
@@ -274,10 +270,7 @@ class Channel:
             self._write_queue()
 
     async def _pump(self) -> None:
-        """Writes what is queued in slices.
-
-        A subscriber that leaves meanwhile gets nothing more; one that joins has it already.
-        """
+        """Writes the queue in slices. To a subscriber that leaves meanwhile, or joins, nothing more is written."""
         try:
             while self._queue:
                 batch, epoch = self._next(), self.epoch
@@ -358,11 +351,16 @@ class Channel:
             metrics.DELIVERED.inc(len(batch.messages) * (self._size - filtered))
             metrics.LAG.observe(max(0.0, time.time() - batch.messages[0].at.timestamp()))
             batch.end(self._size)
+        if batch.revokes:
+            self._report_revocations(batch)
+
+    def _report_revocations(self, batch: Batch) -> None:
+        """Reports to the subscriptions of each user whose access may have been lost with the batch."""
+        stored = batch.messages[-1].stored if batch.messages else None
         for user in batch.revokes:
-            affected = self.subscribers() if user == ANY_USER else self._users.get(user, ())
-            proven = batch.conclusive and user != ANY_USER
-            for subscriber in list(affected):
-                subscriber.may_be_revoked(self.position, conclusive=proven)
+            is_any = user == ANY_USER
+            for each in self.subscribers() if is_any else list(self._users.get(user, ())):
+                each.access_lost(proven=None if is_any else stored)
 
     async def growth(self) -> None:
         """Waits until there are further messages, or another epoch."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Protocol
 
 from notifier.messages import JSON
@@ -16,10 +17,11 @@ class Subscriber(Protocol):
     def write(self, frames: bytes, bodies: Sequence[JSON]) -> None:
         """Takes frames in its encoding, and the same as texts, while it has no direct write."""
 
-    def may_be_revoked(self, position: int, *, conclusive: bool) -> None:
-        """The user may have lost the company with the message at `position`, the last one written.
+    def access_lost(self, *, proven: datetime | None) -> None:
+        """The user may have lost the company with the last message written.
 
-        `conclusive`: the message names this user, and was not yet stored when the user subscribed.
+        `proven`: when the message was stored that names this user; None where it does not, or was published here
+        before the subscription began.
         """
 
     def dropped(self) -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, Protocol, Self
 
@@ -51,6 +51,9 @@ REPLAY_SECONDS = 60.0
 
 OPEN_SECONDS = 5.0
 """How long ago the account of a user may have been looked up who subscribes now."""
+
+CLOCK_SECONDS = 5.0
+"""How much the clocks of two nodes may differ."""
 
 _logger = structlog.get_logger("notifier.subscription")
 
@@ -316,19 +319,28 @@ class Subscription:
         """Live messages while the transport has no direct write."""
         self._owner.transport.write(frames, bodies)
 
-    def may_be_revoked(self, position: int, *, conclusive: bool) -> None:
-        """Ends the subscription after `position`, or suspends it there until access was checked again."""
+    def access_lost(self, *, proven: datetime | None) -> None:
+        """Ends the subscription, or suspends it until access was checked again.
+
+        It ends where the loss is conclusive: the message names this user, and was stored after access was checked.
+        A node that lags behind the log may deliver a removal after which the user was added again and subscribed.
+        """
         membership = self._membership
         if not membership.may_change or not self.live:
             return
-        if conclusive and membership.conclusive:
+        if proven is not None and membership.conclusive and self._was_checked_before(proven):
             self.revoke()
             return
-        # With a filter it may be behind `position`, and is sent a Skipped when it is live again.
+        # With a filter it may be behind the channel, and is sent a Skipped when it is live again.
         self.position = self._channel.leave(self)
         self.epoch = self._hub.epoch
         self._phase = Phase.RECHECKING
         self._task = asyncio.create_task(self._recheck())
+
+    def _was_checked_before(self, stored: datetime) -> bool:
+        """Whether the last check of access began before a message was stored, whatever the clocks of the nodes are."""
+        age = (datetime.now(UTC) - stored).total_seconds()
+        return time.monotonic() - self.checked > age + CLOCK_SECONDS
 
     async def _recheck(self) -> None:
         owner, former = self._owner, self.user

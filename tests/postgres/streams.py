@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import datetime
 
 from notifier.database.connections import Connection
 from notifier.database.query import Query
@@ -102,8 +103,8 @@ class Recorder:
     def write(self, frames: bytes, bodies: Sequence[bytes]) -> None:
         self.bodies += bodies
 
-    def may_be_revoked(self, position: int, *, conclusive: bool) -> None:
-        self.rechecks.append(position)
+    def access_lost(self, *, proven: datetime | None) -> None:
+        self.rechecks.append(self.channel.position)
 
     def dropped(self) -> None:
         self.is_dropped = True

@@ -227,7 +227,7 @@ class Follower:
         if self._broken:
             raise ValueError("a fault of ours")
 
-    def may_be_revoked(self, position: int, *, conclusive: bool) -> None:
+    def access_lost(self, *, proven: datetime | None) -> None:
         raise AssertionError
 
     def dropped(self) -> None:

@@ -30,6 +30,7 @@ class Recorder:
         self.user = user
         self.written: list[bytes] = []
         self.rechecks: list[tuple[int, bool]] = []
+        """Each with the number of messages that were written before, and whether the loss is proven."""
         self.is_dropped = False
         self.on_recheck: Callable[[], None] = lambda: None
 
@@ -38,8 +39,8 @@ class Recorder:
         if not frames[0] & 0x40:
             assert frames == b"".join(map(frame, bodies))
 
-    def may_be_revoked(self, position: int, *, conclusive: bool) -> None:
-        self.rechecks.append((position, conclusive))
+    def access_lost(self, *, proven: datetime | None) -> None:
+        self.rechecks.append((len(self.positions()), proven is not None))
         self.on_recheck()
 
     def dropped(self) -> None:

@@ -78,7 +78,7 @@ async def test_messages_before_the_channels_position_are_not_written_but_may_rev
     channel.publish([message(4), message(5, revokes=("u",)), message(6)])
     assert subscriber.positions() == [6]
     assert len(subscriber.written) == 1
-    assert subscriber.rechecks == [(5, False)]
+    assert subscriber.rechecks == [(0, False)]
 
 
 # --- joining, leaving, pausing
@@ -287,9 +287,9 @@ async def test_a_batch_is_cut_behind_the_message_that_takes_access_away() -> Non
 
 
 async def test_a_revocation_of_any_user_is_conclusive_for_none() -> None:
-    subscribers = [Recorder("u1"), Recorder("u2")]
+    subscribers = [Recorder("u1"), Recorder("u2"), Recorder(ANY_USER)]  # the id of a user, too
     channel_of(*subscribers).publish([message(1, revokes=(ANY_USER,))])
-    assert [subscriber.rechecks for subscriber in subscribers] == [[(1, False)]] * 2
+    assert [subscriber.rechecks for subscriber in subscribers] == [[(1, False)]] * 3
 
 
 # --- ends

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -431,6 +432,39 @@ async def test_a_removal_that_is_delivered_after_the_user_returned_revokes_nothi
     assert session.live_subscriptions
     world.log.publish(A)
     assert line.messages == [(A, 5)]
+
+
+@pytest.mark.parametrize("lag", [timedelta(0), timedelta(minutes=5)])
+async def test_a_user_who_returned_and_subscribes_on_a_node_that_lags_behind_keeps_the_company(
+    world: World, lag: timedelta
+) -> None:
+    _, other = await world.enter("v")
+    world.log.later = -lag
+    world.log.store(A, 3, revokes=("u",))  # not yet delivered here
+    session, line = await world.enter()  # the user is a member again
+    assert line.sent[-1]["Data"]["Position"] == 0
+    world.log.store(A, 2)
+    world.log.deliver()
+    await settle()
+    assert "CompanyRevoked" not in line.types
+    assert session.live_subscriptions
+    assert line.messages == other.messages == [(A, position) for position in range(1, 6)]
+
+
+async def test_a_user_who_subscribes_on_a_node_that_lags_behind_and_is_removed_loses_the_company(
+    world: World,
+) -> None:
+    await world.enter("v")
+    world.log.later = timedelta(0)
+    world.log.store(A, revokes=("u",))
+    session, line = await world.enter()
+    world.membership.members.remove((A, "u"))
+    world.log.store(A)
+    world.log.deliver()
+    await settle()
+    assert line.messages == [(A, 1)]
+    assert line.types[-1] == "CompanyRevoked"
+    assert not session.live_subscriptions
 
 
 async def test_the_removal_of_other_users_causes_no_check_during_a_replay(world: World) -> None:

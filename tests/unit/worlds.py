@@ -88,14 +88,22 @@ def catalogue(columns: FakeColumns | None = None) -> FilterCatalogue:
     return FilterCatalogue(cast("Query", columns or FakeColumns()))
 
 
+LATER = timedelta(minutes=1)
+"""After a test has subscribed, by clocks that may differ: the loss of a member row is conclusive."""
+
+
 class FakeLog(History):
-    """The messages of all companies, and how many of them the stream has delivered."""
+    """The messages of all companies, and how many of them the stream has delivered.
+
+    They are stored `later` than now, unless a test makes them older.
+    """
 
     def __init__(self, *, started: bool = True) -> None:
         self.hub = Hub(self, 24, catalogue())
         if started:
             self.hub.begin_epoch("e")
         self.stored: dict[str, list[Message]] = {}
+        self.later = LATER
         self._delivered = self._seq = 0
         self.page_reads = 0
         self.open = asyncio.Event()
@@ -112,7 +120,7 @@ class FakeLog(History):
             last = revokes if number == count - 1 else ()
             log.append(
                 Message(
-                    self._seq, company, len(log) + 1, at_of(self._seq), datetime.now(UTC),
+                    self._seq, company, len(log) + 1, at_of(self._seq), datetime.now(UTC) + self.later,
                     json.dumps(text).encode(), last,
                 )
             )  # fmt: skip
@@ -136,7 +144,8 @@ class FakeLog(History):
         if kind != "Resync":
             text["Tx"] = str(self._seq)
         body = json.dumps(text).encode()
-        log.append(Message(self._seq, company, len(log) + 1, at, datetime.now(UTC), body, revokes))
+        stored = datetime.now(UTC) + self.later
+        log.append(Message(self._seq, company, len(log) + 1, at, stored, body, revokes))
         return log[-1]
 
     def begin_epoch(self, epoch: str) -> None:
