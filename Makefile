@@ -6,6 +6,7 @@ DATA   ?=
 ARGS   ?=
 FOR    ?= 300
 STEPS  ?= 100000
+PARTS  ?= 4
 SEED   ?=
 
 VERSIONS ?= 14 15 16 17 18
@@ -96,8 +97,9 @@ bench: $(READY) ## measure, and print the table of ratios
 chaos: $(READY) ## kill, freeze and cut for a while, and compare with the ledger  [FOR=300] [SEED=n]
 	@NOTIFIER_CHAOS_SECONDS=$(FOR) NOTIFIER_CHAOS_SEED=$(SEED) $(BIN)/python -m pytest -s tests/chaos $(ARGS)
 
-soak: $(READY) ## writes, subscriptions with filters and faults in any order, on two nodes  [STEPS=100000]
-	@NOTIFIER_SOAK_STEPS=$(STEPS) $(BIN)/python -m pytest tests/chaos/test_subscriptions.py $(ARGS)
+soak: $(READY) ## writes, subscriptions with filters and faults in any order, on two nodes  [STEPS=100000] [PARTS=4] [SEED=n]
+	@NOTIFIER_SOAK_STEPS=$(STEPS) NOTIFIER_SOAK_PARTS=$(PARTS) NOTIFIER_SOAK_SEED=$(SEED) \
+		$(BIN)/python -m pytest --numprocesses=$(PARTS) tests/chaos/test_subscriptions.py $(ARGS)
 
 release: $(READY) ## wheel, sdist, SBOM and checksums in dist/, built twice and compared, and the demo run from the wheel
 	@$(BIN)/python -m release --run

@@ -1,457 +1,506 @@
 """Sockets with several companies and filters on two nodes: each gets exactly what it must by the ledger.
 
-Some events are visible to one user only.
+Events are visible to all users of their company or to some, which changes; they move between companies. Every
+image of an event has a mark, and no mark of an image that a user may not see is ever written to its sockets.
 
 NOTIFIER_SOAK_STEPS    how many steps in all (default: 150)
+NOTIFIER_SOAK_PARTS    tests that share them, to run side by side (default: 1)
+NOTIFIER_SOAK_SEED     of the first example (default: at random); the next has the next number
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-from collections.abc import Coroutine, Mapping
-from dataclasses import dataclass, field, replace
+import random
+import re
+import sys
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
+from uuid import uuid4
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import (
-    Bundle,
-    RuleBasedStateMachine,
-    consumes,
-    initialize,
-    invariant,
-    multiple,
-    rule,
-    run_state_machine_as_test,
-)
 
 from notifier.database.schema import migrate
-from notifier.delivery import channel
-from notifier.delivery.session import Session, Stage
-from notifier.errors import Closure
+from notifier.delivery import channel, session
+from notifier.relay import leadership
 from notifier.watches import CALENDAR
-from tests.chaos.ledger import ENTITIES, Ledger, Row, Sent, collect, expected
-from tests.chaos.local import LocalNode, Voice
-from tests.chaos.test_states import ledgered
+from tests.chaos.images import SCHEMA, VISIBLE_TO, Images, Overlap, check_order, logs, seen_by
+from tests.chaos.local import LocalNode
+from tests.chaos.sockets import ENCODINGS, Client
 from tests.databases import Database
-from tests.services import token
 from tests.waiting import until
 
-__all__ = ["ledgered"]  # a fixture
-
-T = TypeVar("T")
-Message = dict[str, Any]
-
 STEPS = int(os.environ.get("NOTIFIER_SOAK_STEPS") or 150)
-EACH = 30
+PARTS = int(os.environ.get("NOTIFIER_SOAK_PARTS") or 1)
+SEED = int(os.environ.get("NOTIFIER_SOAK_SEED") or random.randrange(10**9))
+EACH = 200
 """Steps of one example."""
+CALM = 10
+"""Steps between two faults, after each of which the nodes take their time to connect again."""
 
-MEMBER, GUEST = "u1", "u2"
-"""The guest loses and regains companies; the member does not."""
+MEMBER, GUEST, OUTSIDER = "u1", "u2", "u3"
+"""The guest loses and regains companies; the outsider only ever has the first one; the member has both."""
 
 FILTERS: list[dict[str, Any]] = [
+    {},
     {},
     {"entities": ["Event"]},
     {"entities": ["Employee", "Company"]},
     {"where": {"Event": {"Title": ["a"]}}},
     {"entities": ["Event"], "where": {"Event": {"Title": ["a", "b"], "Location": [None]}}},
     {"where": {"Event": {"Title": ["c"]}, "Employee": {"UserId": [GUEST]}}},
+    {"entities": ["Event"], "where": {"Event": {"Location": [GUEST, OUTSIDER]}}},
 ]
-TITLES = st.sampled_from(["a", "b", "c", "d"])
-SIGHTS = st.sampled_from([None, None, MEMBER, GUEST])
-"""The user who may see an event; None: all users."""
+SIGHTS: list[dict[str, Any]] = [
+    dict(zip(VISIBLE_TO, sight, strict=True))
+    for sight in (
+        (None, None),
+        (None, []),
+        ("", [None]),
+        (MEMBER, None),
+        (GUEST, []),
+        (None, [OUTSIDER]),
+        ("", [MEMBER, GUEST]),
+        (GUEST, [None, OUTSIDER]),
+        (OUTSIDER, [OUTSIDER, MEMBER]),
+        (None, [MEMBER, GUEST, OUTSIDER]),
+        ("U1", None),  # no user
+    )
+]
+"""The users who may see an event, in its two columns."""
 
 EVENT, EMPLOYEE, COMPANY = CALENDAR
-WATCHES = [replace(EVENT, visible_to=("location",)), EMPLOYEE, COMPANY]
+WATCHES = [replace(EVENT, visible_to=VISIBLE_TO), EMPLOYEE, COMPANY]
 
-Log = dict[int, Message]
-"""The changes of a company that one user may see, by position."""
-
-
-def passes(wanted: Mapping[str, Any], message: Message) -> bool:
-    """Whether a change passes a filter, by docs/protocol.md."""
-    entity, after = ENTITIES[message["Type"]], message["Data"]
-    conditions = wanted.get("where", {}).get(entity, {})
-    return entity in wanted.get("entities", [entity]) and any(
-        all(row[name] in values for name, values in conditions.items())
-        for row in (after, {**after, **message.get("Old", {})})
-    )
+NOW = datetime(2026, 11, 29, tzinfo=UTC)
+MARK = re.compile(rb"mark-\d+-\d+")
+UUID = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
-@dataclass
-class Following:
-    """What one client has of one company, through all its subscriptions."""
-
-    company: str
-    wanted: dict[str, Any]
-    position: int | None = None
-    live: bool = False
-    received: list[tuple[int, Message, dict[str, Any]]] = field(default_factory=list)
-    """Changes with their position, and the filter that they came under."""
-    skipped: list[tuple[range, dict[str, Any]]] = field(default_factory=list)
-
-    def receive(self, message: Message) -> None:
-        """Checks that a message follows what is there."""
-        assert self.live, ("a message without a subscription", message)
-        assert self.position is not None
-        position = message["Position"]
-        if message["Type"] == "Skipped":
-            assert position > self.position
-            self.skipped.append((range(self.position + 1, position + 1), self.wanted))
-        else:
-            assert position == self.position + 1, (self.position, message)
-            self.received.append((position, message, self.wanted))
-        self.position = position
+class _RolledBack(Exception):
+    """The application rolls back."""
 
 
-class Client:
-    """A user with a socket, whose places survive it."""
+class World:
+    """Two nodes, two companies, an application with two connections, and clients."""
 
-    def __init__(self, user: str, epoch: str) -> None:
-        self.user = user
-        self.epoch = epoch
-        self.followings: dict[str, Following] = {}
-        self._session: Session | None = None
-        self._voice = Voice()
+    def __init__(self, database: Database, seed: int) -> None:
+        self.seed = seed
+        self.random = random.Random(seed)
+        self.database = database
+        self.node = [LocalNode(database.dsn, state="on") for _ in range(2)]
+        self.steps: deque[str] = deque(maxlen=60)
+        self.calm = 0
+        self.marks = 0
+        self.events: list[str] = []
+        self.overlaps: dict[int, Overlap] = {}
+        self.late_events: list[str] = []
+        self.late_tx = self.began_after = self.last_tx = self.rolled_back = 0
 
-    @property
-    def connected(self) -> bool:
-        return self._session is not None and self._session.stage is not Stage.ENDED
-
-    async def connect(self, node: LocalNode) -> None:
-        """Resumes all its companies on a node, with their filters."""
-        self.leave()
-        self._voice = Voice()
-        self._session = Session(node.node.services, self._voice)
-        await self._send({"type": "authenticate", "token": token(self.user)})
-        for following in list(self.followings.values()):
-            await self.subscribe(following.company, following.wanted, resume=True)
-
-    async def subscribe(self, company: str, wanted: dict[str, Any], *, resume: bool) -> None:
-        """Subscribes, or replaces the filter; with `resume` from the place that it has."""
-        if not self.connected:
-            return
-        self.receive()
-        known = self.followings.get(company)
-        data = {"companyId": company, **wanted}
-        after = known.position if known is not None and resume else None
-        if after is not None:
-            data |= {"after": after, "epoch": self.epoch}
-        await self._send({"type": "subscribe", "data": data})
-        answers = [each for each in self._voice.messages if each["Type"] == "SubscribeResult"]
-        if not answers:
-            assert not self.connected
-            return
-        (answer,) = answers
-        assert answer["Data"]["CompanyId"] == company
-        if not answer["Success"]:
-            code = answer["Error"]["Code"]
-            assert code == "unavailable" or (self.user == GUEST and code == "company_forbidden")
-            self.receive()
-            return
-        # What came before the answer is of the former filter.
-        before = self._voice.messages.index(answer)
-        later, self._voice.messages = (
-            self._voice.messages[before + 1 :],
-            self._voice.messages[:before],
-        )
-        self.receive()
-        following = self.followings.setdefault(company, Following(company, wanted))
-        if after is not None:  # what came since from the former subscription comes again
-            assert answer["Data"]["Recovered"] is True
-            assert answer["Data"]["Position"] == after
-        following.wanted, following.live = wanted, True
-        following.position = answer["Data"]["Position"]
-        assert answer["Data"]["Epoch"] == self.epoch
-        self._voice.messages = [*later, *self._voice.messages]
-        self.receive()
-
-    async def unsubscribe(self, company: str) -> None:
-        if not self.connected:
-            return
-        await self._send({"type": "unsubscribe", "data": {"companyId": company}})
-        self.receive()
-        if company in self.followings:
-            self.followings[company].live = False
-
-    def receive(self) -> None:
-        """Takes the messages since the last look."""
-        received, self._voice.messages = self._voice.messages, []
-        for message in received:
-            if "Position" in message:
-                self.followings[message["Data"]["CompanyId"]].receive(message)
-            elif message["Type"] == "CompanyRevoked":
-                assert self.user == GUEST
-                self.followings[message["Data"]["CompanyId"]].live = False
-            else:
-                answers = {"AuthenticationResult", "SubscribeResult", "UnsubscribeResult"}
-                assert message["Type"] in answers, message
-
-    def leave(self) -> None:
-        """Leaves without closing."""
-        self.receive()
-        if self._session is not None:
-            self._session.closed()
-            self._session = None
-        for following in self.followings.values():
-            following.live = False
-
-    async def _send(self, command: dict[str, Any]) -> None:
-        assert self._session is not None
-        try:
-            await self._session.receive(json.dumps(command))
-        except Closure:
-            self._session.closed()
-
-
-class Subscriptions(RuleBasedStateMachine):
-    """Two nodes, two companies, one application that moves events between them."""
-
-    events = Bundle("events")
-    companies = st.integers(0, 1)
-    nodes = st.integers(0, 1)
-
-    def __init__(self, dsn: str, name: str) -> None:
-        super().__init__()
-        self.runner = asyncio.Runner()
-        self.database = Database(dsn, name)
-        self.node = [LocalNode(self.database.dsn) for _ in range(2)]
+    async def begin(self) -> None:
+        for node in self.node:
+            await node.start()
+        self.images = Images(await self.database.connect())
+        self.late = Images(await self.database.connect())
+        insert = "INSERT INTO companies (name) VALUES ('') RETURNING id::text"
+        self.ids = [await self.database.fetchval(insert) for _ in range(2)]
+        self.since = await self.database.fetchval("SELECT coalesce(max(id), 0) FROM images")
+        self.guests: dict[str, str] = {}
+        for number, company in enumerate(self.ids):
+            async with self.transaction():
+                for user in (MEMBER, OUTSIDER)[: 2 - number]:
+                    await self.images.insert("Employee", company_id=company, name="", user_id=user)
+        await self.database.relayed()  # and with it the epoch that `migrate` has begun
+        self.epoch = await self.database.fetchval("SELECT epoch FROM notifier.log")
         self.clients: list[Client] = []
-
-    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        return self.runner.run(coroutine)
-
-    @initialize(
-        target=events,
-        wanted=st.lists(st.sampled_from(FILTERS), min_size=8, max_size=8),
-        titles=st.lists(TITLES, min_size=4, max_size=4),
-    )
-    def begin(self, wanted: list[dict[str, Any]], titles: list[str]) -> Any:
-        async def begin() -> list[str]:
-            for node in self.node:
-                await node.start()
-            self.connection = await self.database.connect()
-            self.ledger = Ledger(self.connection)
-            insert = "INSERT INTO companies (name) VALUES ('') RETURNING id"
-            self.ids = [str(await self.database.fetchval(insert)) for _ in range(2)]
+        for user in (MEMBER, MEMBER, GUEST, GUEST, OUTSIDER):
+            name = f"{user} {len(self.clients)}"
+            client = Client(name, user, self.random.choice(ENCODINGS), self.epoch)
+            client.barred |= {OUTSIDER: {self.ids[1]}, GUEST: set(self.ids)}.get(user, set())
+            self.clients.append(client)
+            await client.connect(self.random.choice(self.node))
             for company in self.ids:
-                await self.ledger.add("Employee", company, "staff", MEMBER)
-            await self.database.relayed()  # and with it the epoch that `migrate` has begun
-            self.sights: dict[str, str | None] = {}
-            self.epoch = await self.database.fetchval("SELECT epoch FROM notifier.log")
-            self.members: set[str] = set()
-            self.clients = [Client(user, self.epoch) for user in (MEMBER, MEMBER, MEMBER, GUEST)]
-            for number, client in enumerate(self.clients):
-                await client.connect(self.node[number % 2])
-                for company, each in zip(self.ids, wanted[number * 2 :], strict=False):
-                    await client.subscribe(company, each, resume=False)
-            return [
-                await self.add_event(company, title, None)
-                for company, title in zip(self.ids * 2, titles, strict=True)
-            ]
+                await client.subscribe(company, self.random.choice(FILTERS), resume=False)
+        rules = list(RULES)
+        rarely = self.random.sample(rules, 4)
+        self.rules = {rule: RULES[rule] / (5 if rule in rarely else 1) for rule in rules}
 
-        return multiple(*self.run(begin()))
+    async def step(self) -> None:
+        """One step of a random rule; then everything that was received must be in order."""
+        rules = self.rules
+        if self.calm < CALM:
+            rules = {rule: weight for rule, weight in rules.items() if rule not in FAULTS}
+        (rule,) = self.random.choices(list(rules), list(rules.values()))
+        self.calm = 0 if rule in FAULTS else self.calm + 1
+        self.steps.append(rule.__name__)
+        await rule(self)
+        for client in self.clients:
+            client.receive()
 
     # --- the application
 
-    async def add_event(self, company: str, title: str, sight: str | None) -> str:
-        event = await self.ledger.add("Event", company, title, sight)
-        self.sights[event] = sight
-        return event
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        """A transaction of the main connection, which may roll back."""
+        try:
+            async with self.images.connection.transaction():
+                tx = await self.images.transaction()
+                yield
+            self.last_tx = tx
+        except _RolledBack:
+            self.rolled_back = tx
 
-    @rule(
-        target=events,
-        company=companies,
-        rows=st.lists(st.tuples(TITLES, SIGHTS), min_size=1, max_size=4),
-    )
-    def write(self, company: int, rows: list[tuple[str, str | None]]) -> Any:
-        async def write() -> list[str]:
-            async with self.connection.transaction():
-                return [await self.add_event(self.ids[company], *row) for row in rows]
+    def _note(self, *what: object) -> None:
+        self.steps[-1] += f" {' '.join(map(str, what))}"
 
-        return multiple(*self.run(write()))
+    def _event(self) -> dict[str, Any]:
+        """Columns of an event. The mark is that of this image alone."""
+        self.marks += 1
+        return {
+            "title": self.random.choice("abcd"),
+            "description": f"mark-{self.seed}-{self.marks}",
+            **self.random.choice(SIGHTS),
+        }
 
-    @rule(event=events, titles=st.lists(TITLES, min_size=1, max_size=3))
-    def rename(self, event: str, titles: list[str]) -> None:
-        async def rename() -> None:
-            async with self.connection.transaction():
-                for title in titles:
-                    await self.ledger.rename("Event", event, title)
+    async def _add(self, images: Images, company: str) -> str:
+        columns = {"company_id": company, "starts_at": NOW, "ends_at": NOW, **self._event()}
+        return await images.insert("Event", **columns)
 
-        self.run(rename())
+    async def _change(self, images: Images, key: str) -> None:
+        """Changes a title, the users who see the event, its company, or any of these together."""
+        changed = self._event()
+        kept = self.random.choice(((), ("title",), ("title",), VISIBLE_TO, VISIBLE_TO))
+        changed = {name: value for name, value in changed.items() if name not in kept}
+        if self.random.random() < 0.3:
+            changed["company_id"] = self.random.choice(self.ids)
+        await images.update("Event", key, **changed)
 
-    @rule(event=events, company=companies, title=TITLES)
-    def move(self, event: str, company: int, title: str) -> None:
-        self.run(self.ledger.move(event, self.ids[company], title))
+    async def write(self) -> None:
+        company = self.random.choice(self.ids)
+        async with self.transaction():
+            added = [
+                await self._add(self.images, company) for _ in range(self.random.randint(1, 4))
+            ]
+        self.events += added
+        self._note(added)
 
-    @rule(event=consumes(events))
-    def delete(self, event: str) -> None:
-        self.run(self.ledger.remove("Event", event))
+    async def change(self) -> None:
+        """Several changes, also of one event, in one transaction."""
+        if not self.events:
+            return
+        some = self.random.choices(self.events, k=self.random.randint(1, 2))
+        async with self.transaction():
+            for _ in range(self.random.randint(1, 4)):
+                await self._change(self.images, self.random.choice(some))
+        self._note(some)
 
-    @rule(event=events, company=companies, title=TITLES)
-    def roll_back(self, event: str, company: int, title: str) -> None:
-        async def roll_back() -> None:
-            transaction = self.connection.transaction()
-            await transaction.start()
-            await self.ledger.add("Event", self.ids[company], title)
-            await self.ledger.move(event, self.ids[company], title)
-            await transaction.rollback()
+    async def delete(self) -> None:
+        if not self.events:
+            return
+        event = self.events.pop(self.random.randrange(len(self.events)))
+        async with self.transaction():
+            if self.random.random() < 0.3:
+                await self._change(self.images, event)
+            await self.images.delete("Event", event)
+        self._note(event)
 
-        self.run(roll_back())
+    async def come_and_go(self) -> None:
+        """An event that its transaction also deletes."""
+        async with self.transaction():
+            event = await self._add(self.images, self.random.choice(self.ids))
+            await self._change(self.images, event)
+            await self.images.delete("Event", event)
 
-    @rule(company=companies)
-    def invite_or_dismiss(self, company: int) -> None:
-        name = self.ids[company]
-        if name in self.members:
-            self.run(self.ledger.dismiss(name, GUEST))
+    async def roll_back(self) -> None:
+        """A transaction, or a part of it."""
+        if not self.events:
+            return
+        event, company = self.random.choice(self.events), self.random.choice(self.ids)
+        async with self.transaction():
+            savepoint = self.images.connection.transaction()
+            await savepoint.start()
+            await self._add(self.images, company)
+            await self._change(self.images, event)
+            await self.images.delete("Event", event)
+            await savepoint.rollback()
+            if self.random.random() < 0.5:
+                raise _RolledBack
+            await self._change(self.images, event)
+
+    async def rename(self) -> None:
+        async with self.transaction():
+            name = str(self.random.random())
+            await self.images.update("Company", self.random.choice(self.ids), name=name)
+
+    async def invite_or_dismiss(self) -> None:
+        company = self.random.choice(self.ids)
+        await self._dismiss(company) if company in self.guests else await self._invite(company)
+        self._note(company, company in self.guests)
+
+    async def _invite(self, company: str) -> None:
+        for client in self.clients:
+            if client.user == GUEST:
+                client.barred.discard(company)
+        async with self.transaction():
+            guest = {"company_id": company, "name": "guest", "user_id": GUEST}
+            self.guests[company] = await self.images.insert("Employee", **guest)
+
+    async def _dismiss(self, company: str) -> None:
+        async with self.transaction():
+            await self.images.delete("Employee", self.guests.pop(company))
+        for client in self.clients:
+            if client.user == GUEST:
+                client.barred.add(company)
+
+    async def begin_late(self) -> None:
+        """A transaction that ends in a later step."""
+        if self.late_tx:
+            return
+        self.late_transaction = self.late.connection.transaction()
+        await self.late_transaction.start()
+        self.began_after = self.last_tx
+        self.late_events = [await self._add(self.late, self.random.choice(self.ids))]
+        self.late_tx = await self.late.transaction()
+
+    async def go_on_late(self) -> None:
+        if self.late_tx:
+            await self._change(self.late, self.random.choice(self.late_events))
+            self.late_events.append(await self._add(self.late, self.random.choice(self.ids)))
+
+    async def end_late(self) -> None:
+        if not self.late_tx:
+            return
+        if self.random.random() < 0.7:
+            await self.late_transaction.commit()
+            self.events += self.late_events
+            self.overlaps[self.late_tx] = Overlap(self.began_after, self.last_tx)
         else:
-            self.run(self.ledger.add("Employee", name, "guest", GUEST))
-        self.members ^= {name}
+            await self.late_transaction.rollback()
+        self.late_tx = 0
 
     # --- clients
 
-    @rule(
-        which=st.integers(0, 3),
-        company=companies,
-        wanted=st.sampled_from(FILTERS),
-        resume=st.booleans(),
-    )
-    def subscribe(self, which: int, company: int, wanted: dict[str, Any], resume: bool) -> None:
-        self.run(self.clients[which].subscribe(self.ids[company], wanted, resume=resume))
+    async def subscribe(self) -> None:
+        client, company = self.random.choice(self.clients), self.random.choice(self.ids)
+        wanted, resume = self.random.choice(FILTERS), self.random.random() < 0.5
+        state = self.random.random() < 0.3
+        self._note(client.name, company, wanted, "resumes" * resume, "with state" * state)
+        await client.subscribe(company, wanted, resume=resume, state=state)
 
-    @rule(which=st.integers(0, 3), company=companies)
-    def unsubscribe(self, which: int, company: int) -> None:
-        self.run(self.clients[which].unsubscribe(self.ids[company]))
+    async def unsubscribe(self) -> None:
+        client = self.random.choice(self.clients)
+        self._note(client.name)
+        await client.unsubscribe(self.random.choice(self.ids))
 
-    @rule(which=st.integers(0, 3), node=nodes)
-    def come_back(self, which: int, node: int) -> None:
-        self.run(self.clients[which].connect(self.node[node]))
+    async def come_back(self) -> None:
+        client, node = self.random.choice(self.clients), self.random.randrange(2)
+        self._note(client.name, "node", node)
+        await client.connect(self.node[node])
 
-    @rule(which=st.integers(0, 3))
-    def drop(self, which: int) -> None:
-        self.clients[which].leave()
+    async def drop(self) -> None:
+        client = self.random.choice(self.clients)
+        self._note(client.name)
+        client.leave()
+
+    async def pause(self) -> None:
+        client, is_paused = self.random.choice(self.clients), self.random.random() < 0.5
+        self._note(client.name, is_paused)
+        client.pause(is_paused=is_paused)
+
+    async def wait_for_a_transaction(self) -> None:
+        client, company = self.random.choice(self.clients), self.random.choice(self.ids)
+        tx, allowed = self.random.choice(
+            (
+                (self.last_tx, "arrived timeout"),  # it may have changed nothing there
+                (self.rolled_back, "arrived timeout"),
+                (self.late_tx, "arrived timeout"),
+                (self.last_tx + 10**9, "unknown_tx timeout"),
+            )
+        )
+        if tx:
+            self._note(client.name, company, tx)
+            await client.wait(company, tx, allowed)
+
+    async def let_pass(self) -> None:
+        """Gives the nodes time for what they do meanwhile."""
+        await asyncio.sleep(self.random.choice((0, 0.001, 0.01, 0.05)))
 
     # --- faults
 
-    @rule()
-    def terminate_backends(self) -> None:
-        self.run(
-            self.database.fetch(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE application_name LIKE 'notifier %' AND datname = current_database()"
-            )
+    async def terminate_backends(self) -> None:
+        await self.database.fetch(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name LIKE 'notifier %' AND datname = current_database()"
         )
 
-    @rule(node=nodes)
-    def restart_a_node(self, node: int) -> None:
-        async def restart() -> None:
-            await self.node[node].stop()
-            await self.node[node].start()
-
-        self.run(restart())
+    async def restart_a_node(self) -> None:
+        node = self.random.choice(self.node)
+        await node.stop()
+        await node.start()
 
     # --- what must hold
 
-    @invariant()
-    def nothing_is_missing_or_doubled(self) -> None:
-        for client in self.clients:
-            client.receive()
-
-    def teardown(self) -> None:
-        try:
-            if self.clients:
-                self.run(self._judge())
-        finally:
-            for node in self.node:
-                self.run(node.stop())
-            self.database.leave()
-            self.runner.close()
-
-    async def _judge(self) -> None:
+    async def judge(self) -> None:
+        await self.end_late()
+        await self._lose_access()
         for company in self.ids:
-            await self.ledger.rename("Company", company, "the end")
-            if company not in self.members:
-                await self.ledger.add("Employee", company, "guest", GUEST)
-        ledger = await expected(self.database)
-        logs = {
-            (user, company): await self._whole_log(user, company, ledger[company])
-            for company in self.ids
-            for user in (MEMBER, GUEST)
-        }
-        ends = {  # the last change, which all users may see, is among them
-            company: await self.database.fetchval(
-                "SELECT max(position) FROM notifier.messages WHERE company = $1", company
-            )
-            for company in self.ids
-        }
+            async with self.transaction():
+                await self.images.update("Company", company, name="the end")
+            if company not in self.guests:
+                await self._invite(company)
+        await self.database.relayed()
+        found = await logs(self.database, self.ids, self.since)
+        for log in found.values():
+            check_order(log, self.overlaps)
 
-        async def level(client: Client, following: Following) -> bool:
+        async def is_level(client: Client, company: str) -> bool:
+            following = client.followings[company]
             if not client.connected:
                 await client.connect(self.node[0])
             elif not following.live:
-                await client.subscribe(following.company, following.wanted, resume=True)
+                await client.subscribe(company, following.wanted, resume=True)
             client.receive()
-            return bool(following.position == ends[following.company])
+            return following.position == len(found[company])
+
+        async def is_answered(client: Client) -> bool:
+            client.receive()
+            return not client.awaited or not client.connected
 
         for client in self.clients:
-            for following in client.followings.values():
-                await until(partial(level, client, following))
-                self._check(following, logs[client.user, following.company])
+            client.pause(is_paused=False)
+            for company in client.followings:
+                await until(partial(is_level, client, company), every=0.005)
+            await until(partial(is_answered, client), every=0.005)
+        for client in self.clients:
+            client.leave()
+            seen = {
+                company: [(entry.tx, entry.entity, *seen_by(client.user, entry)) for entry in log]
+                for company, log in found.items()
+                if client.user != OUTSIDER or company == self.ids[0]
+            }
+            for company, following in client.followings.items():
+                following.check(seen[company])
+            await self._check_bytes(
+                client,
+                [image for log in seen.values() for _, _, *ends in log for image in ends if image],
+            )
 
-    async def _whole_log(self, user: str, company: str, rows: Mapping[Row, list[Sent]]) -> Log:
-        """All changes of a company that the user may see, which are those of the ledger."""
-        seen = {row: sent for row, sent in rows.items() if self.sights.get(row[1]) in {None, user}}
-        witness = Client(user, self.epoch)
-        witness.followings[company] = whole = Following(company, {}, 0)
-        count = sum(map(len, seen.values()))
+    async def _lose_access(self) -> None:
+        """The guest's subscriptions to companies that it has lost end."""
 
-        async def complete() -> bool:
-            if not witness.connected:
-                await witness.connect(self.node[1])
-            witness.receive()
-            return len(whole.received) >= count
+        async def has_lost(client: Client) -> bool:
+            client.receive()
+            return not any(
+                following.live and client.connected and company not in self.guests
+                for company, following in client.followings.items()
+            )
 
-        await until(complete)
-        assert collect(message for _, message, _ in whole.received) == seen
-        witness.leave()
-        return {position: message for position, message, _ in whole.received}
+        for client in self.clients:
+            if client.user == GUEST:
+                await until(partial(has_lost, client), every=0.005)
 
-    @staticmethod
-    def _check(following: Following, log: Log) -> None:
-        for position, message, wanted in following.received:
-            assert message == log[position]
-            assert passes(wanted, message)
-        for positions, wanted in following.skipped:
-            for position in positions:
-                assert position not in log or not passes(wanted, log[position]), log[position]
+    async def _check_bytes(self, client: Client, images: list[dict[str, Any]]) -> None:
+        """No mark and no key of an image that the user may not see was written to its sockets."""
+        written = b"\n".join(client.written)
+        marks = {image["description"].encode() for image in images if "description" in image}
+        assert set(MARK.findall(written)) <= marks
+        keys = {image["id"].encode() for image in images}
+        all_keys = {
+            row["key"].encode()
+            for row in await self.database.fetch(
+                "SELECT DISTINCT key FROM images WHERE id > $1", self.since
+            )
+        }
+        companies = {company.encode() for company in self.ids}
+        assert set(UUID.findall(written)) & all_keys <= keys | companies
+
+    async def end(self) -> None:
+        for node in self.node:
+            await node.stop()
+        self.database.leave()
+
+
+Rule = Callable[[World], Awaitable[None]]
+
+RULES: dict[Rule, float] = {
+    World.write: 10,
+    World.change: 18,
+    World.delete: 4,
+    World.come_and_go: 2,
+    World.roll_back: 4,
+    World.rename: 2,
+    World.invite_or_dismiss: 5,
+    World.begin_late: 3,
+    World.go_on_late: 3,
+    World.end_late: 3,
+    World.subscribe: 9,
+    World.unsubscribe: 3,
+    World.come_back: 6,
+    World.drop: 3,
+    World.pause: 5,
+    World.wait_for_a_transaction: 6,
+    World.let_pass: 8,
+    World.terminate_backends: 4,
+    World.restart_a_node: 4,
+}
+FAULTS = {World.terminate_backends, World.restart_a_node}
+
+
+async def _example(dsn: str, name: str, seed: int, steps: int) -> None:
+    world = World(Database(dsn, name), seed)
+    try:
+        await world.begin()
+        for _ in range(steps):
+            await world.step()
+        await world.judge()
+    except BaseException as error:
+        error.add_note(f"SEED={seed} STEPS={steps}; the last steps:")
+        error.add_note("\n".join(world.steps))
+        raise
+    finally:
+        await world.end()
+
+
+async def _prepare(database: Database, template: str) -> None:
+    await database.create(template)
+    await database.execute(SCHEMA)
+    await migrate(database.dsn, watches=WATCHES)
+    database.leave()
 
 
 # A node that is killed while it connects leaves a connection that asyncpg has not returned yet.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.chaos
 @pytest.mark.timeout(300 + STEPS)
+@pytest.mark.parametrize("part", range(PARTS))
 def test_each_subscription_gets_exactly_what_it_must_by_the_ledger(
-    postgres: str, ledgered: str, monkeypatch: pytest.MonkeyPatch
+    postgres: str,
+    template: str,
+    part: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(channel, "SKIPPED_SECONDS", 0.1)
-    database = Database(postgres, ledgered)
-    asyncio.run(migrate(database.dsn, watches=WATCHES))
-
-    class Ready(Subscriptions):
-        def __init__(self) -> None:
-            super().__init__(postgres, ledgered)
-
-    run_state_machine_as_test(
-        Ready,
-        settings=settings(
-            max_examples=max(1, STEPS // EACH),
-            stateful_step_count=EACH,
-            deadline=None,
-            phases=[Phase.generate],  # each step takes milliseconds: shrinking would take an hour
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    monkeypatch.setattr(session, "REFUSED_SECONDS", 0.01)
+    monkeypatch.setattr(leadership, "ELECTION_SECONDS", 0.1)
+    database = Database(postgres, f"notifier_test_{uuid4().hex[:12]}")
+    asyncio.run(_prepare(database, template))
+    own, done, begun = STEPS // PARTS, 0, time.monotonic()
+    number = part
+    while done < own:
+        steps = min(EACH, own - done)
+        asyncio.run(_example(postgres, database.name, SEED + number, steps))
+        done += steps
+        pace = done / (time.monotonic() - begun)
+        with capfd.disabled():
+            text = f"part {part}: {done} of {own} steps, {pace:.1f} a second; seed {SEED + number}"
+            sys.stderr.write(f"{text}\n")
+        number += PARTS
+    asyncio.run(database.drop())
