@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import pytest
 
 from notifier.delivery import hub as hubs
 from notifier.delivery.session import Session
+from notifier.delivery.subscription import Subscription
 from notifier.errors import DatabaseError, Forbidden, TooMany
 from tests.unit.lines import Line
-from tests.unit.worlds import A, B, World, set_company, settle
+from tests.unit.worlds import A, B, World, authenticate, set_company, settle
 
 
 async def send(session: Session, kind: str, company: str, **data: Any) -> None:
@@ -149,6 +151,42 @@ async def test_losing_one_company_leaves_the_others(world: World) -> None:
     assert line.messages == [(A, 1), (B, 1)]
     revoked = [m for m in line.sent if m["Type"] == "CompanyRevoked"]
     assert revoked == [{"Type": "CompanyRevoked", "Data": {"CompanyId": A}}]
+
+
+@pytest.mark.parametrize("conclusive", [True, False])
+async def test_revoking_a_company_of_one_user_touches_no_subscription_of_others(
+    world: World, monkeypatch: pytest.MonkeyPatch, conclusive: bool
+) -> None:
+    """Nor does it check the access of others, or write to their sockets."""
+    companies, users = [f"company {n}" for n in range(10)], [f"u{n}" for n in range(20)]
+    lines: dict[tuple[str, int], Line] = {}
+    for user, number in product(users, range(2)):
+        session, lines[user, number] = world.open()
+        await authenticate(session, user)
+        for company in companies:
+            world.membership.members.add((company, user))
+            await send(session, "subscribe", company)
+    touched: list[tuple[str, str]] = []
+    for name in ("access_lost", "revoke", "close", "write", "deliver", "paused", "dropped"):
+        method = getattr(Subscription, name)
+
+        def touching(self: Subscription, *args: Any, _method: Any = method, **named: Any) -> Any:
+            touched.append((self.user, self.company))
+            return _method(self, *args, **named)
+
+        monkeypatch.setattr(Subscription, name, touching)
+    world.membership.conclusive = conclusive
+    world.membership.members.discard(("company 3", "u7"))
+    checks = world.membership.checks
+    writes = {name: line.writes for name, line in lines.items()}
+    world.log.publish("company 3", revokes=("u7",))
+    await settle()
+    assert set(touched) == {("u7", "company 3")}
+    assert world.membership.checks - checks == (0 if conclusive else 2)
+    for (user, number), line in lines.items():
+        written = line.writes - writes[user, number]
+        assert written == (2 if user == "u7" else 1)  # the message itself, and CompanyRevoked
+    assert all(len(session.live_subscriptions) >= 9 for session in world.sessions)
 
 
 async def test_there_are_at_most_so_many_companies_and_any_of_them_can_be_replaced(
