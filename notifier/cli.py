@@ -19,7 +19,7 @@ from notifier.client import listen
 from notifier.client.reports import Position
 from notifier.client.transports import Choice
 from notifier.conformance.command import conformance_command
-from notifier.errors import NotifierError, SettingsError
+from notifier.errors import NotifierError, SettingsError, one_line
 from notifier.settings import load
 from notifier.token_source import sign_token, token_source
 from notifier.types.language import Language
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def _fail(error: NotifierError, status: int) -> None:
-    typer.echo(f"notifier: {error}", err=True)
+    typer.echo(f"notifier: {one_line(str(error))}", err=True)
     sys.exit(status)
 
 

@@ -19,6 +19,11 @@ from __future__ import annotations
 from enum import StrEnum
 
 
+def one_line(text: str) -> str:
+    """The text with control characters escaped: a name in the database may have a line break, or ESC."""
+    return "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in text)
+
+
 class NotifierError(Exception):
     """An error whose text is one readable line."""
 

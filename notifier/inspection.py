@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from notifier.database import sql
-from notifier.errors import NotifierError
+from notifier.errors import NotifierError, one_line
 from notifier.settings import load
 
 
@@ -33,7 +33,7 @@ def check_command(
         typer.echo(findings.as_json(shown))
     for finding in shown if not as_json else ():
         mark = {True: "ok", False: "NOT SOUND", None: "note"}[finding.sound]
-        typer.echo(f"{mark}: {finding.line}")
+        typer.echo(f"{mark}: {one_line(finding.line)}")
     if any(finding.sound is False for finding in found):
         raise NotifierError("one or more checks failed")
 
@@ -69,8 +69,8 @@ def why_command(
     sql.use_schema(settings.schema)
     found = asyncio.run(explanation.explain(settings, question))
     for fact in found.facts:
-        typer.echo(fact)
-    typer.echo(f"answer: {found.answer}")
+        typer.echo(one_line(fact))
+    typer.echo(one_line(f"answer: {found.answer}"))
     if not found.is_found:
         raise NotifierError("the database does not show which of these it was")
 

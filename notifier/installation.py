@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from notifier.errors import NotifierError, SettingsError
+from notifier.errors import NotifierError, SettingsError, one_line
 from notifier.settings import load
 
 
@@ -48,7 +48,7 @@ def migrate_command(
             raise SettingsError("--only goes with no other option")
         asyncio.run(
             schema.migrate_only(
-                settings.listen_database, only, watches=settings.given_watches, report=typer.echo
+                settings.listen_database, only, watches=settings.given_watches, report=_report
             )
         )
         return
@@ -64,7 +64,7 @@ def migrate_command(
             dry_run=dry_run,
             grant=grant,
             state=state,
-            report=typer.echo,
+            report=_report,
         )
     )
     if not dry_run:
@@ -87,4 +87,8 @@ def uninstall_command(
         if not sys.stdin.isatty():
             raise NotifierError(f"this drops the schema {settings.schema}; confirm with --yes")
         typer.confirm(f"Drop the schema {settings.schema} and its triggers?", abort=True)
-    asyncio.run(schema.uninstall(settings.listen_database, typer.echo))
+    asyncio.run(schema.uninstall(settings.listen_database, _report))
+
+
+def _report(line: str) -> None:
+    typer.echo(one_line(line))

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from notifier import cli
 from notifier.client import listen
-from notifier.errors import SettingsError
+from notifier.errors import DatabaseError, SettingsError, one_line
 
 SECRET = "a secret of the tests that is long enough"
 COMMANDS = ["serve", "migrate", "check", "why", "demo", "uninstall", "token", "listen"]
@@ -104,3 +104,17 @@ def test_a_token_needs_a_secret(runner: CliRunner) -> None:
     result = runner.invoke(cli.app, ["token", "--user", "u1"])
     assert isinstance(result.exception, SettingsError)
     assert "NOTIFIER_JWT_SECRET" in str(result.exception)
+
+
+def test_no_name_in_the_database_adds_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert one_line("a\nok: all is well\x1b[2J\u202e é") == "a\\x0aok: all is well\\x1b[2J\\x202e é"
+
+    def fail() -> None:
+        raise DatabaseError("table a\nok: all is well is locked")
+
+    monkeypatch.setattr(cli, "app", fail)
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert capsys.readouterr().err == "notifier: table a\\x0aok: all is well is locked\n"
