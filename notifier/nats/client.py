@@ -6,6 +6,8 @@
   first line, which anyone in between can change, does not demand TLS.
 - PING is sent behind the commands that wait, so that PONG proves that the server has executed them. A PONG
   that comes too late does no harm; the library would stop reading because of it.
+- What the server sends is limited: the library would collect a message or a line of any size. Whatever it cannot
+  parse ends the connection; the library would log a traceback, stop reading, and remain connected.
 - `reason` is why the connection ended; it never reconnects by itself.
 
 tests/unit/test_nats_client.py names the members that are overridden.
@@ -20,9 +22,14 @@ from typing import Any
 
 import structlog
 from nats.aio.client import PING_PROTO, Client
+from nats.errors import ProtocolError
+from nats.protocol.parser import Parser
 
 CLOSE_SECONDS = 1.0
 """How long a connection may take to end: a frozen server reads nothing."""
+
+RECEIVED_BYTES = 64 * 1024 * 1024
+"""What the server may send without completing a message or a line: the most that NATS lets `max_payload` be."""
 
 Receive = Callable[[str, bytes, bytes], None]
 """Takes a subject, a payload, and the headers as they are on the wire (ADR-4 of NATS)."""
@@ -30,11 +37,28 @@ Receive = Callable[[str, bytes, bytes], None]
 _logger = structlog.get_logger("notifier.nats")
 
 
+class LimitedParser(Parser):
+    """The library's parser; raises ProtocolError for all that it cannot parse, and for what is too large."""
+
+    async def parse(self, data: bytes = b"") -> None:
+        """Parses what was received."""
+        try:
+            await super().parse(data)
+        except ProtocolError:
+            raise
+        except Exception as error:  # of INFO and -ERR, whose text it decodes
+            raise ProtocolError from error
+        if max(self.needed, len(self.buf)) > RECEIVED_BYTES:
+            self.reset()
+            raise ProtocolError
+
+
 class NatsClient(Client):
     """One connection to one server."""
 
     def __init__(self, receive: Receive) -> None:
         super().__init__()
+        self._ps = LimitedParser(self)
         self._receive = receive
         self.ended = asyncio.Event()
         self.reason = ""

@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import inspect
 
+import pytest
 from nats.aio import client as library
+from nats.errors import ProtocolError
+from nats.protocol.parser import Parser
 
+from notifier.nats import client as ours
 from notifier.nats.client import NatsClient
 
 
@@ -27,6 +31,9 @@ def test_the_members_that_are_used_are_there() -> None:
     for name in ("_send_command", "_flush_pending"):
         assert inspect.iscoroutinefunction(getattr(client, name))
     assert library.PING_PROTO == b"PING\r\n"
+    assert isinstance(client._ps, Parser)
+    assert inspect.iscoroutinefunction(client._ps.parse)
+    assert (client._ps.needed, len(client._ps.buf)) == (0, 0)
 
 
 async def test_a_ping_is_sent_behind_the_commands_that_wait() -> None:
@@ -57,3 +64,37 @@ async def test_a_function_that_fails_ends_the_connection_instead_of_its_reading(
     await client._process_msg(1, b"a", b"", b"", None)
     assert client.ended.is_set()
     assert client.reason == "a message could not be processed"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"INFO {not JSON}\r\n", b"INFO \xff\r\n", b"-ERR '\xff'\r\n", b"HTTP/1.1 400\r\n"],
+    ids=["no JSON", "no UTF-8", "an error that is no UTF-8", "another protocol"],
+)
+async def test_what_is_not_the_protocol_ends_the_connection(sent: bytes) -> None:
+    """An exception of another class would be logged with its traceback."""
+    client = NatsClient(lambda *_: None)
+    with pytest.raises(ProtocolError):
+        await client._ps.parse(sent)
+
+
+@pytest.mark.parametrize(
+    "head", [b"MSG a 1 999999999999\r\n", b"HMSG a 1 9 99999999\r\n", b"INFO "]
+)
+async def test_a_message_or_line_without_end_is_not_collected(
+    head: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ours, "RECEIVED_BYTES", 100_000)
+    client = NatsClient(lambda *_: None)
+    with pytest.raises(ProtocolError):
+        await client._ps.parse(head + b"x" * 100_001)
+    assert len(client._ps.buf) == 0
+
+
+async def test_the_largest_message_of_nats_is_received() -> None:
+    received: list[int] = []
+    client = NatsClient(lambda _, payload, __: received.append(len(payload)))
+    size = 1 << 20
+    await client._ps.parse(b"MSG a 1 %d\r\n" % size)
+    await client._ps.parse(b"x" * size + b"\r\n")
+    assert received == [size]
