@@ -1,12 +1,13 @@
 """The key of the signatures, which nodes read from the database: nothing else gives a publisher the right.
 
-It depends on the cluster and its timeline, so a copy of the database signs with another one.
+It depends on the server and on a random value that no dump has: a copy of the database signs with another key.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 
 from notifier.database import sql
 from notifier.database.connections import backoff
@@ -16,6 +17,9 @@ from notifier.nats.payloads import Seal
 
 RELOAD_SECONDS = 5.0
 """How often the key is read at most, whatever is received."""
+
+CHECK_SECONDS = 60.0
+"""How often the key is read at least: the database may have been restored, or the key replaced."""
 
 
 class Key:
@@ -34,7 +38,9 @@ class Key:
     async def run(self) -> None:
         """Reads the key until it is cancelled."""
         while True:
-            await self._stale.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CHECK_SECONDS):
+                    await self._stale.wait()
             self._stale.clear()
             started, attempt = time.monotonic(), 0
             while not await self._load():

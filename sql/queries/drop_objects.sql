@@ -20,7 +20,12 @@ SELECT statement FROM (
     WHERE c.relnamespace = 'notifier'::regnamespace AND c.relname = ANY ($1::text[]) AND c.relkind IN ('r', 'p')
     HAVING pg_catalog.count(*) > 0
     UNION ALL
-    SELECT 4 AS n, 'DROP SEQUENCE ' || c.oid::regclass
+    SELECT 4 AS n, 'DROP MATERIALIZED VIEW ' || pg_catalog.string_agg(c.oid::regclass::text, ', ')
+    FROM pg_catalog.pg_class AS c
+    WHERE c.relnamespace = 'notifier'::regnamespace AND c.relname = ANY ($1::text[]) AND c.relkind = 'm'
+    HAVING pg_catalog.count(*) > 0
+    UNION ALL
+    SELECT 5 AS n, 'DROP SEQUENCE ' || c.oid::regclass
     FROM pg_catalog.pg_class AS c
     WHERE c.relnamespace = 'notifier'::regnamespace AND c.relname = $2::text AND c.relkind = 'S'
 ) AS dropped

@@ -7,7 +7,7 @@ FROM (
     UNION ALL
     SELECT 'SELECT', c.oid::regclass::text, pg_catalog.has_table_privilege($1::text, c.oid, 'SELECT'), false
     FROM pg_catalog.pg_class AS c
-    WHERE c.relnamespace = 'notifier'::regnamespace AND c.relkind IN ('r', 'p', 'v')
+    WHERE c.relnamespace = 'notifier'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm')
     UNION ALL
     SELECT privilege, relation::text, pg_catalog.has_table_privilege($1::text, relation, privilege), false
     FROM (VALUES

@@ -125,6 +125,24 @@ async def test_case_4_a_dump_that_is_restored_over_its_own_database(
     assert (await log_head(database))[0] != before
 
 
+async def test_a_dump_holds_no_key_of_the_signatures(
+    database: Database, postgres: str, bin_directory: Path, tmp_path: Path
+) -> None:
+    """With it, the thief of a dump could sign messages to running nodes."""
+    text, file = tmp_path / "dump.sql", tmp_path / "dump"
+    secret = "SELECT encode(secret, 'hex') FROM notifier.signing_key"
+    await run(bin_directory / "pg_dump", "-f", text, database.dsn)
+    assert await database.fetchval(secret) not in text.read_text()
+    await run(bin_directory / "pg_dump", "-Fc", "-f", file, database.dsn)
+    async with new_database(postgres) as copy:
+        await run(bin_directory / "pg_restore", "-d", copy.dsn, file)
+        restored = await copy.fetchval(secret)
+        assert len(restored) == 64
+        assert restored != await database.fetchval(secret)
+        await migrate(copy.dsn)
+        assert await copy.fetchval(secret) == restored
+
+
 async def test_case_f15_a_copy_without_rows_takes_writes_and_is_healed_by_migrate(
     database: Database, postgres: str, bin_directory: Path, tmp_path: Path
 ) -> None:
