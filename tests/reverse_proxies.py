@@ -1,4 +1,4 @@
-"""nginx, HAProxy and Caddy in front of a service, with short configurations of what each does by default.
+"""nginx, HAProxy, Caddy, Traefik and Envoy in front of a service, with short configurations of what each does by default.
 
 `/` is passed on as it is; `/strip` is removed from the path. A service with ROOT_PATH=/keep is reached
 under `/keep` too.
@@ -9,23 +9,35 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import sysconfig
 import tempfile
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
+import httpx
+
 from tests.installed import skip
 from tests.ports import free_port
-from tests.waiting import until_accepting
+from tests.waiting import until, until_accepting
 
 
 class Kind(NamedTuple):
-    """A program, its arguments, and its configuration."""
+    """A program, its arguments, and its configuration.
+
+    `file`: the name of the configuration's file, of which some programs read the format; `others`: names and texts
+    of files beside it. `probe`: a page that must be there before the proxy is used, for a program that reads its
+    configuration when it listens already.
+    """
 
     program: str
     arguments: tuple[str, ...]
     configuration: str
+    file: str = "configuration"
+    others: tuple[tuple[str, str], ...] = ()
+    probe: str = ""
 
 
 NGINX = Kind(
@@ -105,15 +117,145 @@ http://127.0.0.1:{port} {{
 """,
 )
 
+TRAEFIK = Kind(
+    "traefik",
+    ("--configfile={file}",),
+    """
+global:
+  checkNewVersion: false
+entryPoints:
+  web:
+    address: 127.0.0.1:{port}
+providers:
+  file:
+    filename: {directory}/dynamic.yml
+""",
+    "traefik.yml",
+    (
+        (
+            "dynamic.yml",
+            """
+http:
+  routers:
+    all:
+      rule: PathPrefix(`/`)
+      service: notifier
+    strip:
+      rule: PathPrefix(`/strip/`)
+      middlewares: [strip]
+      service: notifier
+    gzip:
+      rule: PathPrefix(`/gzip/`)
+      middlewares: [strip, gzip]
+      service: notifier
+    socket:
+      rule: Path(`/socket`)
+      priority: 100  # a rule's default is its length, and that of PathPrefix(`/`) is the same
+      middlewares: [root]
+      service: notifier
+  middlewares:
+    strip:
+      stripPrefix:
+        prefixes: [/strip, /gzip]
+    gzip:
+      compress:
+        minResponseBodyBytes: 1
+    root:
+      replacePath:
+        path: /
+  services:
+    notifier:
+      loadBalancer:
+        servers:
+          - url: http://127.0.0.1:{upstream}
+""",
+        ),
+    ),
+    "http://127.0.0.1:{port}/asyncapi.json",
+)
+ENVOY = Kind(
+    "envoy",
+    ("-c", "{file}", "--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"),
+    """
+static_resources:
+  listeners:
+    - address:
+        socket_address: {{address: 127.0.0.1, port_value: {port}}}
+      filter_chains:
+        - filters:
+            - name: envoy.filters.network.http_connection_manager
+              typed_config:
+                "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+                stat_prefix: web
+                upgrade_configs: [{{upgrade_type: websocket}}]
+                http_filters:
+                  - name: compressor
+                    disabled: true
+                    typed_config:
+                      "@type": type.googleapis.com/envoy.extensions.filters.http.compressor.v3.Compressor
+                      compressor_library:
+                        name: gzip
+                        typed_config:
+                          "@type": type.googleapis.com/envoy.extensions.compression.gzip.compressor.v3.Gzip
+                      response_direction_config:
+                        common_config:
+                          min_content_length: 1
+                          content_type: [application/json, text/event-stream]
+                  - name: envoy.filters.http.router
+                    typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}
+                route_config:
+                  virtual_hosts:
+                    - name: all
+                      domains: ["*"]
+                      routes:
+                        - match: {{path: /socket}}
+                          route: {{cluster: notifier, prefix_rewrite: /}}
+                        - match: {{prefix: /strip/}}
+                          route: {{cluster: notifier, prefix_rewrite: /, timeout: 0s}}
+                        - match: {{prefix: /gzip/}}
+                          route: {{cluster: notifier, prefix_rewrite: /, timeout: 0s}}
+                          typed_per_filter_config:
+                            compressor:
+                              "@type": type.googleapis.com/envoy.config.route.v3.FilterConfig
+                              config: {{}}
+                        - match: {{prefix: /}}
+                          route: {{cluster: notifier, timeout: 0s}}
+  clusters:
+    - name: notifier
+      type: STATIC
+      load_assignment:
+        cluster_name: notifier
+        endpoints:
+          - lb_endpoints:
+              - endpoint:
+                  address:
+                    socket_address: {{address: 127.0.0.1, port_value: {upstream}}}
+""",
+    "envoy.yaml",
+)
+
+
+async def _shows(page: str) -> bool:
+    async with httpx.AsyncClient(verify=False, trust_env=False, timeout=30) as client:
+        with suppress(httpx.TransportError):
+            return (await client.get(page)).is_success
+        return False
+
+
+def _program(name: str) -> str:
+    """Its path: a program of Debian, or of a wheel in this environment."""
+    places = (None, "/usr/sbin", sysconfig.get_path("scripts"))
+    found = next(filter(None, (shutil.which(name, path=place) for place in places)), None)
+    if found is None:
+        skip(f"{name} is not installed")
+    return found
+
 
 class ReverseProxy:
     """`async with ReverseProxy(NGINX, service.port) as proxy`: clients connect to `proxy.port`."""
 
     def __init__(self, kind: Kind, upstream: int) -> None:
-        found = shutil.which(kind.program) or shutil.which(kind.program, path="/usr/sbin")
-        if found is None:
-            skip(f"{kind.program} is not installed")
-        self._program = found
+        self._program = _program(kind.program)
         self._kind = kind
         self._upstream = upstream
         self._directory = tempfile.TemporaryDirectory(prefix="notifier-")
@@ -122,9 +264,10 @@ class ReverseProxy:
 
     async def __aenter__(self) -> Self:
         directory = Path(self._directory.name)
-        file, log = directory / "configuration", directory / "log"
+        file, log = directory / self._kind.file, directory / "log"
         values = {"directory": directory, "file": file, "port": self.port}
-        file.write_text(self._kind.configuration.format(upstream=self._upstream, **values))
+        for name, text in ((self._kind.file, self._kind.configuration), *self._kind.others):
+            (directory / name).write_text(text.format(upstream=self._upstream, **values))
         with log.open("wb") as output:
             self._process = await asyncio.create_subprocess_exec(
                 self._program,
@@ -136,6 +279,8 @@ class ReverseProxy:
                 start_new_session=True,
             )
         await until_accepting(self._process, self.port, log.read_text)
+        if self._kind.probe:
+            await until(partial(_shows, self._kind.probe.format(port=self.port)))
         return self
 
     async def __aexit__(

@@ -17,7 +17,7 @@ import trustme
 from tests import pooler
 from tests.conftest import Connect, Serve
 from tests.databases import Database
-from tests.reverse_proxies import CADDY, HAPROXY, NGINX, Kind, ReverseProxy
+from tests.reverse_proxies import CADDY, ENVOY, HAPROXY, NGINX, TRAEFIK, Kind, ReverseProxy
 from tests.service.calendars import Calendar
 from tests.services import SECRET, run, token
 
@@ -77,7 +77,40 @@ def caddy(certificate: Path) -> Kind:
     return CADDY._replace(configuration=f"{{{{\n{options}\n}}}}\n{configuration}")
 
 
-@pytest.mark.parametrize("kind", [nginx, haproxy, caddy], ids=lambda kind: kind.__name__)
+def traefik(certificate: Path) -> Kind:
+    static = adapted(
+        "proxies/traefik.yml",
+        (r"^entryPoints:", "global: {{checkNewVersion: false}}\nentryPoints:"),
+        (r'address: ":443"', "address: 127.0.0.1:{port}"),
+        (r"/etc/traefik/traefik-dynamic.yml", "{directory}/traefik-dynamic.yml"),
+    )
+    dynamic = adapted(
+        "proxies/traefik-dynamic.yml",
+        (r"/etc/ssl/[\w./]+", str(certificate)),
+        (r"10\.0\.0\.11:8181", "127.0.0.1:{upstream}"),
+        (r"^ +- url: http://10\.0\.0\.12:8181\n", ""),
+    )
+    return TRAEFIK._replace(
+        configuration=static,
+        others=(("traefik-dynamic.yml", dynamic),),
+        probe="https://127.0.0.1:{port}/realtime/asyncapi.json",
+    )
+
+
+def envoy(certificate: Path) -> Kind:
+    configuration = adapted(
+        "proxies/envoy.yaml",
+        (r"0\.0\.0\.0, port_value: 443", "127.0.0.1, port_value: {port}"),
+        (r"/etc/ssl/[\w./]+", str(certificate)),
+        (r"10\.0\.0\.11, port_value: 8181", "127.0.0.1, port_value: {upstream}"),
+        (r"^ +- endpoint: .*10\.0\.0\.12.*\n", ""),
+    )
+    return ENVOY._replace(configuration=configuration)
+
+
+@pytest.mark.parametrize(
+    "kind", [nginx, haproxy, caddy, traefik, envoy], ids=lambda kind: kind.__name__
+)
 async def test_a_socket_and_a_stream_pass_the_configuration(
     database: Database,
     serve: Serve,

@@ -1,4 +1,4 @@
-"""Streams, polls and sockets through nginx, HAProxy and Caddy, as they come out of the box."""
+"""Streams, polls and sockets through nginx, HAProxy, Caddy, Traefik and Envoy, as they come out of the box."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ import pytest
 
 from tests.conftest import Connect, Serve
 from tests.databases import Database
-from tests.reverse_proxies import CADDY, HAPROXY, NGINX, Kind, ReverseProxy
+from tests.reverse_proxies import CADDY, ENVOY, HAPROXY, NGINX, TRAEFIK, Kind, ReverseProxy
 from tests.service.calendars import Calendar
 from tests.service.http_streams import poll, stream, subscribers
 from tests.services import token
 from tests.waiting import until
 
-KINDS = pytest.mark.parametrize("kind", [NGINX, HAPROXY, CADDY], ids=lambda kind: kind.program)
+KINDS = pytest.mark.parametrize(
+    "kind", [NGINX, HAPROXY, CADDY, TRAEFIK, ENVOY], ids=lambda kind: kind.program
+)
 
 
 @KINDS

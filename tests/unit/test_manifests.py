@@ -1,11 +1,14 @@
-"""The Kubernetes manifests and proxy configurations fit the program: settings, ports, paths, times, the image's user."""
+"""The Kubernetes manifests and proxy configurations fit Kubernetes' schemas, and the program: settings, ports, paths, times, the image's user."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
+import kubernetes_validate
 import pytest
+import yaml
 from starlette.routing import Route
 
 from notifier.health import Health
@@ -19,6 +22,29 @@ DEPLOYMENT = (KUBERNETES / "deployment.yaml").read_text()
 FILES = sorted(
     path for path in (ROOT / "deploy").rglob("*") if path.suffix in {".yaml", ".yml", ".service"}
 )
+
+
+MANIFESTS = [
+    (path.name, document)
+    for path in sorted(KUBERNETES.glob("*.yaml"))
+    for document in yaml.safe_load_all(path.read_text())
+    if document["kind"] != "Kustomization"  # of kubectl, not of the cluster
+]
+
+
+@pytest.mark.parametrize(
+    "manifest", MANIFESTS, ids=lambda manifest: f"{manifest[0]}-{manifest[1]['kind']}"
+)
+@pytest.mark.parametrize("version", ["1.27", kubernetes_validate.latest_version()])
+def test_kubernetes_accepts_a_manifest(manifest: tuple[str, Any], version: str) -> None:
+    kubernetes_validate.validate(manifest[1], version, strict=True)
+
+
+def test_kubernetes_refuses_a_misspelt_property() -> None:
+    text = DEPLOYMENT.replace("readinessProbe:", "readyProbe:")
+    assert text != DEPLOYMENT
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(next(yaml.safe_load_all(text)), "1.37", strict=True)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
