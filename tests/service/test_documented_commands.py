@@ -186,6 +186,7 @@ async def test_listening_and_explaining(shell: Shell, database: Database, serve:
     )
     await shell.run(block("README.md", "Use it", "commands", 0).text)
     await shell.run(block("README.md", "Use it", "commands", 1).text)
+    await shell.run(block("docs/clients.md", "In a terminal", "commands").text)
     stream = block("docs/http.md", "Server-sent events", "commands").text
     await shell.run(stream.partition("\n\n")[0])
     await shell.run(block("docs/http.md", "Long polls", "commands").text)

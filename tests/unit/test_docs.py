@@ -48,6 +48,23 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+def test_figures_that_name_a_row_of_the_benchmark_are_those_of_the_readmes_table() -> None:
+    measured = (ROOT / "README.md").read_text().split("<!-- bench -->")[1]
+    rows = re.findall(r"^\| (\w+) \| .+? \| .+? \| ([\d.,]+).* \|$", measured, re.MULTILINE)
+    medians = dict(rows)
+    named = [
+        (page.name, *found)
+        for page in PAGES
+        for found in re.findall(
+            r"(\d[\d.,]*)[^\d()|\n]{0,40} \(([A-Z]\d[a-z]?)\)", page.read_text()
+        )
+        if "decisions" not in page.parts and page.name != "CHANGELOG.md"
+    ]
+    assert {page for page, _, _ in named} >= {"README.md", "scaling.md"}
+    for page, figure, row in named:
+        assert medians[row] == figure, f"{page} has {figure} ({row}), the table {medians[row]}"
+
+
 def test_the_drawing_is_the_one_that_the_code_yields() -> None:
     assert architecture.DRAWING.read_text() == architecture.svg(), "python docs/architecture.py"
 
