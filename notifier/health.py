@@ -33,6 +33,7 @@ class Health:
         self._moved_at = 0.0
         self._warnings: tuple[str, ...] = ()
         self.draining = False
+        self.path: str | None = None  # by which messages come, where there are two: nats, postgres
 
     def proven(
         self,

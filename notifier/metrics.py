@@ -106,6 +106,12 @@ LAG = Histogram(
     "Time from the change to the write to the sockets",
     buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60),
 )
+STAGES = Histogram(
+    "notifier_stage_seconds",
+    "Time that a batch takes in a stage of its way: wait, read, net, store, receive, write",
+    ["stage"],
+    buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
+)
 LOOP = Histogram(
     "notifier_loop_delay_seconds",
     "How late a timer of the event loop fires, measured every second",
@@ -170,6 +176,12 @@ BUILD_INFO = Gauge(
 BUILD_INFO.labels(__version__).set(1)
 
 # Series that exist from the start, so that rate() sees the first event.
+WAIT = STAGES.labels("wait")  # from the oldest change of a batch to the relay's reading
+READ = STAGES.labels("read")  # the statement that reads it
+NET = STAGES.labels("net")  # netting and rendering
+STORE = STAGES.labels("store")  # from then to the commit, with the wait for the batch before
+RECEIVE = STAGES.labels("receive")  # from numbering to this node, with the commit
+WRITE = STAGES.labels("write")  # from this node's receipt to the last socket of the company
 for _reason in ("bulk", "truncate", "overflow", "epoch"):
     RESYNCS.labels(_reason)
 for _recovered in ("true", "false"):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
+from notifier import metrics
 from notifier.messages import Message
 
 FEW_USERS = 50
@@ -33,6 +35,7 @@ class Batch(NamedTuple):
 
     Without messages it revokes, or re-checks, behind those that are queued. `skips`: no messages, but a Skipped for the groups that are behind. `restricted`: one message of
     which users get views of their own. `is_for_few`: all who get something are named.
+    `received`: when the channel got them, by the monotonic clock.
     """
 
     messages: list[Message]
@@ -41,6 +44,7 @@ class Batch(NamedTuple):
     restricted: bool = False
     is_for_few: bool = False
     trace: BatchTrace | None = None
+    received: float = 0.0
 
     def begin(self) -> None:
         """It is being written."""
@@ -48,7 +52,9 @@ class Batch(NamedTuple):
             self.trace.begin()
 
     def end(self, subscribers: int) -> None:
-        """It was written to all subscribers."""
+        """Its messages were written to all subscribers."""
+        metrics.LAG.observe(max(0.0, time.time() - self.messages[0].at.timestamp()))
+        metrics.WRITE.observe(time.monotonic() - self.received)
         if self.trace is not None:
             self.trace.end(subscribers)
 
@@ -60,24 +66,25 @@ class Batch(NamedTuple):
 
 def cut(messages: list[Message], tracer: DeliveryTracer | None = None) -> Iterable[Batch]:
     """Cuts behind each message that takes access away, and around each that has views."""
+    batches = _cut(messages, time.monotonic())
     if tracer is None:
-        return _cut(messages)
-    return (batch._replace(trace=tracer.received(batch.messages)) for batch in _cut(messages))
+        return batches
+    return (batch._replace(trace=tracer.received(batch.messages)) for batch in batches)
 
 
-def _cut(messages: list[Message]) -> Iterable[Batch]:
+def _cut(messages: list[Message], now: float) -> Iterable[Batch]:
     batch: list[Message] = []
     for message in messages:
         if message.views:
             if batch:
-                yield Batch(batch)
+                yield Batch(batch, received=now)
             few = not any(view.others or len(view.users) > FEW_USERS for view in message.views)
-            yield Batch([message], message.revokes, restricted=True, is_for_few=few)
+            yield Batch([message], message.revokes, restricted=True, is_for_few=few, received=now)
             batch = []
             continue
         batch.append(message)
         if message.revokes:
-            yield Batch(batch, message.revokes)
+            yield Batch(batch, message.revokes, received=now)
             batch = []
     if batch:
-        yield Batch(batch)
+        yield Batch(batch, received=now)

@@ -9,7 +9,6 @@ users get views of their own, are in `Groups`.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Sequence
 from datetime import datetime
@@ -349,7 +348,6 @@ class Channel:
         if batch.messages and self._size:
             filtered = 0 if self._groups is None else len(self._groups)
             metrics.DELIVERED.inc(len(batch.messages) * (self._size - filtered))
-            metrics.LAG.observe(max(0.0, time.time() - batch.messages[0].at.timestamp()))
             batch.end(self._size)
         if batch.revokes:
             self._report_revocations(batch)

@@ -88,12 +88,13 @@ class PostgresStream:
         self._is_returning = False  # from the feed to the log
         self._audited = 0.0
         self.healing = Healing(hub, history, self.deliver)
-        _show_path(by_feed=False)
+        self._show_path(by_feed=False)
 
     def use(self, feed: Feed) -> None:
         """Lets a broker bring the messages while it can. To be called before `run`."""
         self._feed = feed
         feed.changed = self._unread.set
+        self._show_path(by_feed=False)
 
     def deliver(self, messages: Sequence[Message]) -> None:
         """Delivers the next messages of one company, which came otherwise than in the order of the log."""
@@ -132,6 +133,7 @@ class PostgresStream:
             self._unread.set()
 
     def _hand_over(self, messages: Sequence[Message]) -> None:
+        metrics.RECEIVE.observe(max(0.0, time.time() - messages[0].stored.timestamp()))
         for rule in self._rules:
             messages = [rule(each) for each in messages]
         self._hub.deliver(messages)
@@ -231,7 +233,7 @@ class PostgresStream:
             feed.resumed()
             _logger.info("messages come from the log")
             await self._catch_up(connection)
-        _show_path(by_feed=feed.is_proven and not (self._follows_log and feed.is_wanted))
+        self._show_path(by_feed=feed.is_proven and not (self._follows_log and feed.is_wanted))
 
     async def _audit(self, connection: Connection) -> int:
         """Delivers what the channels miss. Returns the last seq of the log before that.
@@ -351,7 +353,8 @@ class PostgresStream:
                 return
             await asyncio.sleep(0)
 
-
-def _show_path(*, by_feed: bool) -> None:
-    metrics.PATH.labels("nats").set(by_feed)
-    metrics.PATH.labels("postgres").set(not by_feed)
+    def _show_path(self, *, by_feed: bool) -> None:
+        metrics.PATH.labels("nats").set(by_feed)
+        metrics.PATH.labels("postgres").set(not by_feed)
+        if self._feed is not None:
+            self._health.path = "nats" if by_feed else "postgres"

@@ -6,6 +6,7 @@ While one batch is stored, the next one is read and netted.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -82,6 +83,7 @@ class Pipeline:
     async def take(self) -> int | TooMuch:
         """Reads the new changes and begins to store their messages; the number of changes."""
         trace = self.tracer.begin()
+        began = time.monotonic()
         try:
             snapshot, changes = await self._reader.read_new(self._read_until)
         except ForeignChanges:
@@ -106,13 +108,18 @@ class Pipeline:
             await self.begin_epoch("epoch")
             return 0
         trace.read(changes)
+        read = time.monotonic() - began
+        metrics.READ.observe(read)
+        metrics.WAIT.observe(max(0.0, time.time() - read - changes[0].at.timestamp()))
         drafts = await self.net(changes, trace)
+        netted = time.monotonic()
+        metrics.NET.observe(netted - began - read)
         await self.stored()
         await self._settle(snapshot)
         messages = await self.number(drafts, trace.links)
         self._read_until = snapshot
         if messages:
-            self.begin_storing(self._append(messages, snapshot, trace))
+            self.begin_storing(self._append(messages, snapshot, trace, since=netted))
             await asyncio.sleep(0)  # the statement is sent before the next read
         else:
             await self._store.save(cursor=snapshot)  # else probes would count the changes as unread
@@ -120,7 +127,12 @@ class Pipeline:
         return len(changes)
 
     async def _append(
-        self, messages: Sequence[Message], cursor: str, trace: BatchTrace = UNTRACED
+        self,
+        messages: Sequence[Message],
+        cursor: str,
+        trace: BatchTrace = UNTRACED,
+        *,
+        since: float | None = None,
     ) -> None:
         with trace.stage("store"):
             try:
@@ -129,6 +141,8 @@ class Pipeline:
                 async with self._writer.transaction():
                     messages = await self._isolation.append(messages)
                     await self._store.save(cursor=cursor)
+        if since is not None:
+            metrics.STORE.observe(time.monotonic() - since)
         metrics.BATCHES.inc()
         metrics.MESSAGES.inc(len(messages))
         if messages:

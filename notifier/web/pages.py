@@ -81,9 +81,12 @@ class Pages:
 
     async def _readyz(self, _: Request) -> Response:
         reason = self._health.reason()
+        path = {} if self._health.path is None else {"path": self._health.path}
         if reason is None:
-            return JSONResponse({"ready": True}, headers=HEADERS)
-        return JSONResponse({"ready": False, "reason": reason}, status_code=503, headers=HEADERS)
+            return JSONResponse({"ready": True, **path}, headers=HEADERS)
+        return JSONResponse(
+            {"ready": False, "reason": reason, **path}, status_code=503, headers=HEADERS
+        )
 
     async def _metrics(self, _: Request) -> Response:
         return Response(metrics.exposition(), media_type=metrics.CONTENT_TYPE, headers=HEADERS)

@@ -239,6 +239,8 @@ async def test_a8_on_a_long_and_narrow_link_the_heartbeat_does_not_flap(
         assert await reason(service) is None
     # Each was a way there and a way back late, and the metric says so.
     assert await metric(service, "notifier_lag_seconds_sum") > 0.15 * 3
+    for stage in ("read", "store", "receive"):
+        assert await metric(service, f'notifier_stage_seconds_sum{{stage="{stage}"}}') > 0.3
     assert await reconnects(service) == 0
 
 

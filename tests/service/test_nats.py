@@ -82,7 +82,8 @@ async def test_a_node_goes_on_over_postgresql_while_nats_is_frozen_or_gone_and_r
         await reach(client, last)
         for service in (relay, node):
             await on_path(service, "postgres")
-            assert (await service.get("/readyz")).is_success
+            answer = await service.get("/readyz")
+            assert (answer.status_code, answer.json()) == (200, {"ready": True, "path": "postgres"})
         await calendar.event(company)
         last += 1
         await reach(client, last)
@@ -92,6 +93,7 @@ async def test_a_node_goes_on_over_postgresql_while_nats_is_frozen_or_gone_and_r
             await nats.start()
         for service in (relay, node):
             await on_path(service, "nats")
+            assert (await service.get("/readyz")).json() == {"ready": True, "path": "nats"}
         await calendar.event(company)
         last += 1
         await reach(client, last)

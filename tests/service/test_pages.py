@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from uuid import UUID
 
 import httpx
 import pytest
@@ -12,6 +13,7 @@ from tests.conftest import Connect, Serve
 from tests.databases import Database
 from tests.ports import free_port
 from tests.service.calendars import Calendar
+from tests.service.test_floods import metric
 from tests.services import Service, token
 from tests.waiting import until
 
@@ -59,6 +61,32 @@ async def test_c14_the_metrics_are_in_prometheus_format_and_name_no_user(
         assert secret not in answer.text
     for link in ("node", "relay", "stream", "membership"):
         assert f'notifier_database_links_up{{link="{link}"}} 1.0' in answer.text
+
+
+async def test_the_metrics_name_the_stage_that_a_change_waits_in(
+    database: Database, serve: Serve, connect: Connect
+) -> None:
+    service, calendar = await serve(database), Calendar(database)
+    company = await calendar.company("u1")
+    client = await connect(service, "u1", company)
+    writer = await database.connect()
+
+    async def seconds(stage: str) -> float:
+        return await metric(service, f'notifier_stage_seconds_sum{{stage="{stage}"}}')
+
+    stages = ("wait", "read", "net", "store", "receive", "write")
+    before = {stage: await seconds(stage) for stage in stages}
+    async with writer.transaction():
+        await writer.execute(
+            "INSERT INTO events (company_id, title, starts_at, ends_at)"
+            " VALUES ($1, '', now(), now())",
+            UUID(company),
+        )
+        await writer.execute("SELECT pg_sleep(0.3)")
+    await client.expect("EventCreated")
+    took = {stage: await seconds(stage) - before[stage] for stage in stages}
+    assert all(took.values())
+    assert took["wait"] > 0.3
 
 
 async def test_c14_neither_token_nor_row_is_in_the_log(
