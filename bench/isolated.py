@@ -21,14 +21,16 @@ CHANGES = 10
 PER_SECOND = 1.5
 
 
-async def ours(stand: Stand, url: str, target: Service) -> float:
+async def ours(stand: Stand, url: str, target: Service) -> tuple[float, float]:
     """Median seconds from the commit's acknowledgement to the last socket."""
     plan = service.subscribers(SOCKETS)
     async with load(stand.load, target.port, plan, stamp=OUR_TITLE, step=SOCKETS) as clients:
         await clients.ready()
+        cpu = target.program.cpu_seconds()
         acknowledged = await feed.paced(url, per_second=PER_SECOND, changes=CHANGES)
         await clients.settle(CHANGES * SOCKETS)
-        return _median(await clients.stamps(), acknowledged)
+        cpu = target.program.cpu_seconds() - cpu
+        return _median(await clients.stamps(), acknowledged), cpu / (CHANGES * SOCKETS)
 
 
 async def floor(stand: Stand) -> float:
@@ -50,9 +52,14 @@ async def measure(stand: Stand, _names: frozenset[str]) -> None:
     async with service.migrated(stand) as url, service.serving(stand, url) as target:
         for _ in stand.rounds(2):
             watch = stand.watch()
-            least, mine = await floor(stand), await ours(stand, url, target)
+            least, (mine, each) = await floor(stand), await ours(stand, url, target)
             stand.table.add(
-                "F0", mine / least, watch.noise(), ours_ms=mine * 1e3, c_loop_ms=least * 1e3
+                "F0",
+                mine / least,
+                watch.noise(),
+                ours_ms=mine * 1e3,
+                c_loop_ms=least * 1e3,
+                µs_per_delivery=each * 1e6,
             )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import asyncio
+import re
 import statistics
 import time
 from itertools import islice
@@ -86,6 +87,7 @@ async def measure_busy(stand: Stand, _names: frozenset[str]) -> None:
                 step=sockets,
             ) as clients:
                 await clients.ready()
+                before = await stages_of(target)
                 watch, began = stand.watch(), time.monotonic()
                 acknowledged = await feed.paced(
                     url, per_second=per_second, changes=changes, writers=8
@@ -95,8 +97,37 @@ async def measure_busy(stand: Stand, _names: frozenset[str]) -> None:
                 (await clients.mark()).check()
                 noise = watch.noise()
                 latencies = sorted(latencies_of(await clients.stamps(), acknowledged))
+            stages = stages_between(before, await stages_of(target))
             p50, p99 = (latencies[int(len(latencies) * share)] * 1e3 for share in (0.5, 0.99))
-            stand.table.add("L2", p99, noise, p50_ms=p50, writes_per_s=written)
+            stand.table.add("L2", p99, noise, p50_ms=p50, writes_per_s=written, **stages)
+
+
+Counts = dict[str, list[tuple[float, float]]]
+"""By stage: how many batches took at most so many seconds."""
+
+BUCKET = re.compile(r'notifier_stage_seconds_bucket{le="([^"]+)",stage="(\w+)"} (\S+)')
+
+
+async def stages_of(target: Service) -> Counts:
+    """What `notifier_stage_seconds` shows now."""
+    counts: Counts = {}
+    for bound, stage, count in BUCKET.findall((await service.get(target.port, "/metrics")).text):
+        counts.setdefault(stage, []).append((float(bound), float(count)))
+    return counts
+
+
+def stages_between(before: Counts, after: Counts) -> dict[str, float]:
+    """By stage: the bound, in ms, that 99 of 100 batches of the run did not exceed."""
+    found = {}
+    for stage, buckets in after.items():
+        counted = [
+            (bound, now - then)
+            for (bound, now), (_, then) in zip(buckets, before[stage], strict=True)
+        ]
+        enough = 0.99 * counted[-1][1]
+        bound = next(bound for bound, count in counted if count >= enough)
+        found[f"{stage}_p99_ms_at_most"] = bound * 1e3
+    return found
 
 
 def latencies_of(stamps: array.array[int], acknowledged: dict[int, int]) -> list[float]:

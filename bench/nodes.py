@@ -14,7 +14,7 @@ from bench import feed, service
 from bench.fanout import OUR_NUMBER
 from bench.latency import OUR_TITLE, latencies_of
 from bench.load import Load, load
-from bench.programs import BenchError, running
+from bench.programs import BenchError, Program, running
 from bench.service import Service
 from bench.stand import Stand
 
@@ -30,31 +30,32 @@ PATH_SECONDS = 30.0
 @dataclass(frozen=True)
 class Cost:
     """CPU seconds for each change: of PostgreSQL, of the node that relays and serves all clients, and of
-    one that serves no company, beyond what it takes at rest."""
+    one that serves no company, beyond what it takes at rest; and of the server of NATS."""
 
     database: float
     relay: float
     idle: float
+    nats: float = 0.0
 
 
 @asynccontextmanager
-async def nats_server(stand: Stand) -> AsyncIterator[str]:
-    """A plain server; yields its URL."""
+async def nats_server(stand: Stand) -> AsyncIterator[tuple[str, Program]]:
+    """A plain server; yields its URL, and the process."""
     port = service.free_port()
     command = (NATS_SERVER, "-a", "127.0.0.1", "-p", str(port))
     log = stand.directory / "nats.log"
-    async with running(*command, log=log, events=False, patience=2.0):
-        yield f"nats://127.0.0.1:{port}"
+    async with running(*command, log=log, events=False, patience=2.0) as program:
+        yield f"nats://127.0.0.1:{port}", program
 
 
 async def measure(stand: Stand, names: frozenset[str]) -> None:
-    async with nats_server(stand) as nats, service.migrated(stand) as url:
+    async with nats_server(stand) as (nats, server), service.migrated(stand) as url:
         for _ in stand.rounds(2):
             watch = stand.watch()
             if names & {"S1", "S2"}:
                 one = await busy(stand, url, 1)
                 without = await busy(stand, url, NODES)
-                many = await busy(stand, url, NODES, nats_url=nats)
+                many = await busy(stand, url, NODES, server, nats_url=nats)
                 stand.table.add(
                     "S1",
                     many.database / one.database,
@@ -62,6 +63,7 @@ async def measure(stand: Stand, names: frozenset[str]) -> None:
                     one_node_µs=one.database * 1e6,
                     four_nodes_µs=many.database * 1e6,
                     four_without_nats_µs=without.database * 1e6,
+                    nats_server_µs=many.nats * 1e6,
                 )
                 stand.table.add(
                     "S2",
@@ -96,7 +98,9 @@ async def serving(
         yield services
 
 
-async def busy(stand: Stand, url: str, count: int, **settings: str) -> Cost:
+async def busy(
+    stand: Stand, url: str, count: int, nats: Program | None = None, **settings: str
+) -> Cost:
     """S1, S2: as T1, with all clients at the relay's node."""
     async with serving(stand, url, count, settings) as services:
         plan = service.subscribers(COMPANIES, range(1, COMPANIES + 1))
@@ -110,12 +114,14 @@ async def busy(stand: Stand, url: str, count: int, **settings: str) -> Cost:
             idle = [
                 (now - then) / REST_SECONDS for now, then in zip(_cpu(services), idle, strict=True)
             ]
+            broker = nats.cpu_seconds() if nats else 0.0
             began, before, database = time.monotonic(), _cpu(services), stand.cluster.cpu_seconds()
             changes = await feed.in_companies(
                 url, clients, companies=COMPANIES, seconds=stand.seconds(5)
             )
             await clients.settle(changes)
             database = stand.cluster.cpu_seconds() - database
+            broker = nats.cpu_seconds() - broker if nats else 0.0
             seconds = time.monotonic() - began
             spent = [
                 now - then - rest * seconds
@@ -123,9 +129,8 @@ async def busy(stand: Stand, url: str, count: int, **settings: str) -> Cost:
             ]
             (await clients.mark()).check()
     others = spent[1:] or [0.0]
-    return Cost(
-        database / changes, spent[0] / changes, max(0.0, sum(others) / len(others) / changes)
-    )
+    idle_node = max(0.0, sum(others) / len(others) / changes)
+    return Cost(database / changes, spent[0] / changes, idle_node, broker / changes)
 
 
 async def paced(stand: Stand, url: str, **settings: str) -> tuple[float, float]:

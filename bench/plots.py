@@ -75,7 +75,7 @@ async def transactions(stand: Stand) -> Chart:
 
 async def cost_of_nodes(stand: Stand) -> Chart:
     runs = _runs()
-    async with nodes.nats_server(stand) as nats, service.migrated(stand) as url:
+    async with nodes.nats_server(stand) as (nats, _), service.migrated(stand) as url:
         for _ in stand.rounds(2):
             for count in NODES:
                 alone = await nodes.busy(stand, url, count)

@@ -34,8 +34,10 @@ QUERIES = """
 """
 
 
-async def memory(stand: Stand, target: Service, warm: list[str], idle: list[str]) -> float:
-    """Server memory per idle client that offers deflate, in KiB."""
+async def memory(
+    stand: Stand, target: Service, warm: list[str], idle: list[str]
+) -> tuple[float, float]:
+    """Server memory per idle client that offers deflate, in KiB, and that of the process before, in MiB."""
     async with load(stand.load, target.port, warm, deflate=True) as first:
         await first.ready()
         await asyncio.sleep(SETTLE_SECONDS)
@@ -43,7 +45,8 @@ async def memory(stand: Stand, target: Service, warm: list[str], idle: list[str]
         async with load(stand.load, target.port, idle, deflate=True) as others:
             await others.ready()
             await asyncio.sleep(SETTLE_SECONDS)
-            return (target.program.resident_bytes() - before) / len(idle) / 1024
+            grown = target.program.resident_bytes() - before
+            return grown / len(idle) / 1024, before / 1024**2
 
 
 async def measure_memory(stand: Stand, _names: frozenset[str]) -> None:
@@ -52,10 +55,10 @@ async def measure_memory(stand: Stand, _names: frozenset[str]) -> None:
         for _ in stand.rounds(2):
             warm, idle = service.subscribers(WARM), service.subscribers(IDLE)
             async with service.serving(stand, url) as target:
-                mine = await memory(stand, target, warm, idle)
+                mine, process = await memory(stand, target, warm, idle)
             async with references.starlette(stand, notifying) as loop:
-                bare = await memory(stand, loop, references.paths(WARM), references.paths(IDLE))
-            stand.table.add("M1", mine, starlette_KiB=bare)
+                bare, _ = await memory(stand, loop, references.paths(WARM), references.paths(IDLE))
+            stand.table.add("M1", mine, starlette_KiB=bare, process_MiB=process)
 
 
 async def measure_subscriptions(stand: Stand, _names: frozenset[str]) -> None:
@@ -123,9 +126,19 @@ async def measure_connecting(stand: Stand, _names: frozenset[str]) -> None:
             plan = [service.conversation(n + 1, n % COMPANIES + 1) for n in range(CONNECTING)]
             async with service.serving(stand, url) as target:
                 watch = stand.watch()
+                cpu, database = target.program.cpu_seconds(), stand.cluster.cpu_seconds()
                 async with load(stand.load, target.port, plan) as clients:
                     seconds = (await clients.ready()).seconds
-                stand.table.add("C1", CONNECTING / seconds, watch.noise(), seconds=seconds)
+                    cpu = target.program.cpu_seconds() - cpu
+                    database = stand.cluster.cpu_seconds() - database
+                stand.table.add(
+                    "C1",
+                    CONNECTING / seconds,
+                    watch.noise(),
+                    seconds=seconds,
+                    notifier_µs_each=cpu / CONNECTING * 1e6,
+                    postgres_µs_each=database / CONNECTING * 1e6,
+                )
 
 
 async def measure_return(stand: Stand, _names: frozenset[str]) -> None:

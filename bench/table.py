@@ -43,7 +43,6 @@ ROWS = {
             "CPU to deliver a change that one of 5,000 users sees / per delivery",
             20,
             False,
-            usual=False,
         ),
         Row("F6", "F1 with server-sent events / with WebSockets", 0.8, True),
         Row("W0", "pgbench, 32 clients: capture, no relay / minimal audit trigger", 0.95, True),
@@ -79,7 +78,6 @@ ROWS = {
             5,
             False,
             " s",
-            usual=False,
         ),
         Row(
             "B3",

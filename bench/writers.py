@@ -110,10 +110,15 @@ async def measure(stand: Stand, names: frozenset[str]) -> None:
 async def measure_audit(stand: Stand, _names: frozenset[str]) -> None:
     """W0: capture without a relay, against a minimal audit trigger."""
     seconds = stand.seconds(5)
-    async with stand.cluster.copy("audited") as audited, service.migrated(stand) as ours:
+    async with (
+        stand.cluster.copy("bare") as bare,
+        stand.cluster.copy("audited") as audited,
+        service.migrated(stand) as ours,
+    ):
         await stand.cluster.execute((SQL / "audit.sql").read_text(), "audited")
         for _ in stand.rounds(3):
             watch = stand.watch()
+            free = await write(stand, bare, CLIENTS, seconds)
             usual = await write(stand, audited, CLIENTS, seconds)
             mine = await write(stand, ours, CLIENTS, seconds)
             stand.table.add(
@@ -122,8 +127,9 @@ async def measure_audit(stand: Stand, _names: frozenset[str]) -> None:
                 watch.noise(),
                 ours_tps=mine.tps,
                 audit_tps=usual.tps,
-                ours_µs_each=mine.database * 1e6,
-                audit_µs_each=usual.database * 1e6,
+                no_trigger_µs_each=free.database * 1e6,
+                capture_µs_each=(mine.database - free.database) * 1e6,
+                audit_trigger_µs_each=(usual.database - free.database) * 1e6,
             )
 
 
