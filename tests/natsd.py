@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import signal
 import sysconfig
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import nats
 from nats.aio.client import Client
 
 from tests.ports import free_port
+from tests.proxy import Proxy
 from tests.waiting import until_accepting
 
 PROGRAM = Path(sysconfig.get_path("scripts"), "nats-server")
@@ -68,16 +71,27 @@ class NatsServer:
         return self._log.read_text(errors="replace") if self._log.exists() else ""
 
 
-def cluster_of(place: Path, count: int) -> list[NatsServer]:
-    """`count` servers of one cluster, each of which forwards the messages of the others."""
-    ports = [free_port() for _ in range(count)]
-    routes = ", ".join(f"nats-route://127.0.0.1:{port}" for port in ports)
-    return [
-        NatsServer(
-            place, f"cluster {{ name: test, listen: 127.0.0.1:{port}, routes: [ {routes} ] }}"
-        )
-        for port in ports
-    ]
+@asynccontextmanager
+async def cluster_of(
+    place: Path, count: int
+) -> AsyncIterator[tuple[list[NatsServer], list[Proxy]]]:
+    """`count` running servers of one cluster, and the proxies through which they reach one another."""
+    async with AsyncExitStack() as stack:
+        ports = [free_port() for _ in range(count)]
+        proxies = [await stack.enter_async_context(Proxy("127.0.0.1", port)) for port in ports]
+        routes = ", ".join(f"nats-route://127.0.0.1:{proxy.port}" for proxy in proxies)
+        servers = [
+            NatsServer(
+                place,
+                f"cluster {{ name: test, listen: 127.0.0.1:{port}, routes: [ {routes} ],"
+                f' advertise: "127.0.0.1:{proxy.port}" }}',
+            )
+            for port, proxy in zip(ports, proxies, strict=True)
+        ]
+        for server in servers:
+            stack.push_async_callback(server.stop)
+            await server.start()
+        yield servers, proxies
 
 
 async def client_of(url: str) -> Client:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import signal
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
@@ -37,6 +38,7 @@ class Faults:
     ) -> None:
         self.found_without_a_ring = 0
         self.count = 0
+        self.made: Counter[str] = Counter()
         self._postgres = postgres
         self._database = database
         self._nodes = nodes
@@ -50,8 +52,10 @@ class Faults:
             self._terminate_backends_again_and_again,
             self._cancel_backends,
             self._kill_postgres,
+            self._restart_postgres,
             self._kill_an_app,
             self._kill_a_node,
+            self._kill_the_relay,
             self._restart_a_node,
             self._stop_a_node,
             self._freeze_the_link,
@@ -75,6 +79,7 @@ class Faults:
             await fault()
             self._history.note("fault over", kind=fault.__name__.strip("_"))
             self.count += 1
+            self.made[fault.__name__.strip("_")] += 1
             await asyncio.sleep(self._random.expovariate(1))
         for node in self._nodes:
             await node.ready()
@@ -109,6 +114,12 @@ class Faults:
         await asyncio.to_thread(self._postgres.start)
         self._history.up()
 
+    async def _restart_postgres(self) -> None:
+        self._history.down()
+        await asyncio.to_thread(self._postgres.stop)
+        await asyncio.to_thread(self._postgres.start)
+        self._history.up()
+
     async def _kill_an_app(self) -> None:
         """Kills one backend with SIGKILL: the server restarts all of them and recovers."""
         pid = await self._database.fetchval(
@@ -131,7 +142,18 @@ class Faults:
     # --- the nodes
 
     async def _kill_a_node(self) -> None:
-        node = self._pick()
+        await self._kill(self._pick())
+
+    async def _kill_the_relay(self) -> None:
+        for node in self._nodes:
+            await node.ready()
+        for node in self._nodes:
+            with suppress(httpx.TransportError):
+                if "notifier_relay 1.0" in (await node.get("/metrics")).text:
+                    await self._kill(node)
+                    return
+
+    async def _kill(self, node: Service) -> None:
         await self._observe(node)
         node.kill()
         await node.ended()

@@ -12,15 +12,19 @@ from tests.proxy import Proxy
 
 
 class NatsFaults:
-    """`nodes[1]` reaches one server, through `proxy`; the others reach all of the cluster."""
+    """`nodes[1]` reaches one server, through `proxy`; the others reach all of the cluster, whose servers
+    reach one another through `routes`.
+    """
 
     def __init__(
         self,
         cluster: Sequence[NatsServer],
+        routes: Sequence[Proxy],
         proxy: Proxy,
         history: History,
     ) -> None:
         self._cluster = cluster
+        self._routes = routes
         self._proxy = proxy
         self._random = random.Random(f"{history.seed} NATS")
         self.kinds: list[Callable[[], Awaitable[None]]] = [
@@ -28,6 +32,8 @@ class NatsFaults:
             self._freeze_a_server,
             self._kill_all_servers,
             self._freeze_all_servers,
+            self._part_the_servers,
+            self._cut_the_servers_apart,
             self._freeze_the_link_to_nats,
             self._deafen_the_link_to_nats,
             self._reset_the_link_to_nats,
@@ -59,6 +65,22 @@ class NatsFaults:
         await self._wait()
         for server in self._cluster:
             server.thaw()
+
+    async def _part_the_servers(self) -> None:
+        """They stay connected, and nothing passes from one to another."""
+        for route in self._routes:
+            route.freeze()
+        await self._wait()
+        for route in self._routes:
+            route.thaw()
+
+    async def _cut_the_servers_apart(self) -> None:
+        for route in self._routes:
+            route.refuse()
+            await route.cut()
+        await self._wait()
+        for route in self._routes:
+            await route.accept()
 
     async def _freeze_the_link_to_nats(self) -> None:
         self._proxy.freeze()

@@ -30,7 +30,6 @@ from tests.conftest import Serve
 from tests.databases import Database
 from tests.natsd import NatsServer, cluster_of
 from tests.proxy import Proxy
-from tests.service.test_floods import metric
 from tests.services import Service
 from tests.waiting import until
 
@@ -55,14 +54,10 @@ async def history(tmp_path: Path) -> AsyncIterator[History]:
 @pytest.fixture
 async def cluster(
     request: pytest.FixtureRequest, tmp_path: Path
-) -> AsyncIterator[list[NatsServer]]:
-    """So many servers of NATS, as one cluster."""
-    servers = cluster_of(tmp_path, request.param)
-    for server in servers:
-        await server.start()
-    yield servers
-    for server in servers:
-        await server.stop()
+) -> AsyncIterator[tuple[list[NatsServer], list[Proxy]]]:
+    """So many servers of NATS, as one cluster, and the proxies between them."""
+    async with cluster_of(tmp_path, request.param) as cluster:
+        yield cluster
 
 
 async def start_nodes(
@@ -90,9 +85,9 @@ async def test_every_client_ends_with_the_committed_rows_whatever_dies(
     mortal_database: Database,
     serve: Serve,
     history: History,
-    cluster: list[NatsServer],
+    cluster: tuple[list[NatsServer], list[Proxy]],
 ) -> None:
-    database = mortal_database
+    database, (servers, routes) = mortal_database, cluster
     await database.execute(TABLE)
     companies = [
         str(await database.fetchval("INSERT INTO companies (name) VALUES ('') RETURNING id"))
@@ -102,9 +97,9 @@ async def test_every_client_ends_with_the_committed_rows_whatever_dies(
     for company in companies:
         await ledger.add("Employee", company, "staff", "ann")
         await ledger.add("Employee", company, "guest", "guest")
-    broker = cluster[1].port if cluster else 0
+    broker = servers[1].port if servers else 0
     async with Proxy(*database.address) as proxy, Proxy("127.0.0.1", broker) as nats_proxy:
-        nodes = await start_nodes(database, serve, proxy, cluster, nats_proxy)
+        nodes = await start_nodes(database, serve, proxy, servers, nats_proxy)
         epoch = await database.fetchval("SELECT epoch FROM notifier.log")
         canon = Canon(history)
 
@@ -148,7 +143,8 @@ async def test_every_client_ends_with_the_committed_rows_whatever_dies(
             for number in range(WRITERS)
         ]
         faults = Faults(mortal, database, nodes, proxy, companies, history)
-        faults.kinds += NatsFaults(cluster, nats_proxy, history).kinds if cluster else []
+        if servers:
+            faults.kinds += NatsFaults(servers, routes, nats_proxy, history).kinds
         enough = asyncio.Event()
         async with asyncio.TaskGroup() as tasks:
             following = [tasks.create_task(follower.run()) for follower in followers]
@@ -179,7 +175,7 @@ async def test_every_client_ends_with_the_committed_rows_whatever_dies(
                     if follower.state.get(("Company", follower.company)) != END:
                         history.violated("never level", who=follower.name, at=follower.position)
             healed = time.monotonic() - healing
-            await all_on_nats(nodes if cluster else [])
+            await all_on_nats(nodes if servers else [])
             for task in following:
                 task.cancel()
     await judge(database, history, canon, followers, epoch)
@@ -189,16 +185,17 @@ async def test_every_client_ends_with_the_committed_rows_whatever_dies(
         f"{faults.count} faults, {sum(writer.committed for writer in writers)} transactions,"
         f" {len(canon.texts)} messages, {sum(follower.resumed for follower in followers)} resumes,"
         f" level {healed:.1f} s after the last fault, longest transaction"
-        f" {history.longest_write:.1f} s"
+        f" {history.longest_write:.1f} s\n"
+        + ", ".join(f"{kind} {count}" for kind, count in sorted(faults.made.items()))
     )
 
 
 async def all_on_nats(nodes: list[Service]) -> None:
-    """Returns when each node gets its messages by NATS again."""
+    """Returns when each node gets its messages by NATS again, and /readyz says so."""
 
     async def are_back() -> bool:
-        paths = [await metric(node, 'notifier_stream_path{path="nats"}') for node in nodes]
-        return paths == [1.0] * len(nodes)
+        answers = [(await node.get("/readyz")).json() for node in nodes]
+        return answers == [{"ready": True, "path": "nats"}] * len(nodes)
 
     await until(are_back, HEALING_SECONDS)
 
