@@ -40,6 +40,7 @@ RUN_BY = {
     ("docs/embedding.md", "*", "commands"): "tests/service/test_embedding.py",
     ("docs/protocol.md", "*", "json"): "tests/unit/test_asyncapi.py",
     ("docs/runbooks/*", "*", "commands"): "tests/unit/test_monitoring.py",
+    ("docs/runbooks/*", "What to do", "commands"): "tests/service/test_drill.py",
     ("docs/schemas.md", "*", "sql"): "tests/service/worked.py",
     ("docs/schemas.md", "*", "toml"): "tests/service/worked.py",
     ("docs/http.md", "Server-sent events", "commands"): COMMANDS,
