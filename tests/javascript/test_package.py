@@ -14,6 +14,9 @@ from notifier import __version__
 from notifier.web import javascript
 from tests.compilers import JAVASCRIPT, lay_out, node, packed, tool
 
+pytestmark = pytest.mark.timeout(400)
+"""The first test that needs them installs the packages of npm."""
+
 CORE_BYTES = 8 * 1024
 """The client for WebSockets, minified and compressed; what it loads only where it is needed is not counted."""
 

@@ -149,6 +149,7 @@ def check_python(place: Path, text: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)  # it may install the compiler
 async def test_typescript_compiles_strictly(watched: Database, tmp_path: Path) -> None:
     compiler = tool("tsc")
     (tmp_path / "generated.ts").write_text(await generate(tmp_path, watched, "typescript"))
