@@ -61,11 +61,12 @@ def read_images(
                 row.pop(column, None)
     if hidden:
         old, new, keys_only = _without(hidden, old, new, keys_only, watch)
-    company = watch.company_column
+    key, company = watch.key, watch.company_column
     for row in (old, new):
         if row is None:
             continue
-        if not _has_key(row, watch) or (company is not None and company not in row):
+        has_key = key in row if isinstance(key, str) else all(column in row for column in key)
+        if not has_key or (company is not None and company not in row):
             raise Unattributable(watch.entity)
     if (mark := watch.deleted_if) is not None:
         old, new = _unless_deleted(old, mark), _unless_deleted(new, mark)
@@ -103,11 +104,6 @@ def key_of(row: Row, watch: Watch) -> bytes:
     if isinstance(key, str):
         return bytes(row[key])
     return b"[%b]" % b",".join(bytes(row[column]) for column in key)
-
-
-def _has_key(row: Row, watch: Watch) -> bool:
-    key = watch.key
-    return key in row if isinstance(key, str) else all(column in row for column in key)
 
 
 def _unless_deleted(row: Row | None, mark: str) -> Row | None:

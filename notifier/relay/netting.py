@@ -76,6 +76,9 @@ class _NetChange:
     def step(self, old: Row | None, new: Row | None) -> None:
         """Adds a step: it continues the run that ends with `old` and joins the one that begins with `new`."""
         runs = self._runs
+        if not runs:
+            runs.append((old, new))
+            return
         for number in reversed(range(len(runs))):
             if runs[number][1] == old:
                 old = runs.pop(number)[0]
@@ -90,6 +93,8 @@ class _NetChange:
 
     def ends(self) -> Ends:
         """The row before and after. A run that returns to its beginning lies within another one."""
+        if len(self._runs) == 1:
+            return self._runs[0]
         runs = [(old, new) for old, new in self._runs if old != new] or self._runs[-1:]
         return runs[0][0], runs[-1][1]
 
@@ -151,11 +156,16 @@ class Transaction:
             return
         if keys_only:
             change = change._replace(partial=True)
-        if old is not None and new is not None and key_of(old, watch) != key_of(new, watch):
-            self._apply(change, source, old, None)
-            self._apply(change, source, None, new)
+        if old is None:
+            if new is not None:
+                self._apply(change, source, key_of(new, watch), None, new)
+            return
+        key = key_of(old, watch)
+        if new is None or (new_key := key_of(new, watch)) == key:
+            self._apply(change, source, key, old, new)
         else:
-            self._apply(change, source, old, new)
+            self._apply(change, source, key, old, None)
+            self._apply(change, source, new_key, None, new)
 
     def _discard(self, entity: str) -> None:
         """A TRUNCATE undoes what was done before it to the rows of a table, by the entity of its changes."""
@@ -189,29 +199,41 @@ class Transaction:
             revokes = ALL_USERS if grants else ()
             self._moved[company] = change.id, ResyncDraft(company, "bulk", change.at, revokes)
 
-    def _apply(self, change: Change, source: Source, old: Row | None, new: Row | None) -> None:
+    def _apply(
+        self, change: Change, source: Source, key: bytes, old: Row | None, new: Row | None
+    ) -> None:
         """One write of one row. Each company sees only the images that belong to it."""
-        watch = source.watch
+        watch, column = source.watch, source.watch.company_column
         old_company = company_of(old, watch, source.tenant)
-        new_company = company_of(new, watch, source.tenant)
+        if (
+            column is not None
+            and old is not None
+            and new is not None
+            and old[column] == new[column]
+        ):
+            new_company = old_company  # nearly always, and faster than to look it up
+        else:
+            new_company = company_of(new, watch, source.tenant)
         if source.scopes and watch.scope is None:
             old_company = unless_scoped(old_company, source.scopes)
             new_company = unless_scoped(new_company, source.scopes)
         if old_company is not None:
-            self._step(
-                change, old_company, source, old, new if old_company == new_company else None
-            )
+            stays = new if old_company == new_company else None
+            self._step(change, source, (old_company, watch.entity, key), old, stays)
         if new_company is not None and new_company != old_company:
-            self._step(change, new_company, source, None, new)
+            self._step(change, source, (new_company, watch.entity, key), None, new)
 
     def _step(
-        self, change: Change, company: str, source: Source, old: Row | None, new: Row | None
+        self,
+        change: Change,
+        source: Source,
+        name: tuple[str, str, bytes],
+        old: Row | None,
+        new: Row | None,
     ) -> None:
-        row = old if old is not None else new
-        if row is None or (self._only is not None and company != self._only):
+        """One write of the row `name`: its company, its entity, its key."""
+        if self._only is not None and name[0] != self._only:
             return
-        watch = source.watch
-        name = (company, watch.entity, key_of(row, watch))
         net_change = self._rows.get(name)
         if net_change is None:
             net_change = self._rows[name] = _NetChange(change, source)

@@ -229,12 +229,12 @@ def _object(
             column: _in_utc(value) if column in source.naive_columns else value
             for column, value in row.items()
         }
-    properties = _properties(source, tuple(row))
-    values = dict(zip(properties, row.values(), strict=True))
-    values.pop(None, None)
-    whole = _encode(values)
-    if _NOT_PLAIN(whole) is None:
+    columns = tuple(row)
+    template = _template(source, columns)
+    whole = template % tuple(row.values()) if template is not None else None
+    if whole is not None and _NOT_PLAIN(whole) is None:
         return whole
+    properties = _properties(source, columns)
     return _encode(
         {
             name: value if column in source.json_columns else _safe(value)
@@ -253,6 +253,15 @@ _TIME = re.compile(rb'[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?=")')
 
 _NOT_PLAIN = re.compile(rb'":[-0-9{[]').search
 """Finds a column whose value may be a number, an array or an object."""
+
+
+@lru_cache(maxsize=1000)
+def _template(source: Source, columns: tuple[str | Key, ...]) -> bytes | None:
+    """The object with `%b` for each value; None where a column is not sent."""
+    names = [name for name in _properties(source, columns) if name is not None]
+    if len(names) < len(columns):
+        return None
+    return b"{%b}" % b",".join(_encode(name).replace(b"%", b"%%") + b":%b" for name in names)
 
 
 @lru_cache(maxsize=1000)

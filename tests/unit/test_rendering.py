@@ -51,6 +51,12 @@ def test_the_key_of_a_company_row_is_its_company() -> None:
     assert message["Data"] == {"CompanyId": "c", "N": 2}
 
 
+@pytest.mark.parametrize("column", ["100%", "%b", "50%% %s", 'quo"te', "back\\slash"])
+def test_a_column_may_have_any_character_in_its_name(column: str) -> None:
+    data = data_of(**{column: 7, "title": "%b %s"})
+    assert data == {"EventId": 1, "CompanyId": "c", EVENT.property(column): 7, "Title": "%b %s"}
+
+
 def test_where_two_columns_share_a_name_the_key_wins() -> None:
     data = data_of(event_id=99, CompanyId="other")
     assert data == {"EventId": 1, "CompanyId": "c"}
