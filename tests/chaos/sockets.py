@@ -100,6 +100,8 @@ class Following:
     arrived: list[tuple[int, int, int]] = field(default_factory=list)
     """Transactions with the position of Arrived, and how many changes were received before it."""
     rows: list[Message] = field(default_factory=list)
+    without_access: list[tuple[int, int]] = field(default_factory=list)
+    """Positions that came while its user had no access, each with the transaction that had taken it."""
 
     def receive(self, message: Message) -> None:
         """Checks that a message follows what is there."""
@@ -137,6 +139,8 @@ class Following:
             for position in positions:
                 tx, entity, before, after = log[position - 1]
                 assert not passes(wanted, entity, before, after), (position, log[position - 1])
+        for position, tx in self.without_access:
+            assert tx in {entry[0] for entry in log[position - 1 :]}, "delivered without access"
         for tx, position, count in self.arrived:
             assert tx not in {entry[0] for entry in log[position:]}
             late = [each for _, each, _ in self.received[count:] if int(each["Tx"]) == tx]
@@ -180,13 +184,16 @@ def compare(received: Message, expected: Message | None, tx: int) -> None:
 
 
 class Client:
-    """A user with a socket, whose places survive it. `barred`: companies that it may not see now, or never."""
+    """A user with a socket, whose places survive it.
+
+    `barred`: companies that it may not see now, or never, and the transaction that took access; 0 for none.
+    """
 
     def __init__(self, name: str, user: str, encoding: Encoding, epoch: str) -> None:
         self.name = name
         self.user = user
         self.epoch = epoch
-        self.barred: set[str] = set()
+        self.barred: dict[str, int] = {}
         self.followings: dict[str, Following] = {}
         self.awaited: dict[tuple[str, int], str] = {}
         self.written: list[bytes] = []
@@ -290,7 +297,10 @@ class Client:
                 case _:
                     company = each["Data"]["CompanyId"]
                     assert company in self.followings, each
-                    self.followings[company].receive(each)
+                    following = self.followings[company]
+                    following.receive(each)
+                    if "Position" in each and company in self.barred:
+                        following.without_access.append((each["Position"], self.barred[company]))
                     if each["Type"] == "Arrived":
                         allowed = self.awaited.pop((company, int(each["Data"]["Tx"])))
                         assert "arrived" in allowed, each

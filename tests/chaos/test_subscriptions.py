@@ -123,7 +123,8 @@ class World:
         for user in (MEMBER, MEMBER, GUEST, GUEST, OUTSIDER):
             name = f"{user} {len(self.clients)}"
             client = Client(name, user, self.random.choice(ENCODINGS), self.epoch)
-            client.barred |= {OUTSIDER: {self.ids[1]}, GUEST: set(self.ids)}.get(user, set())
+            barred = {OUTSIDER: self.ids[1:], GUEST: self.ids}.get(user, [])
+            client.barred |= dict.fromkeys(barred, 0)
             self.clients.append(client)
             await client.connect(self.random.choice(self.node))
             for company in self.ids:
@@ -247,7 +248,7 @@ class World:
     async def _invite(self, company: str) -> None:
         for client in self.clients:
             if client.user == GUEST:
-                client.barred.discard(company)
+                client.barred.pop(company, None)
         async with self.transaction():
             guest = {"company_id": company, "name": "guest", "user_id": GUEST}
             self.guests[company] = await self.images.insert("Employee", **guest)
@@ -257,7 +258,7 @@ class World:
             await self.images.delete("Employee", self.guests.pop(company))
         for client in self.clients:
             if client.user == GUEST:
-                client.barred.add(company)
+                client.barred[company] = self.last_tx
 
     async def begin_late(self) -> None:
         """A transaction that ends in a later step."""
