@@ -216,9 +216,15 @@ class Client:
             await self.subscribe(following.company, following.wanted, resume=True)
 
     async def subscribe(
-        self, company: str, wanted: dict[str, Any], *, resume: bool, state: bool = False
+        self,
+        company: str,
+        wanted: dict[str, Any],
+        *,
+        resume: bool,
+        back: int = 0,
+        state: bool = False,
     ) -> None:
-        """Subscribes, or replaces the filter; with `resume` from the place that it has."""
+        """Subscribes, or replaces the filter; with `resume` from the place that it has, or `back` from there."""
         if not self.connected:
             return
         self.receive()
@@ -226,7 +232,7 @@ class Client:
         data = {"companyId": company, **wanted}
         if state:
             data["state"] = True
-        after = known.position if known is not None and resume else None
+        after = max(0, known.position - back) if known is not None and resume else None
         if after is not None:
             data |= {"after": after, "epoch": self.epoch}
         await self._send({"type": "subscribe", "data": data})
@@ -257,6 +263,8 @@ class Client:
             assert answer["Data"]["Position"] == after
         following.wanted, following.live, following.rows = wanted, True, []
         following.position = answer["Data"]["Position"]
+        if back:  # the changes of transactions that have arrived come again
+            following.arrived.clear()
         assert answer["Data"]["Epoch"] == self.epoch
         self._wire.messages = [*later, *self._wire.messages]
         self.receive()

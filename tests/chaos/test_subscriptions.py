@@ -291,9 +291,9 @@ class World:
     async def subscribe(self) -> None:
         client, company = self.random.choice(self.clients), self.random.choice(self.ids)
         wanted, resume = self.random.choice(FILTERS), self.random.random() < 0.5
-        state = self.random.random() < 0.3
-        self._note(client.name, company, wanted, "resumes" * resume, "with state" * state)
-        await client.subscribe(company, wanted, resume=resume, state=state)
+        state, back = self.random.random() < 0.3, self.random.choice((0, 0, 1, 5, 50, 10**6))
+        self._note(client.name, company, wanted, "resumes" * resume, back, "with state" * state)
+        await client.subscribe(company, wanted, resume=resume, back=back, state=state)
 
     async def unsubscribe(self) -> None:
         client = self.random.choice(self.clients)
