@@ -7,37 +7,49 @@ CREATE OR REPLACE FUNCTION notifier.capture_triggers(only_table text)
 RETURNS TABLE(relation text, name text, statement text, wanted boolean, present boolean, sound boolean)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    WITH watched AS (
+    WITH own AS MATERIALIZED (
+        SELECT w.*, count(*) OVER (PARTITION BY w.captured_as) AS watches
+        -- not "only_table IS NULL OR", of which the planner expects so few rows that it joins them by nested loops
+        FROM notifier.watches AS w WHERE coalesce(w.relation = only_table, true)
+    ), named (captured_as, watch, kind, name, n) AS (
+        SELECT o.captured_as, o.entity, 'key', k.name, k.n
+        FROM own AS o
+        LEFT JOIN notifier.steps AS s ON s.watch = o.entity AND s.step = 0
+        CROSS JOIN LATERAL unnest(o.key || o.more_keys || coalesce(s.value, o.company) || o.deleted_if || o.visible_to)
+                           WITH ORDINALITY AS k (name, n)
+        WHERE k.name IS NOT NULL
+        UNION ALL
+        SELECT o.captured_as, o.captured_as, 'excluded', c.name, min(c.n) FILTER (WHERE o.entity = o.captured_as)
+        FROM own AS o CROSS JOIN LATERAL unnest(o.exclude) WITH ORDINALITY AS c (name, n)
+        GROUP BY o.captured_as, c.name
+        -- what one watch excludes and another one does not is left out by the relay
+        HAVING count(DISTINCT o.entity) = min(o.watches)
+        UNION ALL
+        SELECT o.captured_as, s.watch, 'path', pair.name, pair.n
+        FROM own AS o
+        JOIN notifier.steps AS s ON s.watch = o.entity AND s.step = 0
+        CROSS JOIN LATERAL unnest(ARRAY[s.watch, s.value]) WITH ORDINALITY AS pair (name, n)
+    ), shared AS MATERIALIZED (  -- what the watches of a table name, which is captured once
+        SELECT m.captured_as,
+               array_agg(m.name ORDER BY m.watch <> m.captured_as, m.watch, m.n) FILTER (WHERE m.kind = 'key') AS keys,
+               string_agg(format('"%s"', replace(replace(m.name, '\', '\\'), '"', '\"')), ',' ORDER BY m.n)
+                   FILTER (WHERE m.kind = 'excluded') AS excluded,
+               array_agg(m.name ORDER BY m.watch, m.n) FILTER (WHERE m.kind = 'path') AS paths
+        FROM named AS m
+        GROUP BY m.captured_as
+    ), watched AS MATERIALIZED (
         SELECT to_regclass(w.relation)::oid AS root,
-               ARRAY[w.entity, w.key, coalesce(w.company, w.key)] || (
-                   SELECT format('{%s}', coalesce(string_agg(
-                       format('"%s"', replace(replace(c.name, '\', '\\'), '"', '\"')), ',' ORDER BY c.n), ''))
-                   FROM unnest(w.exclude) WITH ORDINALITY AS c (name, n)
-                   -- what one watch excludes and another one does not is left out by the relay
-                   WHERE NOT EXISTS (SELECT FROM notifier.watches AS o
-                                     WHERE o.captured_as = w.entity AND c.name <> ALL (o.exclude))
-                   HAVING count(*) > 0 OR keys.are_needed
-               ) || CASE WHEN keys.are_needed THEN ARRAY[keys.names::text] END
-                 || CASE WHEN paths.list IS NOT NULL THEN ARRAY[paths.list::text] END AS arguments
-        FROM notifier.watches AS w
+               ARRAY[w.entity, w.key, coalesce(w.company, w.key)]
+                 || CASE WHEN shared.excluded IS NOT NULL OR keys.are_needed THEN ARRAY[format('{%s}', shared.excluded)] END
+                 || CASE WHEN keys.are_needed THEN ARRAY[shared.keys::text] END
+                 || CASE WHEN shared.paths IS NOT NULL THEN ARRAY[shared.paths::text] END AS arguments
+        FROM own AS w
+        JOIN shared ON shared.captured_as = w.entity
         CROSS JOIN LATERAL (
-            SELECT array_agg(k.name ORDER BY o.entity <> w.entity, o.entity, k.n) AS names,
-                   count(DISTINCT o.entity) > 1 OR w.deleted_if IS NOT NULL OR w.more_keys <> '{}' OR w.visible_to <> '{}'
-                       OR w.path IS NOT NULL AS are_needed
-            FROM notifier.watches AS o
-            LEFT JOIN notifier.steps AS s ON s.watch = o.entity AND s.step = 0
-            CROSS JOIN LATERAL unnest(o.key || o.more_keys || coalesce(s.value, o.company) || o.deleted_if || o.visible_to)
-                               WITH ORDINALITY AS k (name, n)
-            WHERE o.captured_as = w.entity AND k.name IS NOT NULL
+            SELECT w.watches > 1 OR w.deleted_if IS NOT NULL OR w.more_keys <> '{}' OR w.visible_to <> '{}'
+                   OR w.path IS NOT NULL AS are_needed
         ) AS keys
-        CROSS JOIN LATERAL (
-            SELECT array_agg(pair.name ORDER BY s.watch, pair.n) AS list
-            FROM notifier.watches AS o
-            JOIN notifier.steps AS s ON s.watch = o.entity AND s.step = 0
-            CROSS JOIN LATERAL unnest(ARRAY[s.watch, s.value]) WITH ORDINALITY AS pair (name, n)
-            WHERE o.captured_as = w.entity
-        ) AS paths
-        WHERE w.entity = w.captured_as AND (only_table IS NULL OR w.relation = only_table)
+        WHERE w.entity = w.captured_as
     ), crossed AS (
         SELECT to_regclass(s.relation)::oid AS relid, array_agg(pair.name ORDER BY s.watch, s.step, pair.n) AS steps,
                NOT bool_and(s.enforced) AS is_loose

@@ -5,22 +5,21 @@ CREATE OR REPLACE FUNCTION notifier.watch_problems()
 RETURNS TABLE(kind text, object text, fatal boolean)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
+    WITH watched AS MATERIALIZED (
+        SELECT w.*, to_regclass(w.relation)::oid AS root FROM notifier.watches AS w
+    )
     SELECT 'table', w.relation,
-           w.tenant IS NULL AND (
-               w.member IS NOT NULL
-               OR NOT EXISTS (SELECT FROM notifier.watches AS other WHERE to_regclass(other.relation) IS NOT NULL))
-    FROM notifier.watches AS w
-    WHERE to_regclass(w.relation) IS NULL
-      AND (w.tenant IS NULL OR to_regnamespace(quote_ident(w.tenant)) IS NOT NULL)
+           w.tenant IS NULL AND (w.member IS NOT NULL OR NOT EXISTS (SELECT FROM watched AS other WHERE other.root IS NOT NULL))
+    FROM watched AS w
+    WHERE w.root IS NULL AND (w.tenant IS NULL OR to_regnamespace(quote_ident(w.tenant)) IS NOT NULL)
     UNION ALL
     SELECT 'column', format('%s.%I', w.relation, named.name), w.tenant IS NULL
-    FROM notifier.watches AS w
+    FROM watched AS w
     CROSS JOIN LATERAL unnest(ARRAY[w.key, CASE WHEN w.path IS NULL THEN w.company END, w.member, w.deleted_if] || w.more_keys || w.visible_to || w.exclude
                                     || ARRAY(SELECT w.member_if[i][1] FROM generate_subscripts(w.member_if, 1) AS i)) AS named (name)
-    WHERE to_regclass(w.relation) IS NOT NULL AND named.name IS NOT NULL AND NOT EXISTS (
+    WHERE w.root IS NOT NULL AND named.name IS NOT NULL AND NOT EXISTS (
         SELECT FROM pg_attribute AS a
-        WHERE a.attrelid = to_regclass(w.relation) AND a.attname = named.name
-          AND a.attnum > 0 AND NOT a.attisdropped
+        WHERE a.attrelid = w.root AND a.attname = named.name AND a.attnum > 0 AND NOT a.attisdropped
     )
     UNION ALL
     SELECT CASE WHEN to_regclass(s.relation) IS NULL THEN 'table' ELSE 'column' END,
@@ -34,10 +33,10 @@ AS $$
     ) AND (s.step > 0 OR to_regclass(s.relation) IS NOT NULL)
     UNION ALL
     SELECT 'child', h.inhrelid::regclass::text, w.tenant IS NULL
-    FROM notifier.watches AS w
-    JOIN pg_inherits AS h ON h.inhparent = to_regclass(w.relation)
+    FROM watched AS w
+    JOIN pg_inherits AS h ON h.inhparent = w.root
     JOIN pg_class AS c ON c.oid = h.inhrelid AND NOT c.relispartition
-    WHERE NOT EXISTS (SELECT FROM notifier.watches AS other WHERE to_regclass(other.relation) = h.inhrelid)
+    WHERE NOT EXISTS (SELECT FROM watched AS other WHERE other.root = h.inhrelid)
     UNION ALL
     SELECT CASE WHEN t.wanted THEN 'trigger' ELSE 'leftover' END, t.relation,
            t.wanted AND EXISTS (
