@@ -226,8 +226,8 @@ async def _tenants(connection: Connection) -> AsyncIterator[Finding]:
     found = await tenants.survey(connection, list(patterns.values()))
     for problem in found.problems:
         yield Finding(False, problem)
-    if len(found.unwatched) > tenants.NAMED:
-        names = tenants.summarize(found.unwatched)
+    if len(found.unwatched) > transactions.NAMED:
+        names = transactions.summarize(found.unwatched)
         yield Finding(False, f"schemas {names} are not watched yet", MIGRATE)
     else:
         for name in found.unwatched:

@@ -12,7 +12,7 @@ import msgspec
 
 from notifier.database import catalogue, paths, sql
 from notifier.database.connections import Connection, connected
-from notifier.database.tenants import summarize
+from notifier.database.transactions import summarize
 from notifier.errors import SettingsError
 from notifier.patterns import quoted
 from notifier.watches import SCHEMA, Watch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from enum import Enum
 
 import asyncpg
@@ -9,6 +10,13 @@ import asyncpg
 from notifier.database import grants, sql, triggers
 from notifier.database.connections import Connection
 from notifier.database.functions import MANAGED, RELEASED
+from notifier.database.transactions import (
+    Report,
+    exclusive,
+    in_transaction,
+    session,
+    table_by_table,
+)
 from notifier.errors import DatabaseError
 
 TABLES = (
@@ -16,6 +24,8 @@ TABLES = (
     *("messages", "changes_0", "changes_1", "signing_key", "moves", "steps", "vanished"),
 )
 SEQUENCE = "change_ids"
+
+QUALIFIED = "SET LOCAL search_path = pg_catalog, pg_temp"
 
 
 class State(Enum):
@@ -61,19 +71,68 @@ async def remove(connection: Connection, locks: triggers.Locks) -> list[str]:
         ),
         MANAGED,
     )
-    arguments = (list(TABLES), SEQUENCE, MANAGED, list(RELEASED))
-    statements = [row[0] for row in await connection.fetch(sql.query("drop_objects"), *arguments)]
-    try:
-        for statement in statements:
-            await connection.execute(statement)
-    except asyncpg.DependentObjectsStillExistError as error:
-        raise DatabaseError(f"something else needs an object of ours: {error.detail}") from error
+    await _drop_objects(connection)
     return [
         *lines,
         await _drop_schema(connection)
         if ours
         else f"schema {sql.schema()}: emptied, but kept: it was there before",
     ]
+
+
+async def uninstall(url: str, report: Report) -> None:
+    """Removes all of it: the triggers first, a table at a time. Raises DatabaseError."""
+
+    async def once(connection: Connection) -> list[str]:
+        await connection.execute(QUALIFIED)
+        return await remove(connection, triggers.Locks(connection))
+
+    async with session(url) as connection:
+        await _rehearse(connection)
+        await _drop_triggers(connection, report)
+    await in_transaction(url, once, report)
+
+
+async def _rehearse(connection: Connection) -> None:
+    """Raises DatabaseError where views and tables of ours cannot be dropped: in a transaction that is rolled back.
+
+    Functions stay, because triggers need them. Where our tables are in use, it has no result, and waits for no writer.
+    """
+    with suppress(asyncpg.LockNotAvailableError):
+        async with exclusive(connection, commit=False):
+            await connection.execute(f"{QUALIFIED}; SET LOCAL lock_timeout = '50ms'")
+            if await state(connection) in (State.OURS, State.EMPTY_COPY):
+                await _drop_objects(connection, but="DROP FUNCTION")
+
+
+async def _drop_triggers(connection: Connection, report: Report) -> None:
+    """Drops the triggers on the application's tables, each table's in a transaction of its own. Raises Locked."""
+    found: dict[str, list[triggers.Trigger]] = {}
+    async with exclusive(connection):
+        await connection.execute(QUALIFIED)
+        if await state(connection) in (State.OURS, State.EMPTY_COPY):
+            for trigger in await triggers.unwanted(connection):
+                found.setdefault(trigger.relation, []).append(trigger)
+        relations = await triggers.in_lock_order(connection, found)
+
+    async def drop(relation: str) -> list[str]:
+        await connection.execute(QUALIFIED)
+        locks = triggers.Locks(connection)
+        return await triggers.synchronize(connection, locks, found[relation])
+
+    await table_by_table(connection, relations, drop, report)
+
+
+async def _drop_objects(connection: Connection, but: str | None = None) -> None:
+    """Drops what the schema has of ours, without the statements that begin with `but`. Raises DatabaseError."""
+    arguments = (list(TABLES), SEQUENCE, MANAGED, list(RELEASED))
+    statements = [row[0] for row in await connection.fetch(sql.query("drop_objects"), *arguments)]
+    try:
+        for statement in statements:
+            if but is None or not statement.startswith(but):
+                await connection.execute(statement)
+    except asyncpg.DependentObjectsStillExistError as error:
+        raise DatabaseError(f"something else needs an object of ours: {error.detail}") from error
 
 
 async def _drop_schema(connection: Connection) -> str:

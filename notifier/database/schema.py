@@ -39,6 +39,7 @@ from notifier.database.transactions import (
     in_transaction,
     quiet,
     session,
+    summarize,
     version,
 )
 from notifier.errors import DatabaseError, SettingsError
@@ -132,17 +133,16 @@ async def migrate_only(
             await tenants.carry_out(connection, plan, quiet)
     schemas = sorted({match.schema for match in plan.watched})
     noun = "schema" if len(schemas) == 1 else "schemas"
-    report(f"{noun} {tenants.summarize(schemas)}: {len(plan.watched)} tables are watched")
+    report(f"{noun} {summarize(schemas)}: {len(plan.watched)} tables are watched")
 
 
 async def uninstall(url: str, report: Report = quiet) -> None:
-    """Drops the triggers and the schema `notifier`; never an object that `migrate` did not make."""
+    """Drops the triggers, a table at a time, and the schema `notifier`; never an object that `migrate` did not make.
 
-    async def once(connection: Connection) -> list[str]:
-        await connection.execute("SET LOCAL search_path = pg_catalog, pg_temp")
-        return await removal.remove(connection, triggers.Locks(connection))
+    Raises DatabaseError: before anything is dropped where another object needs one of ours.
+    """
 
-    await in_transaction(url, once, report)
+    await removal.uninstall(url, report)
 
 
 def newest() -> str:

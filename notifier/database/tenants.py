@@ -6,12 +6,9 @@ with other columns, keeps no other tenant back.
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
-
-import asyncpg
 
 from notifier.companies import canonical
 from notifier.database import (
@@ -25,13 +22,10 @@ from notifier.database import (
 )
 from notifier.database.configuration import Change, Stored
 from notifier.database.connections import Connection
-from notifier.database.transactions import ATTEMPTS, PAUSE_SECONDS, Report, exclusive
+from notifier.database.transactions import Report, exclusive, summarize, table_by_table
 from notifier.errors import SettingsError
 from notifier.patterns import Only
 from notifier.watches import Watch
-
-NAMED = 5
-"""How many schemas a line names before it only counts them."""
 
 
 class Match(NamedTuple):
@@ -229,39 +223,29 @@ async def survey(connection: Connection, patterns: Sequence[Watch]) -> Survey:
 async def carry_out(connection: Connection, plan: Plan, report: Report) -> None:
     """Does it, a table at a time. Raises DatabaseError where a table stays locked: the others are done."""
     schemas = Counter(each.tenant for watches in plan.pending.values() for each in watches[:1])
-    total, done, pending = len(schemas), 0, plan.pending
-    for attempt in range(1, ATTEMPTS + 1):
-        locked: dict[str, tuple[Stored, ...]] = {}
-        for relation, watches in pending.items():
-            try:
-                async with exclusive(connection):
-                    await _apply(connection, relation, watches, plan.changes)
-            except (triggers.Locked, asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
-                locked[relation] = watches
-                if attempt == 1:
-                    report(f"table {relation} is locked by another transaction: it is tried again")
-                continue
-            except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError):
-                continue  # dropped meanwhile
-            if not watches:
-                report(f"table {relation}: no longer watched")
-                continue
-            tenant = watches[0].tenant
-            schemas[tenant] -= 1
-            if not schemas[tenant]:
-                done += 1
-                report(f"schema {tenant}: watched ({done} of {total})")
-        if not (pending := locked):
-            break
-        if attempt < ATTEMPTS:
-            await asyncio.sleep(PAUSE_SECONDS)
+    total, done = len(schemas), 0
+
+    async def change(relation: str) -> list[str]:
+        nonlocal done
+        watches = plan.pending[relation]
+        await _apply(connection, relation, watches, plan.changes)
+        if not watches:
+            return [f"table {relation}: no longer watched"]
+        tenant = watches[0].tenant
+        schemas[tenant] -= 1
+        if schemas[tenant]:
+            return []
+        done += 1
+        return [f"schema {tenant}: watched ({done} of {total})"]
+
+    try:
+        await table_by_table(connection, plan.pending, change, report)
+    except triggers.Locked:
+        async with exclusive(connection):
+            await _finish(connection, forget=False)
+        raise
     async with exclusive(connection):
-        await _finish(connection, forget=plan.forget and not pending)
-    if pending:
-        raise triggers.Locked(
-            f"table {summarize(list(pending))} is locked by another transaction; all others are done,"
-            " try again"
-        )
+        await _finish(connection, forget=plan.forget)
 
 
 async def _apply(
@@ -318,10 +302,3 @@ async def _distinct(connection: Connection, found: Sequence[Match]) -> list[Matc
             problems = (same, *problems)
         matches.append(match._replace(problems=problems))
     return matches
-
-
-def summarize(names: Sequence[str]) -> str:
-    """`a, b and c`; of many names the first ones and how many more there are."""
-    if len(names) <= NAMED:
-        return ", ".join(names)
-    return f"{', '.join(names[:NAMED])} and {len(names) - NAMED} more"

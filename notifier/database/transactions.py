@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 
 import asyncpg
@@ -25,6 +25,9 @@ LOCK_MILLISECONDS = 500
 ATTEMPTS, PAUSE_SECONDS = 5, 0.5
 """How often `migrate` and `uninstall` try to get locks on the application's tables, and how long they
 let writers through in between."""
+
+NAMED = 5
+"""How many tables or schemas a line names before it only counts them."""
 
 SETTINGS = {
     "row_security": "off",
@@ -90,6 +93,49 @@ async def in_transaction(
                 report(line)
             return
         await asyncio.sleep(PAUSE_SECONDS)
+
+
+async def table_by_table(
+    connection: Connection,
+    relations: Iterable[str],
+    change: Callable[[str], Awaitable[list[str]]],
+    report: Report,
+) -> None:
+    """Runs `change` for each table in a transaction of its own, and reports its lines.
+
+    A table that is locked is returned to when the others are done, ATTEMPTS times. One that was dropped meanwhile
+    is passed over. Raises Locked where a table stays locked.
+    """
+    pending = list(relations)
+    for attempt in range(1, ATTEMPTS + 1):
+        locked: list[str] = []
+        for relation in pending:
+            try:
+                async with exclusive(connection):
+                    lines = await change(relation)
+            except (triggers.Locked, asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
+                locked.append(relation)
+                if attempt == 1:
+                    report(f"table {relation} is locked by another transaction: it is tried again")
+            except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError):
+                continue
+            else:
+                for line in lines:
+                    report(line)
+        if not (pending := locked):
+            return
+        if attempt < ATTEMPTS:
+            await asyncio.sleep(PAUSE_SECONDS)
+    raise triggers.Locked(
+        f"table {summarize(pending)} is locked by another transaction; all others are done, try again"
+    )
+
+
+def summarize(names: Sequence[str]) -> str:
+    """`a, b and c`; of many names the first ones and how many more there are."""
+    if len(names) <= NAMED:
+        return ", ".join(names)
+    return f"{', '.join(names[:NAMED])} and {len(names) - NAMED} more"
 
 
 def translate(error: BaseException, url: str) -> DatabaseError:

@@ -121,13 +121,17 @@ async def synchronize(connection: Connection, locks: Locks, found: Iterable[Trig
     return done
 
 
-async def drop_all(connection: Connection, locks: Locks) -> list[str]:
-    """Drops each trigger that calls a function of ours. Returns what was done, a line each."""
-    found = [
+async def unwanted(connection: Connection) -> list[Trigger]:
+    """Each trigger that calls a function of ours, as one that is not needed."""
+    return [
         Trigger(row["relation"], row["name"], None, False, True, False)
         for row in await present(connection)
     ]
-    return await synchronize(connection, locks, found)
+
+
+async def drop_all(connection: Connection, locks: Locks) -> list[str]:
+    """Drops each trigger that calls a function of ours. Returns what was done, a line each."""
+    return await synchronize(connection, locks, await unwanted(connection))
 
 
 def _done(trigger: Trigger) -> str:

@@ -233,6 +233,53 @@ async def test_a_table_that_stays_locked_is_named_and_the_others_are_done(
     assert lines == ["schema workspace_a: watched (1 of 1)"]
 
 
+async def test_uninstall_holds_one_table_at_a_time_and_names_the_one_that_is_locked(
+    workspaces: Database, app: Connection
+) -> None:
+    await watch(workspaces)
+    triggers_of = (
+        "SELECT DISTINCT tgrelid::regclass::text FROM pg_trigger WHERE tgname ~ '^notifier_'"
+    )
+    all_tables = {row[0] for row in await workspaces.fetch(triggers_of)}
+    await workspaces.execute("CREATE VIEW board AS SELECT company FROM notifier.messages")
+    with pytest.raises(DatabaseError, match="board"):
+        await uninstall(workspaces.dsn)
+    assert {row[0] for row in await workspaces.fetch(triggers_of)} == all_tables
+    await workspaces.execute("DROP VIEW board")
+
+    holder = await workspaces.connect(app=True)
+    held = holder.transaction()
+    await held.start()
+    await holder.execute("LOCK TABLE workspace_a.person IN ROW EXCLUSIVE MODE")
+    reported: asyncio.Queue[str] = asyncio.Queue()
+    uninstalling = asyncio.create_task(uninstall(workspaces.dsn, report=reported.put_nowait))
+    uninstalling.add_done_callback(lambda _: reported.put_nowait("ended"))
+    locked = "table workspace_a.person is locked by another transaction: it is tried again"
+    while (line := await reported.get()) != locked:
+        assert line != "ended", uninstalling.exception()
+    await holder.execute("INSERT INTO workspace_a.person VALUES (1, 'ada')")  # it has given way
+    await app.execute("INSERT INTO workspace_b.person VALUES (1, 'bob')")
+    await held.commit()
+    await uninstalling
+    assert await workspaces.fetch(triggers_of) == []
+    assert not await workspaces.fetchval("SELECT to_regnamespace('notifier') IS NOT NULL")
+
+
+async def test_a_table_that_stays_locked_outlives_uninstall_which_may_be_repeated(
+    workspaces: Database,
+) -> None:
+    await watch(workspaces)
+    holder = await workspaces.connect(app=True)
+    async with holder.transaction():
+        await holder.execute("LOCK TABLE workspace_a.person IN ROW EXCLUSIVE MODE")
+        with pytest.raises(DatabaseError, match=r"workspace_a\.person is locked .* all others are"):
+            await uninstall(workspaces.dsn)
+        left = "SELECT DISTINCT tgrelid::regclass::text FROM pg_trigger WHERE tgname ~ '^notifier_'"
+        assert [row[0] for row in await workspaces.fetch(left)] == ["workspace_a.person"]
+    await uninstall(workspaces.dsn)
+    assert await workspaces.fetch(left) == []
+
+
 @pytest.mark.parametrize(
     "schema",
     [
