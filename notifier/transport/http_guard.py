@@ -1,13 +1,14 @@
-"""uvicorn's HTTP protocol with a limit for a request's head and a deadline for the whole request."""
+"""uvicorn's HTTP protocol with limits for a request's head and body, and a deadline for the whole request."""
 
 from __future__ import annotations
 
 import functools
+import logging
 from asyncio import TimerHandle
 from asyncio.transports import BaseTransport, Transport
 from typing import Any, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from notifier.delivery.transport import TransportListener
 from notifier.transport.refusals import EXPLANATIONS, Reason, Refusals
@@ -25,6 +26,12 @@ RESPONSE_SECONDS = 30.0
 HEAD_BYTES = 64 * 1024
 """The largest head of a request: the request line and the headers."""
 
+BODY_BYTES = 1024 * 1024
+"""The largest body of a request, with its trailers. None of our requests needs one."""
+
+PIPELINED = 16
+"""Requests that may wait for the response to the one before (RFC 9112, 9.3.2)."""
+
 _STATUS = {
     Reason.TOO_LARGE: b"431 Request Header Fields Too Large",
     Reason.NOT_HTTP: b"400 Bad Request",
@@ -41,6 +48,12 @@ _PREFIXES = {
 """How other protocols begin."""
 
 
+_logger = logging.getLogger("uvicorn.error.http")
+_logger.setLevel(
+    logging.ERROR
+)  # it warns of each request that it refuses; `Refusals` logs a reason once
+
+
 class GuardedHttp(HttpToolsProtocol):
     """One connection before it becomes a WebSocket, or the HTTP requests on it.
 
@@ -50,6 +63,12 @@ class GuardedHttp(HttpToolsProtocol):
     _deadline: TimerHandle | None = None
     _head: int | None = 0
     """Bytes of the present request's head; None while its body is read."""
+
+    _body = 0
+    """Bytes of its body."""
+
+    _answered: RequestResponseCycle | None = None
+    """The request that is answered now; further ones may wait in `pipeline`."""
 
     _received = False
     _response_deadline: TimerHandle | None = None
@@ -66,6 +85,7 @@ class GuardedHttp(HttpToolsProtocol):
 
     def __init__(self, refusals: Refusals, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
+        self.logger = _logger
         self.refusals = refusals
 
     def connection_made(self, transport: BaseTransport) -> None:
@@ -79,6 +99,9 @@ class GuardedHttp(HttpToolsProtocol):
         if listener is not None:
             listener.closed()
         super().connection_lost(exc)
+        if self._answered is not None:  # uvicorn lets only the last request know
+            self._answered.disconnected = True
+            self._answered.message_event.set()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -100,7 +123,7 @@ class GuardedHttp(HttpToolsProtocol):
             self._response_deadline = self.loop.call_later(RESPONSE_SECONDS, self.transport.abort)
 
     def data_received(self, data: bytes) -> None:
-        """Parses as many bytes as the head may still have; the rest is body, or one byte too many."""
+        """Parses as many bytes as the head or the body may still have; what follows is a byte too many."""
         if self._streams:
             return  # a further request, which is never answered
         if not self._received:
@@ -110,13 +133,19 @@ class GuardedHttp(HttpToolsProtocol):
                     self._refuse(reason)
                     return
         while data and not self.transport.is_closing() and self.transport.get_protocol() is self:
-            room = len(data) if self._head is None else HEAD_BYTES - self._head
-            if not room:
+            is_head = self._head is not None
+            room = BODY_BYTES - self._body if self._head is None else HEAD_BYTES - self._head
+            if not room and is_head:
                 self._refuse(Reason.TOO_LARGE)
+                return
+            if not room or len(self.pipeline) > PIPELINED:
+                self._cut(Reason.PIPELINED if room else Reason.BODY)
                 return
             piece, data = data[:room], data[room:]
             if self._head is not None:
                 self._head += len(piece)
+            else:
+                self._body += len(piece)
             super().data_received(piece)
 
     def on_message_begin(self) -> None:
@@ -124,14 +153,23 @@ class GuardedHttp(HttpToolsProtocol):
         super().on_message_begin()
         cast("dict[str, Any]", self.scope)["extensions"] = {EXTENSION: self}
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._head is not None:  # else a trailer, which nothing reads
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
-        self._head = None
-        super().on_headers_complete()
+        self._head, self._body = None, 0
+        if len(self.pipeline) <= PIPELINED:  # else the connection is cut
+            super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        self._head = 0  # of the next request
+        self._head, self._body = 0, 0  # of the next request
         self._stop_deadline()
         super().on_message_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._answered = cycle
+        super()._start_asgi_task(cycle, app)
 
     def stream(self, listener: TransportListener) -> None:
         """Lets a response be written to the transport directly, up to the end of the connection.
@@ -172,6 +210,11 @@ class GuardedHttp(HttpToolsProtocol):
                 b"content-length: %d\r\n\r\n%b" % (_STATUS[reason], len(body), body)
             )
             self.transport.close()
+
+    def _cut(self, reason: Reason) -> None:
+        """Ends the connection without an answer: there may be one already."""
+        self.refusals.record(reason, self.client[0] if self.client else None)
+        self.transport.close()
 
     def _start_deadline(self) -> None:
         if self._deadline is None:

@@ -149,3 +149,84 @@ async def test_what_a_client_sends_during_a_stream_is_ignored() -> None:
     async with asyncio.timeout(DEADLINE_SECONDS):
         assert await reader.read() == b"x" * LARGE
     writer.close()
+
+
+CHUNKED = b"GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+MIB = 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    ("beginning", "piece"),
+    [
+        (CHUNKED + b"0\r\n", b"X: trailer\r\n" * 1000),
+        (CHUNKED + b"0\r\nX: ", b"x" * 60_000),
+        (CHUNKED + b"1;", b"x" * 60_000),
+        (CHUNKED, b"ea60\r\n" + b"x" * 60_000 + b"\r\n"),
+        (b"GET / HTTP/1.1\r\nContent-Length: 99999999\r\n\r\n", b"x" * 60_000),
+    ],
+    ids=["trailers", "a trailer", "a chunk's extension", "chunks", "a body"],
+)
+async def test_what_follows_a_head_is_bounded_and_no_trailer_is_kept(
+    beginning: bytes, piece: bytes
+) -> None:
+    async def ignore(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        await asyncio.Event().wait()
+
+    protocol, reader, writer = await connected(ignore)
+    protocol.data_received(beginning)
+    sent = 0
+    while not protocol.transport.is_closing():
+        protocol.data_received(piece)
+        sent += len(piece)
+        assert sent < 1.2 * MIB
+    assert sent > 0.9 * MIB
+    assert len(protocol.headers) == 1
+    assert await reader.read() == b""
+    writer.close()
+    for task in protocol.tasks:
+        task.cancel()
+
+
+async def test_requests_that_wait_for_the_one_before_are_bounded() -> None:
+    begun: list[Scope] = []
+
+    async def wait(scope: Scope, receive: Receive, _send: Send) -> None:
+        begun.append(scope)
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    protocol, reader, writer = await connected(wait)
+    protocol.data_received(GET * 5000)
+    assert len(protocol.pipeline) <= http_guard.PIPELINED + 1
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        assert await reader.read() == b""
+    await asyncio.gather(*protocol.tasks)
+    assert len(begun) == 1
+    writer.close()
+
+
+async def test_a_request_with_others_behind_it_is_notified_of_the_end_of_its_connection() -> None:
+    """It would write to a closed transport, which uvloop answers with an exception."""
+    ended = asyncio.Event()
+
+    async def wait(_scope: Scope, receive: Receive, _send: Send) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        ended.set()
+
+    protocol, _, writer = await connected(wait)
+    protocol.data_received(GET * 3)
+    await asyncio.sleep(0)
+    protocol.transport.abort()
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        await ended.wait()
+    writer.close()
+
+
+async def test_requests_that_are_no_http_are_logged_once_alone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for _ in range(3):
+        await answer(b"GET / HTTP/1.1\r\nHost : x\r\n\r\n")
+        await answer(b"GET / HTTP/1.1\r\nConnection: upgrade, close\r\nUpgrade: h2c\r\n\r\n")
+    assert [record.name for record in caplog.records if record.name.startswith("uvicorn")] == []

@@ -73,10 +73,12 @@ WEBSOCKET_HANDSHAKE = {"request", "response", "scope"}
 """Set by `handle_connect`."""
 
 HTTP_METHODS = {
+    "_start_asgi_task",
     "connection_lost",
     "connection_made",
     "data_received",
     "handle_websocket_upgrade",
+    "on_header",
     "on_headers_complete",
     "on_message_begin",
     "on_message_complete",
@@ -90,7 +92,9 @@ HTTP_ATTRIBUTES = {
     "config": uvicorn.Config,
     "connections": set,
     "headers": None,
+    "logger": object,
     "loop": asyncio.AbstractEventLoop,
+    "pipeline": object,
     "parser": object,
     "scope": None,
     "server_state": ServerState,
