@@ -336,10 +336,17 @@ class World:
     # --- faults
 
     async def terminate_backends(self) -> None:
+        """All links of the nodes, or those of one kind; a client may await a change that it misses then."""
+        links = self.random.choice(("%", "node", "node", "relay%", "stream", "state"))
+        self._note(links)
         await self.database.fetch(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE application_name LIKE 'notifier %' AND datname = current_database()"
+            " WHERE application_name LIKE 'notifier ' || $1 AND datname = current_database()",
+            links,
         )
+        if self.random.random() < 0.5:
+            await self.change()
+            await self.wait_for_a_transaction()
 
     async def restart_a_node(self) -> None:
         node = self.random.choice(self.node)
