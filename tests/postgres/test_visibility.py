@@ -217,6 +217,57 @@ async def test_triggers_of_tables_without_it_stay_as_they_are(database: Database
     assert await database.fetch(statement) == before
 
 
+TYPES = {
+    "text": ("u1", "u1"),
+    "varchar(9)": ("u1", "u1"),
+    "text[]": ("{u1,NULL}", "u1"),
+    "int": ("1", "1"),
+    "bigint[]": ("{9007199254740993}", "9007199254740993"),
+    "numeric(9,2)": ("1", "1.00"),
+    "uuid": ("ABCDEF00-0000-4000-8000-000000000001", "abcdef00-0000-4000-8000-000000000001"),
+    "uuid[]": (
+        "{ABCDEF00-0000-4000-8000-000000000001}",
+        "abcdef00-0000-4000-8000-000000000001",
+    ),
+    "people": ("ünï", "ünï"),
+    "people[]": ("{ünï}", "ünï"),
+    "login": ("Ada", "Ada"),
+    "login[]": ("{Ada}", "Ada"),
+    "text[][]": ("{{u1},{NULL}}", "u1"),
+    "jsonb": ('["u1", 7]', "7"),
+}
+"""Types of columns, a value of each, and the user that it names."""
+
+
+async def test_every_type_of_column_names_its_users_to_the_letter(
+    database: Database, relay: Relayed
+) -> None:
+    await database.execute(
+        "CREATE TYPE people AS ENUM ('ünï', 'uni'); CREATE DOMAIN login AS text CHECK (value <> '')"
+    )
+    watches = []
+    for number, kind in enumerate(TYPES):
+        await database.execute(
+            f"CREATE TABLE t{number} (id int PRIMARY KEY, company_id text, who {kind})"
+        )
+        watch = Watch(table=f"t{number}", entity=f"T{number}", visible_to=("who",))
+        watches.append(watch)
+    await migrate(database.dsn, watches=[*CALENDAR, *watches])
+    for number, (value, _) in enumerate(TYPES.values()):
+        await database.execute(f"INSERT INTO t{number} VALUES (1, 'c{number}', '{value}')")
+    await relay.settled()
+    for number, (_, user) in enumerate(TYPES.values()):
+        others = {
+            "", "*", "0", "1", "01", "+1", "1.0", "true", "null", "U1", "u1 ", "u1\0", "ada", "ADA", "uni",
+            "u\u0308n\u0131\u0308", "9007199254740992", "9.007199254740993e15", "ABCDEF00-0000-4000-8000-000000000001",
+            "{u1}", '["u1", 7]', f'"{user}"', f"{user},",
+        }  # fmt: skip
+        created = [(f"T{number}Created", None)]
+        assert await seen(database, f"c{number}", user) == created, number
+        for other in others - {user}:
+            assert await seen(database, f"c{number}", other) == [], (number, other)
+
+
 async def test_columns_that_cannot_decide_are_refused(database: Database) -> None:
     with pytest.raises(ValueError, match="exclude names readers, which is needed"):
         replace(NOTE, exclude=("readers",))
