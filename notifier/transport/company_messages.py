@@ -39,7 +39,7 @@ from notifier.transport.polling import LongPoll, Page
 from notifier.transport.problems import HttpCode, Problem
 from notifier.transport.requests import STREAM, bearer_token, company_request, media_type
 
-PATH = re.compile(r"/companies/(.+)/messages")
+PATH = re.compile(r"/companies/(.*)/messages")
 """Some proxies decode the slashes of an id: what is between is one segment."""
 
 NO_STORE = {"Cache-Control": "no-store"}

@@ -18,20 +18,23 @@ from notifier.transport.problems import HttpCode, Problem
 DEFAULT_WAIT, LONGEST_WAIT = 25, 55
 """How many seconds a long poll waits; below the 60 s after which many proxies give up."""
 
+MAX_PARAMETERS = 100
+
 STREAM, POLL = "text/event-stream", "application/json"
 
 _WAIT = re.compile("[0-9]{1,4}")
+_POSITION = re.compile("0|[1-9][0-9]*")
 
 CHALLENGE = {"WWW-Authenticate": "Bearer"}
 
 
 def company_request(segment: str, query: bytes, headers: Headers) -> tuple[FilteredRequest, int]:
     """The request in an address, and the seconds that a long poll waits. Raises Problem."""
+    if query.count(b"&") >= MAX_PARAMETERS:
+        raise _malformed(f"more than {MAX_PARAMETERS} parameters")
     try:
         company = unquote(segment, errors="strict")
-        pairs = parse_qsl(
-            query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=100
-        )
+        pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict")
     except ValueError:
         raise _malformed("the address is not percent-encoded UTF-8") from None
     entities = [value for name, value in pairs if name == "entities"]
@@ -47,6 +50,8 @@ def company_request(segment: str, query: bytes, headers: Headers) -> tuple[Filte
         fields |= _place(last)
     else:
         fields |= {name: given[name] for name in ("after", "epoch", "at") if given.get(name)}
+    if not _POSITION.fullmatch(fields.get("after", "0")):
+        raise _malformed("after is a position: a whole number from 0 on")
     try:
         request = msgspec.convert(fields, FilteredRequest, strict=False, str_keys=True)
         # A company may be named like a number; it stays the text that the address has.
@@ -82,13 +87,15 @@ def _json(text: str | None) -> Any:
         return msgspec.json.decode(text)
     except ValueError as error:
         raise Problem(400, Code.BAD_FILTER, f"where is not JSON: {error}") from None
+    except RecursionError:
+        raise Problem(400, Code.BAD_FILTER, "where is nested too deeply") from None
 
 
 def _place(last_event_id: str) -> dict[str, str]:
     """The epoch, the position and the proof in the id of an event."""
     epoch, _, rest = last_event_id.partition(":")
     position, _, at = rest.partition(":")
-    if not epoch or not position.isascii() or not position.isdigit():
+    if not epoch or not _POSITION.fullmatch(position):
         raise _malformed("Last-Event-ID is not the id of one of these events")
     return {"epoch": epoch, "after": position} | ({"at": at} if at else {})
 

@@ -22,11 +22,44 @@ COMMANDS_ONLY = {answer.__name__ for _, answer in COMMANDS.values()} - {"Subscri
 }
 """Answers to commands, which are never sent over HTTP; a stream begins with SubscribeResult."""
 
+PREFLIGHT = {
+    "Access-Control-Allow-Methods": "GET",
+    "Access-Control-Allow-Headers": "Authorization, Last-Event-ID, Cache-Control",
+    "Access-Control-Max-Age": "7200",
+}
+"""As in `notifier/transport/cors.py`; a test compares them."""
+
+NO_STORE = {"Cache-Control": {"required": True, "schema": {"const": "no-store"}}}
+
+NO_METHOD = 405
+"""The refusal of all methods that are not described."""
+
+RETRY_AFTER = {
+    "Retry-After": {
+        "description": "How many seconds to wait.",
+        "required": True,
+        "schema": {"type": "integer", "minimum": 1},
+    }
+}
+HEADERS = {
+    401: {
+        "WWW-Authenticate": {
+            "description": "The challenge of RFC 6750.",
+            "required": True,
+            "schema": {"type": "string"},
+        }
+    },
+    NO_METHOD: {"Allow": {"required": True, "schema": {"const": "GET, HEAD, OPTIONS"}}},
+    429: RETRY_AFTER,
+    503: RETRY_AFTER,
+}
+"""What a refusal has beside its body."""
+
 PROBLEMS = {
     400: "The address, a parameter, the filter or Last-Event-ID is not valid, or the rows cannot be sent.",
     401: "There is no token, or it is not valid, or it has expired.",
     403: "The company does not exist, or the user may not see it; or the Origin is not allowed.",
-    405: "The method is not GET, HEAD or OPTIONS.",
+    NO_METHOD: "The method is not GET, HEAD or OPTIONS.",
     406: "The client accepts neither text/event-stream nor application/json.",
     429: "Too many connections, or refusals that wait: wait for Retry-After seconds.",
     503: "The node is not ready, or shuts down: wait for Retry-After seconds.",
@@ -66,6 +99,8 @@ def document(watches: Sequence[Watch] = CALENDAR) -> Schema:
                     }
                 ],
                 "get": _get(),
+                "head": _head(),
+                "options": _options(),
             }
         },
         "components": {
@@ -93,48 +128,15 @@ def _get() -> Schema:
     return {
         "operationId": "messages",
         "summary": "A company's messages after a position: a stream of them, or a page.",
-        "parameters": [
-            _parameter("after", "The last position that the client has.", "integer", minimum=0),
-            _parameter("epoch", "The log that it counts in.", "string"),
-            _parameter("at", "`At` of the message at `after`.", "string"),
-            {
-                "name": "entities",
-                "in": "query",
-                "style": "form",
-                "explode": False,
-                "schema": ENTITIES,
-            },
-            {
-                "name": "where",
-                "in": "query",
-                "content": {"application/json": {"schema": WHERE}},
-            },
-            {
-                "name": "state",
-                "in": "query",
-                "description": "Send the rows first, unless `after` can be resumed.",
-                "schema": {"type": "boolean", "default": False},
-            },
-            _parameter(
-                "wait",
-                "How many seconds a long poll waits for a message.",
-                "integer",
-                minimum=0,
-                maximum=55,
-                default=25,
-            ),
-            {
-                "name": "Last-Event-ID",
-                "in": "header",
-                "description": "The id of the last event; it takes the place of the parameters.",
-                "schema": {"type": "string"},
-            },
-        ],
+        "parameters": _parameters(),
         "responses": {
             "200": {
                 "description": "The messages.",
                 "headers": {
-                    "Cache-Control": {"schema": {"enum": ["no-store", "no-store, no-transform"]}}
+                    "Cache-Control": {
+                        "required": True,
+                        "schema": {"enum": ["no-store", "no-store, no-transform"]},
+                    }
                 },
                 "content": {
                     "text/event-stream": {
@@ -147,9 +149,90 @@ def _get() -> Schema:
                     "application/json": {"schema": _ref("Page")},
                 },
             },
-            **{str(status): {"$ref": f"#/components/responses/{status}"} for status in PROBLEMS},
+            **_refusals(),
         },
     }
+
+
+def _head() -> Schema:
+    return {
+        "operationId": "head",
+        "summary": "The status and the headers of `get`, which are there at once.",
+        "parameters": _parameters(),
+        "responses": {
+            "200": {"description": "The user may see the company.", "headers": NO_STORE},
+            **_refusals(),
+        },
+    }
+
+
+def _options() -> Schema:
+    return {
+        "operationId": "options",
+        "summary": "Whether pages of an Origin may send requests (CORS).",
+        "security": [],
+        "responses": {
+            "204": {
+                "description": "They may: it is in ALLOWED_ORIGINS, or there was no Origin.",
+                "headers": {
+                    **NO_STORE,
+                    **{
+                        name: {"required": True, "schema": {"const": value}}
+                        for name, value in PREFLIGHT.items()
+                    },
+                },
+            },
+            "403": {"$ref": "#/components/responses/403"},
+        },
+    }
+
+
+def _refusals() -> Schema:
+    return {
+        str(status): {"$ref": f"#/components/responses/{status}"}
+        for status in PROBLEMS
+        if status != NO_METHOD
+    }
+
+
+def _parameters() -> list[Schema]:
+    return [
+        _parameter("after", "The last position that the client has.", "integer", minimum=0),
+        _parameter("epoch", "The log that it counts in.", "string"),
+        _parameter("at", "`At` of the message at `after`.", "string"),
+        {
+            "name": "entities",
+            "in": "query",
+            "style": "form",
+            "explode": False,
+            "schema": ENTITIES,
+        },
+        {
+            "name": "where",
+            "in": "query",
+            "content": {"application/json": {"schema": WHERE}},
+        },
+        {
+            "name": "state",
+            "in": "query",
+            "description": "Send the rows first, unless `after` can be resumed.",
+            "schema": {"type": "boolean", "default": False},
+        },
+        _parameter(
+            "wait",
+            "How many seconds a long poll waits for a message.",
+            "integer",
+            minimum=0,
+            maximum=55,
+            default=25,
+        ),
+        {
+            "name": "Last-Event-ID",
+            "in": "header",
+            "description": "The id of the last event; it takes the place of the parameters.",
+            "schema": {"type": "string"},
+        },
+    ]
 
 
 def _parameter(name: str, description: str, kind: str, **schema: int) -> Schema:
@@ -207,18 +290,11 @@ def _problem() -> Schema:
 
 
 def _refusal(status: int) -> Schema:
-    refusal: Schema = {
+    return {
         "description": PROBLEMS[status],
+        "headers": {**NO_STORE, **HEADERS.get(status, {})},
         "content": {"application/problem+json": {"schema": _ref("Problem")}},
     }
-    if status in (429, 503):
-        refusal["headers"] = {
-            "Retry-After": {
-                "description": "How many seconds to wait.",
-                "schema": {"type": "integer", "minimum": 1},
-            }
-        }
-    return refusal
 
 
 def _is_sent(schema: Schema) -> bool:

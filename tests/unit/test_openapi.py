@@ -9,6 +9,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from notifier.transport.company_messages import NO_STORE
+from notifier.transport.cors import PREFLIGHT
 from notifier.transport.events import HEADERS
 from notifier.transport.problems import HttpCode
 from notifier.watches import Watch
@@ -54,6 +55,10 @@ def test_the_cache_control_of_both_forms_is_in_it() -> None:
     responses = openapi.document()["paths"]["/companies/{companyId}/messages"]["get"]["responses"]
     schema = responses["200"]["headers"]["Cache-Control"]["schema"]
     assert schema["enum"] == [NO_STORE["Cache-Control"], HEADERS["cache-control"]]
+
+
+def test_the_answer_to_a_preflight_is_in_it() -> None:
+    assert openapi.PREFLIGHT == PREFLIGHT
 
 
 @pytest.mark.parametrize("code", HttpCode)
