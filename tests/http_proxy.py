@@ -12,8 +12,8 @@ HEAD_BYTES = 64 * 1024
 class HttpProxy:
     """Listens on 127.0.0.1 and forwards to a port there. Each connection carries one request.
 
-    `blocks`: WebSockets get 403. `buffers`: a stream's response is held back until it ends. `requests`: the headers
-    of each request.
+    `blocks`: WebSockets get 403. `buffers`: a stream's response is held back until it ends. `lifetime`: each connection
+    is aborted after so many seconds; `ended` counts these. `requests`: the headers of each request.
     """
 
     def __init__(self, target: int) -> None:
@@ -22,6 +22,8 @@ class HttpProxy:
         self._links: set[asyncio.Task[None]] = set()
         self.blocks = False
         self.buffers = False
+        self.lifetime: float | None = None
+        self.ended = 0
         self.port = 0
         self.requests: list[dict[str, str]] = []
 
@@ -60,9 +62,12 @@ class HttpProxy:
         assert link is not None
         self._links.add(link)
         try:
-            await self._forward(reader, writer)
+            async with asyncio.timeout(self.lifetime) as life:
+                await self._forward(reader, writer)
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass
+            if life.expired():
+                self.ended += 1
+                writer.transport.abort()
         finally:
             self._links.discard(link)
             writer.close()
@@ -88,14 +93,16 @@ class HttpProxy:
                 kept = [line for line in lines if not line.lower().startswith(b"connection:")]
                 head = b"\r\n".join([first, *kept, b"Connection: close", b"", b""])
             downstream.write(head)
-            sending = asyncio.create_task(_pump(reader, downstream))
+            held = is_stream and self.buffers
+            pumps = [
+                asyncio.create_task(_pump(reader, downstream)),
+                asyncio.create_task((_hold if held else _pump)(upstream, writer)),
+            ]
             try:
-                if is_stream and self.buffers:
-                    writer.write(await upstream.read(-1))
-                else:
-                    await _pump(upstream, writer)
+                await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                sending.cancel()
+                for pump in pumps:
+                    pump.cancel()
         finally:
             downstream.close()
 
@@ -105,3 +112,8 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         while chunk := await reader.read(65536):
             writer.write(chunk)
             await writer.drain()
+
+
+async def _hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        writer.write(await reader.read(-1))

@@ -1,45 +1,53 @@
-"""Clients that connect, leave, resume, and check every message that they receive."""
+"""The product's own client, over each of its transports: it connects, leaves, resumes, and keeps a company's rows."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, NamedTuple
 
-import httpx
-import msgspec
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake
-
+from notifier.client import (
+    Client,
+    CompanyState,
+    Message,
+    Position,
+    Recovered,
+    Report,
+    Resync,
+    Status,
+    connect,
+)
+from notifier.client.transports import Choice
 from tests.chaos.history import History
-from tests.chaos.ledger import State, apply
-from tests.services import Service, token
+from tests.chaos.ledger import KINDS, VALUES, State, apply
+from tests.chaos.wire import NEVER, WIRE, Canon, Wire
+from tests.services import token
 
-NEVER = frozenset({1002, 1003, 1007, 1009, 1011, 4400, 4401, 4403, 4409, 4419, 4429, 4500, 4508})
-"""Close codes that no fault of a chaos run excuses."""
+KEPT = 5000
+"""A follower with more rows does not request its state once more."""
+
+HEARTBEAT_SECONDS = 3.0
+"""After so much silence a client takes a link for dead, and a stream for one that a proxy holds back."""
 
 
-class Canon:
-    """Each message of each company, as the first client received it."""
+class Way(NamedTuple):
+    """How a node is reached; over one transport, or by the client's own choice."""
 
-    def __init__(self, history: History) -> None:
-        self.texts: dict[tuple[str, str, int], str] = {}
-        self._history = history
+    url: str
+    transport: Choice
 
-    def record(self, company: str, epoch: str, position: int, text: str) -> None:
-        """Checks that every client receives the same bytes at the same position."""
-        known = self.texts.setdefault((company, epoch, position), text)
-        if known != text:
-            self._history.violated("two texts at one position", one=known, other=text)
+
+class Leave(Exception):
+    """The visit ends."""
 
 
 class Follower:
     """A client of one company. Its visits are short until `stay` is called.
 
-    `forgetful`: sometimes it drops its state and reads it again. `guest`: it may be
-    refused at times. `snapshot` reads the company's state.
+    `forgetful`: sometimes it drops its rows, and reads them again: from the database by `snapshot`, or with
+    `has_state` from the service. `guest`: it may be refused at times.
     """
 
     def __init__(
@@ -47,37 +55,45 @@ class Follower:
         name: str,
         user: str,
         company: str,
-        nodes: Sequence[Service],
+        ways: Sequence[Way],
         canon: Canon,
         history: History,
         snapshot: Callable[[str], Awaitable[State]],
         *,
         forgetful: bool = False,
+        has_state: bool = False,
         guest: bool = False,
     ) -> None:
         self.name = name
         self.company = company
         self.epochs: set[str] = set()
-        self.position: int | None = None if forgetful else 0
-        self.first = 0
         self.state: State = {}
         self.resumed = 0
+        self.saved: Position | None = None
+        self._rows: dict[str, Any] | None = None  # the client's snapshot
         self._user = user
-        self._nodes = nodes
-        self._canon = canon
+        self._ways = ways
         self._history = history
         self._snapshot = snapshot
         self._forgetful = forgetful
+        self._has_state = has_state
         self._guest = guest
         self._random = random.Random(f"{history.seed} {name}")
-        self._epoch: str | None = None
-        self._at: str | None = None
+        self._wire = Wire(name, company, canon, history, guest=guest)
+        self._begins = True
         self._staying = False
         self._visiting: asyncio.Timeout | None = None
+        self._client: Client | None = None
+
+    @property
+    def position(self) -> int | None:
+        """How far it is."""
+        place = self.saved if self._client is None else self._client.position
+        return None if place is None else place.after
 
     def begin(self, epoch: str, name: str) -> None:
         """Follows the company, which has this name, from the first message on."""
-        self._epoch = epoch
+        self.saved = Position(0, epoch)
         self.state = {("Company", self.company): name}
 
     def stay(self) -> None:
@@ -87,152 +103,130 @@ class Follower:
             self._visiting.reschedule(None)
 
     async def run(self) -> None:
-        """Reconnects until it may not."""
+        """Returns again and again until it is cancelled."""
+        WIRE.set(self._wire)
         while True:
-            node = self._random.choice(self._nodes)
             try:
                 async with asyncio.timeout(30) as visiting:
                     try:
-                        await self._visit(node, visiting)
+                        await self._visit(self._random.choice(self._ways), visiting)
                     finally:
                         self._visiting = None
-            except ConnectionClosed as closed:
-                code = closed.rcvd.code if closed.rcvd is not None else 1006
-                self._history.note("closed", who=self.name, node=node.port, code=code)
-                if code in NEVER:
-                    self._violated("closed with a code that no fault explains", code=code)
             except TimeoutError:
-                self._history.note("left", who=self.name, node=node.port)
-            except (OSError, InvalidHandshake, httpx.TransportError) as error:
-                self._history.note("no way", who=self.name, node=node.port, why=repr(error))
+                self._history.note("left", who=self.name)
+            except Leave as reason:
+                self._history.note("left", who=self.name, why=str(reason))
             await asyncio.sleep(self._random.uniform(0.01, 0.3))
 
-    async def _visit(self, node: Service, visiting: asyncio.Timeout) -> None:
-        """Connects, subscribes and receives until the connection ends or `visiting` expires."""
-        socket = await connect(
-            node.url,
-            compression=None,
-            max_size=None,
+    async def _visit(self, way: Way, visiting: asyncio.Timeout) -> None:
+        """Connects, and takes reports until `visiting` expires. Raises Leave."""
+        self._forget()
+        self._begins = self.saved is None
+        place = {} if self.saved is None or self._has_state else self.saved._asdict()
+        self._history.note("visits", who=self.name, way=way, place=self.saved)
+        client = self._client = connect(
+            way.url,
+            lambda: token(self._user),
+            self.company,
+            **place,
+            state=self._has_state,
+            snapshot=self._rows,
+            transport=way.transport,
+            heartbeat=HEARTBEAT_SECONDS,
+            min_delay=0.05,
+            max_delay=1.0,
             proxy=None,
-            open_timeout=3,
-            close_timeout=1,
         )
         try:
-            await self._converse(socket, node, visiting)
+            async with client:
+                try:
+                    async for report in client:
+                        await self._take(report, visiting)
+                finally:
+                    self._save(client)
+            raise Leave("the client has ended")
         finally:
-            if self._random.random() < 0.5:
-                socket.transport.abort()
-            await socket.close()
+            self._client = None
 
-    async def _converse(
-        self, socket: ClientConnection, node: Service, visiting: asyncio.Timeout
-    ) -> None:
-        await socket.send(json.dumps({"type": "authenticate", "token": token(self._user)}))
-        answer = msgspec.json.decode(await socket.recv())
-        if answer["Type"] == "Disconnect":
-            return
-        if answer["Type"] != "AuthenticationResult" or not answer["Success"]:
-            self._violated("not authenticated", answer=answer)
-            return
-        if not await self._enter(socket, node):
-            return
-        self._bound(visiting)
-        while self._receive(str(await socket.recv())):
-            pass
-        await self._nothing_more(socket)
+    def _forget(self) -> None:
+        """Drops the rows, sometimes."""
+        if self._forgetful and self._random.random() < 0.3 and len(self.state) < KEPT:
+            self.saved = self._rows = None
 
-    def _bound(self, visiting: asyncio.Timeout) -> None:
+    def _save(self, client: Client) -> None:
+        """What the application stores: the rows and their position."""
+        self.saved = client.position
+        if not self._has_state:
+            return
+        self._rows = json.loads(json.dumps(client.snapshot()))
+        if self.saved is not None and (rows := _rows(client)) != self.state:
+            wrong = [row for row in rows | self.state if rows.get(row) != self.state.get(row)]
+            self._violated("the client's rows are not those of its reports", rows=wrong[:5])
+
+    async def _take(self, report: Report, visiting: asyncio.Timeout) -> None:
+        """Applies a report. Raises Leave."""
+        match report:
+            case Message():
+                apply(self.state, {"Type": report.type, "Data": report.data})
+            case Recovered():
+                self.resumed += 1
+                self._joined(report, visiting)
+            case Resync() if self._begins and report.reason == "start":
+                self._joined(report, visiting)
+                try:
+                    self.state = await self._snapshot(self.company)
+                except OSError as error:
+                    raise Leave(f"the database is not there: {error}") from error
+                self._begins = False
+            case CompanyState() if self._begins and report.reason == "start":
+                self._joined(report, visiting)
+                self.state = _flat(report.rows)
+                self._begins = False
+            case Status():
+                await self._check(report)
+            case _:
+                self._violated("not recovered", at=self.position, report=report)
+                self.saved = None
+                raise Leave("not recovered")
+
+    async def _check(self, status: Status) -> None:
+        """Checks why there is no connection, or no company."""
+        self._history.note("status", who=self.name, state=status.state, reason=status.reason)
+        if status.code in NEVER or status.reason == "unreadable message":
+            self._violated("ended for a reason that no fault explains", status=status)
+        if status.state == "idle" and self._guest:
+            if status.reason not in ("revoked", "company_forbidden"):
+                self._violated("without a company", status=status)
+            await asyncio.sleep(0.2)  # in which its wire checks that nothing more is received
+            raise Leave(str(status.reason))
+        if status.state in ("idle", "stopped"):
+            self._violated("stopped", status=status)
+            raise Leave(str(status.reason))
+
+    def _joined(self, report: Recovered | Resync | CompanyState, visiting: asyncio.Timeout) -> None:
         """Decides how long a visit that was accepted lasts."""
+        self._history.note("joined", who=self.name, at_position=report.position)
+        self.epochs.add(report.epoch)
         if self._staying:
             visiting.reschedule(None)
-            return
-        life = self._random.choice((0.05, 0.5, 2, 5)) * self._random.random()
-        visiting.reschedule(asyncio.get_running_loop().time() + life)
-        self._visiting = visiting
-
-    async def _nothing_more(self, socket: ClientConnection) -> None:
-        """Checks that no message of a revoked company arrives."""
-        try:
-            async with asyncio.timeout(0.2):
-                while True:
-                    text = str(await socket.recv())
-                    if "Position" in msgspec.json.decode(text):
-                        self._violated("received a message of a foreign company", text=text)
-        except TimeoutError:
-            return
-
-    async def _enter(self, socket: ClientConnection, node: Service) -> bool:
-        """Subscribes to the company; whether it was accepted."""
-        data = {"companyId": self.company, **self._place(node)}
-        await socket.send(json.dumps({"type": "setCompany", "data": data}))
-        answer = msgspec.json.decode(await socket.recv())
-        if answer["Type"] == "Disconnect":
-            return False
-        if answer["Type"] != "SetCompanyResult":
-            self._violated("something before the acknowledgement", answer=answer)
-            return False
-        if not answer["Success"]:
-            code = answer["Error"]["Code"]
-            if code != "unavailable" and not self._guest:
-                self._violated("refused", answer=answer)
-            return False
-        return await self._accept(answer["Data"], node)
-
-    def _place(self, node: Service) -> dict[str, Any]:
-        """Where it is, if it has not dropped its state."""
-        if self._forgetful and self._random.random() < 0.3:
-            self.position = None
-        place: dict[str, Any] = {}
-        if self.position is not None:
-            place = {"after": self.position, "epoch": self._epoch}
-        self._history.note("subscribes", who=self.name, node=node.port, **place)
-        return place
-
-    async def _accept(self, result: Mapping[str, Any], node: Service) -> bool:
-        """Checks an acknowledgement; whether the visit goes on."""
-        self._history.note("joined", who=self.name, node=node.port, at_position=result["Position"])
-        self.epochs.add(result["Epoch"])
-        if self.position is None:
-            self._epoch, self.position = result["Epoch"], result["Position"]
-            self._at = result.get("At")
-            self.first = result["Position"] + 1
-            try:
-                self.state = await self._snapshot(self.company)
-            except OSError:
-                self.position = None
-                return False
-        elif result.get("Recovered") is not True:
-            self._violated("not recovered", at=self.position, answer=result)
-            self.position = None
-            return False
-        elif (result["Position"], result["Epoch"]) != (self.position, self._epoch):
-            self._violated("acknowledged another position", at=self.position, answer=result)
-        else:
-            self.resumed += 1
-        return True
-
-    def _receive(self, text: str) -> bool:
-        """Takes a message; whether the visit goes on."""
-        message = msgspec.json.decode(text)
-        if message["Type"] == "Disconnect":
-            return True  # its close follows
-        if message["Type"] == "CompanyRevoked":
-            if not self._guest:
-                self._violated("revoked", message=message)
-            return False
-        if message["Type"] == "Resync" or "Position" not in message:
-            self._violated("unexpected", message=message)
-            return False
-        assert self.position is not None
-        assert self._epoch is not None
-        if message["Data"]["CompanyId"] != self.company:
-            self._violated("another company's message", message=message)
-        if message["Position"] != self.position + 1:
-            self._violated("a hole, or a double", at=self.position, message=message)
-        self.position, self._at = message["Position"], message["At"]
-        self._canon.record(self.company, self._epoch, message["Position"], text)
-        apply(self.state, message)
-        return True
+        elif self._visiting is None:
+            life = self._random.choice((0.05, 0.5, 2, 5, 40)) * self._random.random()
+            visiting.reschedule(asyncio.get_running_loop().time() + life)
+            self._visiting = visiting
 
     def _violated(self, what: str, **details: Any) -> None:
         self._history.violated(f"{self.name}: {what}", **details)
+
+
+def _flat(rows: dict[str, list[dict[str, Any]]]) -> State:
+    """The value of each row."""
+    return {
+        (entity, row[f"{entity}Id"]): row[VALUES[entity]]
+        for entity, each in rows.items()
+        for row in each
+    }
+
+
+def _rows(client: Client) -> State:
+    """The rows that a client keeps."""
+    return _flat({entity: client.rows(entity).all() for entity in KINDS})

@@ -11,23 +11,27 @@ import json
 import os
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any, Self
 
 import asyncpg
 import pytest
 
+from notifier.client.transports import Transport
 from notifier.database.connections import FAILURES
 from notifier.demo.postgres import EmbeddedPostgres
 from tests.chaos.faults import Faults
-from tests.chaos.followers import Canon, Follower
+from tests.chaos.followers import KEPT, Follower, Way
 from tests.chaos.history import History
-from tests.chaos.http_followers import PollFollower, StreamFollower
 from tests.chaos.ledger import TABLE, Ledger, State, collect, expected, state
 from tests.chaos.nats_faults import NatsFaults
+from tests.chaos.wire import Canon, watch
 from tests.chaos.writers import Writer
 from tests.conftest import Serve
 from tests.databases import Database
+from tests.http_proxy import HttpProxy
 from tests.natsd import NatsServer, cluster_of
 from tests.proxy import Proxy
 from tests.services import Service
@@ -38,8 +42,13 @@ HEALING_SECONDS = 60.0
 COMPANIES, WRITERS = 6, 4
 END = "the end"
 
-TRANSPORTS = (Follower, StreamFollower, PollFollower)
-"""Each kind of client comes over each of them: WebSocket, server-sent events, long polls."""
+TRANSPORTS: tuple[Transport, ...] = ("websocket", "sse", "poll")
+"""Each kind of client comes over each of them."""
+
+KINDS = ("faithful", "guest", "forgetful", "stateful")
+
+KILLED_SECONDS = 16.0 if SECONDS >= 120 else 2.0
+"""A proxy ends each connection after this time."""
 
 
 @pytest.fixture
@@ -64,17 +73,64 @@ async def start_nodes(
     database: Database, serve: Serve, proxy: Proxy, cluster: list[NatsServer], nats_proxy: Proxy
 ) -> list[Service]:
     """Two nodes, or four where there is NATS. The second one reaches both through proxies."""
+    settings: dict[str, Any] = {
+        "drain_seconds": 0.5,
+        "state": "on",
+        "max_state_rows": 10 * KEPT,
+    }
     if not cluster:
         return [
-            await serve(database, drain_seconds=0.5),
-            await serve(database.through(proxy.port), drain_seconds=0.5),
+            await serve(database, **settings),
+            await serve(database.through(proxy.port), **settings),
         ]
     urls = ",".join(server.url for server in cluster)
-    nodes = [await serve(database, drain_seconds=0.5, nats_url=urls) for _ in range(3)]
+    nodes = [await serve(database, nats_url=urls, **settings) for _ in range(3)]
     cut = f"nats://127.0.0.1:{nats_proxy.port}"
-    node = await serve(database.through(proxy.port), drain_seconds=0.5, nats_url=cut)
+    node = await serve(database.through(proxy.port), nats_url=cut, **settings)
     nodes.insert(1, node)
     return nodes
+
+
+class Network:
+    """The ways to each node: directly, by a proxy that ends each connection after a while, and by one that buffers.
+
+    The last one lets no WebSocket through and holds back streams, so a client must choose its transport itself.
+    """
+
+    def __init__(self, nodes: Sequence[Service]) -> None:
+        self._nodes = nodes
+        self.killing = [HttpProxy(node.port) for node in nodes]
+        self.buffering = [HttpProxy(node.port) for node in nodes]
+        for killing in self.killing:
+            killing.lifetime = KILLED_SECONDS
+        for buffering in self.buffering:
+            buffering.blocks = buffering.buffers = True
+
+    async def __aenter__(self) -> Self:
+        for proxy in (*self.killing, *self.buffering):
+            await proxy.accept()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for proxy in (*self.killing, *self.buffering):
+            await proxy.refuse()
+
+    def ways(self, transport: Transport) -> list[Way]:
+        """Those of a client."""
+        direct = [Way(node.url, transport) for node in self._nodes]
+        killed = [Way(proxy.url, transport) for proxy in self.killing]
+        return direct + killed + [Way(proxy.url, "auto") for proxy in self.buffering]
+
+    @property
+    def ended(self) -> int:
+        """Connections that a proxy has ended."""
+        return sum(proxy.ended for proxy in self.killing)
+
+    @property
+    def held(self) -> int:
+        """Streams that a proxy has held back."""
+        accepted = [each.get("accept") for proxy in self.buffering for each in proxy.requests]
+        return accepted.count("text/event-stream")
 
 
 @pytest.mark.chaos
@@ -86,7 +142,9 @@ async def test_every_client_ends_with_the_committed_rows_whatever_dies(
     serve: Serve,
     history: History,
     cluster: tuple[list[NatsServer], list[Proxy]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    watch(monkeypatch)
     database, (servers, routes) = mortal_database, cluster
     await database.execute(TABLE)
     companies = [
@@ -98,8 +156,11 @@ async def test_every_client_ends_with_the_committed_rows_whatever_dies(
         await ledger.add("Employee", company, "staff", "ann")
         await ledger.add("Employee", company, "guest", "guest")
     broker = servers[1].port if servers else 0
-    async with Proxy(*database.address) as proxy, Proxy("127.0.0.1", broker) as nats_proxy:
+    async with AsyncExitStack() as stack:
+        proxy = await stack.enter_async_context(Proxy(*database.address))
+        nats_proxy = await stack.enter_async_context(Proxy("127.0.0.1", broker))
         nodes = await start_nodes(database, serve, proxy, servers, nats_proxy)
+        network = await stack.enter_async_context(Network(nodes))
         epoch = await database.fetchval("SELECT epoch FROM notifier.log")
         canon = Canon(history)
 
@@ -117,19 +178,20 @@ async def test_every_client_ends_with_the_committed_rows_whatever_dies(
 
         followers = []
         for number, company in enumerate(companies):
-            for shift, kind in enumerate(("faithful", "guest", "forgetful")):
-                follower = TRANSPORTS[(number + shift) % len(TRANSPORTS)](
+            for shift, kind in enumerate(KINDS):
+                follower = Follower(
                     f"{kind} {number}",
                     "guest" if kind == "guest" else "ann",
                     company,
-                    nodes,
+                    network.ways(TRANSPORTS[(number + shift) % len(TRANSPORTS)]),
                     canon,
                     history,
                     snapshot,
-                    forgetful=kind == "forgetful",
+                    forgetful=kind in ("forgetful", "stateful"),
+                    has_state=kind == "stateful",
                     guest=kind == "guest",
                 )
-                if kind != "forgetful":
+                if kind in ("faithful", "guest"):
                     follower.begin(epoch, "")
                 followers.append(follower)
         writers = [
@@ -181,9 +243,12 @@ async def test_every_client_ends_with_the_committed_rows_whatever_dies(
     await judge(database, history, canon, followers, epoch)
     assert not history.inexcusable(), history.path
     assert faults.found_without_a_ring == 0, history.path
+    assert network.ended > 0
+    assert network.held > 0
     print(  # noqa: T201 - what a run was worth
         f"{faults.count} faults, {sum(writer.committed for writer in writers)} transactions,"
         f" {len(canon.texts)} messages, {sum(follower.resumed for follower in followers)} resumes,"
+        f" {network.ended} connections ended and {network.held} streams held back by proxies,"
         f" level {healed:.1f} s after the last fault, longest transaction"
         f" {history.longest_write:.1f} s\n"
         + ", ".join(f"{kind} {count}" for kind, count in sorted(faults.made.items()))
