@@ -1,7 +1,8 @@
 """nginx, HAProxy, Caddy, Traefik and Envoy in front of a service, with short configurations of what each does by default.
 
 `/` is passed on as it is; `/strip` is removed from the path. A service with ROOT_PATH=/keep is reached
-under `/keep` too.
+under `/keep` too. `/socket` is for WebSockets. Under `/buffer`, nginx lets none through and
+holds back streams, whatever the service requests.
 """
 
 from __future__ import annotations
@@ -58,6 +59,9 @@ http {{
     location /gzip/ {{
       gzip on; gzip_types *; gzip_proxied any; gzip_min_length 1;
       proxy_http_version 1.1; proxy_pass http://127.0.0.1:{upstream}/;
+    }}
+    location /buffer/ {{
+      proxy_buffering on; proxy_ignore_headers X-Accel-Buffering; proxy_pass http://127.0.0.1:{upstream}/;
     }}
     location = /socket {{
       proxy_pass http://127.0.0.1:{upstream}/; proxy_http_version 1.1;
@@ -263,6 +267,11 @@ class ReverseProxy:
         self.http = f"http://127.0.0.1:{self.port}"
 
     async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def start(self) -> None:
+        """Returns when it accepts connections; always on the same port."""
         directory = Path(self._directory.name)
         file, log = directory / self._kind.file, directory / "log"
         values = {"directory": directory, "file": file, "port": self.port}
@@ -281,7 +290,6 @@ class ReverseProxy:
         await until_accepting(self._process, self.port, log.read_text)
         if self._kind.probe:
             await until(partial(_shows, self._kind.probe.format(port=self.port)))
-        return self
 
     async def __aexit__(
         self,
@@ -289,7 +297,11 @@ class ReverseProxy:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        await self.kill()
+        self._directory.cleanup()
+
+    async def kill(self) -> None:
+        """Ends it, with all its connections."""
         with suppress(ProcessLookupError):
             self._process.kill()
         await self._process.wait()
-        self._directory.cleanup()

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from functools import partial
 
 import pytest
 
+from notifier.client import Resync
 from tests.conftest import Connect, Serve
 from tests.databases import Database
 from tests.reverse_proxies import CADDY, ENVOY, HAPROXY, NGINX, TRAEFIK, Kind, ReverseProxy
 from tests.service.calendars import Calendar
 from tests.service.http_streams import poll, stream, subscribers
+from tests.service.test_transports import Taken, following
 from tests.services import token
 from tests.waiting import until
 
@@ -62,3 +65,52 @@ async def test_ids_tokens_and_refusals_pass_a_proxy_unchanged(
             refused = await poll(base, "u1", "another", authorization)
             assert refused.status_code == 403
             assert refused.headers["content-type"] == "application/problem+json"
+
+
+TRANSPORTS = {"websocket": "/socket", "sse": "/", "poll": "/"}
+
+
+@KINDS
+async def test_each_transport_of_the_client_survives_a_proxy_that_is_killed(
+    database: Database, serve: Serve, kind: Kind
+) -> None:
+    service, calendar = await serve(database), Calendar(database)
+    company = await calendar.company("u1")
+    async with ReverseProxy(kind, service.port) as proxy, AsyncExitStack() as stack:
+        base = f"ws://127.0.0.1:{proxy.port}"
+        each = [
+            await stack.enter_async_context(following(base + path, company, transport=transport))
+            for transport, path in TRANSPORTS.items()
+        ]
+        for taken in each:
+            await taken.has(partial(is_live, taken))
+        for _ in range(2):
+            await calendar.event(company)
+            await proxy.kill()
+            await calendar.event(company)
+            await proxy.start()
+            await calendar.event(company)
+        for taken, transport in zip(each, TRANSPORTS, strict=True):
+            await taken.has_messages(company, 7)
+            assert len(taken.of(Resync, company)) == 1
+            await taken.has(partial(is_live, taken))
+            assert taken.client.transport == transport
+
+
+async def test_the_client_polls_where_nginx_holds_back_streams(
+    database: Database, serve: Serve
+) -> None:
+    service, calendar = await serve(database), Calendar(database)
+    company = await calendar.company("u1")
+    async with (
+        ReverseProxy(NGINX, service.port) as proxy,
+        following(f"ws://127.0.0.1:{proxy.port}/buffer/", company, heartbeat=1.0) as taken,
+    ):
+        await taken.has(partial(is_live, taken))
+        assert taken.client.transport == "poll"
+        await calendar.event(company)
+        await taken.has_messages(company, 2)
+
+
+def is_live(taken: Taken) -> bool:
+    return taken.client.status.state == "live"
