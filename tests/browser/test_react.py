@@ -155,7 +155,7 @@ def hooks(project: Path) -> str:
 
 
 def assert_passed(results: Any) -> None:
-    assert results["failed"] == []
+    assert not results["failed"], "\n".join(results["failed"])
     assert results["count"] > 0
 
 

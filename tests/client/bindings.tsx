@@ -3,7 +3,7 @@
 import { createCollection } from "@tanstack/db";
 import { QueryClient } from "@tanstack/query-core";
 import { connect, type Calendar, type Table } from "postgres-notifier";
-import { CompanyProvider, NotifierProvider, useClient, useNotifier, useRows, useStatus } from "postgres-notifier/react";
+import { CompanyProvider, NotifierProvider, useClient, useNotifier, useRows, useStatus, useSuspenseRows } from "postgres-notifier/react";
 import { notifierCollectionOptions, queryInvalidation } from "postgres-notifier/tanstack";
 import { FakeService } from "postgres-notifier/testing";
 
@@ -25,6 +25,9 @@ function Invoices() {
   const invoices = useRows("Invoice");
   // @ts-expect-error There is no such table.
   useRows("Order");
+  useSuspenseRows("Invoice").at(0)?.Total.toFixed();
+  // @ts-expect-error There is no such table.
+  useSuspenseRows("Order");
   const { state, transport } = useStatus();
   const subscription = useNotifier({
     onMessage(message) {

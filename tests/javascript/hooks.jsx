@@ -1,9 +1,9 @@
 // The React binding on the fake service: bundled and run in Chromium by tests/browser/test_react.py.
 
-import { StrictMode, useState } from "react";
+import { StrictMode, Suspense, useState } from "react";
 import { createRoot } from "react-dom/client";
 import { connect } from "postgres-notifier";
-import { CompanyProvider, NotifierProvider, useClient, useNotifier, useRows, useStatus } from "postgres-notifier/react";
+import { CompanyProvider, NotifierProvider, useClient, useNotifier, useRows, useStatus, useSuspenseRows } from "postgres-notifier/react";
 import { FakeService } from "postgres-notifier/testing";
 
 function equal(actual, expected) {
@@ -65,9 +65,67 @@ const tests = {
     equal(service.received.filter(({ type }) => type === "authenticate").length, 1);
     world.show(null);
     await world.shows("");
+    await service.settled();
     service.disconnect();
     await service.settled();
     equal(service.received.filter(({ type }) => type === "authenticate").length, 1);
+  },
+
+  async "no rendering has the rows or the status of another company"() {
+    const world = new World();
+    const seen = [];
+    function Company({ id }) {
+      const [{ Title } = {}] = useRows("Event");
+      const { state, companyId } = useStatus();
+      seen.push({ id, Title, state, companyId });
+      return Title ?? null;
+    }
+    const app = (id) => (
+      <NotifierProvider {...world.service.options} companyId={id} state>
+        <Company id={id} />
+      </NotifierProvider>
+    );
+    for (const id of ["acme", "globex", "acme"]) {
+      world.show(app(id));
+      await world.shows(`of ${id}`);
+    }
+    equal(seen.filter(({ id, Title, companyId }) => (Title ?? `of ${id}`) !== `of ${id}` || (companyId ?? id) !== id), []);
+    equal(seen.filter(({ Title, state }) => Title && state !== "live"), []);
+    world.show(null);
+  },
+
+  async "rows are suspended until they are complete, or refused"() {
+    const world = new World();
+    const { service } = world;
+    service.goOffline();
+    function Suspended() {
+      return <>{useSuspenseRows("Event").map(({ Title }) => Title).join()}.</>;
+    }
+    const app = (companyId) => (
+      <NotifierProvider {...service.options} companyId={companyId} state>
+        <Suspense fallback="…">
+          <Suspended />
+        </Suspense>
+      </NotifierProvider>
+    );
+    world.show(app("acme"));
+    await world.shows("…");
+    service.goOnline();
+    await world.shows("of acme.");
+    service.company("globex").revoke();
+    world.show(app("globex"));
+    await world.shows(".");
+    world.show(app("empty"));
+    await until(() => service.received.some(({ data }) => data?.companyId === "empty"), true);
+    await world.shows(".");
+    world.show(app(null));
+    await world.shows(".");
+    service.goOffline();
+    world.show(app("acme"));
+    await until(() => world.place.innerText, "…"); // what was shown before is hidden
+    service.goOnline();
+    await until(() => world.place.innerText, "of acme.");
+    world.show(null);
   },
 
   async "callbacks are the present ones, and messages wait for all reloads"() {
@@ -137,7 +195,7 @@ const tests = {
     await world.shows("live websocket of acme missed.idle websocket.");
     world.show(null);
     await world.shows("");
-    equal(client.status.state, "idle");
+    await until(() => client.status.state, "idle");
     client.close();
   },
 };

@@ -72,6 +72,11 @@ def test_a_tanstack_collection_follows_the_rows_and_awaits_its_own_writes(projec
     run(project, node(), "tests/javascript/tanstack.mjs")
 
 
+@pytest.mark.slow
+def test_a_server_renders_the_react_binding_without_a_connection(project: Path) -> None:
+    run(project, node(), "tests/javascript/server.mjs")
+
+
 def test_the_service_serves_the_modules_as_one_file(tmp_path: Path) -> None:
     text = javascript.client()
     assert "import(" not in text

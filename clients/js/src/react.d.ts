@@ -51,6 +51,12 @@ export function useClient(): Client<Tables> | null;
 export function useRows<Entity extends keyof Tables & string>(entity: Entity): readonly RowOf<Tables, Entity>[];
 
 /**
+ * As `useRows`, but suspends until the state has arrived, so that the nearest `<Suspense>` below the provider shows its fallback. If
+ * it will not arrive (the company is refused, the client has stopped), the rows are empty, and `useStatus` has the reason.
+ */
+export function useSuspenseRows<Entity extends keyof Tables & string>(entity: Entity): readonly RowOf<Tables, Entity>[];
+
+/**
  * The company's status, or the connection's where there is no company, with the transport in use. The connection of a
  * `client` that you have made is not followed: it reports to your `onStatus`.
  */

@@ -18,8 +18,11 @@ import { connect } from "./client.js";
 import { callSafely } from "./rows.js";
 
 const CONNECTING = Object.freeze({ state: "connecting", companyId: null, transport: null });
+/** States in which no rows will arrive by themselves. */
+const ENDED = new Set(["idle", "stopped", "closed"]);
 const NO_ROWS = Object.freeze([]);
-const NO_TABLE = { subscribe: () => () => {}, all: () => NO_ROWS };
+const NO_TABLE = { complete: false, subscribe: () => () => {}, all: () => NO_ROWS };
+const connecting = () => CONNECTING;
 
 const Connection = createContext(null);
 const Company = createContext(null);
@@ -61,6 +64,8 @@ function useLatest(value) {
 class Source {
   #listeners = new Set();
   #status = CONNECTING;
+  #change = null;
+  #report = null;
   /** The client, and the subscription to a company. */
   client = null;
   subscription = null;
@@ -78,7 +83,14 @@ class Source {
     const next = status ? { ...status, transport: client?.transport ?? null } : CONNECTING;
     this.#status = Object.freeze(next);
     for (const listener of [...this.#listeners]) listener();
+    this.#report?.();
+    this.#change = this.#report = null;
   };
+
+  /** A promise for the next change. Until then it is the same: components that suspend throw it at each rendering. */
+  change() {
+    return (this.#change ??= new Promise((resolve) => (this.#report = resolve)));
+  }
 }
 
 export function NotifierProvider({ client: given, children, companyId, entities, where, state, snapshot, ...options }) {
@@ -117,14 +129,15 @@ export function CompanyProvider({ children, companyId, entities, where, state = 
   const { client, source: outer } = connection;
   const [source] = useState(() => new Source());
   const [listeners] = useState(() => new Listeners());
-  const [subscription, setSubscription] = useState(null);
+  const [followed, setFollowed] = useState(null);
   const latest = useLatest({ entities, where, snapshot });
   const filter = JSON.stringify({ entities, where });
   const applied = useRef(filter);
   useEffect(() => {
     if (!client || companyId == null) return undefined;
     applied.current = filter;
-    const followed = client.subscribe(companyId, {
+    const reloadStates = listeners.reload("onState");
+    const subscription = client.subscribe(companyId, {
       ...latest.current,
       state,
       onStatus: source.changed,
@@ -132,18 +145,24 @@ export function CompanyProvider({ children, companyId, entities, where, state = 
       onRecovered: listeners.report("onRecovered"),
       onSkipped: listeners.report("onSkipped"),
       onResync: listeners.reload("onResync"),
-      onState: listeners.reload("onState"),
+      onState: (report) => {
+        source.changed(); // the rows are complete
+        return reloadStates(report);
+      },
     });
-    Object.assign(source, { client, subscription: followed });
-    setSubscription(followed);
+    Object.assign(source, { client, subscription });
+    setFollowed({ client, companyId, state, subscription });
     source.changed();
     return () => {
-      followed.unsubscribe();
+      subscription.unsubscribe();
       Object.assign(source, { client: null, subscription: null });
-      setSubscription(null);
+      setFollowed(null);
       source.changed();
     };
   }, [client, companyId, state]);
+  // The effect comes after the rendering: until then there is none, rather than that of the former company.
+  const isPresent = followed?.client === client && followed?.companyId === companyId && followed?.state === state;
+  const subscription = isPresent ? followed.subscription : null;
   useEffect(() => {
     // One that another company has just replaced has the filter already.
     if (!subscription || subscription !== source.subscription || filter === applied.current) return;
@@ -151,7 +170,7 @@ export function CompanyProvider({ children, companyId, entities, where, state = 
     subscription.setFilter(JSON.parse(filter));
   }, [subscription, filter]);
   const value = useMemo(
-    () => ({ client, subscription, listeners, source: companyId == null ? outer : source }),
+    () => ({ client, subscription, listeners, follows: companyId != null, source: companyId == null ? outer : source }),
     [client, subscription, companyId == null],
   );
   return createElement(Company.Provider, { value }, children);
@@ -178,13 +197,29 @@ export function useClient() {
 
 /** The rows of one entity. The same array until one of them changes. */
 export function useRows(entity) {
-  const { subscription } = useCompany();
-  const rows = useMemo(() => subscription?.rows(entity) ?? NO_TABLE, [subscription, entity]);
+  const rows = useTable(entity);
   return useSyncExternalStore(rows.subscribe, rows.all, () => NO_ROWS);
+}
+
+/** As `useRows`, but suspends until the rows are complete, or will not be: the company is refused, or the client has stopped. */
+export function useSuspenseRows(entity) {
+  const rows = useTable(entity);
+  // Without a third argument a server renders the fallback of <Suspense>: it has no connection to wait for.
+  const all = useSyncExternalStore(rows.subscribe, rows.all);
+  const { follows, source } = useCompany();
+  const { state } = useStatus();
+  if (follows && !rows.complete && !ENDED.has(state)) throw source.change();
+  return all;
+}
+
+function useTable(entity) {
+  const { subscription } = useCompany();
+  return useMemo(() => subscription?.rows(entity) ?? NO_TABLE, [subscription, entity]);
 }
 
 /** The company's status, or the connection's where there is no company, with the transport in use. */
 export function useStatus() {
-  const { source } = useCompany();
-  return useSyncExternalStore(source.subscribe, source.status, () => CONNECTING);
+  const { source, subscription, follows } = useCompany();
+  const status = follows && !subscription ? connecting : source.status;
+  return useSyncExternalStore(source.subscribe, status, connecting);
 }

@@ -184,28 +184,38 @@ class FakeCompany {
   }
 }
 
-/** The client's end of one connection, and the service's. */
+/** The client's end of one connection, and the service's. What either sends arrives in the order in which it was sent. */
 class FakeSocket {
   readyState = 0;
   #service;
+  /** What is on its way. */
+  #sent = [];
+  #ending = false;
   /** The ids of the companies that are followed → their filters. */
   #followed = new Map();
 
   constructor(service) {
     this.#service = service;
-    setTimeout(() => {
+    this.#later(() => {
       if (this.readyState !== 0) return;
       if (!service.online) return this.#close(1006, "offline");
       this.readyState = 1;
       service.opened(this);
       this.onopen?.({});
-    }, 0);
+    });
+  }
+
+  /** Browsers delay some timers more than others, so each takes the first in the queue, not a certain one. */
+  #later(arrives) {
+    this.#sent.push(arrives);
+    setTimeout(() => this.#sent.shift()?.(), 0);
   }
 
   send(text) {
     const command = JSON.parse(text);
+    if (this.#ending) return;
     this.#service.received.push(command);
-    setTimeout(() => this.readyState === 1 && this.#answer(command), 0);
+    this.#later(() => this.readyState === 1 && this.#answer(command));
   }
 
   close() {
@@ -214,8 +224,10 @@ class FakeSocket {
   }
 
   end(code, reason, reconnect) {
-    if (code !== 1006) this.#report({ Type: "Disconnect", Data: { Code: code, Reason: reason, Reconnect: reconnect } });
-    setTimeout(() => this.#close(code, reason), 0);
+    if (code === 1006) this.#sent = []; // lost
+    else this.#report({ Type: "Disconnect", Data: { Code: code, Reason: reason, Reconnect: reconnect } });
+    this.#ending = true;
+    this.#later(() => this.#close(code, reason));
   }
 
   /** A message of the company, if it is followed and passes the filter. */
@@ -235,8 +247,9 @@ class FakeSocket {
   }
 
   #report(message) {
+    if (this.#ending) return;
     const data = JSON.stringify(message);
-    setTimeout(() => this.readyState === 1 && this.onmessage?.({ data }), 0);
+    this.#later(() => this.readyState === 1 && this.onmessage?.({ data }));
   }
 
   #answer({ type, data }) {
