@@ -57,13 +57,19 @@ def meanings(header: str) -> dict[str, Meaning]:
     return found
 
 
+def _meaning(known: dict[str, Meaning], header: str, name: str) -> Meaning:
+    if name not in known:
+        raise KeyError(f"README.md: the table {header} has no row `{name}`")
+    return known[name]
+
+
 def variables() -> Iterator[Setting]:
     """Every environment variable. Raises KeyError for one that the README leaves out."""
     known = meanings("| variable | meaning | default |")
     for name, field in Settings.model_fields.items():
         if name in ("watch", "scope"):
             continue
-        meaning = known[name.upper()]
+        meaning = _meaning(known, "| variable | meaning | default |", name.upper())
         default = meaning.default if field.default in (None, "") else _default(field.default)
         yield Setting(f"{PREFIX}{name.upper()}", _values(field), default, meaning.text)
     config = known["CONFIG"]
@@ -76,7 +82,7 @@ def options() -> Iterator[Setting]:
     for field in dataclasses.fields(Watch):
         if not field.init:
             continue
-        meaning = known[field.name]
+        meaning = _meaning(known, "| option | default | meaning |", field.name)
         text = meaning.text.replace("](docs/", "](")
         yield Setting(field.name, "", meaning.default, text)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal, Protocol, Self, TypeAlias
@@ -45,7 +45,16 @@ SCHEMA = "schema"
 """The `company` of a watch whose table is a pattern: the name of the schema."""
 
 _COLUMNS = {"table": "table_name", "case": "spelling"}
-"""Fields whose column has another name."""
+"""Fields whose column in `notifier.watches` has another name."""
+
+_LISTS = ("visible_to", "exclude")
+"""Fields that are lists of columns: arrays in `notifier.watches`."""
+
+_PAIRS: Mapping[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "rename": (str, str),
+    "member_if": (json.loads, json.dumps),
+}
+"""Fields that are mappings by column: arrays of pairs in `notifier.watches`; how their values are read and written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,16 +123,14 @@ class Watch:
             object.__setattr__(self, name, column and unquoted(column))
         if self.pattern is not None and self.company != SCHEMA:
             raise ValueError('the table has * in its schema, so the company must be "schema"')
-        for name in ("visible_to", "exclude"):
+        for name in _LISTS:
             object.__setattr__(self, name, tuple(map(unquoted, getattr(self, name))))
-        conditions = {unquoted(column): value for column, value in self.member_if.items()}
-        object.__setattr__(self, "member_if", conditions)
-        renamed = {unquoted(column): name for column, name in self.rename.items()}
-        object.__setattr__(self, "rename", renamed)
+        for name in _PAIRS:
+            pairs = {unquoted(column): value for column, value in getattr(self, name).items()}
+            object.__setattr__(self, name, pairs)
         if self.member_if and self.member is None:
             raise ValueError("member_if without member: no user would get access")
-        start = self.path and self.path.start
-        if lost := {*self.keys, start, self.member, *self.member_if} & set(self.exclude):
+        if lost := self._needed & set(self.exclude):
             raise ValueError(f"exclude names {', '.join(sorted(map(str, lost)))}, which is needed")
         if self.member is not None and not (self.updated and self.deleted):
             raise ValueError("a table with members needs messages for updates and deletions")
@@ -146,19 +153,18 @@ class Watch:
             ) from error
         if more_keys:
             values["key"] = (values["key"], *more_keys)
-        for name in ("visible_to", "exclude"):
+        for name in _LISTS:
             values[name] = tuple(values[name])
-        values["rename"] = dict(values["rename"])
-        values["member_if"] = {column: json.loads(value) for column, value in values["member_if"]}
+        for name, (read, _) in _PAIRS.items():
+            values[name] = {column: read(value) for column, value in values[name]}
         return cls(**values)
 
     def to_row(self) -> dict[str, Any]:
         """The values for its row of `notifier.watches`, by column."""
         key, *more_keys = self.key_columns
-        values = {**asdict(self), "entity": self.name, "key": key, "rename": [*self.rename.items()]}
-        values["member_if"] = [
-            (column, json.dumps(value)) for column, value in self.member_if.items()
-        ]
+        values = {**asdict(self), "entity": self.name, "key": key}
+        for name, (_, write) in _PAIRS.items():
+            values[name] = [(column, write(value)) for column, value in values[name].items()]
         values["more_keys"] = more_keys
         values["company"] = values.pop("company_column")
         values["path"] = None if self.path is None else self.company
@@ -231,8 +237,18 @@ class Watch:
         return tuple(dict.fromkeys(name for name in named if name is not None))
 
     @property
+    def _needed(self) -> set[str | None]:
+        """The columns without which a row cannot be netted, or its company, users or readers cannot be determined."""
+        start = None if self.path is None else self.path.start
+        return {*self.keys, start, self.member, *self.member_if}
+
+    @property
     def columns(self) -> tuple[str, ...]:
-        """Every column of the table that it names, each once."""
+        """Every column of the table that an option names, each once.
+
+        `migrate` refuses one that the table lacks (`notifier.database.catalogue.problems`), so a new option that names
+        columns is added here.
+        """
         path = self.path
         keys = [path.start if path and name == self.company_column else name for name in self.keys]
         named = (*keys, self.member, *self.member_if, *self.exclude, *self.rename)

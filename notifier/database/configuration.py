@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from typing import NamedTuple
 
 import asyncpg
@@ -12,21 +13,15 @@ import msgspec
 from notifier.database import sql
 from notifier.database.connections import Connection
 from notifier.database.paths import Step
-from notifier.watches import Condition, Scope, Watch
+from notifier.watches import Scope, Watch
 
-RESYNCED = (
-    "key",
-    "company",
-    "scope",
-    "member",
-    "member_if",
-    "deleted_if",
-    "created",
-    "updated",
-    "deleted",
-    "naive_timestamps",
+COMPARED_APART = {"table", "entity", "case", "rename", "exclude", "visible_to", "state_where"}
+"""Fields of a watch with a meaning of their own when they differ."""
+
+RESYNCED = tuple(
+    each.name for each in fields(Watch) if each.init and each.name not in COMPARED_APART
 )
-"""Fields that change what a client has: it must read the state again."""
+"""All others: what a client has may be wrong, so it must read the state again."""
 
 RESYNC = "every company gets a Resync"
 
@@ -163,10 +158,12 @@ def _fields(former: Stored, wanted: Stored) -> Iterator[Change]:
             yield Change(entity, f"{table}: exclude -{column}: new messages have it")
 
 
-def _shown(value: str | tuple[str, ...] | Mapping[str, Condition] | None) -> str:
+def _shown(value: object) -> str:
     if isinstance(value, Mapping):
         value = tuple(f"{column} = {json.dumps(wanted)}" for column, wanted in value.items())
-    return (", ".join(value) if isinstance(value, tuple) else value) or "none"
+    if isinstance(value, tuple):
+        value = ", ".join(value)
+    return "none" if value is None or value == "" else str(value)
 
 
 def _spellings(former: Watch, wanted: Watch) -> Iterator[tuple[str, str, str]]:
@@ -268,7 +265,7 @@ async def save_watches(connection: Connection, wanted: Iterable[Stored]) -> None
 
 async def forget_messages(connection: Connection) -> None:
     """Empties the log's messages; the relay begins an epoch when the transaction commits."""
-    # First, as the relay does before it saves its checkpoint: else both could wait for one another.
+    # First, as the relay does before it saves its checkpoint: otherwise both could wait for one another.
     await connection.execute(sql.adapt("LOCK TABLE notifier.messages"))
     await connection.execute(sql.query("save_positions"))
     await connection.execute(sql.adapt("TRUNCATE notifier.messages"))

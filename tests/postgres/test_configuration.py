@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from notifier.database.configuration import Stored, compare
 from notifier.database.schema import migrate, uninstall
 from notifier.errors import DatabaseError, SettingsError
 from notifier.watches import CALENDAR, Watch
@@ -23,15 +22,6 @@ def with_event(**fields: Any) -> list[Watch]:
     return [replace(EVENT, **fields), EMPLOYEE, COMPANY]
 
 
-def test_other_conditions_of_members_are_reported() -> None:
-    former = with_event(member="title")[0]
-    wanted = with_event(member="title", member_if={"all_day": True, "location": "B"})[0]
-    (change,) = compare({"Event": Stored(former, "t")}, {"Event": Stored(wanted, "t")})
-    line = 'events: member_if none → all_day = true, location = "B": every company gets a Resync'
-    assert str(change) == line
-    assert change.is_resync
-
-
 async def lines_of(database: Database, watches: list[Watch], *, dry_run: bool = True) -> list[str]:
     lines: list[str] = []
     await migrate(database.dsn, watches=watches, dry_run=dry_run, report=lines.append)
@@ -39,59 +29,6 @@ async def lines_of(database: Database, watches: list[Watch], *, dry_run: bool = 
 
 
 # --- 6.1: every field in a dry run
-
-
-@pytest.mark.parametrize(
-    ("fields", "line"),
-    [
-        ({"key": "title"}, "key id → title: every company gets a Resync"),
-        ({"key": ("id", "title")}, "key id → id, title: every company gets a Resync"),
-        (
-            {"company": "organizer_id"},
-            "company company_id → organizer_id: every company gets a Resync",
-        ),
-        ({"member": "title"}, "member none → title: every company gets a Resync"),
-        ({"created": ""}, "created EventCreated → none: every company gets a Resync"),
-        ({"updated": "Moved"}, "updated EventUpdated → Moved: every company gets a Resync"),
-        ({"deleted": "Gone"}, "deleted EventDeleted → Gone: every company gets a Resync"),
-        (
-            {"deleted_if": "location"},
-            "deleted_if none → location: every company gets a Resync",
-        ),
-        (
-            {"naive_timestamps": "UTC"},
-            "naive_timestamps none → UTC: every company gets a Resync",
-        ),
-        ({"case": "camel"}, "case pascal → camel: every company gets a Resync"),
-        (
-            {"rename": {"location": "place"}},
-            "rename location none → place: every company gets a Resync",
-        ),
-        (
-            {"exclude": ("location",)},
-            "exclude +location: new messages without it; the log is emptied, new epoch",
-        ),
-        (
-            {"visible_to": ("location", "title")},
-            "visible_to none → location, title: the log is emptied, new epoch",
-        ),
-    ],
-)
-def test_each_field_that_differs_is_reported_with_its_meaning(
-    fields: dict[str, object], line: str
-) -> None:
-    former = {"Event": Stored(EVENT, "public.events")}
-    wanted = {"Event": Stored(with_event(**fields)[0], "public.events")}
-    assert [str(change) for change in compare(former, wanted)] == [f"events: {line}"]
-
-
-def test_a_table_that_moves_or_comes_back_without_an_exclude_is_reported() -> None:
-    former = {"Event": Stored(replace(EVENT, exclude=("location",)), "public.events")}
-    wanted = {"Event": Stored(EVENT, "old.events")}
-    assert [str(change) for change in compare(former, wanted)] == [
-        "events: table public.events → old.events: every company gets a Resync",
-        "events: exclude -location: new messages have it",
-    ]
 
 
 async def test_row_6_1_a_dry_run_shows_a_changed_member_and_changes_nothing(
