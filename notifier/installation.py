@@ -61,6 +61,7 @@ def migrate_command(
             membership_query=settings.membership_query,
             user_query=settings.user_query,
             max_log_bytes=settings.max_log_bytes,
+            doorbell=settings.doorbell,
             dry_run=dry_run,
             grant=grant,
             state=state,
@@ -76,7 +77,7 @@ def migrate_command(
 
 
 def uninstall_command(
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Skip the confirmation.")] = False,
 ) -> None:
     """Remove the triggers and the schema `notifier`. Your tables stay."""
     from notifier.database import schema, sql

@@ -126,7 +126,7 @@ AWAKE = Gauge(
 RINGS = Counter("notifier_doorbell_rings_total", "Times that the doorbell woke the relay")
 FALLBACK_FINDS = Counter(
     "notifier_fallback_finds_total",
-    "Changes that the sleeping relay found without the doorbell: each is a fault",
+    "Unannounced changes: the sleeping relay found them without the doorbell",
 )
 RECONNECTS = Counter(
     "notifier_reconnects_total", "Database connections that were lost, by link", ["link"]

@@ -20,6 +20,7 @@ from uuid import uuid4
 
 import asyncpg
 
+from notifier.database.constants import DOORBELL_LOCK
 from notifier.database.schema import migrate
 from notifier.demo.postgres import EmbeddedPostgres
 from notifier.demo.programs import DEBIAN
@@ -218,6 +219,17 @@ class Database:
             return bool(await self.fetchval(RELAYED, before))
 
         await until(stored)
+
+    async def doorbell_is_armed(self) -> bool:
+        """Whether a sleeping relay, or one that is about to sleep, holds the doorbell lock."""
+        return bool(
+            await self.fetchval(
+                "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted"
+                " AND mode = 'ExclusiveLock' AND (classid::bigint << 32) + objid::bigint = $1"
+                " AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))",
+                DOORBELL_LOCK,
+            )
+        )
 
     async def blocked(self) -> None:
         """Returns when a connection to the server waits for a lock."""

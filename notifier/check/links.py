@@ -146,12 +146,8 @@ async def _listening(connection: Connection, settings: Settings) -> AsyncIterato
     yield await _membership(settings)
     if settings.user_query is not None:
         yield await _accounts(settings, settings.user_query)
-    if int(await connection.fetchval("SHOW max_prepared_transactions")) > 0 and settings.doorbell:
-        yield Finding(
-            None,
-            "max_prepared_transactions is not 0: an application that uses PREPARE TRANSACTION on a"
-            " watched table needs NOTIFIER_DOORBELL=off",
-        )
+    if settings.doorbell and int(await connection.fetchval("SHOW max_prepared_transactions")) > 0:
+        yield Finding(None, schema.PREPARED_TRANSACTIONS)
 
 
 async def _is_pooled(connection: Connection, settings: Settings) -> bool:

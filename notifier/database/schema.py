@@ -49,6 +49,9 @@ from notifier.watches import CALENDAR, Scope, Watch
 OLDEST = 14
 """The oldest major version of PostgreSQL that is supported."""
 
+PREPARED_TRANSACTIONS = """max_prepared_transactions is not 0: an application that uses PREPARE TRANSACTION on a \
+watched table needs NOTIFIER_DOORBELL=off"""
+
 T = TypeVar("T")
 
 
@@ -64,6 +67,7 @@ async def migrate(
     state: bool = False,
     membership_query: str | None = None,
     user_query: str | None = None,
+    doorbell: bool = True,
     report: Report = quiet,
 ) -> None:
     """Creates or upgrades the schema `notifier` and the triggers; with `calendar` its three tables.
@@ -71,7 +75,7 @@ async def migrate(
     Does nothing where all is as it should be. Without `watches` the calendar's are meant, which is
     refused where the database watches others, unless `calendar` confirms it. `grant` names a role
     that may then run `serve`, with these queries if there are any; with `state` it may read the watched
-    tables. With `dry_run` everything is rolled back after it was reported.
+    tables. `doorbell`: whether nodes use it. With `dry_run` everything is rolled back after it was reported.
     Raises DatabaseError and SettingsError, in one line.
     """
 
@@ -86,7 +90,7 @@ async def migrate(
         await migration.run(watches, scopes, max_log_bytes, calendar=calendar)
         if grant is not None:
             await migration.grant(grant, membership_query, user_query, state=state)
-        await migration.finish()
+        await migration.finish(doorbell=doorbell)
         plan = migration.tenants
         if dry_run:
             migration.lines += [*plan.preview(), "nothing was changed: this was a dry run"]
@@ -249,7 +253,7 @@ class _Migration:
         if warning := await grants.refusal(self._connection, role, membership_query, user_query):
             self.lines.append(f"warning: {warning}")
 
-    async def finish(self) -> None:
+    async def finish(self, *, doorbell: bool) -> None:
         """The triggers, late, because from here on writers wait; and what must come after them."""
         connection = self._connection
         await grants.synchronize(connection)
@@ -266,11 +270,8 @@ class _Migration:
         await functions.drop(connection, self._former)
         if self._differences and not self._is_fresh:
             await configuration.announce(connection, self._differences)
-        if int(await connection.fetchval("SHOW max_prepared_transactions")) > 0:
-            self.lines.append(
-                "warning: max_prepared_transactions is not 0; an application that uses PREPARE"
-                " TRANSACTION on a watched table needs NOTIFIER_DOORBELL=off"
-            )
+        if doorbell and int(await connection.fetchval("SHOW max_prepared_transactions")) > 0:
+            self.lines.append(f"warning: {PREPARED_TRANSACTIONS}")
 
     def _note(self, line: str) -> None:
         """A line about one object; not where all of them are new."""

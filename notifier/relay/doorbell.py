@@ -1,7 +1,8 @@
 """The doorbell: how a writer wakes the sleeping relay.
 
-The sleeping relay holds the advisory lock DOORBELL_LOCK. A writer that cannot share the lock sends a NOTIFY
-(`sql/functions/capture.sql`). NOTIFY serialises commits, so no writer sends one while the relay is awake.
+While it sleeps, the relay holds the advisory lock DOORBELL_LOCK. A writer that cannot acquire it in shared mode sends
+a NOTIFY (`sql/functions/capture.sql`, `store_change.sql`). Because NOTIFY serialises commits, the relay releases the
+lock when it wakes up. docs/decisions/23-the-doorbell.md explains why no change is missed.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ class Doorbell:
     """Takes and releases the lock, and receives the rings."""
 
     def __init__(self, leadership: Leadership) -> None:
-        self._connection = leadership.connection
+        self._connection = leadership.connection  # the session of `writer`, which holds the lock
         self._writer = leadership.writer
         self._rung = asyncio.Event()
         self._armed = False
@@ -30,9 +31,10 @@ class Doorbell:
         )
 
     async def arm(self) -> bool:
-        """Makes writers ring from now on. Returns False while the open transaction of a writer has the lock.
+        """Makes writers ring from now on. Returns False while another session holds the lock: a writer or a stranger.
 
-        When it returns True, every writer that will not ring has ended, so one more read finds its changes.
+        True means that no open transaction holds it. What was committed until then is visible to the next read, since
+        a commit becomes visible before it releases its locks; what commits later has rung.
         """
         self._rung.clear()
         row = await self._writer.fetchrow(
@@ -42,7 +44,7 @@ class Doorbell:
         return self._armed
 
     async def disarm(self) -> None:
-        """Releases the lock: writers ring no longer. Does nothing where it is not held."""
+        """Releases the lock, so that writers no longer ring. Does nothing where it is not held."""
         if self._armed:
             self._armed = False
             await self._writer.fetchrow("SELECT pg_advisory_unlock($1)", sql.lock(DOORBELL_LOCK))

@@ -1,8 +1,8 @@
 """The relay: reads changes as they become visible, nets and renders them, stores the messages.
 
 One node in the cluster leads. It reads by snapshots (`sql/queries/read_changes.sql`), so a late commit
-leaves no gap and a long transaction delays no other. While changes come it reads again and again; when
-none come it sleeps until a writer rings the doorbell.
+leaves no gap and a long transaction does not delay others. It polls while there are changes, and sleeps when
+there are none, until a writer rings the doorbell.
 """
 
 from __future__ import annotations
@@ -26,8 +26,11 @@ from notifier.relay.reader import PAGE, ChangeReader
 from notifier.relay.store import RelayStore
 from notifier.relay.tracing import UNTRACED, RelayTracer
 
+SLEEPING_READ_SECONDS = 3.0
+"""How often the sleeping relay reads without a ring."""
+
 HEARTBEAT_SECONDS = 3.0
-"""How often the sleeping relay reads without a ring; also the interval of the heartbeat."""
+"""How often the connection that holds the relay's lock is used, at least."""
 
 IDLE_PAUSES = (0.001, 0.002, 0.004, 0.008)
 """Pauses after reads that found nothing; after the last one the relay tries to sleep."""
@@ -40,8 +43,8 @@ NO_DOORBELL_PAUSE = 0.1
 PAUSE_PER_CHANGE, MAX_BATCH_PAUSE = 0.0002, 0.02
 """The more changes come at once, the longer the relay waits for more: batches cost less per change."""
 
-RING_SECONDS = 1.0
-"""How long a change that was found without a ring may wait for its ring, before it counts as not rung."""
+LATE_RING_SECONDS = 1.0
+"""How late the ring for a change may be that was found without one, before the change counts as unannounced."""
 
 _log = structlog.get_logger("notifier.relay")
 
@@ -56,7 +59,7 @@ class State(StrEnum):
     """It reads more changes than a page, page by page."""
 
     AWAKE = "awake"
-    """It reads again and again; writers do not ring."""
+    """It polls; writers do not ring."""
 
     ASLEEP = "asleep"
     """It waits for the doorbell; every writer rings."""
@@ -143,7 +146,7 @@ class Term:
         _log.info("relay leads", epoch=checkpoint.epoch, seq=checkpoint.seq)
         self._publisher.begin(checkpoint.epoch, checkpoint.seq)
         following = asyncio.create_task(self._follow())
-        beating = asyncio.create_task(self._beat())
+        beating = asyncio.create_task(self._keep_alive())
         try:
             await asyncio.wait({following, beating}, return_when=asyncio.FIRST_COMPLETED)
             await (following if following.done() else beating)
@@ -159,8 +162,11 @@ class Term:
         self.state = state
         _show(state)
 
-    async def _beat(self) -> None:
-        """Shows the other nodes that this one lives, and notices when the writer's link does not."""
+    async def _keep_alive(self) -> None:
+        """Keeps the other nodes from terminating this relay, and detects a dead link of the writer.
+
+        They read when the connection's state last changed (`sql/functions/elect.sql`, `sql/queries/probe.sql`).
+        """
         while True:
             await self._leadership.wait_or_fail(HEARTBEAT_SECONDS)
             await self._leadership.writer.fetchrow("SELECT")
@@ -183,7 +189,7 @@ class Term:
                 await asyncio.sleep(NO_DOORBELL_PAUSE)
             elif quiet < len(IDLE_PAUSES):
                 await asyncio.sleep(IDLE_PAUSES[quiet])
-            elif await self._try_to_sleep():
+            elif await self._sleep_if_quiet():
                 quiet = 0
                 continue
             else:
@@ -192,7 +198,10 @@ class Term:
             quiet += 1
 
     async def _take(self) -> int:
-        """Reads what is new, be it a batch or a backlog; the number of changes, at least."""
+        """Reads what is new, a batch or a backlog. Returns the number of changes, at least.
+
+        0: every visible change is stored or being stored, or a new epoch has replaced it.
+        """
         found = await self._pipeline.take()
         if not isinstance(found, TooMuch):
             return found
@@ -207,30 +216,34 @@ class Term:
 
     # --- asleep
 
-    async def _try_to_sleep(self) -> bool:
-        """Sleeps until there are changes. Returns False, awake, while a writer's transaction is open."""
+    async def _sleep_if_quiet(self) -> bool:
+        """Sleeps until there are changes. Returns False, at once, where the doorbell cannot be armed.
+
+        The read after arming finds what was committed before; then it does not sleep. Every change that is committed
+        later rings: docs/decisions/23-the-doorbell.md has the proof.
+        """
         await self._pipeline.stored()
         if not await self._doorbell.arm():
             return False
         if not await self._take():
             self._enter(State.ASLEEP)
-            await self._wait_for_ring()
+            await self._sleep()
             self._enter(State.AWAKE)
         await self._doorbell.disarm()
         return True
 
-    async def _wait_for_ring(self) -> None:
-        """Waits for a ring and reads what is new; or finds, every HEARTBEAT_SECONDS, a change without a ring."""
-        while not await self._doorbell.wait_for_ring(HEARTBEAT_SECONDS):
+    async def _sleep(self) -> None:
+        """Waits for a ring, and reads what is new. Returns too when a read without a ring has found a change."""
+        while not await self._doorbell.wait_for_ring(SLEEPING_READ_SECONDS):
             await self._maintenance.run(asleep=True)
             if found := await self._take():
-                if not await self._doorbell.wait_for_ring(RING_SECONDS):
+                if not await self._doorbell.wait_for_ring(LATE_RING_SECONDS):
                     metrics.FALLBACK_FINDS.inc(found)
                     _log.error("the doorbell was not rung", changes=found)
                 return
         metrics.RINGS.inc()
-        # Beside the read, so that writers stop ringing soon; `_try_to_sleep` disarms as well, for a return
-        # without a ring. A change that is committed after the read is found by the next one, awake.
+        # Release the lock while reading, so that writers stop notifying as early as possible. A change that is
+        # committed after this read is found by the next one. The caller disarms after a return without a ring.
         disarming = asyncio.create_task(self._doorbell.disarm())
         try:
             await self._take()

@@ -1,7 +1,7 @@
 -- capture(entity, key, company [, excluded columns [, key columns [, paths]]]): stores the change of a watched row, or the TRUNCATE of
 -- a watched table, in notifier.changes, in the application's transaction.
 --
--- It must never break the application's write. A row that cannot be serialised is stored with its keys only;
+-- It must never break the application's write, but for PREPARE TRANSACTION after a ring (decision 23). A row that cannot be serialised is stored with its keys only;
 -- if not even these can be read, the change is stored without images, and the relay sends every company a
 -- Resync. Only triggers that `notifier migrate` creates may call it: EXECUTE is revoked from PUBLIC.
 --
@@ -16,6 +16,9 @@
 -- In a transaction of one row most of the time is spent on initialising expressions, not on evaluating them.
 -- So there are few expressions, and a single condition guards everything that is rare.
 -- Transaction id, time and `notifier.traceparent` are defaults of the columns, and so part of the INSERT.
+--
+-- `:full_mark`, `:doorbell_lock` and `:table_bit` are FULL_MARK, DOORBELL_LOCK and TABLE_BIT of
+-- notifier/database/constants.py; database/sql.py puts them in when it loads the text.
 CREATE OR REPLACE FUNCTION notifier.capture() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET extra_float_digits = 1
@@ -27,7 +30,7 @@ DECLARE
     was json;
     became json;
     is_partial boolean := false;
-    unreadable CONSTANT int := 2147482623;             -- for a size: 2^31 - 1025
+    unreadable CONSTANT int := 2147482623;             -- for a size: 2^31 - 1025, so that 1024 + size does not overflow
     size int;
     companies text[];
 BEGIN
@@ -43,8 +46,8 @@ BEGIN
         size := unreadable;
     END;
 
-    -- The relay holds this lock only while it sleeps. Then this writer must ring: full_mark is
-    -- only a placeholder, which leads into the block below that rings and draws the id.
+    -- The relay holds this lock only while it sleeps. Then this writer must ring. `= full_mark`: no id is drawn yet, the
+    -- block below rings first; `> full_mark`: the log is full.
     change := CASE WHEN pg_try_advisory_xact_lock_shared(:doorbell_lock) THEN nextval('notifier.change_ids')
                    ELSE full_mark END;
 
@@ -99,7 +102,8 @@ BEGIN
         IF change % greatest(1, 2097152 / (1024 + size)) = 0
            AND notifier.is_full()
            AND notifier.lock_sequence() THEN  -- not while the relay sets the sequence
-            PERFORM setval('notifier.change_ids', full_mark + last_value)  -- `change` may be an older one
+            -- Not from `change`: `rotate_changes` may have set the sequence further since it was drawn.
+            PERFORM setval('notifier.change_ids', full_mark + last_value)
             FROM notifier.change_ids WHERE last_value < full_mark;
             RETURN NULL;
         END IF;

@@ -1,4 +1,5 @@
--- Stores a change that is no row's, as capture does: of a row on a path, or that all companies must read their state.
+-- Stores a change that does not describe a row of a watched table: a row on a path now leads to another company, or
+-- every company must reload its state. Rings the doorbell as `capture` does.
 CREATE OR REPLACE FUNCTION notifier.store_change(entity text, was json, became json, is_partial boolean) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$

@@ -61,17 +61,7 @@ class Relayed:
 
     async def asleep(self) -> None:
         """Returns when it sleeps and waits for the doorbell."""
-
-        async def sleeps() -> bool:
-            return bool(
-                await self._database.fetchval(
-                    "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted"
-                    " AND mode = 'ExclusiveLock' AND (classid::bigint << 32) + objid::bigint = 7815279001"
-                    " AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))"
-                )
-            )
-
-        await until(sleeps)
+        await until(self._database.doorbell_is_armed)
 
     async def settled(self) -> None:
         """Returns when everything that was committed before the call is in the log.

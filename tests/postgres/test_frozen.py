@@ -150,7 +150,8 @@ async def test_another_relay_leads_when_the_network_goes_while_one_waits_for_a_l
 async def test_a_relay_notices_at_once_that_its_backend_was_terminated(
     database: Database, relay: Relayed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("notifier.relay.relay.HEARTBEAT_SECONDS", 600.0)  # no heartbeat
+    monkeypatch.setattr("notifier.relay.relay.HEARTBEAT_SECONDS", 600.0)
+    monkeypatch.setattr("notifier.relay.relay.SLEEPING_READ_SECONDS", 600.0)
     for name in ("notifier relay", "notifier relay reader"):
         await relay.stop()
         await relay.start()

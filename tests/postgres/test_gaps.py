@@ -15,7 +15,7 @@ from tests.waiting import until
 def maintenance_is_always_due(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("notifier.relay.maintenance.AWAKE_SECONDS", 0.0)
     monkeypatch.setattr("notifier.relay.maintenance.ASLEEP_SECONDS", 0.0)
-    monkeypatch.setattr("notifier.relay.relay.HEARTBEAT_SECONDS", 0.1)
+    monkeypatch.setattr("notifier.relay.relay.SLEEPING_READ_SECONDS", 0.1)
 
 
 async def looked(database: Database, relay: Relayed) -> None:

@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 
 from notifier.database import sql
+from notifier.database.constants import DOORBELL_LOCK
 from notifier.database.schema import migrate
 from notifier.relay.relay import State
 from tests.databases import Connection, Database
@@ -132,7 +133,7 @@ async def test_case_18_the_disk_stays_bounded_whatever_advisory_locks_are_held(
     database: Database, app: Connection, intruder: Connection
 ) -> None:
     await migrate(database.dsn, max_log_bytes=2 * MIB)
-    for key in range(7815279000, 7815279010):
+    for key in range(DOORBELL_LOCK - 1, DOORBELL_LOCK + 9):  # the doorbell's and its neighbours
         await intruder.execute("SELECT pg_advisory_lock($1)", key)
     event = await new_event(app, await new_company(app))
     for _ in range(6):

@@ -44,7 +44,7 @@ async def test_a_sleeping_relay_is_woken_by_the_first_write(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(
-        "notifier.relay.relay.HEARTBEAT_SECONDS", 600.0
+        "notifier.relay.relay.SLEEPING_READ_SECONDS", 600.0
     )  # only the doorbell wakes it
     relay = make_relay()
     await relay.start()
@@ -106,7 +106,7 @@ async def test_a_write_just_before_the_relay_falls_asleep_is_found_before_it_sle
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(
-        "notifier.relay.relay.HEARTBEAT_SECONDS", 600.0
+        "notifier.relay.relay.SLEEPING_READ_SECONDS", 600.0
     )  # only the doorbell wakes it
     arm = Doorbell.arm
     found: list[bool] = []

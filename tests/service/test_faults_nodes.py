@@ -15,7 +15,6 @@ import pytest
 
 from notifier import node as app
 from notifier import server
-from notifier.database.constants import DOORBELL_LOCK
 from notifier.delivery import periodic_recheck
 from notifier.delivery.channel import SLICE, Channel
 from notifier.delivery.encoding import TEXT
@@ -267,23 +266,13 @@ async def test_an_idle_node_makes_few_queries(
     company = await Calendar(database).add_company("u1")
     await connect(await serve(database), "u1", company)
 
-    async def asleep() -> bool:
-        return bool(
-            await database.fetchval(
-                "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted"
-                " AND mode = 'ExclusiveLock' AND (classid::bigint << 32) + objid::bigint = $1"
-                " AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))",
-                DOORBELL_LOCK,
-            )
-        )
-
     async def transactions() -> int:
         count: int = await database.fetchval(
             "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
         )
         return count
 
-    await until(asleep)
+    await until(database.doorbell_is_armed)
     await asyncio.sleep(2)  # what was before is counted late
     before = await transactions()
     await asyncio.sleep(6)
