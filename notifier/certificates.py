@@ -28,7 +28,7 @@ _log = structlog.get_logger("notifier.certificates")
 
 
 def require_plain_key(certfile: Path, keyfile: Path) -> None:
-    """Raises SettingsError for an encrypted key, for which OpenSSL would ask on the terminal."""
+    """Raises SettingsError for an encrypted key, for which OpenSSL would prompt on the terminal."""
 
     def password() -> str:
         raise SettingsError(

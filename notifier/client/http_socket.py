@@ -25,7 +25,7 @@ QUEUED = 64
 
 
 class HttpSocket:
-    """`streams`: by server-sent events, else by long polls. `options` are those of `websockets`: `ssl`,
+    """`streams`: by server-sent events, otherwise by long polls. `options` are those of `websockets`: `ssl`,
     `additional_headers`."""
 
     def __init__(

@@ -133,7 +133,7 @@ def _functions(_: str) -> tuple[Function, ...]:
 async def differences(connection: Connection) -> list[Difference]:
     """Functions that are not this version's. Foreign ones in the schema are passed over.
 
-    The relations that capture knows do not count: after a dump and restore they have other numbers.
+    The relations in capture's body do not count: after a dump and restore they have other numbers.
     """
     rows = await connection.fetch(sql.query("functions"), MANAGED)
     identities = {function.identity for function in this_version()}

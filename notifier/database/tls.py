@@ -82,7 +82,7 @@ def _context(options: Mapping[str, str], mode: str, host: str) -> ssl.SSLContext
         key = _file(options, "sslkey")
         password = options.get("sslpassword", "")
         try:
-            # A function: the library would ask for the password on the terminal.
+            # A function: the library would prompt for the password on the terminal.
             context.load_cert_chain(certificate, key, lambda: password)
         except (OSError, ValueError) as error:
             raise ConninfoError(f"sslcert {certificate}, sslkey {key}: {_reason(error)}") from None

@@ -1,4 +1,4 @@
-"""With USER_QUERY: the messages after which the accounts of connected users are looked up again."""
+"""Selects the messages after which the accounts of connected users must be looked up again (USER_QUERY)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a session answers to setCompany and subscribe."""
+"""Responses to setCompany and subscribe."""
 
 from __future__ import annotations
 

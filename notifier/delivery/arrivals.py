@@ -1,8 +1,8 @@
 """Answers `await`: `Arrived` once every message of a transaction in a company was delivered to a session.
 
-A transaction has arrived when it is finished, the relay has stored the messages of its changes (if it has
-any), and the session's subscription has delivered its company's messages up to the head of the log that was
-read after that. While sessions wait, the node reads the states of all their transactions in one query, every
+A transaction has arrived when it has ended, the relay has stored the messages of its changes (if it has
+any), and the session's subscription has delivered its company's messages up to the log head read afterwards.
+While sessions wait, the node reads the states of all their transactions in one query, every
 POLL_SECONDS; otherwise it reads nothing.
 """
 

@@ -1,4 +1,4 @@
-"""Messages that a channel writes together."""
+"""A batch: messages that a channel writes together."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
 A batch is encoded once per encoding and written to each subscriber with one call. Subscribers whose
 transport takes direct writes are grouped by encoding; the others are written to through `write`, which
-checks the size of their buffer. Subscribers with a filter, and all from the first message on of which
-users get views of their own, are in `Groups`.
+checks the size of their buffer. Subscribers with a filter are in `Groups`; from the first message that has
+per-user views, all subscribers are.
 """
 
 from __future__ import annotations

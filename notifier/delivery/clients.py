@@ -1,4 +1,4 @@
-"""What a node's background tasks need of a session, however its client is connected."""
+"""What a node's background tasks need from a session, whatever its transport."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a message's text becomes bytes on a connection, made once for all that use the same encoding."""
+"""Encodings: a message's text as bytes on a connection, encoded once for all connections with the same encoding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one timer of a session: the deadline for authentication, then the end of its token."""
+"""The one timer of a session, first for the authentication deadline, then for token expiry."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which changes a subscription gets: those of some entities, of rows with some values.
+"""Selects changes by entity and by column values: the filter of a subscription.
 
     wanted = Filter.parse(["Event"], {"Event": {"OrganizerId": ["u1", None]}}, properties)
     index = FilterIndex()

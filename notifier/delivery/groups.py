@@ -1,10 +1,10 @@
-"""The subscribers of a channel that do not get every message, grouped by what they get.
+"""The subscribers of a channel that receive only some messages, grouped by filter and encoding.
 
-Each message is compared once with the distinct filters of its channel; subscribers without one are in groups
-only in a channel of which users get views of their own. A group whose filter a message
-does not pass falls behind, until a message that passes, or a timer, sends it a `Skipped`. A group has
-one `covered` position for all its members. A member that is further than its group, because it joined
-later or has received something by itself, is in `ahead` until the group's next write.
+Each message is compared once with the distinct filters of its channel. Subscribers without one are in groups
+only in a channel that has had messages with per-user views. A group falls behind when a message does not match its
+filter, until a message that does, or a timer, sends it a `Skipped`. A group has
+one `covered` position for all its members. A member that is ahead of its group, because it joined
+later or received messages individually, is in `ahead` until the group's next write.
 """
 
 from __future__ import annotations

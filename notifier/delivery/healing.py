@@ -1,4 +1,4 @@
-"""Brings single channels level with the log, where a broker has lost messages of their companies."""
+"""Catches individual channels up with the log after a broker has lost messages of their companies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the log holds: present positions and older messages, read for many at once."""
+"""Batched reads of the log: current positions and older messages."""
 
 from __future__ import annotations
 

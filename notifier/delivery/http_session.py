@@ -1,7 +1,7 @@
 """One HTTP request for a company's messages: a session that authenticates once and subscribes once.
 
 It shares access, limits, revocation, expiry and drain with the sessions of WebSockets. Until the
-response has begun, errors are raised; from then on they are given to `Transport.end`.
+response has begun, errors are raised; from then on they are passed to `Transport.end`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The hub: the channels of the companies that have subscribers on this node, or had them lately.
+"""The hub: the channels of the companies that have subscribers on this node, or had some recently.
 
 The stream delivers every message to it, in order; a subscription opens its company's channel and
-replays older messages. Nothing here waits for a connection.
+replays older messages. No method waits for a connection.
 """
 
 from __future__ import annotations
@@ -100,7 +100,8 @@ class Hub:
         for company, batch in by_company.items():
             channel = self._channels.get(company)
             if channel is None:
-                # Neither of them where a revocation in this loop made `close` remove the idle channel.
+                # A revocation in this loop may have closed the last subscription and so removed the channel:
+                # then no subscriber needs the batch.
                 if (early := self._early.get(company)) is not None:
                     early += batch
                 continue

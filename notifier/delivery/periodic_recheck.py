@@ -1,4 +1,4 @@
-"""The periodic re-check of access: finds revocations that no message carries."""
+"""The periodic re-check of access: detects revocations that no message announces."""
 
 from __future__ import annotations
 
@@ -76,12 +76,14 @@ class PeriodicRecheck:
     async def _step(self) -> list[DatabaseError]:
         """Checks the pairs that are due, oldest first. Returns the failures, which stop no other check."""
         now = time.monotonic()
-        total, ages = await self._due(now - RECHECK_SECONDS / 2)
+        total, last_checked = await self._due(now - RECHECK_SECONDS / 2)
         # By the last attempt: a pair whose check fails must not delay the others.
-        self._tried = {pair: max(age, self._tried.get(pair, 0.0)) for pair, age in ages.items()}
+        self._tried = {
+            pair: max(at, self._tried.get(pair, 0.0)) for pair, at in last_checked.items()
+        }
         size = self._membership.piece
         count = max(size, ceil(total * 3 / STEPS))  # all of them in a third of the time
-        due = sorted(ages, key=self._tried.__getitem__)[:count]
+        due = sorted(last_checked, key=self._tried.__getitem__)[:count]
         subscriptions = await self._subscriptions_of(due)
         failures: list[DatabaseError] = []
         for start in range(0, len(due), size):
@@ -93,14 +95,14 @@ class PeriodicRecheck:
 
     async def _due(self, latest: float) -> tuple[int, dict[Pair, float]]:
         """The number of live subscriptions, and the pairs last checked before `latest`, with that time."""
-        total, ages = 0, dict[Pair, float]()
+        total, last_checked = 0, dict[Pair, float]()
         async for session in self._each_session():
             for subscription in session.live_subscriptions:
                 total += 1
                 if (checked := subscription.checked) <= latest:
                     pair = (subscription.company, subscription.user)
-                    ages[pair] = min(checked, ages.get(pair, checked))
-        return total, ages
+                    last_checked[pair] = min(checked, last_checked.get(pair, checked))
+        return total, last_checked
 
     async def _subscriptions_of(self, pairs: Sequence[Pair]) -> dict[Pair, list[Live]]:
         found: dict[Pair, list[Live]] = {pair: [] for pair in pairs}

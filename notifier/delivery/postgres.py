@@ -1,10 +1,10 @@
 """The stream over PostgreSQL: LISTEN, catch up, deliver.
 
 A notification is only a hint to read the log; its sender is not trusted. After every (re)connection the listener is
-set up first and the log is read afterwards, so no message falls between the two.
+set up first and the log is read afterwards, so none is missed.
 
-While a broker is proven, it brings the messages of the companies that this node serves, and the log is neither
-listened to nor read. When it is not, each channel is brought level with the log, and the log is followed again.
+While the broker is known to work, it delivers the messages of the companies that this node serves, and the log is
+neither listened to nor read. When it is not, each channel is caught up with the log, and the log is followed again.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class PostgresStream:
         self._is_local = False  # whether messages came by `accept` last
         self._unread = asyncio.Event()
         self._feed: Feed | None = None
-        self._follows_log = True  # else the feed brings the messages
+        self._follows_log = True  # otherwise the feed delivers the messages
         self._is_returning = False  # from the feed to the log
         self._audited = 0.0
         self.healing = Healing(hub, history, self.deliver)
@@ -106,7 +106,7 @@ class PostgresStream:
     def use_rules(self, rules: Sequence[Callable[[Message], Message]]) -> None:
         """Passes each message through these before it is delivered.
 
-        They add to a message whose access must be checked again because of it.
+        A rule may set `revokes` of a message, or note that accounts must be looked up.
         """
         self._rules = rules
 

@@ -1,4 +1,4 @@
-"""Proof that the path from trigger to node works: a NOTIFY that returns, and the state of the relay."""
+"""Verifies that the path from trigger to node works: a NOTIFY that returns, and the state of the relay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A limit on how many commands a client may send within some seconds."""
+"""Limits how many commands a client may send within a time window."""
 
 from __future__ import annotations
 

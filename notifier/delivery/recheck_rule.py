@@ -1,4 +1,4 @@
-"""With MEMBERSHIP_QUERY: the messages after which access to their company is checked again."""
+"""Selects the messages after which access to their company must be checked again (MEMBERSHIP_QUERY)."""
 
 from __future__ import annotations
 

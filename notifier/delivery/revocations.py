@@ -1,4 +1,4 @@
-"""Which users may have lost which companies lately, for subscriptions that are not live yet."""
+"""Recent revocations, for subscriptions that are not live yet."""
 
 from __future__ import annotations
 

@@ -2,13 +2,13 @@
 
     authenticate → AuthenticationResult
     setCompany   → SetCompanyResult, the missed messages, live ones
-    subscribe    → SubscribeResult, and the same of one more company
+    subscribe    → SubscribeResult, the same for another company
     unsubscribe  → UnsubscribeResult
-    await        → Arrived, or an Error, in the course of time
+    await        → Arrived, or an Error, later
     ping         → Pong
 
 Commands are handled one after the other. A Closure ends the session: it is raised while a command
-is handled, and given to `Transport.end` at any other time.
+is handled, and passed to `Transport.end` at any other time.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A company's rows at a position, as a subscription sends them before the changes after it."""
+"""A company's rows at a position, sent by a subscription before the changes that follow that position."""
 
 from __future__ import annotations
 

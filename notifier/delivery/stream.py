@@ -1,10 +1,10 @@
-"""The seam between the log and the nodes: how stored messages reach a node.
+"""The interface between the log and the nodes: how stored messages reach a node.
 
     relay ── stores messages ──> log ── stream ──> Hub.deliver
 
 A stream delivers every message that was stored since it began, each company's in order, without a gap
-and without repetition, or calls `Hub.drop` or `Hub.begin_epoch` where it cannot. A broker is no
-other stream: it is a `Feed`, to which the stream leaves the companies of this node while it is proven.
+and without repetition, or calls `Hub.drop` or `Hub.begin_epoch` where it cannot. A broker is not another stream but
+a `Feed`; while it is known to work, the stream leaves this node's companies to it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A subscription, as its channel sees it."""
+"""The interface of a subscription to its channel."""
 
 from __future__ import annotations
 

@@ -7,8 +7,9 @@
     await subscription.deliver()                                    replays, then is live
     subscription.close()
 
-From `open` to `close` it holds one pin on its channel. It is live only while it has joined the
-channel; when its user may have lost the company it leaves, checks, and replays from where it was.
+From `open` to `close` it keeps its channel pinned. It is live only while it has joined the channel. When its user
+may have lost the company, it ends if that is conclusive; otherwise it leaves, checks access, and replays from its last
+position.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class Owner(Protocol):
         """Ends the session, and this subscription with it."""
 
     def unsubscribed(self, subscription: Subscription) -> None:
-        """The user has lost the company; the subscription is closed."""
+        """The subscription is closed: access was lost."""
 
 
 class Phase(Enum):
@@ -146,14 +147,18 @@ class Subscription:
         user = owner.identity.user
         if membership.maps_users:
             user = await membership.user_of(owner.identity, OPEN_SECONDS)
-        serial, known, checked = hub.revocations.serial, hub.channel(company), time.monotonic()
+        serial, channel_before, checked = (
+            hub.revocations.serial,
+            hub.channel(company),
+            time.monotonic(),
+        )
         if not await membership.may_see(owner.identity, company):
             return None
         channel = await hub.open(company)
-        # A channel that was opened since begins at the end of the log. The stream may not have
-        # delivered the messages up to there yet, nor what they revoke.
+        # If the channel was opened after the check began, it starts at the end of the log, beyond what the stream
+        # has delivered. Revocations in between would be missed, so check again.
         try:
-            allowed = channel is known or await membership.may_see(owner.identity, company)
+            allowed = channel is channel_before or await membership.may_see(owner.identity, company)
         except BaseException:
             hub.close(channel)
             raise

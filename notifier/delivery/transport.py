@@ -1,7 +1,7 @@
-"""The seam between a session and the connection that carries it.
+"""The interface between a session and the connection that carries it.
 
-A transport is given to a Session, which sets itself as its `listener`. WebSocket implements it in
-`notifier.transport.websocket`, any ASGI server in `notifier.transport.asgi`.
+A transport is given to a Session, which sets itself as its `listener`. It is implemented for uvicorn's WebSocket in
+`notifier.transport.websocket`, and for any ASGI server in `notifier.transport.asgi`.
 """
 
 from __future__ import annotations

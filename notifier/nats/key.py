@@ -1,4 +1,4 @@
-"""The key of the signatures, which nodes read from the database: nothing else gives a publisher the right.
+"""The key of the signatures, which nodes read from the database: only a publisher that has it is accepted.
 
 It depends on the server and on a random value that no dump has: a copy of the database signs with another key.
 """

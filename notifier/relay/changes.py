@@ -1,4 +1,4 @@
-"""Captured changes, and the watched tables that they come from. Values only."""
+"""Captured changes, and the watched tables that they come from. Contains only value types."""
 
 from __future__ import annotations
 

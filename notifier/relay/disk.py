@@ -1,4 +1,4 @@
-"""Keeps the log's room on disk: rotates the tables of changes, prunes messages, reopens a full log."""
+"""Limits the log's disk usage: rotates the tables of changes, prunes messages, reopens a full log."""
 
 from __future__ import annotations
 

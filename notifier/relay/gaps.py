@@ -1,6 +1,6 @@
-"""Gaps of capture: times in which a watched table could be written to without its triggers.
+"""Gaps of capture: periods during which a watched table could be written to without firing its triggers.
 
-A disabled or dropped trigger leaves no change behind. But PostgreSQL writes a new version of the trigger's
+A disabled or dropped trigger records no change. But PostgreSQL writes a new version of the trigger's
 row in the catalogue whenever it is disabled, enabled or created. The relay saves these versions; where
 they differ, writes may have been missed, and once the table is captured again every company gets a Resync.
 """

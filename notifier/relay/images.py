@@ -1,7 +1,7 @@
 """Row images: the JSON that capture stored for a row, read as columns with undecoded values.
 
-A value stays the bytes that PostgreSQL wrote: numbers keep their digits, json columns their escapes,
-and no value can make a message fail.
+Values are kept as the bytes that PostgreSQL wrote: numbers keep their digits, json columns their escapes,
+and no value can prevent a message from being rendered.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Stores a batch of which PostgreSQL refuses a message: isolates the message, and stores the others."""
+"""Stores a batch in which PostgreSQL rejects one message: isolates that message, and stores the others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Election: one node in the cluster relays, the one that holds the relay's advisory lock."""
+"""Election: the node that holds the relay's advisory lock is the only one that relays."""
 
 from __future__ import annotations
 

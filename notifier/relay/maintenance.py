@@ -1,4 +1,4 @@
-"""Maintenance between batches: room on disk, recovery from a full log, watches that changed."""
+"""Maintenance between batches: disk space, recovery from a full log, watches that changed."""
 
 from __future__ import annotations
 

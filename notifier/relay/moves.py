@@ -1,9 +1,9 @@
-"""Rows on paths that led to another company while transactions were open that may not have seen it.
+"""Handles rows on paths that were reassigned to another company while other transactions were open.
 
-A writer finds its row's company in the database as it sees it then. Where a row on the path is changed at the same time, the
-writer's change carries the former company although it commits later, and comes after the Resync of that
-change. So each such change is kept until the transactions that were open when it was read have ended; where one
-of them has written to a company that it concerns, that and the other one get their Resync again.
+A writer resolves its company from its own snapshot. If a row on the path changes concurrently, the writer's change
+names the old company although it commits later, and comes after the Resync of that change. Each such reassignment is
+kept until the transactions that were open when it was read have ended; if one of them wrote to either company, both
+get another Resync.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The pipeline: read changes, net and render them, number the messages, store and publish them.
 
-While one batch is stored, the next one is read and netted.
+The next batch is read and netted while the previous one is being stored.
 """
 
 from __future__ import annotations
@@ -122,7 +122,8 @@ class Pipeline:
             self.begin_storing(self._append(messages, snapshot, trace, since=netted))
             await asyncio.sleep(0)  # the statement is sent before the next read
         else:
-            await self._store.save(cursor=snapshot)  # else probes would count the changes as unread
+            # Otherwise probes would count the changes as unread.
+            await self._store.save(cursor=snapshot)
             trace.end()
         return len(changes)
 

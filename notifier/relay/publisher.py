@@ -1,9 +1,9 @@
-"""The seam between messages that are stored and nodes that deliver them.
+"""The interface between messages that are stored and nodes that deliver them.
 
-The log decides: a node that misses messages reads them from it. A broker is another `Publisher`, which
-sends messages, and a `Feed` (`delivery/stream.py`), which takes those of the companies that a node serves.
-NATS is the one that there is (`notifier/nats/`). Its failures must never leave its tasks, which would end
-the process.
+The log is authoritative: a node that misses messages reads them from it. A broker is another `Publisher`, which
+sends messages, and a `Feed` (`delivery/stream.py`), which receives those of the companies that a node serves.
+NATS is the only implementation (`notifier/nats/`). Its errors must not escape its tasks: an uncaught one ends the
+process.
 """
 
 from __future__ import annotations

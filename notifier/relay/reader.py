@@ -1,4 +1,4 @@
-"""Reads captured changes, on a connection of its own, while the writer stores the batch before."""
+"""Reads captured changes, on a connection of its own, while the writer stores the previous batch."""
 
 from __future__ import annotations
 

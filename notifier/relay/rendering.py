@@ -1,4 +1,9 @@
-"""Renders the net change of a row as the text of a message, complete but for its position."""
+"""Renders the net change of a row as the text of a message, complete except for its position.
+
+Other modules build or read such messages, and follow a change here: rows of a state (`state/pages.py`), rules and
+filters of delivery (`delivery/account_rule.py`, `recheck_rule.py`, `filter.py`), their schema (`web/asyncapi.py`,
+`types/`), and `why/evidence.py`.
+"""
 
 from __future__ import annotations
 

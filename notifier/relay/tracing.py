@@ -1,4 +1,4 @@
-"""The protocols by which the relay reports the stages of a batch to its tracing, and the tracing that does nothing."""
+"""The protocols by which the relay reports the stages of a batch to its tracing, and a no-op implementation."""
 
 from __future__ import annotations
 

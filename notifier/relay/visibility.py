@@ -1,7 +1,7 @@
-"""Which users of a company see a row, and what an update means for them: decided by the row's images.
+"""Which users of a company see a row, and what an update means for them, as determined by the row's images.
 
-`visible_to` of a watch names columns that hold users, or arrays of users. Where all of them are empty, every
-user of the company sees the row. Users are compared by the text that PostgreSQL gives their ids.
+`visible_to` of a watch names columns that hold users, or arrays of users. If all are empty, every
+user of the company sees the row. Users are compared by PostgreSQL's text form of their ids.
 """
 
 from __future__ import annotations

@@ -155,7 +155,7 @@ def _table(
 
 
 def _sql(column: Column, watch: Watch, types: Mapping[int, Type]) -> str:
-    """The column's type for readers; says where a timestamp is sent with an offset that it has not."""
+    """The column's type for readers, and whether a timestamp without a zone is sent with an offset."""
     if types[column.type].name in ("timestamp", "_timestamp"):
         zone = watch.naive_timestamps
         return f"{column.sql}, sent {f'in {zone}' if zone else 'without an offset'}"

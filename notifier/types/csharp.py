@@ -1,4 +1,4 @@
-"""The messages as C# 7 classes for System.Text.Json, of any .NET that knows it."""
+"""The messages as C# 7 classes for System.Text.Json, for any .NET that has it."""
 
 from __future__ import annotations
 

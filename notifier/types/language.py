@@ -1,4 +1,4 @@
-"""The languages that `notifier types` knows."""
+"""The languages that `notifier types` generates."""
 
 from __future__ import annotations
 

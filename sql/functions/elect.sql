@@ -28,6 +28,7 @@ BEGIN
         IF FOUND AND NOT EXISTS (SELECT FROM notifier.relay_holders(key) AS h WHERE h.is_ours) THEN
             UPDATE notifier.log
             SET relay_lock = ('x' || md5(gen_random_uuid()::text))::bit(62)::bigint,
+                -- keeps the mark that others have altered the row
                 saved_by = CASE WHEN saved_by::xid <> log.xmin THEN '0' ELSE pg_current_xact_id() END;
         END IF;
         RETURN 'retry';

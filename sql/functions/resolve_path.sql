@@ -1,5 +1,5 @@
 -- The company, as JSON, that the value `key` leads to, which names a row of step `step` on the path of a watch. Null
--- or JSON's null: none. Fails where that cannot be told, and where there is no value, not even JSON's null.
+-- or JSON's null: none. Fails where it cannot be determined, and where there is no value, not even JSON's null.
 --
 -- The tables are locked against being renamed and replaced before anything reads them, and must be tables of the role
 -- that reads them: another role's table or view with their name would run its code. Without waiting: the

@@ -1,4 +1,4 @@
--- How a transaction stands: `in progress`, `committed`, `aborted`, `finished` where the server no longer knows which
+-- The state of a transaction: `in progress`, `committed`, `aborted`, `finished` where the server no longer knows which
 -- of the two, or `future` where its number was not given out yet, for which pg_xact_status raises.
 CREATE OR REPLACE FUNCTION notifier.transaction_status(number xid8) RETURNS text
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp

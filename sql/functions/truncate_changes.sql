@@ -25,6 +25,7 @@ BEGIN
     END IF;
     EXECUTE format('TRUNCATE %s', relation);
     -- Not within a block that handles exceptions: it would be a subtransaction, with an xmin of its own.
+    -- `saved_by` keeps the mark that others have altered the row.
     UPDATE notifier.log SET cursor = read_so_far, seq = last_seq, saved_by = CASE WHEN saved_by::xid <> log.xmin THEN '0' ELSE pg_current_xact_id() END;
     RETURN true;
 END

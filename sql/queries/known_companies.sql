@@ -1,4 +1,4 @@
--- Every company that the log knows.
+-- Every company in the log.
 SELECT company FROM notifier.positions
 UNION
 SELECT company FROM notifier.messages

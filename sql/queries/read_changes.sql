@@ -1,6 +1,6 @@
 -- The changes that are visible now and were not in snapshot $1, oldest first: at most $2 of them, and about
 -- $3 bytes. With them the snapshot of this statement. Transactions that committed late are in $1's xip, all
--- others are above its xmax.
+-- others are at or above its xmax.
 SELECT pg_current_snapshot()::text AS snapshot,
        c.id, c.xid::text::bigint AS xid, c.entity, c.old, c.new, c.partial, c.actor, c.at, c.traceparent,
        c.bytes

@@ -1,2 +1,2 @@
--- The log knows these companies from now on.
+-- Adds companies to the log.
 INSERT INTO notifier.positions (company) SELECT pg_catalog.unnest($1::text[]) ON CONFLICT DO NOTHING
