@@ -172,13 +172,16 @@ async def _unsent_row(
         if not own and not await evidence.changes_of(row.written_by):
             explanation.add(
                 f"nothing of transaction {row.written_by} was captured: it changed nothing that is"
-                " sent, or it is the number of a savepoint"
+                " sent, or it is the number of a savepoint, or triggers were off"
             )
             explanation.conclude(delivered(messages))
             return messages
     if explanation.answer is not None:
         return messages
-    return await explain_transaction(evidence, log, row.written_by, explanation) or messages
+    unsent = await explain_transaction(
+        evidence, log, row.written_by, explanation, of_row=not messages
+    )
+    return unsent or messages
 
 
 def _end_of_row(

@@ -8,6 +8,7 @@ from notifier.database import sql
 from notifier.database.connections import connected
 from notifier.errors import SchemaMissing
 from notifier.settings import Settings
+from notifier.watches import Watch
 from notifier.why import users
 from notifier.why.changes import explain_row
 from notifier.why.evidence import Evidence, Log, Logged
@@ -118,7 +119,9 @@ async def _add_user(
     """What the user may see, and whether the last message was sent to this user."""
     access = await users.find_access(settings, evidence, user)
     tables = [
-        stored.relation for stored in await evidence.watches() if stored.watch.member is not None
+        f"{stored.relation}{_conditions(stored.watch)}"
+        for stored in await evidence.watches()
+        if stored.watch.member is not None
     ]
     line = users.describe(access, user, [] if settings.membership_query else tables)
     explanation.add(line)
@@ -127,3 +130,13 @@ async def _add_user(
         explanation.answer = f"{explanation.answer}; {reached}"
     else:
         explanation.conclude(line)
+
+
+def _conditions(watch: Watch) -> str:
+    """Which options decide whether a member row gives access, beside its company and user."""
+    options = [
+        name
+        for name, value in (("member_if", watch.member_if), ("deleted_if", watch.deleted_if))
+        if value
+    ]
+    return f" (with {' and '.join(options)})" if options else ""

@@ -15,9 +15,12 @@ SHOWN_LIMIT = 10
 
 
 async def explain_transaction(
-    evidence: Evidence, log: Log, xid: int, explanation: Explanation
+    evidence: Evidence, log: Log, xid: int, explanation: Explanation, *, of_row: bool = False
 ) -> list[Logged]:
-    """Adds facts and an answer; returns the messages by which the company learned of it."""
+    """Adds facts and an answer; returns the messages by which the company learned of it.
+
+    `of_row`: the transaction has written a row of a watched table, and the row has no message.
+    """
     transaction = await evidence.transaction(xid)
     if not _has_ended(transaction, explanation):
         return []
@@ -36,7 +39,7 @@ async def explain_transaction(
         explanation.add(f"transaction {xid}: committed; {_captured(changes)} and read by the relay")
         return await _netted(evidence, changes, explanation)
     explanation.add(f"transaction {xid}: committed; no captured change of it is there any more")
-    return await _gone(evidence, log, xid, explanation)
+    return await _gone(evidence, log, xid, explanation, of_row=of_row)
 
 
 def _has_ended(transaction: Transaction, explanation: Explanation) -> bool:
@@ -149,7 +152,9 @@ def _sources_of(change: Change, sources: dict[str, Source]) -> tuple[Source, ...
     return () if source is None or change.is_truncate else (source, *source.others)
 
 
-async def _gone(evidence: Evidence, log: Log, xid: int, explanation: Explanation) -> list[Logged]:
+async def _gone(
+    evidence: Evidence, log: Log, xid: int, explanation: Explanation, *, of_row: bool
+) -> list[Logged]:
     """The transaction has neither messages in this company nor captured changes that are still there."""
     if log.full:
         explanation.conclude(
@@ -180,6 +185,13 @@ async def _gone(evidence: Evidence, log: Log, xid: int, explanation: Explanation
             is_found=False,
         )
         return resyncs[-1:]
+    if of_row:
+        explanation.conclude(
+            f"not captured: no trigger fired when transaction {xid} wrote the row; it was written before"
+            " the first notifier migrate, with session_replication_role = replica, while the trigger"
+            " was disabled or missing, or it came with an attached partition"
+        )
+        return []
     explanation.conclude(
         "nothing of it was captured: it changed no watched row, or nothing of a row that is sent"
         " (excluded columns, an update to the same values)"
