@@ -9,7 +9,10 @@ COPY clients/js/src clients/js/src
 COPY migrations migrations
 COPY notifier notifier
 COPY sql sql
-RUN /venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation .
+# These sources; or the wheel of a release (make release): --build-arg PACKAGE=dist/postgres_notifier-….whl
+ARG PACKAGE=.
+COPY LICENSE dist*/*.whl dist/
+RUN /venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation ${PACKAGE}
 
 FROM ${PYTHON_IMAGE}
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin notifier

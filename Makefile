@@ -101,8 +101,8 @@ soak: $(READY) ## writes, subscriptions with filters and faults in any order, on
 	@NOTIFIER_SOAK_STEPS=$(STEPS) NOTIFIER_SOAK_PARTS=$(PARTS) NOTIFIER_SOAK_SEED=$(SEED) \
 		$(BIN)/python -m pytest --numprocesses=$(PARTS) tests/chaos/test_subscriptions.py $(ARGS)
 
-release: $(READY) ## wheel, sdist, SBOM and checksums in dist/, built twice and compared, and the demo run from the wheel
-	@$(BIN)/python -m release --run
+release: $(READY) ## wheel, sdist, SBOM and checksums in dist/, built twice and compared; demo and image from the wheel
+	@$(BIN)/python -m release --run --image
 
 # Package index and cache come from the environment and are not written into the lock files.
 COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --no-config --universal --python-version 3.11 \

@@ -1,12 +1,14 @@
-"""`python -m release [--run]`: wheel, sdist, bill of materials and checksums in dist/.
+"""`python -m release [--run] [--image]`: wheel, sdist, bill of materials and checksums in dist/, and an image.
 
 Everything is built twice, from two copies of the source, and must be equal byte by byte. With `--run` the wheel is
-installed in an empty environment, without compilers, and `notifier demo` must answer from it.
+installed in an empty environment, without compilers, and `notifier demo` must answer from it; then the tutorial is done
+with it, and timed. With `--image` the container image is built from the wheel, where a Docker engine answers.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import hashlib
 import os
 import re
@@ -25,6 +27,7 @@ from pathlib import Path
 
 from notifier import __version__
 from release import sbom
+from tests.newcomer import LIMIT_SECONDS, TYPING_SECONDS, Newcomer
 
 ROOT = Path(__file__).parents[1]
 DIST = ROOT / "dist"
@@ -115,6 +118,43 @@ def make(epoch: int) -> Path:
     return made
 
 
+def require_version(what: str, printed: str) -> None:
+    """`notifier --version` has printed that of the sources."""
+    if printed.strip() != f"notifier {__version__}":
+        raise SystemExit(f"{what} is {printed.strip()}, not notifier {__version__}")
+
+
+def image(wheel: Path) -> str | None:
+    """Builds the image from the wheel; its name and size, None where no Docker engine answers.
+
+    PYTHON_IMAGE in the environment takes the place of the base image. The image has the tags `notifier:X.Y.Z` and `notifier`.
+    """
+    if shutil.which("docker") is None or _docker("version", check=False) is None:
+        return None
+    name, package = f"notifier:{__version__}", wheel.relative_to(ROOT)
+    base = os.environ.get("PYTHON_IMAGE")
+    given = ["--build-arg", f"PYTHON_IMAGE={base}"] if base else []
+    tags = ["--tag", name, "--tag", "notifier"]
+    _docker("build", "--quiet", *tags, "--build-arg", f"PACKAGE={package}", *given, str(ROOT))
+    confined = ["--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
+    require_version("the image", _docker("run", "--rm", *confined, name, "--version") or "")
+    user = _docker("run", "--rm", *confined, "--entrypoint", "id", name, "-u")
+    if user == "0":
+        raise SystemExit("the image runs as root")
+    size = int(_docker("image", "inspect", "--format", "{{.Size}}", name) or 0)
+    return f"{name}, {size / 1e6:.0f} MB"
+
+
+def _docker(*words: str, check: bool = True) -> str | None:
+    """What a command of Docker prints; None where it fails, unless `check` raises then."""
+    done = subprocess.run(["docker", *words], check=False, capture_output=True, text=True)
+    if done.returncode == 0:
+        return done.stdout.strip()
+    if check:
+        raise SystemExit(f"docker {words[0]}: {done.stderr.strip()}")
+    return None
+
+
 def run(wheel: Path) -> float:
     """Installs the wheel in an empty environment and runs `notifier demo`; seconds until its page answered."""
     with tempfile.TemporaryDirectory(prefix="release-") as name:
@@ -138,9 +178,8 @@ def _demo(notifier: Path, place: Path) -> float:
     environ.pop("PYTHONPATH", None)
     version = subprocess.run(
         [notifier, "--version"], cwd=place, env=environ, check=True, capture_output=True, text=True
-    ).stdout.strip()
-    if version != f"notifier {__version__}":
-        raise SystemExit(f"the wheel is {version}")
+    ).stdout
+    require_version("the wheel", version)
     began = time.monotonic()
     demo = subprocess.Popen(
         [notifier, "demo", "--port", str(port), "--data", place / "data"], cwd=place, env=environ
@@ -161,6 +200,25 @@ def _demo(notifier: Path, place: Path) -> float:
         demo.wait(60)
 
 
+def tutorial(wheel: Path) -> None:
+    """Does docs/tutorial.md in an empty directory, from the installation on, and prints the seconds of each step."""
+    with tempfile.TemporaryDirectory(prefix="newcomer-") as name:
+        place = Path(name)
+        place.chmod(0o755)  # started by root, PostgreSQL runs as another user
+        kept = {key: each for key, each in os.environ.items() if not key.startswith("NOTIFIER_")}
+        kept.pop("PYTHONPATH", None)
+        newcomer = Newcomer(place, kept | {"PIP_NO_CACHE_DIR": "1"})
+        asyncio.run(newcomer.do(place / "data", str(wheel)))
+    for step, seconds in newcomer.seconds.items():
+        print(f"{seconds:>9.1f} s {step}")
+    count = len(newcomer.seconds)
+    print(
+        f"{TYPING_SECONDS * count:>9.1f} s reading and typing, {TYPING_SECONDS:g} s for each step"
+    )
+    met = "met" if newcomer.total <= LIMIT_SECONDS else "missed: is the machine busy?"
+    print(f"{newcomer.total:>9.1f} s docs/tutorial.md, within {LIMIT_SECONDS:g} s: {met}")
+
+
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -168,12 +226,16 @@ def _sha256(path: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m release", description=__doc__)
     parser.add_argument("--run", action="store_true", help="install the wheel, and run the demo")
+    parser.add_argument("--image", action="store_true", help="build the image from the wheel")
     arguments = parser.parse_args()
     wheel = make(released())
     for path in sorted(DIST.iterdir()):
         print(f"{path.stat().st_size:>9} {path.relative_to(ROOT)}")
     if arguments.run:
         print(f"notifier demo from the wheel: its page answered after {run(wheel):.1f} s")
+        tutorial(wheel)
+    if arguments.image:
+        print(f"image: {image(wheel) or 'not built, no Docker engine answers'}")
 
 
 if __name__ == "__main__":
