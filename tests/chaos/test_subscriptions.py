@@ -22,6 +22,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+from itertools import product
 from typing import Any
 from uuid import uuid4
 
@@ -266,12 +267,15 @@ class World:
     async def resume_meanwhile(self) -> None:
         """A client resumes slowly from far back, while the application writes, perhaps what takes its access."""
         client, node = self.random.choice(self.clients), self.random.choice(self.node)
-        rule = self.random.choice((World.change, World.invite_or_dismiss, World.write))
-        self._note(client.name, rule.__name__)
+        rules = [self.change, self.write, self.rename]
+        if client.user == GUEST:
+            rules = [partial(self._dismiss, each) for each in self.ids if self.guests[each]]
+        self._note(client.name)
         client.leave()
         for following in client.followings.values():
             following.rewind(self.random.choice((5, 50, 10**6)))
-        await asyncio.gather(client.connect(node, seconds=0.003), rule(self))
+        rule = self.random.choice(rules or [self.write])
+        await asyncio.gather(client.connect(node, seconds=0.003), rule())
 
     async def begin_late(self) -> None:
         """A transaction that ends in a later step."""
@@ -349,7 +353,7 @@ class World:
     # --- faults
 
     async def terminate_backends(self) -> None:
-        """All links of the nodes, or those of one kind; a client may await a change that it misses then."""
+        """All links of the nodes, or those of one kind; clients may await a change that they miss then."""
         links = self.random.choice(("%", "node", "node", "relay%", "stream", "state"))
         self._note(links)
         await self.database.fetch(
@@ -359,7 +363,8 @@ class World:
         )
         if self.random.random() < 0.5:
             await self.change()
-            await self.wait_for_a_transaction()
+            for client, company in product(self.clients, self.ids):
+                await client.wait(company, self.last_tx, "arrived timeout")
 
     async def restart_a_node(self) -> None:
         node = self.random.choice(self.node)
@@ -458,7 +463,7 @@ RULES: dict[Rule, float] = {
     World.roll_back: 4,
     World.rename: 2,
     World.invite_or_dismiss: 5,
-    World.resume_meanwhile: 4,
+    World.resume_meanwhile: 6,
     World.begin_late: 3,
     World.go_on_late: 3,
     World.end_late: 3,
