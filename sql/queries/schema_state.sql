@@ -1,4 +1,5 @@
 -- Of the schema `notifier`: whether it is there, has Alembic's table and our log, and whether it holds anything.
+-- The stub of docs/deploy.md does not count, with which a dump of the application's schemas alone can be loaded.
 SELECT n.oid IS NOT NULL AS present,
        EXISTS (
            SELECT FROM pg_catalog.pg_attribute AS a
@@ -7,7 +8,10 @@ SELECT n.oid IS NOT NULL AS present,
        pg_catalog.to_regclass('notifier.log') IS NOT NULL
            AND pg_catalog.to_regclass('notifier.watches') IS NOT NULL AS logged,
        EXISTS (SELECT FROM pg_catalog.pg_class AS c WHERE c.relnamespace = n.oid)
-           OR EXISTS (SELECT FROM pg_catalog.pg_proc AS p WHERE p.pronamespace = n.oid)
+           OR EXISTS (SELECT FROM pg_catalog.pg_proc AS p
+                      WHERE p.pronamespace = n.oid
+                        AND NOT (p.proname = 'capture' AND p.pronargs = 0 AND p.prorettype = 'trigger'::pg_catalog.regtype
+                                 AND p.prosrc ~* '^\s*BEGIN\s+RETURN\s+NULL;\s*END;?\s*$'))
            OR EXISTS (SELECT FROM pg_catalog.pg_type AS t WHERE t.typnamespace = n.oid) AS occupied
 FROM (VALUES ('notifier')) AS given (name)
 LEFT JOIN pg_catalog.pg_namespace AS n ON n.nspname = given.name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -141,6 +142,27 @@ async def test_a_dump_holds_no_key_of_the_signatures(
         assert restored != await database.fetchval(secret)
         await migrate(copy.dsn)
         assert await copy.fetchval(secret) == restored
+
+
+async def test_case_f16_a_dump_of_public_alone_loads_with_the_stub_of_the_documentation(
+    database: Database, postgres: str, company: str, bin_directory: Path, tmp_path: Path
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "deploy.md").read_text()
+    stub = re.search(r"`(CREATE SCHEMA notifier; CREATE FUNCTION [^`]*)`", page)
+    assert stub is not None
+    file = tmp_path / "public"
+    await run(bin_directory / "pg_dump", "-Fc", "-n", "public", "-f", file, database.dsn)
+    async with new_database(postgres) as copy:
+        await copy.execute(f"DROP SCHEMA public; {stub[1]}")
+        await run(bin_directory / "pg_restore", "-d", copy.dsn, file)
+        await new_event(copy, company, "before migrate")
+        await migrate(copy.dsn)
+        settings = load({}, database_url=copy.dsn, jwt_secret=SECRET)
+        assert not [finding.line for finding in await check(settings) if finding.sound is False]
+        async with relaying(copy) as relay:
+            await new_event(copy, company, "after migrate")
+            messages = await relay.messages_of(company)
+            assert messages[-1]["Data"]["Title"] == "after migrate"
 
 
 async def test_case_f15_a_copy_without_rows_takes_writes_and_is_healed_by_migrate(
