@@ -57,7 +57,7 @@ async def first_states(browser: Browser, demo: Demo, **options: Any) -> Any:
     return await window.page.evaluate(FIRST_STATES, options)
 
 
-async def test_a_socket_that_the_pages_policy_blocks_stops_the_client(
+async def test_case_e6_a_socket_that_the_pages_policy_blocks_stops_the_client(
     browser: Browser, demo: Demo
 ) -> None:
     """The policy allows the page's own origin only. Chromium neither throws nor sends a close."""

@@ -494,7 +494,7 @@ async def test_simulated_colleagues_write(window: Open) -> None:
     await until(complete)
 
 
-async def test_under_a_prefix_that_a_proxy_strips_everything_works(
+async def test_case_e11_under_a_prefix_that_a_proxy_strips_everything_works(
     browser: Browser, demo: Demo, sql: Sql
 ) -> None:
     async with PrefixProxy(demo.page) as proxy:

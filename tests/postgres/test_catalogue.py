@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+import asyncpg
 import pytest
 
 from notifier.database.connections import connect, listener
@@ -75,6 +76,18 @@ async def test_row_15_an_index_on_the_key_or_on_key_and_company_is_enough(
     database: Database, key: str
 ) -> None:
     await database.execute(f"CREATE TABLE docs (id int NOT NULL, part int, company_id text, {key})")
+    await migrate(database.dsn, watches=[*CALENDAR, Watch(table="docs", entity="Doc")])
+
+
+async def test_an_index_that_could_not_be_completed_proves_nothing(database: Database) -> None:
+    """CREATE INDEX CONCURRENTLY leaves it behind where it finds a duplicate."""
+    await database.execute("CREATE TABLE docs (id int NOT NULL, company_id text)")
+    await database.execute("INSERT INTO docs VALUES (1, 'c'), (1, 'c')")
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await database.execute("CREATE UNIQUE INDEX CONCURRENTLY docs_id ON docs (id)")
+    message = await refused(database, Watch(table="docs", entity="Doc"))
+    assert "no unique index proves that id names one row" in message
+    await database.execute("TRUNCATE docs; REINDEX INDEX docs_id")
     await migrate(database.dsn, watches=[*CALENDAR, Watch(table="docs", entity="Doc")])
 
 

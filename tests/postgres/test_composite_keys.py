@@ -28,7 +28,7 @@ async def watch(database: Database, index: str = BOTH, watch: Watch = ATTENDEE) 
     await migrate(database.dsn, watches=[*CALENDAR, watch])
 
 
-async def test_rows_that_share_a_column_of_their_key_have_a_message_each(
+async def test_row_1_16_rows_that_share_a_column_of_their_key_have_a_message_each(
     database: Database, app: Connection, relay: Relayed
 ) -> None:
     await watch(database)

@@ -59,7 +59,9 @@ async def generous(
     return database
 
 
-async def test_default_privileges_give_no_right_on_anything_of_ours(generous: Database) -> None:
+async def test_case_10_default_privileges_give_no_right_on_anything_of_ours(
+    generous: Database,
+) -> None:
     await migrate(generous.dsn)
     assert await is_closed(generous)
     assert await findings(generous) == []

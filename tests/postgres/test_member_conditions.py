@@ -50,7 +50,7 @@ CONDITIONS: list[tuple[str, Condition, list[str], list[str]]] = [
 
 
 @pytest.mark.parametrize(("kind", "wanted", "passing", "failing"), CONDITIONS)
-async def test_only_rows_that_are_as_demanded_give_access(
+async def test_row_1_6_only_rows_that_are_as_demanded_give_access(
     database: Database,
     membership: Membership,
     kind: str,

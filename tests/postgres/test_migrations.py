@@ -450,7 +450,7 @@ async def test_a_grant_to_a_missing_role_is_one_readable_line(database: Database
         await migrate(database.dsn, grant="missing")
 
 
-async def test_an_owner_without_superuser_rights_can_migrate_and_relay(
+async def test_row_3_1_an_owner_without_superuser_rights_can_migrate_and_relay(
     postgres: str, empty: Database
 ) -> None:
     owner = f"owner_{uuid4().hex[:8]}"
@@ -474,7 +474,7 @@ async def test_an_owner_without_superuser_rights_can_migrate_and_relay(
         await drop_role(empty, owner)
 
 
-async def test_a_role_without_rights_gets_one_readable_line(
+async def test_row_3_1_a_role_without_rights_gets_one_readable_line(
     database: Database, app: Connection
 ) -> None:
     with pytest.raises(DatabaseError, match="may not do that") as caught:

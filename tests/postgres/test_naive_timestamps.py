@@ -27,7 +27,7 @@ VALUES = """
 
 
 @pytest.mark.parametrize(("zone", "offset"), [(None, ""), ("UTC", "+00:00")])
-async def test_every_timestamp_without_a_zone_has_the_offset_and_no_other_value(
+async def test_row_1_19_every_timestamp_without_a_zone_has_the_offset(
     database: Database,
     app: Connection,
     relay: Relayed,

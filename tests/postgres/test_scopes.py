@@ -111,7 +111,7 @@ async def test_a_membership_query_decides_on_companies_without_a_scope(scoped: D
     membership.close()
 
 
-async def test_messages_go_to_the_channel_of_their_scope_and_name_it(
+async def test_case_f2_messages_go_to_the_channel_of_their_scope_and_name_it(
     scoped: Database, app: Connection, make_relay: MakeRelay
 ) -> None:
     await app.execute("INSERT INTO teams VALUES (7, 'T')")

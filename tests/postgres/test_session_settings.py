@@ -136,7 +136,7 @@ async def test_what_the_url_itself_sets_is_kept(database: Database) -> None:
     connection.terminate()
 
 
-async def test_with_hostile_settings_all_is_migrated_captured_relayed_and_checked(
+async def test_case_13_with_hostile_settings_all_is_migrated_captured_and_relayed(
     database: Database,
 ) -> None:
     app = await database.connect(app=True)
@@ -188,7 +188,7 @@ async def test_a_policy_that_hides_rows_is_an_error_and_not_an_empty_answer(
     connection.terminate()
 
 
-async def test_a_transaction_pooler_that_swallows_the_settings_is_refused(
+async def test_case_f8_a_transaction_pooler_that_swallows_the_settings_is_refused(
     database: Database,
 ) -> None:
     """As PgBouncer with `ignore_startup_parameters`: the session has none of what was sent with it."""

@@ -72,7 +72,7 @@ EXPECTED = {
 }
 
 
-async def test_each_watch_has_its_messages_of_a_change_that_is_captured_once(
+async def test_case_f1_each_watch_has_its_messages_of_a_change_that_is_captured_once(
     database: Database, app: Connection, make_relay: MakeRelay
 ) -> None:
     await database.execute(TABLE)

@@ -28,7 +28,7 @@ async def watch(database: Database, post: Watch = POST) -> None:
     await migrate(database.dsn, watches=[*CALENDAR, post])
 
 
-async def test_marks_are_deletions_and_creations_and_rows_that_stay_marked_are_nothing(
+async def test_row_1_17_marks_are_deletions_and_creations_and_what_stays_marked_is_nothing(
     database: Database, app: Connection, relay: Relayed
 ) -> None:
     await watch(database, replace(POST, exclude=("secret",)))

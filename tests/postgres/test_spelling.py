@@ -19,7 +19,7 @@ def watch_of(case: Case, **rename: str) -> Watch:
     )
 
 
-async def test_messages_have_the_names_of_the_configuration(
+async def test_row_1_18_messages_have_the_names_of_the_configuration(
     database: Database, app: Connection, relay: Relayed
 ) -> None:
     await database.execute(DOCS)

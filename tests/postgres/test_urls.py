@@ -221,7 +221,7 @@ URLS = {
 
 
 @pytest.mark.parametrize("shape", URLS)
-async def test_every_command_takes_it(secured: Secured, shape: str) -> None:
+async def test_cases_1_and_3_8_every_command_takes_it(secured: Secured, shape: str) -> None:
     url = secured.url(URLS[shape])
     await migrate(url, calendar=True)
     findings = await check(load({}, database_url=url, jwt_secret=SECRET))

@@ -353,7 +353,7 @@ async def test_b18_a_type_that_cannot_become_json_is_sent_by_its_keys(
         assert message["Partial"] is True
 
 
-async def test_a_cast_that_cannot_run_leaves_messages_whole(
+async def test_case_8b_a_cast_that_cannot_run_leaves_messages_whole(
     database: Database, watching: Watching, app: Connection
 ) -> None:
     await database.execute(
@@ -458,7 +458,7 @@ async def test_without_its_excluded_column_a_row_is_sent_by_its_keys_until_migra
     assert updated["Data"] == {"DocId": 1, "CompanyId": "c", "Title": "two"}
 
 
-async def test_a_renamed_table_is_still_captured(
+async def test_row_5_6_a_renamed_table_is_still_captured(
     database: Database, watching: Watching, app: Connection
 ) -> None:
     relay = await watching("title text")
@@ -467,7 +467,7 @@ async def test_a_renamed_table_is_still_captured(
     assert types(await relay.messages_of("c")) == ["DocCreated"]
 
 
-async def test_a_changed_column_type_is_captured(
+async def test_row_5_5_a_changed_column_type_is_captured(
     database: Database, watching: Watching, app: Connection
 ) -> None:
     relay = await watching("title text")

@@ -116,7 +116,7 @@ UNENCODED = [
 
 
 @pytest.mark.parametrize("url", UNENCODED)
-def test_a_password_that_is_not_encoded_is_one_line_with_the_remedy_and_no_part_of_it(
+def test_case_f13_a_password_that_is_not_encoded_is_one_line_and_no_part_of_it(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NOTIFIER_DATABASE_URL", url)

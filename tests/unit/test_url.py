@@ -121,7 +121,7 @@ def test_variables_fill_what_the_url_leaves_open(monkeypatch: pytest.MonkeyPatch
     assert given.servers[0].arguments["password"] == "y"
 
 
-def test_the_password_file_is_searched_as_libpq_does(home: Path) -> None:
+def test_row_3_10_the_password_file_is_searched_as_libpq_does(home: Path) -> None:
     file = home / ".pgpass"
     file.write_text(
         "# comment\n"
@@ -176,7 +176,7 @@ host=c
 
 
 @pytest.mark.parametrize("how", ["variable", "url", "home", "system", "option"])
-def test_a_service_file_is_read_as_it_is(
+def test_case_f12_a_service_file_is_read_as_it_is(
     how: str, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = "postgresql://?service=shop"
@@ -235,7 +235,7 @@ def test_a_service_file_that_is_named_must_be_there(monkeypatch: pytest.MonkeyPa
     assert 'service file "/none.conf" not found' in refused("service=s")
 
 
-def test_tls_verifies_what_its_mode_demands(home: Path, authority: trustme.CA) -> None:
+def test_row_3_9_tls_verifies_what_its_mode_demands(home: Path, authority: trustme.CA) -> None:
     authority.cert_pem.write_to_path(str(home / "root.crt"))
 
     def context(options: str) -> ssl.SSLContext:
