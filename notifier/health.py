@@ -1,4 +1,4 @@
-"""Whether the path from trigger to hub is proven alive, and if not, why."""
+"""Whether the path from trigger to hub has been verified recently, and if not, why."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One node: puts together its links to the database, its tasks and its ASGI app."""
+"""The composition root: creates the connections, tasks and ASGI application of one node."""
 
 from __future__ import annotations
 

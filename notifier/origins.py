@@ -1,4 +1,4 @@
-"""Web origins (RFC 6454), as browsers send them in the header Origin."""
+"""Web origins (RFC 6454), as browsers send them in the Origin header."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of tables in which `*` stands for a part of the schema's name: a schema per tenant."""
+"""Table names in which `*` stands for a part of the schema's name: a schema per tenant."""
 
 from __future__ import annotations
 

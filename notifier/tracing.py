@@ -1,4 +1,4 @@
-"""OpenTelemetry: the way of a change as spans of its writer's trace. docs/tracing.md describes them.
+"""OpenTelemetry: records the stages of a change as spans of its writer's trace. docs/tracing.md describes them.
 
 The writer names its span by `SET LOCAL notifier.traceparent` (W3C Trace Context). Imported only where tracing is
 on. Spans are queued in memory and exported by a thread of the SDK; a slow or dead endpoint loses spans, and

@@ -1,4 +1,4 @@
-"""What a node watches beside its work: the clock, the event loop, a shutdown of the database."""
+"""A node's watchdogs: the clock, the event loop, a shutdown of the database."""
 
 from __future__ import annotations
 

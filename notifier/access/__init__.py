@@ -1,1 +1,1 @@
-"""Access: who a token identifies, and which companies that user may see now."""
+"""Access: identifies users by tokens, and decides which companies they may see."""

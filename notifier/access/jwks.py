@@ -1,6 +1,6 @@
 """The signing keys that an identity provider publishes: a JSON Web Key Set (RFC 7517).
 
-Written here because PyJWT's `PyJWKClient` has no cool-down, no bound for the size of an answer,
+Written here because PyJWT's `PyJWKClient` has no cool-down, no limit on the size of a response,
 follows redirects, and blocks its caller.
 """
 

@@ -1,4 +1,4 @@
-"""Keys that sign tokens: which are accepted, and for which algorithms.
+"""The accepted signing keys of tokens, each with its algorithms.
 
 An algorithm is chosen by the key and the settings, never by a token: a token that names HS256 is
 never checked against the bytes of a public key (RFC 8725, section 3.1).

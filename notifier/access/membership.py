@@ -1,4 +1,4 @@
-"""Who may see a company: decided by rows of watched tables, by MEMBERSHIP_QUERY, or by the token."""
+"""Decides which users may see a company: by rows of watched tables, by MEMBERSHIP_QUERY, or by the token."""
 
 from __future__ import annotations
 

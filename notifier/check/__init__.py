@@ -1,1 +1,1 @@
-"""`notifier check`: every link from trigger to client, and what to do about one that is broken."""
+"""`notifier check`: checks every link from trigger to client, and names a remedy for what is broken."""

@@ -1,4 +1,4 @@
-"""The checks: of each link from trigger to client, in this order."""
+"""The checks of each link from trigger to client, in this order."""
 
 from __future__ import annotations
 

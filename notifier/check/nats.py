@@ -1,4 +1,4 @@
-"""What `notifier check` finds out about NATS."""
+"""The checks of NATS."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why there is no connection, and whether and when to connect again. Codes: docs/protocol.md."""
+"""Reasons for a lost connection, and whether and when to reconnect. Codes: docs/protocol.md."""
 
 from __future__ import annotations
 

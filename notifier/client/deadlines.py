@@ -1,4 +1,4 @@
-"""How long one socket waits: for an answer, for a sign of life, for a close."""
+"""The deadlines of one socket: for an answer, for a sign of life, for a close."""
 
 from __future__ import annotations
 

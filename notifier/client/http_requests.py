@@ -1,4 +1,4 @@
-"""What a client requests over HTTP, and what an answer means for it: docs/http.md."""
+"""Builds the HTTP requests of a client, and interprets the responses: docs/http.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a client waits: for answers, for signs of life, and between two attempts to connect."""
+"""The waiting times of a client: for answers, for signs of life, and between two attempts to connect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The position in one company: which message comes next, and what a wrong one means. No I/O."""
+"""The position in one company: which message comes next, and what a different one means. No I/O."""
 
 from __future__ import annotations
 

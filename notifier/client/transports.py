@@ -1,4 +1,4 @@
-"""Which transport a client uses: a WebSocket, or HTTP where a network lets no WebSocket through."""
+"""Chooses the transport of a client: a WebSocket, or HTTP where a network blocks WebSockets."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""`notifier conformance`: scenarios that show what a client of the protocol gets wrong."""
+"""`notifier conformance`: scenarios that show the errors of a client of the protocol."""

@@ -1,4 +1,4 @@
-"""Runs the scenarios, each on a path of one server, and reports what the client got wrong."""
+"""Runs the scenarios, each on a path of one server, and reports the errors of the client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a scenario works with: the client's sockets, and what the client has to print."""
+"""The tools of a scenario: the client's sockets, and what the client must print."""
 
 from __future__ import annotations
 

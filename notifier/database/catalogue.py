@@ -1,4 +1,4 @@
-"""Compares the watches with the database's catalogue: what there is, and what is wrong with it."""
+"""Compares the watches with the database's catalogue, and reports what cannot be watched."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `migrate` writes down for capture, relay and nodes, and what a change of it means for clients."""
+"""The configuration that `migrate` stores for capture, relay and nodes, and the effect of a change on clients."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Connections to PostgreSQL: every command opens them here, and here their failures are translated.
+"""Opens all connections to PostgreSQL, and translates their failures.
 
-asyncpg never notices a connection that swallows everything (MagicStack/asyncpg#519). So every call on
+asyncpg does not detect a connection whose peer no longer responds (MagicStack/asyncpg#519). So every call on
 a long-lived connection has a deadline, the server is configured to drop a dead peer within about ten
 seconds, and a connection that failed once is terminated, never closed politely.
 """

@@ -1,7 +1,7 @@
 """The functions of the schema `notifier`: `migrate` creates them from `sql/functions/`.
 
 They have no revision of their own. A function that differs from its file, in its body or in an
-attribute, is replaced; one that has no file any more is dropped.
+attribute, is replaced; one whose file is gone is dropped.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Loads the files of `sql/`: in the wheel they lie beside the package, in a checkout above it.
 
-`sql/tables/` creates tables, once, from a migration. `sql/functions/` and `sql/views/` hold what
-`migrate` replaces whenever the database has another definition. `sql/queries/` are the statements of
+`sql/tables/` creates tables, once, from a migration. `sql/functions/` and `sql/views/` hold
+definitions that `migrate` replaces whenever the database has another one. `sql/queries/` holds the statements of
 the running program. `:name` in a file stands for a number of `notifier.database.constants`.
 
 The files, and statements in Python, name our schema `notifier`. Where NOTIFIER_SCHEMA is another name, `adapt`
-puts it in that place, before anything of the application's is put into the text (docs/decisions/22-schema-names.md).
+inserts that name instead, before any text of the application is inserted (docs/decisions/22-schema-names.md).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A schema per tenant: the tables that patterns match, each brought up to date in a transaction of its own.
 
-So a writer waits for one short transaction at most, and a table that is locked, or that one tenant has
-with other columns, keeps no other tenant back.
+So a writer waits for one short transaction at most, and a table that is locked, or has other columns in one
+tenant, does not delay the other tenants.
 """
 
 from __future__ import annotations

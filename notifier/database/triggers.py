@@ -1,4 +1,4 @@
-"""The triggers on the watched tables: `migrate` makes them those that `notifier.watches` needs."""
+"""The triggers on the watched tables: `migrate` creates, replaces and drops them as `notifier.watches` requires."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """From a database URL to the servers to try: everything that libpq would use to connect.
 
-An option comes from the URL, else from the service file, else from its PG* variable; a password also
+An option comes from the URL, the service file or its PG* variable, in this order; a password also
 from the password file. Source: PostgreSQL manual, chapter libpq, "Database Connection Control
 Functions", "Environment Variables", "The Password File", "The Connection Service File".
 

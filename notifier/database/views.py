@@ -1,7 +1,7 @@
 """The views of the schema `notifier`: `migrate` creates them from `sql/views/`.
 
-PostgreSQL does not keep a view's text. So its comment has a checksum of the file, and one of the
-definition as the server printed it then; servers of another major version may print it in another way.
+PostgreSQL does not keep a view's text. So the view's comment holds a checksum of the file, and one of the
+definition as the server printed it; another major version may print it differently.
 """
 
 from __future__ import annotations

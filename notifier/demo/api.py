@@ -1,6 +1,6 @@
 """The application of `notifier demo`: lists the companies and writes the calendar as any application would.
 
-It knows nothing of messages: the page receives rows, and its own writes, from Notifier. Each answer to a write has the
+It sends no messages: the page receives rows, and its own writes, from Notifier. Each response to a write has the
 number of its transaction, so that the page can wait for its messages. There is no access
 control, because the demo serves one machine only; `notifier serve` does not have these routes.
 """

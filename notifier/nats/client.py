@@ -1,4 +1,4 @@
-"""nats-py's client, with a shorter way for received messages and without some of its surprises.
+"""nats-py's client, with a shorter path for received messages, and stricter where that loses or exposes data.
 
 - A message goes to a function at once, in the order of the connection. The library has a task and a queue
   for each subscription, which drops messages when it is full, and reads the headers of each message.

@@ -1,9 +1,9 @@
-"""A node's side: takes the messages of the companies that have a channel here, and heals what is missing.
+"""The node's side: receives the messages of the companies that have a channel here, and heals gaps.
 
-A message is delivered only if its signature is right, its epoch the hub's, and its position the next one of
+A message is delivered only if its signature is valid, its epoch is the hub's, and its position is the next one of
 its company. An earlier one is a repetition. A later one, or a head, shows that messages are missing: they are
-read from the log. The stream changes to this path while beats prove that it brings everything, and back to
-the log when they do not.
+read from the log. The stream follows this path while beats prove that it delivers everything, and the log
+when they do not.
 """
 
 from __future__ import annotations

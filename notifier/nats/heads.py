@@ -1,4 +1,4 @@
-"""When the heads of companies are due: where messages stop coming, a lost last one shows in no gap."""
+"""Decides when the heads of companies are published: if the last message of a company is lost, no gap shows it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The connection to NATS: to one of the servers, opened again after every failure.
 
 The library's own reconnecting is not used: it notices a frozen server late (nats-io/nats.py#671), and
-what was published meanwhile must be known as missed.
+what was published meanwhile must be recorded as missed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""NATS on one node: the connection, and what uses it."""
+"""NATS on one node: the connection, and the publisher and feed that use it."""
 
 from __future__ import annotations
 

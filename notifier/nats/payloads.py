@@ -1,4 +1,4 @@
-"""What is published: a company's messages or head, notices and beats of the relay. All of it is signed.
+"""The published payloads: a company's messages or head, notices and beats of the relay. All are signed.
 
 docs/nats.md describes the JSON for other services.
 """

@@ -1,6 +1,6 @@
 """The relay's side: publishes stored messages by company, heads of companies that became quiet, and beats.
 
-No message depends on it: what is lost is found by its position, by a head, or by the counts in a beat,
+No message depends on it: a lost one is detected by its position, by a head, or by the counts in a beat,
 and read from the log.
 """
 

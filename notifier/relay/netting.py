@@ -92,7 +92,11 @@ class _NetChange:
             runs[:] = [(runs[0][0], new)]
 
     def ends(self) -> Ends:
-        """The row before and after. A run that returns to its beginning lies within another one."""
+        """The row before and after.
+
+        A run with equal ends is no change: it counts only if there is no other. So a row that is deleted and inserted
+        again alike is (row, row), for which `render` sends nothing.
+        """
         if len(self._runs) == 1:
             return self._runs[0]
         runs = [(old, new) for old, new in self._runs if old != new] or self._runs[-1:]

@@ -1,4 +1,4 @@
-"""The watched tables as state is read from them: SQL, and how the rows become messages' `Data`."""
+"""Reads state from the watched tables: the SQL, and the conversion of rows to messages' `Data`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A client of one company for tests: it keeps what it receives, and waits for what a test expects."""
+"""A client of one company for tests: it records messages, and waits for those that a test expects."""
 
 from __future__ import annotations
 

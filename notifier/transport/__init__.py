@@ -1,1 +1,1 @@
-"""Transports: where a connection's bytes meet a session."""
+"""Transports: they carry a session over a connection."""

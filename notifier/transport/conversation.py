@@ -1,4 +1,4 @@
-"""The events of one WebSocket, given to its session one after the other."""
+"""Passes the events of one WebSocket to its session, one at a time."""
 
 from __future__ import annotations
 

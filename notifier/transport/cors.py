@@ -1,4 +1,4 @@
-"""The Fetch standard's CORS protocol: pages of ALLOWED_ORIGINS may read responses."""
+"""The CORS protocol of the Fetch standard: pages of ALLOWED_ORIGINS may read responses."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Server-sent events: a response whose chunks are written to the connection directly.
 
-As for WebSockets, the connection's buffer is the queue and its size the bound.
+As with WebSockets, the connection's buffer is the queue, and its size is limited.
 """
 
 from __future__ import annotations

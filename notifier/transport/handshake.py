@@ -1,4 +1,4 @@
-"""The request of a WebSocket that an HTTP parser has received already."""
+"""A WebSocket handshake whose request an HTTP parser has already received."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The queue of a connection's input, and the wait for room in its output.
 
 asyncio's Queue and Event take 4.2 kB per socket (five deques, CPython 3.11), Inbox and Gate 0.2 kB.
-They have the methods that uvicorn and `websocket` call, and no others.
+They have only the methods that uvicorn and `websocket` call.
 """
 
 from __future__ import annotations

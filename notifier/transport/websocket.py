@@ -2,8 +2,8 @@
 
 An ASGI `send` for each client takes three times as long as a write to its asyncio transport. So
 this class passes itself to the endpoint in `scope["extensions"]`, and the hub writes whole frames
-to the asyncio transport, whose buffer is the queue and whose size is the bound. Handshake, control
-frames, fragments, pings and the closing handshake remain uvicorn's and websockets'.
+to the asyncio transport, whose buffer is the queue and is limited in size. uvicorn and websockets still process
+handshakes, control frames, fragments, pings and closing handshakes.
 
 It uses members of uvicorn that are not documented: tests/unit/test_uvicorn.py names them all.
 """

@@ -1,1 +1,1 @@
-"""Types of an application's own messages, for its language: `notifier types`."""
+"""`notifier types`: generates types for the messages of an application's own tables."""

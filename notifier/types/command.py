@@ -1,4 +1,4 @@
-"""`notifier types`: the code of a language, and whether a file has it."""
+"""`notifier types`: prints the code for a language, or checks that a file contains it."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""HTTP pages beside the WebSocket: status, health, metrics, the protocol's description."""
+"""HTTP pages beside the WebSocket: status, health, metrics, the description of the protocol."""

@@ -1,4 +1,4 @@
-"""What the database holds of a company's changes: the log, captured changes, transactions."""
+"""Reads what the database holds about a company's changes: the log, captured changes, transactions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Explains a change's way from the writer's transaction to the clients of a company."""
+"""Explains what happened to a change, from the writer's transaction to the clients of a company."""
 
 from __future__ import annotations
 

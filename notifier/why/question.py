@@ -1,4 +1,4 @@
-"""What `notifier why` explains, and the explanation."""
+"""The question to `notifier why`, and its explanation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads what decides on a row of a watched table: its company, whether it counts as deleted, its transactions."""
+"""Reads, for a row of a watched table, its company, whether it counts as deleted, and its transactions."""
 
 from __future__ import annotations
 

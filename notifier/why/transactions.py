@@ -1,4 +1,4 @@
-"""Explains the way of a transaction's changes to a company."""
+"""Explains what happened to a transaction's changes on their way to a company."""
 
 from __future__ import annotations
 

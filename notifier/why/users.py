@@ -1,4 +1,4 @@
-"""Why a user may, or may not, see the messages of a company: now, and at a position."""
+"""Explains why a user may, or may not, see the messages of a company: now, and at a position."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""For applications that write: who makes a change, and the number of the transaction.
+"""For applications that write: sets the actor of a transaction, and reads its number.
 
 `acting_as` names the user, whom messages then carry as `Actor`. `sqlalchemy`, `django` and `fastapi`
 pass the name to the database. None of these packages is needed for the others.

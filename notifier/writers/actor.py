@@ -1,4 +1,4 @@
-"""Who is acting, in this thread or task."""
+"""The actor of the current thread or task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""For Django: what a request writes names its user.
+"""For Django: sets the actor of the changes that a request writes.
 
 MIDDLEWARE = [
     …
@@ -31,7 +31,7 @@ _IDLE = 0
 
 
 class ActorMiddleware:
-    """The request's user is the actor, by primary key; comes after the one that authenticates."""
+    """Makes the request's user the actor, by primary key. List it after AuthenticationMiddleware."""
 
     sync_capable = True
     async_capable = True

@@ -1,4 +1,4 @@
-"""For FastAPI: what an endpoint writes names its user.
+"""For FastAPI: sets the actor of the changes that an endpoint writes.
 
 app = FastAPI(dependencies=[Depends(acting(current_user))])
 """

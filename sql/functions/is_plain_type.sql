@@ -1,4 +1,4 @@
--- Whether row_to_json renders values of a type without running anything of the application's.
+-- Whether row_to_json renders values of a type without running application code.
 --
 -- For a type that PostgreSQL does not bring it looks for a cast to json, which any owner of the type can
 -- create, and runs its function as the role that runs row_to_json. Left are PostgreSQL's own types, domains over

@@ -1,5 +1,5 @@
 -- An expression that row_to_json renders as it renders `value`, of type `type`, where no cast to json exists;
--- evaluating it runs nothing of the application's.
+-- evaluating it runs no application code.
 --
 -- What is not plain is taken by its output function: format() calls it directly, `value::text` would look
 -- for a cast to text.

@@ -1,5 +1,5 @@
--- A node has delivered seq $2 of epoch $1: position $4 of company $3, changed at $5. The log has not come as
--- far, or has another message there: it was rewound. The relay begins
+-- A node has delivered seq $2 of epoch $1: position $4 of company $3, changed at $5. If the log ends before that, or
+-- has another message there, it was rewound. The relay begins
 -- an epoch, because this version of the row is not its own. Returns a row where that is so.
 UPDATE notifier.log SET saved_by = '0'
 WHERE epoch = $1

@@ -1,4 +1,4 @@
--- Saves where the log is before its messages are emptied: the companies keep their positions. The relay, whose
+-- Saves the end of the log before its messages are truncated: the companies keep their positions. The relay, whose
 -- version of its row this is not, stores nothing more in the log and begins an epoch.
 WITH positions AS (
     INSERT INTO notifier.positions AS p (company, position)

@@ -1,2 +1,2 @@
--- The scopes on which a query of the operator's decides.
+-- The scopes whose access an operator's query decides.
 SELECT s.name, s.membership FROM notifier.scopes AS s WHERE s.membership IS NOT NULL ORDER BY s.name

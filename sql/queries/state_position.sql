@@ -1,4 +1,4 @@
--- Where the log is for company $1 at this moment, and `unread`: the transactions of which the rows are visible now but
+-- The current end of the log for company $1, and `unread`: the transactions of which the rows are visible now but
 -- the messages are not stored yet. The two conditions on xid are those of `read_changes.sql`, which the indexes have.
 --
 -- It is the transaction's first query, and sets for the others what capture.sql sets, so that values are serialised as

@@ -1,4 +1,5 @@
--- The watches, each with the columns of its table that messages have: not those that no trigger sees.
+-- The watches with all their options, each with the columns of its table that messages have: without those that no
+-- trigger sees.
 SELECT w.*,
        ARRAY(
            SELECT a.attname::text FROM pg_catalog.pg_attribute AS a

@@ -1,4 +1,4 @@
--- The watched tables. `json_columns`: those whose values are sent as they are;
+-- The watched tables, with every option (a new one needs no change here). `json_columns`: those whose values are sent as they are;
 -- `naive_columns`: timestamps without a time zone, and arrays of them; `virtual_columns`: those that no
 -- trigger sees.
 SELECT w.*,

@@ -1,4 +1,4 @@
--- Transaction $1: how it stands, the session that runs it, and the name that PREPARE TRANSACTION has given it.
+-- Transaction $1: its state, the session that runs it, and the name that PREPARE TRANSACTION has given it.
 SELECT CASE WHEN $1::bigint::text::xid8 >= pg_snapshot_xmax(pg_current_snapshot()) THEN
                 CASE notifier.transaction_status($1::bigint::text::xid8) WHEN 'future' THEN 'future' ELSE 'in progress' END
             ELSE notifier.transaction_status($1::bigint::text::xid8) END AS status,
