@@ -12,7 +12,7 @@ import asyncpg
 import structlog
 
 from notifier.database.batching import Batcher
-from notifier.database.connections import REFUSALS, Connection, backoff
+from notifier.database.connections import VALUE_ERRORS, Connection, backoff
 from notifier.database.query import Query, as_text
 from notifier.errors import DatabaseError
 
@@ -60,7 +60,7 @@ class Accounts:
 
     async def require(self) -> None:
         """Raises DatabaseError where no user could be looked up now, or the query has another form."""
-        with suppress(*REFUSALS):
+        with suppress(*VALUE_ERRORS):
             await self._fetch(None)
 
     def known(self, subject: str) -> str:
@@ -166,7 +166,7 @@ class Accounts:
                 rows = await self._fetch(subject)
             except asyncpg.DataError:  # not a user of that type
                 continue
-            except REFUSALS as error:
+            except VALUE_ERRORS as error:
                 _log.warning("USER_QUERY raised: no user", sqlstate=error.sqlstate)
                 continue
             users = {str(row[0]) for row in rows if row[0] is not None}

@@ -10,8 +10,8 @@ import asyncpg
 import structlog
 
 from notifier.access.accounts import Accounts
-from notifier.access.membership_query import (
-    MembershipQuery,
+from notifier.access.member_rows import (
+    MemberRowsQuery,
     is_respelled,
     may_be_respelled,
     tables_query,
@@ -19,7 +19,7 @@ from notifier.access.membership_query import (
 from notifier.access.tokens import Identity
 from notifier.database import sql
 from notifier.database.batching import Batcher
-from notifier.database.connections import REFUSALS, first_line
+from notifier.database.connections import VALUE_ERRORS, first_line
 from notifier.database.query import Query, as_text
 from notifier.errors import DatabaseError, SchemaMissing, Unreachable
 
@@ -39,7 +39,7 @@ LOCK_MILLISECONDS = 300
 """How long a tenant's members may be locked until they cannot be checked: other tenants wait as long."""
 
 LINKS = 20
-"""Connections for queries of the operator's; beyond, those of former configurations are closed."""
+"""How many connections for operator queries are kept; beyond, those of former configurations are closed."""
 
 Answers = Mapping[Pair, bool | Exception]
 """Whether each user may see the company, or why that is unknown."""
@@ -50,8 +50,8 @@ _log = structlog.get_logger("notifier.membership")
 class Membership:
     """Checks access; nothing is cached. Checks at the same time share a query.
 
-    `database` reads the rows of members; each query of the operator's has a connection of its own.
-    Both must be read-only: what PostgreSQL's planner runs of the application's could write otherwise.
+    `database` reads the rows of members; each operator query has a connection of its own.
+    Both must be read-only: application code that PostgreSQL's planner runs could write otherwise.
     """
 
     def __init__(
@@ -66,9 +66,9 @@ class Membership:
         self._claim = authorization == "claim"
         self._query = query
         self._links: dict[str, Query] = {}  # by the operator's query
-        self._batcher = Batcher(self._check if query else self._check_rows)
-        self._compiled: MembershipQuery | None = None
-        self._of_tenants: dict[str, MembershipQuery] = {}  # by the schema's name
+        self._batcher = Batcher(self._check_by_query if query else self._check_rows)
+        self._compiled: MemberRowsQuery | None = None
+        self._of_tenants: dict[str, MemberRowsQuery] = {}  # by the schema's name
 
     @property
     def follows_rows(self) -> bool:
@@ -90,7 +90,9 @@ class Membership:
         """Whether a user who loses a row has lost the company: no check is needed."""
         if self.maps_users or not self.follows_rows:  # the user may be another one by now
             return False
-        return self._query is None and self._compiled is not None and self._compiled.conclusive
+        return (
+            self._query is None and self._compiled is not None and self._compiled.one_row_per_pair
+        )
 
     async def require(self) -> None:
         """Raises DatabaseError where access cannot be checked, as for a client that arrives now."""
@@ -110,7 +112,7 @@ class Membership:
 
     async def _require_query(self, query: str) -> None:
         # Nulls are of every type: PostgreSQL would refuse another value before it checks rights.
-        with suppress(*REFUSALS):
+        with suppress(*VALUE_ERRORS):
             await self._link(query).fetch(query, None, None, prepare=as_text)
 
     @property
@@ -138,7 +140,7 @@ class Membership:
         user = identity.user if self._accounts is None else self._accounts.known(identity.user)
         return bool(user) and await self._batcher.get((company, user))
 
-    async def _check(self, pairs: Sequence[Pair]) -> Answers:
+    async def _check_by_query(self, pairs: Sequence[Pair]) -> Answers:
         """By MEMBERSHIP_QUERY, but for companies of a scope, which have rows or a query of their own."""
         answers: dict[Pair, bool | Exception] = {}
         if scoped := [pair for pair in pairs if ":" in pair[0]]:
@@ -194,7 +196,7 @@ class Membership:
             return dict.fromkeys(pairs, error)
 
     async def _read(
-        self, query: MembershipQuery, tenant: str | None, pairs: Sequence[Pair]
+        self, query: MemberRowsQuery, tenant: str | None, pairs: Sequence[Pair]
     ) -> Answers | None:
         """The answers of a query; None where its tables have changed, and it must be compiled again."""
         limit = None if tenant is None else LOCK_MILLISECONDS
@@ -202,7 +204,7 @@ class Membership:
             ((answers, signature),) = await self._database.fetch(
                 query.statement, *query.arguments(pairs), lock_milliseconds=limit
             )
-        except REFUSALS:  # a character or a value that the database cannot represent
+        except VALUE_ERRORS:  # a character or a value that the database cannot represent
             if (await self._compile(tenant)).signature == query.signature:
                 return await self._check_singly(query, pairs)
         except DatabaseError as error:
@@ -217,25 +219,25 @@ class Membership:
         return None
 
     async def _check_singly(
-        self, query: MembershipQuery, pairs: Sequence[Pair]
+        self, query: MemberRowsQuery, pairs: Sequence[Pair]
     ) -> Mapping[Pair, bool]:
         """One by one, because a pair cannot be represented in the database: that one is refused."""
         answers = dict.fromkeys(pairs, False)
         for pair in pairs if len(pairs) > 1 else ():
-            with suppress(*REFUSALS):
+            with suppress(*VALUE_ERRORS):
                 ((allowed, _),) = await self._database.fetch(
                     query.statement, *query.arguments([pair])
                 )
                 answers[pair] = allowed[0]
         return answers
 
-    async def _compile(self, tenant: str | None = None) -> MembershipQuery:
+    async def _compile(self, tenant: str | None = None) -> MemberRowsQuery:
         """Compiles a query from the present catalogue. Raises DatabaseError."""
         if tenant is None:
             self._compiled = None
             self._of_tenants.clear()
         rows = await self._database.fetch(tables_query(tenant))
-        query = MembershipQuery.compile(
+        query = MemberRowsQuery.compile(
             [dict(row) for row in rows], required=self._query is None, tenant=tenant
         )
         if tenant is not None:
@@ -247,14 +249,14 @@ class Membership:
         return query
 
     async def _check_one(self, query: str, scope: str, company: str, user: str) -> bool:
-        """By a query of the operator's; it cannot take several pairs without being rewritten."""
+        """By an operator query; it cannot take several pairs without being rewritten."""
         try:
             rows = await self._link(query).fetch(query, company, user, prepare=as_text)
             allowed = bool(rows and rows[0][0] is True)
             return allowed and await self._is_canonical(company, scope)
         except asyncpg.DataError:  # not an id of that type
             return False
-        except REFUSALS as error:  # not a yes either; the other pairs must not wait for it
+        except VALUE_ERRORS as error:  # not a yes either; the other pairs must not wait for it
             _log.warning("MEMBERSHIP_QUERY raised: no access", sqlstate=error.sqlstate)
             return False
 
@@ -269,7 +271,7 @@ class Membership:
         return not is_respelled(company, [row["type"] for row in rows])
 
     def _link(self, query: str) -> Query:
-        """The connection for a query of the operator's: the types of its parameters are those of the connection."""
+        """The connection for an operator query: the types of its parameters are those of the connection."""
         link = self._links.get(query)
         if link is None:
             for each in self._links.values() if len(self._links) > LINKS else ():

@@ -40,7 +40,7 @@ FAILURES = (
     asyncpg.InternalClientError,  # the driver's error for a connection that ended within a message
 )
 
-REFUSALS = (
+VALUE_ERRORS = (
     asyncpg.DataError,
     asyncpg.IntegrityConstraintViolationError,  # a domain's check
     asyncpg.CardinalityViolationError,

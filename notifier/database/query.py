@@ -11,7 +11,7 @@ import asyncpg
 from notifier.database.connections import (
     DEADLINE_SECONDS,
     FAILURES,
-    REFUSALS,
+    VALUE_ERRORS,
     Connection,
     connect,
     first_line,
@@ -43,7 +43,7 @@ class Query:
         self.queries = 0
 
     def for_operator(self) -> Query:
-        """For a query of the operator's, on another connection: with the role's path, and read-only."""
+        """For an operator query, on another connection: with the role's path, and read-only."""
         return Query(self.url, self._name, pooled=self._pooled, pinned=False, read_only=True)
 
     async def fetch(
@@ -56,13 +56,13 @@ class Query:
         """All rows. `prepare` is called once on each new connection. `lock_milliseconds`: how long
         the query waits for a lock, where the connection is `read_only`.
 
-        Raises DatabaseError, after which the next call opens a new connection, or one of REFUSALS.
+        Raises DatabaseError, after which the next call opens a new connection, or one of VALUE_ERRORS.
         """
         async with self._busy:
             reused = self._connection is not None and not self._connection.is_closed()
             try:
                 return await self._fetch(query, arguments, prepare, lock_milliseconds)
-            except REFUSALS:
+            except VALUE_ERRORS:
                 raise
             except asyncpg.LockNotAvailableError as error:  # the connection is sound
                 raise DatabaseError(first_line(error)) from error
@@ -76,7 +76,7 @@ class Query:
             # The connection may have been dead for a long time: retry once, on a new one.
             try:
                 return await self._fetch(query, arguments, prepare, lock_milliseconds)
-            except REFUSALS:
+            except VALUE_ERRORS:
                 raise
             except FAILURES as error:
                 self.close()
@@ -127,7 +127,7 @@ async def _fetch_read_only(
             await connection.execute(f"SET LOCAL lock_timeout = '{lock_milliseconds}ms'")
         rows = await connection.fetch(query, *arguments)
     except (
-        *REFUSALS,
+        *VALUE_ERRORS,
         asyncpg.LockNotAvailableError,
     ):  # after any other error the connection is closed
         await transaction.rollback()

@@ -66,7 +66,7 @@ def schema() -> str:
 
 
 def adapt(text: str) -> str:
-    """A text of ours, with nothing of the application's in it, for our schema."""
+    """A text of ours, without application text in it, for our schema."""
     return text if _Names.schema == DEFAULT else _adapted(text, _Names.schema)
 
 

@@ -48,8 +48,8 @@ class Beginning(NamedTuple):
     at: datetime | None
 
 
-class ChannelListener(Protocol):
-    """A broker, which brings the messages of those companies only that have a channel."""
+class Broker(Protocol):
+    """A broker, which delivers only the messages of companies that have a channel."""
 
     async def opening(self, company: str) -> None:
         """Called before the company's position is read."""
@@ -72,7 +72,7 @@ class Hub:
         tracer: DeliveryTracer | None = None,
     ) -> None:
         self.epoch = ""
-        self.listener: ChannelListener | None = None
+        self.broker: Broker | None = None
         self.filters = filters
         self._begun = asyncio.Event()  # set when the next epoch begins
         self.revocations = Revocations()
@@ -170,10 +170,10 @@ class Hub:
 
     async def _open(self, company: str) -> None:
         """Reads the position; messages that are delivered meanwhile are published afterwards."""
-        listener = self.listener
+        broker = self.broker
         try:
-            if listener is not None:
-                await listener.opening(company)
+            if broker is not None:
+                await broker.opening(company)
             while True:
                 epoch, early = self.epoch, self._early.setdefault(company, [])
                 early.clear()
@@ -200,13 +200,13 @@ class Hub:
             )
             if later := [message for message in early if message.position > position]:
                 channel.publish(later)
-            if listener is not None:
-                listener.opened(company)
+            if broker is not None:
+                broker.opened(company)
         finally:
             self._early.pop(company, None)
             self._opening.pop(company, None)
-            if listener is not None and company not in self._channels:
-                listener.closed(company)
+            if broker is not None and company not in self._channels:
+                broker.closed(company)
         metrics.CHANNELS.set(len(self._channels))
 
     def close(self, channel: Channel) -> None:
@@ -224,8 +224,8 @@ class Hub:
     def _remove(self, company: str) -> None:
         del self._channels[company]
         self._idle.pop(company, None)
-        if self.listener is not None:
-            self.listener.closed(company)
+        if self.broker is not None:
+            self.broker.closed(company)
 
     def channel(self, company: str) -> Channel | None:
         """The company's channel where there is one."""

@@ -101,7 +101,7 @@ class Subscription:
         "_membership",
         "_owner",
         "_phase",
-        "_serial",
+        "_revocations_seen",
         "_task",
         "at",
         "checked",
@@ -126,7 +126,7 @@ class Subscription:
         self._membership = membership
         self._channel = channel
         self._filter: Filter | None = None
-        self._serial = serial
+        self._revocations_seen = serial
         self.checked = checked
         self._phase = Phase.REPLAYING
         self._task: asyncio.Task[None] | None = None
@@ -223,7 +223,7 @@ class Subscription:
         transport = self._owner.transport
         encoding, user = transport.encoding.unshared or transport.encoding, self.user
         for page in state.pages:
-            if self._must_recheck() and not await self._may():
+            if self._must_recheck() and not await self._check_access():
                 self.revoke()
             if self.user != user:
                 raise NotReady  # the rows are those of another user: the client requests them again
@@ -264,7 +264,7 @@ class Subscription:
             if self.epoch != hub.epoch or not hub.is_current(channel):
                 raise NotReady
             if self._must_recheck():
-                if not await self._may():
+                if not await self._check_access():
                     self.revoke()
                 continue
             if self.position >= channel.position:
@@ -301,13 +301,13 @@ class Subscription:
     def _must_recheck(self) -> bool:
         """Whether access must be checked again before anything is written."""
         return self._membership.may_change and (
-            self._hub.revocations.since(self._serial, self._channel.company, self.user)
+            self._hub.revocations.since(self._revocations_seen, self._channel.company, self.user)
             or time.monotonic() > self.checked + REPLAY_SECONDS
         )
 
-    async def _may(self) -> bool:
+    async def _check_access(self) -> bool:
         membership, identity = self._membership, self._owner.identity
-        self._serial, checked = self._hub.revocations.serial, time.monotonic()
+        self._revocations_seen, checked = self._hub.revocations.serial, time.monotonic()
         if membership.maps_users:  # it has not joined the channel, which knows it by its user
             self.user = await membership.user_of(identity, REPLAY_SECONDS)
         allowed = await membership.may_see(identity, self._channel.company)
@@ -350,7 +350,7 @@ class Subscription:
     async def _recheck(self) -> None:
         owner, former = self._owner, self.user
         try:
-            if await self._may():
+            if await self._check_access():
                 await self.deliver(former)
             else:
                 self.revoke()

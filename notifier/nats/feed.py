@@ -105,7 +105,7 @@ class NatsFeed:
         self._silence: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         link.add(self)
-        hub.listener = self
+        hub.broker = self
 
     # --- from the stream
 

@@ -9,14 +9,14 @@ import msgspec
 import structlog
 
 from notifier import metrics
-from notifier.database.connections import REFUSALS, first_line
+from notifier.database.connections import VALUE_ERRORS, first_line
 from notifier.messages import Message
 from notifier.relay.changes import ALL_USERS
 from notifier.relay.rendering import ResyncDraft
 from notifier.relay.store import RelayStore
 from notifier.relay.writer import Writer
 
-REFUSED = (*REFUSALS, asyncpg.ProgramLimitExceededError)
+REFUSED = (*VALUE_ERRORS, asyncpg.ProgramLimitExceededError)
 """Errors about the messages of a batch: to store it again would fail again."""
 
 _log = structlog.get_logger("notifier.relay")

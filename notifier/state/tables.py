@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from msgspec.json import encode
 
-from notifier.access.membership_query import as_text, castable
+from notifier.access.member_rows import as_text, castable
 from notifier.companies import capitals, split_scope
 from notifier.database import paths, sql, state_bounds
 from notifier.relay.changes import Source

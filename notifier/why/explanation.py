@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from notifier.access.membership_query import is_respelled, may_be_respelled
+from notifier.access.member_rows import is_respelled, may_be_respelled
 from notifier.companies import split_scope
 from notifier.database import sql
 from notifier.database.connections import connected

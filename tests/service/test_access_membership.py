@@ -8,8 +8,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from notifier.access.member_rows import MemberRowsQuery, tables_query
 from notifier.access.membership import Membership
-from notifier.access.membership_query import MembershipQuery, tables_query
 from notifier.access.tokens import Identity
 from notifier.database.query import Query
 from notifier.database.schema import migrate
@@ -566,7 +566,7 @@ async def test_the_index_serves_a_column_of_text(database: Database, make_check:
     )
     await database.execute("ANALYZE employees")
     query_link = Query(database.dsn, "test", pooled=False)
-    query = MembershipQuery.compile([dict(row) for row in await query_link.fetch(tables_query())])
+    query = MemberRowsQuery.compile([dict(row) for row in await query_link.fetch(tables_query())])
     arguments = query.arguments([(str(COMPANY), "u1")])
     explain = f"EXPLAIN {query.statement}"
     plan = "\n".join([row[0] for row in await query_link.fetch(explain, *arguments)])

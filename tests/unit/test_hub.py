@@ -292,7 +292,7 @@ async def test_a_listener_is_notified_before_a_position_is_read_and_when_a_chann
 ):
     history = Fake(head=3)
     hub, witness = hub_of(history), Witness()
-    hub.listener = witness
+    hub.broker = witness
     history.open.clear()
     opening = asyncio.create_task(hub.open("c"))
     await history.read.wait()
@@ -315,7 +315,7 @@ async def test_a_listener_is_notified_of_a_channel_that_cannot_be_opened() -> No
 
     history.answer = fails
     hub, witness = hub_of(history), Witness()
-    hub.listener = witness
+    hub.broker = witness
     with pytest.raises(DatabaseError):
         await hub.open("c")
     assert witness.calls == ["opening c", "closed c"]

@@ -26,16 +26,16 @@ _EXACT = ("uuid", *_BITS)
 
 
 @dataclass(frozen=True, slots=True)
-class MembershipQuery:
+class MemberRowsQuery:
     """`statement` takes `arguments`, and returns an array of booleans and the present signature.
 
     Another signature than `signature` means that the tables have changed and the answer is void.
-    `conclusive`: a pair of company and user has at most one row, so without it the user has lost the company.
+    `one_row_per_pair`: a pair of company and user has at most one row, so losing it is losing the company.
     """
 
     statement: str
     signature: str
-    conclusive: bool
+    one_row_per_pair: bool
     types: tuple[tuple[str | None, str | None], ...]
     scopes: Mapping[str, str | None]
     """The scopes, each with the query that decides instead of member rows, if it has one."""
@@ -49,7 +49,7 @@ class MembershipQuery:
         *,
         required: bool = True,
         tenant: str | None = None,
-    ) -> MembershipQuery:
+    ) -> MemberRowsQuery:
         """From the rows of `tables_query`. Raises SchemaMissing.
 
         `required`: rows or queries of scopes must decide, as nothing else does. `tenant`: the schema
@@ -117,14 +117,14 @@ class MembershipQuery:
             names=names,
             signature=_signature(tenant),
         )
-        conclusive = (
+        one_row_per_pair = (
             not scopes
             and not tenants
             and len(tables) == 1
             and tables[0]["unique"]
             and types[0][0] in _EXACT
         )
-        return cls(statement, signature, conclusive, types, scopes, tenants)
+        return cls(statement, signature, one_row_per_pair, types, scopes, tenants)
 
     @property
     def has_queries(self) -> bool:
@@ -192,7 +192,7 @@ def _has(company: str, kind: str) -> bool:
 
 
 def tables_query(tenant: str | None = None) -> str:
-    """The query whose rows `MembershipQuery.compile` takes; with the tables of a schema per tenant."""
+    """The query whose rows `MemberRowsQuery.compile` takes; with the tables of a schema per tenant."""
     return sql.query("membership_tables").format(
         signature=_signature(tenant), tenant=_name(tenant), path=paths.joins("member")
     )

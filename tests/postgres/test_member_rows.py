@@ -7,8 +7,8 @@ from uuid import UUID
 
 import pytest
 
+from notifier.access.member_rows import MemberRowsQuery, tables_query
 from notifier.access.membership import Membership
-from notifier.access.membership_query import MembershipQuery, tables_query
 from notifier.access.tokens import Identity
 from notifier.check.links import check
 from notifier.database.query import Query
@@ -52,7 +52,7 @@ async def watch(database: Database, tables: str, *watches: Watch) -> None:
 
 async def plan(database: Database, query: Query) -> str:
     """How PostgreSQL runs the check, with many rows and statistics."""
-    compiled = MembershipQuery.compile([dict(row) for row in await query.fetch(tables_query())])
+    compiled = MemberRowsQuery.compile([dict(row) for row in await query.fetch(tables_query())])
     await database.execute("ANALYZE members")
     explain = f"EXPLAIN {compiled.statement}"
     rows = await query.fetch(explain, *compiled.arguments([("1", "1")]))
