@@ -17,7 +17,7 @@ JSON = bytes
 """A whole JSON text in UTF-8."""
 
 
-ANY_USER: Final = "*"
+ALL_USERS: Final = "*"
 """In `Message.revokes`: stands for every user of the company.
 
 A user may have this very id. A revocation of that user then re-checks every user of the company.

@@ -258,7 +258,7 @@ class Client:
     ) -> None:
         """Follows another company, from a saved position or from the present one.
 
-        Nothing more of the former company is reported.
+        No further message of the former company is reported.
         """
         self._link.check_open()
         position, feeds = _position(after, epoch, at), self._feeds

@@ -59,5 +59,5 @@ class Subscription:
         return await self._link.arrived(self._feed, str(tx))
 
     def unsubscribe(self) -> None:
-        """Leaves the company: nothing more of it is reported."""
+        """Leaves the company: no further message of it is reported."""
         self._link.unsubscribe(self._feed)

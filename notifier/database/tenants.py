@@ -267,7 +267,7 @@ async def _apply(
 
 
 async def _finish(connection: Connection, *, forget: bool) -> None:
-    """What concerns all tables: capture knows them, roles may read their members, nodes reload."""
+    """What all tables need: their types in capture, the right to read their members, a reload of the nodes."""
     await connection.execute("SET LOCAL search_path = pg_catalog, pg_temp")
     await functions.create(connection, await functions.outdated(connection))
     await grants.synchronize(connection)

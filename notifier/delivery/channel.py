@@ -22,7 +22,7 @@ from notifier.delivery.recent import Budget, Recent
 from notifier.delivery.subscriber import Subscriber
 from notifier.delivery.transport import Write
 from notifier.frames import CHUNK_BYTES
-from notifier.messages import ANY_USER, JSON, Message
+from notifier.messages import ALL_USERS, JSON, Message
 
 SLICE = 500
 """Subscribers that are written to before other tasks get a turn."""
@@ -356,7 +356,7 @@ class Channel:
         """Reports to the subscriptions of each user whose access may have been lost with the batch."""
         stored = batch.messages[-1].stored if batch.messages else None
         for user in batch.revokes:
-            is_any = user == ANY_USER
+            is_any = user == ALL_USERS
             for each in self.subscribers() if is_any else list(self._users.get(user, ())):
                 each.access_lost(proven=None if is_any else stored)
 

@@ -33,7 +33,7 @@ class Client(Protocol):
         """Ends the session for a reason that the client gets."""
 
     def closed(self) -> None:
-        """The connection is closing or closed: nothing more is written."""
+        """The connection is closing or closed: no frame is written any more."""
 
     def clock_was_set(self) -> None:
         """Timers do not follow the clock: look at the time again."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import structs
 
-from notifier.messages import ANY_USER, Message
+from notifier.messages import ALL_USERS, Message
 from notifier.watches import Watch
 
 
@@ -37,4 +37,4 @@ class RecheckRule:
         """Returns the message with all users in its `revokes` where it causes a re-check."""
         if all(_decode(text).type not in self._types for text in message.texts):
             return message
-        return structs.replace(message, revokes=(ANY_USER,))
+        return structs.replace(message, revokes=(ALL_USERS,))

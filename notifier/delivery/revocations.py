@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 
-from notifier.messages import ANY_USER
+from notifier.messages import ALL_USERS
 
 REVOCATION_SECONDS = 120.0
 """How long a revocation is kept: longer than a check of access takes."""
@@ -21,7 +21,7 @@ class Revocations:
         self._recent: deque[tuple[float, int, str, str]] = deque()
 
     def add(self, company: str, user: str) -> None:
-        """The user, or any with ANY_USER, may have lost the company."""
+        """The user, or any with ALL_USERS, may have lost the company."""
         self.serial += 1
         now = time.monotonic()
         self._recent.append((now, self.serial, company, user))
@@ -37,6 +37,6 @@ class Revocations:
         for _, number, name, revoked in reversed(self._recent):
             if number <= serial:
                 break
-            if name in (company, _EVERY_COMPANY) and revoked in (user, ANY_USER):
+            if name in (company, _EVERY_COMPANY) and revoked in (user, ALL_USERS):
                 return True
         return False

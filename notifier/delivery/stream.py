@@ -53,7 +53,7 @@ class Feed(Protocol):
         """Delivers what comes from now on. Returns whether it does."""
 
     def stop(self) -> None:
-        """Delivers nothing more."""
+        """Stops delivering."""
 
     def resumed(self) -> None:
         """The log is followed. Messages of companies without a channel were not seen until now."""

@@ -150,7 +150,7 @@ class NatsFeed:
         return True
 
     def stop(self) -> None:
-        """Delivers nothing more; the stream follows the log."""
+        """Stops delivering; the stream follows the log."""
         self._change(_State.OFF)
         for company in list(self._subscriptions):
             self._unsubscribe(company)

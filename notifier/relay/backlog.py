@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from notifier import metrics
 from notifier.messages import Message
-from notifier.relay.changes import ALL_USERS, Change
+from notifier.relay.changes import REVOKE_ALL, Change
 from notifier.relay.images import company_keyed
 from notifier.relay.isolation import Isolation
 from notifier.relay.netting import AnyDraft, Transaction
@@ -123,7 +123,7 @@ class Backlog:
         sizes = await self._reader.weigh(xid)
         bulk = [size for size in sizes if size.rows > self._bulk_limit]
         yield [
-            ResyncDraft(name, "bulk", size.at, ALL_USERS)
+            ResyncDraft(name, "bulk", size.at, REVOKE_ALL)
             for size in bulk
             if (name := company_keyed(size.company, scopes)) is not None
         ]

@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 import msgspec
 
-from notifier.messages import ANY_USER, JSON
+from notifier.messages import ALL_USERS, JSON
 from notifier.watches import Watch
 
 EVERY_COMPANY = ""
 """Stands for every company in the log; no company has this id."""
 
-ALL_USERS = (ANY_USER,)
+REVOKE_ALL = (ALL_USERS,)
 """As `revokes`: every user of the company is re-checked."""
 
 
@@ -52,7 +52,7 @@ class Change(NamedTuple):
 
     There is no `old` for an insertion, no `new` for a deletion, and neither for a TRUNCATE. `partial`:
     the images have key and company only, or are missing although there was a row. The user of a partial
-    member row is not in its images, so it revokes for ALL_USERS: every user of the company is re-checked.
+    member row is not in its images, so it revokes for REVOKE_ALL: every user of the company is re-checked.
     `traceparent`: as the writer set it, valid or not.
     """
 

@@ -11,7 +11,7 @@ import structlog
 from notifier import metrics
 from notifier.database.connections import VALUE_ERRORS, first_line
 from notifier.messages import Message
-from notifier.relay.changes import ALL_USERS
+from notifier.relay.changes import REVOKE_ALL
 from notifier.relay.rendering import ResyncDraft
 from notifier.relay.store import RelayStore
 from notifier.relay.writer import Writer
@@ -50,9 +50,9 @@ class Isolation:
         return await self._replace(numbered[0], error)
 
     async def _replace(self, message: Message, error: Exception) -> list[Message]:
-        draft = ResyncDraft(message.company, "overflow", message.at, ALL_USERS)
+        draft = ResyncDraft(message.company, "overflow", message.at, REVOKE_ALL)
         body = draft.body(message.company, self._store.checkpoint.epoch, message.position)
-        resync = msgspec.structs.replace(message, body=body, revokes=ALL_USERS, views=())
+        resync = msgspec.structs.replace(message, body=body, revokes=REVOKE_ALL, views=())
         failure = await self._try([resync])
         metrics.REPLACED.inc()
         _log.error(
@@ -64,7 +64,7 @@ class Isolation:
             error=first_line(error),
         )
         if isinstance(failure, asyncpg.UniqueViolationError):
-            # The position is taken: the log is not the one that this relay has numbered.
+            # The position is taken: another relay has numbered this log.
             await self._store.demand_epoch()
         return [] if failure is not None else [resync]
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import structlog
 
 from notifier import metrics
-from notifier.relay.changes import ALL_USERS, EVERY_COMPANY
+from notifier.relay.changes import EVERY_COMPANY, REVOKE_ALL
 from notifier.relay.disk import REOPENING, Disk, Usage
 from notifier.relay.gaps import find_gaps
 from notifier.relay.netting import AnyDraft
@@ -83,7 +83,7 @@ class Maintenance:
             grants = any(entity not in sources or sources[entity].grants for entity in gaps.missed)
             companies = self._companies(gaps.missed)
             drafts += [
-                ResyncDraft(company, "truncate", now, ALL_USERS if grants else ())
+                ResyncDraft(company, "truncate", now, REVOKE_ALL if grants else ())
                 for company in sorted({EVERY_COMPANY} if EVERY_COMPANY in companies else companies)
             ]
         if drafts:
@@ -114,6 +114,6 @@ class Maintenance:
         """A Resync once every transaction has ended that may have dropped changes after the new epoch."""
         unsettled = self._store.checkpoint.unsettled
         if unsettled is not None and await self._disk.all_ended_before(unsettled):
-            draft = ResyncDraft(EVERY_COMPANY, "overflow", datetime.now(UTC), ALL_USERS)
+            draft = ResyncDraft(EVERY_COMPANY, "overflow", datetime.now(UTC), REVOKE_ALL)
             await self._pipeline.send([draft])
             await self._store.save(unsettled=None)

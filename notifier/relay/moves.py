@@ -15,7 +15,7 @@ from typing import TypeAlias
 import msgspec
 
 from notifier.messages import JSON
-from notifier.relay.changes import ALL_USERS, EVERY_COMPANY, SNAPSHOT, Change, Source
+from notifier.relay.changes import EVERY_COMPANY, REVOKE_ALL, SNAPSHOT, Change, Source
 from notifier.relay.images import path_companies, unless_scoped
 from notifier.relay.rendering import ResyncDraft
 
@@ -155,7 +155,7 @@ class Moves:
                 frozenset(company for company in companies if company is not None),
                 change.xid,
                 last,
-                ALL_USERS if watch.grants else (),
+                REVOKE_ALL if watch.grants else (),
             )
             if len(self._pending) > LIMIT:
                 move = msgspec.structs.replace(
@@ -200,7 +200,7 @@ class Moves:
         xmax = int(snapshot.split(":")[1])
         unknown = {xid for xid in running if xid < self._since} - self._open_since
         if xmax < self._since or unknown:
-            add(change, [EVERY_COMPANY], ALL_USERS)
+            add(change, [EVERY_COMPANY], REVOKE_ALL)
             return
         for move in (*self._recent, *self._pending):
             unseen = move.xid >= xmax or move.xid in running

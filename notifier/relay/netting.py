@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from operator import attrgetter, itemgetter
 
-from notifier.relay.changes import ALL_USERS, EVERY_COMPANY, Change, Source
+from notifier.relay.changes import EVERY_COMPANY, REVOKE_ALL, Change, Source
 from notifier.relay.images import (
     Ends,
     Row,
@@ -189,7 +189,7 @@ class Transaction:
             self._resyncs.clear()
         elif EVERY_COMPANY in self._resyncs:
             company = EVERY_COMPANY
-        revokes = ALL_USERS if revoking else ()
+        revokes = REVOKE_ALL if revoking else ()
         self._resyncs[company] = change.id, ResyncDraft(company, reason, change.at, revokes)
 
     def _move(self, change: Change, source: Source, companies: Iterable[str]) -> None:
@@ -200,7 +200,7 @@ class Transaction:
                 continue
             former = self._moved.get(company)
             grants = source.watch.grants or (former is not None and bool(former[1].revokes))
-            revokes = ALL_USERS if grants else ()
+            revokes = REVOKE_ALL if grants else ()
             self._moved[company] = change.id, ResyncDraft(company, "bulk", change.at, revokes)
 
     def _apply(
@@ -292,7 +292,7 @@ class _AccessChanges:
 
     `_lost`: the users of rows that gave access before it; `_kept`: those of rows that give access after it, among
     the rows that the transaction wrote. `_any`: there is a row whose users cannot be determined. It is no member
-    of the sets, because a user may have the id ANY_USER.
+    of the sets, because a user may have the id ALL_USERS.
     """
 
     __slots__ = ("_any", "_kept", "_lost")
@@ -321,9 +321,9 @@ class _AccessChanges:
                 self._kept.add(after)
 
     def revokes(self) -> tuple[str, ...]:
-        """The users who may have lost the company; ANY_USER among them stands for all of its users."""
+        """The users who may have lost the company; ALL_USERS among them stands for all of its users."""
         lost = self._lost - self._kept
-        return tuple(sorted(lost.union(ALL_USERS) if self._any else lost))
+        return tuple(sorted(lost.union(REVOKE_ALL) if self._any else lost))
 
 
 def _names_member(row: Row, watch: Watch) -> bool:

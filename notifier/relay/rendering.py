@@ -17,7 +17,7 @@ from typing import NamedTuple
 import msgspec
 
 from notifier.messages import JSON, View
-from notifier.relay.changes import ALL_USERS, Source
+from notifier.relay.changes import REVOKE_ALL, Source
 from notifier.relay.images import Ends, Key, Row, key_of
 from notifier.relay.visibility import (
     EVERYBODY,
@@ -109,7 +109,7 @@ def company_deleted(company: str, at: datetime, xid: int) -> Draft:
     `xid`: the transaction that found it out.
     """
     head = b'{"Type":"CompanyDeleted","Data":{"CompanyId":%b}' % _encode(company)
-    return Draft(company, head, _tail(at, xid), at, ALL_USERS)
+    return Draft(company, head, _tail(at, xid), at, REVOKE_ALL)
 
 
 def render(
@@ -130,7 +130,7 @@ def render(
     tail = _tail(at, xid, actor)
     if source.watch.visible_to:
         return _restricted(source, ends, tail, company=company, at=at, partial=partial)
-    head, partial = _head(source, ends, company, tail, partial)
+    head, partial = _before_position(source, ends, company, tail, partial)
     return None if head is None else Draft(company, head, tail, at, partial=partial)
 
 
@@ -160,14 +160,14 @@ def _restricted(
     views, partials = [], False
     for audience, form in forms:
         if not audience.is_empty:
-            head, is_partial = _head(source, form, company, tail, partial)
+            head, is_partial = _before_position(source, form, company, tail, partial)
             partials = partials or is_partial
             if head is not None:
                 views.append(DraftView(audience, head, tail))
     if views and views[0].audience == EVERYBODY:
         return Draft(company, views[0].head, tail, at, partial=partials)
     if not views:  # its position may still end the access of users
-        head, partials = _head(source, ends, company, tail, partial)
+        head, partials = _before_position(source, ends, company, tail, partial)
         if head is None:
             return None
         views.append(DraftView(NO_USER, head, tail))
@@ -175,7 +175,7 @@ def _restricted(
     return Draft(company, skipped, _tail(at), at, partial=partials, views=tuple(views))
 
 
-def _head(
+def _before_position(
     source: Source, ends: Ends, company: str, tail: bytes, partial: bool
 ) -> tuple[bytes | None, bool]:
     """The text of a message up to its position, and whether it has the keys only.

@@ -10,7 +10,7 @@ from notifier.access.membership import Membership
 from notifier.access.tokens import Identity
 from notifier.database.configuration import Stored
 from notifier.database.query import Query
-from notifier.messages import ANY_USER
+from notifier.messages import ALL_USERS
 from notifier.settings import Settings
 from notifier.why.evidence import Evidence, Logged, escaped
 from notifier.why.question import text_of
@@ -45,7 +45,7 @@ async def find_access(settings: Settings, evidence: Evidence, user: str) -> Acce
     lost = [
         each
         for each in await evidence.revoking()
-        if user in each.revokes and user != ANY_USER  # which stands for all users
+        if user in each.revokes and user != ALL_USERS  # which stands for all users
     ]
     watches = [stored for stored in await evidence.watches() if stored.watch.member is not None]
     gained = [

@@ -11,7 +11,7 @@ from notifier.access.tokens import Identity
 from notifier.database.query import Query
 from notifier.database.schema import migrate
 from notifier.errors import DatabaseError, SettingsError
-from notifier.relay.changes import ALL_USERS, Source
+from notifier.relay.changes import REVOKE_ALL, Source
 from notifier.relay.netting import net
 from notifier.watches import Condition, Watch
 from tests.databases import Connection, Database
@@ -119,7 +119,7 @@ def test_a_condition_that_ends_revokes_and_one_that_begins_does_not() -> None:
     assert draft.revokes == ()
     renamed = row(tenant=7, login="u", ok=True)
     (draft,), _ = net([change(1, renamed, renamed | {"x": 1}, entity="Member")], sources, 10)
-    assert draft.revokes == ALL_USERS
+    assert draft.revokes == REVOKE_ALL
 
 
 @pytest.mark.parametrize(

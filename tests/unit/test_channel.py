@@ -11,7 +11,7 @@ import pytest
 from notifier import frames
 from notifier.delivery.channel import SLICE, Channel
 from notifier.delivery.encoding import DEFLATED, TEXT, Encoding
-from notifier.messages import ANY_USER, Message
+from notifier.messages import ALL_USERS, Message
 from tests.unit.subscribers import Recorder, channel_of, message, positions, written
 
 
@@ -287,8 +287,8 @@ async def test_a_batch_is_cut_behind_the_message_that_takes_access_away() -> Non
 
 
 async def test_a_revocation_of_any_user_is_conclusive_for_none() -> None:
-    subscribers = [Recorder("u1"), Recorder("u2"), Recorder(ANY_USER)]  # the id of a user, too
-    channel_of(*subscribers).publish([message(1, revokes=(ANY_USER,))])
+    subscribers = [Recorder("u1"), Recorder("u2"), Recorder(ALL_USERS)]  # the id of a user, too
+    channel_of(*subscribers).publish([message(1, revokes=(ALL_USERS,))])
     assert [subscriber.rechecks for subscriber in subscribers] == [[(1, False)]] * 3
 
 

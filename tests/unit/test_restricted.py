@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from notifier.delivery import channel
 from notifier.delivery.session import Session
-from notifier.messages import ANY_USER, Message
+from notifier.messages import ALL_USERS, Message
 from notifier.relay.changes import Source
 from notifier.relay.netting import net
 from notifier.relay.rendering import Draft
@@ -188,7 +188,7 @@ def steps(draw: st.DrawFn) -> Step:
         followers = company.followers
         match kind:
             case "write":
-                revokes = (ANY_USER,) if number > 3 else ()
+                revokes = (ALL_USERS,) if number > 3 else ()
                 new = None if number == 0 else row
                 company.write(number % 3, new, deliver=deliver, revokes=revokes)
             case "follow":

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from notifier.delivery.revocations import REVOCATION_SECONDS, Revocations
-from notifier.messages import ANY_USER
+from notifier.messages import ALL_USERS
 
 
 def test_revocations_are_kept_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr("notifier.delivery.revocations.time.monotonic", lambda: now)
     revocations = Revocations()
-    for user in ("u", "v", ANY_USER):
+    for user in ("u", "v", ALL_USERS):
         revocations.add("c", user)
     assert revocations.serial == 3
     assert revocations.since(0, "c", "u")
