@@ -15,13 +15,14 @@ import pytest
 import trustme
 
 from tests import pooler
+from tests.blocks import ROOT, blocks
 from tests.conftest import Connect, Serve
 from tests.databases import Database
 from tests.reverse_proxies import CADDY, ENVOY, HAPROXY, NGINX, TRAEFIK, Kind, ReverseProxy
 from tests.service.calendars import Calendar
 from tests.services import SECRET, run, token
 
-DEPLOY = Path(__file__).parents[2] / "deploy"
+DEPLOY = ROOT / "deploy"
 
 
 def adapted(file: str, *changes: tuple[str, str]) -> str:
@@ -106,6 +107,23 @@ def envoy(certificate: Path) -> Kind:
         (r"^ +- endpoint: .*10\.0\.0\.12.*\n", ""),
     )
     return ENVOY._replace(configuration=configuration)
+
+
+@pytest.mark.parametrize(
+    ("heading", "file"),
+    [
+        ("nginx", "nginx.conf"),
+        ("HAProxy", "haproxy.cfg"),
+        ("Caddy", "Caddyfile"),
+        ("Traefik", "traefik-dynamic.yml"),
+        ("Envoy", "envoy.yaml"),
+    ],
+)
+def test_deploy_md_shows_lines_of_the_configuration(heading: str, file: str) -> None:
+    shown = [each.text for each in blocks(ROOT / "docs" / "deploy.md") if each.heading == heading]
+    lines = {line.strip() for line in (DEPLOY / "proxies" / file).read_text().splitlines()}
+    (text,) = shown
+    assert {line.strip() for line in text.splitlines()} <= lines | {""}
 
 
 @pytest.mark.parametrize(

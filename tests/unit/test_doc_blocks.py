@@ -28,6 +28,8 @@ BLOCKS = [block for page in pages() for block in blocks(page)]
 
 COMMANDS = "tests/service/test_documented_commands.py"
 
+PROXIES = "tests/service/test_proxy_configurations.py"
+
 RUN_BY = {
     ("README.md", "Use it", "commands"): COMMANDS,
     ("README.md", "Use it", "js"): "tests/browser/test_browser_client.py",
@@ -36,6 +38,11 @@ RUN_BY = {
     ("docs/clients.md", ".NET", "csharp"): "tests/service/test_dotnet_docs.py",
     ("docs/fleck.md", "*", "csharp"): "tests/service/test_dotnet_docs.py",
     ("docs/fleck.md", "The server after", "toml"): "tests/service/test_dotnet_docs.py",
+    ("docs/deploy.md", "nginx", "nginx"): PROXIES,
+    ("docs/deploy.md", "HAProxy", "haproxy"): PROXIES,
+    ("docs/deploy.md", "Caddy", "text"): PROXIES,
+    ("docs/deploy.md", "Traefik", "yaml"): PROXIES,
+    ("docs/deploy.md", "Envoy", "yaml"): PROXIES,
     ("docs/embedding.md", "*", "python"): "tests/service/test_embedding.py",
     ("docs/embedding.md", "*", "commands"): "tests/service/test_embedding.py",
     ("docs/protocol.md", "*", "json"): "tests/unit/test_asyncapi.py",
@@ -47,6 +54,7 @@ RUN_BY = {
     ("docs/http.md", "Long polls", "commands"): COMMANDS,
     ("docs/operations.md", "`notifier why`", "commands"): COMMANDS,
     ("docs/operations.md", "Which node relays", "sql"): COMMANDS,
+    ("docs/operations.md", "Dashboard and alerts", "yaml"): "tests/unit/test_monitoring.py",
     ("docs/nats.md", "For your own services", "sql"): COMMANDS,
     ("docs/tracing.md", "Name the writer's span", "*"): COMMANDS,
     ("docs/writers.md", "For applications that write", "sql"): COMMANDS,

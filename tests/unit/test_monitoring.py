@@ -15,6 +15,7 @@ from prometheus_client import REGISTRY
 
 from notifier import metrics
 from notifier.transport.refusals import Reason
+from tests.blocks import blocks
 from tests.installed import needs
 
 ROOT = Path(__file__).parents[2]
@@ -117,3 +118,19 @@ def test_promtool_accepts_the_rules_and_runs_their_tests(command: tuple[str, str
         ["promtool", kind, "rules", file], cwd=PROMETHEUS, capture_output=True, check=False
     )
     assert ran.returncode == 0, (ran.stdout + ran.stderr).decode()
+
+
+@needs_promtool
+def test_promtool_accepts_the_configuration_in_operations_md(tmp_path: Path) -> None:
+    pages = blocks(ROOT / "docs" / "operations.md")
+    (configuration,) = [each.text for each in pages if each.language == "yaml"]
+    (tmp_path / "prometheus.yml").write_text(configuration)
+    shutil.copy(PROMETHEUS / "alerts.yml", tmp_path)
+    ran = subprocess.run(
+        ["promtool", "check", "config", "prometheus.yml"],
+        cwd=tmp_path,
+        capture_output=True,
+        check=False,
+    )
+    assert ran.returncode == 0, (ran.stdout + ran.stderr).decode()
+    assert b"rule files found" in ran.stdout + ran.stderr
