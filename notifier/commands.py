@@ -124,7 +124,7 @@ COMMANDS: dict[type[Struct], tuple[str, type[Struct]]] = {
 
 
 class Unreadable(Exception):
-    """What a client sent is no command; `code` and `message` go into the Error that answers it."""
+    """A client's message is not a command; `code` and `message` are those of the Error in response."""
 
     def __init__(self, code: Code, message: str) -> None:
         super().__init__(message)

@@ -66,7 +66,7 @@ def unknown_option(name: str) -> ConninfoError:
 
 
 def _uri(rest: str) -> dict[str, str]:
-    """What follows `postgresql://`: [user[:password]@][host[:port],...][/database][?option=value&...]."""
+    """Parses the part after `postgresql://`: [user[:password]@][host[:port],...][/database][?option=value&...]."""
     options: dict[str, str] = {}
     before, at, after = rest.partition("@")
     if at and "/" not in before:  # libpq: an @ before the first slash ends the user's part

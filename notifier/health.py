@@ -20,7 +20,7 @@ _logger = structlog.get_logger("notifier.health")
 
 
 class Health:
-    """What the node's probes have shown. `reason` is None only while all of it is proven.
+    """The results of the node's probes. `reason` is None only while all of them are good.
 
     `parts`: what must be reported as sound besides the path from trigger to hub.
     """
@@ -44,7 +44,7 @@ class Health:
         problems: tuple[str, ...] = (),
         warnings: tuple[str, ...] = (),
     ) -> None:
-        """A probe came back, and this is what it saw; `backlog`: how far the relay is in one.
+        """A probe returned with these results; `backlog`: how far the relay is in one.
 
         `problems`: why changes are not captured. `warnings`: the same, of single tables that are gone
         or of parts of a table, which is no reason to be not ready for all others.

@@ -234,7 +234,7 @@ def address(settings: Settings, listening: socket.socket) -> str:
 
 
 def runner() -> Callable[..., None]:
-    """uvloop's `run` where uvloop is installed, else asyncio's."""
+    """uvloop's `run` where uvloop is installed, otherwise asyncio's."""
     try:
         import uvloop
     except ImportError:
@@ -243,7 +243,7 @@ def runner() -> Callable[..., None]:
 
 
 def raise_file_limit() -> None:
-    """Raises the limit of open files, of which each connection is one; 1,024 is a common default."""
+    """Raises the limit of open files; each connection is one, and 1,024 is a common default."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = hard if hard != resource.RLIM_INFINITY else 1_000_000
     if soft < wanted:

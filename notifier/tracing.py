@@ -72,7 +72,7 @@ def _harmless(step: Callable[P, None]) -> Callable[P, None]:
 
 
 class Tracing:
-    """Where the spans of a node go: to the provider of the application, or by OTLP to the endpoint."""
+    """Sends the spans of a node to the provider of the application, or by OTLP to the endpoint."""
 
     def __init__(self, provider: TracerProvider | None = None) -> None:
         self._provider = provider

@@ -205,7 +205,7 @@ class Watch:
 
     @property
     def names(self) -> tuple[str | None, str | None, str | None]:
-        """What a creation, an update and a deletion are called; None: nothing is sent."""
+        """The messages' names for a creation, an update and a deletion; None: no message is sent."""
         return self.created, self.updated, self.deleted
 
     @property

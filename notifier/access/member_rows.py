@@ -50,7 +50,7 @@ class MemberRowsQuery:
         required: bool = True,
         tenant: str | None = None,
     ) -> MemberRowsQuery:
-        """From the rows of `tables_query`. Raises SchemaMissing.
+        """Compiles the query from the rows of `tables_query`. Raises SchemaMissing.
 
         `required`: rows or queries of scopes must decide, as nothing else does. `tenant`: the schema
         whose tables are among the rows.

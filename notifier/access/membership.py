@@ -82,7 +82,7 @@ class Membership:
 
     @property
     def may_change(self) -> bool:
-        """Whether the database decides on who the user is or what it may see: both are re-checked."""
+        """Whether the database decides who the user is, or what the user may see: then both are re-checked."""
         return self.follows_rows or self.maps_users
 
     @property

@@ -206,7 +206,7 @@ class _Claims(msgspec.Struct, kw_only=True):
 
 
 def _claims_decoder(user_claim: str, companies_claim: str) -> Callable[[bytes], _Claims]:
-    """Decodes claims of which two have these names."""
+    """Decodes claims, two of which have these names."""
     types = {field.name: field.type for field in structs.fields(_Claims)}
     named = msgspec.defstruct(
         "_NamedClaims",

@@ -100,7 +100,7 @@ def _failed(error: NotifierError) -> Finding:
 
 
 async def _listening(connection: Connection, settings: Settings) -> AsyncIterator[Finding]:
-    """What is checked on the link on which a node listens."""
+    """Checks the link on which a node listens."""
     major = connection.get_server_version().major
     if major < schema.OLDEST:
         yield Finding(
@@ -256,7 +256,7 @@ async def _definitions(connection: Connection) -> AsyncIterator[Finding]:
 
 
 async def _path(connection: Connection) -> AsyncIterator[Finding]:
-    """What a node's probe finds."""
+    """Checks the path with a node's probe."""
     probe = Probe()
     await connection.add_listener(sql.channel("messages"), listener(probe.receive))
     try:

@@ -25,7 +25,7 @@ FREE_CONNECTIONS = 10
 
 
 async def local(settings: Settings) -> AsyncIterator[Finding]:
-    """What does not depend on the database."""
+    """Checks what does not depend on the database."""
     yield await _keys(settings)
     if settings.ssl_certfile is not None and settings.ssl_keyfile is not None:
         yield _certificate(settings.ssl_certfile, settings.ssl_keyfile)

@@ -157,7 +157,7 @@ class Client:
 
     @property
     def transport(self) -> Transport | None:
-        """`websocket`, `sse` or `poll`: what the open connection uses. None while there is none."""
+        """The transport of the open connection: `websocket`, `sse` or `poll`. None while there is none."""
         return self._link.transport
 
     @property

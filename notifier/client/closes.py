@@ -41,7 +41,7 @@ class Disconnected(Exception):
 
 
 def closed(code: int | None, reason: str | None, farewell: dict[str, Any] | None) -> Disconnected:
-    """What a close means, together with the `Data` of the `Disconnect` before it, if there was one."""
+    """The meaning of a close, together with the `Data` of the `Disconnect` before it, if there was one."""
     code = BROKEN_LINK if code is None else code
     if farewell is not None and code in UNSPECIFIC:
         code = farewell.get("Code", code)

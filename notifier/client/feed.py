@@ -30,14 +30,14 @@ class ArrivalError(Exception):
 
 
 class Filter(NamedTuple):
-    """Which changes of a company a subscription gets; all of them by default."""
+    """Selects the changes of a company that a subscription gets; by default all of them."""
 
     entities: list[str] | None = None
     where: dict[str, dict[str, list[Any]]] | None = None
 
     @classmethod
     def of(cls, entities: Collection[str] | None, where: Where | None) -> Filter:
-        """A copy of what the application gave. Raises ValueError for text in the place of a list."""
+        """A copy of the application's filter. Raises ValueError for text in the place of a list."""
         given = {} if where is None else where
         values = [value for properties in given.values() for value in properties.values()]
         if any(isinstance(each, str) for each in (entities, *values)):

@@ -19,7 +19,7 @@ class HttpError(OSError):
 
 
 class Response:
-    """What httptools calls back with while a response arrives. Header names are in lower case."""
+    """Collects the callbacks of httptools while a response arrives. Header names are in lower case."""
 
     def __init__(self, reader: asyncio.StreamReader) -> None:
         self.status = 0
@@ -100,7 +100,7 @@ class HttpConnection:
         self._response: Response | None = None
 
     async def get(self, path: str, headers: Mapping[str, str]) -> Response:
-        """A response of which the head is there. Raises OSError."""
+        """A response whose head has arrived. Raises OSError."""
         lines = [f"GET {self._path}/{path} HTTP/1.1", f"Host: {self._authority}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         if any(letter in line for line in lines for letter in "\r\n\0"):

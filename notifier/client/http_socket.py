@@ -53,7 +53,7 @@ class HttpSocket:
 
     @property
     def transport(self) -> HttpSocket:
-        """What can be aborted."""
+        """The transport, for an abort."""
         return self
 
     async def recv(self) -> str:

@@ -38,7 +38,7 @@ class Link:
 
     @property
     def has_ended(self) -> bool:
-        """No further report comes by itself. Raises a fault of the client, which must not look like that."""
+        """Whether no further report follows. Raises a fault of the client, which must not look like that."""
         if self._running is None:
             return True
         if not self._running.done():

@@ -13,7 +13,7 @@ _NAMES = re.compile(r"(.+?)(Created|Added|Updated|Deleted|Removed)")
 
 
 class Names(NamedTuple):
-    """What `notifier.toml` calls the messages of an entity, and the property that names a row, where that is not `EventId`."""
+    """The names of an entity's messages in `notifier.toml`, and the property that names a row, where that is not `EventId`."""
 
     created: str | None = None
     updated: str | None = None

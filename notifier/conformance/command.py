@@ -34,7 +34,7 @@ def conformance_command(
         list[str] | None, typer.Option(metavar="NAME", help="Only this scenario. Repeatable.")
     ] = None,
 ) -> None:
-    """Show what a client of yours gets wrong. Exits with 1 if there is anything."""
+    """Show the errors of a client of yours. Exits with 1 if there are any."""
     from notifier.conformance import run
 
     scenarios = run.choose(only or ())

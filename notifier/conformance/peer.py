@@ -27,7 +27,7 @@ SUBSCRIPTIONS = {"setcompany": "SetCompanyResult", "subscribe": "SubscribeResult
 
 
 class Wrong(Exception):
-    """What the client got wrong."""
+    """An error of the client."""
 
 
 class Peer:
@@ -114,7 +114,7 @@ class Peer:
         await self.send(answer)
 
     async def send(self, *messages: Command | str) -> None:
-        """Sends messages. A client that has gone is noticed by what it does next."""
+        """Sends messages. A client that has gone is noticed by its next step."""
         with suppress(ConnectionClosed):
             for message in messages:
                 await self._socket.send(

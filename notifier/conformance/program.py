@@ -98,7 +98,7 @@ class Program:
 
 
 def _line(line: bytes) -> Line | None:
-    """What a line reports; None for one that is no report."""
+    """The report in a line; None for a line that is not one."""
     if line.lower().startswith(b"resync"):
         return "resync"
     try:

@@ -21,7 +21,7 @@ AT_ONCE = 5
 
 
 class Verdict(NamedTuple):
-    """`wrong`: what the client got wrong; None: nothing."""
+    """`wrong`: the client's error; None: none."""
 
     scenario: Scenario
     wrong: str | None

@@ -167,7 +167,7 @@ def _shown(value: object) -> str:
 
 
 def _spellings(former: Watch, wanted: Watch) -> Iterator[tuple[str, str, str]]:
-    """What differs in the names of properties: the field, before and after."""
+    """The differences in the names of properties: the field, before and after."""
     if former.case != wanted.case:
         yield "case", former.case, wanted.case
     for column in sorted({*former.rename, *wanted.rename}):

@@ -204,7 +204,7 @@ def _refused(target: Target, failures: list[tuple[Server, BaseException]]) -> Da
 
 
 async def _reset(connection: Connection, target: Target) -> None:
-    """Undoes what a session inherits and must not. Raises Misplaced behind a transaction pooler."""
+    """Resets settings that a session must not inherit. Raises Misplaced behind a transaction pooler."""
     ours = await connection.fetchval(sql.query("reset_settings"), RESET, timeout=DEADLINE_SECONDS)
     if not ours:
         raise Misplaced(_pooler(f"{target} does not get the settings of a connection"))

@@ -80,7 +80,7 @@ class Difference(NamedTuple):
 
     @property
     def remedy(self) -> str:
-        """What `migrate` does about it."""
+        """The action of `migrate`."""
         if self.wanted is None:
             return "dropped"
         return "created" if self.present is None else "replaced"
@@ -205,7 +205,7 @@ async def drop(connection: Connection, found: Iterable[Difference]) -> None:
 
 
 class _Local(NamedTuple):
-    """What this database has in place of the words in functions. `owner`: that of the tables along paths."""
+    """The values that replace words in functions, in this database. `owner`: that of the tables along paths."""
 
     relations: str
     paths: Mapping[str, str]

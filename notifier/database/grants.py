@@ -28,7 +28,7 @@ async def allow(connection: Connection, role: str, *, state: bool = False) -> bo
 
 
 async def synchronize(connection: Connection) -> None:
-    """Gives each role that may serve what it lacks, and records what is the application's.
+    """Grants to each role that may serve the rights that it lacks, and records those that the application granted.
 
     Raises SettingsError where paths forbid it.
     """

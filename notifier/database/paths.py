@@ -183,7 +183,7 @@ def joins(row: str) -> str:
 
 
 async def statements(connection: Connection) -> tuple[dict[str, str], str]:
-    """What the functions that follow paths have in their bodies, by function; and the owner of the tables.
+    """The statements in the bodies of the functions that follow paths, by function; and the owner of the tables.
 
     The owner is that of the schema where there is no path.
     """

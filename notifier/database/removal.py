@@ -29,7 +29,7 @@ QUALIFIED = "SET LOCAL search_path = pg_catalog, pg_temp"
 
 
 class State(Enum):
-    """What the schema `notifier` is."""
+    """The state of the schema `notifier`."""
 
     ABSENT = "absent"
     FOREIGN = "foreign"
@@ -40,7 +40,7 @@ class State(Enum):
 
 
 async def state(connection: Connection) -> State:
-    """What the schema `notifier` is now."""
+    """The present state of the schema `notifier`."""
     row = await connection.fetchrow(sql.query("schema_state"))
     assert row is not None
     if not row["present"]:

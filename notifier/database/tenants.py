@@ -47,7 +47,7 @@ class Survey(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What is to be done about tables of tenants.
+    """The pending steps for tables of tenants.
 
     `watched`: those that are or shall be. `pending`: those of which watches or triggers differ, with the
     watches that they shall have. `changes`: what that means for clients. `problems`: tables that cannot
@@ -71,7 +71,7 @@ class Plan(NamedTuple):
         return {*self.pending, *(match.relation for match in self.watched)}
 
     def preview(self) -> list[str]:
-        """What would be done, for a dry run."""
+        """The pending steps as lines, for a dry run."""
         new = sorted({each.tenant or "" for watches in self.pending.values() for each in watches})
         lines = [f"schemas {summarize(new)}: would be watched"] if new else []
         gone = [relation for relation, watches in self.pending.items() if not watches]
@@ -185,7 +185,7 @@ def _watches(stored: Mapping[str, Stored]) -> dict[str, Watch]:
 
 
 async def _differing(connection: Connection, relations: Sequence[str] | None) -> set[str]:
-    """The tables of which a trigger differs; of these, or of all."""
+    """The tables with a trigger that differs; among these, or all."""
     found = (
         await triggers.differences(connection)
         if relations is None

@@ -40,7 +40,7 @@ class Trigger(NamedTuple):
 
     @property
     def state(self) -> str:
-        """What is wrong with it."""
+        """The problem of the trigger."""
         if not self.present:
             return "missing"
         return "disabled or differs from this version's" if self.wanted else "not needed"

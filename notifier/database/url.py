@@ -101,7 +101,7 @@ class Server(NamedTuple):
 
 
 class Target(NamedTuple):
-    """Where a URL leads. `passes`: the session attributes to look for, on all servers each."""
+    """The target of a URL. `passes`: the session attributes to look for, on all servers each."""
 
     servers: tuple[Server, ...]
     database: str
@@ -111,7 +111,7 @@ class Target(NamedTuple):
     notes: tuple[str, ...]
 
     def __str__(self) -> str:
-        """Hosts, ports and database: what a message may contain."""
+        """Hosts, ports and database, which a message may contain."""
         return f"{','.join(server.place for server in self.servers)}/{self.database}"
 
 
@@ -243,7 +243,7 @@ def _place(host: str, port: int) -> str:
 
 
 def _add_service(options: dict[str, str]) -> None:
-    """Adds what the service file has for the chosen service and the URL does not set."""
+    """Adds the options of the chosen service that the URL does not set."""
     service = options.pop("service", None) or os.environ.get("PGSERVICE")
     if not service:
         return

@@ -249,7 +249,7 @@ class Channel:
     def _plan(
         self, batch: Batch, groups: Groups, pieces: list[list[Message]]
     ) -> list[tuple[list[Message], list[Due]]]:
-        """The pieces of a batch, each with what the groups are due of it."""
+        """The pieces of a batch, each with the messages that the groups must receive."""
         if batch.skips:
             return [([], groups.plan_skips())]
         if pieces and self._skipping is None:

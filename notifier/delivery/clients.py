@@ -23,7 +23,7 @@ class Client(Protocol):
 
     @property
     def identity(self) -> Identity:
-        """Who has authenticated."""
+        """The authenticated user."""
 
     @property
     def live_subscriptions(self) -> Sequence[Subscription]:

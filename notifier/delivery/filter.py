@@ -84,7 +84,7 @@ class Filter:
         return self.entities is None and not self.where
 
     def conditions(self, entity: str) -> Conditions | None:
-        """What rows of this entity must meet; None where none of them passes."""
+        """The conditions for rows of this entity; None where no row passes."""
         if self.entities is not None and entity not in self.entities:
             return None
         return next((given for name, given in self.where if name == entity), ())
@@ -178,7 +178,7 @@ class FilterIndex:
 
 
 class _EntityIndex:
-    """The filters of which rows of one entity may pass."""
+    """The filters that rows of one entity may pass."""
 
     def __init__(self, entity: str) -> None:
         self._entity = entity

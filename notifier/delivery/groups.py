@@ -48,7 +48,7 @@ class Group:
         return [*self.direct, *self.paused]
 
     def position_of(self, subscriber: Subscriber) -> int:
-        """The position up to which a member has received what it gets."""
+        """The position up to which a member has received its messages."""
         return self.ahead.get(subscriber, self.covered)
 
     def level(self, position: int) -> set[Subscriber]:
@@ -62,7 +62,7 @@ class Group:
 
 
 class Due:
-    """What a group is about to be written of a batch, to those who were its members when it began.
+    """The messages of a batch that a group must receive, and the members that it had when the batch began.
 
     Where the first text is a Skipped, the members in `level` are as far already and get the others only.
     `is_for_all`: `members` are all of the group.
@@ -258,7 +258,7 @@ class Groups:
     # --- messages
 
     def plan(self, pieces: Sequence[Sequence[Message]]) -> list[list[Due]]:
-        """What is to be written of each piece of a batch.
+        """The messages that groups must receive of each piece of a batch.
 
         All groups count as having received it from now on: members that join before it is written
         have it already.
@@ -293,7 +293,7 @@ class Groups:
     def plan_views(
         self, message: Message, users: Mapping[str, AbstractSet[Subscriber]]
     ) -> list[Due]:
-        """What is to be written of a message that has views. `users`: the subscribers of each user.
+        """The messages that groups must receive of a message that has views. `users`: the subscribers of each user.
 
         Those who get nothing fall behind, so its costs are those of the subscribers who get something.
         """
@@ -343,7 +343,7 @@ class Groups:
 
 
 def _counted(dues: list[Due]) -> list[Due]:
-    """Adds what they write to the metrics."""
+    """Counts their messages in the metrics."""
     counts = [due.count() for due in dues]
     metrics.DELIVERED.inc(sum(changes for changes, _ in counts))
     metrics.SKIPPED.inc(sum(skips for _, skips in counts))

@@ -26,7 +26,7 @@ class Healing:
         self.deliver = deliver
 
     async def heal(self, wanted: Mapping[str, int]) -> None:
-        """Delivers each company's messages up to the position, and what the same read finds after it.
+        """Delivers each company's messages up to the position, and later ones that the same read returns.
 
         Raises DatabaseError, after some of them.
         """

@@ -37,7 +37,7 @@ class Session(Protocol):
 
     @property
     def identity(self) -> Identity:
-        """Who has authenticated."""
+        """The authenticated user."""
 
     @property
     def live_subscriptions(self) -> Sequence[Subscription]:

@@ -38,7 +38,7 @@ PROBE_SECONDS = 4.0
 """How often the path is proven; this finds a dead link as well."""
 
 AUDIT_SECONDS = 60.0
-"""How often the channels are compared with the log while a broker brings their messages."""
+"""How often the channels are compared with the log while a broker delivers their messages."""
 
 
 PAGE_MESSAGES, PAGE_BYTES = 1000, 8 * 1024 * 1024
@@ -91,7 +91,7 @@ class PostgresStream:
         self._show_path(by_feed=False)
 
     def use(self, feed: Feed) -> None:
-        """Lets a broker bring the messages while it can. To be called before `run`."""
+        """Lets a broker deliver the messages while it works. Call it before `run`."""
         self._feed = feed
         feed.changed = self._unread.set
         self._show_path(by_feed=False)
@@ -236,7 +236,7 @@ class PostgresStream:
         self._show_path(by_feed=feed.is_proven and not (self._follows_log and feed.is_wanted))
 
     async def _audit(self, connection: Connection) -> int:
-        """Delivers what the channels miss. Returns the last seq of the log before that.
+        """Delivers messages that channels lack. Returns the last seq of the log before that.
 
         In another epoch nothing is delivered: the log must be followed.
         """

@@ -85,5 +85,5 @@ class Recent:
         return self.last - len(self._items) + 1
 
     def after(self, position: int) -> list[Message]:
-        """The messages after `position`, all of which must be kept."""
+        """The messages after `position`, which must all be kept."""
         return list(islice(self._items, position + 1 - self.first, None))

@@ -21,7 +21,7 @@ class Revocations:
         self._recent: deque[tuple[float, int, str, str]] = deque()
 
     def add(self, company: str, user: str) -> None:
-        """The user, or any with ALL_USERS, may have lost the company."""
+        """The user, or with ALL_USERS any user, may have lost the company."""
         self.serial += 1
         now = time.monotonic()
         self._recent.append((now, self.serial, company, user))

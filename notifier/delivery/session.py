@@ -93,7 +93,7 @@ _logger = structlog.get_logger("notifier.session")
 
 @dataclass(slots=True)
 class Services:
-    """What all sessions of a node share.
+    """The services that all sessions of a node share.
 
     `auth_timeout` and `leeway` (of expiry) are in seconds. `max_companies`: of one session.
     """
@@ -110,7 +110,7 @@ class Services:
 
 
 class Stage(Enum):
-    """Where in its life a session is."""
+    """The stage of a session's life."""
 
     NEW = "new"
     AUTHENTICATED = "authenticated"
@@ -158,7 +158,7 @@ class Session:
 
     @property
     def identity(self) -> Identity:
-        """Who has authenticated."""
+        """The authenticated user."""
         assert self._identity is not None
         return self._identity
 
@@ -282,7 +282,7 @@ class Session:
             raise
 
     async def _follow(self, subscription: Subscription, command: SetCompany | Subscribe) -> None:
-        """Answers, leaves what the subscription replaces, and replays up to the present.
+        """Answers, closes the subscriptions that it replaces, and replays up to the present.
 
         Raises Refused before anything has changed.
         """

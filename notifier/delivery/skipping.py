@@ -24,7 +24,7 @@ def skipped(message: Message) -> Message:
 def select(
     messages: Sequence[Message], choose: Callable[[Message], Message | None]
 ) -> list[Message]:
-    """What a subscription gets of consecutive messages: their positions remain covered to the last one.
+    """The messages that a subscription gets of consecutive ones: their positions remain covered to the last one.
 
     `choose` returns the message as the subscription gets it, or None where it gets a Skipped.
     """

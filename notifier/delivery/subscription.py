@@ -66,7 +66,7 @@ class Owner(Protocol):
 
     @property
     def identity(self) -> Identity:
-        """Who has authenticated."""
+        """The authenticated user."""
 
     def send(self, message: ServerMessage) -> None:
         """Sends a message to the client."""
@@ -79,7 +79,7 @@ class Owner(Protocol):
 
 
 class Phase(Enum):
-    """Where in its life a subscription is."""
+    """The phase of a subscription's life."""
 
     REPLAYING = "replaying"
     LIVE = "live"

@@ -18,7 +18,7 @@ Write: TypeAlias = Callable[[bytes], object]
 
 
 class TransportListener(Protocol):
-    """What a transport reports."""
+    """The receiver of a transport's reports."""
 
     def paused(self) -> None:
         """Its buffer is over the high-water mark: `write_direct` is None from now on."""

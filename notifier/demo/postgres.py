@@ -54,7 +54,7 @@ _STATUS_LINE = 7  # of `postmaster.pid`, counted from 0
 
 
 def default_directory() -> Path:
-    """Where data is kept by default: a directory that the server's user can reach."""
+    """The default directory of the data, which the server's user can reach."""
     if os.geteuid() == 0:
         return Path("/var/lib/notifier")
     data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"

@@ -86,7 +86,7 @@ def run(port: int, data: Path | None, write: Callable[[str], None], count: int =
 
 @dataclass(frozen=True)
 class _Place:
-    """What is printed: the first company, PostgreSQL's programs, and the ports of the further nodes."""
+    """The printed values: the first company, PostgreSQL's programs, and the ports of the further nodes."""
 
     company: str
     postgres: EmbeddedPostgres
@@ -146,7 +146,7 @@ def _routes(url: str, token: Callable[[str], str]) -> list[BaseRoute]:
 
 
 async def _prepare(url: str, max_log_bytes: int) -> str:
-    """Brings the database to what the demo needs; returns the id of the first company."""
+    """Prepares the database for the demo; returns the id of the first company."""
     await _migrate(url, max_log_bytes)
     return await _samples(url)
 

@@ -21,7 +21,7 @@ _USER = 20 << 3
 
 
 class Credentials:
-    """Who connects. Raises SettingsError where the file cannot be used."""
+    """The credentials of the connection. Raises SettingsError where the file cannot be used."""
 
     def __init__(self, path: Path) -> None:
         try:

@@ -19,7 +19,7 @@ class _Head(msgspec.Struct):
 
 
 class Heads:
-    """The last positions of companies that had messages lately."""
+    """The last positions of companies that had messages recently."""
 
     def __init__(self) -> None:
         self._heads: dict[str, _Head] = {}

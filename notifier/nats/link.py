@@ -105,7 +105,7 @@ class Link:
             await backoff(attempt)
 
     async def open(self, client: NatsClient, server: ParseResult) -> None:
-        """Connects, or raises what the library and the operating system raise."""
+        """Connects. Raises the exceptions of the library and the operating system."""
         options: dict[str, Any] = {}
         if server.password is not None:
             options["user"] = unquote(server.username or "")

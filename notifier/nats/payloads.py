@@ -20,7 +20,7 @@ _HEADER = SIGNATURE.encode() + b": "
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
-    """What the log has beside a message's text."""
+    """The columns of the log beside a message's text."""
 
     seq: int
     at: datetime

@@ -36,7 +36,7 @@ class Page(NamedTuple):
 
 
 class Backlog:
-    """Reads up to the checkpoint's target in pages of whole transactions, each stored by itself.
+    """Reads up to the checkpoint's target in pages of whole transactions, each stored separately.
 
     A page is read while the one before is netted, and while the one before that is stored.
     """

@@ -52,7 +52,7 @@ class Change(NamedTuple):
 
     There is no `old` for an insertion, no `new` for a deletion, and neither for a TRUNCATE. `partial`:
     the images have key and company only, or are missing although there was a row. The user of a partial
-    member row is not in its images, so it revokes for REVOKE_ALL: every user of the company is re-checked.
+    member row is not in its images, so its `revokes` is REVOKE_ALL: every user of the company is re-checked.
     `traceparent`: as the writer set it, valid or not.
     """
 

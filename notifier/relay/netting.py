@@ -56,7 +56,7 @@ def net(
 
 
 class _NetChange:
-    """What a transaction did to one row, as one company sees it.
+    """The net change of one row in a transaction, as one company sees it.
 
     The write of a nested trigger may be captured before the write that fired the trigger: capture runs
     in the order of trigger names. So the steps do not come in order, and each is put where it fits.
@@ -103,7 +103,7 @@ class _NetChange:
         return runs[0][0], runs[-1][1]
 
     def order(self, ends: Ends) -> int:
-        """The change by which the message is ordered: the last one of a deletion, else the first."""
+        """The change by which the message is ordered: the last one for a deletion, otherwise the first."""
         old, new = ends
         return self.last if new is None and old is not None else self.first
 
@@ -288,7 +288,7 @@ class Transaction:
 
 
 class _AccessChanges:
-    """Who may lose one company with a transaction.
+    """The users who may lose one company with a transaction.
 
     `_lost`: the users of rows that gave access before it; `_kept`: those of rows that give access after it, among
     the rows that the transaction wrote. `_any`: there is a row whose users cannot be determined. It is no member

@@ -50,7 +50,7 @@ _log = structlog.get_logger("notifier.relay")
 
 
 class State(StrEnum):
-    """What the relay of a node does."""
+    """The state of a node's relay."""
 
     STANDBY = "standby"
     """Another node leads, or the database is out of reach."""
@@ -94,7 +94,7 @@ class Relay:
 
     @property
     def state(self) -> State:
-        """What it does now."""
+        """Its present state."""
         return State.STANDBY if self._term is None else self._term.state
 
     async def run(self) -> None:

@@ -212,7 +212,7 @@ class RelayStore:
         self.is_epoch_demanded = True
 
     async def load_moves(self) -> JSON:
-        """What `save_moves` has saved."""
+        """Loads what `save_moves` has saved."""
         row = await self._writer.fetchrow(sql.adapt("SELECT moves FROM notifier.moves"))
         return b"[]" if row is None else bytes(row["moves"])
 

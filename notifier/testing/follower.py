@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class Follower:
-    """What a user receives of a company. Methods whose name begins with `a` are for coroutines.
+    """The messages of a company that a user receives. Methods whose name begins with `a` are for coroutines.
 
     `received`: every message and every `Resync`, also those that were taken.
     """

@@ -196,7 +196,7 @@ def _protocol(scope: Scope) -> GuardedHttp | None:
 async def _connected(
     poll: LongPoll, scope: Scope, receive: Receive
 ) -> AsyncIterator[GuardedHttp | None]:
-    """Reports the end of the connection to `poll`: by the protocol itself, or else by a task."""
+    """Reports the end of the connection to `poll`: by the protocol itself, otherwise by a task."""
     if (protocol := _protocol(scope)) is not None:
         protocol.listener = poll
         try:

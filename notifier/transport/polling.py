@@ -60,7 +60,7 @@ class Page(NamedTuple):
         return len(self.head) + sum(map(len, self._rows())) + len(self.tail)
 
     def parts(self) -> Iterator[bytes | memoryview]:
-        """The response in parts, of which none is larger than a `State` message."""
+        """The response in parts, none of them larger than a `State` message."""
         yield self.head
         yield from self._rows()
         yield self.tail

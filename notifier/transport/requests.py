@@ -158,7 +158,7 @@ def media_type(headers: Headers) -> str:
 
 
 def _tie(quality: dict[str, float], specific: dict[str, int]) -> str:
-    """STREAM if only it is named, though both are accepted alike; else POLL, which any client can read."""
+    """STREAM if only it is named, though both are accepted alike; otherwise POLL, which any client can read."""
     named = quality[STREAM] == quality[POLL] and specific[STREAM] > specific[POLL]
     return STREAM if named else POLL
 

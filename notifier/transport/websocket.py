@@ -63,7 +63,7 @@ _DEFLATE = ServerPerMessageDeflateFactory(
 
 
 class Options(NamedTuple):
-    """What a node's connections share. `max_buffer`: bytes that may wait for a slow client."""
+    """Options that a node's connections share. `max_buffer`: bytes that may wait for a slow client."""
 
     refusals: Refusals
     keepalive: Keepalive
@@ -72,7 +72,7 @@ class Options(NamedTuple):
 
 
 class Receiver(Protocol):
-    """What handles the events of an accepted connection."""
+    """Receives the events of an accepted connection."""
 
     async def receive(self, event: Event) -> None:
         """Handles one ASGI event, such as a text frame."""

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Language(StrEnum):
-    """What `--language` takes."""
+    """The values of `--language`."""
 
     TYPESCRIPT = "typescript"
     PYTHON = "python"

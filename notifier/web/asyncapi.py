@@ -157,7 +157,7 @@ def _receive_operations() -> Schema:
 
 
 def _send_operation(names: Sequence[str]) -> Schema:
-    """The messages that the service sends by itself, not as an answer."""
+    """The messages that the service sends on its own, not as a response."""
     answers = {_name(answer) for _, answer in COMMANDS.values()}
     return {
         "action": "send",
@@ -209,7 +209,7 @@ def _changes(watch: Watch) -> Iterator[tuple[str, str, Schema]]:
 
 
 def _row(watch: Watch) -> Schema:
-    """The columns of a table's rows where it is one of the calendar's, else the keys."""
+    """The columns of a table's rows where it is one of the calendar's, otherwise the keys."""
     from notifier.database.calendar import Calendar  # noqa: PLC0415 - SQLAlchemy is large, and rarely needed
 
     properties: Schema = {}

@@ -26,7 +26,7 @@ def folder() -> Path:
 
 @cache
 def client() -> str:
-    """What `/client.js` serves: a module without imports."""
+    """The content of `/client.js`: a module without imports."""
     *used, main = [(folder() / name).read_text("utf-8") for name in MODULES]
     first, _, main = main.partition("\n")  # names the types, for Deno
     parts = [*(_EXPORT.sub("", text) for text in used), _LAZY.sub("", main)]
@@ -35,5 +35,5 @@ def client() -> str:
 
 @cache
 def types() -> str:
-    """What `/client.d.ts` serves."""
+    """The content of `/client.d.ts`."""
     return (folder() / "client.d.ts").read_text("utf-8")

@@ -237,7 +237,7 @@ class Evidence:
     def net(
         self, changes: Sequence[Change], sources: dict[str, Source]
     ) -> tuple[list[Logged], int, int]:
-        """What the relay makes of whole transactions: this company's messages, with position 0;
+        """Nets whole transactions as the relay does: this company's messages, with position 0;
         how many messages other companies get; how many changes name no company."""
         drafts, unattributed = net(changes, sources, self._bulk_limit)
         own, others = [], 0

@@ -47,7 +47,7 @@ async def explain(settings: Settings, question: Question) -> Explanation:
 
 
 def _describe_company(company: str, log: Log, explanation: Explanation) -> None:
-    """What the log has of the company."""
+    """Describes the company in the log."""
     if log.head == 0:
         explanation.add(f"company {company}: the log has no message of it, in epoch {log.epoch}")
     elif log.first is None:
@@ -116,7 +116,7 @@ async def _add_user(
     messages: list[Logged],
     explanation: Explanation,
 ) -> None:
-    """What the user may see, and whether the last message was sent to this user."""
+    """Explains what the user may see, and whether the last message was sent to this user."""
     access = await users.find_access(settings, evidence, user)
     tables = [
         f"{stored.relation}{_conditions(stored.watch)}"
@@ -133,7 +133,7 @@ async def _add_user(
 
 
 def _conditions(watch: Watch) -> str:
-    """Which options decide whether a member row gives access, beside its company and user."""
+    """The options that decide whether a member row gives access, beside its company and user."""
     options = [
         name
         for name, value in (("member_if", watch.member_if), ("deleted_if", watch.deleted_if))

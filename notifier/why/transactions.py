@@ -43,7 +43,7 @@ async def explain_transaction(
 
 
 def _has_ended(transaction: Transaction, explanation: Explanation) -> bool:
-    """Whether the transaction has committed, as far as the server knows; else that is the answer."""
+    """Whether the transaction has committed, as far as the server knows; otherwise that is the explanation."""
     xid = transaction.xid
     if transaction.state == "future" or transaction.status == "future":
         explanation.conclude(f"no transaction has the number {xid} yet")
@@ -67,7 +67,7 @@ def _has_ended(transaction: Transaction, explanation: Explanation) -> bool:
 
 
 def _captured(changes: Sequence[Change]) -> str:
-    """How many changes of which entities were captured."""
+    """Counts the captured changes by entity."""
     entities = sorted({change.entity for change in changes})
     return f"{len(changes)} of its changes were captured, of {', '.join(entities) or 'no entity'}"
 
@@ -88,7 +88,7 @@ def not_relayed(log: Log, changes: Sequence[Change]) -> str:
 async def _netted(
     evidence: Evidence, changes: Sequence[Change], explanation: Explanation
 ) -> list[Logged]:
-    """What the relay has made of changes that are still there, and that have no message of their own."""
+    """Nets the changes that are still there and have no message of their own, as the relay did."""
     sources = await evidence.sources()
     own, others, unattributed = evidence.net(changes, sources)
     resyncs = await evidence.resyncs()
@@ -200,7 +200,7 @@ async def _gone(
 
 
 def _behind(resync: Logged) -> str:
-    """What a Resync means for the changes before it."""
+    """The meaning of a Resync for the changes before it."""
     cause = {
         "bulk": "the transaction changed more rows of the company than BULK_LIMIT",
         "truncate": "a watched table was truncated",
