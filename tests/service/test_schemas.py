@@ -16,7 +16,8 @@ MEMBERS = """
 
 BOOKINGS = worked("Bookings of teams and of users")
 MEMBERSHIPS = """
-    INSERT INTO "Membership" VALUES (1, 3, 1, true), (2, 3, 2, false), (3, 3, 4, true)
+    INSERT INTO "Membership" VALUES (1, 3, 1, true), (2, 3, 2, false), (3, 3, 4, true);
+    INSERT INTO "EventType" VALUES (1, 3, 30)
 """
 
 
@@ -48,6 +49,7 @@ async def test_companies_along_foreign_keys_reach_the_socket(
         "CompanyId": 1,
         "ConversationId": 1,
         "Content": "hi",
+        "Deleted": False,
     }
     assert (await bob.expect("MessageCreated"))["Data"]["MessageId"] == 2
     await database.execute("INSERT INTO attachments VALUES (1, 1, 'a.png')")
@@ -140,12 +142,13 @@ async def test_scopes_keep_teams_and_users_apart_on_the_socket(
         stranger = await connect(nodes[1], user)
         assert not (await stranger.set_company(company))["Success"], (user, company)
 
-    await database.execute("""INSERT INTO "Booking" VALUES (1, 3, NULL, 'of the team')""")
+    await database.execute("""INSERT INTO "Booking" VALUES (1, 1, NULL, 'of the team')""")
     await database.execute("""INSERT INTO "Booking" VALUES (2, NULL, 3, 'private')""")
     for client in (*one, four):
         created = await client.expect("BookingCreated")
         assert created["Data"] == {
-            "CompanyId": "team:3", "BookingId": 1, "TeamId": 3, "UserId": None, "Title": "of the team"
+            "CompanyId": "team:3", "BookingId": 1, "EventTypeId": 1, "UserId": None, "Title": "of the team",
+            "CancelledAt": None
         }  # fmt: skip
     private = await three.expect("BookingCreated")
     assert private["Data"]["CompanyId"] == "user:3"

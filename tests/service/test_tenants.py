@@ -50,7 +50,7 @@ async def test_workspaces_come_and_go_while_others_go_on(
     await database.execute("INSERT INTO workspace_acme.deal VALUES (1, 'Rockets', 12.5)")
     for client in (ada, bob):
         assert (await client.next("DealCreated"))["Data"] == {
-            "CompanyId": "workspace_acme", "DealId": 1, "Title": "Rockets", "Amount": 12.5
+            "CompanyId": "workspace_acme", "DealId": 1, "Title": "Rockets", "Amount": 12.5, "DeletedAt": None
         }  # fmt: skip
     await database.execute("DELETE FROM workspace_acme.person WHERE user_id = 'bob'")
     assert (await bob.expect("PersonDeleted"))["Data"]["Name"] == "Bob"
@@ -116,8 +116,20 @@ async def test_a_workspace_has_a_state_types_and_an_explanation(
     await ada.next("StateEnd")
     states = [message["Data"] for message in ada.messages if message["Type"] == "State"]
     rows = {data["Entity"]: data["Rows"] for data in states}
-    person = {"CompanyId": "workspace_acme", "PersonId": 1, "UserId": "ada", "Name": "Ada"}
-    deal = {"CompanyId": "workspace_acme", "DealId": 1, "Title": "Rockets", "Amount": 12.5}
+    person = {
+        "CompanyId": "workspace_acme",
+        "PersonId": 1,
+        "UserId": "ada",
+        "Name": "Ada",
+        "DeletedAt": None,
+    }
+    deal = {
+        "CompanyId": "workspace_acme",
+        "DealId": 1,
+        "Title": "Rockets",
+        "Amount": 12.5,
+        "DeletedAt": None,
+    }
     assert rows == {"Person": [person], "Deal": [deal]}
 
     status, output = await run(tmp_path, "types", "--language", "typescript", **given)
