@@ -182,14 +182,17 @@ def joins(row: str) -> str:
     return sql.query("path_joins").format(row=row)
 
 
+def steps_query() -> str:
+    """The steps of all paths, as `path_steps.sql` describes them."""
+    return sql.query("path_steps").format(key_type=_type("s.key"), value_type=_type("s.value"))
+
+
 async def statements(connection: Connection) -> tuple[dict[str, str], str]:
     """The statements in the bodies of the functions that follow paths, by function; and the owner of the tables.
 
     The owner is that of the schema where there is no path.
     """
-    rows = await connection.fetch(
-        sql.query("path_steps").format(key_type=_type("s.key"), value_type=_type("s.value"))
-    )
+    rows = await connection.fetch(steps_query())
     paths: dict[str, list[asyncpg.Record]] = {}
     for row in rows:
         if row["step"] > 0:

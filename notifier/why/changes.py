@@ -140,6 +140,8 @@ async def _describe_row(evidence: Evidence, row: Row | None, explanation: Explan
         explanation.add("there is no such row now")
         return
     explanation.add(f"the row is there; transaction {row.written_by} wrote it last")
+    if row.path:
+        explanation.add(row.path)
     if row.held_by is not None and row.held_by != row.written_by:
         transaction = await evidence.transaction(row.held_by)
         if transaction.state == "running":

@@ -12,6 +12,7 @@ from notifier.database import sql
 from notifier.database.configuration import Stored
 from notifier.database.connections import Connection, first_line
 from notifier.why.evidence import READ_SECONDS
+from notifier.why.paths import follow
 
 _EPOCH = 1 << 32
 """Transaction ids of rows have 32 bits; those of `pg_current_xact_id` go on."""
@@ -24,6 +25,8 @@ class RowUnreadable(Exception):
 class Row(NamedTuple):
     """The present row.
 
+    `path`: how its company was found along a path, in words; empty without one.
+
     `company`: None where it has none, or where it cannot be read. `written_by`: the transaction that
     wrote it last. `held_by`: one that changes or locks it now, or did so.
     """
@@ -33,6 +36,7 @@ class Row(NamedTuple):
     is_deleted: bool
     written_by: int
     held_by: int | None
+    path: str = ""
 
 
 async def find_row(connection: Connection, stored: Stored, key: Sequence[str]) -> Row | None:
@@ -70,13 +74,20 @@ async def find_row(connection: Connection, stored: Stored, key: Sequence[str]) -
     if found is None:
         return None
     named = found["company"] if stored.tenant is None else stored.tenant
-    return Row(
+    row = Row(
         None if named is None else canonical(f"{watch.scope}:" * (watch.scope is not None) + named),
         has_company or stored.tenant is not None,
         found["deleted"] not in (None, "f"),
         completed(found["written_by"], found["next"]),
         completed(found["held_by"], found["next"]) if found["held_by"] else None,
     )
+    if watch.path is None:
+        return row
+    trace = await follow(connection, stored, " AND ".join(conditions), key)
+    if trace is None:  # deleted meanwhile
+        return row
+    path = f"company {watch.company}: {'; '.join(trace.lines)}"
+    return row._replace(company=trace.company, has_company=trace.found, path=path)
 
 
 def _is(column: asyncpg.Record, number: int) -> str:

@@ -549,6 +549,52 @@ async def test_several_watches_of_one_table_and_scopes(empty: Database) -> None:
         assert "another company" not in await answer(**company, table="bookings", key="1")
 
 
+async def test_a_path_is_explained_step_by_step_without_its_values(empty: Database) -> None:
+    database = empty
+    await database.execute(
+        f"""
+        {ROLE}
+        CREATE TABLE orgs (id int PRIMARY KEY, slug text);
+        CREATE TABLE projects (id int PRIMARY KEY, org int REFERENCES orgs);
+        CREATE TABLE tasks (id int PRIMARY KEY, project int REFERENCES projects, owner int);
+        GRANT ALL ON orgs, projects, tasks TO PUBLIC;
+        INSERT INTO orgs VALUES (1, '{SECRET_TITLE}'), (2, NULL);
+        INSERT INTO projects VALUES (1, 1), (2, 2), (3, NULL)
+        """
+    )
+    task = Watch(table="tasks", entity="Task", company="project -> projects.org -> orgs.slug")
+    await migrate(database.dsn, watches=[task])
+    app = await database.connect(app=True)
+    await app.execute("INSERT INTO tasks VALUES (1, 1), (2, 2), (3, 3), (4, NULL)")
+
+    async def explained(key: str, company: str = "other") -> Explanation:
+        settings = load({}, database_url=database.dsn, jwt_secret=SECRET)
+        question = Question(company=company, table="tasks", key=key)
+        explanation = await explain(settings, question)
+        assert SECRET_TITLE not in "\n".join([*explanation.facts[1:], str(explanation.answer)])
+        return explanation
+
+    relay = Relayed(database)
+    await relay.start()
+    await stored(database, await app.fetchval("SELECT max(xmin::text::bigint) FROM tasks"))
+    await relay.stop()
+    path = "company project -> projects.org -> orgs.slug: project"
+    through = f"{path} leads to a row of public.projects; public.projects.org"
+    for key, line in {
+        "1": f"{through} leads to a row of public.orgs; public.orgs.slug names a company",
+        "2": f"{through} leads to a row of public.orgs; public.orgs.slug is null: the row has no company",
+        "3": f"{through} is null: the row has no company",
+        "4": f"{path} is null: the row has no company",
+    }.items():
+        explanation = await explained(key)
+        assert line in explanation.facts
+        belongs = "belongs to another company" if key == "1" else "has no company"
+        assert explanation.answer == f"the row {belongs}"
+    assert (await explained("1", SECRET_TITLE)).answer == "delivered as TaskCreated at position 1"
+    await database.execute("ALTER TABLE orgs RENAME slug TO name")
+    assert "orgs has no column slug" in "; ".join((await explained("1")).facts)
+
+
 @pytest.mark.parametrize(
     ("xid", "near", "whole"),
     [
