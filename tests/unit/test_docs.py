@@ -196,6 +196,13 @@ def test_each_kind_has_two_further_examples() -> None:
     assert all(len(lines) >= 2 for lines in examples.values())
 
 
+def test_every_sentence_about_schemas_and_configuration_names_a_test() -> None:
+    rows = tables((ROOT / "docs" / "guarantees.md").read_text(), "Schemas and configuration")
+    assert len(rows) > 40
+    for sentence, tests in rows:
+        assert re.fullmatch(r"`tests/[^`]+`( `tests/[^`]+`)*", tests), sentence
+
+
 RULED_OUT = re.compile(r"\b(?:nobody|somebody|whoever|afresh|anew)\b", re.IGNORECASE)
 """Words that CONTRIBUTING.md rules out, among others."""
 
