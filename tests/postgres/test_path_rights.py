@@ -13,7 +13,7 @@ from notifier.check.links import check
 from notifier.database import functions
 from notifier.database.query import Query
 from notifier.database.schema import migrate, uninstall
-from notifier.errors import DatabaseError, NotifierError, SettingsError
+from notifier.errors import DatabaseError, NotifierError, SettingsError, StateUnavailable
 from notifier.settings import load
 from notifier.state.reader import StateReader
 from notifier.watches import CALENDAR, Watch
@@ -125,6 +125,11 @@ async def test_what_takes_the_place_of_a_table_is_not_read(
     await app.execute("INSERT INTO posts VALUES (2, 1)")
     await fresh.execute("INSERT INTO posts VALUES (3, 2)")
     assert await companies(database) == ["c", None, None]
+    states = StateReader(database.dsn, pooled=False, max_rows=10)
+    for company in ("c", "d"):
+        with pytest.raises(StateUnavailable, match="its path, is gone"):
+            await states.read(company, None, "u")
+    states.close()
     assert await is_confined(database)
     assert not await database.fetchval("SELECT is_called FROM runs")
     await database.execute("DROP OWNED BY intruder; DROP ROLE intruder")
