@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -131,10 +131,11 @@ async def _status(port: int) -> int:
         return 0
 
 
-async def get(port: int, path: str) -> httpx.Response:
+async def get(port: int, path: str, headers: Mapping[str, str] | None = None) -> httpx.Response:
     """The server's answer to one request. Raises httpx.TransportError."""
-    async with httpx.AsyncClient(trust_env=False) as client:
-        return await client.get(f"http://127.0.0.1:{port}{path}")
+    # A client that verifies certificates reads all of them first.
+    async with httpx.AsyncClient(trust_env=False, verify=False) as client:
+        return await client.get(f"http://127.0.0.1:{port}{path}", headers=headers)
 
 
 def free_port() -> int:
