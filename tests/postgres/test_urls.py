@@ -410,6 +410,34 @@ async def test_a_pooler_that_refuses_settings_is_called_one(unused_tcp_port: int
             await connect(f"postgresql://u@127.0.0.1:{unused_tcp_port}/d", "test")
 
 
+@pytest.mark.parametrize("answer", [b"N", b"SR\0\0\0\x08\0\0\0\x03", b"HTTP/1.1 400\r\n"])
+@pytest.mark.parametrize("mode", ["require", "verify-full&sslrootcert=system"])
+async def test_tls_that_is_demanded_is_never_given_up(
+    unused_tcp_port: int, answer: bytes, mode: str
+) -> None:
+    """A server in between refuses it, or adds a plain request for the password (CVE-2021-23222)."""
+    received = b""
+    ended = asyncio.Event()
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal received
+        await reader.readexactly(8)  # SSLRequest
+        writer.write(answer)
+        received += await reader.read()
+        writer.close()
+        ended.set()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", unused_tcp_port)
+    async with server:
+        with pytest.raises(Unreachable) as caught:
+            await connect(
+                f"postgresql://u:s3cr3t@127.0.0.1:{unused_tcp_port}/d?sslmode={mode}", "test"
+            )
+        await ended.wait()
+    assert received == b""
+    assert "\n" not in str(caught.value)
+
+
 async def test_check_names_the_options_that_have_no_effect(database: Database) -> None:
     url = f"{database.dsn}?channel_binding=require"
     findings = await check(load({}, database_url=url, jwt_secret=SECRET))
