@@ -28,7 +28,7 @@ class Scope:
     """The query that decides on access: $1 the id without the scope, $2 the user. None: member rows."""
 
 
-class Row(Protocol):
+class StoredRow(Protocol):
     """A row of `notifier.watches`."""
 
     def __getitem__(self, column: str, /) -> Any: ...
@@ -136,7 +136,7 @@ class Watch:
             raise ValueError("a table with members needs messages for updates and deletions")
 
     @classmethod
-    def from_row(cls, row: Row) -> Self:
+    def from_row(cls, row: StoredRow) -> Self:
         """From a row of `notifier.watches`, which has a column for each field.
 
         Raises SchemaMissing where a column is missing: the table is an older version's.

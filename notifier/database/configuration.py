@@ -51,7 +51,7 @@ class Stored(NamedTuple):
         return self.others_entity or self.name
 
 
-class Change(NamedTuple):
+class OptionChange(NamedTuple):
     """One field of a watch that differs, and what follows from it. `entity`: that of the table's changes."""
 
     entity: str
@@ -101,27 +101,29 @@ def share_tables(former: Mapping[str, Stored], wanted: Mapping[str, Stored]) -> 
     }
 
 
-def compare(former: Mapping[str, Stored], wanted: Mapping[str, Stored]) -> Iterator[Change]:
+def compare(former: Mapping[str, Stored], wanted: Mapping[str, Stored]) -> Iterator[OptionChange]:
     """Every field that differs."""
     for entity, stored in former.items():
         if entity not in wanted:
             line = f"{stored.watch.table}: no longer watched as {entity}: its changes are not sent"
-            yield Change(stored.captured_as, line)
+            yield OptionChange(stored.captured_as, line)
     for entity, stored in wanted.items():
         if entity in former:
             yield from _fields(former[entity], stored)
             continue
         line = f"{stored.watch.table}: watched as {entity}: its changes are sent from now on"
-        yield Change(stored.captured_as, line)
+        yield OptionChange(stored.captured_as, line)
         for other, each in former.items():
             if each.relation == stored.relation and other not in wanted:
                 # Changes that the relay has not read yet have an entity that is gone: it drops them.
                 line = f"{stored.watch.table}: entity {other} → {entity}: {RESYNC}"
-                yield Change(stored.captured_as, line, is_resync=True)
+                yield OptionChange(stored.captured_as, line, is_resync=True)
                 yield from _hidden(each, stored)
 
 
-def compare_patterns(former: Mapping[str, Watch], wanted: Mapping[str, Watch]) -> Iterator[Change]:
+def compare_patterns(
+    former: Mapping[str, Watch], wanted: Mapping[str, Watch]
+) -> Iterator[OptionChange]:
     """Every field that differs in watches whose table is a pattern; of its tables, `compare` finds it too."""
     return compare(
         {name: Stored(watch, watch.table) for name, watch in former.items()},
@@ -129,33 +131,33 @@ def compare_patterns(former: Mapping[str, Watch], wanted: Mapping[str, Watch]) -
     )
 
 
-def _fields(former: Stored, wanted: Stored) -> Iterator[Change]:
+def _fields(former: Stored, wanted: Stored) -> Iterator[OptionChange]:
     table, entity = wanted.watch.table, wanted.captured_as
     if former.relation != wanted.relation:
         line = f"{table}: table {former.relation} → {wanted.relation}: {RESYNC}"
-        yield Change(entity, line, is_resync=True)
+        yield OptionChange(entity, line, is_resync=True)
     if former.captured_as != wanted.captured_as:
         line = f"{table}: captured for {former.captured_as} → {wanted.captured_as}: {RESYNC}"
-        yield Change(entity, line, is_resync=True)
+        yield OptionChange(entity, line, is_resync=True)
     for name in RESYNCED:
         before, after = getattr(former.watch, name), getattr(wanted.watch, name)
         if before != after:
             line = f"{table}: {name} {_shown(before)} → {_shown(after)}: {RESYNC}"
-            yield Change(entity, line, is_resync=True)
+            yield OptionChange(entity, line, is_resync=True)
     for name, before, after in _spellings(former.watch, wanted.watch):
         line = f"{table}: {name} {before} → {after}: {RESYNC}"
-        yield Change(entity, line, is_resync=True)
+        yield OptionChange(entity, line, is_resync=True)
     yield from _hidden(former, wanted)
     if former.watch.visible_to and not wanted.watch.visible_to:
         line = f"{table}: visible_to -{', '.join(former.watch.visible_to)}: {RESYNC}"
-        yield Change(entity, line, is_resync=True)
+        yield OptionChange(entity, line, is_resync=True)
     if former.watch.state_where != wanted.watch.state_where:
         before, after = _shown(former.watch.state_where), _shown(wanted.watch.state_where)
         line = f"{table}: state_where {before} → {after}: states that are read from now on"
-        yield Change(entity, line)
+        yield OptionChange(entity, line)
     for column in former.watch.exclude:
         if column not in wanted.watch.exclude:
-            yield Change(entity, f"{table}: exclude -{column}: new messages have it")
+            yield OptionChange(entity, f"{table}: exclude -{column}: new messages have it")
 
 
 def _shown(value: object) -> str:
@@ -176,7 +178,7 @@ def _spellings(former: Watch, wanted: Watch) -> Iterator[tuple[str, str, str]]:
             yield f"rename {column}", before or "none", after or "none"
 
 
-def _hidden(former: Stored, wanted: Stored) -> Iterator[Change]:
+def _hidden(former: Stored, wanted: Stored) -> Iterator[OptionChange]:
     """Columns and rows that are in the changes of `former` and must not be sent to every user any more."""
     before, after = former.watch.visible_to, wanted.watch.visible_to
     if after and after != before:
@@ -184,14 +186,14 @@ def _hidden(former: Stored, wanted: Stored) -> Iterator[Change]:
             f"{wanted.watch.table}: visible_to {_shown(before)} → {_shown(after)}: the log is emptied,"
             " new epoch"
         )
-        yield Change(former.captured_as, line, is_secret=True)
+        yield OptionChange(former.captured_as, line, is_secret=True)
     for column in wanted.watch.exclude:
         if column not in former.watch.exclude:
             line = (
                 f"{wanted.watch.table}: exclude +{column}: new messages without it; the log is emptied,"
                 " new epoch"
             )
-            yield Change(former.captured_as, line, is_secret=True)
+            yield OptionChange(former.captured_as, line, is_secret=True)
 
 
 async def load_scopes(connection: Connection) -> dict[str, str | None]:
@@ -210,7 +212,7 @@ def compare_scopes(
     former: Mapping[str, str | None],
     wanted: Mapping[str, str | None],
     watches: Mapping[str, Stored],
-) -> Iterator[Change]:
+) -> Iterator[OptionChange]:
     """Every scope that differs. `watches`: those that were there before."""
     for name in sorted({*former, *wanted}):
         if (before := former.get(name)) == (after := wanted.get(name)):
@@ -218,9 +220,9 @@ def compare_scopes(
         line = f"scope {name}: membership {before or 'none'} → {after or 'none'}"
         entities = {each.captured_as for each in watches.values() if each.watch.scope == name}
         for entity in sorted(entities):
-            yield Change(entity, f"{line}: {RESYNC}", is_resync=True)
+            yield OptionChange(entity, f"{line}: {RESYNC}", is_resync=True)
         if not entities:
-            yield Change("", line)
+            yield OptionChange("", line)
 
 
 async def save(
@@ -271,7 +273,7 @@ async def forget_messages(connection: Connection) -> None:
     await connection.execute(sql.adapt("TRUNCATE notifier.messages"))
 
 
-async def announce(connection: Connection, changes: Sequence[Change]) -> None:
+async def announce(connection: Connection, changes: Sequence[OptionChange]) -> None:
     """Makes the changes take effect in running nodes, when the transaction commits.
 
     Must come after the triggers were replaced: what follows in the log is captured in the new way.

@@ -186,8 +186,8 @@ class _Migration:
         self._locks = triggers.Locks(connection)
         self._is_fresh = False
         self._former: list[functions.Difference] = []
-        self._patterns: list[configuration.Change] = []
-        self._differences: list[configuration.Change] = []
+        self._patterns: list[configuration.OptionChange] = []
+        self._differences: list[configuration.OptionChange] = []
         self.tenants = tenants.NOTHING
         self.lines: list[str] = []
 
@@ -328,7 +328,7 @@ class _Migration:
         await configuration.save(connection, list(wanted.values()), patterns, scopes)
 
 
-def _refuse_other(changes: Sequence[configuration.Change]) -> None:
+def _refuse_other(changes: Sequence[configuration.OptionChange]) -> None:
     if lost := [str(each) for each in changes]:
         raise SettingsError(
             "the database was configured by a notifier.toml that is not here; set NOTIFIER_CONFIG, or"

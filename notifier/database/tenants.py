@@ -20,7 +20,7 @@ from notifier.database import (
     state_bounds,
     triggers,
 )
-from notifier.database.configuration import Change, Stored
+from notifier.database.configuration import OptionChange, Stored
 from notifier.database.connections import Connection
 from notifier.database.transactions import Report, exclusive, summarize, table_by_table
 from notifier.errors import SettingsError
@@ -56,7 +56,7 @@ class Plan(NamedTuple):
 
     watched: list[Match]
     pending: dict[str, tuple[Stored, ...]]
-    changes: list[Change]
+    changes: list[OptionChange]
     problems: list[str]
     forget: bool
 
@@ -154,7 +154,7 @@ async def plan(connection: Connection, patterns: Sequence[Watch], only: Only | N
             )
     differing = await _differing(connection, [match.relation for match in found] if only else None)
     pending: dict[str, tuple[Stored, ...]] = {}
-    changes: list[Change] = []
+    changes: list[OptionChange] = []
     kept = []
     for match in found:
         before = by_relation.pop(match.relation, {})
@@ -249,7 +249,10 @@ async def carry_out(connection: Connection, plan: Plan, report: Report) -> None:
 
 
 async def _apply(
-    connection: Connection, relation: str, watches: Sequence[Stored], changes: Iterable[Change]
+    connection: Connection,
+    relation: str,
+    watches: Sequence[Stored],
+    changes: Iterable[OptionChange],
 ) -> None:
     """Replaces the watches and the triggers of a table. Raises Locked."""
     await connection.execute("SET LOCAL search_path = pg_catalog, pg_temp")
@@ -276,7 +279,7 @@ async def _finish(connection: Connection, *, forget: bool) -> None:
         await configuration.forget_messages(connection)
         stored = await configuration.load(connection)
         secret = [
-            Change(each.captured_as, "", is_secret=True)
+            OptionChange(each.captured_as, "", is_secret=True)
             for each in stored.values()
             if each.tenant is not None
         ]

@@ -1,6 +1,9 @@
 -- The problems that keep changes of watched tables from being captured. `fatal`: changes that
 -- clients rely on are missed; the rest concerns single tables that are gone, parts of a table, or single tenants. A
 -- tenant whose schema is gone is no problem.
+--
+-- A column counts if an option names it without which capture stores another image, or another user receives it; not
+-- those of `rename`.
 CREATE OR REPLACE FUNCTION notifier.watch_problems()
 RETURNS TABLE(kind text, object text, fatal boolean)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp

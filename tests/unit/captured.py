@@ -79,19 +79,23 @@ def text_of(draft: AnyDraft) -> Json:
     return message
 
 
-def drafts_of(*changes: Change, bulk_limit: int = 1000) -> list[AnyDraft]:
+def drafts_of(
+    *changes: Change, sources: dict[str, Source] = SOURCES, bulk_limit: int = 1000
+) -> list[AnyDraft]:
     """The net drafts of whole transactions."""
-    drafts, unattributed = net(changes, SOURCES, bulk_limit)
+    drafts, unattributed = net(changes, sources, bulk_limit)
     assert unattributed == 0
     return drafts
 
 
-def messages_of(*changes: Change, bulk_limit: int = 1000) -> list[Json]:
+def messages_of(
+    *changes: Change, sources: dict[str, Source] = SOURCES, bulk_limit: int = 1000
+) -> list[Json]:
     """The net messages of whole transactions."""
-    return [text_of(draft) for draft in drafts_of(*changes, bulk_limit=bulk_limit)]
+    return [text_of(draft) for draft in drafts_of(*changes, sources=sources, bulk_limit=bulk_limit)]
 
 
-def data_of(**values: Any) -> Json:
+def inserted(**values: Any) -> Json:
     """`Data` of an inserted row."""
     (message,) = messages_of(change(1, None, row(**values)))
     data: Json = message["Data"]

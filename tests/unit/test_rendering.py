@@ -16,8 +16,8 @@ from tests.unit.captured import (
     JSON_VALUES,
     NOON,
     change,
-    data_of,
     drafts_of,
+    inserted,
     messages_of,
     row,
     text_of,
@@ -53,12 +53,12 @@ def test_the_key_of_a_company_row_is_its_company() -> None:
 
 @pytest.mark.parametrize("column", ["100%", "%b", "50%% %s", 'quo"te', "back\\slash"])
 def test_a_column_may_have_any_character_in_its_name(column: str) -> None:
-    data = data_of(**{column: 7, "title": "%b %s"})
+    data = inserted(**{column: 7, "title": "%b %s"})
     assert data == {"EventId": 1, "CompanyId": "c", EVENT.property(column): 7, "Title": "%b %s"}
 
 
 def test_where_two_columns_share_a_name_the_key_wins() -> None:
-    data = data_of(event_id=99, CompanyId="other")
+    data = inserted(event_id=99, CompanyId="other")
     assert data == {"EventId": 1, "CompanyId": "c"}
 
 
@@ -109,7 +109,7 @@ def test_a_number_beyond_2_to_53_is_a_string(number: str, value: object) -> None
 
 @given(st.integers() | st.integers(2**53 - 3, 2**53 + 3) | st.integers(-(2**53) - 3, 3 - 2**53))
 def test_every_integer_arrives_exactly(number: int) -> None:
-    value = data_of(n=number)["N"]
+    value = inserted(n=number)["N"]
     assert isinstance(value, str) == (abs(number) > 2**53)
     assert int(value) == number
 

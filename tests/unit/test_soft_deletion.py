@@ -9,7 +9,7 @@ import pytest
 
 from notifier.relay.changes import Change, Source
 from notifier.relay.netting import net
-from tests.unit.captured import EMPLOYEE, EVENT, Json, change, row, text_of
+from tests.unit.captured import EMPLOYEE, EVENT, Json, change, drafts_of, row, text_of
 
 NOW = "2026-11-29T12:00:00+00:00"
 MARKED = replace(EVENT, deleted_if="gone")
@@ -69,7 +69,7 @@ def test_a_member_row_that_is_marked_removes_its_user() -> None:
     member = replace(EMPLOYEE, deleted_if="gone")
     present, deleted = row(user_id="u", gone=None), row(user_id="u", gone=NOW)
     sources = {"Employee": Source(member)}
-    (draft,), _ = net([change(1, present, deleted, entity="Employee")], sources, 1000)
+    (draft,) = drafts_of(change(1, present, deleted, entity="Employee"), sources=sources)
     assert text_of(draft)["Type"] == "EmployeeRemoved"
     assert draft.revokes == ("u",)
 

@@ -9,11 +9,10 @@ import pytest
 
 from notifier.errors import SettingsError
 from notifier.relay.changes import Source
-from notifier.relay.netting import net
 from notifier.settings import load
 from notifier.watches import Case, Watch
 from notifier.web.asyncapi import document
-from tests.unit.captured import EVENT, change, row, text_of
+from tests.unit.captured import EVENT, change, drafts_of, row, text_of
 
 
 @pytest.mark.parametrize(
@@ -46,7 +45,7 @@ def test_rename_names_single_columns_whatever_the_case_is(case: Case) -> None:
 def test_data_and_old_have_the_spelling_and_the_envelope_keeps_its_own() -> None:
     watch = replace(EVENT, case="camel", rename={"title": "name"})
     written = change(1, row(title="a", starts_at="x"), row(title="b", starts_at="y"), actor="ann")
-    (draft,), _ = net([written], {"Event": Source(watch)}, 1000)
+    (draft,) = drafts_of(written, sources={"Event": Source(watch)})
     message = text_of(draft)
     assert message["Type"] == "EventUpdated"
     assert message["Data"] == {"eventId": 1, "companyId": "c", "name": "b", "startsAt": "y"}

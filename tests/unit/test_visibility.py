@@ -18,7 +18,7 @@ from notifier.relay.netting import AnyDraft, net
 from notifier.relay.rendering import Draft
 from notifier.relay.visibility import HIDDEN, users_of
 from notifier.watches import Watch
-from tests.unit.captured import change
+from tests.unit.captured import change, drafts_of
 
 COLUMNS = ("owner", "guests")
 WATCH = Watch(table="events", entity="Event", visible_to=COLUMNS)
@@ -145,7 +145,7 @@ def test_each_user_gets_what_the_transaction_is_for_that_user(
 
 
 def draft_of(old: Values | None, new: Values | None, watch: Watch = WATCH, **given: Any) -> Draft:
-    (draft,), _ = net([change(1, old, new, **given)], {"Event": Source(watch)}, 1000)
+    (draft,) = drafts_of(change(1, old, new, **given), sources={"Event": Source(watch)})
     assert isinstance(draft, Draft)
     return draft
 
