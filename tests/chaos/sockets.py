@@ -38,8 +38,8 @@ class Wire:
         self.messages: list[Message] = []
         self.written: list[bytes] = []
         self.closure: Closure | None = None
-        self.seconds = 0.0
-        """How long `drain` waits: replays go on while others write."""
+        self.waits: list[float] = []
+        """How long the next calls of `drain` wait, in seconds: replays go on while others write."""
         self._is_paused = False
 
     @property
@@ -52,7 +52,7 @@ class Wire:
         assert taken == [json.loads(body) for body in bodies]
 
     async def drain(self) -> None:
-        await asyncio.sleep(self.seconds)
+        await asyncio.sleep(self.waits.pop() if self.waits else 0)
 
     def end(self, closure: Closure) -> None:
         self.closure = closure
@@ -216,11 +216,11 @@ class Client:
     def connected(self) -> bool:
         return self._session is not None and self._session.stage is not Stage.ENDED
 
-    async def connect(self, node: LocalNode, *, seconds: float = 0.0) -> None:
-        """Resumes all its companies on a node, with their filters. `seconds`: the pause after each part of a replay."""
+    async def connect(self, node: LocalNode, *waits: float) -> None:
+        """Resumes all its companies on a node, with their filters. `waits`: how long the first parts of replays take."""
         self.leave()
         self._wire = Wire(self._encoding)
-        self._wire.seconds = seconds
+        self._wire.waits = list(waits)
         self._wire.written = self.written
         self._session = Session(node.node.services, self._wire)
         await self._send({"type": "authenticate", "token": token(self.user)})

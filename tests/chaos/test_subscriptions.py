@@ -275,7 +275,8 @@ class World:
         for following in client.followings.values():
             following.rewind(self.random.choice((5, 50, 10**6)))
         rule = self.random.choice(rules or [self.write])
-        await asyncio.gather(client.connect(node, seconds=0.003), rule())
+        waits = self.random.choices((0.001, 0.01, 0.1), k=4)
+        await asyncio.gather(client.connect(node, *waits), rule())
 
     async def begin_late(self) -> None:
         """A transaction that ends in a later step."""
@@ -353,7 +354,7 @@ class World:
     # --- faults
 
     async def terminate_backends(self) -> None:
-        """All links of the nodes, or those of one kind; clients may await a change that they miss then."""
+        """All links of the nodes, or those of one kind; clients await a change that they may miss then."""
         links = self.random.choice(("%", "node", "node", "relay%", "stream", "state"))
         self._note(links)
         await self.database.fetch(
@@ -361,10 +362,9 @@ class World:
             " WHERE application_name LIKE 'notifier ' || $1 AND datname = current_database()",
             links,
         )
-        if self.random.random() < 0.5:
-            await self.change()
-            for client, company in product(self.clients, self.ids):
-                await client.wait(company, self.last_tx, "arrived timeout")
+        await self.change()
+        for client, company in product(self.clients, self.ids):
+            await client.wait(company, self.last_tx, "arrived timeout")
 
     async def restart_a_node(self) -> None:
         node = self.random.choice(self.node)
