@@ -137,4 +137,5 @@ async def drop_all(connection: Connection, locks: Locks) -> list[str]:
 def _done(trigger: Trigger) -> str:
     if not trigger.wanted:
         return "dropped"
-    return "replaced" if trigger.present else "created"
+    # The relay takes it for a gap, as it does a trigger that was disabled.
+    return "replaced: every company gets a Resync" if trigger.present else "created"

@@ -320,8 +320,8 @@ async def test_triggers_follow_the_watches(database: Database, app: Connection) 
     await migrate(database.dsn, watches=CALENDAR, report=lines.append)
     assert [line.rpartition(": ")[2] for line in lines] == [
         "new messages have it",
-        "replaced",
-        "replaced",
+        "every company gets a Resync",
+        "every company gets a Resync",
     ]
 
 
