@@ -16,7 +16,7 @@ _FENCE = re.compile(r"^( *)(`{3,})(\w*)")
 class Block(NamedTuple):
     """A block of a page. `language`: of a fenced one; `commands` for one that is indented by four.
 
-    `mark`: what a comment in the line before says about it, `not run` or `run by`, and its text.
+    `mark`: of the comment in the line before, `not run` or `run by`, and its text.
     """
 
     page: str

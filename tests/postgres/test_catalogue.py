@@ -1,4 +1,4 @@
-"""What the catalogue says against a watch: `migrate` refuses it with the remedy, `check` and /readyz report it."""
+"""Problems of a watch that the catalogue shows: `migrate` refuses it with the remedy, `check` and /readyz report it."""
 
 from __future__ import annotations
 

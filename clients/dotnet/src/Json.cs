@@ -7,8 +7,8 @@ using System.Text;
 namespace Notifier.Client
 {
     /// <summary>
-    /// Reads and writes JSON (RFC 8259). An object is a Dictionary, an array a List. A number is a long, else a decimal
-    /// where that is as exact as a double, else a double.
+    /// Reads and writes JSON (RFC 8259). An object is a Dictionary, an array a List. A number is a long, otherwise a
+    /// decimal where that is as exact as a double, otherwise a double.
     /// </summary>
     internal sealed class Json
     {
