@@ -8,7 +8,7 @@ import type { AnyTables, Calendar, Callbacks, Client, Filter, Options, RowOf, Sn
  * Names your tables for all hooks. Without it they are those of the calendar.
  *
  *     declare module "postgres-notifier/react" {
- *       interface Register { tables: Tables }
+ *       interface Register { tables: Own } // import type { Tables as Own }: here, Tables is another type
  *     }
  */
 export interface Register {}
