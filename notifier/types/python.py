@@ -175,8 +175,8 @@ def _behind(comment: str) -> str:
 
 
 def _is_plain(key: str) -> bool:
-    """Whether a key can be declared in a class, where `__name` would be changed."""
-    return key.isascii() and key.isidentifier() and not keyword.iskeyword(key) and key[:2] != "__"
+    """Whether a key can be declared in a class, where `__name` would be changed and `str` would hide the type."""
+    return key.isascii() and key.isidentifier() and key not in RESERVED and key[:2] != "__"
 
 
 def _union(members: Iterable[str]) -> str:

@@ -44,6 +44,14 @@ def test_a_message_that_is_named_like_another_type_gets_a_name_of_its_own() -> N
     assert "public sealed class EventRow_ : Change" in csharp.render(tables)
 
 
+def test_no_property_hides_a_type_that_others_of_its_class_have() -> None:
+    for name in ("str", "Any", "Literal", "class", "list"):
+        properties = (Property(name, TEXT, True, "text"), Property("Other", TEXT, True, "text"))
+        text = python.render([table("Event", *properties)])
+        assert f"        '{name}': str | None,  # text\n        'Other': str | None,  # text\n" in text
+        assert {name, "Other"} <= run(text)["EventRow"].__annotations__.keys()
+
+
 def test_tables_with_the_same_message_share_its_type() -> None:
     tables = [table("A", created="Saved", updated="Saved"), table("B", created="Saved")]
     expected = (
