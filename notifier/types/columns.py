@@ -26,6 +26,7 @@ from notifier.types.values import (
     Table,
     Value,
     duplicates,
+    merged,
 )
 from notifier.watches import CALENDAR, Watch
 
@@ -83,9 +84,11 @@ async def read(settings: Settings) -> tuple[Table, ...]:
         types = [msgspec.json.decode(row[0], type=Type) for row in rows]
     catalogue = {each.oid: each for each in types}
     own, last = columns[: len(stored)], columns[len(stored) :]
-    return tuple(
-        _table(each, found, at_end, catalogue)
-        for each, found, at_end in zip(stored, own, last, strict=True)
+    return merged(
+        [
+            _table(each, found, at_end, catalogue)
+            for each, found, at_end in zip(stored, own, last, strict=True)
+        ]
     )
 
 

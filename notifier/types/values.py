@@ -80,13 +80,13 @@ class Table:
 
     watch: Watch
     properties: tuple[Property, ...]
+    others: tuple[Watch, ...] = ()
+    """Watches of other scopes with the same entity."""
 
     @property
     def keys(self) -> tuple[Property, ...]:
-        """The properties that name a row and its company."""
-        watch = self.watch
-        columns = (watch.key, *watch.identity)
-        names = {watch.company_property, *map(watch.property, columns)}
+        """The properties that name a row and its company, whatever the scope."""
+        names = set.intersection(*map(_key_names, (self.watch, *self.others)))
         return tuple(each for each in self.properties if each.name in names)
 
     @property
@@ -103,6 +103,46 @@ class Table:
     def keys_name(self) -> str:
         """The name of the type of its keys."""
         return f"{self.watch.entity}Keys"
+
+
+def _key_names(watch: Watch) -> set[str]:
+    return {watch.company_property, *map(watch.property, (watch.key, *watch.identity))}
+
+
+def merged(tables: Sequence[Table]) -> tuple[Table, ...]:
+    """One table for each entity, which watches of several scopes may share.
+
+    A property is null if it is in one of the scopes. Raises NotifierError where the messages or properties of an entity differ.
+    """
+    entities: dict[str, list[Table]] = {}
+    for table in tables:
+        entities.setdefault(table.watch.entity, []).append(table)
+    return tuple(_merge(group) for group in entities.values())
+
+
+def _merge(group: Sequence[Table]) -> Table:
+    first, *others = group
+    if not others:
+        return first
+    found: dict[tuple[str, Value], list[Property]] = {}
+    for each in (each for table in group for each in table.properties):
+        found.setdefault((each.name, each.value), []).append(each)
+    names = {table.watch.names for table in group}
+    if len(names) > 1 or any(len(same) < len(group) for same in found.values()):
+        raise NotifierError(
+            f"table {first.watch.table}: the watches of {first.watch.entity} have different messages or properties;"
+            " choose another entity for one of them"
+        )
+    properties = (
+        Property(
+            name,
+            value,
+            any(each.is_nullable for each in same),
+            " or ".join(dict.fromkeys(each.sql for each in same)),
+        )
+        for (name, value), same in found.items()
+    )
+    return Table(first.watch, tuple(properties), tuple(table.watch for table in others))
 
 
 @dataclass(frozen=True)

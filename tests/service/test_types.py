@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from jsonschema import Draft202012Validator
 from tests.compilers import mono, tool
 from tests.conftest import Connect, Serve
 from tests.databases import Database
+from tests.service.worked import Worked, worked
 from tests.services import ROOT, run
 
 FILES = ROOT / "tests" / "service" / "types"
@@ -50,6 +52,81 @@ async def generate(place: Path, database: Database, language: str) -> str:
         "",
     )
     return output
+
+
+WORKED = [
+    worked("A chat: soft deletions, keys of several columns, times without a zone"),
+    worked("Bookings of teams and of users"),
+    worked("A support desk: companies along foreign keys"),
+    worked("Users of an identity provider"),
+    worked("A schema per workspace"),
+]
+"""The schemas of docs/schemas.md."""
+
+ODD = Worked(
+    r"""
+        CREATE TYPE level AS ENUM ('', E'two\nlines', '*/ " \ '' ', 'null', '${x}', '😀');
+        CREATE TYPE "odd type" AS ("a b" text, "class" integer, "str" text, n numeric(5, 2));
+        CREATE TABLE words (
+            "Key One" text, key_two level, tenant uuid NOT NULL, "str" text, "int" integer, "list" text[], "any" jsonb,
+            "literal" level, "type" text, "get_type" text, "equals" text, "json_element" json, "string" text,
+            "constructor" text, "__proto__" text, "default" text, "namespace" text, PRIMARY KEY ("Key One", key_two)
+        );
+        CREATE TABLE signs (
+            id bigint PRIMARY KEY, tenant integer NOT NULL, "with space" text, "with""quote" text, "with\back" text, "with*/end" text,
+            "größe" integer, "日本" text, "$" text, "a-b" integer, "a.b" integer, w "odd type", ws "odd type"[], levels level[][],
+            r int4range, m tstzmultirange, b bit(3), x xml, v tsvector, p point, c "char", o oid, n numeric(30, 2), ns numeric(9)[]
+        )
+    """,
+    """
+        [[watch]]
+        table = "words"
+        entity = "class"
+        key = ["Key One", "key_two"]
+        company = "tenant"
+        case = "column"
+        [[watch]]
+        table = "signs"
+        entity = "List"
+        company = "tenant"
+        created = "Message"
+        deleted = "odd type-name"
+        rename = { "a-b" = "aMinusB" }
+    """,
+    {},
+)
+"""Names that mean something in one of the languages, and types that become strings."""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)  # it may install the compiler of TypeScript
+async def test_the_types_of_the_calendar_and_of_the_worked_examples_compile(
+    make_database: Callable[[], Awaitable[Database]], tmp_path: Path
+) -> None:
+    sources: dict[str, list[str]] = {"ts": [], "py": [], "cs": []}
+    for number, example in enumerate([None, *WORKED, ODD]):
+        database, place = await make_database(), tmp_path / str(number)
+        place.mkdir()
+        if example is not None:
+            await database.execute(example.sql)
+            (place / "notifier.toml").write_text(example.toml)
+        for language, suffix in zip(LANGUAGES, sources, strict=False):
+            arguments = ("types", "--language", language)
+            status, text = await run(place, *arguments, database_url=database.dsn)
+            assert status == 0, text
+            name = f"types{number}.{suffix}"
+            text = text.replace("namespace Notifier.Messages", f"namespace Notifier.N{number}")
+            (tmp_path / name).write_text(text)
+            sources[suffix].append(name)
+    strict = "--noEmit --strict --exactOptionalPropertyTypes --noUncheckedIndexedAccess --target es2022 --module nodenext"
+    compile_with(tmp_path, *tool("tsc"), *strict.split(), *sources["ts"])
+    mypy = (sys.executable, "-m", "mypy", "--strict", "--no-incremental")
+    compile_with(tmp_path, *mypy, *sources["py"])
+    for name in sources["py"]:
+        compile_with(tmp_path, sys.executable, name)
+    readers = (FILES / "TextJson.cs", ROOT / "clients" / "dotnet" / "src" / "Json.cs")
+    library = ("-langversion:7", "-target:library", "-out:types.dll")
+    compile_with(tmp_path, mono(), *library, *sources["cs"], *readers)
 
 
 @pytest.fixture

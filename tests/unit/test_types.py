@@ -9,7 +9,7 @@ from jsonschema import Draft202012Validator
 
 from notifier.errors import NotifierError
 from notifier.types import csharp, json_schema, python, typescript
-from notifier.types.values import Composite, Enum, Field, Property, Scalar, Table
+from notifier.types.values import Composite, Enum, Field, Property, Scalar, Table, merged
 from notifier.watches import Watch
 
 TEXT = Scalar("string", "text")
@@ -44,11 +44,40 @@ def test_a_message_that_is_named_like_another_type_gets_a_name_of_its_own() -> N
     assert "public sealed class EventRow_ : Change" in csharp.render(tables)
 
 
+def test_watches_of_one_entity_in_two_scopes_have_one_type_or_are_refused() -> None:
+    def booking(company: str, *properties: Property, **options: str) -> Table:
+        watch = Watch(table="b", entity="Booking", scope=company, company=company, **options)  # type: ignore[arg-type]
+        given = {"BookingId": f"id of {company}", "CompanyId": "the company"}
+        given |= {"Team": "integer", "User": "integer"}
+        columns = [
+            Property(each, TEXT, each.lower() not in (company, "bookingid"), sql)
+            for each, sql in given.items()
+        ]
+        return Table(watch, (*columns, *properties))
+
+    [table] = merged([booking("team"), booking("user")])
+    assert [(each.name, each.is_nullable) for each in table.properties] == [
+        ("BookingId", False),
+        ("CompanyId", True),
+        ("Team", True),
+        ("User", True),
+    ]
+    assert table.properties[0].sql == "id of team or id of user"
+    assert [each.name for each in table.keys] == ["BookingId", "CompanyId"]
+    assert typescript.render([table]).count("interface BookingRow ") == 1
+    note = Property("Note", TEXT, True, "text")
+    for other in (booking("user", note), booking("user", created="Booked")):
+        with pytest.raises(NotifierError, match="choose another entity for one"):
+            merged([booking("team"), other])
+
+
 def test_no_property_hides_a_type_that_others_of_its_class_have() -> None:
     for name in ("str", "Any", "Literal", "class", "list"):
         properties = (Property(name, TEXT, True, "text"), Property("Other", TEXT, True, "text"))
         text = python.render([table("Event", *properties)])
-        assert f"        '{name}': str | None,  # text\n        'Other': str | None,  # text\n" in text
+        assert (
+            f"        '{name}': str | None,  # text\n        'Other': str | None,  # text\n" in text
+        )
         assert {name, "Other"} <= run(text)["EventRow"].__annotations__.keys()
 
 
