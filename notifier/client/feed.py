@@ -76,7 +76,7 @@ class Request:
 
 @dataclass
 class Incoming:
-    """A state of which rows have arrived: what it is the answer to, and the position that it leads to."""
+    """A state whose rows are arriving: the request that it answers, and its position."""
 
     answer: Resync
     head: Position | None

@@ -24,7 +24,7 @@ FIRST = 10
 
 
 class Script:
-    """One run of a scenario. `expected`: what the client has to report, in order. `first`: it has begun."""
+    """One run of a scenario. `expected`: the reports that the client must make, in order. `first`: it has begun."""
 
     def __init__(self, company: str) -> None:
         self.company = company

@@ -124,7 +124,7 @@ async def _drop_triggers(connection: Connection, report: Report) -> None:
 
 
 async def _drop_objects(connection: Connection, but: str | None = None) -> None:
-    """Drops what the schema has of ours, without the statements that begin with `but`. Raises DatabaseError."""
+    """Drops our objects in the schema, but not by the statements that begin with `but`. Raises DatabaseError."""
     arguments = (list(TABLES), SEQUENCE, MANAGED, list(RELEASED))
     statements = [row[0] for row in await connection.fetch(sql.query("drop_objects"), *arguments)]
     try:

@@ -270,7 +270,7 @@ async def _apply(
 
 
 async def _finish(connection: Connection, *, forget: bool) -> None:
-    """What all tables need: their types in capture, the right to read their members, a reload of the nodes."""
+    """Completes the tables together: their types in capture, the right to read their members, a reload of the nodes."""
     await connection.execute("SET LOCAL search_path = pg_catalog, pg_temp")
     await functions.create(connection, await functions.outdated(connection))
     await grants.synchronize(connection)

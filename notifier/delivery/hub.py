@@ -43,7 +43,7 @@ _logger = structlog.get_logger("notifier.hub")
 
 
 class Beginning(NamedTuple):
-    """Where a replay begins: the `at` of the message before it, None where it is not in the log."""
+    """The start of a replay: the `at` of the message before it, None where it is not in the log."""
 
     at: datetime | None
 
@@ -247,10 +247,10 @@ class Hub:
     # --- replay
 
     async def begin_replay(self, channel: Channel, after: int) -> Beginning | None:
-        """Where a replay of every message after `after` begins; None where it would have a gap.
+        """The start of a replay of every message after `after`; None where the replay would have a gap.
 
-        So it is where messages were pruned or are older than the retention. Raises DatabaseError where
-        that cannot be found out now.
+        It would where messages were pruned or are older than the retention. Raises DatabaseError where
+        that cannot be determined now.
         """
         epoch = self.epoch
         if after > channel.position:

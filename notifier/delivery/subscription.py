@@ -45,7 +45,7 @@ from notifier.messages import (
 )
 
 STATE_SECONDS = 5.0
-"""How long the stream may take to bring the messages up to the position of a state."""
+"""How long the stream may take to deliver the messages up to the position of a state."""
 
 REPLAY_SECONDS = 60.0
 """How often access is re-checked during a replay: a slow reader may never become live."""

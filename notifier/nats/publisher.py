@@ -125,7 +125,7 @@ class NatsPublisher:
     # --- from the link
 
     def connected(self) -> None:
-        """What was sent on the connection before may be lost."""
+        """Called after each connect: messages that were sent on the former connection may be lost."""
         self._missed += 1
         self._beat_soon()
 

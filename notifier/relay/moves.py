@@ -42,7 +42,7 @@ class _Move(msgspec.Struct, frozen=True):
 
 
 class Moves:
-    """The moves that matter to changes which are still to be read."""
+    """The moves that may affect changes that the relay has not read yet."""
 
     def __init__(self) -> None:
         self._sources: dict[str, list[Source]] = {}
@@ -51,7 +51,7 @@ class Moves:
         # Moves of transactions before `since` are not known, but for those that were open then.
         self._since = 0
         self._open_since: frozenset[int] = frozenset()
-        # Those that another relay needs: it may read what was read since the last but one `settle` again.
+        # The moves that another relay needs: it may read all changes since the second last `settle` again.
         self._needed: list[_Move] = []
         self._saved: list[_Move] = []
 
@@ -64,7 +64,7 @@ class Moves:
                 self._sources[entity] = found
 
     def begin(self, cursor: str, saved: JSON) -> None:
-        """A new relay begins at the snapshot `cursor`. `saved`: `unsaved` of the one before."""
+        """A new relay begins at the snapshot `cursor`. `saved`: the text that the previous relay saved (`unsaved`)."""
         self._pending = _decode_moves(saved)
         self._needed, self._saved = list(self._pending), list(self._pending)
         self._recent = []
@@ -72,9 +72,9 @@ class Moves:
         self._open_since = _running(cursor)
 
     def unsaved(self) -> JSON | None:
-        """What another relay must know, whether what was read before the last `settle` is stored or not.
+        """The moves that another relay needs, as a text to save; None if they are saved.
 
-        None where it is saved.
+        They suffice whether or not the changes that were read before the last `settle` are stored.
         """
         if self._needed == self._saved:
             return None
@@ -82,7 +82,10 @@ class Moves:
         return msgspec.json.encode(self._saved)
 
     def resyncs(self, changes: Sequence[Change], last: Mapping[int, int]) -> list[ResyncDraft]:
-        """What is to be sent after the messages of these changes. `last`: the last change of each transaction."""
+        """Notes the moves among changes. Returns the Resyncs to send after the messages of these changes.
+
+        `last`: the last change of each transaction.
+        """
         if not self._sources:
             return []
         relevant = [change for change in changes if change.entity in self._sources]
@@ -98,7 +101,7 @@ class Moves:
         images: Iterable[tuple[str, JSON | None, JSON | None]],
         at: datetime,
     ) -> list[ResyncDraft]:
-        """The same of a transaction that is too large to be looked at. `images`: its moves."""
+        """Does the same for a transaction that is too large to be netted. `images`: its moves."""
         if not self._sources:
             return []
         due = {
@@ -112,7 +115,7 @@ class Moves:
         return [ResyncDraft(each, "bulk", at, revokes) for each, revokes in due.items()]
 
     def settle(self, snapshot: str) -> None:
-        """Everything that `snapshot` sees was looked at, and what the `settle` before saw is stored."""
+        """Called when all changes in `snapshot` were examined, and those of the `settle` before are stored."""
         if not self._sources:
             return
         running = _running(snapshot)

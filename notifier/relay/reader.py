@@ -85,7 +85,7 @@ class ChangeReader:
         return [Change(*tuple(row)) for row in rows]
 
     async def moves_of(self, xid: int) -> list[tuple[str, JSON | None, JSON | None]]:
-        """Of a large transaction: the entities and images of changes of rows on paths."""
+        """The entities and images of changes of rows on paths, in a large transaction."""
         rows = await self._connection.fetch(
             sql.query("transaction_moves"), xid, timeout=BACKLOG_SECONDS
         )

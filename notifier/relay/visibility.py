@@ -66,7 +66,7 @@ def audience_of(users: Users) -> Audience:
 
 
 def audiences(before: Users, after: Users) -> Audiences:
-    """What an update of a row means for the users of its company."""
+    """The users of the company who keep, gain and lose sight of a row by an update."""
     if before is None:
         lost = NO_USER if after is None else Audience(after, others=True)
         return Audiences(audience_of(after), NO_USER, lost)

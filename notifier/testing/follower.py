@@ -66,7 +66,7 @@ class Follower:
         return await asyncio.wrap_future(self._submit(self._expect_resync()))
 
     def messages(self) -> list[Message | Resync]:
-        """What has not been taken yet of everything that was committed before the call; may be empty."""
+        """The messages not taken yet, of everything that was committed before the call; may be empty."""
         return self._submit(self._rest()).result()
 
     async def amessages(self) -> list[Message | Resync]:

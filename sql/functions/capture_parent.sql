@@ -1,11 +1,11 @@
--- capture_parent(steps): captures what happens to a row that paths lead across. Where it leads to another company now,
--- or no longer to one, a change with the two companies alone is stored, and both get a Resync.
+-- capture_parent(steps): captures changes of rows on paths. If such a row now leads to another company, or to none, a
+-- change with only the two companies is stored, and both get a Resync.
 --
--- A row that is deleted is remembered with its company until the transaction ends: a foreign key that cascades
--- deletes its children when it can no longer be read.
+-- A deleted row is kept with its company until the transaction ends (notifier.vanished): a foreign key that cascades
+-- deletes its children when the row can no longer be read.
 --
 -- `steps`: six texts for each step that is in this table: the entity of the changes of the watched table, the watch,
--- the step, the columns `key` and `value` of notifier.steps, and what is special: `last` where the value is the
+-- the step, the columns `key` and `value` of notifier.steps, and flags: `last` where the value is the
 -- company, `loose` where no foreign key is enforced. A trigger's condition would keep the application from dropping
 -- the column. Like capture, it never breaks the application's write.
 CREATE OR REPLACE FUNCTION notifier.capture_parent() RETURNS trigger

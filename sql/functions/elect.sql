@@ -2,8 +2,8 @@
 --
 -- Any role may hold an advisory lock. So the lock's key is in a table of ours, and where a role without
 -- rights on that table holds the lock, the key is replaced. The session that gets the lock reads the key
--- again under a row lock, and the one that replaces it looks for holders again under it: a key that a node
--- has found valid is not replaced any more.
+-- again under a row lock; the session that replaces the key looks for holders again under the same row lock. So a key
+-- that a node has found valid is never replaced.
 --
 -- A relay whose backend has been idle for 10 s hangs: its connection is terminated, if this role may do that.
 -- A backend that works, or waits for a lock, is not terminated.
