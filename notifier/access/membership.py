@@ -101,14 +101,18 @@ class Membership:
                 await self._batcher.get(("", ""))
             else:
                 await self._require_query(self._query)
-            for name, query in await self._database.fetch(sql.query("scope_queries")):
-                try:
-                    await self._require_query(query)
-                except DatabaseError as error:
-                    reason = first_line(error.__cause__ or error)
-                    raise DatabaseError(f"the membership query of scope {name}: {reason}") from None
+            if self._query or self._compiled is None or self._compiled.has_queries:
+                await self._require_scopes()
         if self._accounts is not None:
             await self._accounts.require()
+
+    async def _require_scopes(self) -> None:
+        for name, query in await self._database.fetch(sql.query("scope_queries")):
+            try:
+                await self._require_query(query)
+            except DatabaseError as error:
+                reason = first_line(error.__cause__ or error)
+                raise DatabaseError(f"the membership query of scope {name}: {reason}") from None
 
     async def _require_query(self, query: str) -> None:
         # Nulls are of every type: PostgreSQL would refuse another value before it checks rights.

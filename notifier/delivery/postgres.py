@@ -206,7 +206,8 @@ class PostgresStream:
         if self._feed is not None:
             self._feed.logged(found["seq"])
         if self._follows_log:
-            await self._catch_up(connection)
+            if (found["epoch"], found["seq"]) != (self._hub.epoch, self._seq):
+                await self._catch_up(connection)
         elif time.monotonic() - self._audited >= AUDIT_SECONDS:
             await self._audit(connection)
 

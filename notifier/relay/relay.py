@@ -8,6 +8,7 @@ there are none, until a writer rings the doorbell.
 from __future__ import annotations
 
 import asyncio
+import time
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -29,8 +30,9 @@ from notifier.relay.tracing import UNTRACED, RelayTracer
 SLEEPING_READ_SECONDS = 3.0
 """How often the sleeping relay reads without a ring."""
 
-HEARTBEAT_SECONDS = 3.0
-"""How often the connection that holds the relay's lock is used, at least."""
+HEARTBEAT_SECONDS = 3.5
+"""How often the connection that holds the relay's lock is used, at least. Longer than the sleeping relay's read, so
+that its maintenance takes the place of every second heartbeat."""
 
 IDLE_PAUSES = (0.001, 0.002, 0.004, 0.008)
 """Pauses after reads that found nothing; after the last one the relay tries to sleep."""
@@ -166,10 +168,16 @@ class Term:
         """Keeps the other nodes from terminating this relay, and detects a dead link of the writer.
 
         They read when the connection's state last changed (`sql/functions/elect.sql`, `sql/queries/probe.sql`).
+
+        Any call of the writer does, so one is due HEARTBEAT_SECONDS after the last.
         """
+        writer = self._leadership.writer
         while True:
-            await self._leadership.wait_or_fail(HEARTBEAT_SECONDS)
-            await self._leadership.writer.fetchrow("SELECT")
+            due = writer.used_at + HEARTBEAT_SECONDS - time.monotonic()
+            if due > 0:
+                await self._leadership.wait_or_fail(due)
+            else:
+                await writer.fetchrow("SELECT")
 
     # --- awake
 

@@ -96,13 +96,12 @@ class RelayStore:
 
     async def load_sources(self) -> dict[str, Source]:
         """The watched tables, as `notifier migrate` wrote them down, by the entity of their changes."""
-        rows = await self._writer.fetch(sql.query("watches"))
-        watches = [Watch.from_row(row) for row in rows]
         try:
-            scopes = await self._writer.fetch(sql.adapt("SELECT name FROM notifier.scopes"))
+            rows = await self._writer.fetch(sql.query("watches"))
         except asyncpg.UndefinedTableError as error:
             raise SchemaMissing("there is no notifier.scopes; run: notifier migrate") from error
-        names = frozenset(scope["name"] for scope in scopes)
+        watches = [Watch.from_row(row) for row in rows]
+        names = frozenset(rows[0]["all_scopes"]) if rows else frozenset()
         tables: dict[str, list[Source]] = {}
         for row, watch in zip(rows, watches, strict=True):
             source = Source(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -21,20 +22,25 @@ class Writer:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._busy = asyncio.Lock()
+        self.used_at = 0.0  # when the last call ended, by the monotonic clock
 
     async def fetchrow(
         self, query: str, *arguments: Any, seconds: float = DEADLINE_SECONDS
     ) -> asyncpg.Record | None:
         """The first row, within `seconds`. Raises the driver's exceptions."""
         async with self._busy:
-            return await self._connection.fetchrow(query, *arguments, timeout=seconds)
+            row = await self._connection.fetchrow(query, *arguments, timeout=seconds)
+            self.used_at = time.monotonic()
+            return row
 
     async def fetch(
         self, query: str, *arguments: Any, seconds: float = DEADLINE_SECONDS
     ) -> list[asyncpg.Record]:
         """All rows, within `seconds`. Raises the driver's exceptions."""
         async with self._busy:
-            return await self._connection.fetch(query, *arguments, timeout=seconds)
+            rows = await self._connection.fetch(query, *arguments, timeout=seconds)
+            self.used_at = time.monotonic()
+            return rows
 
     @asynccontextmanager
     async def exclusive(self) -> AsyncIterator[Connection]:

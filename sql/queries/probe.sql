@@ -1,12 +1,13 @@
 -- Whether the path from trigger to node works. $1: a nonce, which comes back by NOTIFY (null: none is sent);
--- $2: how many seconds a change may wait. `seq`: the last message. `backlog`: how far the relay has come in a backlog; null where it reads none.
+-- $2: how many seconds a change may wait. `epoch`, `seq`: of the last message. `backlog`: how far the relay has come in a backlog; null where it reads none.
 WITH place AS (
     SELECT coalesce((SELECT m.cursor FROM notifier.messages AS m
                      WHERE m.seq > log.seq AND m.cursor IS NOT NULL
                      ORDER BY m.seq DESC LIMIT 1), log.cursor)::pg_snapshot AS cursor,
            log.target IS NOT NULL AS busy,
            greatest(log.seq, log.epoch_seq, (SELECT max(m.seq) FROM notifier.messages AS m)) AS seq,
-           concat_ws(' ', log.target, log.upto, log.seq) AS reached
+           concat_ws(' ', log.target, log.upto, log.seq) AS reached,
+           log.epoch
     FROM notifier.log
 ), problems AS (
     SELECT * FROM notifier.watch_problems()
@@ -40,6 +41,6 @@ SELECT pg_is_in_recovery() AS standby,
            WHERE a.datname = current_database() AND a.application_name ~ '^(.*: )?notifier relay reader$'
              AND a.xact_start < clock_timestamp() - interval '20 s'
        )) END AS backlog,
-       place.seq,
+       place.epoch, place.seq,
        CASE WHEN $1::text IS NOT NULL THEN pg_notify('notifier_messages', $1) END
 FROM place

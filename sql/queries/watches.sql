@@ -1,6 +1,6 @@
 -- The watched tables, with every option (a new one needs no change here). `json_columns`: those whose values are sent as they are;
 -- `naive_columns`: timestamps without a time zone, and arrays of them; `virtual_columns`: those that no
--- trigger sees.
+-- trigger sees. `all_scopes`: the names of all scopes, in every row.
 SELECT w.*,
        ARRAY(
            SELECT a.attname::text FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid
@@ -14,5 +14,6 @@ SELECT w.*,
              AND 'timestamp_out'::regproc IN (t.typoutput, element.typoutput)) AS naive_columns,
        ARRAY(
            SELECT a.attname::text FROM pg_attribute AS a
-           WHERE a.attrelid = to_regclass(w.relation) AND a.attgenerated = 'v') AS virtual_columns
+           WHERE a.attrelid = to_regclass(w.relation) AND a.attgenerated = 'v') AS virtual_columns,
+       ARRAY(SELECT s.name FROM notifier.scopes AS s) AS all_scopes
 FROM notifier.watches AS w
