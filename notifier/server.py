@@ -219,6 +219,7 @@ def run_node(
 
     async def main() -> None:
         gc.set_threshold(GC_ALLOCATIONS)
+        gc.freeze()  # what was imported lives as long as the process: a full collection need not visit it
         await serve(Node(settings), settings, sockets, ready, status_socket)
 
     runner()(main())
