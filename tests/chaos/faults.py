@@ -64,15 +64,21 @@ class Faults:
             self._reset_the_link,
             self._flood_without_a_relay,
         ]
+        self.first: list[Callable[[], Awaitable[None]]] = [
+            self._restart_postgres,
+            self._kill_the_relay,
+        ]
 
     async def run(self, seconds: float) -> None:
-        """Runs faults for this long; each kind comes once before one repeats."""
+        """Runs faults for this long; each kind comes once before one repeats, those of `first` before all."""
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
-        waiting: list[Callable[[], Awaitable[None]]] = []
+        waiting = [*self.first]
+        self._random.shuffle(waiting)
         while loop.time() < end:
             if not waiting:
-                waiting = list(self.kinds)
+                waiting = [kind for kind in self.kinds if kind not in self.first]
+                self.first = []
                 self._random.shuffle(waiting)
             fault = waiting.pop()
             self._history.note("fault", kind=fault.__name__.strip("_"))

@@ -39,6 +39,12 @@ class NatsFaults:
             self._reset_the_link_to_nats,
             self._delay_the_link_to_nats,
         ]
+        self.first = [
+            self._kill_a_server,
+            self._freeze_a_server,
+            self._part_the_servers,
+            self._freeze_the_link_to_nats,
+        ]
 
     async def _kill_a_server(self) -> None:
         server = self._random.choice(self._cluster)

@@ -206,7 +206,9 @@ async def test_every_client_ends_with_the_committed_rows_whatever_dies(
         ]
         faults = Faults(mortal, database, nodes, proxy, companies, history)
         if servers:
-            faults.kinds += NatsFaults(servers, routes, nats_proxy, history).kinds
+            of_nats = NatsFaults(servers, routes, nats_proxy, history)
+            faults.kinds += of_nats.kinds
+            faults.first += of_nats.first
         enough = asyncio.Event()
         async with asyncio.TaskGroup() as tasks:
             following = [tasks.create_task(follower.run()) for follower in followers]
