@@ -27,6 +27,9 @@ CLOCK_SECONDS = 4.0
 SHUTDOWN_SECONDS = 30.0
 """How often the database is checked for a smart shutdown."""
 
+CONFIGURATION_SECONDS = 0.1
+"""How often the configuration is read at most: any role may send the notification that it has changed."""
+
 LOOP_SECONDS = 1.0
 """How often the delay of the event loop is measured."""
 
@@ -113,6 +116,7 @@ async def follow_configuration(
         changed.clear()
         found = stored, scopes, there = await _configuration(query)
         use(stored, scopes)
+        await asyncio.sleep(CONFIGURATION_SECONDS)
         if found == logged:
             await changed.wait()
             continue
