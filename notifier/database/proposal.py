@@ -13,7 +13,7 @@ import msgspec
 from notifier.database import catalogue, paths, sql
 from notifier.database.connections import Connection, connected
 from notifier.database.transactions import summarize
-from notifier.errors import SettingsError
+from notifier.errors import SettingsError, one_line
 from notifier.patterns import quoted
 from notifier.watches import SCHEMA, Watch
 
@@ -79,7 +79,9 @@ async def _propose(connection: Connection, tenant: str | None) -> str:
     blocks, left = [], []
     for pattern, schemas in groups.items():
         blocks.append(
-            f"# The schemas {summarize(schemas)} have the same tables: one for each tenant."
+            one_line(
+                f"# The schemas {summarize(schemas)} have the same tables: one for each tenant."
+            )
         )
         for table in (each for each in every if each.schema == schemas[0]):
             spelled = f"{pattern}.{quoted(table.name)}"
@@ -263,7 +265,7 @@ async def _block(
             problems = [str(error)]
     lines = ["[[watch]]", *_options(watch, reasons)]
     if problems:
-        lines = [f"# {line}" for line in (f"refused as it is: {problems[0]}", *lines)]
+        lines = [f"# {line}" for line in (one_line(f"refused as it is: {problems[0]}"), *lines)]
     return "\n".join(lines) + "\n"
 
 
@@ -279,7 +281,7 @@ def _options(watch: Watch, reasons: Mapping[str, str]) -> Iterator[str]:
             values[name] = value
     for name, value in values.items():
         line = f"{name} = {_toml(value)}"
-        yield f"{line}  # {reasons[name]}" if name in reasons else line
+        yield f"{line}  # {one_line(reasons[name])}" if name in reasons else line
 
 
 _READ = "# Read it, remove what need not be sent, then run: notifier migrate --dry-run"
@@ -287,7 +289,9 @@ _READ = "# Read it, remove what need not be sent, then run: notifier migrate --d
 
 def _head(companies: Inspected) -> list[str]:
     return [
-        f"# Proposed by notifier init. The companies are the rows of {companies.spelled}.",
+        one_line(
+            f"# Proposed by notifier init. The companies are the rows of {companies.spelled}."
+        ),
         _READ,
         "",
     ]
@@ -298,7 +302,9 @@ def _rest(left: Sequence[Inspected], companies: Inspected) -> Iterator[str]:
     for table in left:
         targets = sorted(set(table.references.values()))
         reason = f"it refers to {', '.join(targets)}" if targets else "it refers to no table"
-        yield f"# Not proposed: no foreign key leads from {table.spelled} to {companies.spelled}; {reason}."
+        yield one_line(
+            f"# Not proposed: no foreign key leads from {table.spelled} to {companies.spelled}; {reason}."
+        )
     if left:
         yield ""
 
@@ -314,7 +320,7 @@ def _toml(value: object) -> str:
     text = str(value)
     if '"' in text and "'" not in text and text.isprintable():
         return f"'{text}'"
-    return msgspec.json.encode(text).decode()
+    return msgspec.json.encode(text).decode().replace("\x7f", "\\u007f")
 
 
 def _toml_key(name: str) -> str:

@@ -151,3 +151,22 @@ async def test_schemas_with_the_same_tables_are_proposed_as_a_pattern(database: 
     assert await database.fetchval("SELECT count(DISTINCT tenant) FROM notifier.watches") == 3
     await database.execute("DROP TABLE events, employees, companies")
     assert "work_*.person" in await propose(database.dsn, None)
+
+
+async def test_no_name_in_the_database_adds_a_line_to_the_file(database: Database) -> None:
+    """A scope in it would decide on access, by a query that runs as the role of `serve`."""
+    scope = '[[scope]]\nname = "x"\nmembership = "SELECT true"\n#'
+    names = [f'"\n{scope}', f"'\n{scope}", f"\n{scope}", "'\\\"\x7f\x1b"]
+    for n, name in enumerate(names):
+        given = '"' + name.replace('"', '""') + '"'
+        await database.execute(
+            f"CREATE TABLE {given} (id int PRIMARY KEY, company_id uuid NOT NULL REFERENCES companies, {given} int);"
+            f'CREATE TABLE "{n}{given[1:]} (id int PRIMARY KEY);'
+            f'CREATE SCHEMA "tenant_{n}{given[1:]}; CREATE TABLE "tenant_{n}{given[1:]}.person (id int PRIMARY KEY)'
+        )
+    text = await propose(database.dsn, None)
+    found = tomllib.loads(text)
+    assert set(found) == {"watch"}
+    tables = {watch["table"] for watch in found["watch"]}
+    assert {'"' + name.replace('"', '""') + '"' for name in names} <= tables
+    assert "tenant_*.person" in tables
