@@ -6,7 +6,7 @@ from notifier.access.member_rows import is_respelled, may_be_respelled
 from notifier.companies import split_scope
 from notifier.database import sql
 from notifier.database.connections import connected
-from notifier.errors import SchemaMissing
+from notifier.errors import NotifierError, SchemaMissing
 from notifier.settings import Settings
 from notifier.watches import Watch
 from notifier.why import users
@@ -17,11 +17,16 @@ from notifier.why.transactions import delivered, explain_transaction, list_messa
 
 
 async def explain(settings: Settings, question: Question) -> Explanation:
-    """Reads the database only. Raises DatabaseError where the schema cannot be read."""
+    """Reads the database only. Raises NotifierError for a standby, DatabaseError where the schema cannot be read."""
     explanation = Explanation()
     async with connected(
         settings.listen_database, "why", default_transaction_read_only="on"
     ) as connection:
+        if await connection.fetchval("SELECT pg_is_in_recovery()"):
+            raise NotifierError(
+                "this is a standby, which shows neither locks nor running transactions;"
+                " name the primary in the URL"
+            )
         evidence = Evidence(connection, question.company, settings.bulk_limit)
         log = await evidence.log()
         if log is None:

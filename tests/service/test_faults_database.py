@@ -26,7 +26,7 @@ from tests.installed import needs
 from tests.ports import free_port
 from tests.proxy import Proxy
 from tests.service.calendars import Calendar, positions
-from tests.services import Service
+from tests.services import SECRET, Service, run
 from tests.waiting import until
 
 OURS = "application_name LIKE 'notifier %' AND datname = current_database()"
@@ -369,7 +369,11 @@ def answers(url: str) -> Callable[[], Awaitable[bool]]:
 
 
 async def test_a12_a_node_does_not_listen_on_a_standby_until_it_is_promoted(
-    mortal: EmbeddedPostgres, mortal_database: Database, serve: Serve, connect: Connect
+    mortal: EmbeddedPostgres,
+    mortal_database: Database,
+    serve: Serve,
+    connect: Connect,
+    tmp_path: Path,
 ) -> None:
     company = await Calendar(mortal_database).add_company("u1")
     with standby(mortal, mortal_database.address) as (url, _):
@@ -384,6 +388,9 @@ async def test_a12_a_node_does_not_listen_on_a_standby_until_it_is_promoted(
 
         await until(refused)
         assert (await service.get("/livez")).is_success
+        question = ("why", "--company", company, "--user", "u1")
+        status, printed = await run(tmp_path, *question, database_url=copy.dsn, jwt_secret=SECRET)
+        assert (status, "this is a standby" in printed) == (1, True), printed
         await copy.execute("SELECT pg_promote()")
         await service.ready()
         await copy.relayed()
