@@ -26,7 +26,7 @@ from tests.service.worked import worked
 from tests.services import SECRET, token
 from tests.waiting import until
 
-ROUNDS = 25
+ROUNDS = 16
 
 HEAD = """
     SELECT greatest((SELECT position FROM notifier.positions WHERE company = $1),
@@ -369,6 +369,7 @@ class Client:
         self.is_subscribed = False
         self.position = 0
         self.revoked = 0
+        self._refusal: str | None = None
         self.rows: dict[str, dict[str, Any]] = {}
         self._is_stale = False
         self._session: Session | None = None
@@ -380,7 +381,9 @@ class Client:
         self._voice = Voice()
         self._session = Session(node.node.services, self._voice)
         await self._send(type="authenticate", token=token(self.user))
-        await self._subscribe()
+        self._refusal = None
+        while not self.is_subscribed and self._refusal != "company_forbidden":  # not `unavailable`
+            await self._subscribe()
         return self.is_subscribed
 
     async def _subscribe(self) -> None:
@@ -412,6 +415,7 @@ class Client:
         data = message.get("Data", {})
         if kind == "SubscribeResult":
             self.is_subscribed = message["Success"]
+            self._refusal = None if self.is_subscribed else message["Error"]["Code"]
             self.rows = {entity: {} for entity in self._ledger.rows}
         elif kind == "State" and data["Entity"] in self.rows:
             for row in data["Rows"]:
