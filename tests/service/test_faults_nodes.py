@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -15,15 +16,18 @@ import pytest
 
 from notifier import node as app
 from notifier import server
+from notifier.commands import FilteredRequest
 from notifier.delivery import periodic_recheck
 from notifier.delivery.channel import SLICE, Channel
 from notifier.delivery.encoding import TEXT
+from notifier.delivery.http_session import HttpSession
 from notifier.delivery.recent import Budget
 from notifier.delivery.session import Session, Stage
 from notifier.errors import NotifierError
 from notifier.messages import Message
 from notifier.node import Node
 from notifier.settings import load
+from notifier.transport.polling import LongPoll
 from tests.chaos.local import LocalNode, Voice
 from tests.clients import open_client
 from tests.conftest import Connect, Serve
@@ -32,7 +36,7 @@ from tests.ports import free_port
 from tests.proxy import Proxy
 from tests.service.calendars import Calendar, positions
 from tests.service.test_faults_database import not_ready
-from tests.services import SECRET
+from tests.services import SECRET, token
 from tests.waiting import DEADLINE_SECONDS, until
 
 
@@ -309,3 +313,45 @@ async def test_a_thousand_clients_that_reconnect_at_once_cost_few_queries(
             range(2, 102)
         )
     assert node.queries - before <= limit
+
+
+async def test_polls_share_the_pages_of_the_log_and_wait_without_a_query(
+    database: Database, node: LocalNode
+) -> None:
+    count = 300
+
+    async def poll(after: int) -> list[int]:
+        response = LongPoll(immediate=False)
+        session = HttpSession(node.node.services, response, "127.0.0.1")
+        request = FilteredRequest(company_id=company, after=after, epoch=epoch)
+        try:
+            await session.authenticate(token("u1"))
+            assert await session.subscribe(request)
+            await response.wait(DEADLINE_SECONDS)
+            page = json.loads(b"".join(response.page().parts()))
+        finally:
+            session.leave()
+        return positions(page["Messages"])
+
+    async def all_wait() -> bool:
+        sessions = node.node.admission.connections
+        return len([each for each in sessions if each.live_subscriptions]) == count
+
+    await node.start()
+    calendar = Calendar(database)
+    company = await calendar.company("u1")
+    await calendar.events(company, 100)
+    await calendar.reaches(company, 101)
+    epoch = node.node.hub.epoch
+    await node.stop()
+    await node.start()
+    before = node.queries
+    pages = await asyncio.gather(*(poll(1) for _ in range(count)))
+    assert all(page == [*range(2, 102)] for page in pages)
+    assert node.queries - before <= 8
+    waiting = [asyncio.create_task(poll(101)) for _ in range(count)]
+    await until(all_wait)
+    before = node.queries
+    await calendar.event(company)
+    assert await asyncio.gather(*waiting) == [[102]] * count
+    assert node.queries - before <= 3  # the periodic re-check may fall into this time
