@@ -28,7 +28,7 @@ from notifier.delivery.filter_catalogue import FilterCatalogue
 from notifier.delivery.history import History
 from notifier.delivery.hub import Hub
 from notifier.delivery.periodic_recheck import PeriodicRecheck
-from notifier.delivery.postgres import PostgresStream
+from notifier.delivery.postgres_stream import PostgresStream
 from notifier.delivery.recheck_rule import RecheckRule
 from notifier.delivery.session import Services
 from notifier.delivery.state import NoStates

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 
 from notifier.database.query import Query
 from notifier.delivery.hub import Hub
-from notifier.delivery.postgres import PostgresStream
+from notifier.delivery.postgres_stream import PostgresStream
 from notifier.nats.credentials import Credentials
 from notifier.nats.feed import NatsFeed
 from notifier.nats.key import Key

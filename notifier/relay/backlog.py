@@ -10,6 +10,7 @@ from typing import NamedTuple
 from notifier import metrics
 from notifier.messages import Message
 from notifier.relay.changes import REVOKE_ALL, Change
+from notifier.relay.connection import RelayConnection
 from notifier.relay.images import company_keyed
 from notifier.relay.isolation import Isolation
 from notifier.relay.netting import AnyDraft, Transaction
@@ -18,7 +19,6 @@ from notifier.relay.reader import PAGE, PAGE_BYTES, ChangeReader, TransactionSiz
 from notifier.relay.rendering import Draft, ResyncDraft
 from notifier.relay.store import RelayStore
 from notifier.relay.tracing import BatchTrace
-from notifier.relay.writer import Writer
 
 CHUNK = 1000
 """Messages of a large transaction that are numbered at once."""
@@ -46,7 +46,7 @@ class Backlog:
         pipeline: Pipeline,
         store: RelayStore,
         reader: ChangeReader,
-        writer: Writer,
+        writer: RelayConnection,
         bulk_limit: int,
     ) -> None:
         self._pipeline = pipeline

@@ -7,8 +7,8 @@ from typing import NamedTuple
 from notifier.database import sql
 from notifier.database.constants import FULL_MARK, TABLE_BIT
 from notifier.errors import SchemaMissing
+from notifier.relay.connection import RelayConnection
 from notifier.relay.store import LONG_SECONDS, Checkpoint, RelayStore
-from notifier.relay.writer import Writer
 
 SLOTS = 8
 """The partitions of `notifier.messages`; the oldest is emptied by TRUNCATE."""
@@ -39,7 +39,7 @@ class Usage(NamedTuple):
 class Disk:
     """Room for changes and messages. Raises the driver's exceptions."""
 
-    def __init__(self, writer: Writer, store: RelayStore) -> None:
+    def __init__(self, writer: RelayConnection, store: RelayStore) -> None:
         self._writer = writer
         self._store = store
 

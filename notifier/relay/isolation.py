@@ -12,9 +12,9 @@ from notifier import metrics
 from notifier.database.connections import VALUE_ERRORS, first_line
 from notifier.messages import Message
 from notifier.relay.changes import REVOKE_ALL
+from notifier.relay.connection import RelayConnection
 from notifier.relay.rendering import ResyncDraft
 from notifier.relay.store import RelayStore
-from notifier.relay.writer import Writer
 
 REFUSED = (*VALUE_ERRORS, asyncpg.ProgramLimitExceededError)
 """Errors about the messages of a batch: to store it again would fail again."""
@@ -28,7 +28,7 @@ class Isolation:
     A refused message is replaced by a Resync at its position; where that is refused too, by none.
     """
 
-    def __init__(self, writer: Writer, store: RelayStore) -> None:
+    def __init__(self, writer: RelayConnection, store: RelayStore) -> None:
         self._writer = writer
         self._store = store
 

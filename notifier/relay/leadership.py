@@ -11,7 +11,7 @@ import asyncpg
 from notifier.database import sql
 from notifier.database.connections import DEADLINE_SECONDS, Connection, connected
 from notifier.errors import Unreachable
-from notifier.relay.writer import Writer
+from notifier.relay.connection import RelayConnection
 
 ELECTION_SECONDS = 2.0
 """How often a standby tries to become the relay."""
@@ -28,7 +28,7 @@ class Leadership:
 
     def __init__(self, writer: Connection, reader: Connection) -> None:
         self.connection = writer
-        self.writer = Writer(writer)
+        self.writer = RelayConnection(writer)
         self.reader = reader
         self._ended = asyncio.Event()
         for connection in (writer, reader):

@@ -15,6 +15,7 @@ import structlog
 from notifier import metrics
 from notifier.messages import Message
 from notifier.relay.changes import Change, Source
+from notifier.relay.connection import RelayConnection
 from notifier.relay.isolation import REFUSED, Isolation
 from notifier.relay.moves import Moves
 from notifier.relay.netting import AnyDraft, net
@@ -23,7 +24,6 @@ from notifier.relay.publisher import Publisher
 from notifier.relay.reader import ChangeReader, ForeignChanges
 from notifier.relay.store import RelayStore
 from notifier.relay.tracing import NO_LINKS, UNTRACED, BatchTrace, RelayTracer
-from notifier.relay.writer import Writer
 
 INLINE_LIMIT = 200
 """Up to this many changes are netted on the event loop (about 5 ms); more go to a thread."""
@@ -42,7 +42,7 @@ class Pipeline:
 
     def __init__(
         self,
-        writer: Writer,
+        writer: RelayConnection,
         store: RelayStore,
         reader: ChangeReader,
         publisher: Publisher,

@@ -15,9 +15,9 @@ from notifier.database import sql
 from notifier.errors import LogAltered, SchemaMissing
 from notifier.messages import JSON, Message, encode_views
 from notifier.relay.changes import SNAPSHOT, Source
+from notifier.relay.connection import RelayConnection
 from notifier.relay.gaps import Capture, CaptureState, Saved, Triggers
 from notifier.relay.images import company_named
-from notifier.relay.writer import Writer
 from notifier.watches import Watch
 
 LONG_SECONDS = 60.0
@@ -51,7 +51,7 @@ class RelayStore:
     Raises the driver's exceptions.
     """
 
-    def __init__(self, writer: Writer, *, traces: bool = False) -> None:
+    def __init__(self, writer: RelayConnection, *, traces: bool = False) -> None:
         self._writer = writer
         self._traces = traces
         self._checkpoint: Checkpoint | None = None

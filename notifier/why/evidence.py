@@ -15,10 +15,10 @@ from notifier.database.configuration import Stored
 from notifier.database.connections import Connection
 from notifier.messages import JSON, View, at_text, decode_views
 from notifier.relay.changes import Change, Source
+from notifier.relay.connection import RelayConnection
 from notifier.relay.netting import net
 from notifier.relay.rendering import ResyncDraft
 from notifier.relay.store import RelayStore
-from notifier.relay.writer import Writer
 from notifier.watches import Watch
 from notifier.why.question import text_of
 
@@ -172,7 +172,7 @@ class Evidence:
 
     async def sources(self) -> dict[str, Source]:
         """The watched tables as the relay reads them, by entity."""
-        return await RelayStore(Writer(self.connection)).load_sources()
+        return await RelayStore(RelayConnection(self.connection)).load_sources()
 
     async def message(self, position: int) -> Logged | None:
         """The message at a position, if the log has it."""

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from notifier.delivery import postgres as streams
+from notifier.delivery import postgres_stream as streams
 from tests.databases import Connection, Database
 from tests.postgres.relays import MakeRelay, Relayed, new_company
 from tests.postgres.streams import Log, Node

@@ -15,7 +15,7 @@ from notifier.delivery.encoding import TEXT
 from notifier.delivery.filter_catalogue import FilterCatalogue
 from notifier.delivery.history import History
 from notifier.delivery.hub import Hub
-from notifier.delivery.postgres import PostgresStream
+from notifier.delivery.postgres_stream import PostgresStream
 from notifier.health import Health
 from notifier.messages import Message, decode_views
 from tests.databases import Database

@@ -11,8 +11,8 @@ import pytest
 
 from notifier.database.query import Query
 from notifier.errors import SchemaMissing
+from notifier.relay.connection import RelayConnection
 from notifier.relay.store import RelayStore
-from notifier.relay.writer import Writer
 from notifier.settings import Settings
 from notifier.watchdogs import follow_configuration
 from notifier.watches import Scope, Watch
@@ -40,7 +40,7 @@ async def test_a_relay_reports_that_its_watches_lack_a_column(
     await database.execute(OLDER)
     owner = await database.connect()
     with pytest.raises(SchemaMissing, match="has no column exclude; run: notifier migrate"):
-        await RelayStore(Writer(owner)).load_sources()
+        await RelayStore(RelayConnection(owner)).load_sources()
 
 
 async def test_a_node_waits_for_the_missing_column_of_its_watches(

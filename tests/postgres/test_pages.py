@@ -9,11 +9,11 @@ import pytest
 from notifier.database.connections import connect
 from notifier.database.query import Query
 from notifier.delivery import history as histories
-from notifier.delivery import postgres as streams
+from notifier.delivery import postgres_stream as streams
 from notifier.delivery.filter_catalogue import FilterCatalogue
 from notifier.delivery.history import History
 from notifier.delivery.hub import Hub
-from notifier.delivery.postgres import PostgresStream
+from notifier.delivery.postgres_stream import PostgresStream
 from notifier.health import Health
 from notifier.messages import Message
 from tests.databases import Connection, Database

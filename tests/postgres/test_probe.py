@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from notifier.database.connections import connect, listener
-from notifier.delivery import postgres as streams
+from notifier.delivery import postgres_stream as streams
 from notifier.delivery import probe as probes
 from notifier.delivery.probe import Probe
 from notifier.errors import Misplaced, SchemaMissing

@@ -15,7 +15,7 @@ import pytest
 
 from notifier.database import connections
 from notifier.database.connections import Connection, connect
-from notifier.delivery import postgres as streams
+from notifier.delivery import postgres_stream as streams
 from notifier.messages import Message
 from tests.databases import Database
 from tests.postgres.streams import Log, Node, Recorder, cut

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from notifier.delivery import postgres
+from notifier.delivery import postgres_stream as streams
 from tests.databases import Database
 from tests.postgres.streams import Log, Node, cut
 from tests.waiting import until
@@ -89,8 +89,8 @@ async def is_on(node: Node) -> bool:
 async def test_the_channels_are_compared_with_the_log_while_a_broker_brings_messages(
     database: Database, node: tuple[Node, FakeFeed], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres, "PROBE_SECONDS", 0.05)
-    monkeypatch.setattr(postgres, "AUDIT_SECONDS", 0.05)
+    monkeypatch.setattr(streams, "PROBE_SECONDS", 0.05)
+    monkeypatch.setattr(streams, "AUDIT_SECONDS", 0.05)
     (one, feed), log = node, Log(database)
     client = await one.subscribe("a")
     feed.turn(on=True)

@@ -13,7 +13,7 @@ import pytest
 
 from notifier import health, watchdogs
 from notifier.database import connections
-from notifier.delivery import history, postgres
+from notifier.delivery import history, postgres_stream
 from notifier.delivery.history import History
 from notifier.demo.postgres import EmbeddedPostgres
 from notifier.relay.changes import Change
@@ -51,7 +51,7 @@ async def test_a_relay_that_makes_no_progress_in_a_backlog_is_found_out(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(health, "STUCK_SECONDS", 0.5)
-    monkeypatch.setattr(postgres, "PROBE_SECONDS", 0.1)
+    monkeypatch.setattr(postgres_stream, "PROBE_SECONDS", 0.1)
     for module in ("reader", "backlog"):
         monkeypatch.setattr(f"notifier.relay.{module}.PAGE", 25)
     go_on, changes_of = asyncio.Event(), ChangeReader.changes_of
@@ -161,7 +161,7 @@ async def test_a10_wherever_setting_up_and_catching_up_is_cut_there_is_no_gap(
     database: Database, monkeypatch: pytest.MonkeyPatch, answers: int
 ) -> None:
     """Behind so many answers of the database: before LISTEN, behind it, between two pages."""
-    monkeypatch.setattr(postgres, "PAGE_MESSAGES", 10)
+    monkeypatch.setattr(postgres_stream, "PAGE_MESSAGES", 10)
     async with Proxy(*database.address) as proxy:
         relay = LocalNode(database.dsn)
         node = LocalNode(database.dsn, listen_database_url=database.through(proxy.port))

@@ -24,7 +24,7 @@ COVERED = {
         "relay/publisher",
         "relay/reader",
         "relay/store",
-        "relay/writer",
+        "relay/connection",
     ),
     ("postgres/test_disk.py", "maintenance is what keeps room on disk"): ("relay/maintenance",),
     ("postgres/test_migrations.py", "`migrate` is what uses them"): (
@@ -48,7 +48,7 @@ COVERED = {
     ),
     ("service/test_demo_nodes.py", "several nodes and NATS"): ("demo/nodes",),
     ("browser/test_demo_api.py", "the demo runs for all tests of that directory"): ("demo/run",),
-    ("postgres/test_stream.py", "the stream over PostgreSQL"): ("delivery/postgres",),
+    ("postgres/test_stream.py", "the stream over PostgreSQL"): ("delivery/postgres_stream",),
     ("service/test_nodes.py", "nodes are started, drained and replaced"): (
         "delivery/drain",
         "node",

@@ -13,7 +13,7 @@ import asyncpg
 from notifier.database.connections import DEADLINE_SECONDS, Connection
 
 
-class Writer:
+class RelayConnection:
     """Serialises the calls on the connection that holds the relay's lock.
 
     Whatever stores goes through it, so a relay that lost its lock cannot write.
