@@ -237,7 +237,8 @@ def unused(name: str, taken: Collection[str]) -> str:
 
 def one_line(text: str) -> str:
     """A text that can stand in a comment of any language."""
-    return " ".join(text.split()).replace("*/", "* /").replace("\\", "/").replace('"""', '"')
+    line = " ".join(text.split()).replace("\\", "/").replace("*/", "* /")
+    return re.sub('"{2,}', '"', line)
 
 
 def duplicates(names: Sequence[str]) -> list[str]:

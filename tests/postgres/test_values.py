@@ -401,6 +401,25 @@ async def test_b13_a_row_of_any_size_is_written_and_sent(
 # --- changes of the table
 
 
+async def test_a_value_that_is_stored_apart_and_left_alone_is_sent_whole(
+    relay: Relayed, app: Connection, company: str
+) -> None:
+    """By the write-ahead log it would be unknown (debezium DBZ-7193, sequin#815)."""
+    text = await app.fetchval(
+        "SELECT string_agg(md5(n::text), '') FROM generate_series(1, 3000) AS n"
+    )
+    event = await app.fetchval(
+        "INSERT INTO events (company_id, title, starts_at, ends_at) VALUES ($1, 'one', now(), now())"
+        " RETURNING id",
+        company,
+    )
+    await app.execute("UPDATE events SET description = $2 WHERE id = $1", event, text)
+    await app.execute("UPDATE events SET title = 'another' WHERE id = $1", event)
+    *_, message = await relay.messages_of(company)
+    assert set(message["Old"]) <= {"Title", "UpdatedAt"}
+    assert message["Data"]["Description"] == text
+
+
 async def test_a_new_column_is_sent_from_the_next_write_on(
     database: Database, watching: Watching, app: Connection
 ) -> None:

@@ -9,7 +9,16 @@ from jsonschema import Draft202012Validator
 
 from notifier.errors import NotifierError
 from notifier.types import csharp, json_schema, python, typescript
-from notifier.types.values import Composite, Enum, Field, Property, Scalar, Table, merged
+from notifier.types.values import (
+    Composite,
+    Enum,
+    Field,
+    Property,
+    Scalar,
+    Table,
+    merged,
+    one_line,
+)
 from notifier.watches import Watch
 
 TEXT = Scalar("string", "text")
@@ -151,3 +160,15 @@ def test_nothing_is_sent_of_a_table_whose_messages_are_empty() -> None:
     assert "export type Change = never;" in typescript.render(silent)
     run(python.render(silent))
     assert json.loads(json_schema.render(silent))["anyOf"] == [{"$ref": "#/$defs/Resync"}]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["*/ evil", "*\\ evil", "**//", '"' * 3 + "\nimport os\n#", '"' * 7, "a\u2028b\r\nc\x85d"],
+)
+def test_no_name_ends_the_comment_that_it_stands_in(name: str) -> None:
+    text = one_line(name)
+    assert "*/" not in text
+    assert '"""' not in f"{text}.".replace(" ", "")
+    assert "\\" not in text
+    assert len(text.splitlines()) == 1
