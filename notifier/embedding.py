@@ -88,18 +88,25 @@ class Notifier:
     def beside(self, app: ASGIApp, path: str) -> ASGIApp:
         """An application that serves this one below `path` and `app` elsewhere.
 
-        For an application that has no lifespan of its own, such as Django's.
+        For an application that has no lifespan of its own, such as Django's. Raises ValueError for the path `/`, below
+        which everything is.
         """
         prefix = "/" + path.strip("/")
+        if prefix == "/":
+            raise ValueError("the notifier needs a path of its own, such as /realtime")
 
         async def both(scope: Scope, receive: Receive, send: Send) -> None:
             if scope["type"] == "lifespan":
                 await self(scope, receive, send)
                 return
             root = scope.get("root_path", "").rstrip("/")
-            below = scope["path"].removeprefix(root)
+            # Some servers leave the root path out of the path.
+            is_below_root = scope["path"] == root or scope["path"].startswith(f"{root}/")
+            below = scope["path"].removeprefix(root) if is_below_root else scope["path"]
             if below == prefix or below.startswith(f"{prefix}/"):
-                await self({**scope, "root_path": root + prefix}, receive, send)
+                await self(
+                    {**scope, "root_path": root + prefix, "path": root + below}, receive, send
+                )
             else:
                 await app(scope, receive, send)
 

@@ -170,6 +170,63 @@ async def test_fastapi_serves_it(start: Start, tmp_path: Path, database: Databas
     assert "Traceback" not in server.log.read_text()
 
 
+BEHIND_MIDDLEWARE = """
+from contextlib import asynccontextmanager
+
+from notifier import Notifier
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.responses import PlainTextResponse
+from starlette.routing import Mount, Route
+
+notifier, second = Notifier(), Notifier()
+
+
+async def home(request):
+    return PlainTextResponse("a page of the application")
+
+
+async def stamp(request, call_next):
+    response = await call_next(request)
+    response.headers["X-Stamp"] = "1"
+    return response
+
+
+@asynccontextmanager
+async def lifespan(app):
+    async with notifier.lifespan(), second.lifespan():
+        yield
+
+
+app = Starlette(
+    routes=[Route("/", home), Mount("/realtime", notifier), Mount("/second", second)],
+    lifespan=lifespan,
+    middleware=[
+        Middleware(GZipMiddleware),
+        Middleware(CORSMiddleware, allow_origins=["https://example.com"]),
+        Middleware(BaseHTTPMiddleware, dispatch=stamp),
+    ],
+)
+"""
+
+
+async def test_two_serve_in_one_process_behind_the_middleware_of_an_application(
+    start: Start, tmp_path: Path, database: Database
+) -> None:
+    """With frames that are written to the sockets directly."""
+    (tmp_path / "app.py").write_text(BEHIND_MIDDLEWARE)
+    text = example("The fast path").replace("port=8000", "port=int(sys.argv[1])")
+    (tmp_path / "run.py").write_text("import sys\n" + text)
+    server = await start(sys.executable, "run.py", "PORT")
+    await serves(server, Calendar(database), "a page of the application")
+    assert (await server.get("/second/readyz")).headers["X-Stamp"] == "1"
+    assert await server.stop() in (0, -signal.SIGTERM), server.log.read_text()
+    assert "Traceback" not in server.log.read_text()
+
+
 async def test_django_serves_it(start: Start, tmp_path: Path, database: Database) -> None:
     needs("django")
     call_command = [sys.executable, "-m", "django", "startproject", "shop", str(tmp_path)]

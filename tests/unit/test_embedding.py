@@ -95,6 +95,18 @@ async def test_beside_another_application_it_has_its_path_and_no_other(
             assert (await get(both, root + path, root_path=root))[0] == status, path
 
 
+async def test_beside_another_application_a_root_path_is_only_removed_where_it_is_one(
+    notifier: Notifier,
+) -> None:
+    both = notifier.beside(notifier, path="/realtime")
+    async with notifier.lifespan():
+        assert (await get(both, "/realtime/livez", root_path="/real"))[0] == 200
+        assert (await get(both, "/realtime/livez", root_path="/outer/"))[0] == 200
+    for path in ("/", ""):
+        with pytest.raises(ValueError, match="a path of its own"):
+            notifier.beside(notifier, path=path)
+
+
 async def test_a_node_that_fails_is_replaced(
     notifier: Notifier, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
