@@ -57,6 +57,7 @@ def migrate_command(
             settings.listen_database,
             calendar=calendar,
             watches=settings.given_watches,
+            naive_timestamps=settings.naive_timestamps,
             scopes=settings.scope,
             membership_query=settings.membership_query,
             user_query=settings.user_query,

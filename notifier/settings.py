@@ -33,7 +33,7 @@ from pydantic_settings import (
 from notifier import conninfo, origins
 from notifier.errors import SettingsError
 from notifier.schema_names import Named
-from notifier.watches import CALENDAR, NaiveTimestamps, Scope, Watch
+from notifier.watches import NaiveTimestamps, Scope, Watch, calendar, with_zone
 
 PREFIX = "NOTIFIER_"
 CONFIG = "NOTIFIER_CONFIG"
@@ -119,7 +119,9 @@ class Settings(Named, BaseSettings):  # type: ignore[misc]
     log_format: Literal["auto", "json", "text"] = "auto"
     naive_timestamps: NaiveTimestamps | None = None  # of every [[watch]] that has none of its own
     scope: tuple[Scope, ...] = ()
-    watch: Annotated[tuple[Watch, ...], Field(min_length=1)] = CALENDAR
+    watch: Annotated[tuple[Watch, ...], Field(min_length=1)] = Field(
+        default_factory=lambda settings: calendar(settings.get("naive_timestamps"))
+    )
 
     @field_validator(
         "jwt_algorithms",
@@ -195,15 +197,11 @@ class Settings(Named, BaseSettings):  # type: ignore[misc]
     @model_validator(mode="before")
     @classmethod
     def _inherit(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Gives each `[[watch]]` the `naive_timestamps` at the top of the file."""
+        """Gives each `[[watch]]` the `naive_timestamps` at the top of the file, or of the environment."""
         zone, watches = values.get("naive_timestamps"), values.get("watch")
-        if zone is None or not isinstance(watches, list):
+        if zone != "UTC" or not isinstance(watches, list | tuple):
             return values
-        inherited = [
-            {"naive_timestamps": zone, **watch} if isinstance(watch, dict) else watch
-            for watch in watches
-        ]
-        return {**values, "watch": inherited}
+        return {**values, "watch": [_inheriting(watch, zone) for watch in watches]}
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
@@ -266,6 +264,12 @@ class Settings(Named, BaseSettings):  # type: ignore[misc]
         """The URL for direct connections: LISTEN and advisory locks do not work through a pooler."""
         url = self.listen_database_url
         return url.get_secret_value() if url else self.database
+
+
+def _inheriting(watch: object, zone: NaiveTimestamps) -> object:
+    if isinstance(watch, Watch):
+        return with_zone(watch, zone)
+    return {"naive_timestamps": zone, **watch} if isinstance(watch, dict) else watch
 
 
 def _file() -> Path:

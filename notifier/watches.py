@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal, Protocol, Self, TypeAlias
 
@@ -307,3 +307,13 @@ CALENDAR = (
     Watch(table="companies", entity="Company", company="id", created=""),
 )
 """What is watched without a `notifier.toml`."""
+
+
+def with_zone(watch: Watch, zone: NaiveTimestamps | None) -> Watch:
+    """The watch, with `zone` for its naive timestamps where it has none of its own."""
+    return replace(watch, naive_timestamps=watch.naive_timestamps or zone)
+
+
+def calendar(zone: NaiveTimestamps | None) -> tuple[Watch, ...]:
+    """The calendar's watches, with `zone` for their naive timestamps."""
+    return tuple(with_zone(watch, zone) for watch in CALENDAR)

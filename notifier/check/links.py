@@ -38,6 +38,7 @@ from notifier.delivery.probe import Probe
 from notifier.errors import DatabaseError, NotifierError, Unreachable
 from notifier.patterns import quoted
 from notifier.settings import Settings
+from notifier.watches import with_zone
 
 QUEUE_LIMIT = 0.5
 """The part of PostgreSQL's notification queue that may be in use."""
@@ -47,8 +48,8 @@ LOG_LIMIT = 0.8
 
 MIGRATE = "run: notifier migrate"
 CONFIGURE = (
-    "set NOTIFIER_CONFIG to the notifier.toml that configured the database, or run: notifier migrate"
-    " --calendar"
+    "set NOTIFIER_CONFIG to the notifier.toml (or NOTIFIER_NAIVE_TIMESTAMPS) that configured the"
+    " database, or run: notifier migrate --calendar"
 )
 QUERY = "correct it: $1 is the company, $2 the user, and one boolean is the answer"
 DIRECT = "set NOTIFIER_LISTEN_DATABASE_URL to a direct connection"
@@ -180,7 +181,10 @@ async def _watches(connection: Connection, settings: Settings) -> AsyncIterator[
     patterns = await configuration.load_patterns(connection)
     relations = [each.relation for each in stored.values()]
     # Without a notifier.toml `migrate` refuses to replace what another one configured.
-    is_other = (stored or patterns) and settings.given_watches is None
+    zoned = {with_zone(each.watch, settings.naive_timestamps) for each in stored.values()}
+    is_other = settings.given_watches is None and (
+        patterns or (stored and zoned != set(settings.watch))
+    )
     remedy = CONFIGURE if is_other else MIGRATE
     for watch in settings.watch:
         if watch.pattern is not None:

@@ -13,7 +13,8 @@ import msgspec
 from notifier.database import sql
 from notifier.database.connections import Connection
 from notifier.database.paths import Step
-from notifier.watches import Scope, Watch
+from notifier.errors import SettingsError
+from notifier.watches import NaiveTimestamps, Scope, Watch, with_zone
 
 COMPARED_APART = {"table", "entity", "case", "rename", "exclude", "visible_to", "state_where"}
 """Fields of a watch with a meaning of their own when they differ."""
@@ -119,6 +120,24 @@ def compare(former: Mapping[str, Stored], wanted: Mapping[str, Stored]) -> Itera
                 line = f"{stored.watch.table}: entity {other} → {entity}: {RESYNC}"
                 yield OptionChange(stored.captured_as, line, is_resync=True)
                 yield from _hidden(each, stored)
+
+
+def refuse_other(
+    former: Mapping[str, Stored],
+    wanted: Mapping[str, Stored],
+    zone: NaiveTimestamps | None,
+    patterns: Iterable[OptionChange],
+) -> None:
+    """For `migrate` without a `[[watch]]`: it may add the `zone` that is set, and change nothing else."""
+    zoned = {
+        name: each._replace(watch=with_zone(each.watch, zone)) for name, each in former.items()
+    }
+    if lost := [str(each) for each in (*compare(zoned, wanted), *patterns)]:
+        raise SettingsError(
+            "the database was configured by a notifier.toml or a NOTIFIER_NAIVE_TIMESTAMPS that is not"
+            " here; set NOTIFIER_CONFIG or the zone, or replace its watches by the calendar's with"
+            f" --calendar ({'; '.join(lost)})"
+        )
 
 
 def compare_patterns(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from alembic import command, op
@@ -44,7 +45,8 @@ from notifier.database.transactions import (
 )
 from notifier.errors import DatabaseError, SettingsError
 from notifier.patterns import Only
-from notifier.watches import CALENDAR, Scope, Watch
+from notifier.watches import CALENDAR, NaiveTimestamps, Scope, Watch
+from notifier.watches import calendar as calendar_watches
 
 OLDEST = 14
 """The oldest major version of PostgreSQL that is supported."""
@@ -60,6 +62,7 @@ async def migrate(
     *,
     calendar: bool = False,
     watches: Sequence[Watch] | None = None,
+    naive_timestamps: NaiveTimestamps | None = None,
     scopes: Sequence[Scope] = (),
     max_log_bytes: int = 1024**3,
     dry_run: bool = False,
@@ -72,8 +75,8 @@ async def migrate(
 ) -> None:
     """Creates or upgrades the schema `notifier` and the triggers; with `calendar` its three tables.
 
-    Does nothing where all is as it should be. Without `watches` the calendar's are meant, which is
-    refused where the database watches others, unless `calendar` confirms it. `grant` names a role
+    Does nothing where all is as it should be. Without `watches` the calendar's are meant, with
+    `naive_timestamps`, which is refused where the database watches others, unless `calendar` confirms it. `grant` names a role
     that may then run `serve`, with these queries if there are any; with `state` it may read the watched
     tables. `doorbell`: whether nodes use it. With `dry_run` everything is rolled back after it was reported.
     Raises DatabaseError and SettingsError, in one line.
@@ -87,7 +90,7 @@ async def migrate(
     async def once(connection: Connection) -> list[str]:
         nonlocal plan
         migration = _Migration(connection)
-        await migration.run(watches, scopes, max_log_bytes, calendar=calendar)
+        await migration.run(watches, naive_timestamps, scopes, max_log_bytes, calendar=calendar)
         if grant is not None:
             await migration.grant(grant, membership_query, user_query, state=state)
         await migration.finish(doorbell=doorbell)
@@ -194,6 +197,7 @@ class _Migration:
     async def run(
         self,
         watches: Sequence[Watch] | None,
+        zone: NaiveTimestamps | None,
         scopes: Sequence[Scope],
         max_log_bytes: int,
         *,
@@ -206,7 +210,7 @@ class _Migration:
         if calendar:
             created = await _with_sqlalchemy(connection, calendar_tables.create)
             self.lines += [f"table {table}: created" for table in created]
-        given = CALENDAR if watches is None else watches
+        given = calendar_watches(zone) if watches is None else watches
         patterns = {watch.name: watch for watch in given if watch.pattern is not None}
         wanted = await resolve(connection, [watch for watch in given if watch.pattern is None])
         # From here on names without a schema are PostgreSQL's own.
@@ -218,7 +222,7 @@ class _Migration:
         former_patterns = await configuration.load_patterns(connection)
         self._patterns = list(configuration.compare_patterns(former_patterns, patterns))
         if watches is None and not calendar and (former or former_patterns):
-            _refuse_other([*configuration.compare(former, wanted), *self._patterns])
+            configuration.refuse_other(former, wanted, zone, self._patterns)
         former_scopes = await configuration.load_scopes(connection)
         named = configuration.named_scopes(scopes, given)
         self._differences = [
@@ -328,14 +332,6 @@ class _Migration:
         await configuration.save(connection, list(wanted.values()), patterns, scopes)
 
 
-def _refuse_other(changes: Sequence[configuration.OptionChange]) -> None:
-    if lost := [str(each) for each in changes]:
-        raise SettingsError(
-            "the database was configured by a notifier.toml that is not here; set NOTIFIER_CONFIG, or"
-            f" replace its watches by the calendar's with --calendar ({'; '.join(lost)})"
-        )
-
-
 async def resolve(connection: Connection, watches: Sequence[Watch]) -> dict[str, Stored]:
     """The watches by name. Raises SettingsError where a table cannot be watched as wanted."""
     tables = await catalogue.describe(connection, [watch.table for watch in watches])
@@ -344,7 +340,9 @@ async def resolve(connection: Connection, watches: Sequence[Watch]) -> dict[str,
         if table is None:
             near = await catalogue.similar(connection, watch.table)
             other = (
-                "run: notifier migrate --calendar" if watch in CALENDAR else "remove its [[watch]]"
+                "run: notifier migrate --calendar"
+                if replace(watch, naive_timestamps=None) in CALENDAR
+                else "remove its [[watch]]"
             )
             raise SettingsError(
                 f"no table {watch.table} to watch{near or f'; create it, or {other}'}"

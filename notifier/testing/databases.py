@@ -41,6 +41,7 @@ def prepare(
             database,
             calendar=tables is None,
             watches=settings.given_watches,
+            naive_timestamps=settings.naive_timestamps,
             membership_query=settings.membership_query,
             max_log_bytes=settings.max_log_bytes,
             report=lambda _: None,

@@ -28,7 +28,7 @@ from notifier.types.values import (
     duplicates,
     merged,
 )
-from notifier.watches import CALENDAR, Watch
+from notifier.watches import Watch
 
 SCALARS: Mapping[str, Scalar] = {
     "bool": Scalar("boolean", "bool"),
@@ -74,7 +74,7 @@ async def read(settings: Settings) -> tuple[Table, ...]:
     They are those of `notifier.toml`; where it has none, those that the database was configured with.
     """
     async with connected(settings.listen_database, "types", pinned=False) as connection:
-        stored = await _watched(connection, settings.given_watches)
+        stored = await _watched(connection, settings)
         # after the tables themselves those at the end of their paths, which have the company
         relations = [each.relation for each in stored]
         relations += [each.steps[-1].relation if each.steps else each.relation for each in stored]
@@ -92,14 +92,15 @@ async def read(settings: Settings) -> tuple[Table, ...]:
     )
 
 
-async def _watched(connection: Connection, given: Sequence[Watch] | None) -> list[Stored]:
+async def _watched(connection: Connection, settings: Settings) -> list[Stored]:
+    given: Sequence[Watch] | None = settings.given_watches
     if given is None and await connection.fetchval(
         sql.adapt("SELECT to_regclass('notifier.watches')")
     ):
         watches = [each.watch for each in (await configuration.load(connection)).values()]
         watches += (await configuration.load_patterns(connection)).values()
         given = list(dict.fromkeys(watches)) or None
-    wanted = CALENDAR if given is None else given
+    wanted = settings.watch if given is None else given
     patterns = [watch for watch in wanted if watch.pattern is not None]
     stored = await schema.resolve(connection, [each for each in wanted if each.pattern is None])
     return [

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
+from notifier.check import links
 from notifier.database.schema import migrate
 from notifier.errors import SettingsError
 from notifier.settings import load
-from notifier.watches import CALENDAR, NaiveTimestamps, Watch
+from notifier.watches import CALENDAR, NaiveTimestamps, Watch, calendar
 from tests.databases import Connection, Database
-from tests.postgres.relays import Relayed
+from tests.postgres.relays import Relayed, new_company
+from tests.services import run
 
 TABLE = """
     CREATE DOMAIN moment AS timestamp;
@@ -71,3 +73,62 @@ def test_it_stands_at_the_top_of_the_file_or_in_a_watch(
         file.write_text(wrong)
         with pytest.raises(SettingsError, match="should be 'UTC'"):
             load()
+
+
+@pytest.mark.parametrize("place", ["file", "environment"])
+async def test_it_needs_no_watch_in_the_file(
+    database: Database,
+    app: Connection,
+    relay: Relayed,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+) -> None:
+    await database.execute("ALTER TABLE events ADD made timestamp DEFAULT '2026-06-01 10:00:00'")
+    given = {"database_url": database.dsn}
+    monkeypatch.chdir(tmp_path)
+    if place == "file":
+        (tmp_path / "notifier.toml").write_text('naive_timestamps = "UTC"\n')
+    else:
+        given["naive_timestamps"] = "UTC"
+        monkeypatch.setenv("NOTIFIER_NAIVE_TIMESTAMPS", "UTC")
+    settings = load(database_url=database.dsn)
+    assert (settings.watch, settings.given_watches) == (calendar("UTC"), None)
+    missing = [each for each in await links.check(settings) if "not watched as set" in each.fact]
+    assert [each.remedy for each in missing] == [links.MIGRATE] * 3
+    status, output = await run(tmp_path, "migrate", **given)
+    assert status == 0, output
+    assert "events: naive_timestamps none → UTC: every company gets a Resync" in output
+    company = await new_company(app)
+    await app.execute(
+        "INSERT INTO events (company_id, title, starts_at, ends_at) VALUES ($1, 't', now(), now())",
+        company,
+    )
+    created = (await relay.messages_of(company))[-1]
+    assert created["Data"]["Made"] == "2026-06-01T10:00:00+00:00"
+    assert not [each for each in await links.check(settings) if "as set" in each.fact]
+
+
+async def test_without_the_setting_migrate_is_refused_and_loses_no_zone(database: Database) -> None:
+    await migrate(database.dsn, naive_timestamps="UTC")
+    await migrate(database.dsn, naive_timestamps="UTC")
+    with pytest.raises(SettingsError, match="NOTIFIER_NAIVE_TIMESTAMPS") as caught:
+        await migrate(database.dsn)
+    assert "events: naive_timestamps UTC → none" in str(caught.value)
+    await migrate(database.dsn, calendar=True)
+    await migrate(database.dsn)
+
+
+async def test_the_setting_alone_does_not_replace_the_watches_of_a_file(database: Database) -> None:
+    _, *others = CALENDAR
+    await migrate(database.dsn, watches=[Watch(table="events", entity="Meeting"), *others])
+    with pytest.raises(SettingsError, match="no longer watched as Meeting") as caught:
+        await migrate(database.dsn, naive_timestamps="UTC")
+    assert "naive_timestamps" not in str(caught.value)
+
+
+def test_watches_of_an_embedding_application_have_it_too() -> None:
+    own = Watch(table="t", entity="T")
+    settings = load({}, naive_timestamps="UTC", watch=[own, Watch(table="s", entity="S")])
+    assert [watch.naive_timestamps for watch in settings.watch] == ["UTC", "UTC"]
+    assert load({}, watch=[own]).watch == (own,)
