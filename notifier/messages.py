@@ -163,7 +163,13 @@ class Skipped(ServerMessage, frozen=True, tag_field="Type", tag="Skipped"):
 class StateRows(ServerMessage, frozen=True):
     company_id: str
     entity: str
-    rows: list[dict[str, Any]]
+    rows: Annotated[
+        list[dict[str, Any]],
+        msgspec.Meta(
+            description="Each as in the `Data` of a change; one that fits into no message of 256 KiB"
+            " has its keys only, without a mark."
+        ),
+    ]
 
 
 class State(ServerMessage, frozen=True, tag_field="Type", tag="State"):

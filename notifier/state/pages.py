@@ -29,11 +29,12 @@ def pages(
         _encode(source.watch.entity),
     )
     rows: list[bytes] = []
-    size = limit = len(head) + len(b"]}}")
-    for row in _rows(company, source, images, wanted, user):
-        if rows and size + len(row) + 1 > MESSAGE_LIMIT:
+    room = MESSAGE_LIMIT - len(head) - len(b"]}}")
+    size = 0  # with a comma after each row but the last
+    for row in _rows(company, source, images, wanted, user, room=room):
+        if rows and size + len(row) > room:
             yield b"%b%b]}}" % (head, b",".join(rows))
-            rows, size = [], limit
+            rows, size = [], 0
         rows.append(row)
         size += len(row) + 1
     if rows:
@@ -41,9 +42,15 @@ def pages(
 
 
 def _rows(
-    company: str, source: Source, images: Iterable[JSON], wanted: Filter | None, user: str
+    company: str,
+    source: Source,
+    images: Iterable[JSON],
+    wanted: Filter | None,
+    user: str,
+    *,
+    room: int,
 ) -> Iterator[bytes]:
-    """Each row as in `Data`; one that is too large has its keys only, as in a Partial message."""
+    """Each row as in `Data`; one of more than `room` bytes has its keys only, as in a Partial message."""
     watch = source.watch
     for image in images:
         change = Captured(0, 0, watch.entity, None, image, False, None, _NEVER)
@@ -60,7 +67,7 @@ def _rows(
             body = b'{"Type":"State","Data":%b}' % data
             if not wanted.passes(Change(body, {"State": watch.entity})):
                 continue
-        if len(data) > MESSAGE_LIMIT // 2:
+        if len(data) > room:
             keys = {column: row[column] for column in watch.identity}
             data = data_of(keys, source, company)
         yield data

@@ -34,11 +34,25 @@ def test_rows_are_spread_over_messages_up_to_their_limit() -> None:
     assert [row["NoteId"] for each in data for row in each["Rows"]] == [*range(1000)]
 
 
-def test_a_row_of_more_than_128_kib_has_its_keys_only() -> None:
-    (page,) = made(
-        {"id": 1, "team_id": 1, "body": "x" * 128 * 1024},
-        {"id": 2, "team_id": 1, "body": "x" * 100 * 1024},
+def test_a_row_is_whole_as_long_as_it_fits_into_a_message_and_has_its_keys_only_beyond() -> None:
+    (small,) = made({"id": 1, "team_id": 1, "body": ""})
+    longest = MESSAGE_LIMIT - len(small)
+    (page,) = made({"id": 1, "team_id": 1, "body": "x" * longest})
+    assert len(page) == MESSAGE_LIMIT
+    assert len(json.loads(page)["Data"]["Rows"][0]["Body"]) == longest
+    first, second, third = made(
+        {"id": 1, "team_id": 1, "body": "x" * longest},
+        {"id": 2, "team_id": 1, "body": "x" * longest},
+        {"id": 3, "team_id": 1, "body": "x" * (longest + 1)},
     )
-    large, whole = json.loads(page)["Data"]["Rows"]
-    assert large == {"NoteId": 1, "CompanyId": 1}
-    assert len(whole["Body"]) == 100 * 1024
+    assert [len(first), len(second)] == [MESSAGE_LIMIT, MESSAGE_LIMIT]
+    assert json.loads(third)["Data"]["Rows"] == [{"NoteId": 3, "CompanyId": 1}]
+
+
+def test_messages_are_filled_to_the_last_byte() -> None:
+    (small,) = made({"id": 1, "team_id": 1, "body": ""})
+    rest = MESSAGE_LIMIT - len(small) - len(b',{"NoteId":2,"CompanyId":1}')
+    for extra, count in ((0, 1), (1, 2)):
+        found = made({"id": 1, "team_id": 1, "body": "x" * (rest + extra)}, {"id": 2, "team_id": 1})
+        assert len(found) == count
+        assert all(len(page) <= MESSAGE_LIMIT for page in found)
