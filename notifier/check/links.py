@@ -16,6 +16,7 @@ from notifier.database import (
     configuration,
     functions,
     grants,
+    ownership,
     paths,
     schema,
     sql,
@@ -247,6 +248,7 @@ async def _definitions(connection: Connection) -> AsyncIterator[Finding]:
         for each in await functions.outdated(connection)
         if each.wanted is not None and functions.PATHS in each.wanted.body
     ]
+    different += await ownership.differences(connection)
     if not different:  # one of the functions compares the triggers
         found = await triggers.differences(connection)
         different += [f"{each} is {each.state}" for each in found]

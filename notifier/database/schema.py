@@ -22,6 +22,7 @@ from notifier.database import (
     configuration,
     functions,
     grants,
+    ownership,
     paths,
     removal,
     sql,
@@ -32,7 +33,6 @@ from notifier.database import (
 )
 from notifier.database.configuration import Stored
 from notifier.database.connections import Connection, first_line
-from notifier.database.functions import MANAGED
 from notifier.database.removal import State
 from notifier.database.transactions import (
     Report,
@@ -240,6 +240,7 @@ class _Migration:
         for view in await views.differences(connection):
             await views.create(connection, view)
             self._note(f"view {view}: replaced")
+        self.lines += await ownership.settle(connection)
         for each in changed:
             self._note(f"function {each.wanted or each.present}: {each.remedy}")
         self._former = [each for each in changed if each.wanted is None]
@@ -291,11 +292,7 @@ class _Migration:
             )
         if await removal.state(connection) is State.EMPTY_COPY:
             self.lines += await removal.remove(connection, self._locks)
-        there = sql.adapt("SELECT to_regnamespace('notifier') IS NOT NULL")
-        if not await connection.fetchval(there):
-            await connection.execute(
-                sql.adapt(f"CREATE SCHEMA notifier; COMMENT ON SCHEMA notifier IS '{MANAGED}'")
-            )
+        self.lines += await ownership.create_schema(connection)
         before, known = await _with_sqlalchemy(connection, _revisions)
         if before is not None and before not in known:
             raise DatabaseError(f"the schema is of a newer version ({before}) than this program")

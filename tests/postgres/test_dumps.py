@@ -12,14 +12,27 @@ from uuid import uuid4
 import pytest
 
 from notifier.check.links import check
-from notifier.database.schema import migrate
+from notifier.database.schema import downgrade, migrate, uninstall
 from notifier.demo.postgres import EmbeddedPostgres
 from notifier.demo.programs import wheel
+from notifier.errors import DatabaseError
 from notifier.settings import load
 from tests.databases import Database, programs
 from tests.installed import skip
 from tests.postgres.relays import Relayed, log_head, messages_of, new_company, new_event, types
+from tests.postgres.test_migrations import as_role, drop_role
 from tests.services import SECRET
+
+OWNERS = """
+    SELECT relowner::regrole::text FROM pg_class WHERE relnamespace = 'notifier'::regnamespace
+    UNION SELECT proowner::regrole::text FROM pg_proc WHERE pronamespace = 'notifier'::regnamespace
+"""
+OWNED_BY_APP = """
+    SELECT relname FROM pg_class WHERE relnamespace = 'notifier'::regnamespace AND relowner = 'app'::regrole
+    UNION ALL SELECT proname FROM pg_proc WHERE pronamespace = 'notifier'::regnamespace
+        AND proowner = 'app'::regrole AND proname <> 'path_company'
+    UNION ALL SELECT nspname FROM pg_namespace WHERE nspname = 'notifier' AND nspowner = 'app'::regrole
+"""
 
 
 @pytest.fixture
@@ -163,6 +176,87 @@ async def test_case_f16_a_dump_of_public_alone_loads_with_the_stub_of_the_docume
             await new_event(copy, company, "after migrate")
             messages = await relay.messages_of(company)
             assert messages[-1]["Data"]["Title"] == "after migrate"
+
+
+async def test_case_f16_the_application_may_load_the_stub_and_another_role_migrate(
+    database: Database, postgres: str, company: str, bin_directory: Path, tmp_path: Path
+) -> None:
+    """What runs with the rights of migrate's role, and its schema, belong to that role."""
+    page = (Path(__file__).parents[2] / "docs" / "deploy.md").read_text()
+    stub = re.search(r"`(CREATE SCHEMA notifier; CREATE FUNCTION [^`]*)`", page)
+    assert stub is not None
+    file = tmp_path / "public"
+    await run(bin_directory / "pg_dump", "-Fc", "-n", "public", "-f", file, database.dsn)
+    async with new_database(postgres) as copy:
+        await copy.execute(f"DROP SCHEMA public; ALTER DATABASE {copy.name} OWNER TO app")
+        app = await copy.connect(app=True)
+        await app.execute(stub[1])
+        restore = (bin_directory / "pg_restore", "--no-owner", "-n", "public", "-d", copy.app_dsn)
+        await app.execute("CREATE SCHEMA public")  # with -n, pg_restore does not create it
+        await run(*restore, file)
+        lines: list[str] = []
+        await migrate(copy.dsn, report=lines.append)
+        role = await copy.fetchval("SELECT current_user")
+        assert f"schema notifier: belongs to {role}, before to app" in lines
+        assert not await copy.fetch(OWNED_BY_APP)
+        async with relaying(copy) as relay:
+            await new_event(app, company, "of the application")
+            messages = await relay.messages_of(company)
+            assert messages[-1]["Data"]["Title"] == "of the application"
+
+        await copy.execute(
+            "ALTER FUNCTION notifier.capture() OWNER TO app; ALTER TABLE notifier.moves OWNER TO app;"
+            "ALTER SCHEMA notifier OWNER TO app"
+        )
+        settings = load({}, database_url=copy.dsn, jwt_secret=SECRET)
+        found = [finding.line for finding in await check(settings) if finding.sound is False]
+        for name in ("schema notifier", "table moves", "function capture()"):
+            line = f"{name} belongs to app, and not to {role}, the owner of the tables"
+            assert any(line in each for each in found), found
+        await migrate(copy.dsn)
+        assert not await copy.fetch(OWNED_BY_APP)
+        assert not [finding.line for finding in await check(settings) if finding.sound is False]
+        await new_event(app, company)
+
+
+@pytest.fixture
+async def migrator(empty: Database) -> AsyncIterator[str]:
+    """A role that may migrate that database."""
+    name = f"migrator_{uuid4().hex[:8]}"
+    await empty.execute(
+        f"CREATE ROLE {name} LOGIN PASSWORD 'serve'; GRANT CREATE ON DATABASE {empty.name} TO {name};"
+        f"GRANT CREATE ON SCHEMA public TO {name}"
+    )
+    yield name
+    await drop_role(empty, name)
+
+
+async def test_a_schema_of_a_role_without_whose_rights_migrate_runs_is_refused_in_one_line(
+    empty: Database, migrator: str
+) -> None:
+    await empty.execute(f"CREATE SCHEMA notifier; GRANT ALL ON SCHEMA notifier TO {migrator}")
+    refusal = (
+        r"^the schema notifier belongs to .*: run migrate as a superuser, or as a member of .*$"
+    )
+    with pytest.raises(DatabaseError, match=refusal) as caught:
+        await migrate(as_role(empty.dsn, migrator), calendar=True)
+    assert "\n" not in str(caught.value)
+    assert not await empty.fetch("SELECT FROM pg_class WHERE relowner = $1::regrole", migrator)
+
+
+async def test_objects_that_a_superuser_creates_in_an_upgrade_belong_to_the_first_role(
+    empty: Database, migrator: str
+) -> None:
+    """A new table of another owner would make each write fail that capture stores in it."""
+    url = as_role(empty.dsn, migrator)
+    await migrate(url, calendar=True)
+    await downgrade(empty.dsn, "0018")
+    await empty.execute("DROP FUNCTION notifier.store_change")
+    await migrate(empty.dsn)
+    assert [row[0] for row in await empty.fetch(OWNERS)] == [migrator]
+    await new_event(empty, await new_company(empty))
+    await migrate(url)
+    await uninstall(url)
 
 
 async def test_case_f15_a_copy_without_rows_takes_writes_and_is_healed_by_migrate(

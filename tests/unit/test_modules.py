@@ -38,6 +38,7 @@ COVERED = {
         "database/views",
     ),
     ("postgres/test_configuration.py", "`uninstall` is what removes"): ("database/removal",),
+    ("postgres/test_dumps.py", "a copy is where owners differ"): ("database/ownership",),
     ("postgres/test_functions.py", "it loads each file of sql/"): ("database/sql",),
     ("postgres/test_session_settings.py", "connections are opened with their settings"): (
         "database/connections",

@@ -1,0 +1,65 @@
+"""One role owns the schema `notifier` and what is in it: the one that first ran `migrate`.
+
+Trigger functions run with the rights of their owner, so that the owner of the tables must be the functions' too. And the
+owner of a schema may drop what is in it and put something else in its place.
+"""
+
+from __future__ import annotations
+
+import asyncpg
+
+from notifier.database import sql
+from notifier.database.connections import Connection
+from notifier.database.functions import MANAGED
+from notifier.database.removal import SEQUENCE, TABLES
+from notifier.errors import DatabaseError
+
+
+async def differences(connection: Connection) -> list[str]:
+    """Objects of ours that belong to another role than our tables, a line each."""
+    return [
+        f"{_name(row)} belongs to {row['owner']}, and not to {row['wanted']}, the owner of the tables"
+        for row in await _found(connection)
+    ]
+
+
+async def create_schema(connection: Connection) -> list[str]:
+    """Creates the schema, or gives the one that is there to the owner of our tables: the current role where there are none.
+
+    Returns a line where another role owned it. Raises DatabaseError where the current role may not change that.
+    """
+    row = await connection.fetchrow(sql.query("schema_ownership"))
+    if row is None:
+        await connection.execute(
+            sql.adapt(f"CREATE SCHEMA notifier; COMMENT ON SCHEMA notifier IS '{MANAGED}'")
+        )
+        return []
+    owner, wanted = row["owner"], row["wanted"]
+    if owner == wanted:
+        return []
+    if not row["may_change"]:
+        raise DatabaseError(
+            f"the schema {sql.schema()} belongs to {owner}, which could replace functions that run with the rights of"
+            f" {wanted}: run migrate as a superuser, or as a member of both with CREATE on the database"
+        )
+    quoted = '"' + wanted.replace('"', '""') + '"'
+    await connection.execute(
+        sql.adapt("ALTER SCHEMA notifier OWNER TO {owner}").format(owner=quoted)
+    )
+    return [f"schema {sql.schema()}: belongs to {wanted}, before to {owner}"]
+
+
+async def settle(connection: Connection) -> list[str]:
+    """Gives what another role owns to the owner of our tables. Returns what was done, a line each."""
+    found = await _found(connection)
+    for row in found:
+        await connection.execute(row["statement"])
+    return [f"{_name(row)}: belongs to {row['wanted']}, before to {row['owner']}" for row in found]
+
+
+async def _found(connection: Connection) -> list[asyncpg.Record]:
+    return list(await connection.fetch(sql.query("foreign_owners"), [*TABLES, SEQUENCE], MANAGED))
+
+
+def _name(row: asyncpg.Record) -> str:
+    return f"{row['kind'].lower()} {row['name'].removeprefix(f'{sql.schema()}.')}"
