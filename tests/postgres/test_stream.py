@@ -184,16 +184,19 @@ async def test_nothing_of_the_former_epoch_is_delivered_in_the_next(log: Log, no
     assert subscriber.channel.position == 1
 
 
+@pytest.mark.parametrize("behind", [True, False])
 async def test_an_epoch_may_begin_without_a_message(
-    log: Log, make_node: Callable[..., Node], monkeypatch: pytest.MonkeyPatch
+    log: Log, make_node: Callable[..., Node], monkeypatch: pytest.MonkeyPatch, behind: bool
 ) -> None:
+    """`behind`: a message that the node has not read precedes the epoch."""
     monkeypatch.setattr(streams, "PROBE_SECONDS", 0.05)
     node = make_node()
     await node.start()
     subscriber = await node.subscribe()
     await log.publish("a", 2)
     await subscriber.gets(2)
-    await log.store("a")
+    if behind:
+        await log.store("a")
     await log.begin_epoch("next")
 
     async def renewed() -> bool:
