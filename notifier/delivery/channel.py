@@ -354,11 +354,11 @@ class Channel:
 
     def _report_revocations(self, batch: Batch) -> None:
         """Reports to the subscriptions of each user whose access may have been lost with the batch."""
-        stored = batch.messages[-1].stored if batch.messages else None
+        at = batch.messages[-1].at if batch.messages else None
         for user in batch.revokes:
             is_any = user == ALL_USERS
             for each in self.subscribers() if is_any else list(self._users.get(user, ())):
-                each.access_lost(proven=None if is_any else stored)
+                each.access_lost(proven=None if is_any else at)
 
     async def growth(self) -> None:
         """Waits until there are further messages, or another epoch."""

@@ -53,9 +53,6 @@ REPLAY_SECONDS = 60.0
 OPEN_SECONDS = 5.0
 """How long ago the account of a user may have been looked up who subscribes now."""
 
-CLOCK_SECONDS = 5.0
-"""How much the clocks of two nodes may differ."""
-
 _logger = structlog.get_logger("notifier.subscription")
 
 
@@ -147,18 +144,18 @@ class Subscription:
         user = owner.identity.user
         if membership.maps_users:
             user = await membership.user_of(owner.identity, OPEN_SECONDS)
-        serial, channel_before, checked = (
-            hub.revocations.serial,
-            hub.channel(company),
-            time.monotonic(),
-        )
+        serial, channel_before = hub.revocations.serial, hub.channel(company)
+        checked = time.monotonic()
         if not await membership.may_see(owner.identity, company):
             return None
         channel = await hub.open(company)
         # If the channel was opened after the check began, it starts at the end of the log, beyond what the stream
         # has delivered. Revocations in between would be missed, so check again.
         try:
-            allowed = channel is channel_before or await membership.may_see(owner.identity, company)
+            allowed = channel is channel_before
+            if not allowed:
+                checked = time.monotonic()
+                allowed = await membership.may_see(owner.identity, company)
         except BaseException:
             hub.close(channel)
             raise
@@ -327,8 +324,8 @@ class Subscription:
     def access_lost(self, *, proven: datetime | None) -> None:
         """Ends the subscription, or suspends it until access was checked again.
 
-        It ends where the loss is conclusive: the message names this user, and was stored after access was checked.
-        A node that lags behind the log may deliver a removal after which the user was added again and subscribed.
+        It ends where the loss is conclusive: the message names this user, and its change was made after access was
+        checked. A removal may be delivered late, by a relay or a node that lags, after the user was added again and subscribed.
         """
         membership = self._membership
         if not membership.may_change or not self.live:
@@ -342,10 +339,14 @@ class Subscription:
         self._phase = Phase.RECHECKING
         self._task = asyncio.create_task(self._recheck())
 
-    def _was_checked_before(self, stored: datetime) -> bool:
-        """Whether the last check of access began before a message was stored, whatever the clocks of the nodes are."""
-        age = (datetime.now(UTC) - stored).total_seconds()
-        return time.monotonic() - self.checked > age + CLOCK_SECONDS
+    def _was_checked_before(self, at: datetime) -> bool:
+        """Whether the last check of access began before a change was made, by the clocks of this node and of PostgreSQL.
+
+        Where they differ, a check too many is made; or a user who was removed, was added again, and subscribed within that
+        difference must subscribe once more.
+        """
+        age = (datetime.now(UTC) - at).total_seconds()
+        return time.monotonic() - self.checked > age
 
     async def _recheck(self) -> None:
         owner, former = self._owner, self.user

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -15,7 +15,7 @@ from notifier.errors import (
     NotReady,
 )
 from tests.unit.lines import Line
-from tests.unit.worlds import NOW, A, World, set_company, settle
+from tests.unit.worlds import A, World, set_company, settle
 
 # --- resume
 
@@ -314,7 +314,7 @@ async def test_the_last_message_may_be_pruned_while_its_position_is_known(
     assert answer(line) == {"CompanyId": A, "Position": 7, "Epoch": "e"}
     _, line = await world.enter(after=7)
     assert recovered(line) == (True, 7)
-    _, line = await world.enter(after=7, at=NOW.isoformat())
+    _, line = await world.enter(after=7, at=datetime.now(UTC).isoformat())
     assert recovered(line) == (False, 7)
 
 

@@ -434,7 +434,7 @@ async def test_a_removal_that_is_delivered_after_the_user_returned_revokes_nothi
     assert line.messages == [(A, 5)]
 
 
-@pytest.mark.parametrize("lag", [timedelta(0), timedelta(minutes=5)])
+@pytest.mark.parametrize("lag", [timedelta(seconds=1), timedelta(minutes=5)])
 async def test_a_user_who_returned_and_subscribes_on_a_node_that_lags_behind_keeps_the_company(
     world: World, lag: timedelta
 ) -> None:
@@ -449,6 +449,18 @@ async def test_a_user_who_returned_and_subscribes_on_a_node_that_lags_behind_kee
     assert "CompanyRevoked" not in line.types
     assert session.live_subscriptions
     assert line.messages == other.messages == [(A, position) for position in range(1, 6)]
+
+
+async def test_a_user_who_returned_before_a_relay_that_lags_stored_the_removal_keeps_the_company(
+    world: World,
+) -> None:
+    session, line = await world.enter()  # the user is a member again
+    world.log.later = timedelta(seconds=-1)
+    world.log.publish(A, revokes=("u",))
+    await settle()
+    assert line.messages == [(A, 1)]
+    assert "CompanyRevoked" not in line.types
+    assert session.live_subscriptions
 
 
 async def test_a_user_who_subscribes_on_a_node_that_lags_behind_and_is_removed_loses_the_company(

@@ -27,7 +27,6 @@ from tests.services import SECRET, token
 from tests.unit.lines import Line
 
 A, B = "company a", "company b"
-NOW = datetime.now(UTC)
 
 Setting: TypeAlias = asyncio.Task[None]
 """A `setCompany` that the session still handles."""
@@ -95,7 +94,7 @@ LATER = timedelta(minutes=1)
 class FakeLog(History):
     """The messages of all companies, and how many of them the stream has delivered.
 
-    They are stored `later` than now, unless a test makes them older.
+    Their changes are made `later` than now, unless a test makes them older.
     """
 
     def __init__(self, *, started: bool = True) -> None:
@@ -120,7 +119,7 @@ class FakeLog(History):
             last = revokes if number == count - 1 else ()
             log.append(
                 Message(
-                    self._seq, company, len(log) + 1, at_of(self._seq), datetime.now(UTC) + self.later,
+                    self._seq, company, len(log) + 1, self._at(), datetime.now(UTC),
                     json.dumps(text).encode(), last,
                 )
             )  # fmt: skip
@@ -136,7 +135,7 @@ class FakeLog(History):
         """Stores the message of a change as the relay renders it."""
         log = self.stored.setdefault(company, [])
         self._seq += 1
-        at = at_of(self._seq)
+        at = self._at()
         text: dict[str, Any] = {"Type": kind, "Data": {"CompanyId": company, **data}}
         if old is not None:
             text["Old"] = old
@@ -144,9 +143,12 @@ class FakeLog(History):
         if kind != "Resync":
             text["Tx"] = str(self._seq)
         body = json.dumps(text).encode()
-        stored = datetime.now(UTC) + self.later
-        log.append(Message(self._seq, company, len(log) + 1, at, stored, body, revokes))
+        log.append(Message(self._seq, company, len(log) + 1, at, datetime.now(UTC), body, revokes))
         return log[-1]
+
+    def _at(self) -> datetime:
+        """When the change of the next message was made: no two at the same time."""
+        return datetime.now(UTC) + self.later + timedelta(microseconds=self._seq)
 
     def begin_epoch(self, epoch: str) -> None:
         """Empties the log; the new one begins with a Resync for A, which it knows."""
@@ -206,11 +208,6 @@ class FakeTransactions(ArrivalLog):
             company: arrivals.Head("e", len(self._log.stored.get(company, [])))
             for company in companies
         }
-
-
-def at_of(seq: int) -> datetime:
-    """When the change of the message with this seq was made."""
-    return NOW + timedelta(microseconds=seq)
 
 
 class World:
