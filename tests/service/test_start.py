@@ -121,7 +121,8 @@ async def test_a_start_is_logged_with_version_database_role_and_relay(
     service = await serve(database, log_format="json")
 
     async def logged() -> bool:
-        return "relay leads" in service.log() and "database reached" in service.log()
+        log = service.log()
+        return all(event in log for event in ("relay leads", "database reached", '"watching"'))
 
     await until(logged)
     lines = [
