@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-HEAD_SECONDS = (0.5, 1.0, 2.0, 4.0)
+HEAD_SECONDS = (0.5, *(1.0,) * 7)
 """When a company's head is sent after its last message, and how long after that again."""
 
 
