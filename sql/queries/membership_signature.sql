@@ -2,7 +2,7 @@
 SELECT pg_catalog.concat_ws(';', pg_catalog.string_agg(pg_catalog.concat_ws(
            ' ', w.relation, w.scope, w.company, w.member, w.deleted_if, w.member_if, r.oid, r.relkind,
            w.path, ARRAY(
-               SELECT (s.step, s.key, s.value, t.oid, t.relkind, ARRAY(
+               SELECT (s.step, s.key, s.value, t.oid, t.relkind, t.relowner, ARRAY(
                    SELECT (a.attname, a.atttypid) FROM pg_catalog.pg_attribute AS a
                    WHERE a.attrelid = t.oid AND a.attname IN (s.key, s.value) AND NOT a.attisdropped ORDER BY a.attname))
                FROM notifier.steps AS s LEFT JOIN pg_catalog.pg_class AS t ON t.oid = pg_catalog.to_regclass(s.relation)
@@ -17,6 +17,8 @@ SELECT pg_catalog.concat_ws(';', pg_catalog.string_agg(pg_catalog.concat_ws(
                  AND i.indnatts = 2 AND c.attnum = ANY (i.indkey) AND m.attnum = ANY (i.indkey)
            )), ',' ORDER BY w.entity),
        (SELECT c.version FROM notifier.configuration AS c),
+       (SELECT p.proowner FROM pg_catalog.pg_proc AS p
+        WHERE p.pronamespace = 'notifier'::pg_catalog.regnamespace AND p.proname = 'path_company'),
        (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', s.name, s.membership), ',' ORDER BY s.name)
         FROM notifier.scopes AS s))
 FROM notifier.watches AS w
