@@ -25,6 +25,7 @@ from notifier.database import (
     ownership,
     paths,
     removal,
+    signing_key,
     sql,
     state_bounds,
     tenants,
@@ -262,7 +263,7 @@ class _Migration:
         """The triggers, late, because from here on writers wait; and what must come after them."""
         connection = self._connection
         await grants.synchronize(connection)
-        for line in await grants.revoke_foreign(connection):
+        for line in (*await signing_key.fill(connection), *await grants.revoke_foreign(connection)):
             self._note(line)
         found = [
             each

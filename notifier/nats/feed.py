@@ -221,8 +221,7 @@ class NatsFeed:
         if seal is None or (is_company and self._state is _State.OFF):
             return
         if not seal.is_valid(subject, payload, headers):
-            metrics.NATS_REJECTED.inc()
-            self._key.reload()  # it may be the key that is wrong
+            self._key.rejected()
             return
         try:
             if is_company:

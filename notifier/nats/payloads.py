@@ -141,6 +141,12 @@ class Seal:
     def __init__(self, key: bytes) -> None:
         self._key = key
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Seal) and hmac.compare_digest(self._key, other._key)
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
     def sign(self, subject: str, payload: JSON) -> str:
         """The signature of a payload that is published to the subject."""
         return hmac.digest(self._key, subject.encode() + b"\n" + payload, "sha256").hex()

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 
 import asyncpg
 import pytest
+from prometheus_client import REGISTRY
 
 from notifier.database import schema
 from notifier.database.query import Query
@@ -36,6 +37,11 @@ async def loaded(database: Database) -> AsyncIterator[Key]:
         with suppress(asyncio.CancelledError):
             await running
         query.close()
+
+
+def count() -> float:
+    """How many payloads of NATS were rejected."""
+    return REGISTRY.get_sample_value("notifier_nats_rejected_total") or 0.0
 
 
 async def signature(database: Database) -> str:
@@ -84,6 +90,37 @@ async def test_a_key_that_was_replaced_is_read_without_a_reason(
             return present.seal.sign("a", b"b") != before.sign("a", b"b")
 
         await until(is_another)
+
+
+async def test_migrate_makes_a_key_where_a_restore_has_left_none(database: Database) -> None:
+    await database.execute("REFRESH MATERIALIZED VIEW notifier.signing_key WITH NO DATA")
+    lines: list[str] = []
+    await schema.migrate(database.dsn, calendar=True, report=lines.append)
+    assert lines == ["the key of the signatures had no value: made one"]
+    assert await signature(database)
+
+
+async def test_a_wrong_signature_is_counted_where_the_key_is_still_the_same(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a restart of PostgreSQL the relay signs with the new key before this node has read it."""
+    monkeypatch.setattr(key, "RELOAD_SECONDS", 0.0)
+    async with loaded(database) as present:
+        before, counted = present.seal, count()
+        await database.execute("REFRESH MATERIALIZED VIEW notifier.signing_key")
+        present.rejected()
+
+        async def is_another() -> bool:
+            return present.seal != before
+
+        await until(is_another)
+        assert count() == counted
+        present.rejected()
+
+        async def is_counted() -> bool:
+            return count() == counted + 1
+
+        await until(is_counted)
 
 
 async def test_an_application_cannot_read_the_key(database: Database) -> None:

@@ -16,6 +16,7 @@ COVERED = {
         "state/reader",
         "state/tables",
     ),
+    ("postgres/test_nats_key.py", "migrate and a node, around one key"): ("database/signing_key",),
     ("postgres/test_relay.py", "the relay's parts only work together, against a database"): (
         "relay/doorbell",
         "relay/leadership",

@@ -84,10 +84,10 @@ class FakeLink:
 class FakeKey:
     def __init__(self) -> None:
         self.seal = SEAL
-        self.reloads = 0
+        self.rejections = 0
 
-    def reload(self) -> None:
-        self.reloads += 1
+    def rejected(self) -> None:
+        self.rejections += 1
 
 
 class World:
@@ -249,7 +249,7 @@ async def test_a_message_with_a_wrong_signature_or_of_another_epoch_is_not_deliv
     world.feed.received(company_subject("n", "c"), payload, b"")
     other = f"NATS/1.0\r\n{SIGNATURE}: {SEAL.sign(company_subject('n', 'd'), payload)}\r\n\r\n"
     world.feed.received(company_subject("n", "c"), payload, other.encode())
-    assert (world.delivered, world.key.reloads, world.feed.is_proven) == ([], 3, True)
+    assert (world.delivered, world.key.rejections, world.feed.is_proven) == ([], 3, True)
 
 
 async def test_messages_of_companies_without_a_channel_are_ignored(world: World) -> None:
