@@ -8,6 +8,7 @@ from asyncio import TimerHandle
 from asyncio.transports import BaseTransport, Transport
 from typing import Any, cast
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from notifier.delivery.transport import TransportListener
@@ -33,8 +34,10 @@ PIPELINED = 16
 """Requests that may wait for the response to the one before (RFC 9112, 9.3.2)."""
 
 _STATUS = {
+    Reason.BODY: b"413 Content Too Large",
     Reason.TOO_LARGE: b"431 Request Header Fields Too Large",
     Reason.NOT_HTTP: b"400 Bad Request",
+    Reason.UPGRADE: b"400 Bad Request",
     Reason.PROXY_PROTOCOL: b"400 Bad Request",
     Reason.TLS: b"400 Bad Request",
     Reason.HTTP2: b"505 HTTP Version Not Supported",
@@ -69,6 +72,9 @@ class GuardedHttp(HttpToolsProtocol):
 
     _answered: RequestResponseCycle | None = None
     """The request that is answered now; further ones may wait in `pipeline`."""
+
+    _former: RequestResponseCycle | None = None
+    """The last request that was received to its end; `cycle` is this or the one after it."""
 
     _received = False
     _response_deadline: TimerHandle | None = None
@@ -135,18 +141,28 @@ class GuardedHttp(HttpToolsProtocol):
         while data and not self.transport.is_closing() and self.transport.get_protocol() is self:
             is_head = self._head is not None
             room = BODY_BYTES - self._body if self._head is None else HEAD_BYTES - self._head
-            if not room and is_head:
-                self._refuse(Reason.TOO_LARGE)
-                return
-            if not room or len(self.pipeline) > PIPELINED:
-                self._cut(Reason.PIPELINED if room else Reason.BODY)
+            if not room:
+                self._refuse(Reason.TOO_LARGE if is_head else Reason.BODY)
                 return
             piece, data = data[:room], data[room:]
             if self._head is not None:
                 self._head += len(piece)
             else:
                 self._body += len(piece)
-            super().data_received(piece)
+            data = self._parse(piece) + data
+
+    def _parse(self, piece: bytes) -> bytes:
+        """Parses like uvicorn, which loses the bytes that are returned: those behind a refused upgrade."""
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(piece)
+        except httptools.HttpParserUpgrade as upgrade:
+            if not self._should_upgrade():
+                return piece[upgrade.args[0] :]
+            self.handle_websocket_upgrade()
+        except httptools.HttpParserError:
+            self._refuse(Reason.NOT_HTTP)
+        return b""
 
     def on_message_begin(self) -> None:
         self._start_deadline()
@@ -159,13 +175,23 @@ class GuardedHttp(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._head, self._body = None, 0
-        if len(self.pipeline) <= PIPELINED:  # else the connection is cut
+        if len(self.pipeline) >= PIPELINED:
+            self._refuse(Reason.PIPELINED)
+        elif self.parser.should_upgrade() and not self._should_upgrade() and self._has_body():
+            self._refuse(Reason.UPGRADE)  # llhttp does not find the end of such a body
+        if not self.transport.is_closing():
             super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if not self.transport.is_closing():
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._head, self._body = 0, 0  # of the next request
         self._stop_deadline()
-        super().on_message_complete()
+        if not self.transport.is_closing():
+            super().on_message_complete()
+            self._former = self.cycle
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._answered = cycle
@@ -182,7 +208,14 @@ class GuardedHttp(HttpToolsProtocol):
         del self.parser
 
     def handle_websocket_upgrade(self) -> None:
-        """Hands the connection over, with its headers beside those that websockets parses again."""
+        """Hands the connection over, with its headers beside those that websockets parses again.
+
+        While an earlier request waits for its response, the connection is closed instead: the
+        response would be written among the frames.
+        """
+        if self._is_former_due():
+            self._refuse(Reason.PIPELINED)
+            return
         self._stop_deadline()
         self._stop_response_deadline()
         self.connections.discard(self)
@@ -197,24 +230,37 @@ class GuardedHttp(HttpToolsProtocol):
         self.transport.set_protocol(protocol)
         del self.parser  # breaks a reference cycle; the parser is not used any more
 
-    def send_400_response(self, msg: str) -> None:
-        """uvicorn's answer to what is not HTTP."""
-        self._refuse(Reason.NOT_HTTP)
-
     def _refuse(self, reason: Reason) -> None:
+        """Ends the connection, with an answer where no response to an earlier request is due."""
+        if self.transport.is_closing():
+            return
         self.refusals.record(reason, self.client[0] if self.client else None)
-        if not self.transport.is_closing():
+        if self._may_answer():
             body = f"{EXPLANATIONS[reason]}\n".encode()
             self.transport.write(
                 b"HTTP/1.1 %b\r\nconnection: close\r\ncontent-type: text/plain; charset=utf-8\r\n"
                 b"content-length: %d\r\n\r\n%b" % (_STATUS[reason], len(body), body)
             )
-            self.transport.close()
-
-    def _cut(self, reason: Reason) -> None:
-        """Ends the connection without an answer: there may be one already."""
-        self.refusals.record(reason, self.client[0] if self.client else None)
+            if self.cycle is not self._former:
+                self.cycle.disconnected = True  # the application writes no second response
+                self.cycle.message_event.set()
         self.transport.close()
+
+    def _may_answer(self) -> bool:
+        """Whether the next response is the one to the refused request, and has not begun."""
+        begun = self.cycle is not self._former and self.cycle.response_started
+        return not begun and not self._is_former_due()
+
+    def _is_former_due(self) -> bool:
+        """Whether the response to an earlier request is not complete."""
+        return self._former is not None and not self._former.response_complete
+
+    def _has_body(self) -> bool:
+        """Whether the head announces a body (RFC 9112, section 6)."""
+        return any(
+            name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
+            for name, value in self.headers
+        )
 
     def _start_deadline(self) -> None:
         if self._deadline is None:

@@ -31,6 +31,7 @@ class Reason(StrEnum):
     TOO_LARGE = "too_large"
     BODY = "body"
     PIPELINED = "pipelined"
+    UPGRADE = "upgrade"
     TIMEOUT = "timeout"
     NOT_HTTP = "not_http"
     PROXY_PROTOCOL = "proxy_protocol"
@@ -47,7 +48,10 @@ EXPLANATIONS = {
     Reason.INVALID: "the request is not a WebSocket handshake (RFC 6455)",
     Reason.TOO_LARGE: "the request line and headers exceed 64 KiB",
     Reason.BODY: "the body of the request exceeds 1 MiB; no request takes one",
-    Reason.PIPELINED: "more than 16 requests were sent before the first was answered",
+    Reason.PIPELINED: (
+        "more than 16 requests, or a WebSocket handshake, wait for the answer to the one before"
+    ),
+    Reason.UPGRADE: "the request has a body and an upgrade to another protocol than WebSocket",
     Reason.TIMEOUT: "the request did not arrive within 10 s",
     Reason.NOT_HTTP: "the request is not HTTP/1.1",
     Reason.PROXY_PROTOCOL: (

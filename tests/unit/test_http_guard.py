@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from notifier.transport import http_guard
 from notifier.transport.http_guard import EXTENSION, HEAD_BYTES
+from notifier.transport.refusals import EXPLANATIONS, Reason
 from tests.unit.connections import connected
 from tests.waiting import DEADLINE_SECONDS
 
@@ -181,13 +182,58 @@ async def test_what_follows_a_head_is_bounded_and_no_trailer_is_kept(
         assert sent < 1.2 * MIB
     assert sent > 0.9 * MIB
     assert len(protocol.headers) == 1
-    assert await reader.read() == b""
+    received = await reader.read()
+    assert received.startswith(b"HTTP/1.1 413 ")
+    assert received.count(b"HTTP/1.1 ") == 1
     writer.close()
     for task in protocol.tasks:
         task.cancel()
 
 
-async def test_requests_that_wait_for_the_one_before_are_bounded() -> None:
+async def test_a_body_that_is_refused_during_its_response_ends_the_connection() -> None:
+    """The client has read a part of the response, or all: a second one would not be its own."""
+
+    async def begin(_scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"begun", "more_body": True})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    for application in (begin, path):
+        protocol, reader, writer = await connected(application)
+        protocol.data_received(b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % (2 * MIB))
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            await reader.readuntil(b"begun" if application is begin else b">")
+            protocol.data_received(b"x" * 2 * MIB)
+            assert b"HTTP/1.1" not in await reader.read()
+            await asyncio.gather(*protocol.tasks)
+        writer.close()
+
+
+async def test_an_application_writes_no_response_behind_a_refusal() -> None:
+    """On uvloop a closed transport still sends what is written while its buffer is not empty."""
+    waiting, ended = asyncio.Event(), asyncio.Event()
+
+    async def late(scope: Scope, receive: Receive, send: Send) -> None:
+        waiting.set()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        await PlainTextResponse("late")(scope, receive, send)
+        ended.set()
+
+    protocol, reader, writer = await connected(late)
+    protocol.data_received(b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % (2 * MIB))
+    await waiting.wait()
+    protocol.data_received(b"x" * 2 * MIB)
+    assert protocol.cycle.disconnected
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        await ended.wait()
+        assert (await reader.read()).count(b"HTTP/1.1 ") == 1
+    writer.close()
+
+
+@pytest.mark.parametrize("requests", [18, 19, 20, 5000])
+async def test_requests_that_wait_for_the_one_before_are_bounded(requests: int) -> None:
     begun: list[Scope] = []
 
     async def wait(scope: Scope, receive: Receive, _send: Send) -> None:
@@ -196,12 +242,102 @@ async def test_requests_that_wait_for_the_one_before_are_bounded() -> None:
             pass
 
     protocol, reader, writer = await connected(wait)
-    protocol.data_received(GET * 5000)
-    assert len(protocol.pipeline) <= http_guard.PIPELINED + 1
+    protocol.data_received(GET * requests)
+    assert len(protocol.pipeline) == http_guard.PIPELINED
     async with asyncio.timeout(DEADLINE_SECONDS):
         assert await reader.read() == b""
     await asyncio.gather(*protocol.tasks)
     assert len(begun) == 1
+    writer.close()
+
+
+UPGRADE_H2C = b"Connection: Upgrade\r\nUpgrade: h2c\r\n"
+HANDSHAKE = b"GET /2 HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+
+
+def get(number: int, headers: bytes = b"") -> bytes:
+    return b"GET /%d HTTP/1.1\r\n%b\r\n" % (number, headers)
+
+
+async def path(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers with the path."""
+    await PlainTextResponse(f"<{scope['path']}>")(scope, receive, send)
+
+
+async def test_as_many_requests_as_may_wait_are_answered_in_their_order() -> None:
+    protocol, reader, writer = await connected(path)
+    numbers = range(1, http_guard.PIPELINED + 2)
+    protocol.data_received(b"".join(get(number) for number in numbers))
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        for number in numbers:
+            assert (await reader.readuntil(b">")).endswith(b"</%d>" % number)
+    writer.close()
+
+
+async def test_a_request_behind_a_refused_upgrade_in_one_piece_with_it_is_answered() -> None:
+    protocol, reader, writer = await connected(path)
+    protocol.data_received(get(1, UPGRADE_H2C) + get(2) + get(3, UPGRADE_H2C))
+    protocol.data_received(get(4))
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        for number in range(1, 5):
+            assert (await reader.readuntil(b">")).endswith(b"</%d>" % number)
+    writer.close()
+
+
+@pytest.mark.parametrize("length", [b"Content-Length: 20", b"Transfer-Encoding: chunked"])
+@pytest.mark.parametrize("in_one_piece", [True, False])
+async def test_the_body_of_a_refused_upgrade_is_no_request(
+    length: bytes, in_one_piece: bool
+) -> None:
+    head = b"POST /1 HTTP/1.1\r\n" + length + b"\r\n" + UPGRADE_H2C + b"\r\n"
+    protocol, reader, writer = await connected(path)
+    for piece in (head + get(2),) if in_one_piece else (head, get(2)):
+        protocol.data_received(piece)
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        received = await reader.read()
+    assert received.startswith(b"HTTP/1.1 400 ")
+    assert received.count(b"HTTP/1.1 ") == 1
+    assert EXPLANATIONS[Reason.UPGRADE].encode() in received
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    "following",
+    [
+        b"\0",
+        b"GET\0",
+        b"GET /2 HTTP/1.1\r\nX: " + b"x" * SIZE,
+        HANDSHAKE,
+        b"POST /2 HTTP/1.1\r\nContent-Length: 1\r\n" + UPGRADE_H2C + b"\r\nx",
+        b"POST /2 HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n",
+        b"CONNECT a:1 HTTP/1.1\r\n\r\n",
+    ],
+    ids=["binary", "a method", "a head", "a WebSocket", "an upgrade", "a chunk", "a tunnel"],
+)
+@pytest.mark.parametrize("begun", [True, False])
+@pytest.mark.parametrize("in_one_piece", [True, False])
+async def test_a_refusal_is_not_written_in_the_place_of_an_earlier_response(
+    following: bytes, begun: bool, in_one_piece: bool
+) -> None:
+    waiting = asyncio.Event()
+
+    async def wait(_scope: Scope, receive: Receive, send: Send) -> None:
+        if begun:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+        waiting.set()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    protocol, reader, writer = await connected(wait)
+    protocol.data_received(get(1) + (following if in_one_piece else b""))
+    if not in_one_piece:
+        await waiting.wait()
+        protocol.data_received(following)
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        received = await reader.read()
+        assert received.count(b"HTTP/1.1 ") == (begun and not in_one_piece)
+        assert b"400" not in received
+        await asyncio.gather(*protocol.tasks)
     writer.close()
 
 

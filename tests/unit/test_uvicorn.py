@@ -73,24 +73,27 @@ WEBSOCKET_HANDSHAKE = {"request", "response", "scope"}
 """Set by `handle_connect`."""
 
 HTTP_METHODS = {
+    "_should_upgrade",
     "_start_asgi_task",
+    "_unset_keepalive_if_required",
     "connection_lost",
     "connection_made",
     "data_received",
     "handle_websocket_upgrade",
+    "on_body",
     "on_header",
     "on_headers_complete",
     "on_message_begin",
     "on_message_complete",
     "pause_writing",
     "resume_writing",
-    "send_400_response",
 }
 HTTP_ATTRIBUTES = {
     "app_state": dict,
     "client": None,
     "config": uvicorn.Config,
     "connections": set,
+    "cycle": None,
     "headers": None,
     "logger": object,
     "loop": asyncio.AbstractEventLoop,
