@@ -88,6 +88,8 @@ def _table(
         condition = f"{as_text(column, kind)} OPERATOR(pg_catalog.=) ANY ($1::text[])"
     if kind is not None:  # so that an index can be used
         condition = f"{column} OPERATOR(pg_catalog.=) ANY ($2::text[]::{kind}[]) AND {condition}"
+    if (mark := row["mark"]) is not None:
+        condition = f"{condition} AND {_unset(mark, row['mark_type'])}"
     if watch.state_where is not None:
         condition = f"{condition} AND {state_bounds.condition(watch.state_where)}"
     statement = sql.query("state_rows").format(
@@ -97,6 +99,15 @@ def _table(
         condition=condition,
     )
     return Table(source, statement, kind, scopes, None)
+
+
+def _unset(mark: str, kind: str | None) -> str:
+    """SQL for a row that `deleted_if` does not mark as deleted, by the rule of `relay/images.py`."""
+    if kind == "boolean":
+        return f"{mark}::boolean IS NOT TRUE"
+    if kind is None:  # `IS NULL` is true of a composite value whose fields are all null
+        return f"pg_catalog.num_nulls({mark}) OPERATOR(pg_catalog.=) 1"
+    return f"{mark} IS NULL"
 
 
 def _problem(watch: Watch, row: Mapping[str, Any]) -> str | None:

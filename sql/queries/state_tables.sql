@@ -1,13 +1,15 @@
 -- How each watched table's rows are read as images, as capture makes them: `columns` are expressions of the row `t`,
 -- without the excluded columns. `complete`: the table and the columns that the watch names are there. `company_type`: null where it is not PostgreSQL's own. `hidden`: row-level security
 -- applies to the current role. `scopes`: the names of all. `bounded`: no column that `state_where` could name has a type of the application's.
+-- `mark`: the column of `deleted_if`; null for JSON, whose null and false are values, and where the image has no such column.
+-- `mark_type`: null where it is not PostgreSQL's own.
 -- Where the company is at the end of a path, `joins` leads to it, and it is a column of the image as in capture's.
 WITH RECURSIVE base (domain, oid, level) AS (
     SELECT t.oid, t.oid, 0 FROM pg_catalog.pg_type AS t
     WHERE t.oid IN (
         SELECT a.atttypid FROM notifier.watches AS w
         JOIN pg_catalog.pg_attribute AS a
-          ON a.attrelid = pg_catalog.to_regclass(w.relation) AND a.attname = w.company
+          ON a.attrelid = pg_catalog.to_regclass(w.relation) AND a.attname IN (w.company, w.deleted_if)
         UNION ALL
         SELECT a.atttypid FROM notifier.steps AS s
         JOIN pg_catalog.pg_attribute AS a ON a.attrelid = pg_catalog.to_regclass(s.relation) AND a.attname = s.value)
@@ -42,6 +44,9 @@ SELECT w.entity, ARRAY(SELECT s.name FROM notifier.scopes AS s) AS scopes,
            WHERE needed.name IS NOT NULL
        ) AND (w.path IS NULL OR path.present) AS complete,
        coalesce(path.company, 't.' || pg_catalog.quote_ident(w.company)) AS company, types.name AS company_type,
+       CASE WHEN marks.name IN ('json', 'jsonb') THEN NULL
+            WHEN m.attnum IS NOT NULL THEN 't.' || pg_catalog.quote_ident(w.deleted_if) END AS mark,
+       marks.name AS mark_type,
        pg_catalog.row_security_active(r.oid) OR coalesce(path.hidden, false) AS hidden,
        w.state_where, w.state_where IS NULL OR NOT EXISTS (
            SELECT FROM pg_catalog.pg_attribute AS a
@@ -62,4 +67,7 @@ CROSS JOIN LATERAL (
         pg_catalog.lower(pg_catalog.regexp_replace(w.state_where, '''[^'']*''', '', 'g')), '[^[:alnum:]_$]+') AS words
 ) AS bound
 LEFT JOIN types ON types.oid = c.atttypid
+LEFT JOIN pg_catalog.pg_attribute AS m ON m.attrelid = r.oid AND m.attname = w.deleted_if
+                                      AND NOT m.attisdropped AND m.attgenerated <> 'v'
+LEFT JOIN types AS marks ON marks.oid = m.atttypid
 ORDER BY w.entity

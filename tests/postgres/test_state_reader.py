@@ -98,7 +98,7 @@ async def test_the_rows_are_those_of_messages_and_an_excluded_column_needs_no_ri
     assert await rows(empty, role, "01") == {}
     assert await rows(empty, role, "unknown") == {}
     with pytest.raises(StateTooLarge):
-        await rows(empty, role, "1", limit=2)
+        await rows(empty, role, "1", limit=1)
     await uninstall(empty.dsn)
     assert await empty.fetchval(may, role, "body") is False
 
@@ -259,3 +259,46 @@ async def test_a_connection_that_died_while_it_was_idle_costs_no_state(
     )
     assert (await states.read("1", None, "u")).pages
     states.close()
+
+
+MARKS = {
+    "timestamptz": ("NULL", "'-infinity'"),
+    "boolean": ("NULL", "false", "true"),
+    "maybe": ("NULL", "false", "true"),
+    "text": ("NULL", "''", "'false'"),
+    "level": ("NULL", "'false'"),
+    "int[]": ("NULL", "'{}'"),
+    "pair": ("NULL", "row(NULL, NULL)", "row(1, 2)"),
+}
+"""Values of a column of each type, some of which mark a row as deleted."""
+
+
+@pytest.mark.parametrize("kind", MARKS)
+async def test_softly_deleted_rows_are_not_read_and_others_are_whatever_type_the_mark_has(
+    empty: Database, role: str, kind: str
+) -> None:
+    await empty.execute(
+        "CREATE DOMAIN maybe AS boolean; CREATE TYPE level AS ENUM ('false'); CREATE TYPE pair AS (a int, b int);"
+        f'CREATE TABLE docs (id serial PRIMARY KEY, team_id int, "Is gone" {kind})'
+    )
+    watch = Watch(table="docs", entity="Doc", company="team_id", deleted_if="Is gone")
+    for value in MARKS[kind]:
+        await empty.execute(f'INSERT INTO docs (team_id, "Is gone") VALUES (1, {value})')
+    await migrate(empty.dsn, watches=[watch], grant=role, state=True)
+    images = await empty.fetch("SELECT row_to_json(docs)::text FROM docs ORDER BY id")
+    marks = [msgspec.json.decode(image)["Is gone"] for (image,) in images]
+    expected = [number for number, mark in enumerate(marks, 1) if mark is None or mark is False]
+    found = await rows(empty, role, "1", limit=len(expected))
+    assert [row["DocId"] for row in found["Doc"]] == expected
+
+
+async def test_softly_deleted_rows_do_not_count_toward_the_limit(
+    empty: Database, role: str
+) -> None:
+    await empty.execute(
+        "INSERT INTO notes (id, team_id, deleted_at) SELECT n, 1, now() FROM generate_series(10, 50) AS n"
+    )
+    await migrate(empty.dsn, watches=WATCHES, grant=role, state=True)
+    assert len((await rows(empty, role, "1", limit=2))["Note"]) == 1
+    with pytest.raises(StateTooLarge):
+        await rows(empty, role, "1", limit=1)
