@@ -50,6 +50,9 @@ def company_request(segment: str, query: bytes, headers: Headers) -> tuple[Filte
         fields |= _place(last)
     else:
         fields |= {name: given[name] for name in ("after", "epoch", "at") if given.get(name)}
+        if "at" in fields:
+            # A "+" that is not percent-encoded is decoded as a space, which no At has.
+            fields["at"] = fields["at"].replace(" ", "+")
     if not _POSITION.fullmatch(fields.get("after", "0")):
         raise _malformed("after is a position: a whole number from 0 on")
     try:

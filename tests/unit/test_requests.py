@@ -27,6 +27,13 @@ def test_the_parameters_are_those_of_a_subscription() -> None:
     assert wait == 3
 
 
+@pytest.mark.parametrize("plus", [b"+", b"%2B", b"%2b", b"%20"])
+def test_the_offset_of_at_need_not_be_percent_encoded(plus: bytes) -> None:
+    query = b"after=41&epoch=e&at=2026-11-22T18:00:00.123456" + plus + b"00:00"
+    request, _ = company_request("c", query, NONE)
+    assert request.at == "2026-11-22T18:00:00.123456+00:00"
+
+
 def test_without_parameters_there_is_no_position() -> None:
     request, wait = company_request("7", b"", NONE)
     assert request.company_id == "7"
