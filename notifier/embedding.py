@@ -117,7 +117,9 @@ class Notifier:
 
         They apply to all WebSockets of the process: a text from a client may have 64 KiB, and is
         not compressed. With `events` server-sent events are written directly too, by a protocol for
-        all HTTP requests of the process, each of which must arrive within ten seconds.
+        all HTTP requests of the process: each must arrive within ten seconds, its head may have
+        64 KiB, 16 may wait behind another, and a client must go on reading its response. A body
+        may have any size.
         """
         settings, refusals = self._settings, Refusals()
         keepalive = Keepalive(settings.ping_seconds)
@@ -128,7 +130,7 @@ class Notifier:
             "ws_per_message_deflate": False,
         }
         if events:
-            found["http"] = GuardedHttp.configured(refusals)
+            found["http"] = GuardedHttp.configured(refusals, body_bytes=None)
         return found
 
     @property

@@ -67,8 +67,9 @@ class GuardedHttp(HttpToolsProtocol):
     _head: int | None = 0
     """Bytes of the present request's head; None while its body is read."""
 
+    _body_bytes: int | None = BODY_BYTES
     _body = 0
-    """Bytes of its body."""
+    """Bytes of its body and the framing; without a limit, those since the last byte of the body."""
 
     _answered: RequestResponseCycle | None = None
     """The request that is answered now; further ones may wait in `pipeline`."""
@@ -85,14 +86,23 @@ class GuardedHttp(HttpToolsProtocol):
     _streams = False
 
     @classmethod
-    def configured(cls, refusals: Refusals) -> type[GuardedHttp]:
-        """This class with a node's refusals; uvicorn calls it like a class."""
-        return cast("type[GuardedHttp]", functools.partial(cls, refusals))
+    def configured(
+        cls, refusals: Refusals, body_bytes: int | None = BODY_BYTES
+    ) -> type[GuardedHttp]:
+        """This class with a node's refusals; uvicorn calls it like a class.
 
-    def __init__(self, refusals: Refusals, *arguments: Any, **named: Any) -> None:
+        `body_bytes` None: a body may have any size, for applications that take uploads; uvicorn
+        reads it as fast as the application. Chunk extensions and trailers stay limited to BODY_BYTES.
+        """
+        return cast("type[GuardedHttp]", functools.partial(cls, refusals, body_bytes))
+
+    def __init__(
+        self, refusals: Refusals, body_bytes: int | None, *arguments: Any, **named: Any
+    ) -> None:
         super().__init__(*arguments, **named)
         self.logger = _logger
         self.refusals = refusals
+        self._body_bytes = body_bytes
 
     def connection_made(self, transport: BaseTransport) -> None:
         super().connection_made(cast("Transport", transport))
@@ -140,7 +150,8 @@ class GuardedHttp(HttpToolsProtocol):
                     return
         while data and not self.transport.is_closing() and self.transport.get_protocol() is self:
             is_head = self._head is not None
-            room = BODY_BYTES - self._body if self._head is None else HEAD_BYTES - self._head
+            limit = BODY_BYTES if self._body_bytes is None else self._body_bytes
+            room = limit - self._body if self._head is None else HEAD_BYTES - self._head
             if not room:
                 self._refuse(Reason.TOO_LARGE if is_head else Reason.BODY)
                 return
@@ -183,6 +194,8 @@ class GuardedHttp(HttpToolsProtocol):
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
+        if self._body_bytes is None:
+            self._body = 0
         if not self.transport.is_closing():
             super().on_body(body)
 

@@ -47,7 +47,7 @@ EXPLANATIONS = {
     ),
     Reason.INVALID: "the request is not a WebSocket handshake (RFC 6455)",
     Reason.TOO_LARGE: "the request line and headers exceed 64 KiB",
-    Reason.BODY: "the body of the request exceeds 1 MiB; no request takes one",
+    Reason.BODY: "the body of the request, or its trailers, exceed 1 MiB; requests to Notifier take none",
     Reason.PIPELINED: (
         "more than 16 requests, or a WebSocket handshake, wait for the answer to the one before"
     ),

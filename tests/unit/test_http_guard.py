@@ -9,8 +9,9 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
+from notifier import Notifier, Settings
 from notifier.transport import http_guard
-from notifier.transport.http_guard import EXTENSION, HEAD_BYTES
+from notifier.transport.http_guard import EXTENSION, HEAD_BYTES, GuardedHttp
 from notifier.transport.refusals import EXPLANATIONS, Reason
 from tests.unit.connections import connected
 from tests.waiting import DEADLINE_SECONDS
@@ -188,6 +189,57 @@ async def test_what_follows_a_head_is_bounded_and_no_trailer_is_kept(
     writer.close()
     for task in protocol.tasks:
         task.cancel()
+
+
+def embedded() -> type[GuardedHttp]:
+    """The protocol for an application that Notifier runs in."""
+    settings = Settings(database_url="postgresql://", jwt_secret="s" * 32)  # type: ignore[arg-type]
+    http: type[GuardedHttp] = Notifier(settings).uvicorn_options(events=True)["http"]
+    return http
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+async def test_where_it_is_embedded_a_body_may_have_any_size(chunked: bool) -> None:
+    protocol, reader, writer = await connected(measure, embedded())
+    piece, number = b"x" * 60_000, 80
+    if chunked:
+        protocol.data_received(CHUNKED)
+    else:
+        length = number * len(piece)
+        protocol.data_received(b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % length)
+    for _ in range(number):
+        protocol.data_received(b"ea60\r\n" + piece + b"\r\n" if chunked else piece)
+    if chunked:
+        protocol.data_received(b"0\r\n\r\n")
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        assert (await reader.readuntil(b"%d" % (number * len(piece)))).startswith(b"HTTP/1.1 200 ")
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    ("beginning", "piece"),
+    [
+        (b"0\r\n", b"X: trailer\r\n" * 1000),
+        (b"0\r\nX: ", b"x" * 60_000),
+        (b"1;", b"x" * 60_000),
+    ],
+    ids=["trailers", "a trailer", "a chunk's extension"],
+)
+async def test_where_it_is_embedded_trailers_and_chunk_extensions_are_bounded(
+    beginning: bytes, piece: bytes
+) -> None:
+    protocol, reader, writer = await connected(measure, embedded())
+    protocol.data_received(CHUNKED + b"4\r\nbody\r\n")
+    protocol.data_received(beginning)
+    sent = 0
+    while not protocol.transport.is_closing():
+        protocol.data_received(piece)
+        sent += len(piece)
+        assert sent < 1.2 * MIB
+    assert sent > 0.9 * MIB
+    assert (await reader.read()).startswith(b"HTTP/1.1 413 ")
+    await asyncio.gather(*protocol.tasks)
+    writer.close()
 
 
 async def test_a_body_that_is_refused_during_its_response_ends_the_connection() -> None:
