@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Self
 from urllib.parse import ParseResult, urlparse
 
 from pydantic import (
+    BeforeValidator,
     Field,
     SecretStr,
     ValidationError,
@@ -33,7 +34,7 @@ from pydantic_settings import (
 from notifier import conninfo, origins
 from notifier.errors import SettingsError
 from notifier.schema_names import Named
-from notifier.watches import NaiveTimestamps, Scope, Watch, calendar, with_zone
+from notifier.watches import NaiveTimestamps, Scope, Watch, calendar, inheriting
 
 PREFIX = "NOTIFIER_"
 CONFIG = "NOTIFIER_CONFIG"
@@ -49,6 +50,10 @@ _OTHER_CLAIMS = ("exp", "nbf", "iat", "iss", "aud")
 """Claims that are read for something else (RFC 7519, section 4.1)."""
 
 Strings = Annotated[tuple[str, ...], NoDecode]
+
+_Lower = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
+_Upper = BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value)
+"""The words of a setting may be written in any case."""
 
 
 class _Environment(EnvSettingsSource):
@@ -88,12 +93,14 @@ class Settings(Named, BaseSettings):  # type: ignore[misc]
     jwt_user_claim: Annotated[str, Field(min_length=1)] = "sub"
     jwt_companies_claim: Annotated[str, Field(min_length=1)] = "companies"
     jwt_leeway_seconds: Annotated[float, Field(ge=0, le=60)] = 10
-    authorization: Literal["employees", "claim"] = "employees"
+    authorization: Annotated[Literal["employees", "claim"], _Lower] = "employees"
     membership_query: str | None = None
     user_query: str | None = None
     allowed_origins: Strings | None = None  # of browsers; unset or *: any
     token_cookie: Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")] | None = None
-    state: Literal["on", "off"] = "off"  # whether clients may request a company's rows
+    state: Annotated[Literal["on", "off"], _Lower] = (
+        "off"  # whether clients may request a company's rows
+    )
     max_state_rows: Annotated[int, Field(ge=1)] = 10_000
     root_path: str = ""  # a prefix such as /realtime under which everything is served
     retention_hours: Annotated[float, Field(gt=0, le=24 * 366)] = 24
@@ -115,9 +122,11 @@ class Settings(Named, BaseSettings):  # type: ignore[misc]
     status_host: str | None = None  # for /livez, /readyz and /metrics, if not the public one
     status_port: Annotated[int, Field(ge=0, le=65535)] | None = None
     drain_seconds: Annotated[float, Field(ge=0, le=25)] = 10
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    log_format: Literal["auto", "json", "text"] = "auto"
-    naive_timestamps: NaiveTimestamps | None = None  # of every [[watch]] that has none of its own
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], _Lower] = "info"
+    log_format: Annotated[Literal["auto", "json", "text"], _Lower] = "auto"
+    naive_timestamps: Annotated[NaiveTimestamps | None, _Upper] = (
+        None  # of every [[watch]] that has none of its own
+    )
     scope: tuple[Scope, ...] = ()
     watch: Annotated[tuple[Watch, ...], Field(min_length=1)] = Field(
         default_factory=lambda settings: calendar(settings.get("naive_timestamps"))
@@ -136,11 +145,6 @@ class Settings(Named, BaseSettings):  # type: ignore[misc]
         if isinstance(value, str):
             return tuple(word.strip() for word in value.split(",") if word.strip()) or None
         return value
-
-    @field_validator("log_level", "log_format", "authorization", mode="before")
-    @classmethod
-    def _lower(cls, value: object) -> object:
-        return value.lower() if isinstance(value, str) else value
 
     @field_validator("jwt_user_claim", "jwt_companies_claim")
     @classmethod
@@ -199,9 +203,9 @@ class Settings(Named, BaseSettings):  # type: ignore[misc]
     def _inherit(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Gives each `[[watch]]` the `naive_timestamps` at the top of the file, or of the environment."""
         zone, watches = values.get("naive_timestamps"), values.get("watch")
-        if zone != "UTC" or not isinstance(watches, list | tuple):
+        if str(zone).upper() != "UTC" or not isinstance(watches, list | tuple):
             return values
-        return {**values, "watch": [_inheriting(watch, zone) for watch in watches]}
+        return {**values, "watch": [inheriting(watch, "UTC") for watch in watches]}
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
@@ -264,12 +268,6 @@ class Settings(Named, BaseSettings):  # type: ignore[misc]
         """The URL for direct connections: LISTEN and advisory locks do not work through a pooler."""
         url = self.listen_database_url
         return url.get_secret_value() if url else self.database
-
-
-def _inheriting(watch: object, zone: NaiveTimestamps) -> object:
-    if isinstance(watch, Watch):
-        return with_zone(watch, zone)
-    return {"naive_timestamps": zone, **watch} if isinstance(watch, dict) else watch
 
 
 def _file() -> Path:

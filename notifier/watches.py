@@ -314,6 +314,13 @@ def with_zone(watch: Watch, zone: NaiveTimestamps | None) -> Watch:
     return replace(watch, naive_timestamps=watch.naive_timestamps or zone)
 
 
+def inheriting(watch: object, zone: NaiveTimestamps) -> object:
+    """A watch, or the options of one, with the `zone` at the top of the file where it has none of its own."""
+    if isinstance(watch, Watch):
+        return with_zone(watch, zone)
+    return {"naive_timestamps": zone, **watch} if isinstance(watch, dict) else watch
+
+
 def calendar(zone: NaiveTimestamps | None) -> tuple[Watch, ...]:
     """The calendar's watches, with `zone` for their naive timestamps."""
     return tuple(with_zone(watch, zone) for watch in CALENDAR)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 
 import pytest
 
@@ -141,10 +143,38 @@ def test_spellings_that_mean_the_same_are_accepted(
     assert getattr(load(), name.lower()) == expected
 
 
+def words() -> Iterator[tuple[str, str]]:
+    """Each setting that takes one of some words, with each word."""
+    for name, field in Settings.model_fields.items():
+        for each in (field.annotation, *get_args(field.annotation)):
+            if get_origin(each) is Literal:
+                yield from ((name, word) for word in get_args(each))
+
+
+@pytest.mark.parametrize(("name", "word"), [*words()])
+def test_a_word_may_be_written_in_any_case(
+    monkeypatch: pytest.MonkeyPatch, name: str, word: str
+) -> None:
+    for spelling in (word.upper(), word.lower(), word.title()):
+        monkeypatch.setenv(f"{PREFIX}{name.upper()}", spelling)
+        settings = load()
+        assert getattr(settings, name) == word
+        if name == "naive_timestamps":
+            assert {watch.naive_timestamps for watch in settings.watch} == {word}
+
+
+def test_the_zone_in_another_case_is_that_of_every_watch(nowhere: Path) -> None:
+    (nowhere / "notifier.toml").write_text(
+        'naive_timestamps = "Utc"\n[[watch]]\ntable = "t"\nentity = "T"\n'
+    )
+    assert [watch.naive_timestamps for watch in load().watch] == ["UTC"]
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
         ("PORT", "eighty"),
+        ("STATE", "perhaps"),
         ("PORT", "65536"),
         ("RETENTION_HOURS", "0"),
         ("RETENTION_HOURS", "nan"),
