@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
@@ -45,18 +45,10 @@ class Application:
             await serve(scope, receive, send)
         elif path == "/" and _is_handshake(Headers(scope=scope)):
             await self._explain_upgrade(scope, receive, send)
-        elif company := PATH.fullmatch(self._raw_path(scope)):
+        elif company := PATH.fullmatch(_raw_path(scope, path)):
             await self._messages.serve(company[1], scope, receive, send)
         else:
             await self._pages(scope, receive, send)
-
-    def _raw_path(self, scope: Scope) -> str:
-        """The path below the prefix, as percent-encoded as the client has sent it."""
-        raw = scope.get("raw_path")
-        path = quote(scope["path"]) if raw is None else raw.decode("latin-1")
-        for prefix in (scope["root_path"].removesuffix(self._root_path), self._root_path):
-            path = _remove(prefix, path)
-        return path
 
     def _split(self, scope: Scope) -> tuple[str, str]:
         """The prefix of a path as clients see it, and the path below it, which begins with a slash."""
@@ -74,6 +66,18 @@ class Application:
             headers={"Upgrade": "websocket", "Connection": "Upgrade", "Cache-Control": "no-store"},
         )
         await response(scope, receive, send)
+
+
+def _raw_path(scope: Scope, path: str) -> str:
+    """The end of the scope's raw path that `path` was decoded from, as percent-encoded as the client has sent it.
+
+    Servers differ in how much of the prefix is in it, and clients in how they encode that. A slash of the prefix is
+    not encoded. Where `path` was not decoded from it, `path` is encoded again.
+    """
+    raw = (scope.get("raw_path") or b"").decode("latin-1")
+    prefix = unquote(raw).removesuffix(path)
+    end = "/" + raw.split("/", prefix.count("/") + 1)[-1]
+    return end if unquote(end) == path else quote(path)
 
 
 def _remove(prefix: str, path: str) -> str:

@@ -7,6 +7,7 @@ import logging
 import subprocess
 import sys
 from typing import Any, NoReturn
+from urllib.parse import unquote
 
 import pytest
 import structlog
@@ -102,6 +103,18 @@ async def test_beside_another_application_a_root_path_is_only_removed_where_it_i
     async with notifier.lifespan():
         assert (await get(both, "/realtime/livez", root_path="/real"))[0] == 200
         assert (await get(both, "/realtime/livez", root_path="/outer/"))[0] == 200
+        messages = "/realtime/companies/a%2Fb/messages"
+        for root_path, path in (
+            ("", messages),
+            ("/outer", messages),
+            ("/outer/", messages),
+            ("/o ü", messages),
+            ("/outer", "/outer" + messages),
+            ("/o ü", "/o%20%C3%BC" + messages),
+            ("/o+ü", "/o+%c3%bc" + messages),
+        ):
+            scope = {"root_path": root_path, "raw_path": path.encode()}
+            assert (await get(both, unquote(path), **scope))[0] == 401, scope
     for path in ("/", ""):
         with pytest.raises(ValueError, match="a path of its own"):
             notifier.beside(notifier, path=path)
