@@ -101,7 +101,7 @@ class UnknownName(BadFilter):
 
 
 class StateTooLarge(Refused):
-    """A company has more than MAX_STATE_ROWS."""
+    """More rows than MAX_STATE_ROWS pass the filter, or too many would have to be read."""
 
     code = Code.STATE_TOO_LARGE
 

@@ -53,24 +53,51 @@ def _rows(
     """Each row as in `Data`; one of more than `room` bytes has its keys only, as in a Partial message."""
     watch = source.watch
     for image in images:
-        change = Captured(0, 0, watch.entity, None, image, False, None, _NEVER)
-        try:
-            _, row, keys_only = read_images(change, watch)
-        except Unattributable as error:
-            raise StateUnavailable(f"a row of {watch.table} cannot be read") from error
-        if row is None or company_of(row, watch, source.tenant) != company:
-            continue  # deleted softly, or another spelling of the id
+        if (found := _read(company, source, image)) is None:
+            continue
+        row, keys_only = found
         if watch.visible_to and not _sees(user, row, source, keys_only=keys_only):
             continue
         data = data_of(row, source, company)
-        if wanted is not None and not keys_only:
-            body = b'{"Type":"State","Data":%b}' % data
-            if not wanted.passes(Change(body, {"State": watch.entity})):
-                continue
+        if wanted is not None and not keys_only and not _passes(wanted, source, data):
+            continue
         if len(data) > room:
             keys = {column: row[column] for column in watch.identity}
             data = data_of(keys, source, company)
         yield data
+
+
+def passing(company: str, source: Source, images: Iterable[JSON], wanted: Filter) -> list[JSON]:
+    """The images of the rows that pass, whichever user sees them."""
+    found: list[JSON] = []
+    for image in images:
+        if (read := _read(company, source, image)) is None:
+            continue
+        row, keys_only = read
+        if keys_only or _passes(wanted, source, data_of(row, source, company)):
+            found.append(image)
+    return found
+
+
+def _read(company: str, source: Source, image: JSON) -> tuple[Row, bool] | None:
+    """The row of an image, and whether only its keys could be read.
+
+    None where it is deleted softly, or has another spelling of the company's id.
+    """
+    watch = source.watch
+    change = Captured(0, 0, watch.entity, None, image, False, None, _NEVER)
+    try:
+        _, row, keys_only = read_images(change, watch)
+    except Unattributable as error:
+        raise StateUnavailable(f"a row of {watch.table} cannot be read") from error
+    if row is None or company_of(row, watch, source.tenant) != company:
+        return None
+    return row, keys_only
+
+
+def _passes(wanted: Filter, source: Source, data: bytes) -> bool:
+    body = b'{"Type":"State","Data":%b}' % data
+    return wanted.passes(Change(body, {"State": source.watch.entity}))
 
 
 def _sees(user: str, row: Row, source: Source, *, keys_only: bool) -> bool:

@@ -31,7 +31,7 @@ from notifier.delivery.state import State
 from notifier.errors import NotReady, Refused, StateTooLarge, StateUnavailable
 from notifier.messages import JSON
 from notifier.relay.changes import Source
-from notifier.state.pages import pages
+from notifier.state.pages import pages, passing
 from notifier.state.tables import Table, tables, tables_query
 
 ATTEMPTS = 20
@@ -42,7 +42,10 @@ STORED_SECONDS = 5.0
 READ_SECONDS = 10.0
 
 STATE_BYTES = 32 * 1024 * 1024
-"""Images of one company that are held at most."""
+"""Images of one company that are read at most."""
+
+SEARCHED_ROWS = 100_000
+"""Rows that are read at most for a filter by values: about a second of computing in a thread."""
 
 CONNECTIONS = 3
 """States that are read at once: so often STATE_BYTES of images, and as much of messages, are held at most."""
@@ -76,6 +79,30 @@ class _Snapshot(NamedTuple):
     position: int
     unread: frozenset[int]
     images: list[tuple[Source, list[JSON]]]
+
+
+class _Amount:
+    """Counts the rows of one reading: those that are read, and those that pass its filter and are held."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._searched = max(limit, SEARCHED_ROWS)
+        self._read = self._bytes = self._held = 0
+
+    def read(self, images: Sequence[JSON]) -> None:
+        """Raises StateTooLarge."""
+        self._read += len(images)
+        self._bytes += sum(map(len, images))
+        if self._bytes > STATE_BYTES:
+            raise StateTooLarge(f"more than {STATE_BYTES:,} bytes")
+        if self._read > self._searched:
+            raise StateTooLarge(f"more than {self._searched:,} rows to search")
+
+    def hold(self, images: Sequence[JSON]) -> None:
+        """Raises StateTooLarge."""
+        self._held += len(images)
+        if self._held > self._limit:
+            raise StateTooLarge(f"more than {self._limit:,} rows")
 
 
 class _Found(NamedTuple):
@@ -208,7 +235,7 @@ class StateReader:
             )
             assert place is not None
             images: list[tuple[Source, list[JSON]]] = []
-            rows = size = 0
+            amount = _Amount(self._max_rows)
             for table in await self._tables(connection, company):
                 entity = table.source.watch.entity
                 if not table.has(company):
@@ -223,13 +250,11 @@ class StateReader:
                 images.append((table.source, found))
                 arguments = table.arguments(company)
                 try:
-                    async for image in _images(connection, table.statement, arguments):
-                        found.append(image)
-                        rows, size = rows + 1, size + len(image)
-                        if rows > self._max_rows:
-                            raise StateTooLarge(f"more than {self._max_rows:,} rows")
-                        if size > STATE_BYTES:
-                            raise StateTooLarge(f"more than {STATE_BYTES:,} bytes")
+                    async for part in _images(connection, table.statement, arguments):
+                        amount.read(part)
+                        held = await _passing(company, table.source, part, wanted)
+                        amount.hold(held)
+                        found += held
                 except asyncpg.InsufficientPrivilegeError:
                     raise
                 except UNUSABLE as error:
@@ -290,17 +315,25 @@ class StateReader:
             self._idle.pop().terminate()
 
 
+async def _passing(
+    company: str, source: Source, images: list[JSON], wanted: Filter | None
+) -> list[JSON]:
+    """The images of the rows that pass the filter's values; all where it has none for the entity."""
+    if wanted is None or not wanted.conditions(source.watch.entity):
+        return images
+    return await asyncio.to_thread(passing, company, source, images, wanted)
+
+
 async def _images(
     connection: Connection, statement: str, arguments: Sequence[Any]
-) -> AsyncIterator[JSON]:
-    """The rows of a query, fetched in parts of about FETCH_BYTES as long as their sizes are alike."""
+) -> AsyncIterator[list[JSON]]:
+    """The rows of a query, in parts of about FETCH_BYTES as long as their sizes are alike."""
     cursor = await connection.cursor(statement, *arguments, timeout=READ_SECONDS)
     count, rows, size = FIRST_ROWS, 0, 0
     while part := await cursor.fetch(count, timeout=READ_SECONDS):
-        for row in part:
-            image = row[0].encode()
-            rows, size = rows + 1, size + len(image)
-            yield image
+        images = [row[0].encode() for row in part]
+        rows, size = rows + len(images), size + sum(map(len, images))
+        yield images
         count = max(1, min(MOST_ROWS, FETCH_BYTES * rows // (size + 1)))
 
 

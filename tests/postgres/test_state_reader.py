@@ -13,6 +13,7 @@ import pytest
 
 from notifier.check.links import check
 from notifier.database.schema import migrate, uninstall
+from notifier.delivery.filter import Filter
 from notifier.errors import SettingsError, StateTooLarge, StateUnavailable
 from notifier.settings import load
 from notifier.state import reader
@@ -57,13 +58,18 @@ async def role(empty: Database) -> AsyncIterator[str]:
 
 
 async def rows(
-    database: Database, role: str, company: str, limit: int = 100, user: str = "u"
+    database: Database,
+    role: str,
+    company: str,
+    limit: int = 100,
+    user: str = "u",
+    wanted: Filter | None = None,
 ) -> dict[str, Any]:
     """What the role reads of a company for a user."""
     url = as_app(database.dsn).replace("app:app@", f"{role}:app@")
     states = StateReader(url, pooled=True, max_rows=limit)  # whose session has the role's settings
     try:
-        state = await states.read(company, None, user)
+        state = await states.read(company, wanted, user)
     finally:
         states.close()
     pages = [msgspec.json.decode(page)["Data"] for page in state.pages]
@@ -259,6 +265,32 @@ async def test_a_connection_that_died_while_it_was_idle_costs_no_state(
     )
     assert (await states.read("1", None, "u")).pages
     states.close()
+
+
+FILTER = Filter.parse(["Note"], {"Note": {"Body": ["b"]}}, {"Note": frozenset({"Body"})})
+
+
+async def test_the_limit_counts_the_rows_that_pass_the_values_of_a_filter(
+    empty: Database, role: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await empty.execute(
+        "INSERT INTO notes (id, team_id, body) SELECT n, 1, CASE WHEN n % 100 = 0 THEN 'b' ELSE 'c' END"
+        " FROM generate_series(100, 399) AS n"
+    )
+    await migrate(empty.dsn, watches=WATCHES, grant=role, state=True)
+    found = await rows(empty, role, "1", limit=3, wanted=FILTER)
+    assert sorted(row["NoteId"] for row in found["Note"]) == [100, 200, 300]
+    with pytest.raises(StateTooLarge, match=r"more than 2 rows$"):
+        await rows(empty, role, "1", limit=2, wanted=FILTER)
+    with pytest.raises(StateTooLarge, match=r"more than 200 rows$"):
+        await rows(empty, role, "1", limit=200)
+    monkeypatch.setattr(reader, "SEARCHED_ROWS", 300)
+    with pytest.raises(StateTooLarge, match="more than 300 rows to search"):
+        await rows(empty, role, "1", limit=3, wanted=FILTER)
+    assert len((await rows(empty, role, "1", limit=301, wanted=FILTER))["Note"]) == 3
+    monkeypatch.setattr(reader, "STATE_BYTES", 10_000)
+    with pytest.raises(StateTooLarge, match="bytes"):
+        await rows(empty, role, "1", limit=301, wanted=FILTER)
 
 
 MARKS = {
