@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from enum import Enum
 
 import asyncpg
@@ -24,6 +23,9 @@ TABLES = (
     *("messages", "changes_0", "changes_1", "signing_key", "moves", "steps", "vanished"),
 )
 SEQUENCE = "change_ids"
+
+_OBJECTS = (TABLES, SEQUENCE, MANAGED, RELEASED)
+"""The arguments of the queries that find our objects."""
 
 QUALIFIED = "SET LOCAL search_path = pg_catalog, pg_temp"
 
@@ -88,21 +90,22 @@ async def uninstall(url: str, report: Report) -> None:
         return await remove(connection, triggers.Locks(connection))
 
     async with session(url) as connection:
-        await _rehearse(connection)
+        await _require_possible(connection)
         await _drop_triggers(connection, report)
     await in_transaction(url, once, report)
 
 
-async def _rehearse(connection: Connection) -> None:
-    """Raises DatabaseError where views and tables of ours cannot be dropped: in a transaction that is rolled back.
+async def _require_possible(connection: Connection) -> None:
+    """Raises DatabaseError where objects of others need ours, or the current role does not own a table with a trigger.
 
-    Functions stay, because triggers need them. Where our tables are in use, it has no result, and waits for no writer.
+    It locks nothing that writers use. What others create after it makes the removal fail later.
     """
-    with suppress(asyncpg.LockNotAvailableError):
-        async with exclusive(connection, commit=False):
-            await connection.execute(f"{QUALIFIED}; SET LOCAL lock_timeout = '50ms'")
-            if await state(connection) in (State.OURS, State.EMPTY_COPY):
-                await _drop_objects(connection, but="DROP FUNCTION")
+    async with exclusive(connection):
+        await connection.execute(QUALIFIED)
+        if await state(connection) in (State.OURS, State.EMPTY_COPY):
+            problem = await connection.fetchval(sql.query("removal_problems"), *_OBJECTS)
+            if problem is not None:
+                raise DatabaseError(problem)
 
 
 async def _drop_triggers(connection: Connection, report: Report) -> None:
@@ -123,14 +126,12 @@ async def _drop_triggers(connection: Connection, report: Report) -> None:
     await table_by_table(connection, relations, drop, report)
 
 
-async def _drop_objects(connection: Connection, but: str | None = None) -> None:
-    """Drops our objects in the schema, but not by the statements that begin with `but`. Raises DatabaseError."""
-    arguments = (list(TABLES), SEQUENCE, MANAGED, list(RELEASED))
-    statements = [row[0] for row in await connection.fetch(sql.query("drop_objects"), *arguments)]
+async def _drop_objects(connection: Connection) -> None:
+    """Drops our objects in the schema. Raises DatabaseError."""
+    statements = [row[0] for row in await connection.fetch(sql.query("drop_objects"), *_OBJECTS)]
     try:
         for statement in statements:
-            if but is None or not statement.startswith(but):
-                await connection.execute(statement)
+            await connection.execute(statement)
     except asyncpg.DependentObjectsStillExistError as error:
         raise DatabaseError(f"something else needs an object of ours: {error.detail}") from error
 

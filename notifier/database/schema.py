@@ -147,7 +147,7 @@ async def migrate_only(
 async def uninstall(url: str, report: Report = quiet) -> None:
     """Drops the triggers, a table at a time, and the schema `notifier`; never an object that `migrate` did not make.
 
-    Raises DatabaseError: before anything is dropped where another object needs one of ours.
+    Raises DatabaseError: before anything is dropped where another object needs one of ours, or a table's owner is needed.
     """
 
     await removal.uninstall(url, report)

@@ -230,3 +230,56 @@ async def test_uninstall_does_not_drop_a_view_that_reads_the_log(database: Datab
     with pytest.raises(DatabaseError, match=r"view public\.board depends on"):
         await uninstall(database.dsn)
     assert await database.fetchval("SELECT count(*) FROM board") == 0
+
+
+TRIGGERS = "SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'notifier%'"
+NEEDS = {
+    "a view": "CREATE VIEW theirs AS SELECT id FROM notifier.changes",
+    "a function's view": "CREATE VIEW theirs AS SELECT notifier.system()",
+    "a default": "CREATE TABLE theirs (id bigint DEFAULT nextval('notifier.change_ids'))",
+    "a column": "CREATE TABLE theirs (id int, row notifier.messages)",
+}
+
+
+@pytest.mark.parametrize("needs", NEEDS.values(), ids=NEEDS)
+async def test_uninstall_drops_no_trigger_where_others_need_our_objects_while_writers_are_busy(
+    database: Database, needs: str
+) -> None:
+    before = await database.fetchval(TRIGGERS)
+    writer = await database.connect()
+    async with writer.transaction():
+        await new_company(writer)
+        await database.execute(needs)
+        with pytest.raises(
+            DatabaseError, match=r"something else needs .*theirs.* depends on .*notifier\."
+        ):
+            await uninstall(database.dsn)
+    assert await database.fetchval(TRIGGERS) == before
+    kind = "VIEW" if "VIEW" in needs else "TABLE"
+    await database.execute(f"DROP {kind} theirs")
+    await uninstall(database.dsn)
+
+
+async def test_uninstall_drops_no_trigger_without_the_rights_of_each_owner(
+    database: Database,
+) -> None:
+    """TRIGGER on a table is enough for migrate, but only its owner can drop a trigger."""
+    before = await database.fetchval(TRIGGERS)
+    await database.execute(
+        "ALTER TABLE events OWNER TO app; ALTER TABLE employees OWNER TO app;"
+        "GRANT USAGE ON SCHEMA notifier TO app; GRANT SELECT ON ALL TABLES IN SCHEMA notifier TO app"
+    )
+    for statement, refusal in (
+        ("SELECT", r"schema notifier belongs to .* can drop what is in it"),
+        (
+            "ALTER SCHEMA notifier OWNER TO app",
+            r"table public\.companies belongs to .* its triggers",
+        ),
+    ):
+        await database.execute(statement)
+        with pytest.raises(DatabaseError, match=refusal):
+            await uninstall(database.app_dsn)
+        assert await database.fetchval(TRIGGERS) == before
+    await database.execute("ALTER TABLE companies OWNER TO app")
+    await uninstall(database.app_dsn)
+    assert not await database.fetchval(TRIGGERS)
