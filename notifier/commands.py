@@ -87,11 +87,16 @@ class Ping(Struct, frozen=True, tag_field="type", tag="ping"):
     pass
 
 
+TX = "The `pg_current_xact_id()` of a transaction, as text or as a number."
+LARGEST_TX = 10**20 - 1
+"""Of 20 digits, as the longest text has. msgspec has no bounds beyond 64 bits, so `decode` compares."""
+
+
 class TransactionRequest(CompanyName, frozen=True, rename="camel"):
-    tx: Annotated[
-        str,
-        Meta(pattern="^[0-9]{1,20}$", description="The `pg_current_xact_id()` of a transaction."),
-    ]
+    tx: (
+        Annotated[str, Meta(pattern="^[0-9]{1,20}$", description=TX)]
+        | Annotated[int, Meta(ge=0, description=TX, extra_json_schema={"maximum": LARGEST_TX})]
+    )
 
 
 class Await(Struct, frozen=True, tag_field="type", tag="await"):
@@ -158,6 +163,8 @@ def decode(text: str | bytes) -> Command:
         str(command.data.company_id)
     ):
         raise Unreadable(Code.MALFORMED, "data.companyId cannot be the id of a company")
+    if isinstance(command, Await) and int(command.data.tx) > LARGEST_TX:
+        raise Unreadable(Code.MALFORMED, "data.tx has more than 20 digits")
     return command
 
 

@@ -101,7 +101,31 @@ async def test_a_number_that_was_not_given_out_yet_is_unknown_at_once(
     assert await refused(client, company, "0") == "unknown_tx"
 
 
-@pytest.mark.parametrize("tx", ["", "-1", "x", "1.5", "9" * 21, "\u0661", None, 7, [], {"a": 1}])
+async def test_the_number_may_be_sent_as_text_or_as_a_number(
+    app: Connection, client: Client, company: str
+) -> None:
+    async with app.transaction():
+        number = int(await app.fetchval(NUMBER))
+        await add_event(app, company)
+    position = (await client.expect("EventCreated"))["Position"]
+    for tx in (str(number), number):
+        await client.send({"type": "await", "data": {"companyId": company, "tx": tx}})
+        answer = await client.next("Arrived")
+        assert answer["Data"] == {"CompanyId": company, "Tx": str(number), "Position": position}
+    for tx in (0, 2**64, 10**20 - 1):
+        await client.send({"type": "await", "data": {"companyId": company, "tx": tx}})
+        answer = await client.next("Error")
+        assert answer["Error"]["Code"] == "unknown_tx"
+        assert answer["Data"]["Tx"] == str(tx)
+
+
+@pytest.mark.parametrize(
+    "tx",
+    [
+        *("", "-1", "x", "1.5", "9" * 21, "\u0661", None, [], {"a": 1}),
+        *(-1, 1.5, 7.0, 1e3, True, 10**20, 10**30, 10**4000),
+    ],
+)
 async def test_what_is_no_number_is_malformed(client: Client, company: str, tx: Any) -> None:
     await client.send({"type": "await", "data": {"companyId": company, "tx": tx}})
     answer = await client.expect("Error")
