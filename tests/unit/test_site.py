@@ -17,6 +17,14 @@ from notifier.watches import Watch
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.fixture
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory of the test's own for the site: tests of other workers stage theirs at the same time."""
+    monkeypatch.setattr(site, "BUILD", tmp_path)
+    monkeypatch.setattr(site, "PAGES", tmp_path / "pages")
+    return tmp_path
+
+
 def pages(entries: list[dict[str, object]]) -> Iterator[str]:
     """The files that a part of the navigation names."""
     for entry in entries:
@@ -65,10 +73,12 @@ def test_every_page_has_its_place_in_the_navigation() -> None:
         assert (ROOT / name).is_file()
 
 
-def test_the_site_is_built_without_a_warning_and_has_an_overview_for_programs() -> None:
+def test_the_site_is_built_without_a_warning_and_has_an_overview_for_programs(
+    directory: Path,
+) -> None:
     site.stage()
     site.build()
-    built = site.BUILD / "site"
+    built = directory / "site"
     overview = (built / "llms.txt").read_text()
     links = re.findall(r"^- \[[^\]]+\]\(([^)]+)\): \S", overview, re.MULTILINE)
     assert len(links) > 20
@@ -79,9 +89,9 @@ def test_the_site_is_built_without_a_warning_and_has_an_overview_for_programs() 
     assert "://fonts." not in (built / "index.html").read_text()
 
 
-def test_a_link_that_leads_nowhere_fails_the_build() -> None:
+def test_a_link_that_leads_nowhere_fails_the_build(directory: Path) -> None:
     site.stage()
-    page = site.PAGES / "docs" / "http.md"
+    page = directory / "pages" / "docs" / "http.md"
     page.write_text(f"{page.read_text()}\n[a page](nowhere.md)\n")
     with pytest.raises(SystemExit, match="strict"):
         site.build()
