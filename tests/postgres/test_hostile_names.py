@@ -1,7 +1,7 @@
 """Names that an application gives to its objects never become SQL of ours.
 
 An owner may rename the triggers on its tables, and name tables, columns, types, partitions and schemas as it likes.
-`migrate`, `check` and `uninstall` build statements from such names, with the rights of whoever runs them.
+`migrate`, `check` and `uninstall` build statements from such names, with the rights of the role that runs them.
 """
 
 from __future__ import annotations

@@ -203,8 +203,8 @@ def test_every_sentence_about_schemas_and_configuration_names_a_test() -> None:
         assert re.fullmatch(r"`tests/[^`]+`( `tests/[^`]+`)*", tests), sentence
 
 
-RULED_OUT = re.compile(r"\b(?:nobody|somebody|whoever|afresh|anew)\b", re.IGNORECASE)
-"""Words that CONTRIBUTING.md rules out, among others."""
+RULED_OUT = re.compile(r"\b(?:nobody(?!['\"\\])|somebody|whoever|afresh|anew)\b", re.IGNORECASE)
+"""Words that CONTRIBUTING.md rules out, among others; quoted, `nobody` is a user of the system."""
 
 READ = [
     *PAGES,
@@ -212,6 +212,7 @@ READ = [
     *(ROOT / "notifier").rglob("*.js"),
     *(ROOT / "sql").rglob("*.sql"),
     *(ROOT / "migrations").rglob("*.py"),
+    *(ROOT / "tests").rglob("*.py"),
 ]
 
 
@@ -219,6 +220,7 @@ def test_no_word_that_is_ruled_out_is_used() -> None:
     found = {
         f"{path.relative_to(ROOT)}: {word}"
         for path in READ
+        if path != Path(__file__)
         for word in RULED_OUT.findall(path.read_text())
     }
     assert found == set()
