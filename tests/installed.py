@@ -1,4 +1,7 @@
-"""Programs and rights that single tests need. Without one a test is skipped; in CI, which has them all, it fails."""
+"""Programs and rights that single tests need. Without one a test is skipped; in CI, which has them all, it fails.
+
+In CI too, a test of a feature that a version of PostgreSQL lacks is skipped: CI runs each test on version 18 as well.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import os
 from typing import NoReturn
 
 import pytest
+
+from tests.databases import Database
 
 
 def skip(missing: str) -> NoReturn:
@@ -18,6 +23,13 @@ def skip(missing: str) -> NoReturn:
 def needs(present: object, missing: str) -> pytest.MarkDecorator:
     """Marks a test that is skipped unless `present` is true; in CI it runs, and fails."""
     return pytest.mark.skipif(not present and not _in_ci(), reason=missing)
+
+
+async def skip_before(major: int, database: Database, feature: str) -> None:
+    """Skips the test that calls it where PostgreSQL is older than the version that brought the feature."""
+    version = await database.fetchval("SELECT current_setting('server_version_num')::int")
+    if version < major * 10_000:
+        pytest.skip(f"{feature} came with PostgreSQL {major}")
 
 
 def _in_ci() -> bool:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import asyncpg
 import pytest
 
 from tests.databases import Connection, Database
+from tests.installed import skip_before
 from tests.postgres.relays import Relayed, messages_of, new_company, new_event, types
 
 # --- each type of message
@@ -362,8 +365,7 @@ async def test_b7_an_upsert_is_an_insert_or_an_update(
 async def test_b7_a_merge_is_its_inserts_updates_and_deletes(
     database: Database, app: Connection, company: str, relay: Relayed
 ) -> None:
-    if await database.fetchval("SELECT current_setting('server_version_num')::int < 150000"):
-        pytest.skip("MERGE came with PostgreSQL 15")
+    await skip_before(15, database, "MERGE")
     for user in ("u1", "u2"):
         await app.execute(
             "INSERT INTO employees (company_id, user_id, name) VALUES ($1, $2, 'Ann')",
@@ -599,9 +601,12 @@ async def test_session_replication_role_replica_captures_nothing(
 
 @pytest.mark.parametrize("isolation", ["read_committed", "repeatable_read", "serializable"])
 async def test_every_isolation_level_is_captured(
-    isolation: str, app: Connection, company: str, relay: Relayed
+    isolation: Literal["read_committed", "repeatable_read", "serializable"],
+    app: Connection,
+    company: str,
+    relay: Relayed,
 ) -> None:
-    async with app.transaction(isolation=isolation):  # type: ignore[arg-type]  # a str
+    async with app.transaction(isolation=isolation):
         await new_event(app, company)
     assert types(await relay.messages_of(company)) == ["EventCreated"]
 

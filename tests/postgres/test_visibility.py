@@ -14,6 +14,7 @@ from notifier.errors import SettingsError
 from notifier.messages import decode_views
 from notifier.watches import CALENDAR, Watch
 from tests.databases import Connection, Database
+from tests.installed import skip_before
 from tests.postgres.relays import MakeRelay, Relayed
 from tests.waiting import until
 
@@ -276,8 +277,7 @@ async def test_columns_that_cannot_decide_are_refused(database: Database) -> Non
 
 
 async def test_a_virtual_column_is_refused(database: Database) -> None:
-    if await database.fetchval("SHOW server_version_num") < "180000":
-        pytest.skip("virtual columns came with PostgreSQL 18")
+    await skip_before(18, database, "virtual columns")
     await database.execute(
         "CREATE TABLE notes (id int PRIMARY KEY, company_id text, who text GENERATED ALWAYS AS ('u' || id) VIRTUAL)"
     )

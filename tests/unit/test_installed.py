@@ -10,10 +10,8 @@ from tests.installed import needs, skip
 from tests.services import ROOT
 
 BY_VERSION = {
-    "postgres/test_capture.py",
     "postgres/test_dumps.py",
     "postgres/test_notification_queue.py",
-    "postgres/test_visibility.py",
 }
 """Files with tests of what older versions of PostgreSQL lack; CI runs them on version 18 too."""
 
