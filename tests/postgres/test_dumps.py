@@ -21,7 +21,7 @@ from tests.databases import Database, programs
 from tests.installed import skip
 from tests.postgres.relays import Relayed, log_head, messages_of, new_company, new_event, types
 from tests.postgres.test_migrations import as_role, drop_role
-from tests.services import SECRET
+from tests.services import ROOT, SECRET
 
 OWNERS = """
     SELECT relowner::regrole::text FROM pg_class WHERE relnamespace = 'notifier'::regnamespace
@@ -157,17 +157,31 @@ async def test_a_dump_holds_no_key_of_the_signatures(
         assert await copy.fetchval(secret) == restored
 
 
-async def test_case_f16_a_dump_of_public_alone_loads_with_the_stub_of_the_documentation(
-    database: Database, postgres: str, company: str, bin_directory: Path, tmp_path: Path
-) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "deploy.md").read_text()
-    stub = re.search(r"`(CREATE SCHEMA notifier; CREATE FUNCTION [^`]*)`", page)
-    assert stub is not None
+@pytest.fixture
+async def public_dump(
+    database: Database, company: str, bin_directory: Path, tmp_path: Path
+) -> Path:
+    """A dump of the application's schema alone, with a company."""
     file = tmp_path / "public"
     await run(bin_directory / "pg_dump", "-Fc", "-n", "public", "-f", file, database.dsn)
+    return file
+
+
+@pytest.fixture
+def stub() -> str:
+    """The statements of the documentation after which such a dump loads."""
+    page = (ROOT / "docs" / "deploy.md").read_text()
+    found = re.search(r"`(CREATE SCHEMA notifier; CREATE FUNCTION [^`]*)`", page)
+    assert found is not None
+    return found[1]
+
+
+async def test_case_f16_a_dump_of_public_alone_loads_with_the_stub_of_the_documentation(
+    postgres: str, company: str, public_dump: Path, stub: str, bin_directory: Path
+) -> None:
     async with new_database(postgres) as copy:
-        await copy.execute(f"DROP SCHEMA public; {stub[1]}")
-        await run(bin_directory / "pg_restore", "-d", copy.dsn, file)
+        await copy.execute(f"DROP SCHEMA public; {stub}")
+        await run(bin_directory / "pg_restore", "-d", copy.dsn, public_dump)
         await new_event(copy, company, "before migrate")
         await migrate(copy.dsn)
         settings = load({}, database_url=copy.dsn, jwt_secret=SECRET)
@@ -179,21 +193,16 @@ async def test_case_f16_a_dump_of_public_alone_loads_with_the_stub_of_the_docume
 
 
 async def test_case_f16_the_application_may_load_the_stub_and_another_role_migrate(
-    database: Database, postgres: str, company: str, bin_directory: Path, tmp_path: Path
+    postgres: str, company: str, public_dump: Path, stub: str, bin_directory: Path
 ) -> None:
     """What runs with the rights of migrate's role, and its schema, belong to that role."""
-    page = (Path(__file__).parents[2] / "docs" / "deploy.md").read_text()
-    stub = re.search(r"`(CREATE SCHEMA notifier; CREATE FUNCTION [^`]*)`", page)
-    assert stub is not None
-    file = tmp_path / "public"
-    await run(bin_directory / "pg_dump", "-Fc", "-n", "public", "-f", file, database.dsn)
     async with new_database(postgres) as copy:
         await copy.execute(f"DROP SCHEMA public; ALTER DATABASE {copy.name} OWNER TO app")
         app = await copy.connect(app=True)
-        await app.execute(stub[1])
+        await app.execute(stub)
         restore = (bin_directory / "pg_restore", "--no-owner", "-n", "public", "-d", copy.app_dsn)
         await app.execute("CREATE SCHEMA public")  # with -n, pg_restore does not create it
-        await run(*restore, file)
+        await run(*restore, public_dump)
         lines: list[str] = []
         await migrate(copy.dsn, report=lines.append)
         role = await copy.fetchval("SELECT current_user")
