@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
+from notifier.database.query import Query
 from notifier.delivery import postgres_stream as streams
 from tests.databases import Connection, Database
 from tests.postgres.relays import MakeRelay, Relayed, new_company
@@ -44,6 +45,14 @@ async def app(database: Database) -> Connection:
 async def company(app: Connection) -> str:
     """A company that the application has inserted."""
     return await new_company(app)
+
+
+@pytest.fixture
+async def query(database: Database) -> AsyncIterator[Query]:
+    """A connection for single queries, as a node has one."""
+    query = Query(database.dsn, "test", pooled=False)
+    yield query
+    query.close()
 
 
 @pytest.fixture

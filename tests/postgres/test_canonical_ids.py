@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from uuid import UUID
 
 import pytest
@@ -16,13 +15,6 @@ from tests.databases import Database
 
 COMPANY = UUID("aaaaaaaa-0000-4000-8000-00000000000a")
 MEMBER = Watch(table="members", entity="Member", company="tenant", member="login")
-
-
-@pytest.fixture
-async def query(database: Database) -> AsyncIterator[Query]:
-    query = Query(database.dsn, "test", pooled=False)
-    yield query
-    query.close()
 
 
 async def sees(database: Database, query: Query, kind: str, sql: str | None, company: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from uuid import UUID
 
 import pytest
@@ -21,13 +21,6 @@ from tests.databases import Database
 Allows = Callable[[str, str], Awaitable[bool]]
 COMPANY = UUID("aaaaaaaa-0000-4000-8000-00000000000a")
 MEMBER = Watch(table="members", entity="Member", company="tenant", member="login")
-
-
-@pytest.fixture
-async def query(database: Database) -> AsyncIterator[Query]:
-    query = Query(database.dsn, "test", pooled=False)
-    yield query
-    query.close()
 
 
 @pytest.fixture

@@ -30,13 +30,6 @@ FROM generate_series(1, 50) AS n
 
 
 @pytest.fixture
-async def query(database: Database) -> AsyncIterator[Query]:
-    query = Query(database.dsn, "stream", pooled=False)
-    yield query
-    query.close()
-
-
-@pytest.fixture
 def hub(query: Query) -> Hub:
     return Hub(History(query), 24, FilterCatalogue(query))
 
