@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -129,10 +131,10 @@ def test_a_condition_that_ends_revokes_and_one_that_begins_does_not() -> None:
         ({"exclude": ("accepted",)}, "exclude names accepted, which is needed"),
     ],
 )
-def test_conditions_that_could_not_work_are_refused(options: dict[str, object], text: str) -> None:
-    given = {"table": "t", "entity": "T", "member": "u", "member_if": {"accepted": True}}
+def test_conditions_that_could_not_work_are_refused(options: dict[str, Any], text: str) -> None:
+    watch = member(accepted=True)
     with pytest.raises(ValueError, match=text):
-        Watch(**(given | options))  # type: ignore[arg-type]
+        replace(watch, **options)
 
 
 @pytest.mark.parametrize(

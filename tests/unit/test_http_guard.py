@@ -9,7 +9,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from notifier import Notifier, Settings
+from notifier import Notifier
+from notifier.settings import load
 from notifier.transport import http_guard
 from notifier.transport.http_guard import EXTENSION, HEAD_BYTES, GuardedHttp
 from notifier.transport.refusals import EXPLANATIONS, Reason
@@ -157,6 +158,16 @@ CHUNKED = b"GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
 MIB = 1024 * 1024
 
 
+def receive_until_closed(protocol: GuardedHttp, piece: bytes) -> None:
+    """Passes the piece to the protocol again and again, which closes the connection after about a MiB."""
+    sent = 0
+    while not protocol.transport.is_closing():
+        protocol.data_received(piece)
+        sent += len(piece)
+        assert sent < 1.2 * MIB
+    assert sent > 0.9 * MIB
+
+
 @pytest.mark.parametrize(
     ("beginning", "piece"),
     [
@@ -176,12 +187,7 @@ async def test_what_follows_a_head_is_bounded_and_no_trailer_is_kept(
 
     protocol, reader, writer = await connected(ignore)
     protocol.data_received(beginning)
-    sent = 0
-    while not protocol.transport.is_closing():
-        protocol.data_received(piece)
-        sent += len(piece)
-        assert sent < 1.2 * MIB
-    assert sent > 0.9 * MIB
+    receive_until_closed(protocol, piece)
     assert len(protocol.headers) == 1
     received = await reader.read()
     assert received.startswith(b"HTTP/1.1 413 ")
@@ -193,7 +199,7 @@ async def test_what_follows_a_head_is_bounded_and_no_trailer_is_kept(
 
 def embedded() -> type[GuardedHttp]:
     """The protocol for an application that Notifier runs in."""
-    settings = Settings(database_url="postgresql://", jwt_secret="s" * 32)  # type: ignore[arg-type]
+    settings = load({}, database_url="postgresql://h/d", jwt_secret="s" * 32)
     http: type[GuardedHttp] = Notifier(settings).uvicorn_options(events=True)["http"]
     return http
 
@@ -231,12 +237,7 @@ async def test_where_it_is_embedded_trailers_and_chunk_extensions_are_bounded(
     protocol, reader, writer = await connected(measure, embedded())
     protocol.data_received(CHUNKED + b"4\r\nbody\r\n")
     protocol.data_received(beginning)
-    sent = 0
-    while not protocol.transport.is_closing():
-        protocol.data_received(piece)
-        sent += len(piece)
-        assert sent < 1.2 * MIB
-    assert sent > 0.9 * MIB
+    receive_until_closed(protocol, piece)
     assert (await reader.read()).startswith(b"HTTP/1.1 413 ")
     await asyncio.gather(*protocol.tasks)
     writer.close()
