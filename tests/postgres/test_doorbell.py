@@ -72,8 +72,7 @@ class Steps:
         async def wait_in_steps(doorbell: Doorbell, seconds: float) -> bool:
             if await self._run("after its last read") == COMMITTED:
                 await until(lambda: _is_rung(doorbell))  # before it waits
-            self.sleeps += 1
-            asleep = asyncio.create_task(self._run("asleep"))  # runs when the relay waits
+            asleep = asyncio.create_task(self._fall_asleep())  # runs when the relay waits
             rung = await wait(doorbell, seconds)
             await asleep
             return rung
@@ -85,6 +84,11 @@ class Steps:
         monkeypatch.setattr(Doorbell, "arm", arm_in_steps)
         monkeypatch.setattr(Doorbell, "wait_for_ring", wait_in_steps)
         monkeypatch.setattr(Doorbell, "disarm", disarm_in_steps)
+
+    async def _fall_asleep(self) -> None:
+        """Takes its step in the moment in which the sleep is counted: a later one is for the next sleep."""
+        self.sleeps += 1
+        await self._run("asleep")
 
     async def _run(self, moment: str) -> object:
         step = self.at.pop(moment, None)
@@ -350,7 +354,8 @@ class TestUnannounced:
     def no_change_is_found_without_a_ring(self) -> None:
         """Here they are."""
 
-    async def test_a_change_without_a_ring_is_stored_counted_and_logged(
+    @pytest.fixture
+    async def asleep(
         self,
         database: Database,
         app: Connection,
@@ -358,16 +363,22 @@ class TestUnannounced:
         make_relay: MakeRelay,
         steps: Steps,
         monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
+    ) -> Relayed:
+        """A relay that has stored an event and sleeps, with short times between its reads."""
         monkeypatch.setattr("notifier.relay.relay.SLEEPING_READ_SECONDS", 0.05)
-        monkeypatch.setattr("notifier.relay.relay.LATE_RING_SECONDS", 0.05)
         await new_event(app, company)
         relay = make_relay()
+        await relay.start()
+        await stored(database, company)
+        await steps.asleep()
+        return relay
+
+    async def test_a_change_without_a_ring_is_stored_counted_and_logged(
+        self, database: Database, company: str, asleep: Relayed, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("notifier.relay.relay.LATE_RING_SECONDS", 0.05)
         before = unannounced()
         with capture_logs() as lines:
-            await relay.start()
-            await stored(database, company)
-            await steps.asleep()
             await database.execute(UNANNOUNCED)
             await stored(database, company, 2)
 
@@ -378,28 +389,16 @@ class TestUnannounced:
         assert {"event": "the doorbell was not rung", "log_level": "error", "changes": 1} in lines
 
     async def test_a_change_whose_ring_is_late_is_not_counted(
-        self,
-        database: Database,
-        app: Connection,
-        company: str,
-        make_relay: MakeRelay,
-        steps: Steps,
-        monkeypatch: pytest.MonkeyPatch,
+        self, database: Database, company: str, asleep: Relayed, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("notifier.relay.relay.SLEEPING_READ_SECONDS", 0.05)
         monkeypatch.setattr("notifier.relay.relay.LATE_RING_SECONDS", 600.0)
-        await new_event(app, company)
-        relay = make_relay()
-        await relay.start()
-        await stored(database, company)
-        await steps.asleep()
         before = unannounced()
         await database.execute(UNANNOUNCED)
         await stored(database, company, 2)
         await wake(database)
 
         async def is_awake() -> bool:
-            return relay.relay is not None and relay.relay.state is State.AWAKE
+            return asleep.relay is not None and asleep.relay.state is State.AWAKE
 
         await until(is_awake)
         assert unannounced() == before
