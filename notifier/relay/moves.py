@@ -104,12 +104,11 @@ class Moves:
         """Does the same for a transaction that is too large to be netted. `images`: its moves."""
         if not self._sources:
             return []
-        due = {
-            company: move.revokes
-            for move in self._pending
-            if move.open is None or xid in move.open
-            for company in move.companies
-        }
+        due: dict[str, tuple[str, ...]] = {}
+        for move in self._pending:
+            if move.open is None or xid in move.open:
+                for company in move.companies:
+                    due[company] = move.revokes or due.get(company, ())
         for entity, old, new in images:
             self._note(Change(upto, xid, entity, old, new, True, None, at), upto)
         return [ResyncDraft(each, "bulk", at, revokes) for each, revokes in due.items()]
@@ -177,7 +176,8 @@ class Moves:
 
         def add(change: Change, companies: Iterable[str], revokes: tuple[str, ...]) -> None:
             for company in companies:
-                due[company] = ResyncDraft(company, "bulk", change.at, revokes)
+                former = due[company].revokes if company in due else ()
+                due[company] = ResyncDraft(company, "bulk", change.at, revokes or former)
 
         for change in changes:
             for source in self._sources[change.entity]:

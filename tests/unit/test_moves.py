@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 
-from notifier.relay.changes import EVERY_COMPANY, Change, Source
+from notifier.relay.changes import EVERY_COMPANY, REVOKE_ALL, Change, Source
 from notifier.relay.moves import Moves
 from notifier.watches import Watch
 
@@ -123,6 +123,31 @@ def test_moves_beside_a_long_transaction_take_bounded_room(monkeypatch: pytest.M
     assert EVERY_COMPANY in due(given, written(9, 20_000, "3"))
     old = written(20_000, 20_001, "3", "165:165:")
     assert due(given, old) == [EVERY_COMPANY], "it does not see the last of them"
+
+
+@pytest.mark.parametrize("order", ["MN", "NM"])
+def test_a_company_that_one_of_two_moves_revokes_is_revoked(order: str) -> None:
+    sources = {
+        "M": Source(Watch(table="m", entity="M", company="c -> p.company", member="user")),
+        "N": Source(Watch(table="n", entity="N", company="c -> p.company")),
+    }
+
+    def of(entity: str, change: Change) -> Change:
+        images = (
+            image and image.replace(b"->M", b"->%b" % entity.encode()) for image in change[3:5]
+        )
+        return change._replace(entity=entity, old=next(images), new=next(images))
+
+    given = Moves()
+    given.configure(sources)
+    given.begin("5:5:", b"[]")
+    due(given, *(of(entity, moved(10, n)) for n, entity in enumerate(order)))
+    given.settle("9:12:9,11")
+    late = [of(entity, written(11, n)) for n, entity in enumerate(order, 3)]
+    revoked = {each.company: each.revokes for each in given.resyncs(late, {11: 4})}
+    assert revoked == {"7": REVOKE_ALL, "8": REVOKE_ALL}
+    large = {each.company: each.revokes for each in given.note_large(11, 4, [], NOW)}
+    assert large == {"7": REVOKE_ALL, "8": REVOKE_ALL}
 
 
 def test_a_large_transaction_is_not_looked_at() -> None:
