@@ -33,8 +33,9 @@ class DeliveryTracer(Protocol):
 class Batch(NamedTuple):
     """Messages that are written together; `revokes` are the users who may lose access with the last.
 
-    Without messages it revokes, or re-checks, behind those that are queued. `skips`: no messages, but a Skipped for the groups that are behind. `restricted`: one message of
-    which users get views of their own. `is_for_few`: all who get something are named.
+    A batch of `revokes` alone has their access re-checked once the batches before it are written. `skips`: no messages,
+    but a Skipped for the groups that are behind. `restricted`: one message of which users get views of their own.
+    `is_for_few`: all users who get a view are named.
     `received`: when the channel got them, by the monotonic clock.
     """
 

@@ -31,7 +31,9 @@ class Doorbell:
         )
 
     async def arm(self) -> bool:
-        """Makes writers ring from now on. Returns False while another session holds the lock: a writer or a stranger.
+        """Makes writers ring from now on. Returns False while another session holds the lock.
+
+        That is a writer; or any other session, as any role may hold an advisory lock.
 
         True means that no open transaction holds it. What was committed until then is visible to the next read, since
         a commit becomes visible before it releases its locks; what commits later has rung.

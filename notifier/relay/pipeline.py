@@ -181,7 +181,7 @@ class Pipeline:
         await self.save_moves()
 
     async def save_moves(self) -> None:
-        """Stores what another relay must know of moves."""
+        """Stores the moves that another relay needs."""
         if (moves := self.moves.unsaved()) is not None:
             await self._store.save_moves(moves)
 

@@ -167,9 +167,8 @@ class Term:
     async def _keep_alive(self) -> None:
         """Keeps the other nodes from terminating this relay, and detects a dead link of the writer.
 
-        They read when the connection's state last changed (`sql/functions/elect.sql`, `sql/queries/probe.sql`).
-
-        Any call of the writer does, so one is due HEARTBEAT_SECONDS after the last.
+        The other nodes read when the state of the writer's connection last changed (`sql/functions/elect.sql`,
+        `sql/queries/probe.sql`). Every call of the writer changes it, so the next is due HEARTBEAT_SECONDS after the last.
         """
         writer = self._leadership.writer
         while True:

@@ -1,8 +1,8 @@
 """Renders the net change of a row as the text of a message, complete except for its position.
 
-Other modules build or read such messages, and follow a change here: rows of a state (`state/pages.py`), rules and
-filters of delivery (`delivery/account_rule.py`, `recheck_rule.py`, `filter.py`), their schema (`web/asyncapi.py`,
-`types/`), and `why/evidence.py`.
+Modules that build or read such messages, and must be changed with this one: `state/pages.py` (rows of a state),
+`delivery/account_rule.py`, `recheck_rule.py` and `filter.py`, `web/asyncapi.py` and `types/` (their schema), and
+`why/evidence.py`.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 -- The sessions that hold the relay's lock, whose key is `lock_key`. `is_ours`: the session's role may write
--- the log. A stranger's prepared transaction may hold it; then there is no pid.
+-- the log. A prepared transaction of another role may hold it; then there is no pid.
 CREATE OR REPLACE FUNCTION notifier.relay_holders(lock_key bigint) RETURNS TABLE(pid integer, is_ours boolean)
 LANGUAGE sql SET search_path = pg_catalog, pg_temp
 AS $$

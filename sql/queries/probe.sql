@@ -1,5 +1,6 @@
 -- Whether the path from trigger to node works. $1: a nonce, which comes back by NOTIFY (null: none is sent);
--- $2: how many seconds a change may wait. `epoch`, `seq`: of the last message. `backlog`: how far the relay has come in a backlog; null where it reads none.
+-- $2: how many seconds a change may wait. `epoch`, `seq`: of the last message.
+-- `backlog`: how far the relay has come in a backlog; null where it reads none.
 WITH place AS (
     SELECT coalesce((SELECT m.cursor FROM notifier.messages AS m
                      WHERE m.seq > log.seq AND m.cursor IS NOT NULL

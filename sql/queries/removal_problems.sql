@@ -1,5 +1,6 @@
--- What makes `uninstall` fail, a line each: objects of others that depend on ours, and objects of ours and tables with a trigger of
--- ours that the current role does not own. The owner of a schema may drop what is in it. It takes no locks on them. The arguments are those of drop_objects.sql, which names ours.
+-- The reasons why `uninstall` would fail, one in each row: an object of others depends on ours; or the current role owns
+-- neither an object of ours nor its schema, or does not own a table with a trigger of ours. The query locks none of these
+-- objects. The arguments are those of drop_objects.sql, which names ours.
 WITH RECURSIVE ours (classid, objid) AS (
     SELECT 'pg_catalog.pg_class'::regclass::oid, c.oid
     FROM pg_catalog.pg_class AS c

@@ -1,5 +1,5 @@
 -- Of the schema `notifier`: whether it is there, has Alembic's table and our log, and whether it holds anything.
--- The stub of docs/deploy.md does not count, with which a dump of the application's schemas alone can be loaded.
+-- The function of docs/deploy.md does not count that stands in for `capture` while a partial dump is loaded.
 SELECT n.oid IS NOT NULL AS present,
        EXISTS (
            SELECT FROM pg_catalog.pg_attribute AS a
