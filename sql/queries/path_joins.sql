@@ -1,7 +1,8 @@
--- The tables along the path of watch `w`, as they are joined to its rows, whose alias is {row}; nulls without a path. `last`
--- and `value`: the table and the column that name the company, `company` as it is called in the join. No column of the
--- watched table has one of these names. `present`: they are ordinary tables of the owner of `path_company`, as capture demands, so that
--- no other role's table that takes the place of one decides. `hidden`: row-level security applies to the current role.
+-- The tables along the path of watch `w`, as they are joined to its rows, whose alias replaces the word in braces; nulls
+-- without a path. `last` and `value`: the table and the column that name the company, `company` as it is called in the
+-- join. No column of the watched table has one of these names. `present`: they are ordinary tables of the owner of
+-- `path_company`, as capture demands, so that no other role's table that takes the place of one decides. `hidden`:
+-- row-level security applies to the current role.
 SELECT (array_agg(step.oid ORDER BY step.step DESC))[1] AS last, (array_agg(step.value ORDER BY step.step DESC))[1] AS value,
        CASE WHEN count(*) > 0 THEN pg_catalog.format('"->%1$s"."->v%1$s"', max(step.step)) END AS company,
        pg_catalog.string_agg(pg_catalog.format(
