@@ -20,10 +20,8 @@ _encode = msgspec.json.Encoder().encode
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
-def pages(
-    company: str, source: Source, images: Iterable[JSON], wanted: Filter | None, user: str
-) -> Iterator[JSON]:
-    """Messages of at most MESSAGE_LIMIT bytes with the rows that pass and `user` sees; none where there are none."""
+def pages(company: str, source: Source, images: Iterable[JSON], user: str) -> Iterator[JSON]:
+    """Messages of at most MESSAGE_LIMIT bytes with the rows that `user` sees; no message if there are no rows."""
     head = b'{"Type":"State","Data":{"CompanyId":%b,"Entity":%b,"Rows":[' % (
         _encode(company),
         _encode(source.watch.entity),
@@ -31,7 +29,7 @@ def pages(
     rows: list[bytes] = []
     room = MESSAGE_LIMIT - len(head) - len(b"]}}")
     size = 0  # with a comma after each row but the last
-    for row in _rows(company, source, images, wanted, user, room=room):
+    for row in _rows(company, source, images, user, room=room):
         if rows and size + len(row) > room:
             yield b"%b%b]}}" % (head, b",".join(rows))
             rows, size = [], 0
@@ -42,13 +40,7 @@ def pages(
 
 
 def _rows(
-    company: str,
-    source: Source,
-    images: Iterable[JSON],
-    wanted: Filter | None,
-    user: str,
-    *,
-    room: int,
+    company: str, source: Source, images: Iterable[JSON], user: str, *, room: int
 ) -> Iterator[bytes]:
     """Each row as in `Data`; one of more than `room` bytes has its keys only, as in a Partial message."""
     watch = source.watch
@@ -59,8 +51,6 @@ def _rows(
         if watch.visible_to and not _sees(user, row, source, keys_only=keys_only):
             continue
         data = data_of(row, source, company)
-        if wanted is not None and not keys_only and not _passes(wanted, source, data):
-            continue
         if len(data) > room:
             keys = {column: row[column] for column in watch.identity}
             data = data_of(keys, source, company)
@@ -74,7 +64,8 @@ def passing(company: str, source: Source, images: Iterable[JSON], wanted: Filter
         if (read := _read(company, source, image)) is None:
             continue
         row, keys_only = read
-        if keys_only or _passes(wanted, source, data_of(row, source, company)):
+        body = b'{"Type":"State","Data":%b}' % data_of(row, source, company)
+        if keys_only or wanted.passes(Change(body, {"State": source.watch.entity})):
             found.append(image)
     return found
 
@@ -93,11 +84,6 @@ def _read(company: str, source: Source, image: JSON) -> tuple[Row, bool] | None:
     if row is None or company_of(row, watch, source.tenant) != company:
         return None
     return row, keys_only
-
-
-def _passes(wanted: Filter, source: Source, data: bytes) -> bool:
-    body = b'{"Type":"State","Data":%b}' % data
-    return wanted.passes(Change(body, {"State": source.watch.entity}))
 
 
 def _sees(user: str, row: Row, source: Source, *, keys_only: bool) -> bool:

@@ -73,7 +73,7 @@ _decode = msgspec.json.Decoder(_Transaction).decode
 
 
 class _Snapshot(NamedTuple):
-    """Rows, and the position of the log before the messages of the transactions `unread`."""
+    """Rows that pass the filter, and the position of the log before the messages of the transactions `unread`."""
 
     epoch: str
     position: int
@@ -141,7 +141,7 @@ class StateReader:
         found = await asyncio.shield(task)
         made = found.pages
         if made is None:
-            made = await asyncio.to_thread(_render, company, found.snapshot, wanted, user)
+            made = await asyncio.to_thread(_render, company, found.snapshot, user)
         return State(found.snapshot.epoch, found.position, found.at, made)
 
     async def _read(self, key: Key) -> _Found:
@@ -208,7 +208,7 @@ class StateReader:
             self._idle.append(connection)
 
     async def _attempt(self, connection: Connection, key: Key) -> _Found:
-        company, wanted = key
+        company, _ = key
         for _ in range(ATTEMPTS):
             self.reads += 1
             snapshot = await self._snapshot(connection, key)
@@ -217,7 +217,7 @@ class StateReader:
             if found is not None:
                 made = None
                 if not any(source.watch.visible_to for source, _ in snapshot.images):
-                    made = await asyncio.to_thread(_render, company, snapshot, wanted, "")
+                    made = await asyncio.to_thread(_render, company, snapshot, "")
                     snapshot = snapshot._replace(images=[])
                 return _Found(snapshot, *found, made)
         raise NotReady
@@ -337,14 +337,10 @@ async def _images(
         count = max(1, min(MOST_ROWS, FETCH_BYTES * rows // (size + 1)))
 
 
-def _render(
-    company: str, snapshot: _Snapshot, wanted: Filter | None, user: str
-) -> tuple[JSON, ...]:
+def _render(company: str, snapshot: _Snapshot, user: str) -> tuple[JSON, ...]:
     """The pages of all tables: some ten microseconds for each row."""
     return tuple(
-        page
-        for source, images in snapshot.images
-        for page in pages(company, source, images, wanted, user)
+        page for source, images in snapshot.images for page in pages(company, source, images, user)
     )
 
 

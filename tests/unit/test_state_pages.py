@@ -15,7 +15,7 @@ NOTES = Source(Watch(table="notes", entity="Note", company="team_id"))
 
 def made(*rows: dict[str, Any]) -> list[bytes]:
     """The messages with these rows."""
-    return [*pages("1", NOTES, [json.dumps(row).encode() for row in rows], None, "u")]
+    return [*pages("1", NOTES, [json.dumps(row).encode() for row in rows], "u")]
 
 
 def test_a_table_without_rows_has_no_message() -> None:
