@@ -22,7 +22,7 @@ REQUEST_SECONDS = 10.0
 """How long a client may take to send a request, and to complete the TLS handshake."""
 
 RESPONSE_SECONDS = 30.0
-"""How long the buffer of a response may be over its high-water mark."""
+"""How long the write buffer may be over its high-water mark, or not empty while the connection closes."""
 
 HEAD_BYTES = 64 * 1024
 """The largest head of a request: the request line and the headers."""
@@ -124,19 +124,29 @@ class GuardedHttp(HttpToolsProtocol):
         if self.listener is not None:
             self.listener.paused()
         if not self._streams:
-            self._response_deadline = self.loop.call_later(RESPONSE_SECONDS, self.transport.abort)
+            self._start_response_deadline()
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._stop_response_deadline()
+        if not self.transport.is_closing():
+            self._stop_response_deadline()
         if self.listener is not None:
             self.listener.resumed()
 
     def eof_received(self) -> None:
-        """Ends a stream, and bounds how long what is left in the buffer may take."""
+        """Ends a stream. asyncio closes the connection once the buffer is written, which has a deadline."""
         if self._streams and self.listener is not None:
             self.listener.closed()
-            self._response_deadline = self.loop.call_later(RESPONSE_SECONDS, self.transport.abort)
+        self._start_response_deadline()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._start_response_deadline()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._start_response_deadline()
 
     def data_received(self, data: bytes) -> None:
         """Parses as many bytes as the head or the body may still have; what follows is a byte too many."""
@@ -258,6 +268,7 @@ class GuardedHttp(HttpToolsProtocol):
                 self.cycle.disconnected = True  # the application writes no second response
                 self.cycle.message_event.set()
         self.transport.close()
+        self._start_response_deadline()
 
     def _may_answer(self) -> bool:
         """Whether the next response is the one to the refused request, and has not begun."""
@@ -283,6 +294,10 @@ class GuardedHttp(HttpToolsProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+    def _start_response_deadline(self) -> None:
+        if self._response_deadline is None:
+            self._response_deadline = self.loop.call_later(RESPONSE_SECONDS, self.transport.abort)
 
     def _stop_response_deadline(self) -> None:
         if self._response_deadline is not None:

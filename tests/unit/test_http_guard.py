@@ -154,6 +154,49 @@ async def test_what_a_client_sends_during_a_stream_is_ignored() -> None:
     writer.close()
 
 
+async def test_a_closing_stream_keeps_its_deadline_when_a_part_of_the_rest_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http_guard, "RESPONSE_SECONDS", 0)
+    listener = Listener()
+    protocol, reader, writer = await connected(listener.stream)
+    protocol.data_received(GET)
+    await listener.begun.wait()
+    protocol.eof_received()
+    protocol.transport.close()
+    protocol.resume_writing()
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        assert len(await reader.read()) < LARGE
+    writer.close()
+
+
+@pytest.mark.parametrize("end", ["close", "keep-alive", "refusal", "eof"])
+async def test_a_closing_connection_is_aborted_at_its_deadline_however_little_is_left_to_write(
+    end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_guard, "RESPONSE_SECONDS", 0)
+    completed = asyncio.Event()
+
+    async def complete(scope: Scope, receive: Receive, send: Send) -> None:
+        await fill(scope, receive, send)
+        completed.set()
+
+    protocol, reader, writer = await connected(complete)
+    protocol.transport.set_write_buffer_limits(high=2 * LARGE)  # so the response stays below it
+    protocol.timeout_keep_alive = 0 if end == "keep-alive" else 1000
+    protocol.data_received(
+        b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n" if end == "close" else GET
+    )
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        await completed.wait()
+        if end == "refusal":
+            protocol.data_received(b"\0")
+        elif end == "eof":
+            protocol.eof_received()
+        assert len(await reader.read()) < LARGE
+    writer.close()
+
+
 CHUNKED = b"GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
 MIB = 1024 * 1024
 

@@ -85,8 +85,10 @@ HTTP_METHODS = {
     "on_headers_complete",
     "on_message_begin",
     "on_message_complete",
+    "on_response_complete",
     "pause_writing",
     "resume_writing",
+    "timeout_keep_alive_handler",
 }
 HTTP_ATTRIBUTES = {
     "app_state": dict,
