@@ -271,5 +271,5 @@ SCENARIOS = (
     Scenario("refused-token", "not present a refused token again", refused_token),
     Scenario("revoke", "not subscribe again when access was revoked", revoke),
     Scenario("forbidden", "not subscribe again to a company that was refused", forbidden),
-    Scenario("broken", "not return after a close that says it is at fault", broken),
+    Scenario("broken", "not connect again after 4400, a fault of the client", broken),
 )
