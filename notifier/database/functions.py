@@ -228,13 +228,12 @@ async def _give(connection: Connection, function: Function, owner: str) -> None:
             f"paths cross tables of role {owner}, whose rights migrate needs: run it as that role, as a member"
             " of it, or as a superuser"
         )
-    quoted = '"' + owner.replace('"', '""') + '"'
     text = (
         sql.adapt("ALTER FUNCTION notifier.{function} OWNER TO {owner}")
         if is_ours
         else sql.query("give_function")
     )
-    await connection.execute(text.format(function=function, owner=quoted))
+    await connection.execute(text.format(function=function, owner=sql.identifier(owner)))
 
 
 def _empty(body: str) -> str:

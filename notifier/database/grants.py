@@ -37,7 +37,7 @@ async def synchronize(connection: Connection) -> None:
     )
     for (role,) in rows:
         for privilege, outside in await lacking(connection, role):
-            await connection.execute(f"GRANT {privilege} TO {_quoted(role)}")
+            await connection.execute(f"GRANT {privilege} TO {sql.identifier(role)}")
             if outside:
                 await _record(connection, role, privilege)
     await paths.require_separate_owner(connection)
@@ -76,7 +76,7 @@ async def refusal(
     try:
         # Code in an index of the application could leave the role again, but not write.
         await connection.execute("SET TRANSACTION READ ONLY")
-        await connection.execute(f"SET LOCAL ROLE {_quoted(role)}")
+        await connection.execute(f"SET LOCAL ROLE {sql.identifier(role)}")
     except asyncpg.InsufficientPrivilegeError:
         await transaction.rollback()
         return f"cannot check as role {role} whether it may read what decides on access"
@@ -109,7 +109,7 @@ async def revoke(connection: Connection) -> None:
     for role, privilege in rows:
         try:
             async with connection.transaction():
-                await connection.execute(f"REVOKE {privilege} FROM {_quoted(role)}")
+                await connection.execute(f"REVOKE {privilege} FROM {sql.identifier(role)}")
         except (
             asyncpg.UndefinedObjectError,
             asyncpg.UndefinedTableError,
@@ -117,10 +117,6 @@ async def revoke(connection: Connection) -> None:
             asyncpg.InvalidSchemaNameError,
         ):
             continue
-
-
-def _quoted(role: str) -> str:
-    return '"' + role.replace('"', '""') + '"'
 
 
 async def _record(connection: Connection, role: str, privilege: str) -> bool:

@@ -1,7 +1,7 @@
 """One role owns the schema `notifier` and what is in it: the one that first ran `migrate`.
 
-Trigger functions run with the rights of their owner, so that the owner of the tables must be the functions' too. And the
-owner of a schema may drop what is in it and put something else in its place.
+Trigger functions run with the rights of their owner, so the owner of the tables must own them too. The owner of a schema
+may drop the objects in it and replace them.
 """
 
 from __future__ import annotations
@@ -42,10 +42,8 @@ async def create_schema(connection: Connection) -> list[str]:
             f"the schema {sql.schema()} belongs to {owner}, which could replace functions that run with the rights of"
             f" {wanted}: run migrate as a superuser, or as a member of both with CREATE on the database"
         )
-    quoted = '"' + wanted.replace('"', '""') + '"'
-    await connection.execute(
-        sql.adapt("ALTER SCHEMA notifier OWNER TO {owner}").format(owner=quoted)
-    )
+    statement = sql.adapt("ALTER SCHEMA notifier OWNER TO {owner}")
+    await connection.execute(statement.format(owner=sql.identifier(wanted)))
     return [f"schema {sql.schema()}: belongs to {wanted}, before to {owner}"]
 
 

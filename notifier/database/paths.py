@@ -94,8 +94,8 @@ async def problem(connection: Connection, watch: Watch) -> str | None:
         watch.name,
     )
     stored = [Step(*row) for row in rows]
-    names = [f"{step.relation}.{_quoted(step.value)}" for step in stored[1:]]
-    given = f" {ARROW} ".join([*(_quoted(step.value) for step in stored[:1]), *names])
+    names = [f"{step.relation}.{sql.identifier(step.value)}" for step in stored[1:]]
+    given = f" {ARROW} ".join([*(sql.identifier(step.value) for step in stored[:1]), *names])
     try:
         given_watch = replace(watch, table=stored[0].relation, company=given) if stored else watch
         found = await _resolve(connection, given_watch, {})
@@ -249,10 +249,6 @@ def _lookup(watch: str, steps: Sequence[asyncpg.Record]) -> str:
 def _type(column: str) -> str:
     """The subquery for the type of a column of the relation `c`."""
     return sql.query("path_type").format(column=column)
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def literal(text: str) -> str:

@@ -180,21 +180,14 @@ def _path(
     ways: list[tuple[Inspected, str, str]] = [(table, "", "")]
     for at, first, path in ways:  # grows
         if at is not table and (column := _company_column(at, companies)):
-            return first, f"{path} -> {at.spelled}.{_identifier(column)}"
+            return first, f"{path} -> {at.spelled}.{quoted(column)}"
         for name in sorted(at.references, key=lambda name: (not at.column(name).not_null, name)):
             target = known.get(at.references[name])
             if target is not None and target.relation not in (*seen, companies.relation):
                 seen.add(target.relation)
-                step = f" -> {at.spelled}.{_identifier(name)}" if path else _identifier(name)
+                step = f" -> {at.spelled}.{quoted(name)}" if path else quoted(name)
                 ways.append((target, first or name, f"{path}{step}"))
     return None
-
-
-def _identifier(name: str) -> str:
-    """A column as in SQL, quoted where it has to be."""
-    if re.fullmatch(r"[a-z_][a-z0-9_]*", name):
-        return name
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _watch(

@@ -10,6 +10,7 @@ from notifier.database import grants, sql, triggers
 from notifier.database.connections import Connection
 from notifier.database.functions import MANAGED, RELEASED
 from notifier.database.transactions import (
+    QUALIFIED,
     Report,
     exclusive,
     in_transaction,
@@ -26,8 +27,6 @@ SEQUENCE = "change_ids"
 
 _OBJECTS = (TABLES, SEQUENCE, MANAGED, RELEASED)
 """The arguments of the queries that find our objects."""
-
-QUALIFIED = "SET LOCAL search_path = pg_catalog, pg_temp"
 
 
 class State(Enum):

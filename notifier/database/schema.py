@@ -36,6 +36,7 @@ from notifier.database.configuration import Stored
 from notifier.database.connections import Connection, first_line
 from notifier.database.removal import State
 from notifier.database.transactions import (
+    QUALIFIED,
     Report,
     exclusive,
     in_transaction,
@@ -147,7 +148,8 @@ async def migrate_only(
 async def uninstall(url: str, report: Report = quiet) -> None:
     """Drops the triggers, a table at a time, and the schema `notifier`; never an object that `migrate` did not make.
 
-    Raises DatabaseError: before anything is dropped where another object needs one of ours, or a table's owner is needed.
+    Raises DatabaseError. Where an object of others depends on one of ours, or the current role does not own a table
+    with a trigger, it is raised before anything is dropped.
     """
 
     await removal.uninstall(url, report)
@@ -215,7 +217,7 @@ class _Migration:
         patterns = {watch.name: watch for watch in given if watch.pattern is not None}
         wanted = await resolve(connection, [watch for watch in given if watch.pattern is None])
         # From here on names without a schema are PostgreSQL's own.
-        await connection.execute("SET LOCAL search_path = pg_catalog, pg_temp")
+        await connection.execute(QUALIFIED)
         await self._upgrade()
         stored = await configuration.load(connection)
         former = {name: each for name, each in stored.items() if each.tenant is None}

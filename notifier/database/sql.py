@@ -81,6 +81,11 @@ def _adapted(text: str, name: str) -> str:
     return _OURS.sub(replaced, text)
 
 
+def identifier(name: str) -> str:
+    """A name of the catalogue, quoted, so that no name is a keyword or is folded to lowercase."""
+    return '"' + name.replace('"', '""') + '"'
+
+
 def channel(name: str) -> str:
     """A channel of NOTIFY: `changes` or `messages`."""
     return f"{DEFAULT}_{name}" if _Names.schema == DEFAULT else f"{DEFAULT}_{_Names.schema}_{name}"

@@ -29,6 +29,9 @@ let writers through in between."""
 NAMED = 5
 """How many tables or schemas a line names before it only counts them."""
 
+QUALIFIED = "SET LOCAL search_path = pg_catalog, pg_temp"
+"""In a transaction, from here on names without a schema are PostgreSQL's own."""
+
 SETTINGS = {
     "row_security": "off",
     "statement_timeout": "0",
