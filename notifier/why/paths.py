@@ -1,4 +1,4 @@
-"""Where the path from a row to its company leads: which step found a row, and which did not. No value is shown."""
+"""Follows the path from a row to its company, and reports which steps found a row. No value is shown."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from notifier.why.evidence import READ_SECONDS
 
 
 class Trace(NamedTuple):
-    """A path that was followed from a row. `found`: False where it could not be; the line is the reason.
+    """A path that was followed from a row. `found`: False where it could not be followed; the line is the reason.
 
-    `company`: where it leads to; None where to none.
+    `company`: the one at its end; None where the path ends before.
     """
 
     found: bool

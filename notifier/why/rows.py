@@ -25,10 +25,9 @@ class RowUnreadable(Exception):
 class Row(NamedTuple):
     """The present row.
 
-    `path`: how its company was found along a path, in words; empty without one.
-
     `company`: None where it has none, or where it cannot be read. `written_by`: the transaction that
-    wrote it last. `held_by`: one that changes or locks it now, or did so.
+    wrote it last. `held_by`: one that changes or locks it now, or did so. `path`: how its company was
+    found along a path, in words; empty without one.
     """
 
     company: str | None
