@@ -109,7 +109,7 @@ BUCKET = re.compile(r'notifier_stage_seconds_bucket{le="([^"]+)",stage="(\w+)"} 
 
 
 async def stages_of(target: Service) -> Counts:
-    """What `notifier_stage_seconds` shows now."""
+    """The present counts of `notifier_stage_seconds`."""
     counts: Counts = {}
     for bound, stage, count in BUCKET.findall((await service.get(target.port, "/metrics")).text):
         counts.setdefault(stage, []).append((float(bound), float(count)))

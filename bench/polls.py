@@ -1,4 +1,4 @@
-"""P1, P1c: many long polls that wait: the server's memory and CPU for each, and for the answer to all of them."""
+"""P1, P1c, P1a: many long polls that wait: the server's memory and CPU for each, and the time until all have an answer."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ def require_version(what: str, printed: str) -> None:
 def image(wheel: Path) -> str | None:
     """Builds the image from the wheel; its name and size, None where no Docker engine answers.
 
-    PYTHON_IMAGE in the environment takes the place of the base image. The image has the tags `notifier:X.Y.Z` and `notifier`.
+    PYTHON_IMAGE in the environment replaces the base image. The image has the tags `notifier:X.Y.Z` and `notifier`.
     """
     if shutil.which("docker") is None or _docker("version", check=False) is None:
         return None
