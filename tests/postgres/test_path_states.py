@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
 
-import msgspec
 import pytest
 
 from notifier.check.links import check
@@ -18,7 +17,8 @@ from notifier.settings import load
 from notifier.state.reader import StateReader
 from notifier.state.tables import tables, tables_query
 from notifier.watches import Scope, Watch
-from tests.databases import Database, as_app
+from tests.databases import Database
+from tests.postgres.states import rows_of, url_of
 
 TABLES = """
 CREATE DOMAIN number AS bigint;
@@ -70,22 +70,13 @@ async def role(empty: Database) -> AsyncIterator[str]:
     await empty.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
 
 
-def url(database: Database, role: str) -> str:
-    return as_app(database.dsn).replace("app:app@", f"{role}:app@")
-
-
 async def rows(
     database: Database, role: str, company: str, *, user: str = "u", only: str | None = None
 ) -> dict[str, Any]:
     """What the role reads of a company for a user: all of it, or the rows of an entity."""
-    states = StateReader(url(database, role), pooled=False, max_rows=100)
+    states = StateReader(url_of(database, role), pooled=False, max_rows=100)
     wanted = None if only is None else Filter(frozenset({only}))
-    try:
-        state = await states.read(company, wanted, user)
-    finally:
-        states.close()
-    pages = [msgspec.json.decode(page)["Data"] for page in state.pages]
-    return {page["Entity"]: page["Rows"] for page in pages}
+    return await rows_of(states, company, wanted, user)
 
 
 async def ids(database: Database, role: str, company: str, user: str = "u") -> list[int]:
@@ -187,7 +178,7 @@ async def test_a_company_with_few_rows_is_read_by_the_indexes_of_its_path(
     await migrate(empty.dsn, watches=[ORG], scopes=SCOPES, grant=role, state=True)
 
     async def unindexed() -> list[str]:
-        settings = load({}, database_url=url(empty, role), watch=[ORG], scope=SCOPES, state="on")
+        settings = load({}, database_url=url_of(empty, role), watch=[ORG], scope=SCOPES, state="on")
         found = [finding.fact for finding in await check(settings) if "no index" in finding.fact]
         return [fact.partition("no index of ")[2].partition(", by")[0] for fact in found]
 

@@ -19,7 +19,8 @@ from notifier.settings import load
 from notifier.state import reader
 from notifier.state.reader import StateReader
 from notifier.watches import Scope, Watch
-from tests.databases import Database, as_app
+from tests.databases import Database
+from tests.postgres.states import rows_of, url_of
 from tests.waiting import until
 
 TABLES = """
@@ -66,14 +67,9 @@ async def rows(
     wanted: Filter | None = None,
 ) -> dict[str, Any]:
     """What the role reads of a company for a user."""
-    url = as_app(database.dsn).replace("app:app@", f"{role}:app@")
-    states = StateReader(url, pooled=True, max_rows=limit)  # whose session has the role's settings
-    try:
-        state = await states.read(company, wanted, user)
-    finally:
-        states.close()
-    pages = [msgspec.json.decode(page)["Data"] for page in state.pages]
-    return {page["Entity"]: page["Rows"] for page in pages}
+    # Its session has the role's settings.
+    states = StateReader(url_of(database, role), pooled=True, max_rows=limit)
+    return await rows_of(states, company, wanted, user)
 
 
 async def test_the_rows_are_those_of_messages_and_an_excluded_column_needs_no_right(
@@ -166,7 +162,7 @@ async def test_rows_that_are_hidden_from_the_role_make_state_unavailable(
 
 
 async def test_check_names_the_tables_whose_rows_cannot_be_read(empty: Database, role: str) -> None:
-    url = as_app(empty.dsn).replace("app:app@", f"{role}:app@")
+    url = url_of(empty, role)
 
     async def found(**settings: Any) -> set[tuple[bool | None, str]]:
         findings = await check(load({}, database_url=url, watch=WATCHES, **settings))
