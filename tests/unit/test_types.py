@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -24,8 +25,8 @@ from notifier.watches import Watch
 TEXT = Scalar("string", "text")
 
 
-def table(entity: str = "Event", *properties: Property, **options: str) -> Table:
-    watch = Watch(table=entity.lower(), entity=entity, **options)  # type: ignore[arg-type]
+def table(entity: str = "Event", *properties: Property, **options: Any) -> Table:
+    watch = Watch(table=entity.lower(), entity=entity, **options)
     keys = (
         Property(f"{entity}Id", TEXT, False, "text"),
         Property("CompanyId", TEXT, False, "text"),
@@ -54,8 +55,8 @@ def test_a_message_that_is_named_like_another_type_gets_a_name_of_its_own() -> N
 
 
 def test_watches_of_one_entity_in_two_scopes_have_one_type_or_are_refused() -> None:
-    def booking(company: str, *properties: Property, **options: str) -> Table:
-        watch = Watch(table="b", entity="Booking", scope=company, company=company, **options)  # type: ignore[arg-type]
+    def booking(company: str, *properties: Property, **options: Any) -> Table:
+        watch = Watch(table="b", entity="Booking", scope=company, company=company, **options)
         given = {"BookingId": f"id of {company}", "CompanyId": "the company"}
         given |= {"Team": "integer", "User": "integer"}
         columns = [
