@@ -300,7 +300,7 @@ async def test_it_closes_while_it_connects(start: Start) -> None:
             await client.until("status connecting")
             await accepted.wait()
             await client.send(end, "position a")
-            await client.until(lambda line, end=end: line in ("closed", "disposed"))  # type: ignore[misc]
+            await client.until(f"{end}d")
             await client.until("position a none")
             if "status closed" not in client.lines:
                 await client.until("status closed")
