@@ -186,7 +186,7 @@ async def create(connection: Connection, found: Iterable[Difference]) -> None:
             function.arguments,
         ):
             await connection.execute(f"DROP FUNCTION {sql.schema()}.{former}")
-        await connection.execute(local.fill(sql.function(function.name), function.name))
+        await connection.execute(local.statement(function.name))
         await connection.execute(f"REVOKE ALL ON FUNCTION {sql.schema()}.{function} FROM PUBLIC")
         await connection.execute(f"COMMENT ON FUNCTION {sql.schema()}.{function} IS '{MANAGED}'")
         if function.name == OWNED:
@@ -213,6 +213,13 @@ class _Local(NamedTuple):
 
     def fill(self, text: str, function: str) -> str:
         return text.replace(RELATIONS, self.relations).replace(PATHS, self.paths.get(function, ""))
+
+    def statement(self, function: str) -> str:
+        """The statement that creates a function. No name in its body ends the body, which the files put between `$$`."""
+        inserted = self.paths.get(function, "")
+        tags = ("$$", *(f"$body{number}$" for number in range(len(inserted))))
+        tag = next(tag for tag in tags if tag not in inserted)
+        return self.fill(sql.function(function).replace("$$", tag), function)
 
 
 async def _local(connection: Connection) -> _Local:

@@ -129,3 +129,35 @@ async def test_every_name_of_the_applications_is_quoted(
     assert not await database.fetch("SELECT FROM pg_trigger WHERE tgname LIKE 'notifier%'")
     assert await is_confined(database)
     await database.execute("DROP OWNED BY names_service; DROP ROLE names_service")
+
+
+@pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
+async def test_every_name_along_a_path_and_of_a_role_is_quoted(
+    database: Database, app: Connection, name: str
+) -> None:
+    """A key along a path has the name. So has a role that owns the path's tables, may serve, and owns our tables, in turn."""
+    role = quoted(name)
+    await database.execute(
+        f"""
+        DROP ROLE IF EXISTS {role}; CREATE ROLE {role}; GRANT USAGE ON SCHEMA public TO {role};
+        CREATE TABLE teams ({role} int PRIMARY KEY, company_id text NOT NULL);
+        CREATE TABLE posts (id int PRIMARY KEY, team int REFERENCES teams);
+        ALTER TABLE teams OWNER TO {role}; ALTER TABLE posts OWNER TO {role}
+        """
+    )
+    posts = Watch(table="posts", entity="Post", company="team -> teams.company_id")
+    await migrate(database.dsn, watches=[*CALENDAR, posts])
+    owner = "SELECT pg_get_userbyid(proowner) FROM pg_proc WHERE proname = 'path_company'"
+    assert await database.fetchval(owner) == name
+    await migrate(database.dsn, watches=CALENDAR, grant=name)
+    reads = "SELECT has_table_privilege($1::name, 'notifier.messages', 'SELECT')"
+    assert await database.fetchval(reads, name)
+    await uninstall(database.dsn)
+    await migrate(database.dsn, watches=CALENDAR)
+    await database.execute(f"ALTER TABLE notifier.version OWNER TO {role}")
+    await migrate(database.dsn, watches=CALENDAR)
+    owner = "SELECT pg_get_userbyid(nspowner) FROM pg_namespace WHERE nspname = 'notifier'"
+    assert await database.fetchval(owner) == name
+    await uninstall(database.dsn)
+    assert await is_confined(database)
+    await database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
