@@ -178,6 +178,11 @@ class Window:
         """How many states it has received."""
         return sum('"StateEnd"' in frame for frame in self.received)
 
+    async def has_states_of(self, companies: int) -> int:
+        """Returns `states` once the state of each company was received: the page is live before the second one is."""
+        await self.receives('"StateEnd"', times=companies)
+        return self.states
+
     async def position(self) -> int:
         text = await self.page.locator("#position").inner_text()
         return int(text.removeprefix("№ "))

@@ -62,7 +62,7 @@ async def test_a_write_with_psql_is_seen(window: Open, sql: Sql) -> None:
 
 async def test_back_online_every_missed_change_is_delivered(window: Open, sql: Sql) -> None:
     ann = await window()
-    position, states = await ann.position(), ann.states
+    position, states = await ann.position(), await ann.has_states_of(2)
     await ann.go_offline()
     for number in range(3):
         await sql.event(f"Missed {number}", hour=11 + number)
@@ -182,7 +182,7 @@ async def test_after_a_switch_only_the_other_company_is_shown(window: Open, sql:
 async def test_both_companies_are_followed_on_one_connection(window: Open, sql: Sql) -> None:
     ann = await window("ann")
     await ann.sends('"subscribe"', times=2)
-    await ann.receives('"StateEnd"', times=2)
+    await ann.has_states_of(2)
     await sql.event("At the harbour", company=HARBOR)
     await expect(ann.entry("A SQL client added At the harbour")).to_contain_text(HARBOR)
     await expect(ann.page.locator("#companies .badge")).to_have_text("1")
@@ -280,7 +280,7 @@ async def test_a_private_event_reaches_only_its_people(window: Open) -> None:
 
 async def test_a_restart_of_the_server_is_recovered(window: Open, demo: Demo, sql: Sql) -> None:
     ann = await window()
-    position, states = await ann.position(), ann.states
+    position, states = await ann.position(), await ann.has_states_of(2)
     demo.stop()
     await expect(ann.page.locator("#link")).to_have_attribute("data-state", "waiting")
     demo.start()
@@ -293,6 +293,7 @@ async def test_a_restart_of_the_server_is_recovered(window: Open, demo: Demo, sq
 
 async def test_without_websockets_the_page_goes_on_over_http(window: Open, sql: Sql) -> None:
     ann = await window()
+    states = await ann.has_states_of(2)
     transport, switch = ann.page.locator("#transport"), ann.page.get_by_role("switch", name="Block")
     await expect(transport).to_have_text("WebSocket")
     await switch.check()
@@ -303,7 +304,7 @@ async def test_without_websockets_the_page_goes_on_over_http(window: Open, sql: 
     await expect(transport).to_have_text("WebSocket")
     await sql.event("By socket")
     await expect(ann.event("By socket")).to_be_visible()
-    assert ann.states == 2, "both changes of the transport have resumed"
+    assert ann.states == states, "both changes of the transport have resumed"
 
 
 async def test_a_bulk_change_reloads_the_state(window: Open, sql: Sql) -> None:

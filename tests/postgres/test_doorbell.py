@@ -17,7 +17,6 @@ from notifier.database.schema import migrate
 from notifier.demo.postgres import EmbeddedPostgres
 from notifier.relay.doorbell import Doorbell
 from notifier.relay.pipeline import Pipeline, TooMuch
-from notifier.relay.relay import State
 from notifier.settings import load
 from notifier.watches import CALENDAR, Watch
 from tests.databases import OPTIONS, Connection, Database, directory, programs
@@ -31,7 +30,7 @@ from tests.postgres.relays import (
     types,
 )
 from tests.services import SECRET
-from tests.waiting import until
+from tests.waiting import DEADLINE_SECONDS, until
 
 
 @pytest.fixture(autouse=True)
@@ -389,18 +388,27 @@ class TestUnannounced:
         assert {"event": "the doorbell was not rung", "log_level": "error", "changes": 1} in lines
 
     async def test_a_change_whose_ring_is_late_is_not_counted(
-        self, database: Database, company: str, asleep: Relayed, monkeypatch: pytest.MonkeyPatch
+        self,
+        database: Database,
+        company: str,
+        asleep: Relayed,
+        steps: Steps,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         monkeypatch.setattr("notifier.relay.relay.LATE_RING_SECONDS", 600.0)
         before = unannounced()
+        awake = asyncio.Event()
+
+        async def wakes() -> None:
+            awake.set()
+
+        steps.at["disarmed"] = wakes
         await database.execute(UNANNOUNCED)
         await stored(database, company, 2)
+        assert not awake.is_set()
         await wake(database)
-
-        async def is_awake() -> bool:
-            return asleep.relay is not None and asleep.relay.state is State.AWAKE
-
-        await until(is_awake)
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            await awake.wait()
         assert unannounced() == before
 
 
