@@ -28,12 +28,13 @@ BEGIN
         INTO fields
         FROM pg_type AS t JOIN pg_attribute AS a ON a.attrelid = t.typrelid
         WHERE t.oid = base AND a.attnum > 0 AND NOT a.attisdropped;
-        RETURN format('CASE WHEN num_nulls(%s) = 0 THEN (SELECT row_to_json(r) FROM (SELECT %s) AS r) END', value, fields);
+        RETURN format('CASE WHEN num_nulls(%s) = 0 THEN (SELECT row_to_json(r.*) FROM (SELECT %s) AS r) END', value, fields);
     ELSIF element <> 0 AND (SELECT t.typtype IN ('c', 'd') FROM pg_type AS t WHERE t.oid = element) THEN
-        -- element by element. More dimensions raise division by zero here: such a change is stored partial
+        -- element by element, by an index of its own: `value` may hold that of an array around it. More dimensions
+        -- raise division by zero here: such a change is stored partial
         RETURN format('CASE WHEN num_nulls(%1$s) = 0 THEN array_to_json(ARRAY(SELECT %2$s FROM generate_series('
-                      'array_lower(%1$s, 1), array_upper(%1$s, 1) / (array_ndims(%1$s) = 1)::int) AS i ORDER BY i)) END',
-                      value, notifier.json_expression(format('(%s)[i]', value), element));
+                      'array_lower(%1$s, 1), array_upper(%1$s, 1) / (array_ndims(%1$s) = 1)::int) AS i%3$s ORDER BY i%3$s)) END',
+                      value, notifier.json_expression(format('(%s)[i%s]', value, length(value)), element), length(value));
     END IF;
     RETURN format('CASE WHEN num_nulls(%1$s) = 0 THEN format(''%%s'', %1$s)%2$s END', value,
                   CASE WHEN element <> 0 THEN '::text[]' END);

@@ -17,6 +17,6 @@ BEGIN
     IF NOT columns <@ coalesce(found_columns, '{}') THEN
         RAISE undefined_column;
     END IF;
-    RETURN format('SELECT row_to_json(r) FROM (SELECT %s) AS r', fields);
+    RETURN format('SELECT row_to_json(r.*) FROM (SELECT %s) AS r', fields);
 END
 $$;

@@ -14,6 +14,7 @@ import pytest
 
 from notifier.check.links import check
 from notifier.database.schema import migrate, uninstall
+from notifier.database.sql import identifier
 from notifier.settings import Settings, load
 from notifier.watches import CALENDAR, Watch
 from tests.databases import Connection, Database
@@ -138,6 +139,43 @@ async def test_values_without_casts_are_rendered_as_row_to_json_does(hostile: Ap
     assert stored == plain
     (message,) = await _messages(hostile)
     assert message["Data"] == DATA
+
+
+async def test_no_name_of_a_column_and_no_depth_of_arrays_changes_the_image(
+    database: Database,
+) -> None:
+    """A column may have a name that our statements use themselves."""
+    names = (
+        "r",
+        "t",
+        "i",
+        "m",
+        "i1",
+        "new",
+        "old",
+        "image",
+        "row_value",
+        "statements",
+        "$1",
+        "%s",
+        "{}",
+    )
+    columns = ", ".join(f"{identifier(name)} range_of_time" for name in names)
+    await database.execute(
+        "CREATE DOMAIN positive AS int CHECK (VALUE > 0); CREATE TYPE range_of_time AS RANGE (subtype = time);"
+        "CREATE TYPE item AS (r positive, parts positive[]); CREATE TYPE r AS (items item[], mood text, r item);"
+        f"CREATE TABLE docs (id int PRIMARY KEY, company_id text, {columns}, all_items r[])"
+    )
+    await migrate(database.dsn, watches=WATCHES)
+    values = ", ".join(f"('[0{number % 10}:00,)')" for number in range(len(names)))
+    item = "ROW(%d, '{%d,%d}')::item"
+    items = f"ARRAY[{item % (1, 2, 3)}, {item % (4, 5, 6)}, NULL]"
+    await database.execute(
+        f"INSERT INTO docs VALUES (1, 'c', {values}, ARRAY[ROW({items}, 'x', {item % (7, 8, 9)})::r,"
+        f" ROW(ARRAY[{item % (10, 11, 12)}], 'y', NULL)::r])"
+    )
+    stored = await database.fetchval("SELECT new::text FROM notifier.changes WHERE new IS NOT NULL")
+    assert stored == await database.fetchval("SELECT row_to_json(docs.*)::text FROM docs")
 
 
 @pytest.mark.parametrize("context", ["", "AS ASSIGNMENT", "AS IMPLICIT"])

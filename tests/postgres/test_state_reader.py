@@ -330,3 +330,15 @@ async def test_softly_deleted_rows_do_not_count_toward_the_limit(
     assert len((await rows(empty, role, "1", limit=2))["Note"]) == 1
     with pytest.raises(StateTooLarge):
         await rows(empty, role, "1", limit=1)
+
+
+async def test_a_column_may_have_any_name(empty: Database, role: str) -> None:
+    """Also one that our statements use themselves."""
+    await empty.execute(
+        'CREATE TABLE docs (id int PRIMARY KEY, team_id int, r int, t int, "{relation}" int, "%s" int);'
+        "INSERT INTO docs VALUES (1, 1, 2, 3, 4, 5)"
+    )
+    watch = Watch(table="docs", entity="Doc", company="team_id")
+    await migrate(empty.dsn, watches=[watch], grant=role, state=True)
+    (row,) = (await rows(empty, role, "1", limit=1))["Doc"]
+    assert row == {"DocId": 1, "CompanyId": 1, "R": 2, "T": 3, "{relation}": 4, "%s": 5}
