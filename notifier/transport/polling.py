@@ -197,6 +197,8 @@ class LongPoll:
         begun = encode(head)[:-1] + b","
         if self._state is None:
             return Page(begun + tail, (), b"")
+        if not self._state.pages:
+            return Page(begun + b'"State":{},' + tail, (), b"")
         return Page(begun + b'"State":{', self._state.pages, b"}," + tail)
 
     # --- what the connection reports

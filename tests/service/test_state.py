@@ -212,4 +212,7 @@ async def test_state_over_http(database: Database, serve: Serve) -> None:
     assert resumed["Messages"] == [created.message]
     lost = (await poll(service, "u1", company, state="true", after=2, epoch="another")).json()
     assert (lost["Recovered"], len(lost["State"]["Event"])) == (False, 2)
+    title = '{"Event":{"Title":["none has it"]}}'
+    none = (await poll(service, "u1", company, state="true", entities="Event", where=title)).json()
+    assert (none["State"], none["Position"], none["Messages"]) == ({}, 3, [])
     assert (await poll(service, "u1", company, state="yes")).status_code == 400
