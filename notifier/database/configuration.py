@@ -13,8 +13,8 @@ import msgspec
 from notifier.database import sql
 from notifier.database.connections import Connection
 from notifier.database.paths import Step
-from notifier.errors import SettingsError
-from notifier.watches import NaiveTimestamps, Scope, Watch, with_zone
+from notifier.errors import DatabaseError, SettingsError
+from notifier.watches import CALENDAR, NaiveTimestamps, Scope, Watch, with_zone
 
 COMPARED_APART = {"table", "entity", "case", "rename", "exclude", "visible_to", "state_where"}
 """Fields of a watch with a meaning of their own when they differ."""
@@ -64,6 +64,17 @@ class OptionChange(NamedTuple):
 
     def __str__(self) -> str:
         return self.line
+
+
+async def require_columns(connection: Connection, revision: str) -> None:
+    """Raises DatabaseError where the schema is of the newest `revision` and lacks the column of an option."""
+    statement = await connection.prepare(sql.adapt("SELECT * FROM notifier.watches"))
+    present = {column.name for column in statement.get_attributes()}
+    if missing := sorted(CALENDAR[0].to_row().keys() - present):
+        raise DatabaseError(
+            f"the schema {sql.schema()} is of version {revision}, but its table watches has no column"
+            f" {', '.join(missing)}: restore it, or if the option is new, add a revision to migrations/versions"
+        )
 
 
 async def load(connection: Connection) -> dict[str, Stored]:

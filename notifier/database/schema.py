@@ -127,6 +127,7 @@ async def migrate_only(
                 raise DatabaseError(
                     f"the schema {sql.schema()} is not this version's; run: notifier migrate"
                 )
+            await configuration.require_columns(connection, newest())
             patterns = await configuration.load_patterns(connection)
             given = [watch for watch in watches or () if watch.pattern is not None]
             if watches is not None and {watch.name: watch for watch in given} != patterns:
@@ -219,6 +220,7 @@ class _Migration:
         # From here on names without a schema are PostgreSQL's own.
         await connection.execute(QUALIFIED)
         await self._upgrade()
+        await configuration.require_columns(connection, newest())
         stored = await configuration.load(connection)
         former = {name: each for name, each in stored.items() if each.tenant is None}
         wanted = configuration.share_tables(former, wanted)

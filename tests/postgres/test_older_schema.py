@@ -9,11 +9,13 @@ from typing import Any
 import asyncpg
 import pytest
 
+from notifier.check.links import check
 from notifier.database.query import Query
-from notifier.errors import SchemaMissing
+from notifier.database.schema import migrate, migrate_only
+from notifier.errors import DatabaseError, SchemaMissing
 from notifier.relay.connection import RelayConnection
 from notifier.relay.store import RelayStore
-from notifier.settings import Settings
+from notifier.settings import Settings, load
 from notifier.watchdogs import follow_configuration
 from notifier.watches import Scope, Watch
 from tests.databases import Database
@@ -41,6 +43,22 @@ async def test_a_relay_reports_that_its_watches_lack_a_column(
     owner = await database.connect()
     with pytest.raises(SchemaMissing, match="has no column exclude; run: notifier migrate"):
         await RelayStore(RelayConnection(owner)).load_sources()
+
+
+async def test_migrate_and_check_name_a_column_that_no_revision_adds(database: Database) -> None:
+    await database.execute(OLDER)
+    for attempt in (
+        migrate(database.dsn),
+        migrate(database.dsn, dry_run=True),
+        migrate_only(database.dsn, "tenant_*.*"),
+    ):
+        with pytest.raises(DatabaseError, match="has no column exclude: restore it") as raised:
+            await attempt
+        assert "run: notifier migrate" not in str(raised.value)
+    facts = [each.fact for each in await check(load({}, database_url=database.dsn))]
+    assert any("has no column exclude: restore it" in fact for fact in facts), facts
+    await database.execute(NEWER)
+    await migrate(database.dsn)
 
 
 async def test_a_node_waits_for_the_missing_column_of_its_watches(
