@@ -30,7 +30,7 @@ KEYWORDS = frozenset(
 )
 """The options of libpq 18, but for `replication`: a walsender takes none of our statements."""
 
-WANTED = "postgresql://user@host:port/database is wanted"
+WANTED = "must be like postgresql://user@host:port/database"
 ENCODE = (
     "percent-encode the password: @ is %40, / is %2F, ? is %3F, : is %3A, % is %25"
     " (and so the user's and the database's name)"

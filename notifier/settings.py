@@ -7,9 +7,8 @@ import os
 import re
 import sys
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields
-from ipaddress import ip_network
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import ParseResult, urlparse
@@ -34,6 +33,7 @@ from pydantic_settings import (
 from notifier import conninfo, origins
 from notifier.errors import SettingsError
 from notifier.schema_names import Named
+from notifier.setting_errors import SECTIONS, Disagreement, Origin, describe
 from notifier.watches import NaiveTimestamps, Scope, Watch, calendar, inheriting
 
 PREFIX = "NOTIFIER_"
@@ -42,6 +42,8 @@ _PATH = re.compile(r"(/[A-Za-z0-9._~!$&'()+,;=:@-]+)+")
 _SUBJECT = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 _SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://")
 """The value of NAME_PORT that Kubernetes and Docker set for a service called NAME."""
+
+_SECTION_VARIABLES = {f"{PREFIX}{name}".lower() for name in SECTIONS}
 
 _OTHERS = ("NOTIFIER_PG_BIN", "NOTIFIER_TEST_POSTGRES", "NOTIFIER_TOKEN", "NOTIFIER_URL")
 """Variables that something else reads: `demo`, the tests, `listen`."""
@@ -57,13 +59,16 @@ _Upper = BeforeValidator(lambda value: value.upper() if isinstance(value, str) e
 
 
 class _Environment(EnvSettingsSource):
-    """The environment without the service links that a container platform adds to it."""
+    """The environment without the service links that a container platform adds to it, and without tables of options,
+    which only the file can have.
+    """
 
     def _load_env_vars(self) -> Mapping[str, str | None]:
         return {
             name: value
             for name, value in super()._load_env_vars().items()
             if not (name.endswith("port") and value and _SERVICE_LINK.match(value))
+            and name not in _SECTION_VARIABLES
         }
 
 
@@ -150,7 +155,7 @@ class Settings(Named, BaseSettings):  # type: ignore[misc]
     @classmethod
     def _claim(cls, value: str) -> str:
         if value in _OTHER_CLAIMS:
-            raise ValueError(f"{value} has another meaning in a token")
+            raise ValueError(f"{value} has another meaning in a token; must be a claim of your own")
         return value
 
     @field_validator("allowed_origins")
@@ -159,6 +164,13 @@ class Settings(Named, BaseSettings):  # type: ignore[misc]
         if value is None or "*" in value:
             return None
         return tuple(origins.normalize(origin) for origin in value)
+
+    @field_validator("ssl_certfile", "ssl_keyfile")
+    @classmethod
+    def _existing(cls, value: Path | None) -> Path | None:
+        if value is not None and not _is_file(value):
+            raise ValueError(f"no file {value}")
+        return value
 
     @field_validator("root_path")
     @classmethod
@@ -173,8 +185,15 @@ class Settings(Named, BaseSettings):  # type: ignore[misc]
     @field_validator("trusted_proxies")
     @classmethod
     def _networks(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        for network in value or ():
-            ip_network(network)  # its error texts are readable
+        for text in value or ():
+            try:
+                network = ip_network(text, strict=False)
+            except ValueError:
+                raise ValueError(
+                    f"{text!r} is not an address or a network such as 10.0.0.0/8"
+                ) from None
+            if ip_address(text.partition("/")[0]) != network.network_address:
+                raise ValueError(f"{text} is a host in a network; write {network}")
         return value
 
     @field_validator("database_url", "listen_database_url")
@@ -209,26 +228,36 @@ class Settings(Named, BaseSettings):  # type: ignore[misc]
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
-        if (self.ssl_certfile is None) != (self.ssl_keyfile is None):
-            raise ValueError("SSL_CERTFILE and SSL_KEYFILE go together")
-        if self.nats_credentials is not None and self.nats_url is None:
-            raise ValueError("NATS_CREDENTIALS needs NATS_URL")
-        for path in (self.ssl_certfile, self.ssl_keyfile):
-            if path is not None and not path.is_file():
-                raise ValueError(f"no file {path}")
+        for one, other in (
+            ("ssl_certfile", "ssl_keyfile"),
+            ("ssl_keyfile", "ssl_certfile"),
+            ("nats_credentials", "nats_url"),
+        ):
+            if getattr(self, one) is not None and getattr(self, other) is None:
+                raise Disagreement((one,), "needs", other)
         if self.jwt_user_claim == self.jwt_companies_claim:
-            raise ValueError("JWT_USER_CLAIM and JWT_COMPANIES_CLAIM name the same claim")
-        watches = [watch.name for watch in self.watch]
-        if len(set(watches)) < len(watches):
-            raise ValueError("two [[watch]] have the same entity, and not two scopes")
+            one, other = "jwt_user_claim", "jwt_companies_claim"
+            if one not in self.model_fields_set:
+                one, other = other, one
+            raise Disagreement((one,), "names the same claim as", other)
         names = [scope.name for scope in self.scope]
-        if len(set(names)) < len(names):
-            raise ValueError("two [[scope]] have the same name")
-        for watch in self.watch:
+        for index, name in enumerate(names):
+            if (first := names.index(name)) < index:
+                text = f"{name} is also the name of [[scope]] {first + 1}"
+                raise Disagreement(("scope", index, "name"), text)
+        watches = [watch.name for watch in self.watch]
+        for index, watch in enumerate(self.watch):
+            if (first := watches.index(watch.name)) < index:
+                text = (
+                    f"{watch.entity} is also the entity of [[watch]] {first + 1}; only watches of two"
+                    " scopes may share one"
+                )
+                raise Disagreement(("watch", index, "entity"), text)
             if names and watch.scope is not None and watch.scope not in names:
                 close = difflib.get_close_matches(watch.scope, names, n=1)
                 near = f"; did you mean {close[0]}?" if close else ""
-                raise ValueError(f"table {watch.table}: no [[scope]] {watch.scope}{near}")
+                text = f"there is no [[scope]] {watch.scope}{near}"
+                raise Disagreement(("watch", index, "scope"), text)
         return self
 
     @classmethod
@@ -274,6 +303,13 @@ def _file() -> Path:
     return Path(os.environ.get(CONFIG) or "notifier.toml")
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # such as a name that is too long
+        return False
+
+
 def _servers(urls: str) -> list[ParseResult]:
     """Raises ValueError, without the URL, which may hold a password."""
     servers = [urlparse(url.strip()) for url in urls.split(",") if url.strip()]
@@ -305,26 +341,29 @@ def load(
 
     `warn` receives a line that names the unknown variables, if there are any: container platforms
     add some of their own. A given `environ` replaces the environment in that check only. Raises
-    SettingsError in one line, which names the variable and never contains its value.
+    SettingsError in one line (`notifier.setting_errors`).
     """
     environ = os.environ if environ is None else environ
-    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} - {
-        f"{PREFIX}WATCH",
-        f"{PREFIX}SCOPE",
-    }
-    known |= {CONFIG, *_OTHERS}
+    names = [name for name in Settings.model_fields if name not in SECTIONS]
+    known = {*(f"{PREFIX}{name.upper()}" for name in names), CONFIG, *_OTHERS}
     unknown = sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
     if unknown:
         warn(f"unknown settings are ignored: {', '.join(_suggest(unknown, known))}")
     config = environ.get(CONFIG)
-    if config and not Path(config).is_file():
+    if config and not _is_file(Path(config)):
         raise SettingsError(f"{CONFIG}: no file {config}")
     try:
         return Settings(**{name: value for name, value in given.items() if value is not None})
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"notifier.toml: {error}") from error
+    except OSError as error:
+        raise SettingsError(f"{_file()}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{_file()}: must be UTF-8") from error
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{_file()}: not valid TOML: {error}") from error
     except ValidationError as error:
-        raise SettingsError(_first(error, _file(), environ)) from error
+        passed = [name for name, value in given.items() if value is not None]
+        origin = Origin(PREFIX, passed, _Environment(Settings)(), _file())
+        raise SettingsError(describe(error, Settings, origin)) from error
 
 
 def _suggest(unknown: Iterable[str], known: Iterable[str]) -> Iterator[str]:
@@ -333,65 +372,3 @@ def _suggest(unknown: Iterable[str], known: Iterable[str]) -> Iterator[str]:
     for name in unknown:
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
         yield f"{name} (did you mean {close[0]}?)" if close else name
-
-
-def _first(error: ValidationError, file: Path, environ: Mapping[str, str]) -> str:
-    """The first error, without the value, which may be a secret; of a file with the line."""
-    wrong = error.errors(include_input=False, include_url=False)[0]
-    path = wrong["loc"]
-    text = wrong["msg"].removeprefix("Value error, ")
-    if not path:
-        return text
-    name = str(path[0])
-    written = file.read_text(encoding="utf-8") if file.is_file() else ""
-    line = _line_of(written, path)
-    if name in Settings.model_fields and name not in ("watch", "scope"):
-        variable = f"{PREFIX}{name.upper()}"
-        if line is None or variable in environ:
-            return f"{variable}: {text}"
-    if wrong["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        known = (
-            Settings.model_fields
-            if len(path) == 1
-            else [each.name for each in fields(Scope if name == "scope" else Watch)]
-        )
-        close = difflib.get_close_matches(str(path[-1]), list(known), n=1)
-        text = f"there is no such option{f'; did you mean {close[0]}?' if close else ''}"
-    where = "notifier.toml" if line is None else f"notifier.toml, line {line}"
-    return f"{where}: {'.'.join(map(str, path))}: {text}"
-
-
-_HEADER = re.compile(r"""\s*\[\[?\s*([^\[\]]+?)\s*\]\]?\s*(?:#.*)?$""")
-_KEY = re.compile(r"""\s*("[^"]*"|'[^']*'|[A-Za-z0-9_-]+)\s*(?:=|\.)""")
-
-
-def _line_of(text: str, path: Sequence[str | int]) -> int | None:
-    """The number of the line where a value stands, or the table that it is missing in; None: not found.
-
-    `path`: as in pydantic's errors, `("watch", 1, "key")` is `key` of the second `[[watch]]`. Whatever
-    comes deeper stands in the same line, or after it.
-    """
-    tables = [str(part) for part in path if isinstance(part, str)]
-    number = next((part for part in path if isinstance(part, int)), 0)
-    name, options = tables[0] if tables else "", tables[1:]
-    count, found, section = -1, None, ""
-    for index, line in enumerate(text.splitlines(), 1):
-        if header := _HEADER.match(line):
-            section = header[1].replace('"', "").replace(" ", "")
-            if section == name:
-                count += 1
-                if count == number:
-                    found = index
-                    if not options:
-                        return index
-            elif count == number and options and section == f"{name}.{options[0]}":
-                return index
-        elif key := _KEY.match(line):
-            word = key[1].strip("\"'")
-            if not section and word == name and found is None:
-                found = index
-                if not options:
-                    return index
-            elif section == name and count == number and options and word == options[0]:
-                return index
-    return found

@@ -289,7 +289,7 @@ def _read_service(path: Path, service: str) -> dict[str, str] | None:
             name, equals, value = line.partition("=")
             where = f'service file "{path}", line {number}'
             if not equals or line.startswith("ldap"):
-                raise ConninfoError(f"{where}: option=value is wanted")
+                raise ConninfoError(f"{where}: must be option=value")
             if name == "service":
                 raise ConninfoError(f"{where}: a service cannot name another")
             if name not in KEYWORDS:

@@ -147,5 +147,5 @@ def test_it_comes_from_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     file.write_text(f'{head}key = ["a"]')
     assert load().watch[0].key == "a"
     file.write_text(f"{head}key = []")
-    with pytest.raises(SettingsError, match=r"watch\.0\.key"):
+    with pytest.raises(SettingsError, match="1, key: must be"):
         load()

@@ -71,7 +71,7 @@ def test_it_stands_at_the_top_of_the_file_or_in_a_watch(
     assert [watch.naive_timestamps for watch in load().watch] == [None, "UTC"]
     for wrong in (f'naive_timestamps = "CET"\n{watches}', f'{watches}naive_timestamps = "CET"\n'):
         file.write_text(wrong)
-        with pytest.raises(SettingsError, match="should be 'UTC'"):
+        with pytest.raises(SettingsError, match='must be "UTC"'):
             load()
 
 

@@ -254,7 +254,7 @@ def test_a_scope_that_is_not_there_is_refused_and_a_near_miss_named(
     with pytest.raises(SettingsError, match=r"no \[\[scope\]\] taem; did you mean team\?"):
         load()
     file.write_text('[[scope]]\nname = "a:b"\n')
-    with pytest.raises(SettingsError, match=r"line 2: scope\.0\.name"):
+    with pytest.raises(SettingsError, match=r"line 2: \[\[scope\]\] 1, name"):
         load()
 
 

@@ -66,9 +66,9 @@ def test_what_libpq_takes_is_understood(text: str, options: dict[str, str]) -> N
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("localhost/d", "postgresql://user@host:port/database is wanted"),
-        ("mysql://u:hidden@h/d?a=b", "postgresql://user@host:port/database is wanted"),
-        ("postgresql+asyncpg://u:hidden@h/d?a=b", "is wanted"),
+        ("localhost/d", "must be like postgresql://user@host:port/database"),
+        ("mysql://u:hidden@h/d?a=b", "must be like postgresql://user@host:port/database"),
+        ("postgresql+asyncpg://u:hidden@h/d?a=b", "must be like"),
         ("postgresql://h/d?sslmod=require", 'unknown connection option "sslmod"'),
         ("postgresql://h/d?schema=crm", 'unknown connection option "schema"'),
         (
@@ -82,7 +82,7 @@ def test_what_libpq_takes_is_understood(text: str, options: dict[str, str]) -> N
         ("postgresql://h/d%2", "percent-encode"),
         ("postgresql://h/%00", "%00"),
         ("postgresql://h/%ff", "UTF-8"),
-        ("postgresql://[::1/d", "is wanted"),
+        ("postgresql://[::1/d", "must be like"),
     ],
 )
 def test_what_libpq_does_not_take_is_one_line(text: str, line: str) -> None:

@@ -56,7 +56,7 @@ def test_an_origin_is_compared_as_browsers_spell_it(given: str, sent: str) -> No
 def test_case_e4_an_origin_that_no_browser_sends_is_refused_at_the_start(wrong: str) -> None:
     with pytest.raises(SettingsError) as refusal:
         load({}, database_url=URL, allowed_origins=f"https://good.example, {wrong}")
-    assert str(refusal.value).startswith("NOTIFIER_ALLOWED_ORIGINS: ")
+    assert str(refusal.value).startswith("allowed_origins: ")
     assert "\n" not in str(refusal.value)
 
 

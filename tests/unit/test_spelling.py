@@ -68,7 +68,10 @@ def test_both_come_from_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     file.write_text(f"{head}case = 'column'\nrename = {{ tenant_id = 'teamId' }}\n")
     (watch,) = load().watch
     assert (watch.case, watch.rename) == ("column", {"tenant_id": "teamId"})
-    for wrong, named in (("case = 'snake'", "watch.0.case"), ("rename = { a = '' }", "rename")):
+    for wrong, named in (
+        ("case = 'snake'", "1, case: must be"),
+        ("rename = { a = '' }", "1, rename.a: empty"),
+    ):
         file.write_text(head + wrong)
         with pytest.raises(SettingsError, match=named):
             load()

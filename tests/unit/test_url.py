@@ -215,10 +215,10 @@ def test_the_url_goes_before_the_service_and_that_before_the_variables(
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("[s]\nhost", "line 2: option=value is wanted"),
+        ("[s]\nhost", "line 2: must be option=value"),
         ("[s]\npasword=hidden", 'line 2: unknown connection option "pasword"'),
         ("[s]\nservice=t", "line 2: a service cannot name another"),
-        ("[s]\nldap://host/x?y=z", "line 2: option=value is wanted"),
+        ("[s]\nldap://host/x?y=z", "line 2: must be option=value"),
         ("[other]\nhost=a", 'definition of service "s" not found'),
         (b"[s]\npassword=\xff", "is not UTF-8"),
     ],
