@@ -200,8 +200,14 @@ class Watch:
 
     @cached_property
     def adds_company(self) -> bool:
-        """Whether messages have the company beside the columns: it is not the value of one."""
-        return self.scope is not None or self.company_column is None
+        """Whether messages have the company beside the columns.
+
+        It is not the value of a column; or it is that of the key, which has the entity's name: `AccountId`.
+        """
+        if self.scope is not None or self.company_column is None:
+            return True
+        is_key = self.key == self.company_column and self.case != "column"
+        return is_key and self.property(self.key) != self.property(())
 
     @property
     def names(self) -> tuple[str | None, str | None, str | None]:

@@ -213,14 +213,16 @@ def _before_position(
 
 def data_of(row: Row, source: Source, company: str) -> bytes:
     """`Data`: the row; before it the value of a key of several columns, and the company where no column has it."""
-    key, adds_company = source.watch.key, source.watch.adds_company
+    watch = source.watch
+    key, adds_company = watch.key, watch.adds_company
     if isinstance(key, str) and not adds_company:
         return _object(row, source)
     columns: dict[str | Key, msgspec.Raw] = {}
     if not isinstance(key, str):
-        columns[key] = msgspec.Raw(key_of(row, source.watch))
+        columns[key] = msgspec.Raw(key_of(row, watch))
     if adds_company:
-        columns[()] = msgspec.Raw(_encode(company))
+        value = None if watch.scope is not None else row.get(watch.company_column or "")
+        columns[()] = msgspec.Raw(_encode(company)) if value is None else value
     columns.update(row)
     return _object(columns, source)
 

@@ -149,10 +149,15 @@ def _table(
         value = _value(company.type, company.dimensions, types)
         whole.insert(0, Property(watch.company_property, value, False, _sql(company, watch, types)))
     if watch.adds_company:
-        text = "the company: the schema's name"
+        value = Scalar("string", "text")
         if watch.scope is not None:
             text = f"the company, with its scope: {watch.scope}:…"
-        whole.insert(0, Property(watch.company_property, Scalar("string", "text"), False, text))
+        elif watch.company_column is None:
+            text = "the company: the schema's name"
+        else:
+            named = properties[watch.company_column]
+            value, text = named.value, f"the company: {named.name}"
+        whole.insert(0, Property(watch.company_property, value, False, text))
     if found := duplicates([each.name for each in whole]):
         raise NotifierError(f"table {watch.table}: two columns would be sent as {found[0]}")
     return Table(watch, tuple(whole))

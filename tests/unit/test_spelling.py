@@ -61,6 +61,28 @@ def test_the_description_of_the_protocol_has_the_spelling() -> None:
     assert keys == {"required": ["roomId", "teamId"]}
 
 
+@pytest.mark.parametrize("rename", [{}, {"id": "number"}])
+def test_messages_of_the_table_of_companies_name_the_company_beside_the_key(
+    rename: dict[str, str],
+) -> None:
+    watch = Watch(table="accounts", entity="Account", company="id", rename=rename)
+    key = rename.get("id", "AccountId")
+    assert (watch.property("id"), watch.company_property) == (key, "CompanyId")
+    written = change(1, {"id": 7, "name": "a"}, {"id": 7, "name": "b"}, entity="Account")
+    for partial, name in ((False, {"Name": "b"}), (True, {})):
+        (draft,) = drafts_of(written._replace(partial=partial), sources={"Account": Source(watch)})
+        assert text_of(draft)["Data"] == {"CompanyId": 7, key: 7, **name}
+    schema = document([watch])["components"]["schemas"]["AccountUpdated"]
+    assert schema["properties"]["Data"]["allOf"][1] == {"required": [key, "CompanyId"]}
+
+
+def test_the_company_stands_beside_no_key_that_already_names_it() -> None:
+    company = Watch(table="companies", entity="Company", company="id", case="camel")
+    column = Watch(table="accounts", entity="Account", company="id", case="column")
+    assert (company.adds_company, company.company_property) == (False, "companyId")
+    assert (column.adds_company, column.company_property) == (False, "id")
+
+
 def test_both_come_from_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     head = '[[watch]]\ntable = "t"\nentity = "T"\n'
