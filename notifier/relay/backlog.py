@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from contextlib import aclosing
 from itertools import zip_longest
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from notifier import metrics
 from notifier.messages import Message
@@ -19,6 +20,8 @@ from notifier.relay.reader import PAGE, PAGE_BYTES, ChangeReader, TransactionSiz
 from notifier.relay.rendering import Draft, ResyncDraft
 from notifier.relay.store import RelayStore
 from notifier.relay.tracing import BatchTrace
+
+T = TypeVar("T")
 
 CHUNK = 1000
 """Messages of a large transaction that are numbered at once."""
@@ -99,12 +102,16 @@ class Backlog:
         trace.end()
 
     async def _store_large(self, xid: int, upto: int) -> None:
-        """Nets and stores a transaction that is too large for memory, chunk by chunk, in one transaction."""
+        """Nets and stores a transaction that is too large for memory, chunk by chunk, in one transaction.
+
+        A chunk is netted while the one before is stored.
+        """
         await self._pipeline.refresh_sources()
         async with self._writer.transaction():
-            async for drafts in self._net_large(xid, upto):
-                for portion in portions_of(await self._pipeline.number(drafts)):
-                    await self._append(portion)
+            async with aclosing(one_ahead(self._net_large(xid, upto))) as chunks:
+                async for drafts in chunks:
+                    for portion in portions_of(await self._pipeline.number(drafts)):
+                        await self._append(portion)
             await self._pipeline.save_moves()
             await self._store.save(upto=upto)
         self._pipeline.skip()
@@ -114,7 +121,7 @@ class Backlog:
         metrics.MESSAGES.inc(len(stored))
         return stored
 
-    async def _net_large(self, xid: int, upto: int) -> AsyncIterator[list[AnyDraft]]:
+    async def _net_large(self, xid: int, upto: int) -> AsyncGenerator[list[AnyDraft]]:
         """Nets a large transaction company by company.
 
         A company with more rows than the bulk limit gets a Resync, and its changes are not read.
@@ -131,6 +138,7 @@ class Backlog:
         transaction: Transaction | None = None
         current: str | None = None
         drafts: list[AnyDraft] = []
+        weight = 0  # of `drafts`
         without = [size.company for size in bulk]
         again: list[ResyncDraft] = []
         if sizes:
@@ -144,10 +152,12 @@ class Backlog:
                 if transaction is None:
                     yield await self._pipeline.net(shared)
                 else:
-                    drafts += transaction.drafts(self._bulk_limit)
-                if len(drafts) >= CHUNK or _weight(drafts) > PAGE_BYTES:
+                    netted = transaction.drafts(self._bulk_limit)
+                    drafts += netted
+                    weight += _weight(netted)
+                if len(drafts) >= CHUNK or weight > PAGE_BYTES:
                     yield drafts
-                    drafts = []
+                    drafts, weight = [], 0
                 current = company
                 transaction = Transaction(
                     self._pipeline.sources,
@@ -160,6 +170,23 @@ class Backlog:
         else:
             yield drafts + transaction.drafts(self._bulk_limit)
         yield [*again]
+
+
+async def one_ahead(parts: AsyncGenerator[T]) -> AsyncGenerator[T]:
+    """Yields `parts`; the next one is made while the caller uses the present one."""
+
+    async def make() -> T | None:
+        return await anext(parts, None)
+
+    following = asyncio.create_task(make())
+    try:
+        while (part := await following) is not None:
+            following = asyncio.create_task(make())
+            yield part
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        await parts.aclose()
 
 
 def pages_of(transactions: Iterable[TransactionSize]) -> list[Page]:

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from notifier.relay.backlog import CHUNK
+from notifier.relay.reader import PAGE
+from notifier.relay.rendering import Draft
 from notifier.relay.store import RelayStore
 from tests.databases import Connection, Database
 from tests.postgres.relays import MakeRelay, messages_of, types
@@ -79,3 +81,41 @@ async def test_b3_an_update_of_a_hundred_thousand_rows_is_relayed_in_bounded_mem
             assert {m["Old"]["Name"] for m in messages} == {"Ann"}
     stored = await database.fetchval("SELECT count(*) FROM notifier.messages")
     assert stored == (len(companies) if limit < EACH else MANY)
+
+
+# --- very many companies
+
+
+async def test_h1_each_message_of_a_transaction_with_many_companies_is_weighed_once(
+    database: Database, app: Connection, make_relay: MakeRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """H1: to weigh a whole chunk for each company costs the square of their number."""
+    weighed = 0
+    size = vars(Draft)["size"].fget
+
+    def counted(draft: Draft) -> int:
+        nonlocal weighed
+        weighed += 1
+        return int(size(draft))
+
+    monkeypatch.setattr(Draft, "size", property(counted))
+    relay = make_relay()
+    await relay.start()
+    many = PAGE + CHUNK + 1
+    await database.execute(
+        "INSERT INTO companies (name) SELECT '' FROM generate_series(1, $1::int)", many
+    )
+    await app.execute(
+        "INSERT INTO events (company_id, title, starts_at, ends_at)"
+        " SELECT id, '', now(), now() FROM companies"
+    )
+
+    async def all_stored() -> bool:
+        return bool(await database.fetchval("SELECT count(*) FROM notifier.messages") == many)
+
+    await until(all_stored)
+    assert 0 < weighed <= many
+    positions = await database.fetch(
+        "SELECT DISTINCT position FROM companies JOIN notifier.messages ON company = id::text"
+    )
+    assert [row["position"] for row in positions] == [1]
