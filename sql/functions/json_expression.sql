@@ -20,14 +20,17 @@ BEGIN
                CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE base END
         INTO kind, element, base
         FROM pg_type AS t WHERE t.oid = base;
+        IF NOT FOUND THEN  -- the transaction's snapshot is older than the type
+            RAISE undefined_object;
+        END IF;
         EXIT WHEN kind <> 'd';
     END LOOP;
     IF kind = 'c' THEN
-        SELECT string_agg(format('%s AS %I', notifier.json_expression(format('(%s).%I', value, a.attname), a.atttypid),
-                                 a.attname), ', ' ORDER BY a.attnum)
+        SELECT string_agg(format('%s AS %I', notifier.json_expression(format('(%s).%I', value, c.name), c.type), c.name),
+                          ', ' ORDER BY c.number)
         INTO fields
-        FROM pg_type AS t JOIN pg_attribute AS a ON a.attrelid = t.typrelid
-        WHERE t.oid = base AND a.attnum > 0 AND NOT a.attisdropped;
+        FROM pg_type AS t, notifier.columns_of(t.typrelid) AS c
+        WHERE t.oid = base;
         RETURN format('CASE WHEN num_nulls(%s) = 0 THEN (SELECT row_to_json(r.*) FROM (SELECT %s) AS r) END', value, fields);
     ELSIF element <> 0 AND (SELECT t.typtype IN ('c', 'd') FROM pg_type AS t WHERE t.oid = element) THEN
         -- element by element, by an index of its own: `value` may hold that of an array around it. More dimensions

@@ -13,5 +13,9 @@ AS $$
         SELECT FROM pg_attribute AS a
         WHERE a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped
           AND a.atttypid >= :first_user_oid AND NOT notifier.is_plain_type(a.atttypid)
-    )
+    ) AND (current_setting('transaction_isolation') = 'read committed' OR NOT EXISTS (
+        -- the snapshot may be older than the table's newest columns
+        SELECT FROM notifier.columns_of(r.oid) AS c
+        WHERE c.type >= :first_user_oid AND NOT notifier.is_plain_type(c.type)
+    ))
 $$;

@@ -7,13 +7,11 @@ DECLARE
     fields text;
     found_columns text[];
 BEGIN
-    SELECT string_agg(format('%s AS %I', notifier.json_expression(format('($1).%I', a.attname), a.atttypid), a.attname),
-                      ', ' ORDER BY a.attnum),
-           array_agg(a.attname::text)
+    SELECT string_agg(format('%s AS %I', notifier.json_expression(format('($1).%I', c.name), c.type), c.name), ', ' ORDER BY c.number),
+           array_agg(c.name)
     INTO fields, found_columns
-    FROM pg_attribute AS a
-    WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped
-      AND (columns IS NULL OR a.attname = ANY (columns));
+    FROM notifier.columns_of(relation) AS c
+    WHERE columns IS NULL OR c.name = ANY (columns);
     IF NOT columns <@ coalesce(found_columns, '{}') THEN
         RAISE undefined_column;
     END IF;

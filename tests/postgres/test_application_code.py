@@ -6,6 +6,7 @@ the application itself it does nothing; run by `capture`, or by a command of our
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
 
@@ -368,3 +369,44 @@ async def test_an_excluded_column_that_is_renamed_is_never_stored(
         assert set(message["Data"]) == {"MemberId", "CompanyId"}
     with pytest.raises(asyncpg.UndefinedColumnError):
         await database.execute("UPDATE members SET password_hash = 'x'")
+
+
+@pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ALTER TABLE late ADD COLUMN mood mood DEFAULT 'glad'",
+        "ALTER TABLE late DROP COLUMN mood, ALTER COLUMN note TYPE mood USING 'glad', ADD COLUMN mood place",
+        "ALTER TYPE pair ADD ATTRIBUTE mood mood",
+        "CREATE TYPE newer AS ENUM ('new'); ALTER TABLE late ALTER COLUMN note TYPE newer USING 'new'",
+    ],
+)
+async def test_a_column_that_the_writers_snapshot_does_not_see_is_no_way_in(
+    hostile: App, level: str, change: str
+) -> None:
+    database, connection = hostile
+    writer = await database.connect(app=True)
+    mood = "mood text" if "DROP COLUMN mood" in change else "first int"
+    await connection.execute(
+        "CREATE TYPE pair AS (a int);"
+        f"CREATE TABLE late (id int PRIMARY KEY, company_id text, pair pair, note text, {mood})"
+    )
+    await migrate(database.dsn, watches=[*WATCHES, Watch(table="late", entity="Late")])
+    if level == "SERIALIZABLE":  # with capture's plans of before the change
+        await writer.execute("INSERT INTO late VALUES (0, 'c')")
+    await writer.execute(f"BEGIN ISOLATION LEVEL {level}; SELECT count(*) FROM companies")
+    await connection.execute(change)
+    await _casts(connection, "")
+    await writer.execute(
+        "INSERT INTO late VALUES (1, 'c'); UPDATE late SET company_id = 'd'; COMMIT"
+    )
+    assert await hostile.is_confined()
+    await writer.execute("INSERT INTO late VALUES (2, 'c'); UPDATE late SET company_id = 'e'")
+    assert await hostile.is_confined()
+    images = await database.fetch("SELECT new FROM notifier.changes ORDER BY id DESC LIMIT 1")
+    assert set(json.loads(images[0][0])) == set(
+        await database.fetchval(
+            "SELECT array_agg(attname::text) FROM pg_attribute"
+            " WHERE attrelid = 'late'::regclass AND attnum > 0 AND NOT attisdropped"
+        )
+    )
