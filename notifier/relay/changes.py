@@ -25,14 +25,26 @@ class Source(msgspec.Struct, frozen=True, eq=False):
     """A watched table as the relay reads it: its watch, and its columns in the catalogue."""
 
     watch: Watch
+    columns: frozenset[str] = frozenset()  # all that the table has
     json_columns: frozenset[str] = frozenset()  # their values are sent as they are
-    naive_columns: frozenset[str] = frozenset()  # timestamps without a zone that are sent as UTC
+    time_columns: frozenset[str] = frozenset()  # timestamps: those without a zone are sent as UTC
     virtual_columns: frozenset[str] = frozenset()  # generated on read: triggers see null in them
     hidden_columns: frozenset[str] = frozenset()  # excluded here, but captured for other watches
     tenant: str | None = None  # the company of all rows, where the table is of a schema per tenant
     scopes: frozenset[str] = frozenset()  # all that are configured
     foreign_columns: frozenset[str] = frozenset()  # that capture added for other watches
     others: tuple[Source, ...] = ()  # of the other watches of the table
+
+    def remembering(self, former: Source) -> Source:
+        """This source with what `former` knows of columns that are gone: changes that have them may still be read."""
+        same = next((each for each in (former, *former.others) if each.watch == self.watch), self)
+        return msgspec.structs.replace(
+            self,
+            json_columns=self.json_columns | (same.json_columns - self.columns),
+            time_columns=self.time_columns | (same.time_columns - self.columns),
+            virtual_columns=self.virtual_columns | (same.virtual_columns - self.columns),
+            others=tuple(each.remembering(former) for each in self.others),
+        )
 
     @property
     def only_company(self) -> str:

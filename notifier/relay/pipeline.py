@@ -60,6 +60,7 @@ class Pipeline:
         self._numbering = Numbering(store)
         self._read_until = ""  # the snapshot of the last read; what it sees may not be stored yet
         self._storing: asyncio.Task[None] | None = None
+        self._catalogue_version = 0  # that of the reader when the sources were last read for it
         self.sources: dict[str, Source] = {}
         self.moves = Moves()
 
@@ -158,7 +159,11 @@ class Pipeline:
         A transaction that waited for a row lock of another one therefore comes after it.
         """
         metrics.CHANGES.inc(len(changes))
-        if not self.sources.keys() >= {change.entity for change in changes}:
+        version = self._reader.catalogue_version
+        if version != self._catalogue_version:  # a table may have other columns
+            self._catalogue_version = version
+            await self.refresh_sources()
+        elif not self.sources.keys() >= {change.entity for change in changes}:
             await self.refresh_sources()  # the table may be watched since a moment ago
         last = {change.xid: change.id for change in changes}
         ordered = sorted(changes, key=lambda change: (last[change.xid], change.id))
@@ -227,7 +232,9 @@ class Pipeline:
 
     async def refresh_sources(self) -> None:
         """Reloads the watched tables: `notifier migrate` may have changed them."""
-        self.sources = await self._store.load_sources()
+        former, self.sources = self.sources, await self._store.load_sources()
+        for entity in former.keys() & self.sources.keys():
+            self.sources[entity] = self.sources[entity].remembering(former[entity])
         self.moves.configure(self.sources)
 
     async def begin_epoch(self, reason: str) -> None:

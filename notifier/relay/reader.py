@@ -49,6 +49,8 @@ class ChangeReader:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self.catalogue_version = 0
+        """Another number where a watched table was altered before the last `read_new`, or may have been."""
 
     async def read_new(self, cursor: str) -> tuple[str, list[Change] | None]:
         """The present snapshot, and the changes that became visible since the snapshot `cursor`.
@@ -58,13 +60,14 @@ class ChangeReader:
         rows = await self._connection.fetch(
             sql.query("read_changes"), cursor, PAGE + 1, PAGE_BYTES, timeout=DEADLINE_SECONDS * 4
         )
-        if rows[0][1] is None:
-            return rows[0][0], []
-        if are_foreign(rows[0][0], {row["xid"] for row in rows}):
+        snapshot, self.catalogue_version, first = tuple(rows[0])[:3]
+        if first is None:
+            return snapshot, []
+        if are_foreign(snapshot, {row["xid"] for row in rows}):
             raise ForeignChanges
         if len(rows) > PAGE or rows[-1]["bytes"] >= PAGE_BYTES:
-            return rows[0][0], None
-        return rows[0][0], [Change(*tuple(row)[1:-1]) for row in rows]
+            return snapshot, None
+        return snapshot, [Change(*tuple(row)[2:-1]) for row in rows]
 
     async def transactions(self, checkpoint: Checkpoint) -> list[TransactionSize]:
         """The transactions of the backlog that are still to be read, in the order of `last`."""

@@ -231,9 +231,9 @@ def _object(
     row: Mapping[str, msgspec.Raw] | Mapping[str | Key, msgspec.Raw], source: Source
 ) -> bytes:
     """A JSON object with the row's properties, in the order of its columns."""
-    if source.naive_columns:
+    if source.time_columns:
         row = {
-            column: _in_utc(value) if column in source.naive_columns else value
+            column: _in_utc(value) if column in source.time_columns else value
             for column, value in row.items()
         }
     columns = tuple(row)

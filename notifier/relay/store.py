@@ -106,8 +106,9 @@ class RelayStore:
         for row, watch in zip(rows, watches, strict=True):
             source = Source(
                 watch,
+                columns=frozenset(row["columns"]),
                 json_columns=frozenset(row["json_columns"]),
-                naive_columns=frozenset(row["naive_columns"] if watch.naive_timestamps else ()),
+                time_columns=frozenset(row["time_columns"] if watch.naive_timestamps else ()),
                 virtual_columns=frozenset(row["virtual_columns"]),
                 tenant=row["tenant"] and company_named(encode(row["tenant"]), watch.scope),
                 scopes=names,

@@ -75,7 +75,7 @@ def _table(
     source = Source(
         watch,
         json_columns=frozenset(given["json_columns"]),
-        naive_columns=frozenset(given["naive_columns"] if watch.naive_timestamps else ()),
+        time_columns=frozenset(given["time_columns"] if watch.naive_timestamps else ()),
         virtual_columns=frozenset(given["virtual_columns"]),
         tenant=tenant,
     )

@@ -1,10 +1,10 @@
 -- The changes that are visible now and were not in snapshot $1, oldest first: at most $2 of them, and about
--- $3 bytes. With them the snapshot of this statement. Transactions that committed late are in $1's xip, all
--- others are at or above its xmax.
-SELECT pg_current_snapshot()::text AS snapshot,
+-- $3 bytes. With them the snapshot of this statement, and the version of the catalogue (`catalogue_version.sql`).
+-- Transactions that committed late are in $1's xip, all others are at or above its xmax.
+SELECT always.snapshot, always.catalogue,
        c.id, c.xid::text::bigint AS xid, c.entity, c.old, c.new, c.partial, c.actor, c.at, c.traceparent,
        c.bytes
-FROM (VALUES (true)) AS always
+FROM (SELECT pg_current_snapshot()::text AS snapshot, notifier.catalogue_version() AS catalogue OFFSET 0) AS always
 LEFT JOIN LATERAL (
     SELECT * FROM (
         SELECT *, sum(size) OVER (ORDER BY id) AS bytes FROM (

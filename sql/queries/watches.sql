@@ -1,7 +1,11 @@
 -- The watched tables, with every option (a new one needs no change here). `json_columns`: those whose values are sent as they are;
--- `naive_columns`: timestamps without a time zone, and arrays of them; `virtual_columns`: those that no
--- trigger sees. `all_scopes`: the names of all scopes, in every row.
+-- `time_columns`: timestamps, and arrays of them, also those with a time zone: a change that was captured before the
+-- column had one has a value without; `virtual_columns`: those that no trigger sees. `all_scopes`: the names of all
+-- scopes, in every row.
 SELECT w.*,
+       ARRAY(
+           SELECT a.attname::text FROM pg_attribute AS a
+           WHERE a.attrelid = to_regclass(w.relation) AND a.attnum > 0 AND NOT a.attisdropped) AS columns,
        ARRAY(
            SELECT a.attname::text FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid
            WHERE a.attrelid = to_regclass(w.relation) AND a.attnum > 0
@@ -11,7 +15,8 @@ SELECT w.*,
            SELECT a.attname::text FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid
            LEFT JOIN pg_type AS element ON element.oid = t.typelem AND t.typcategory = 'A'
            WHERE a.attrelid = to_regclass(w.relation) AND a.attnum > 0
-             AND 'timestamp_out'::regproc IN (t.typoutput, element.typoutput)) AS naive_columns,
+             AND ARRAY[t.typoutput, element.typoutput]::oid[]
+                 && ARRAY['timestamp_out'::regproc, 'timestamptz_out'::regproc]::oid[]) AS time_columns,
        ARRAY(
            SELECT a.attname::text FROM pg_attribute AS a
            WHERE a.attrelid = to_regclass(w.relation) AND a.attgenerated = 'v') AS virtual_columns,
