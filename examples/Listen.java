@@ -189,8 +189,12 @@ public class Listen {
         System.out.println("resync: " + reason);
     }
 
+    /** Returns when the text is sent: a second one meanwhile would be refused. After an error a close follows, or silence. */
     static void send(WebSocket socket, Map<String, Object> message) {
-        socket.sendText(Json.write(message), true).exceptionally(error -> null); // a close follows
+        socket.sendText(Json.write(message), true)
+                .orTimeout(TIMEOUT_SECONDS, TimeUnit.SECONDS)
+                .exceptionally(error -> null)
+                .join();
     }
 
     /** Puts complete texts and the close code into a queue. */

@@ -16,7 +16,10 @@ Command: TypeAlias = dict[str, Any]
 COMMAND_SECONDS = 30.0
 """How long a client may take to send what it must send."""
 
-PONG_SECONDS = 10.0
+SUBSCRIBE_SECONDS = 120.0
+"""How long a client may take for the first subscription on a socket: its code is not compiled yet."""
+
+PONG_SECONDS = 60.0
 """How long the pong of a client may take."""
 
 DROP_SECONDS = 10.0
@@ -28,6 +31,10 @@ SUBSCRIPTIONS = {"setcompany": "SetCompanyResult", "subscribe": "SubscribeResult
 
 class Wrong(Exception):
     """An error of the client."""
+
+
+class Closed(Wrong):
+    """The client closed the socket where it had to send a command."""
 
 
 class Peer:
@@ -70,7 +77,7 @@ class Peer:
                         raise Wrong(f"sent {command.get('type')} instead of {names}")
         except TimeoutError:
             raise Wrong(f"sent no {names} within {seconds:g} s") from None
-        raise Wrong(f"closed the socket instead of sending {names}")
+        raise Closed(f"closed the socket instead of sending {names}")
 
     async def nothing(self, seconds: float) -> None:
         """Waits; raises Wrong if a command comes that is not `ping`. The end of the socket is fine."""
@@ -89,9 +96,9 @@ class Peer:
         self.token = token
         await self.send({"Type": "AuthenticationResult", "Success": True, "Data": {"UserId": "u1"}})
 
-    async def subscription(self, company: str) -> Command:
+    async def subscription(self, company: str, seconds: float = COMMAND_SECONDS) -> Command:
         """Receives the command that follows the company; returns its data, with keys in lower case."""
-        command = await self.command("setCompany", "subscribe")
+        command = await self.command("setCompany", "subscribe", seconds=seconds)
         self._answer = SUBSCRIPTIONS[_kind(command)]
         given = command.get("data")
         data = {str(k).lower(): v for k, v in given.items()} if isinstance(given, dict) else {}

@@ -13,10 +13,13 @@ from notifier.conformance.peer import Wrong
 from notifier.conformance.script import Line
 from notifier.errors import NotifierError
 
-OUTPUT_SECONDS = 15.0
+OUTPUT_SECONDS = 30.0
 """How long a client may take to print what it has received."""
 
 STOP_SECONDS = 3.0
+
+LAST_LINES = 4
+"""The lines of its stderr that are reported with an error."""
 
 
 class Program:
@@ -60,7 +63,7 @@ class Program:
             raise Wrong(f"printed {self._lines} instead of {list(expected)}")
 
     async def stop(self) -> str:
-        """Ends it; returns the last line of its stderr."""
+        """Ends it; returns the last lines of its stderr, as one."""
         self._signal(signal.SIGTERM)
         try:
             async with asyncio.timeout(STOP_SECONDS):
@@ -71,8 +74,8 @@ class Program:
         self._reading.cancel()
         self._draining.cancel()
         await asyncio.wait([self._reading, self._draining])
-        lines = self._errors.decode(errors="replace").split("\n")
-        return next((line for line in reversed(lines) if line.strip()), "")
+        lines = [line.strip() for line in self._errors.decode(errors="replace").split("\n")]
+        return "; ".join([line for line in lines if line][-LAST_LINES:])
 
     def _signal(self, number: signal.Signals) -> None:
         """As `Process.send_signal`, which would take the exit status away from asyncio."""

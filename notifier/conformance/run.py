@@ -126,7 +126,7 @@ async def _run(scenario: Scenario, script: Script, command: Sequence[str]) -> Ve
     finally:
         last = await program.stop()
     if wrong is not None and last:
-        wrong += f" (its last error: {last.strip()})"
+        wrong += f" (its last errors: {last})"
     return Verdict(scenario, wrong)
 
 

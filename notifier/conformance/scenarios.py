@@ -50,9 +50,7 @@ async def drop(script: Script) -> None:
 
 
 async def delay(script: Script) -> None:
-    peer = await script.connection()
-    await peer.authenticate()
-    await script.subscribed(peer, None)
+    peer = await script.subscriber(None)
     await peer.nothing(QUIET_SECONDS)
     await script.acknowledge(peer, 10)
     await peer.send_in_fragments(script.change(11, "Ÿ € 𝄞" * 15_000), 0.5)
@@ -234,9 +232,7 @@ async def revoke(script: Script) -> None:
 
 
 async def forbidden(script: Script) -> None:
-    peer = await script.connection()
-    await peer.authenticate()
-    await script.subscribed(peer, None)
+    peer = await script.subscriber(None)
     await peer.refuse(script.company, "company_forbidden")
     await peer.nothing(QUIET_SECONDS)
     await script.absent()

@@ -8,13 +8,16 @@ from typing import Literal, TypeAlias
 
 from websockets.asyncio.server import ServerConnection
 
-from notifier.conformance.peer import Command, Peer, Wrong
+from notifier.conformance.peer import SUBSCRIBE_SECONDS, Closed, Command, Peer, Wrong
 
 Line: TypeAlias = int | Literal["resync"]
 """What a client reports: a message's position, or that it reads its state again."""
 
 CONNECT_SECONDS = 120.0
 """How long a client may take to connect, with the waits between its attempts."""
+
+ATTEMPTS = 3
+"""How many sockets in succession a client may close before it has subscribed."""
 
 ABSENT_SECONDS = 8.0
 """How long a client that must not return is waited for."""
@@ -61,26 +64,43 @@ class Script:
 
     async def enter(self) -> Peer:
         """Lets the client in, which has no position yet."""
-        peer = await self.connection()
-        await peer.authenticate()
-        data = await peer.subscription(self.company)
-        if data.get("after") is not None:
-            raise Wrong(f"sent after: {data['after']} in the first subscription")
+        peer = await self.subscriber(None)
         await self.acknowledge(peer, FIRST)
         return peer
 
     async def resumed(self, after: int, *, recovered: bool = True) -> Peer:
         """Lets the client in again, which must resume behind this position."""
-        peer = await self.connection()
-        await peer.authenticate()
-        await self.subscribed(peer, after)
+        peer = await self.subscriber(after)
         if recovered:
             await self.acknowledge(peer, after, recovered=True)
         return peer
 
+    async def subscriber(self, after: int | None) -> Peer:
+        """The client's next socket on which it has authenticated and subscribed with this position.
+
+        Before its subscription a client may close a socket and return: it has a deadline of its own for each answer,
+        which passes on a busy machine. One that closes ATTEMPTS of them is wrong.
+        """
+        for attempt in range(1, ATTEMPTS + 1):
+            peer = await self.connection()
+            try:
+                await peer.authenticate()
+                self._check(await peer.subscription(self.company, SUBSCRIBE_SECONDS), after)
+            except Closed:
+                if attempt == ATTEMPTS:
+                    raise
+            else:
+                return peer
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
     async def subscribed(self, peer: Peer, *after: int | None) -> Command:
-        """Receives a subscription, which must have one of these positions, this epoch and no wrong `at`."""
+        """Receives another subscription on a socket, with one of these positions; returns its data."""
         data = await peer.subscription(self.company)
+        self._check(data, *after)
+        return data
+
+    def _check(self, data: Command, *after: int | None) -> None:
+        """Raises Wrong unless a subscription has one of these positions, this epoch and no wrong `at`."""
         got = data.get("after")
         if got not in after or isinstance(got, bool):
             wanted = " or ".join("none" if each is None else str(each) for each in after)
@@ -90,7 +110,6 @@ class Script:
                 raise Wrong(f"resumed in epoch {data.get('epoch')!r} instead of {self.epoch!r}")
             if data.get("at") not in (None, at(got)):
                 raise Wrong(f"resumed with at {data['at']!r} instead of {at(got)!r}")
-        return data
 
     async def acknowledge(
         self, peer: Peer, position: int, *, recovered: bool | None = None

@@ -19,7 +19,7 @@ from tests.service import test_examples
 from tests.service.test_examples import in_fifty_lines
 from tests.services import ROOT, SECRET, environment
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 NAMES = [each.name for each in SCENARIOS]
 
@@ -79,9 +79,9 @@ async def conformance(place: Path, client: Sequence[str], *scenarios: str) -> li
         stderr=asyncio.subprocess.STDOUT,
     )
     output, _ = await process.communicate()
-    lines = output.decode().splitlines()
-    assert process.returncode == int(any(line.startswith("WRONG") for line in lines)), lines
-    return lines
+    text = output.decode()
+    assert process.returncode == int("WRONG: " in text), text
+    return text.splitlines()
 
 
 async def test_our_clients_and_examples_pass_but_for_what_the_table_names(tmp_path: Path) -> None:
@@ -97,9 +97,11 @@ async def test_our_clients_and_examples_pass_but_for_what_the_table_names(tmp_pa
             continue
         runs[name] = conformance(place, client)
     found = dict(zip(runs, await asyncio.gather(*runs.values()), strict=True))
+    unexpected = []
     for name, lines in found.items():
-        wrong = [line for line in lines if not line.startswith("ok: ")]
-        assert {each for each in NAMES if f"ok: {each}" not in lines} == LACKING[name], wrong
+        if {each for each in NAMES if f"ok: {each}" not in lines} != LACKING[name]:
+            unexpected += [name, *(line for line in lines if not line.startswith("ok: "))]
+    assert not unexpected, "\n".join(unexpected)
     if missing:
         skip(", ".join(missing))
 
@@ -128,8 +130,29 @@ async def test_it_finds_what_a_client_gets_wrong(tmp_path: Path) -> None:
         client = [sys.executable, str(place / "follow.py"), "{url}", "{company}", "{token}"]
         runs.append(conformance(place, client, scenario))
     for scenario, lines in zip(FAULTS, await asyncio.gather(*runs), strict=True):
-        assert lines[0].startswith(f"WRONG: {scenario}: must "), lines
+        assert lines[0].startswith(f"WRONG: {scenario}: must "), "\n".join(lines)
         assert lines[-1] == "notifier: 1 of 1 scenarios went wrong"
+
+
+@pytest.mark.parametrize(("closes", "is_right"), [(2, True), (3, False)])
+async def test_a_client_may_close_two_sockets_before_it_has_subscribed(
+    tmp_path: Path, closes: int, is_right: bool
+) -> None:
+    """As one does that waits for an answer for a limited time, on a busy machine."""
+    answer = '    if (await receive(socket)).get("Success"):\n'
+    text = in_fifty_lines()
+    assert answer in text
+    gives_up = f'        sockets.append(socket)\n        if len(sockets) <= {closes}:\n            raise OSError("no answer")\n'
+    (tmp_path / "follow.py").write_text("sockets = []\n" + text.replace(answer, answer + gives_up))
+    client = [sys.executable, str(tmp_path / "follow.py"), "{url}", "{company}", "{token}"]
+    lines = await conformance(tmp_path, client, "drop")
+    if is_right:
+        assert lines == ["ok: drop"], "\n".join(lines)
+    else:
+        assert lines[0].startswith(
+            "WRONG: drop: must resume after the last message when the connection breaks; the client closed the socket"
+            " instead of sending setCompany or subscribe (its last errors: no answer; no answer"
+        ), "\n".join(lines)
 
 
 async def test_a_client_that_is_started_by_hand_is_checked_by_what_it_sends(tmp_path: Path) -> None:
