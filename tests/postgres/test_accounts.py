@@ -118,20 +118,13 @@ async def test_an_account_is_remembered_and_looked_up_again_when_a_row_changes(
 async def test_a_row_that_changes_during_a_look_up_makes_it_be_repeated(
     database: Database, make: Make
 ) -> None:
-    accounts = make("SELECT id FROM users, pg_sleep(0.3) WHERE external = $1")
+    await database.execute("SELECT pg_advisory_lock(1)")
+    accounts = make("SELECT id FROM users, pg_advisory_xact_lock_shared(1) WHERE external = $1")
     finding = asyncio.create_task(accounts.find("ada", 0))
-
-    async def runs() -> bool:
-        return bool(
-            await database.fetchval(
-                "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE '%pg_sleep(0.3)%'"
-                " AND state = 'active' AND pid <> pg_backend_pid())"
-            )
-        )
-
-    await until(runs)
+    await database.blocked()
     await database.execute("UPDATE users SET id = 8 WHERE external = 'ada'")
     accounts.refresh({"8", "1"})
+    await database.execute("SELECT pg_advisory_unlock(1)")
     assert await finding == "8"
 
 

@@ -20,7 +20,7 @@ from tests.postgres.relays import (
     new_event,
     types,
 )
-from tests.waiting import until
+from tests.waiting import DEADLINE_SECONDS, until
 
 
 async def add_employees(app: Connection, company: str, count: int, first: int = 1) -> None:
@@ -54,7 +54,7 @@ async def test_a_sleeping_relay_is_woken_by_the_first_write(
     await relay.asleep()
     rung.clear()
     await new_event(app, company)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(DEADLINE_SECONDS):
         await rung.wait()
     assert types(await relay.messages_of(company)) == ["EventCreated"]
 

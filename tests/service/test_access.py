@@ -765,7 +765,7 @@ async def test_c6_an_expired_token_closes_a_socket_that_is_not_read(
         epoch = await database.fetchval("SELECT epoch FROM notifier.log")
         data |= {"after": 0, "epoch": epoch}
     stuck = await raw.upgrade(service, receive_bytes=4096)
-    await stuck.send_text(json.dumps({"type": "authenticate", "token": token("u1", ttl=4)}))
+    await stuck.send_text(json.dumps({"type": "authenticate", "token": token("u1", ttl=10)}))
     await stuck.send_text(json.dumps({"type": "setCompany", "data": data}))
     for _ in range(2):
         assert b'"Success":true' in (await stuck.frame()).payload

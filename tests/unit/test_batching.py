@@ -9,6 +9,7 @@ import pytest
 
 from notifier.database.batching import Batcher
 from tests.timeless import timeless
+from tests.waiting import DEADLINE_SECONDS
 
 
 class Source:
@@ -100,7 +101,7 @@ async def test_requests_made_during_a_failing_query_are_queried_next() -> None:
     may.set()
     with pytest.raises(ConnectionError):
         await fails
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(DEADLINE_SECONDS):
         assert await waits == 4
 
 
