@@ -65,7 +65,8 @@ class Numbering:
         return messages
 
     async def _load(self, companies: set[str]) -> None:
-        unknown = companies - self._heads.keys()
+        # Not `companies - self._heads.keys()`, which looks at every key.
+        unknown = {company for company in companies if company not in self._heads}
         if unknown and len(self._heads) > HEADS_LIMIT:
             self._heads.clear()
             unknown = companies
