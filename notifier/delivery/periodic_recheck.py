@@ -116,18 +116,24 @@ class PeriodicRecheck:
     async def _check(self, live: Sequence[Live]) -> list[DatabaseError]:
         """Revokes the subscriptions of users who may not see the company; returns the failures."""
         begun = time.monotonic()
-        checks = [self._may_see(session, each) for session, each in live]
+        alike: dict[tuple[Identity | str, str], list[Live]] = {}
+        for session, subscription in live:
+            user = session.identity.user if self._membership.follows_rows else session.identity
+            alike.setdefault((user, subscription.company), []).append((session, subscription))
+        checks = [self._may_see(*group[0]) for group in alike.values()]
         answers = await asyncio.gather(*checks, return_exceptions=True)
         failures: list[DatabaseError] = []
-        for (_, subscription), allowed in zip(live, answers, strict=True):
+        for group, allowed in zip(alike.values(), answers, strict=True):
             if isinstance(allowed, DatabaseError):
                 failures.append(allowed)
             elif isinstance(allowed, BaseException):
                 raise allowed
-            elif allowed:
-                subscription.checked = max(begun, subscription.checked)
-            elif subscription.live:
-                subscription.revoke()
+            else:
+                for _, subscription in group:
+                    if allowed:
+                        subscription.checked = max(begun, subscription.checked)
+                    elif subscription.live:
+                        subscription.revoke()
         return failures
 
     async def _may_see(self, session: Session, subscription: Subscription) -> bool:

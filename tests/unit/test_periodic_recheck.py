@@ -132,6 +132,26 @@ async def test_each_user_of_a_company_is_checked_once_a_minute_in_pieces(
     assert largest <= max(rows.piece, count / 3)
 
 
+@pytest.mark.parametrize("token_decides", [False, True])
+@timeless
+async def test_sessions_that_rows_answer_alike_share_a_check(
+    recheck: PeriodicRecheck, rows: Rows, visitors: list[Visitor], token_decides: bool
+) -> None:
+    """Tokens of one user may name different companies."""
+    rows.follows_rows = not token_decides
+    rows.maps_users = token_decides
+    visit(visitors, *["u"] * 50)
+    for number, visitor in enumerate(visitors):
+        companies = frozenset("a") if number % 2 else frozenset("b")
+        visitor.identity = Identity("u", 1e12, companies if token_decides else None)
+    await during(RECHECK_SECONDS, recheck.run)
+    assert len(rows.checks) == (2 if token_decides else 1)
+    assert len({visitor.checked for visitor in visitors}) == 1
+    rows.lost = {"u"}
+    await during(LIMIT, recheck.run)
+    assert not any(visitor.live for visitor in visitors)
+
+
 @timeless
 async def test_a_user_who_lost_the_company_is_revoked_within_70_seconds(
     recheck: PeriodicRecheck, rows: Rows, visitors: list[Visitor]
