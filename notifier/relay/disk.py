@@ -8,7 +8,7 @@ from notifier.database import sql
 from notifier.database.constants import FULL_MARK, TABLE_BIT
 from notifier.errors import SchemaMissing
 from notifier.relay.connection import RelayConnection
-from notifier.relay.store import LONG_SECONDS, Checkpoint, RelayStore
+from notifier.relay.store import LONG_SECONDS, RelayStore
 
 SLOTS = 8
 """The partitions of `notifier.messages`; the oldest is emptied by TRUNCATE."""
@@ -21,13 +21,17 @@ class Usage(NamedTuple):
     """The room that the log takes.
 
     `bytes`: of changes and messages together. `last_id`: of the last change. `tables`: bytes of both tables
-    of changes. `altered`: the row of `notifier.log` is not the version that this relay wrote.
+    of changes. `slot_…`: of the slot that messages are stored in: its bytes, whether it holds any, and its age.
+    `altered`: the row of `notifier.log` is not the version that this relay wrote.
     """
 
     bytes: int
     limit: int
     last_id: int
     tables: tuple[int, int]
+    slot_bytes: int
+    slot_used: bool
+    slot_seconds: float
     altered: bool
 
     @property
@@ -48,8 +52,16 @@ class Disk:
         row = await self._writer.fetchrow(sql.query("log_usage"))
         if row is None:
             raise SchemaMissing("the log is empty; run: notifier migrate")
-        tables = (row["zero"], row["one"])
-        return Usage(row["bytes"], row["limit"], row["last_id"], tables, row["altered"])
+        return Usage(
+            bytes=row["bytes"],
+            limit=row["limit"],
+            last_id=row["last_id"],
+            tables=(row["zero"], row["one"]),
+            slot_bytes=row["slot_bytes"],
+            slot_used=row["slot_used"],
+            slot_seconds=row["slot_seconds"],
+            altered=row["altered"],
+        )
 
     async def reopen(self) -> int | None:
         """Empties each table of changes that no transaction writes to, and lets capture store again.
@@ -93,14 +105,15 @@ class Disk:
         )
         return bool(row and row[0])
 
-    async def prune(self, retention_hours: float, bytes_limit: int) -> bool:
+    async def prune(self, usage: Usage, retention_hours: float, bytes_limit: int) -> bool:
         """Moves on to the next slot of messages, and empties it, when this one is old or large enough.
 
         The companies keep their positions. Returns whether it moved on.
         """
-        checkpoint = self._store.checkpoint
-        if not await self._slot_is_due(checkpoint, retention_hours, bytes_limit):
+        old = usage.slot_used and usage.slot_seconds > retention_hours * 3600 / (SLOTS - 2)
+        if not old and usage.slot_bytes <= bytes_limit // SLOTS:
             return False
+        checkpoint = self._store.checkpoint
         slot = (checkpoint.slot + 1) % SLOTS
         row = await self._writer.fetchrow(
             sql.adapt("SELECT notifier.prune($1, $2, $3)"),
@@ -113,15 +126,3 @@ class Disk:
             return False
         self._store.use_slot(slot, row[0])
         return True
-
-    async def _slot_is_due(
-        self, checkpoint: Checkpoint, retention_hours: float, bytes_limit: int
-    ) -> bool:
-        row = await self._writer.fetchrow(
-            sql.query("slot_is_due"),
-            f"{sql.schema()}.messages_{checkpoint.slot}",
-            bytes_limit // SLOTS,
-            checkpoint.slot_since,
-            retention_hours / (SLOTS - 2),
-        )
-        return bool(row and row[0])

@@ -17,8 +17,8 @@ from notifier.relay.pipeline import Pipeline
 from notifier.relay.rendering import ResyncDraft, company_deleted
 from notifier.relay.store import RelayStore
 
-AWAKE_SECONDS, ASLEEP_SECONDS = 1.0, 6.0
-"""How often maintenance is due."""
+AWAKE_SECONDS, ASLEEP_SECONDS = 1.0, 2.0
+"""How often each part of the maintenance is due at most. A sleeping relay does them by turns, one whenever it reads."""
 
 ROTATE_BYTES = 8 * 1024 * 1024
 """Bytes of a table of changes from which on it is rotated out and emptied."""
@@ -36,29 +36,45 @@ class Maintenance:
         self._store = store
         self._disk = disk
         self._retention_hours = retention_hours
-        self._done_at = 0.0
+        self._room_at = self._watches_at = 0.0
 
     async def run(self, *, asleep: bool = False) -> None:
-        """Does all of it, if it is due."""
+        """Does the parts that are due: the room on disk, and the watched tables.
+
+        A sleeping relay does one of them at a time, so that it uses its writer so often that no heartbeat is due.
+        """
         now = time.monotonic()
-        if now < self._done_at + (ASLEEP_SECONDS if asleep else AWAKE_SECONDS):
-            return
-        await self._pipeline.stored()
-        self._done_at = now
+        latest = now - (ASLEEP_SECONDS if asleep else AWAKE_SECONDS)
+        room, watches = self._room_at <= latest, self._watches_at <= latest
+        if asleep and room and watches:
+            room = self._room_at <= self._watches_at
+            watches = not room
+        if room or watches:
+            await self._pipeline.stored()
+        if room:
+            self._room_at = now
+            begun = await self._keep_room()
+            watches = watches or begun
+        if watches:
+            self._watches_at = now
+            await self._pipeline.refresh_sources()
+            await self._resync_after_gaps()
+
+    async def _keep_room(self) -> bool:
+        """Keeps the log within its limits. Returns whether a new epoch has begun."""
         usage = await self._disk.usage()
-        if await self.recover_from_overflow(usage):
-            pass  # in a new epoch
-        elif usage.altered:
-            _log.error("the log was restored or altered by others, or a node has seen a later one")
-            await self._pipeline.begin_epoch("epoch")
-        else:
-            await self._resync_after_overflow()
-        await self._pipeline.refresh_sources()
-        await self._resync_after_gaps()
         metrics.LOG_BYTES.set(usage.bytes)
         metrics.LOG_LIMIT_BYTES.set(usage.limit)
+        if await self.recover_from_overflow(usage):
+            return True
+        if usage.altered:
+            _log.error("the log was restored or altered by others, or a node has seen a later one")
+            await self._pipeline.begin_epoch("epoch")
+            return True
+        await self._resync_after_overflow()
         await self._disk.rotate(usage, min(ROTATE_BYTES, usage.limit // 8))
-        await self._disk.prune(self._retention_hours, usage.limit // 2)
+        await self._disk.prune(usage, self._retention_hours, usage.limit // 2)
+        return False
 
     async def _resync_after_gaps(self) -> None:
         """A Resync where a table could be written to uncaptured, and is captured again.

@@ -31,8 +31,8 @@ SLEEPING_READ_SECONDS = 3.0
 """How often the sleeping relay reads without a ring."""
 
 HEARTBEAT_SECONDS = 3.5
-"""How often the connection that holds the relay's lock is used, at least. Longer than the sleeping relay's read, so
-that its maintenance takes the place of every second heartbeat."""
+"""How often the connection that holds the relay's lock is used, at least. Longer than the sleeping relay's read, with
+which it does a part of its maintenance on this connection, so that it needs no heartbeat."""
 
 IDLE_PAUSES = (0.001, 0.002, 0.004, 0.008)
 """Pauses after reads that found nothing; after the last one the relay tries to sleep."""
