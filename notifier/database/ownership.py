@@ -6,6 +6,8 @@ may drop the objects in it and replace them.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import asyncpg
 
 from notifier.database import sql
@@ -21,6 +23,20 @@ async def differences(connection: Connection) -> list[str]:
         f"{_name(row)} belongs to {row['owner']}, and not to {row['wanted']}, the owner of the tables"
         for row in await _found(connection)
     ]
+
+
+async def require_trust(connection: Connection, relations: Iterable[str]) -> None:
+    """Raises DatabaseError where the owner of our tables may not create triggers on one of these that are watched.
+
+    So it did not run `migrate` for them: it may have made the schema to have its triggers run by `migrate`, or to own
+    what applications will run. Call it before anything in the schema is read.
+    """
+    row = await connection.fetchrow(sql.query("untrusted_owner"), list(relations))
+    if row is not None:
+        raise DatabaseError(
+            f"the schema {sql.schema()} belongs to {row['owner']}, which may not create triggers on"
+            f" {row['relation']}: drop the schema if migrate did not make it, else grant TRIGGER on that table"
+        )
 
 
 async def create_schema(connection: Connection) -> list[str]:

@@ -219,6 +219,7 @@ class _Migration:
         wanted = await resolve(connection, [watch for watch in given if watch.pattern is None])
         # From here on names without a schema are PostgreSQL's own.
         await connection.execute(QUALIFIED)
+        await ownership.require_trust(connection, [each.relation for each in wanted.values()])
         await self._upgrade()
         await configuration.require_columns(connection, newest())
         stored = await configuration.load(connection)

@@ -2,8 +2,8 @@
 -- The function of docs/deploy.md does not count that stands in for `capture` while a partial dump is loaded.
 SELECT n.oid IS NOT NULL AS present,
        EXISTS (
-           SELECT FROM pg_catalog.pg_attribute AS a
-           WHERE a.attrelid = pg_catalog.to_regclass('notifier.version') AND a.attname = 'version_num'
+           SELECT FROM pg_catalog.pg_class AS v JOIN pg_catalog.pg_attribute AS a ON a.attrelid = v.oid
+           WHERE v.oid = pg_catalog.to_regclass('notifier.version') AND v.relkind = 'r' AND a.attname = 'version_num'
        ) AS versioned,
        pg_catalog.to_regclass('notifier.log') IS NOT NULL
            AND pg_catalog.to_regclass('notifier.watches') IS NOT NULL AS logged,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -17,6 +17,7 @@ from notifier.demo.postgres import EmbeddedPostgres
 from notifier.demo.programs import wheel
 from notifier.errors import DatabaseError
 from notifier.settings import load
+from notifier.watches import CALENDAR, Watch
 from tests.databases import Database, programs
 from tests.installed import skip
 from tests.postgres.relays import Relayed, log_head, messages_of, new_company, new_event, types
@@ -251,6 +252,65 @@ async def test_a_schema_of_a_role_without_whose_rights_migrate_runs_is_refused_i
         await migrate(as_role(empty.dsn, migrator), calendar=True)
     assert "\n" not in str(caught.value)
     assert not await empty.fetch("SELECT FROM pg_class WHERE relowner = $1::regrole", migrator)
+
+
+TAKE = """
+    CREATE FUNCTION {schema}.take() RETURNS text LANGUAGE plpgsql AS $$
+    BEGIN
+        IF current_user <> '{role}' THEN
+            ALTER ROLE {role} SUPERUSER;
+        END IF;
+        RETURN NULL;
+    END $$
+"""
+
+
+async def test_a_schema_that_a_stranger_migrated_before_is_not_taken_over(
+    empty: Database, migrator: str
+) -> None:
+    """Triggers on its tables would run with the rights of the role that migrates."""
+    await empty.execute(
+        f"SET ROLE {migrator}; CREATE TABLE mine (id int PRIMARY KEY, company_id text); RESET ROLE"
+    )
+    await migrate(as_role(empty.dsn, migrator), watches=[Watch(table="mine", entity="Mine")])
+    await empty.execute(
+        f"""
+        SET ROLE {migrator};
+        {TAKE.format(schema="public", role=migrator)};
+        CREATE FUNCTION trap() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN PERFORM public.take(); RETURN NULL; END $$;
+        CREATE TRIGGER trap AFTER INSERT ON notifier.watches FOR EACH ROW EXECUTE FUNCTION trap();
+        RESET ROLE
+        """
+    )
+    refusal = rf"^the schema notifier belongs to {migrator}, which may not create triggers on public.events: .*$"
+    with pytest.raises(DatabaseError, match=refusal):
+        await migrate(empty.dsn, calendar=True, watches=CALENDAR)
+    assert not await is_superuser(empty, migrator)
+
+
+async def test_a_view_in_the_place_of_the_table_of_versions_is_not_read(
+    empty: Database, migrator: str
+) -> None:
+    await empty.execute(
+        f"""
+        SET ROLE {migrator};
+        CREATE SCHEMA notifier;
+        {TAKE.format(schema="notifier", role=migrator)};
+        CREATE TABLE notifier.log ();
+        CREATE TABLE notifier.watches ();
+        CREATE VIEW notifier.version AS SELECT '1' AS version_num WHERE notifier.take() IS NULL;
+        RESET ROLE
+        """
+    )
+    for command in (migrate(empty.dsn, calendar=True), uninstall(empty.dsn)):
+        with suppress(DatabaseError):
+            await command
+        assert not await is_superuser(empty, migrator)
+
+
+async def is_superuser(database: Database, role: str) -> bool:
+    return bool(await database.fetchval("SELECT rolsuper FROM pg_roles WHERE rolname = $1", role))
 
 
 async def test_objects_that_a_superuser_creates_in_an_upgrade_belong_to_the_first_role(
