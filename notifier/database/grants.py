@@ -6,6 +6,7 @@ import asyncpg
 
 from notifier.database import paths, sql
 from notifier.database.connections import Connection, first_line
+from notifier.database.query import restore
 from notifier.errors import DatabaseError
 
 SERVE = "serve"
@@ -70,16 +71,20 @@ async def revoke_foreign(connection: Connection) -> list[str]:
 async def refusal(
     connection: Connection, role: str, membership_query: str | None, user_query: str | None
 ) -> str | None:
-    """Why a role cannot check access, None where it can. Tried as that role."""
+    """Why a role cannot check access, None where it can. Tried as that role.
+
+    Raises Unreachable where code of the application was run, and left something in the session.
+    """
     transaction = connection.transaction()
     await transaction.start()
     try:
-        # Code in an index of the application could leave the role again, but not write.
+        await connection.execute(sql.query("trial").format(role=sql.identifier(role)))
         await connection.execute("SET TRANSACTION READ ONLY")
         await connection.execute(f"SET LOCAL ROLE {sql.identifier(role)}")
     except asyncpg.InsufficientPrivilegeError:
         await transaction.rollback()
         return f"cannot check as role {role} whether it may read what decides on access"
+    try_query = sql.adapt("SELECT notifier.trial($1, $2)")
     what = "the rows of members" if membership_query is None else "NOTIFIER_MEMBERSHIP_QUERY"
     try:
         if membership_query is None:
@@ -87,16 +92,17 @@ async def refusal(
             reason = hiding and f"row-level security applies to {hiding}"
         else:
             await connection.execute("SET LOCAL search_path = DEFAULT")
-            await connection.fetch(membership_query, None, None)
+            await connection.fetch(try_query, membership_query, "NULL, NULL")
             reason = None
         if not reason and user_query is not None:
             what = "NOTIFIER_USER_QUERY"
             await connection.execute("SET LOCAL search_path = DEFAULT")
-            await connection.fetch(user_query, None)
+            await connection.fetch(try_query, user_query, "NULL")
     except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         reason = first_line(error)
     finally:
         await transaction.rollback()
+        await restore(connection, "SELECT", pooled=False)
     return reason and f"role {role} cannot read {what}: {reason}"
 
 

@@ -17,17 +17,26 @@ from notifier.database.connections import (
     first_line,
     translate_error,
 )
-from notifier.errors import DatabaseError
+from notifier.errors import DatabaseError, Unreachable
 
 Prepare = Callable[[Connection, str], Awaitable[None]]
+
+RETAINED = (*VALUE_ERRORS, asyncpg.LockNotAvailableError, asyncpg.SyntaxOrAccessError)
+"""Errors after which `fetch_read_only` has restored the connection."""
+
+_REMAINS = (
+    "SELECT pg_catalog.pg_advisory_unlock_all();"
+    " SELECT FROM pg_catalog.pg_prepared_statement() AS s WHERE s.from_sql"
+)
+"""Its last status has the number of statements that were prepared by SQL: the driver prepares its own by the protocol."""
 
 
 class Query:
     """Short queries on a connection of its own, one at a time, with a deadline.
 
     `pinned`: names without a schema are PostgreSQL's own; an operator's query needs the role's path.
-    `read_only`: each query has a transaction of its own that cannot write. For tables of the
-    application: PostgreSQL's planner evaluates code in their indexes as the role of the query.
+    `read_only`: each query has a transaction of its own that cannot write and is rolled back. For tables of
+    the application: PostgreSQL's planner evaluates code in their indexes as the role of the query.
     """
 
     def __init__(
@@ -100,7 +109,13 @@ class Query:
         self.queries += 1
         if self._read_only:
             async with asyncio.timeout(DEADLINE_SECONDS):
-                return await _fetch_read_only(connection, query, arguments, lock_milliseconds)
+                return await fetch_read_only(
+                    connection,
+                    query,
+                    *arguments,
+                    lock_milliseconds=lock_milliseconds,
+                    pooled=self._pooled,
+                )
         return await connection.fetch(query, *arguments, timeout=DEADLINE_SECONDS)
 
     def close(self) -> None:
@@ -110,30 +125,45 @@ class Query:
             self._connection = None
 
 
-async def _fetch_read_only(
+async def fetch_read_only(
     connection: Connection,
     query: str,
-    arguments: tuple[Any, ...],
-    lock_milliseconds: int | None,
+    *arguments: Any,
+    seconds: float = DEADLINE_SECONDS,
+    lock_milliseconds: int | None = None,
+    pooled: bool = False,
 ) -> list[asyncpg.Record]:
-    """The rows, read in a transaction that PostgreSQL does not let become writable again.
+    """The rows, read in a transaction that PostgreSQL does not let become writable again, and that is rolled back.
 
-    A setting of the session would not do: code that the query runs could change it.
+    A setting of the session would not do: code that the query runs could change it. The connection is sound after
+    RETAINED errors only.
     """
-    transaction = connection.transaction(readonly=True)
-    await transaction.start()
+    begin = "BEGIN READ ONLY"
+    if lock_milliseconds is not None:
+        begin = f"{begin}; SET LOCAL lock_timeout = '{lock_milliseconds}ms'"
+    await connection.execute(begin)
     try:
-        if lock_milliseconds is not None:
-            await connection.execute(f"SET LOCAL lock_timeout = '{lock_milliseconds}ms'")
-        rows = await connection.fetch(query, *arguments)
-    except (
-        *VALUE_ERRORS,
-        asyncpg.LockNotAvailableError,
-    ):  # after any other error the connection is closed
-        await transaction.rollback()
+        rows = await connection.fetch(query, *arguments, timeout=seconds)
+    except RETAINED:
+        await restore(connection, "ROLLBACK", pooled=pooled)
         raise
-    await transaction.commit()
+    await restore(connection, "ROLLBACK", pooled=pooled)
     return rows
+
+
+async def restore(connection: Connection, rollback: str, *, pooled: bool) -> None:
+    """Undoes what code of the application may have done to the session while a query of ours ran it.
+
+    `rollback`: the statement that undoes settings and notifications. Advisory locks and prepared statements outlive it:
+    one under the name of ours would be executed in its place. Through a pooler no statement of ours has a name, and the
+    session is not ours alone. Raises Unreachable: the connection must be closed.
+    """
+    if pooled:
+        await connection.execute(rollback)
+    elif await connection.execute(f"{rollback}; {_REMAINS}") != "SELECT 0":
+        raise Unreachable(
+            "code of the application has prepared statements in the service's session"
+        )
 
 
 async def as_text(connection: Connection, query: str) -> None:

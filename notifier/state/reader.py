@@ -26,6 +26,7 @@ from notifier.database.connections import (
     first_line,
     translate_error,
 )
+from notifier.database.query import restore
 from notifier.delivery.filter import Filter
 from notifier.delivery.state import State
 from notifier.errors import NotReady, Refused, StateTooLarge, StateUnavailable
@@ -184,7 +185,7 @@ class StateReader:
                 asyncpg.InsufficientPrivilegeError,
                 asyncpg.LockNotAvailableError,
             ):
-                self._release(connection, closes)
+                await self._restore(connection, closes)
                 raise
             except FAILURES as error:
                 connection.terminate()
@@ -206,6 +207,15 @@ class StateReader:
             connection.terminate()
         else:
             self._idle.append(connection)
+
+    async def _restore(self, connection: Connection, closes: int) -> None:
+        """Keeps a connection whose transaction was rolled back; not where code of the application left something in it."""
+        try:
+            await restore(connection, "SELECT", pooled=self._pooled)
+        except BaseException:
+            connection.terminate()
+            raise
+        self._release(connection, closes)
 
     async def _attempt(self, connection: Connection, key: Key) -> _Found:
         company, _ = key
@@ -236,7 +246,9 @@ class StateReader:
             assert place is not None
             images: list[tuple[Source, list[JSON]]] = []
             amount = _Amount(self._max_rows)
-            for table in await self._tables(connection, company):
+            tables_of_company = await self._tables(connection, company)
+            await connection.execute("SAVEPOINT unread")
+            for table in tables_of_company:
                 entity = table.source.watch.entity
                 if not table.has(company):
                     continue
@@ -261,6 +273,7 @@ class StateReader:
                     name = table.source.watch.table
                     _logger.warning("rows could not be read", table=name, error=first_line(error))
                     raise StateUnavailable(f"the rows of {name} cannot be read") from error
+                await restore(connection, "ROLLBACK TO SAVEPOINT unread", pooled=self._pooled)
         unread = frozenset(place["unread"])
         return _Snapshot(place["epoch"], place["position"], unread, images)
 

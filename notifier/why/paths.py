@@ -12,6 +12,7 @@ from notifier.companies import canonical
 from notifier.database import paths, sql
 from notifier.database.configuration import Stored
 from notifier.database.connections import Connection, first_line
+from notifier.database.query import fetch_read_only
 from notifier.why.evidence import READ_SECONDS
 
 
@@ -56,12 +57,12 @@ async def follow(
         condition=condition,
     )
     try:
-        async with connection.transaction(readonly=True):
-            row = await connection.fetchrow(text, *key, timeout=READ_SECONDS)
+        rows = await fetch_read_only(connection, text, *key, seconds=READ_SECONDS)
     except asyncpg.SyntaxOrAccessError as error:
         return Trace(False, None, (f"it cannot be followed: {first_line(error)}",))
-    if row is None:
+    if not rows:
         return None
+    (row,) = rows
     name, scope = row["company"], stored.watch.scope
     lines = tuple(_lines(steps, row["reached"]))
     if name is None:

@@ -11,6 +11,7 @@ from notifier.companies import canonical
 from notifier.database import sql
 from notifier.database.configuration import Stored
 from notifier.database.connections import Connection, first_line
+from notifier.database.query import fetch_read_only
 from notifier.why.evidence import READ_SECONDS
 from notifier.why.paths import follow
 
@@ -64,14 +65,14 @@ async def find_row(connection: Connection, stored: Stored, key: Sequence[str]) -
     )
     try:
         # The planner evaluates code in the table's indexes as our role: it must not be able to write.
-        async with connection.transaction(readonly=True):
-            found = await connection.fetchrow(text, *key, timeout=READ_SECONDS)
+        rows = await fetch_read_only(connection, text, *key, seconds=READ_SECONDS)
     except asyncpg.DataError:  # not a value of the key's type
         raise RowUnreadable(f"this is no key of {stored.relation}") from None
     except asyncpg.SyntaxOrAccessError as error:
         raise RowUnreadable(first_line(error)) from error
-    if found is None:
+    if not rows:
         return None
+    found = rows[0]
     named = found["company"] if stored.tenant is None else stored.tenant
     row = Row(
         None if named is None else canonical(f"{watch.scope}:" * (watch.scope is not None) + named),

@@ -14,14 +14,20 @@ import pytest
 from notifier.access.membership import Membership
 from notifier.access.tokens import Identity
 from notifier.check.links import check
+from notifier.database import configuration
+from notifier.database.connections import connect
 from notifier.database.query import Query
 from notifier.database.schema import migrate
 from notifier.errors import DatabaseError, SettingsError
 from notifier.node import Node
 from notifier.settings import Settings, load
+from notifier.state.reader import StateReader
 from notifier.watches import CALENDAR, Watch
+from notifier.why.rows import find_row
 from tests.databases import Connection, Database
+from tests.postgres.relays import Relayed
 from tests.services import SECRET
+from tests.waiting import until
 
 WATCHES = (*CALENDAR, Watch(table="members", entity="Member", member="user_id"))
 
@@ -172,3 +178,161 @@ async def test_a_role_that_row_security_hides_rows_from_is_a_warning_of_grant(
         "warning: role planner_service cannot read NOTIFIER_MEMBERSHIP_QUERY: "
     )
     await database.execute("DROP OWNED BY planner_service; DROP ROLE planner_service")
+
+
+REMAINS = """
+    CREATE SCHEMA evil;
+    CREATE FUNCTION replace_statements() RETURNS void LANGUAGE plpgsql AS $$
+    DECLARE
+        s record;
+    BEGIN
+        PERFORM pg_advisory_lock(4711);
+        PERFORM pg_notify('found', current_user);
+        SET search_path = evil, pg_catalog;
+        SET default_transaction_read_only = off;
+        FOR s IN SELECT name, statement, array_to_string(parameter_types, ',') AS types
+                 FROM pg_prepared_statements WHERE NOT from_sql AND parameter_types <> '{}' LOOP
+            IF to_regclass('public.forgery') IS NOT NULL THEN
+                EXECUTE format('DEALLOCATE %I', s.name);
+                EXECUTE format('PREPARE %I (%s) AS SELECT ARRAY[true], %s', s.name, s.types,
+                               coalesce(substring(s.statement FROM 'ORDER BY pair.n\\n\\), (\\(.*\\))'), '1'));
+            END IF;
+        END LOOP;
+    END $$;
+    CREATE FUNCTION leave(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$
+    BEGIN
+        IF current_user <> 'app' THEN
+            PERFORM public.replace_statements();
+        END IF;
+        RETURN $1;
+    END $$;
+    INSERT INTO members VALUES (1, 'c', 'u');
+    CREATE INDEX ON members ((leave(1)))
+"""
+"""Code that changes the session in which a query of the service runs it: settings, locks, notifications, statements."""
+
+
+@pytest.fixture
+async def remaining(database: Database, app: Connection) -> Connection:
+    name = await database.fetchval("SELECT current_database()")
+    await database.execute(f'GRANT CREATE ON DATABASE "{name}" TO app')
+    await app.execute(REMAINS)
+    return app
+
+
+async def test_code_that_the_planner_runs_leaves_nothing_in_the_session(
+    database: Database, remaining: Connection
+) -> None:
+    received: list[object] = []
+    await remaining.add_listener("found", lambda *given: received.append(given[-1]))
+    query = Query(database.dsn, "test", pooled=False, read_only=True)
+    membership = Membership(query, "employees", None)
+    assert await membership.may_see(Identity("u", 1e12, None), "c")
+    assert not await membership.may_see(Identity("v", 1e12, None), "c")
+    ((path,),) = await query.fetch("SELECT pg_catalog.current_setting('search_path')")
+    assert path == "pg_catalog, pg_temp"
+    assert not await database.fetchval(
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711"
+    )
+    query.close()
+    await database.execute("NOTIFY found, 'the end'")
+
+    async def ended() -> bool:
+        return "the end" in received
+
+    await until(ended)
+    assert received == ["the end"]
+
+
+async def test_code_that_the_planner_runs_replaces_no_statement_of_a_later_check(
+    database: Database, remaining: Connection
+) -> None:
+    await remaining.execute("CREATE TABLE forgery ()")
+    query = Query(database.dsn, "test", pooled=False, read_only=True)
+    membership = Membership(query, "employees", None)
+    for _ in range(3):
+        with pytest.raises(DatabaseError, match="prepared statements in the service's session"):
+            await membership.may_see(Identity("v", 1e12, None), "c")
+    query.close()
+
+
+async def test_code_that_the_planner_runs_leaves_nothing_in_the_session_of_why(
+    database: Database, remaining: Connection
+) -> None:
+    """PostgreSQL keeps what an index's expression comes to: the code is run once in a session."""
+    connection = await connect(database.dsn, "test")
+    stored = (await configuration.load(connection))["Member"]
+    assert await find_row(connection, stored, ["1"])
+    assert await connection.fetchval("SHOW search_path") == "pg_catalog, pg_temp"
+    connection.terminate()
+    await remaining.execute("CREATE TABLE forgery ()")
+    connection = await connect(database.dsn, "test")
+    with pytest.raises(DatabaseError, match="prepared statements in the service's session"):
+        await find_row(connection, stored, ["1"])
+    connection.terminate()
+
+
+async def test_the_queries_that_grant_tries_cannot_leave_the_role(
+    database: Database, app: Connection
+) -> None:
+    """A superuser that migrates could run programs, also in a transaction that cannot write."""
+    await database.execute("DROP ROLE IF EXISTS planner_service; CREATE ROLE planner_service")
+    await app.execute(
+        """
+        CREATE FUNCTION try(statement text) RETURNS void LANGUAGE plpgsql AS $$
+        BEGIN
+            EXECUTE statement;
+        EXCEPTION WHEN OTHERS THEN
+        END $$;
+        CREATE FUNCTION escape(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$
+        BEGIN
+            IF current_user <> 'app' THEN
+                PERFORM public.try('RESET ROLE');
+                PERFORM public.try('SET SESSION AUTHORIZATION DEFAULT');
+                RAISE 'it runs as %', current_user;
+            END IF;
+            RETURN $1;
+        END $$;
+        CREATE INDEX ON members ((escape(1)));
+        GRANT SELECT ON members TO PUBLIC
+        """
+    )
+    lines: list[str] = []
+    await migrate(
+        database.dsn,
+        watches=WATCHES,
+        grant="planner_service",
+        membership_query=QUERY,
+        report=lines.append,
+    )
+    assert lines[-1] == (
+        "warning: role planner_service cannot read NOTIFIER_MEMBERSHIP_QUERY: it runs as planner_service"
+    )
+    await app.execute("DROP INDEX members_escape_idx")
+    lines = []
+    await migrate(
+        database.dsn,
+        watches=WATCHES,
+        grant="planner_service",
+        membership_query=QUERY,
+        user_query="SELECT id FROM members WHERE user_id = $1",
+        report=lines.append,
+    )
+    assert not [line for line in lines if line.startswith("warning")]
+    assert not await database.fetchval("SELECT to_regprocedure('notifier.trial(text, text)')")
+    await database.execute("DROP OWNED BY planner_service; DROP ROLE planner_service")
+
+
+async def test_code_that_the_planner_runs_for_a_state_replaces_no_statement(
+    database: Database, remaining: Connection, relay: Relayed
+) -> None:
+    await remaining.execute("CREATE TABLE forgery ()")
+    await relay.settled()
+    states = StateReader(database.dsn, pooled=False, max_rows=10)
+    for _ in range(2):
+        with pytest.raises(DatabaseError, match="prepared statements in the service's session"):
+            await states.read("c", None, "u")
+    await remaining.execute("DROP TABLE forgery")
+    (page,) = (await states.read("c", None, "u")).pages
+    assert b'"MemberId":1,' in page
+    states.close()
