@@ -14,7 +14,7 @@ from notifier.relay.changes import Change as Captured
 from notifier.relay.changes import Source
 from notifier.relay.images import Row, Unattributable, company_of, read_images
 from notifier.relay.rendering import MESSAGE_LIMIT, data_of
-from notifier.relay.visibility import HIDDEN, users_of
+from notifier.relay.visibility import users_of
 
 _encode = msgspec.json.Encoder().encode
 _NEVER = datetime.min.replace(tzinfo=UTC)
@@ -48,12 +48,11 @@ def _rows(
         if (found := _read(company, source, image)) is None:
             continue
         row, keys_only = found
-        if watch.visible_to and not _sees(user, row, source, keys_only=keys_only):
+        if watch.visible_to and not _sees(user, row, source):
             continue
-        data = data_of(row, source, company)
+        data = data_of(_keys(row, source) if keys_only else row, source, company)
         if len(data) > room:
-            keys = {column: row[column] for column in watch.identity}
-            data = data_of(keys, source, company)
+            data = data_of(_keys(row, source), source, company)
         yield data
 
 
@@ -64,8 +63,9 @@ def passing(company: str, source: Source, images: Iterable[JSON], wanted: Filter
         if (read := _read(company, source, image)) is None:
             continue
         row, keys_only = read
-        body = b'{"Type":"State","Data":%b}' % data_of(row, source, company)
-        if keys_only or wanted.passes(Change(body, {"State": source.watch.entity})):
+        data = data_of(_keys(row, source) if keys_only else row, source, company)
+        body = b'{"Type":"State","Data":%b}' % data
+        if wanted.passes(Change(body, {"State": source.watch.entity})):
             found.append(image)
     return found
 
@@ -86,7 +86,12 @@ def _read(company: str, source: Source, image: JSON) -> tuple[Row, bool] | None:
     return row, keys_only
 
 
-def _sees(user: str, row: Row, source: Source, *, keys_only: bool) -> bool:
-    """Whether the user sees the row; no user does if the columns that decide cannot be read."""
-    users = HIDDEN if keys_only else users_of(row, source)
+def _keys(row: Row, source: Source) -> Row:
+    """The columns of key and company."""
+    return {column: row[column] for column in source.watch.identity}
+
+
+def _sees(user: str, row: Row, source: Source) -> bool:
+    """Whether the user sees the row."""
+    users = users_of(row, source)
     return users is None or user in users

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from notifier.delivery.filter import Filter
 from notifier.relay.changes import Source
 from notifier.relay.rendering import MESSAGE_LIMIT
-from notifier.state.pages import pages
+from notifier.state.pages import pages, passing
 from notifier.watches import Watch
 
 NOTES = Source(Watch(table="notes", entity="Note", company="team_id"))
@@ -56,3 +57,16 @@ def test_messages_are_filled_to_the_last_byte() -> None:
         found = made({"id": 1, "team_id": 1, "body": "x" * (rest + extra)}, {"id": 2, "team_id": 1})
         assert len(found) == count
         assert all(len(page) <= MESSAGE_LIMIT for page in found)
+
+
+def test_a_row_that_no_decoder_reads_has_its_keys_only_for_the_users_who_see_it() -> None:
+    """As a message about it has, with `Partial`."""
+    notes = Source(Watch(table="n", entity="Note", company="team_id", visible_to=("owner",)))
+    image = b'{"id":%d,"team_id":1,"owner":%b,"body":' + b"[" * 5000 + b"]" * 5000 + b"}"
+    images = [image % (1, b'"u"'), image % (2, b"null"), image % (3, b'"other"')]
+    (page,) = pages("1", notes, images, "u")
+    rows = json.loads(page)["Data"]["Rows"]
+    assert rows == [{"NoteId": 1, "CompanyId": 1}, {"NoteId": 2, "CompanyId": 1}]
+    known = {"Note": frozenset({"NoteId", "Body"})}
+    for where, found in (({"Body": ["x"]}, images), ({"NoteId": [2]}, images[1:2])):
+        assert passing("1", notes, images, Filter.parse(None, {"Note": where}, known)) == found
