@@ -82,7 +82,7 @@ class Channel:
 
     @property
     def published(self) -> int:
-        """The last message that was published here, written or queued."""
+        """The last message that was passed to `deliver`, written or queued."""
         return self._published
 
     def at(self, position: int) -> datetime | None:
@@ -168,7 +168,7 @@ class Channel:
 
     # --- messages
 
-    def publish(self, messages: list[Message]) -> None:
+    def deliver(self, messages: list[Message]) -> None:
         """Writes messages to all subscribers, in order; large batches in a task of its own.
 
         The stream may deliver messages up to the position that the channel was opened at. They are not

@@ -105,7 +105,7 @@ class Hub:
                 if (early := self._early.get(company)) is not None:
                     early += batch
                 continue
-            channel.publish(batch)
+            channel.deliver(batch)
             if channel.overrun:
                 _logger.error("messages come faster than they can be written", company=company)
                 self.drop_company(company)
@@ -199,7 +199,7 @@ class Hub:
                 None  # until the subscription that opens it pins it, if it still does
             )
             if later := [message for message in early if message.position > position]:
-                channel.publish(later)
+                channel.deliver(later)
             if broker is not None:
                 broker.opened(company)
         finally:

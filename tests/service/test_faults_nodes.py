@@ -244,7 +244,7 @@ async def test_e8_when_the_fan_out_fails_every_client_reconnects() -> None:
         channel.join(follower, TEXT, None)
     now = datetime.now(UTC)
     with raised() as errors:
-        channel.publish([Message(1, "c", 1, now, now, b"{}", ())])
+        channel.deliver([Message(1, "c", 1, now, now, b"{}", ())])
 
         async def lost() -> bool:
             return all(follower.is_lost for follower in followers)

@@ -35,7 +35,7 @@ async def test_a_message_is_framed_once_for_all_subscribers() -> None:
     encoding = Counting()
     subscribers = [Recorder() for _ in range(SLICE)]
     channel = channel_of(*subscribers, encoding=encoding)
-    channel.publish([message(1)])
+    channel.deliver([message(1)])
     assert encoding.made == [("e", 1)]
     (first,) = subscribers[0].written
     assert all(subscriber.written[0] is first for subscriber in subscribers)
@@ -47,14 +47,14 @@ async def test_a_message_is_framed_once_for_all_paused_subscribers() -> None:
     channel = channel_of(*subscribers, encoding=encoding)
     for subscriber in subscribers:
         channel.paused(subscriber)
-    channel.publish([message(1)])
+    channel.deliver([message(1)])
     assert encoding.made == [("e", 1)]
     assert [subscriber.positions() for subscriber in subscribers] == [[1]] * 10
 
 
 async def test_messages_that_come_together_are_one_write() -> None:
     subscriber = Recorder()
-    channel_of(subscriber).publish([message(n) for n in range(1, 101)])
+    channel_of(subscriber).deliver([message(n) for n in range(1, 101)])
     assert len(subscriber.written) == 1
     assert subscriber.positions() == list(range(1, 101))
 
@@ -65,8 +65,8 @@ async def test_many_subscribers_and_large_batches_are_written_in_slices_and_in_o
 ) -> None:
     subscribers = [Recorder() for _ in range(SLICE * 2 + 1)]
     channel = channel_of(*subscribers)
-    channel.publish([message(n, size=size) for n in range(1, 31)])
-    channel.publish([message(31)])
+    channel.deliver([message(n, size=size) for n in range(1, 31)])
+    channel.deliver([message(31)])
     assert channel._pumping is not None
     await written(channel)
     assert all(subscriber.positions() == list(range(1, 32)) for subscriber in subscribers)
@@ -75,7 +75,7 @@ async def test_many_subscribers_and_large_batches_are_written_in_slices_and_in_o
 async def test_messages_before_the_channels_position_are_not_written_but_may_revoke() -> None:
     subscriber = Recorder("u")
     channel = channel_of(subscriber, position=5)
-    channel.publish([message(4), message(5, revokes=("u",)), message(6)])
+    channel.deliver([message(4), message(5, revokes=("u",)), message(6)])
     assert subscriber.positions() == [6]
     assert len(subscriber.written) == 1
     assert subscriber.rechecks == [(0, False)]
@@ -89,7 +89,7 @@ async def test_between_slices_a_subscriber_that_leaves_gets_no_more_and_one_that
 ):
     subscribers = [Recorder() for _ in range(SLICE * 2)]
     channel = channel_of(*subscribers)
-    channel.publish([message(1)])
+    channel.deliver([message(1)])
     await asyncio.sleep(0)  # the first slice
     gone, late = subscribers[SLICE], Recorder()
     channel.leave(gone)
@@ -99,7 +99,7 @@ async def test_between_slices_a_subscriber_that_leaves_gets_no_more_and_one_that
     await written(channel)
     assert gone.positions() == late.positions() == []
     assert all(other.positions() == [1] for other in subscribers if other is not gone)
-    channel.publish([message(2)])
+    channel.deliver([message(2)])
     await written(channel)
     assert gone.positions() == late.positions() == [2]
 
@@ -114,8 +114,8 @@ async def test_a_write_that_pauses_its_subscriber_writes_once() -> None:
 
     channel.join(pausing, TEXT, write)
     channel.join(other, TEXT, other.written.append)
-    channel.publish([message(1)])
-    channel.publish([message(2)])
+    channel.deliver([message(1)])
+    channel.deliver([message(2)])
     assert pausing.positions() == other.positions() == [1, 2]
 
 
@@ -128,18 +128,18 @@ async def test_a_subscriber_is_in_one_group_at_a_time() -> None:
     channel.leave(own)
     assert len(channel) == 0
     channel.join(own, TEXT, None)
-    channel.publish([message(1)])
+    channel.deliver([message(1)])
     channel.paused(own)
-    channel.publish([message(2)])
+    channel.deliver([message(2)])
     channel.resumed(own, direct.append)
     channel.resumed(own, own.written.append)
-    channel.publish([message(3, size=1000)])
+    channel.deliver([message(3, size=1000)])
     assert len(channel) == 1
     channel.paused(own)
-    channel.publish([message(4)])
+    channel.deliver([message(4)])
     channel.leave(own)
     channel.leave(own)
-    channel.publish([message(5)])
+    channel.deliver([message(5)])
     assert own.positions() == [1, 2, 4]
     assert positions(b"".join(direct)) == [3]
     assert len(direct[0]) > 1000  # in its own encoding, which does not compress
@@ -149,7 +149,7 @@ async def test_nothing_is_kept_of_a_subscriber_that_left() -> None:
     subscribers = [Recorder("u"), Recorder("u"), Recorder("v")]
     channel = channel_of(*subscribers)
     channel.leave(subscribers[0])
-    channel.publish([message(1, revokes=("u",))])
+    channel.deliver([message(1, revokes=("u",))])
     assert [subscriber.rechecks for subscriber in subscribers] == [[], [(1, True)], []]
     for subscriber in subscribers:
         channel.leave(subscriber)
@@ -164,11 +164,11 @@ async def test_a_subscriber_that_leaves_and_joins_again_between_slices_gets_what
     subscribers = [Recorder() for _ in range(SLICE * 2)]
     channel = channel_of(*subscribers)
     last, again = subscribers[-1], list[bytes]()
-    channel.publish([message(1)])
+    channel.deliver([message(1)])
     await asyncio.sleep(0)  # the first slice
     channel.leave(last)
     channel.join(last, TEXT, again.append)
-    channel.publish([message(2)])
+    channel.deliver([message(2)])
     await written(channel)
     assert last.positions() == []
     assert positions(b"".join(again)) == [2]
@@ -180,21 +180,21 @@ async def test_a_subscriber_that_leaves_and_joins_again_between_slices_gets_what
 async def test_a_message_is_compressed_once_for_all_that_take_it_so() -> None:
     plain, *packed = subscribers = [Recorder() for _ in range(10)]
     channel = channel_of(plain)
-    channel.publish([message(1, size=1000)])
+    channel.deliver([message(1, size=1000)])
     for subscriber in packed:
         channel.join(subscriber, DEFLATED, subscriber.written.append)
-    channel.publish([message(2, size=1000)])
+    channel.deliver([message(2, size=1000)])
     assert len(plain.written[1]) > 1000
     assert all(subscriber.written[0] is packed[0].written[0] for subscriber in packed)
     assert len(packed[0].written[0]) < 100
     for subscriber in subscribers:
         channel.paused(subscriber)
-    channel.publish([message(3, size=1000)])
+    channel.deliver([message(3, size=1000)])
     assert [positions(subscriber.written[-1]) for subscriber in subscribers] == [[3]] * 10
     packed[0].written.clear()
     channel.resumed(packed[0], packed[0].written.append)
     channel.leave(packed[1])
-    channel.publish([message(4, size=1000)])
+    channel.deliver([message(4, size=1000)])
     assert len(packed[0].written[0]) < 100
     assert len(packed[1].written) == 2
     assert len(channel) == 9
@@ -205,10 +205,10 @@ async def test_nothing_is_encoded_for_encodings_without_subscribers() -> None:
     channel = channel_of(plain)
     channel.join(gone, encoding, gone.written.append)
     channel.leave(gone)
-    channel.publish([message(1)])
+    channel.deliver([message(1)])
     for _ in range(SLICE):
         channel.join(Recorder(), TEXT, list[bytes]().append)
-    channel.publish([message(2)])
+    channel.deliver([message(2)])
     await written(channel)
     assert encoding.made == []
     assert plain.positions() == [1, 2]
@@ -217,7 +217,7 @@ async def test_nothing_is_encoded_for_encodings_without_subscribers() -> None:
 async def test_compressed_frames_are_written_in_slices_as_well() -> None:
     packed = [Recorder() for _ in range(SLICE + 1)]
     channel = channel_of(*packed, encoding=DEFLATED)
-    channel.publish([message(n, size=1000) for n in range(1, 4)])
+    channel.deliver([message(n, size=1000) for n in range(1, 4)])
     await written(channel)
     assert all(subscriber.written == packed[0].written for subscriber in packed)
     assert packed[0].positions() == [1, 2, 3]
@@ -227,9 +227,9 @@ async def test_compressed_frames_are_written_in_slices_as_well() -> None:
 async def test_a_subscriber_that_takes_compressed_frames_and_leaves_gets_no_more() -> None:
     leaver, stays = Recorder(), Recorder()
     channel = channel_of(leaver, stays, encoding=DEFLATED)
-    channel.publish([message(1, size=1000)])
+    channel.deliver([message(1, size=1000)])
     channel.leave(leaver)
-    channel.publish([message(2, size=1000)])
+    channel.deliver([message(2, size=1000)])
     assert leaver.positions() == [1]
     assert stays.positions() == [1, 2]
 
@@ -241,13 +241,13 @@ async def test_between_slices_each_subscriber_is_written_to_as_it_takes_it_by_th
     channel.join(paused, TEXT, paused.written.append)
     channel.join(direct, TEXT, None)
     channel.join(packing, DEFLATED, None)
-    channel.publish([message(1, size=1000)])
+    channel.deliver([message(1, size=1000)])
     await asyncio.sleep(0)  # the first slice
     channel.paused(paused)
     channel.resumed(direct, direct.written.append)
     channel.resumed(packing, packing.written.append)
     await written(channel)
-    channel.publish([message(2, size=1000)])
+    channel.deliver([message(2, size=1000)])
     await written(channel)
     assert [other.positions() for other in others] == [[1, 2]] * 3
     assert [len(text) < 100 for text in packing.written] == [True, True]
@@ -257,10 +257,10 @@ async def test_a_batch_is_encoded_for_the_epoch_that_it_was_published_in() -> No
     encoding = Counting()
     subscribers = [Recorder() for _ in range(SLICE + 1)]
     channel = channel_of(*subscribers, encoding=encoding)
-    channel.publish([message(1)])
+    channel.deliver([message(1)])
     await asyncio.sleep(0)  # the first slice
     channel.begin_epoch("f")
-    channel.publish([message(1)])
+    channel.deliver([message(1)])
     await written(channel)
     assert encoding.made == [("e", 1), ("f", 1)]
     assert subscribers[-1].positions() == [1, 1]
@@ -279,7 +279,7 @@ async def test_a_batch_is_cut_behind_the_message_that_takes_access_away() -> Non
         channel.leave(leaver)
 
     leaver.on_recheck = leave
-    channel.publish([message(1), message(2, revokes=("u1",)), message(3)])
+    channel.deliver([message(1), message(2, revokes=("u1",)), message(3)])
     assert seen == [[1, 2]]
     assert leaver.positions() == [1, 2]
     assert stays.positions() == [1, 2, 3]
@@ -288,7 +288,7 @@ async def test_a_batch_is_cut_behind_the_message_that_takes_access_away() -> Non
 
 async def test_a_revocation_of_any_user_is_conclusive_for_none() -> None:
     subscribers = [Recorder("u1"), Recorder("u2"), Recorder(ALL_USERS)]  # the id of a user, too
-    channel_of(*subscribers).publish([message(1, revokes=(ALL_USERS,))])
+    channel_of(*subscribers).deliver([message(1, revokes=(ALL_USERS,))])
     assert [subscriber.rechecks for subscriber in subscribers] == [[(1, False)]] * 3
 
 
@@ -302,7 +302,7 @@ async def test_when_a_write_fails_between_slices_all_subscribers_are_dropped() -
     subscribers = [Recorder() for _ in range(SLICE * 2)]
     channel = channel_of(*subscribers)
     channel.join(Recorder(), TEXT, fail)
-    channel.publish([message(1)])
+    channel.deliver([message(1)])
     pumping = channel._pumping
     assert pumping is not None
     with pytest.raises(RuntimeError):
@@ -315,7 +315,7 @@ async def test_queued_messages_are_discarded_with_their_epoch_or_their_channel()
     ends = [lambda channel: Channel.begin_epoch(channel, "f"), Channel.drop]
     for end in ends:
         channel = channel_of(*(Recorder() for _ in range(SLICE + 1)))
-        channel.publish([message(1), message(2, revokes=("v",)), message(3)])
+        channel.deliver([message(1), message(2, revokes=("v",)), message(3)])
         end(channel)
         assert channel._queued_bytes == 0
         await written(channel)

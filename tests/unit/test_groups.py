@@ -59,21 +59,21 @@ def company(position: int) -> Message:
 async def test_a_member_that_joins_a_group_that_is_behind_gets_no_skipped() -> None:
     channel = channel_at()
     early = join(channel, EVENTS)
-    channel.publish([company(1)])
+    channel.deliver([company(1)])
     late = join(channel, EVENTS)
-    channel.publish([change(2)])
+    channel.deliver([change(2)])
     assert early.positions() == [1, 2]
     assert late.positions() == [2]
-    channel.publish([company(3), change(4)])
+    channel.deliver([company(3), change(4)])
     assert late.positions() == [2, 3, 4]
 
 
 async def test_a_member_that_joins_before_the_end_of_the_range_gets_its_skipped() -> None:
     channel = channel_at()
     join(channel, EVENTS)
-    channel.publish([company(1)])
+    channel.deliver([company(1)])
     late = join(channel, EVENTS)
-    channel.publish([company(2), change(3)])
+    channel.deliver([company(2), change(3)])
     assert late.positions() == [2, 3]
 
 
@@ -81,7 +81,7 @@ async def test_a_member_of_a_group_that_is_behind_leaves_at_the_position_that_it
     channel = channel_at()
     early, other = join(channel, EVENTS), Recorder()
     channel.join(other, TEXT, other.written.append)
-    channel.publish([change(1), company(2)])
+    channel.deliver([change(1), company(2)])
     late = join(channel, EVENTS)
     assert [channel.leave(each) for each in (early, late, other)] == [1, 2, 2]
 
@@ -91,8 +91,8 @@ async def test_groups_that_are_due_the_same_share_its_frames() -> None:
     channel = channel_at()
     wanted = [Filter.parse(["Event"], None, PROPERTIES) for _ in range(20)]
     members = [join(channel, each, encoding) for each in wanted for _ in range(3)]
-    channel.publish([change(1)])
-    channel.publish([company(2), change(3)])
+    channel.deliver([change(1)])
+    channel.deliver([company(2), change(3)])
     assert encoding.made == [("e", 1), ("e", 2), ("e", 3)]
     first, *others = members
     for other in others:
@@ -124,7 +124,7 @@ async def test_a_message_is_compared_once_however_many_subscribers_there_are(
     ]
     members = [join(channel, each) for each in titles for _ in range(4)]
     body = b'{"Type":"EventCreated","Data":{"Title":7,"Room":2},"Position":1}'
-    channel.publish([Message(1, "c", 1, NOW, NOW, body)])
+    channel.deliver([Message(1, "c", 1, NOW, NOW, body)])
     assert parsed == [body]
     assert len(compared) == 1  # the index leaves out the other filters
     assert [each.positions() for each in members if each.written] == [[1]] * 4
@@ -139,7 +139,7 @@ async def test_without_filters_no_message_is_parsed_and_no_timer_runs(
     channel.join(subscriber, TEXT, subscriber.written.append)
     former = join(channel, EVENTS)
     channel.leave(former)
-    channel.publish([change(1)])
+    channel.deliver([change(1)])
     assert subscriber.positions() == [1]
     assert channel._groups is None
     assert channel._skipping is None
@@ -152,12 +152,12 @@ async def test_a_paused_member_is_written_to_by_write_until_it_resumes(size: int
     subscriber = Recorder()
     channel.join(subscriber, TEXT, direct.append, EVENTS)
     channel.paused(subscriber)
-    channel.publish([company(1), change(2, size=size)])
+    channel.deliver([company(1), change(2, size=size)])
     await written(channel)
     assert direct == []
     assert subscriber.positions() == [1, 2]
     channel.resumed(subscriber, direct.append)
-    channel.publish([change(3, size=size)])
+    channel.deliver([change(3, size=size)])
     await written(channel)
     assert positions(b"".join(direct)) == [3]
     assert subscriber.positions() == [1, 2]
@@ -169,13 +169,13 @@ async def test_a_member_that_leaves_and_returns_during_a_batch_has_the_batch_alr
     monkeypatch.setattr(channels, "SLICE", 1)
     channel = channel_at()
     first, second = join(channel, EVENTS), join(channel, EVENTS)
-    channel.publish([change(1)])
+    channel.deliver([change(1)])
     await first_slice(first)
     channel.leave(second)
     channel.join(second, TEXT, second.written.append, EVENTS)  # at position 1
     await written(channel)
     assert second.positions() == []
-    channel.publish([change(2)])
+    channel.deliver([change(2)])
     await written(channel)
     assert [each.positions() for each in (first, second)] == [[1, 2], [2]]
 
@@ -186,10 +186,10 @@ async def test_members_that_join_during_a_batch_get_what_follows_it(
     monkeypatch.setattr(channels, "SLICE", 1)
     channel = channel_at()
     first, _ = join(channel, EVENTS), join(channel, EVENTS)
-    channel.publish([change(1), company(2)])
+    channel.deliver([change(1), company(2)])
     await first_slice(first)
     late = join(channel, EVENTS)
-    channel.publish([change(3)])
+    channel.deliver([change(3)])
     await written(channel)
     assert first.positions() == [1, 2, 3]
     assert late.positions() == [3]
@@ -198,7 +198,7 @@ async def test_members_that_join_during_a_batch_get_what_follows_it(
 async def test_each_encoding_has_its_group() -> None:
     channel = channel_at()
     plain, packed = join(channel, EVENTS), join(channel, EVENTS, DEFLATED)
-    channel.publish([company(1), change(2, size=1000)])
+    channel.deliver([company(1), change(2, size=1000)])
     assert plain.positions() == packed.positions() == [1, 2]
     assert len(packed.written[0]) < len(plain.written[0]) / 2
 
@@ -209,7 +209,7 @@ async def test_groups_that_are_behind_catch_up_when_the_time_has_come(
     monkeypatch.setattr(channels, "SKIPPED_SECONDS", 0.0)
     channel = channel_at()
     behind, level = join(channel, EVENTS), join(channel, COMPANIES)
-    channel.publish([change(1), company(2), company(3)])
+    channel.deliver([change(1), company(2), company(3)])
     await steps(5)
     assert behind.positions() == [1, 3]
     assert level.positions() == [1, 2, 3]
@@ -219,7 +219,7 @@ async def test_groups_that_are_behind_catch_up_when_the_time_has_come(
 async def test_a_revocation_reaches_members_of_groups_after_the_message_that_carries_it() -> None:
     channel = channel_at()
     one, two = join(channel, EVENTS, user="one"), join(channel, COMPANIES, user="two")
-    channel.publish([change(1, revokes=("two",)), change(2, revokes=("*",))])
+    channel.deliver([change(1, revokes=("two",)), change(2, revokes=("*",))])
     assert one.rechecks == [(2, False)]
     assert two.rechecks == [(0, True), (0, False)]  # its filter passes neither of them
 
