@@ -143,7 +143,7 @@ class Backlog:
         again: list[ResyncDraft] = []
         if sizes:
             images = await self._reader.moves_of(xid)
-            again = self._pipeline.moves.note_large(xid, upto, images, sizes[0].at)
+            again = self._pipeline.moves.resyncs_of_large(xid, upto, images, sizes[0].at)
         async for company, change in self._reader.by_company(xid, without):
             if company is None:
                 shared.append(change)

@@ -1,9 +1,9 @@
-"""Handles rows on paths that were reassigned to another company while other transactions were open.
+"""Moves: rows on paths (`notifier.paths`) that lead to another company since their last change.
 
-A writer resolves its company from its own snapshot. If a row on the path changes concurrently, the writer's change
-names the old company although it commits later, and comes after the Resync of that change. Each such reassignment is
-kept until the transactions that were open when it was read have ended; if one of them wrote to either company, both
-get another Resync.
+A move sends both companies a Resync. A writer resolves its company from its own snapshot, so one that was open
+during the move may name the former company, and commit after that Resync. Each move is therefore kept until the
+transactions that were open when it was read have ended; if one of them wrote to either company, both get another
+Resync.
 """
 
 from __future__ import annotations
@@ -26,9 +26,11 @@ _decode_row = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class _Move(msgspec.Struct, frozen=True):
-    """`values`: the companies as JSON texts, null among them. `last`: the last change of its transaction.
+    """One move, as `notifier.moves` stores it: other versions read these names.
 
-    `open`: the transactions that were open when it was read; None: that is not known yet.
+    `values`: the companies before and after it as JSON texts, null among them; `companies`: their ids.
+    `xid` and `last`: its transaction, and the last change of that. `revokes`: as in the Resync.
+    `open`: the transactions that were open when it was read; None: not known yet.
     """
 
     entity: str
@@ -46,12 +48,14 @@ class Moves:
 
     def __init__(self) -> None:
         self._sources: dict[str, list[Source]] = {}
+        # Moves that a writer may have missed which was open when they were read.
         self._pending: list[_Move] = []
-        self._recent: list[_Move] = []  # for writers with an old snapshot
+        # Moves that a writer may not see which has one snapshot for all its statements.
+        self._recent: list[_Move] = []
         # Moves of transactions before `since` are not known, but for those that were open then.
         self._since = 0
         self._open_since: frozenset[int] = frozenset()
-        # The moves that another relay needs: it may read all changes since the second last `settle` again.
+        # The moves that another relay needs: it may read all changes since the second last `advance` again.
         self._needed: list[_Move] = []
         self._saved: list[_Move] = []
 
@@ -69,12 +73,12 @@ class Moves:
         self._needed, self._saved = list(self._pending), list(self._pending)
         self._recent = []
         self._since = int(cursor.split(":")[1])
-        self._open_since = _running(cursor)
+        self._open_since = _in_progress(cursor)
 
     def unsaved(self) -> JSON | None:
         """The moves that another relay needs, as a text to save; None if they are saved.
 
-        They suffice whether or not the changes that were read before the last `settle` are stored.
+        They suffice whether or not the changes that were read before the last `advance` are stored.
         """
         if self._needed == self._saved:
             return None
@@ -82,7 +86,7 @@ class Moves:
         return msgspec.json.encode(self._saved)
 
     def resyncs(self, changes: Sequence[Change], last: Mapping[int, int]) -> list[ResyncDraft]:
-        """Notes the moves among changes. Returns the Resyncs to send after the messages of these changes.
+        """Adds the moves among changes. Returns the Resyncs to send after the messages of these changes.
 
         `last`: the last change of each transaction.
         """
@@ -91,17 +95,17 @@ class Moves:
         relevant = [change for change in changes if change.entity in self._sources]
         for change in relevant:
             if is_move(change):
-                self._note(change, last[change.xid])
-        return self._due(relevant, last)
+                self._add(change, last[change.xid])
+        return self._resyncs_of_late_writers(relevant, last)
 
-    def note_large(
+    def resyncs_of_large(
         self,
         xid: int,
         upto: int,
         images: Iterable[tuple[str, JSON | None, JSON | None]],
         at: datetime,
     ) -> list[ResyncDraft]:
-        """Does the same for a transaction that is too large to be netted. `images`: its moves."""
+        """The same for a transaction that is too large to be netted. `images`: those of its moves."""
         if not self._sources:
             return []
         due: dict[str, tuple[str, ...]] = {}
@@ -110,18 +114,21 @@ class Moves:
                 for company in move.companies:
                     due[company] = move.revokes or due.get(company, ())
         for entity, old, new in images:
-            self._note(Change(upto, xid, entity, old, new, True, None, at), upto)
+            self._add(Change(upto, xid, entity, old, new, True, None, at), upto)
         return [ResyncDraft(each, "bulk", at, revokes) for each, revokes in due.items()]
 
-    def settle(self, snapshot: str) -> None:
-        """Called when all changes in `snapshot` were examined, and those of the `settle` before are stored."""
+    def advance(self, snapshot: str) -> None:
+        """Drops the moves that no open transaction can have missed.
+
+        All changes in `snapshot` must have been examined, and those of the previous call's be stored.
+        """
         if not self._sources:
             return
-        running = _running(snapshot)
+        in_progress = _in_progress(snapshot)
         found, needed = [], []
         beyond: dict[tuple[str, str], _Move] = {}  # those beyond LIMIT, one for each watch
         for move in self._pending:
-            left = running if move.open is None else move.open & running
+            left = in_progress if move.open is None else move.open & in_progress
             if move.open is None:
                 self._recent.append(move)
             else:
@@ -142,7 +149,7 @@ class Moves:
             self._since = max(self._since, *(move.xid + 1 for move in self._recent[:-LIMIT]))
             del self._recent[:-LIMIT]
 
-    def _note(self, change: Change, last: int) -> None:
+    def _add(self, change: Change, last: int) -> None:
         for source in self._sources.get(change.entity, ()):
             watch = source.watch
             column = watch.company_column or ""
@@ -167,14 +174,17 @@ class Moves:
                 self._pending.append(move)
                 self._needed.append(move)
 
-    def _due(self, changes: Sequence[Change], last: Mapping[int, int]) -> list[ResyncDraft]:
+    def _resyncs_of_late_writers(
+        self, changes: Sequence[Change], last: Mapping[int, int]
+    ) -> list[ResyncDraft]:
+        """The Resyncs after changes whose writers may have named a former company."""
         by_value: dict[tuple[str, str, str], list[_Move]] = {}
         for move in self._pending:
             for value in move.values or ("",):
                 by_value.setdefault((move.entity, move.column, value), []).append(move)
         due: dict[str, ResyncDraft] = {}
 
-        def add(change: Change, companies: Iterable[str], revokes: tuple[str, ...]) -> None:
+        def resync(change: Change, companies: Iterable[str], revokes: tuple[str, ...]) -> None:
             for company in companies:
                 former = due[company].revokes if company in due else ()
                 due[company] = ResyncDraft(company, "bulk", change.at, revokes or former)
@@ -192,30 +202,32 @@ class Moves:
                             else change.xid in move.open
                         )
                         if is_later:
-                            add(change, move.companies, move.revokes)
+                            resync(change, move.companies, move.revokes)
                 if (snapshot := _snapshot_of(change)) is not None:
-                    self._look_back(change, column, snapshot, add)
+                    self._compare_with_snapshot(change, column, snapshot, resync)
         return list(due.values())
 
-    def _look_back(self, change: Change, column: str, snapshot: str, add: _Add) -> None:
-        """A writer with a snapshot for all its statements: moves that it does not see."""
-        running, values = _running(snapshot), set(_values(change, column))
+    def _compare_with_snapshot(
+        self, change: Change, column: str, snapshot: str, resync: _Resync
+    ) -> None:
+        """Finds the moves that a writer did not see, which has the `snapshot` for all its statements."""
+        in_progress, values = _in_progress(snapshot), set(_values(change, column))
         xmax = int(snapshot.split(":")[1])
-        unknown = {xid for xid in running if xid < self._since} - self._open_since
+        unknown = {xid for xid in in_progress if xid < self._since} - self._open_since
         if xmax < self._since or unknown:
-            add(change, [EVERY_COMPANY], REVOKE_ALL)
+            resync(change, [EVERY_COMPANY], REVOKE_ALL)
             return
         for move in (*self._recent, *self._pending):
-            unseen = move.xid >= xmax or move.xid in running
+            unseen = move.xid >= xmax or move.xid in in_progress
             is_same = not move.values or not values.isdisjoint(move.values)
             if unseen and move.column == column and move.xid != change.xid and is_same:
-                add(change, move.companies, move.revokes)
+                resync(change, move.companies, move.revokes)
 
 
 _decode_moves = msgspec.json.Decoder(list[_Move]).decode
 
 
-_Add: TypeAlias = Callable[[Change, Iterable[str], tuple[str, ...]], None]
+_Resync: TypeAlias = Callable[[Change, Iterable[str], tuple[str, ...]], None]
 
 
 def is_move(change: Change) -> bool:
@@ -224,6 +236,7 @@ def is_move(change: Change) -> bool:
 
 
 def _values(change: Change, column: str) -> Iterable[str]:
+    """The companies in the images, as JSON texts."""
     for image in (change.old, change.new):
         if image is not None:
             try:
@@ -235,6 +248,7 @@ def _values(change: Change, column: str) -> Iterable[str]:
 
 
 def _snapshot_of(change: Change) -> str | None:
+    """The writer's snapshot, which capture adds where all its statements have the same one."""
     image = change.new or change.old
     if image is None or SNAPSHOT.encode() not in image:
         return None
@@ -244,7 +258,7 @@ def _snapshot_of(change: Change) -> str | None:
         return None
 
 
-def _running(snapshot: str) -> frozenset[int]:
+def _in_progress(snapshot: str) -> frozenset[int]:
     """The transactions that are in progress in a snapshot."""
-    running = snapshot.split(":")[2]
-    return frozenset(map(int, running.split(","))) if running else frozenset()
+    xids = snapshot.split(":")[2]
+    return frozenset(map(int, xids.split(","))) if xids else frozenset()

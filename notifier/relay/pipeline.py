@@ -182,7 +182,7 @@ class Pipeline:
 
     async def _settle(self, snapshot: str) -> None:
         """Everything that `snapshot` sees was netted, and what was read before it is stored."""
-        self.moves.settle(snapshot)
+        self.moves.advance(snapshot)
         await self.save_moves()
 
     async def save_moves(self) -> None:

@@ -217,7 +217,7 @@ class RelayStore:
         return b"[]" if row is None else bytes(row["moves"])
 
     async def save_moves(self, moves: JSON) -> None:
-        """Stores the rows on paths that changed while transactions were open (`relay/moves.py`)."""
+        """Stores the moves that another relay needs (`relay/moves.py`)."""
         await self._writer.fetchrow(
             sql.adapt("UPDATE notifier.moves SET moves = $1::text::json"), moves.decode()
         )

@@ -41,30 +41,30 @@ def due(given: Moves, *changes: Change) -> list[str]:
 def test_a_transaction_that_was_open_is_a_resync_until_it_has_ended() -> None:
     given = moves()
     assert due(given, moved(10, 1)) == []
-    given.settle("9:12:9,11")
+    given.advance("9:12:9,11")
     assert due(given, written(11, 2, "6")) == [], "of another company"
     assert due(given, written(12, 3)) == [], "begun later"
     assert due(given, written(11, 4)) == ["7", "8"]
-    given.settle("9:13:9")
-    given.settle("9:13:9")
+    given.advance("9:13:9")
+    given.advance("9:13:9")
     saved = given.unsaved()
     assert saved is not None
     assert given.unsaved() is None
     assert due(moves("9:13:9", saved), written(9, 5)) == ["7", "8"], "another relay"
-    given.settle("13:13:")
+    given.advance("13:13:")
     assert given.unsaved() is None, "needed until what was read with that snapshot is stored"
     assert due(given, written(9, 6)) == []
-    given.settle("14:14:")
+    given.advance("14:14:")
     assert given.unsaved() == b"[]"
 
 
 def test_a_relay_that_reads_again_what_was_not_stored_knows_the_moves_before_it() -> None:
     given = moves()
     due(given, moved(10, 1))
-    given.settle("9:11:9")
+    given.advance("9:11:9")
     first = given.unsaved()
     assert due(given, written(9, 2)) == ["7", "8"]
-    given.settle("11:11:")
+    given.advance("11:11:")
     saved = given.unsaved() or first
     assert saved is not None
     assert due(moves("9:11:9", saved), written(9, 2)) == ["7", "8"]
@@ -81,7 +81,7 @@ def test_moves_within_a_backlog_are_saved_before_its_end() -> None:
 def test_a_row_that_was_written_before_the_move_and_committed_after_it_is_a_resync() -> None:
     given = moves()
     assert due(given, moved(10, 2)) == []
-    given.settle("9:11:9")
+    given.advance("9:11:9")
     assert due(given, written(9, 1)) == ["7", "8"]
 
 
@@ -95,7 +95,7 @@ def test_what_is_read_together_counts_as_open_if_it_comes_after() -> None:
 def test_a_writer_with_an_old_snapshot_does_not_see_what_came_later() -> None:
     given = moves()
     due(given, moved(10, 1))
-    given.settle("11:11:")
+    given.advance("11:11:")
     assert due(given, written(20, 2, "7", "10:10:")) == ["7", "8"]
     assert due(given, written(20, 2, "7", "9:11:9")) == []
     assert due(given, written(20, 2, "7", "10:11:10")) == ["7", "8"]
@@ -108,7 +108,7 @@ def test_a_writer_with_an_old_snapshot_does_not_see_what_came_later() -> None:
 def test_more_moves_than_are_kept_concern_every_company() -> None:
     given = moves()
     due(given, *(moved(10, n, str(n), str(n + 1)) for n in range(10, 10_020)))
-    given.settle("9:11:9")
+    given.advance("9:11:9")
     assert EVERY_COMPANY in due(given, written(9, 20_000, "3"))
 
 
@@ -117,8 +117,8 @@ def test_moves_beside_a_long_transaction_take_bounded_room(monkeypatch: pytest.M
     given = moves()
     for xids in (range(first, first + 40) for first in range(10, 170, 40)):
         due(given, *(moved(xid, xid, str(xid), str(xid + 1)) for xid in xids))
-        given.settle(f"9:{xids.stop}:9")
-    given.settle("9:171:9")
+        given.advance(f"9:{xids.stop}:9")
+    given.advance("9:171:9")
     assert len(msgspec.json.decode(given.unsaved() or b"[]")) < 110
     assert EVERY_COMPANY in due(given, written(9, 20_000, "3"))
     old = written(20_000, 20_001, "3", "165:165:")
@@ -142,20 +142,20 @@ def test_a_company_that_one_of_two_moves_revokes_is_revoked(order: str) -> None:
     given.configure(sources)
     given.begin("5:5:", b"[]")
     due(given, *(of(entity, moved(10, n)) for n, entity in enumerate(order)))
-    given.settle("9:12:9,11")
+    given.advance("9:12:9,11")
     late = [of(entity, written(11, n)) for n, entity in enumerate(order, 3)]
     revoked = {each.company: each.revokes for each in given.resyncs(late, {11: 4})}
     assert revoked == {"7": REVOKE_ALL, "8": REVOKE_ALL}
-    large = {each.company: each.revokes for each in given.note_large(11, 4, [], NOW)}
+    large = {each.company: each.revokes for each in given.resyncs_of_large(11, 4, [], NOW)}
     assert large == {"7": REVOKE_ALL, "8": REVOKE_ALL}
 
 
 def test_a_large_transaction_is_not_looked_at() -> None:
     given = moves()
     due(given, moved(10, 1))
-    given.settle("9:11:9")
+    given.advance("9:11:9")
     images = [("M", b'{"->M":1}', b'{"->M":2}')]
-    assert [each.company for each in given.note_large(9, 50, images, NOW)] in (
+    assert [each.company for each in given.resyncs_of_large(9, 50, images, NOW)] in (
         ["7", "8"],
         ["8", "7"],
     )
