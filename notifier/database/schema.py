@@ -83,7 +83,6 @@ async def migrate(
     tables. `doorbell`: whether nodes use it. With `dry_run` everything is rolled back after it was reported.
     Raises DatabaseError and SettingsError, in one line.
     """
-
     if state and grant is None:
         raise SettingsError("--state grants to a role: name it with --grant")
 
@@ -152,7 +151,6 @@ async def uninstall(url: str, report: Report = quiet) -> None:
     Raises DatabaseError. Where an object of others depends on one of ours, or the current role does not own a table
     with a trigger, it is raised before anything is dropped.
     """
-
     await removal.uninstall(url, report)
 
 
@@ -219,7 +217,9 @@ class _Migration:
         wanted = await resolve(connection, [watch for watch in given if watch.pattern is None])
         # From here on names without a schema are PostgreSQL's own.
         await connection.execute(QUALIFIED)
-        await ownership.require_trust(connection, [each.relation for each in wanted.values()])
+        tables = [each.relation for each in wanted.values()]
+        tables = tables or await tenants.matching(connection, patterns.values())
+        await ownership.require_trust(connection, tables)
         await self._upgrade()
         await configuration.require_columns(connection, newest())
         stored = await configuration.load(connection)

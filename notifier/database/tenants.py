@@ -81,6 +81,17 @@ class Plan(NamedTuple):
 NOTHING = Plan([], {}, [], [], False)
 
 
+async def matching(connection: Connection, patterns: Iterable[Watch]) -> list[str]:
+    """The names of the tables that `find` returns. It reads nothing in the schema `notifier`, and runs no function of it."""
+    found = [watch.pattern for watch in patterns if watch.pattern is not None]
+    rows = await connection.fetch(sql.query("tenant_tables"), [each.table for each in found])
+    return [
+        row["relation"]
+        for row in rows
+        if any(each.table == row["table"] and each.matches(row["schema"]) for each in found)
+    ]
+
+
 async def find(
     connection: Connection, patterns: Iterable[Watch], only: Only | None = None
 ) -> list[Match]:

@@ -283,10 +283,36 @@ async def test_a_schema_that_a_stranger_migrated_before_is_not_taken_over(
         RESET ROLE
         """
     )
-    refusal = rf"^the schema notifier belongs to {migrator}, which may not create triggers on public.events: .*$"
-    with pytest.raises(DatabaseError, match=refusal):
-        await migrate(empty.dsn, calendar=True, watches=CALENDAR)
+    await empty.execute("CREATE SCHEMA ws_1; CREATE TABLE ws_1.people (id int PRIMARY KEY)")
+    people = Watch(table="ws_*.people", entity="Person", company="schema")
+    for watched, command in (
+        ("public.events", migrate(empty.dsn, calendar=True, watches=CALENDAR)),
+        ("ws_1.people", migrate(empty.dsn, watches=[people])),
+    ):
+        refusal = f"^the schema notifier belongs to {migrator}, which may not create triggers on {watched}: .*$"
+        with pytest.raises(DatabaseError, match=refusal):
+            await command
     assert not await is_superuser(empty, migrator)
+
+
+async def test_a_member_of_the_schemas_owner_may_watch_tables_of_its_own(
+    empty: Database, migrator: str
+) -> None:
+    await migrate(as_role(empty.dsn, migrator), calendar=True)
+    member = f"{migrator}_member"
+    await empty.execute(
+        f"""
+        CREATE ROLE {member} LOGIN PASSWORD 'serve' IN ROLE {migrator};
+        CREATE TABLE own (id int PRIMARY KEY, company_id text);
+        ALTER TABLE own OWNER TO {member}
+        """
+    )
+    watched = [*CALENDAR, Watch(table="own", entity="Own")]
+    await migrate(as_role(empty.dsn, member), watches=watched)
+    await empty.execute("INSERT INTO own VALUES (1, 'c')")
+    assert await empty.fetchval("SELECT count(*) FROM notifier.changes WHERE entity = 'Own'") == 1
+    await uninstall(empty.dsn)
+    await drop_role(empty, member)
 
 
 async def test_a_view_in_the_place_of_the_table_of_versions_is_not_read(
