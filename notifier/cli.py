@@ -268,7 +268,7 @@ def listen_command(
         ),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Stop after so many messages.")
+        int | None, typer.Option(metavar="N", min=1, help="Stop after this many messages.")
     ] = None,
     retry: Annotated[
         bool, typer.Option("--retry", help="Keep trying even if the first connection cannot work.")

@@ -13,7 +13,7 @@ STALE_SECONDS = 10.0
 """A proof older than this proves nothing."""
 
 STUCK_SECONDS = 60.0
-"""A backlog that has come no further for so long is stuck."""
+"""A backlog without progress for this long is stuck."""
 
 
 _logger = structlog.get_logger("notifier.health")

@@ -222,7 +222,7 @@ class Node:
         return Starlette(routes=Pages(self.health).status())
 
     async def run(self) -> None:
-        """Runs all background tasks. An error in one ends them all: never half-alive."""
+        """Runs all background tasks. An error in one ends them all: a node never runs partially."""
         with sql.serving(self._settings.schema):
             await self._run()
 
@@ -260,7 +260,7 @@ class Node:
                 await self._tracing.close()
 
     def _use_watches(self, watches: Sequence[Watch], scopes: Sequence[Scope]) -> None:
-        """Chooses what messages are examined for, before they are delivered: mostly nothing."""
+        """Sets the rules that each message passes before it is delivered: in most configurations none."""
         queried: set[str | None] = {scope.name for scope in scopes if scope.membership is not None}
         if self._settings.membership_query is not None:
             queried |= {watch.scope for watch in watches}

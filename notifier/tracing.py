@@ -59,7 +59,7 @@ P = ParamSpec("P")
 
 
 def _harmless(step: Callable[P, None]) -> Callable[P, None]:
-    """The step, whose failure, such as that of an application's sampler, is logged and ends no relay."""
+    """Wraps a step: its failure, such as one of an application's sampler, is logged and does not end the relay."""
 
     @wraps(step)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:

@@ -42,7 +42,7 @@ class Accounts:
     """Finds the rows' user for a token's user, and remembers it while it is in use.
 
     `query` takes the token's user as its only parameter and returns the rows' user, or no row. Several
-    different users are none. `changed` is called with a user whom a token's user was until now.
+    different users count as no user. `changed` is called with a rows' user to whom a token's user no longer maps.
     """
 
     def __init__(self, database: Query, query: str, changed: Callable[[str], None]) -> None:
@@ -59,7 +59,7 @@ class Accounts:
         self._swept = time.monotonic()
 
     async def require(self) -> None:
-        """Raises DatabaseError where no user could be looked up now, or the query has another form."""
+        """Raises DatabaseError where users cannot be looked up now, or the query does not have that form."""
         with suppress(*VALUE_ERRORS):
             await self._fetch(None)
 

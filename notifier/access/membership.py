@@ -33,10 +33,10 @@ COMPILE_LIMIT = 3
 """How often a query is compiled for one check while the tables keep changing."""
 
 TENANTS = 1000
-"""How many queries for schemas of tenants are kept."""
+"""How many compiled queries for schemas of tenants are kept."""
 
 LOCK_MILLISECONDS = 300
-"""How long a tenant's members may be locked until they cannot be checked: other tenants wait as long."""
+"""How long a check waits for a tenant's table that is locked. Checks of other tenants wait for it."""
 
 LINKS = 20
 """How many connections for operator queries are kept; beyond, those of former configurations are closed."""

@@ -13,10 +13,10 @@ from notifier.client.progress import nested
 from notifier.client.reports import Row
 
 MAX_SEEN = 256
-"""So many transactions are remembered."""
+"""How many transactions are remembered."""
 
 QUIET_SECONDS = 0.5
-"""The messages of a transaction are stored together: after so long there is no further one."""
+"""The messages of a transaction are stored together: after this time there is no further one."""
 
 UNKNOWN_SECONDS = 10.0
 """How long a transaction is waited for of which no message has come."""

@@ -12,7 +12,7 @@ from notifier.client.progress import Gap, Unreadable, nested, same_company
 from notifier.client.reports import Resync, Row, State, Status
 
 MAX_AWAITED = 100
-"""A socket may wait for so many transactions; further ones are sent when others have arrived."""
+"""A socket waits for at most this many transactions; further ones are sent when others have arrived."""
 
 MAX_STATE_BYTES = 64 * 1024 * 1024
 """A state with more is refused. The server sends at most half of it."""

@@ -29,10 +29,10 @@ COMMENT_SECONDS = 11.0
 
 EVENT_BYTES = 4 * 1024 * 1024
 PAGE_BYTES = 64 * 1024 * 1024
-"""The most that one event, and one answer of a poll, may have."""
+"""The largest event, and the largest response of a poll."""
 
 Report = Callable[[Row, str | None], Awaitable[None]]
-"""Takes a message, and its text as it was received, if it was."""
+"""Takes a message, and the text in which it was received; None for one that the client has made."""
 
 
 class _Page(msgspec.Struct, rename="pascal"):

@@ -21,7 +21,7 @@ from notifier.client.reports import Row
 from notifier.client.sockets import closed_error
 
 QUEUED = 64
-"""So many messages wait to be received; with more, responses are not read."""
+"""When this many messages wait to be received, responses are not read."""
 
 
 class HttpSocket:

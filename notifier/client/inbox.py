@@ -10,7 +10,7 @@ from notifier.client.feed import Arrival, Feed
 from notifier.client.reports import CompanyState, Report, Resync, Status
 
 MAX_WAITING = 1000
-"""With so many reports waiting the socket is not read, until half of them are taken."""
+"""When this many reports wait, the socket is not read until half of them are taken."""
 
 Entry: TypeAlias = tuple[Feed | None, Report | Arrival]
 """A report and the feed that it belongs to; a status may belong to none."""

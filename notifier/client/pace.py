@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 STEADY_SECONDS = 5.0
-"""A connection that lasts so long after its subscription is a success: the next wait is short again.
+"""A connection that lasts this long after its subscription is a success: the next wait is short again.
 
 Proxies that cut every connection after a while then cause no longer gaps; a server that fails at
 once still sees each client less and less often.

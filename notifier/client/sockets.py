@@ -86,7 +86,7 @@ def opener(options: dict[str, Any]) -> OpenSocket:
 
 
 async def open_in_time(open_socket: OpenSocket, url: str, seconds: float) -> Socket:
-    """An open socket. Raises Disconnected, at the latest after so many seconds."""
+    """An open socket. Raises Disconnected, at the latest after `seconds`."""
     try:
         async with asyncio.timeout(seconds):
             return await open_socket(url)

@@ -27,10 +27,10 @@ RELEASED = (
 """The functions of the first release, which made them without that comment."""
 
 RELATIONS = ":relations"
-"""Stands in a function's file for the relations that are watched, which each database has its own."""
+"""Stands in a function's file for the relations that are watched, which differ between databases."""
 
 PATHS = ":paths"
-"""The same for what follows the paths of watches."""
+"""Stands there for the statements that follow the paths of watches."""
 
 OWNED = "path_company"
 """The function that belongs to the owner of the tables along paths."""

@@ -19,7 +19,7 @@ STATE = "state"
 async def allow(connection: Connection, role: str, *, state: bool = False) -> bool:
     """Records that a role may serve, and with `state` that it may read the watched tables.
 
-    Returns whether it is news that it may serve. Raises DatabaseError.
+    Returns whether it could not serve before. Raises DatabaseError.
     """
     if not await connection.fetchval("SELECT to_regrole(quote_ident($1)) IS NOT NULL", role):
         raise DatabaseError(f"there is no role {role}")

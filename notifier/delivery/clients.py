@@ -36,4 +36,4 @@ class Client(Protocol):
         """The connection is closing or closed: no frame is written any more."""
 
     def clock_was_set(self) -> None:
-        """Timers do not follow the clock: look at the time again."""
+        """The clock was set: timers must be set again."""

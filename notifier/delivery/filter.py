@@ -27,7 +27,7 @@ VALUE_LIMIT = 100
 """Values that one filter may list for one property."""
 
 NAME_LIMIT = 100
-"""How much of an unknown name is repeated in the answer."""
+"""The answer repeats this many characters of an unknown name."""
 
 Value: TypeAlias = "str | int | float | tuple[str, bool] | None"
 """A JSON scalar that compares as in JSON: 1 is 1.0, but neither "1" nor true."""

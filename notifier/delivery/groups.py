@@ -51,37 +51,37 @@ class Group:
         """The position up to which a member has received its messages."""
         return self.ahead.get(subscriber, self.covered)
 
-    def level(self, position: int) -> set[Subscriber]:
-        """All members are about to have `position`. Returns those that had it already."""
+    def cover(self, position: int) -> set[Subscriber]:
+        """Sets `covered`. Returns the members that had come to `position` already."""
         self.covered = position
         if not self.ahead:
             return set()
-        level = {subscriber for subscriber, own in self.ahead.items() if own >= position}
+        ahead = {subscriber for subscriber, own in self.ahead.items() if own >= position}
         self.ahead.clear()
-        return level
+        return ahead
 
 
 class Due:
     """The messages of a batch that a group must receive, and the members that it had when the batch began.
 
-    Where the first text is a Skipped, the members in `level` are as far already and get the others only.
+    Where the first text is a Skipped, the members in `ahead` have come that far already and get only the others.
     `is_for_all`: `members` are all of the group.
     """
 
-    __slots__ = ("_frames", "_is_for_all", "_rest", "_skips", "group", "level", "members", "texts")
+    __slots__ = ("_frames", "_is_for_all", "_rest", "_skips", "ahead", "group", "members", "texts")
 
     def __init__(
         self,
         group: Group,
         members: list[Subscriber],
-        level: set[Subscriber],
+        ahead: set[Subscriber],
         *,
         is_for_all: bool = True,
     ) -> None:
         self.group = group
         self.members = members
         self._is_for_all = is_for_all
-        self.level = level
+        self.ahead = ahead
         self.texts: list[Message] = []
         self._skips = 0
         self._frames = self._rest = b""
@@ -97,13 +97,13 @@ class Due:
         if not self._is_for_all and len(self.members) < SHARED_MEMBERS:
             encoding = encoding.unshared or encoding
         self._frames = frames.of(encoding, self.texts)
-        if self.level:
+        if self.ahead:
             self._rest = frames.of(encoding, self.texts[1:])
 
     def write_all(self) -> None:
         """Writes to all its members at once."""
         group = self.group
-        if self.level or group.paused or not self._is_for_all:
+        if self.ahead or group.paused or not self._is_for_all:
             for member in self.members:
                 self.write(member)
         else:
@@ -112,13 +112,13 @@ class Due:
 
     def write(self, subscriber: Subscriber) -> None:
         """Writes to one member, unless it has left the group."""
-        is_level = subscriber in self.level
-        frames = self._rest if is_level else self._frames
+        is_ahead = subscriber in self.ahead
+        frames = self._rest if is_ahead else self._frames
         if write := self.group.direct.get(subscriber):
             if frames:
                 write(frames)
         elif subscriber in self.group.paused:
-            bodies = [text.body for text in self.texts[is_level:]]
+            bodies = [text.body for text in self.texts[is_ahead:]]
             if bodies:
                 subscriber.write(frames, bodies)
 
@@ -126,7 +126,7 @@ class Due:
         """How many changes and how many Skipped are written."""
         members = len(self.members)
         skips = self._skips
-        return (len(self.texts) - skips) * members, skips * members - len(self.level)
+        return (len(self.texts) - skips) * members, skips * members - len(self.ahead)
 
 
 class Frames:
@@ -180,7 +180,7 @@ class _ViewPlan:
                 self.add(group, subscriber, text)
             elif group.position_of(subscriber) < self._position:
                 self.add(group, subscriber, self._skipped)
-        group.level(self._position)
+        group.cover(self._position)
 
 
 class Groups:
@@ -279,7 +279,7 @@ class Groups:
                     if (due := dues.get(group)) is None:
                         if group not in members:
                             members[group] = group.members()
-                        due = dues[group] = Due(group, members[group], group.level(before))
+                        due = dues[group] = Due(group, members[group], group.cover(before))
                     if is_behind:
                         if cover is None:
                             assert self._last is not None
@@ -295,7 +295,7 @@ class Groups:
     ) -> list[Due]:
         """The messages that groups must receive of a message that has views. `users`: the subscribers of each user.
 
-        Those who get nothing fall behind, so its costs are those of the subscribers who get something.
+        Those who get nothing fall behind, so the cost grows only with the number of those who get something.
         """
         plan = _ViewPlan(self._last, message)
         self._last = message
@@ -327,7 +327,7 @@ class Groups:
             cover = skipped(last)
             for group in self._all():
                 if group.covered < last.position:
-                    due = Due(group, group.members(), group.level(last.position))
+                    due = Due(group, group.members(), group.cover(last.position))
                     due.skip(cover)
                     dues.append(due)
         return _counted(dues)
@@ -336,7 +336,7 @@ class Groups:
         """Positions begin again at 0."""
         self._last = None
         for group in self._all():
-            group.level(0)
+            group.cover(0)
 
     def _all(self) -> Iterable[Group]:
         return (group for each in self._groups.values() for group in each.values())

@@ -89,7 +89,7 @@ class Hub:
     # --- from the stream
 
     def deliver(self, messages: Sequence[Message]) -> None:
-        """Publishes the next messages of the log, of any companies, in the order of seq."""
+        """Delivers the next messages of the log, of any companies, in the order of seq."""
         metrics.RECEIVED.inc(len(messages))
         by_company: dict[str, list[Message]] = {}
         for message in messages:
@@ -169,7 +169,7 @@ class Hub:
         return channel
 
     async def _open(self, company: str) -> None:
-        """Reads the position; messages that are delivered meanwhile are published afterwards."""
+        """Reads the position; messages that arrive meanwhile are delivered afterwards."""
         broker = self.broker
         try:
             if broker is not None:

@@ -19,7 +19,7 @@ RECHECK_SECONDS = 60.0
 """A live subscription is checked again in the second half of this time after its last check."""
 
 STEPS = 12
-"""How often in RECHECK_SECONDS some of the subscriptions are checked."""
+"""The steps in RECHECK_SECONDS: in each of them some of the subscriptions are checked."""
 
 BLIND_SECONDS = 63.0
 """After this time without a successful check a session is ended, at most a step late: before 70 s."""

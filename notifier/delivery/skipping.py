@@ -24,7 +24,7 @@ def skipped(message: Message) -> Message:
 def select(
     messages: Sequence[Message], choose: Callable[[Message], Message | None]
 ) -> list[Message]:
-    """The messages that a subscription gets of consecutive ones: their positions remain covered to the last one.
+    """Selects the messages that a subscription gets. A Skipped covers the positions of the others, up to the last.
 
     `choose` returns the message as the subscription gets it, or None where it gets a Skipped.
     """

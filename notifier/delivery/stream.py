@@ -56,7 +56,7 @@ class Feed(Protocol):
         """Stops delivering."""
 
     def resumed(self) -> None:
-        """The log is followed. Messages of companies without a channel were not seen until now."""
+        """The stream follows the log again. Messages of companies without a channel did not come by the broker."""
 
     def logged(self, seq: int) -> None:
         """The log has come to `seq`, as a probe has read."""

@@ -51,7 +51,7 @@ REPLAY_SECONDS = 60.0
 """How often access is re-checked during a replay: a slow reader may never become live."""
 
 OPEN_SECONDS = 5.0
-"""How long ago the account of a user may have been looked up who subscribes now."""
+"""When a user subscribes, an account that was looked up longer ago is looked up again."""
 
 _logger = structlog.get_logger("notifier.subscription")
 
@@ -171,7 +171,7 @@ class Subscription:
 
     @property
     def live(self) -> bool:
-        """Whether messages go to the client as they are published."""
+        """Whether messages go to the client as the channel receives them."""
         return self._phase is Phase.LIVE
 
     def has_delivered(self, position: int) -> bool:
@@ -216,7 +216,7 @@ class Subscription:
         return state
 
     async def send_state(self, state: State) -> bool:
-        """Sends the rows, and StateEnd; whether the user still may see the company. Raises as `deliver`."""
+        """Sends the rows, and StateEnd. Returns False where access was lost meanwhile. Raises as `deliver`."""
         transport = self._owner.transport
         encoding, user = transport.encoding.unshared or transport.encoding, self.user
         for page in state.pages:

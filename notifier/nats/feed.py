@@ -34,7 +34,7 @@ from notifier.nats.payloads import (
 from notifier.nats.subjects import accounts_subject, company_subject, log_subject
 
 SILENCE_SECONDS = 2.5
-"""Without a beat for so long the path is not used; publisher.BEAT_SECONDS is a fifth of it."""
+"""Without a beat for this long the path is not used; publisher.BEAT_SECONDS is a fifth of it."""
 
 BEATS, MOST_BEATS = 2, 16
 """So many consecutive beats prove the path; after each failure within STEADY_BEATS twice as many."""

@@ -31,7 +31,7 @@ STEADY_SECONDS = 10.0
 
 PENDING_BYTES = 8 * 1024 * 1024
 ROOM_SECONDS, ROOM_POLL_SECONDS = 3.0, 0.005
-"""Bytes that may wait to be written. Beyond them `publish` waits so long for room, and checks so often."""
+"""Bytes that may wait to be written. Beyond them `publish` waits for room: for how long, and how often it checks."""
 
 NO_LIMIT = 1 << 40
 """Bytes that the library lets wait: at its own limit it waits without end, and ignores cancellation."""

@@ -42,9 +42,9 @@ class Unattributable(Exception):
 def read_images(
     change: Change, watch: Watch, hidden: Collection[str] = (), foreign: Collection[str] = ()
 ) -> tuple[Row | None, Row | None, bool]:
-    """The rows before and after, without the columns `hidden`, and whether only their keys could be read.
+    """The rows before and after, and whether only their keys could be read.
 
-    Nor with the columns `foreign`, which a row may have.
+    They are without the columns `hidden`, which every image should have, and `foreign`, which it may have.
 
     A row that `deleted_if` marks as deleted is None, as if it did not exist. Raises Unattributable
     where key or company are missing.
@@ -173,14 +173,14 @@ def company_keyed(key: str, scopes: Collection[str]) -> str | None:
 
 
 def unless_scoped(company: str | None, scopes: Collection[str]) -> str | None:
-    """A company without a scope; None where its id looks like one of a scope, whose channel is another's."""
+    """A company without a scope; None where its id looks like that of a company in a scope, whose channel it would use."""
     return None if company is not None and split_scope(company)[0] in scopes else company
 
 
 def path_companies(change: Change, watch: Watch) -> set[str] | None:
     """The companies, before and after, of a row that the path of the watch crosses.
 
-    None where the change is no such row's: those have companies alone.
+    None for a change of any other row. The images of such rows have nothing but companies.
     """
     try:
         rows = [row for row in (_row(change.old), _row(change.new)) if row is not None]
@@ -200,9 +200,8 @@ def user_of(row: Row | None, watch: Watch) -> str | None:
     if value == _NULL or not all(_has(row, *condition) for condition in watch.member_if.items()):
         return None
     name = _text(value)
-    return (
-        None if "\0" in name else name
-    )  # only a json column can hold NUL; PostgreSQL's text cannot
+    # Only a json column can hold NUL; PostgreSQL's text cannot.
+    return None if "\0" in name else name
 
 
 def _has(row: Row, column: str, wanted: Condition) -> bool:

@@ -41,7 +41,7 @@ class Maintenance:
     async def run(self, *, asleep: bool = False) -> None:
         """Does the parts that are due: the room on disk, and the watched tables.
 
-        A sleeping relay does one of them at a time, so that it uses its writer so often that no heartbeat is due.
+        A sleeping relay does one of them at a time: then it uses its writer often enough to need no heartbeat.
         """
         now = time.monotonic()
         latest = now - (ASLEEP_SECONDS if asleep else AWAKE_SECONDS)
@@ -116,7 +116,7 @@ class Maintenance:
         }
 
     async def recover_from_overflow(self, usage: Usage | None = None) -> bool:
-        """If capture has stopped storing, lets it store again, in a new epoch. Whether it had stopped."""
+        """If capture has stopped storing, lets it store again, in a new epoch. Returns whether it had stopped."""
         usage = usage or await self._disk.usage()
         if self._store.checkpoint.unsettled != REOPENING and not usage.is_full:
             return False
@@ -127,7 +127,7 @@ class Maintenance:
         return True
 
     async def _resync_after_overflow(self) -> None:
-        """A Resync once every transaction has ended that may have dropped changes after the new epoch."""
+        """Sends every company a Resync, once no transaction is left that may have dropped changes in the new epoch."""
         unsettled = self._store.checkpoint.unsettled
         if unsettled is not None and await self._disk.all_ended_before(unsettled):
             draft = ResyncDraft(EVERY_COMPANY, "overflow", datetime.now(UTC), REVOKE_ALL)

@@ -77,7 +77,7 @@ class Numbering:
 def _addressed(
     drafts: Sequence[AnyDraft], known: Sequence[str]
 ) -> Iterator[tuple[Draft | ResyncDraft, str]]:
-    """Each draft with its company; one for every company with each of them."""
+    """Each draft with its company. A draft for every company is repeated for each of those that are known."""
     for draft in drafts:
         if draft.company == EVERY_COMPANY:
             for company in known:

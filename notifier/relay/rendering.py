@@ -20,7 +20,7 @@ from notifier.messages import JSON, View
 from notifier.relay.changes import REVOKE_ALL, Source
 from notifier.relay.images import Ends, Key, Row, key_of
 from notifier.relay.visibility import (
-    EVERYBODY,
+    EVERY_USER,
     NO_USER,
     Audience,
     audience_of,
@@ -104,9 +104,9 @@ class ResyncDraft(NamedTuple):
 
 
 def company_deleted(company: str, at: datetime, xid: int) -> Draft:
-    """The message after which a company has no user, and that comes from no row: its schema was dropped.
+    """The CompanyDeleted of a company whose schema was dropped, which no captured change reports.
 
-    `xid`: the transaction that found it out.
+    `xid`: the transaction that noticed it.
     """
     head = b'{"Type":"CompanyDeleted","Data":{"CompanyId":%b}' % _encode(company)
     return Draft(company, head, _tail(at, xid), at, REVOKE_ALL)
@@ -122,7 +122,7 @@ def render(
     actor: str | None,
     partial: bool,
 ) -> Draft | None:
-    """The message for a row's net change; None where nothing changed, or no message is wanted.
+    """The message for a row's net change; None where nothing changed, or the watch sends no such message.
 
     `xid`: the writer's transaction. `partial`: the images hold key and company only, so the message
     does too.
@@ -139,8 +139,8 @@ def _restricted(
 ) -> Draft | None:
     """The message where `visible_to` decides which users get it, and in which form.
 
-    For a user who only sees the row after the change it is created, for one who only saw it before it
-    is deleted. Each form is rendered from the images that its readers see, and from no other.
+    A user who sees the row only after the change gets a creation, one who saw it only before gets a
+    deletion. Each form is rendered from the images that its readers see, and from no other.
     """
     old, new = ends
     if old is not None and new is not None:
@@ -164,7 +164,7 @@ def _restricted(
             partials = partials or is_partial
             if head is not None:
                 views.append(DraftView(audience, head, tail))
-    if views and views[0].audience == EVERYBODY:
+    if views and views[0].audience == EVERY_USER:
         return Draft(company, views[0].head, tail, at, partial=partials)
     if not views:  # its position may still end the access of users
         head, partials = _before_position(source, ends, company, tail, partial)
@@ -180,7 +180,7 @@ def _before_position(
 ) -> tuple[bytes | None, bool]:
     """The text of a message up to its position, and whether it has the keys only.
 
-    None where nothing changed, or no message is wanted.
+    None where nothing changed, or the watch sends no such message.
     """
     old, new = ends
     watch = source.watch
@@ -212,7 +212,7 @@ def _before_position(
 
 
 def data_of(row: Row, source: Source, company: str) -> bytes:
-    """`Data`: the row; before it the value of a key of several columns, and the company where no column has it."""
+    """`Data`: the key where it has several columns, the company where no column is its id, then the row."""
     watch = source.watch
     key, adds_company = watch.key, watch.adds_company
     if isinstance(key, str) and not adds_company:

@@ -33,7 +33,7 @@ class Audience(NamedTuple):
         return not self.others and not self.users
 
 
-EVERYBODY = Audience(frozenset(), others=True)
+EVERY_USER = Audience(frozenset(), others=True)
 NO_USER = Audience(frozenset())
 
 
@@ -62,7 +62,7 @@ def users_of(row: Row, source: Source) -> Users:
 
 def audience_of(users: Users) -> Audience:
     """The users who see a row."""
-    return EVERYBODY if users is None else Audience(users)
+    return EVERY_USER if users is None else Audience(users)
 
 
 def audiences(before: Users, after: Users) -> Audiences:

@@ -49,13 +49,13 @@ SEARCHED_ROWS = 100_000
 """Rows that are read at most for a filter by values: about a second of computing in a thread."""
 
 CONNECTIONS = 3
-"""States that are read at once: so often STATE_BYTES of images, and as much of messages, are held at most."""
+"""States that are read at the same time. Each holds at most STATE_BYTES of images, and as much of messages."""
 
 FIRST_ROWS, MOST_ROWS, FETCH_BYTES = 20, 1000, 512 * 1024
-"""Rows that are fetched at first, at most, and the bytes that a fetch should have."""
+"""The rows of the first fetch, the most rows of one, and the bytes at which a fetch aims."""
 
 COLLECT_SECONDS = 0.05
-"""How long a reading waits for further requests when one of the same rows has just ended: there are many of them."""
+"""How long a reading waits for further requests when one of the same rows has just ended: many clients request them."""
 
 UNUSABLE = (asyncpg.DataError, asyncpg.SyntaxOrAccessError)
 """Errors of a table's query: `state_where` does not fit the table any more, or a value in it."""
@@ -202,7 +202,7 @@ class StateReader:
         return await connect(self._url, "state", pooled=self._pooled, pinned=True)
 
     def _release(self, connection: Connection, closes: int) -> None:
-        """Its transaction has ended, and the connection is sound; it was taken before or after the last `close`."""
+        """Keeps a sound connection without a transaction for the next state, unless `close` was called since it was taken."""
         if closes != self._closes:
             connection.terminate()
         else:

@@ -135,7 +135,7 @@ def document(watches: Sequence[Watch] = CALENDAR) -> Schema:
 
 @cache
 def text(watches: tuple[Watch, ...] = CALENDAR) -> str:
-    """The document as it is served and checked in. Slow, the first time."""
+    """The document as it is served and checked in. The first call is slow."""
     return json.dumps(document(watches), ensure_ascii=False, indent=2) + "\n"
 
 

@@ -214,13 +214,13 @@ class Evidence:
         return count
 
     async def transaction(self, xid: int) -> Transaction:
-        """How a transaction stands, and how far the relay has come with it."""
+        """The state of a transaction, and whether the relay has stored its messages."""
         row = await self.connection.fetchrow(sql.query("why_transaction"), xid)
         assert row is not None
         return Transaction(xid=xid, state=(await self.states([xid]))[xid], **dict(row))
 
     async def states(self, xids: Sequence[int]) -> dict[int, str]:
-        """How far the relay has come with transactions, in the words of `transaction_states.sql`."""
+        """The states of transactions, in the words of `transaction_states.sql`."""
         rows = await self.connection.fetch(
             sql.query("transaction_states"), list(xids), timeout=READ_SECONDS
         )

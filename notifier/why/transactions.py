@@ -211,7 +211,7 @@ def _behind(resync: Logged) -> str:
 
 
 def delivered(messages: Sequence[Logged]) -> str:
-    """That messages were sent, and where."""
+    """The answer that messages were sent, with their positions."""
     last = messages[-1]
     if last.is_resync:
         return _behind(last)
