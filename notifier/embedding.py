@@ -148,7 +148,7 @@ class Notifier:
         return "not running" if self._node is None else self._node.health.reason()
 
     def _start(self) -> None:
-        """Puts a new node in the place of the former one; each runs once."""
+        """Puts a new node in place of the former one; each runs once."""
         self._node = Node(self._settings, tracer_provider=self._tracer_provider)
         self._app, self._status_app = self._node.app(), self._node.status_app()
 

@@ -78,7 +78,7 @@ def connect(
     value of `client.position` when you saved your state. A token that was refused or has expired is not
     presented again, so a cache behind `get_token` should not outlive the token.
 
-    With `state` the rows of the company come first, as a report `CompanyState` in the place of each `Resync`, and `rows`
+    With `state` the rows of the company come first, as a report `CompanyState` in place of each `Resync`, and `rows`
     keeps them. A `snapshot` of an earlier client is shown at once, and only what was missed since is requested. `tables` has
     the names of entities that have names of their own.
 

@@ -37,7 +37,7 @@ class Filter(NamedTuple):
 
     @classmethod
     def of(cls, entities: Collection[str] | None, where: Where | None) -> Filter:
-        """A copy of the application's filter. Raises ValueError for text in the place of a list."""
+        """A copy of the application's filter. Raises ValueError for text in place of a list."""
         given = {} if where is None else where
         values = [value for properties in given.values() for value in properties.values()]
         if any(isinstance(each, str) for each in (entities, *values)):

@@ -56,7 +56,7 @@ class Link:
         return self._transports.present
 
     def start(self) -> None:
-        """Connects, in the place of an attempt that is under way."""
+        """Connects, in place of an attempt that is under way."""
         former = self._running
         if former is not None:
             former.cancel()

@@ -85,7 +85,7 @@ class Resync:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompanyState:
-    """All rows of the company at `position`, by entity; messages after it follow. In the place of a `Resync`, with `state=True`.
+    """All rows of the company at `position`, by entity; messages after it follow. In place of a `Resync`, with `state=True`.
 
     `reason` is that of the `Resync`, and `at` is as in `Position`. `where` is what the rows pass.
     """

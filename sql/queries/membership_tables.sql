@@ -1,6 +1,6 @@
 -- The tables whose rows name members, with the types of the columns that decide; of a domain, the type below it.
 -- A type that is not PostgreSQL's own is null: its casts and operators may be application code.
--- A view or foreign table in the place of a table is not read: it would run its code as our role.
+-- A view or foreign table in place of a table is not read: it would run its code as our role.
 -- At least one row, for the scopes; `watched` is null in it where no table names members.
 -- Rows of a table that inherits from another are not captured, so they give no access either.
 -- `tenant`: with the tables of this one. `tenants`: all that have tables of their own.

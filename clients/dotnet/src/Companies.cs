@@ -11,7 +11,7 @@ namespace Notifier.Client
     /// </summary>
     internal sealed class Companies
     {
-        /// <summary>A socket may wait for so many transactions; further ones are sent when others have arrived.</summary>
+        /// <summary>A socket waits for at most this many transactions; further ones are sent when others have arrived.</summary>
         const int MaxAwaited = 100;
 
         static readonly HashSet<string> Refusals = new HashSet<string> { "company_forbidden", "bad_filter", "too_many_companies" };

@@ -22,7 +22,7 @@ namespace Notifier.Client
 
     /// <summary>
     /// Calls the application back, one callback at a time. Its methods are called under the gate, but for the callbacks.
-    /// With so many reports waiting that Room is not completed, the socket is not read.
+    /// While Room is not completed, because too many reports wait, the socket is not read.
     /// </summary>
     internal sealed class Dispatcher
     {

@@ -36,7 +36,7 @@ namespace Notifier.Client
         /// <summary>Completed when no attempt to connect will follow.</summary>
         public Task Running { get; private set; } = Task.FromResult(true);
 
-        /// <summary>Connects, in the place of an attempt that is under way.</summary>
+        /// <summary>Connects, in place of an attempt that is under way.</summary>
         public void Start()
         {
             Task former = Running;

@@ -11,7 +11,7 @@ namespace Notifier.Client
         /// <summary>Called with each change of the connection's state, or a company's. What it throws is ignored.</summary>
         public Action<Status> OnStatus { get; set; }
 
-        /// <summary>After so long a silence the client sends a ping.</summary>
+        /// <summary>After this much silence the client sends a ping.</summary>
         public TimeSpan Heartbeat { get; set; } = TimeSpan.FromSeconds(15);
 
         /// <summary>Without an answer within this time the client drops the link.</summary>

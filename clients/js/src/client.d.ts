@@ -269,7 +269,7 @@ export interface Callbacks<Tables extends AnyTables<Tables> = Calendar> {
    */
   onResync?: ((resync: Resync) => void | Promise<void>) | undefined;
   /**
-   * With `state`, in the place of `onResync`: replace your state by these rows. Messages wait while the promise that you
+   * With `state`, in place of `onResync`: replace your state by these rows. Messages wait while the promise that you
    * return is pending. If it is rejected, you are called again.
    */
   onState?: ((state: StateReport<Tables>) => void | Promise<void>) | undefined;
@@ -310,7 +310,7 @@ export interface Options<Tables extends AnyTables<Tables> = Calendar> extends Ca
 
   /** Where there is no global WebSocket, as in Node 20. */
   WebSocket?: WebSocketClass | undefined;
-  /** In the place of the global `fetch`. */
+  /** In place of the global `fetch`. */
   fetch?: typeof globalThis.fetch | undefined;
   /** After so long a silence the client sends a ping. Default 15,000. */
   heartbeatMs?: number | undefined;
@@ -397,7 +397,7 @@ export interface Client<Tables extends AnyTables<Tables> = Calendar> {
   /** As `subscription.arrived`, for the company of `connect` or `setCompany`. */
   arrived(tx: string | number): Promise<number>;
   /**
-   * Follows another company in the place of that of `connect`, from a saved position or from the present one. Nothing more of the former
+   * Follows another company in place of that of `connect`, from a saved position or from the present one. Nothing more of the former
    * company is reported.
    */
   setCompany(companyId: string | number, position?: Position | null): void;

@@ -48,7 +48,7 @@ const CLOSED = 3;
 
 /** The shortest wait after 4429 when the server did not name one. */
 const TOO_MANY_MS = 5_000;
-/** A connection that lasts so long after its subscription is a success: the next wait is short again. */
+/** A connection that lasts this long after its subscription is a success: the next wait is short again. */
 const STEADY_MS = 5_000;
 /** The longest wait before a reconnect, whatever the server requests. */
 const MAX_WAIT_MS = 3_600_000;
@@ -56,7 +56,7 @@ const MAX_WAIT_MS = 3_600_000;
 const MAX_WAITING = 10_000;
 /** How often one gap is requested again before the state has to be reloaded. */
 const MAX_GAP_RETRIES = 3;
-/** The connection may wait for so many transactions; further ones are sent when others have arrived. */
+/** The connection waits for at most this many transactions; further ones are sent when others have arrived. */
 const MAX_AWAITED = 100;
 /** The application has to act before the company is requested again. */
 const REFUSED = new Set(["company_forbidden", "bad_filter", "too_many_companies", "state_too_large", "state_unavailable"]);
@@ -440,7 +440,7 @@ class Connection {
 
   // ------------------------------------------------------------------ the connection
 
-  /** @param {boolean} [again] With another transport, in the place of one that is not possible here. */
+  /** @param {boolean} [again] With another transport, in place of one that is not possible here. */
   async #open(again = false) {
     const { signal } = (this.#attempt = new AbortController());
     if (!again) this.#setStatus("connecting");
