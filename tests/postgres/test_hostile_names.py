@@ -120,7 +120,7 @@ async def test_every_name_of_the_applications_is_quoted(
         messages = await relay.messages_of(f"c{n}")
         assert types(messages) == [f"Doc{n}Created", f"Part{n}Updated"]
         (secret,) = await relay.messages_of(n)
-        assert secret["Data"] == {f"Secret{n}Id": n}
+        assert secret["Data"] == {"CompanyId": n, f"Secret{n}Id": n}
         for user, may_see in {"u": True, "v": True, "before": False, name: False}.items():
             assert await membership.may_see(Identity(user, 1e12, None), f"c{n}") is may_see
     query.close()
@@ -154,7 +154,10 @@ async def test_every_name_along_a_path_and_of_a_role_is_quoted(
     assert await database.fetchval(reads, name)
     await uninstall(database.dsn)
     await migrate(database.dsn, watches=CALENDAR)
-    await database.execute(f"ALTER TABLE notifier.version OWNER TO {role}")
+    await database.execute(
+        f"ALTER TABLE notifier.version OWNER TO {role};"
+        f" GRANT TRIGGER ON events, employees, companies TO {role}"
+    )
     await migrate(database.dsn, watches=CALENDAR)
     owner = "SELECT pg_get_userbyid(nspowner) FROM pg_namespace WHERE nspname = 'notifier'"
     assert await database.fetchval(owner) == name

@@ -83,7 +83,7 @@ async def test_the_rows_are_those_of_messages_and_an_excluded_column_needs_no_ri
     assert await empty.fetchval(may, role, "body") is True
     assert await empty.fetchval(may, role, "secret") is False
     assert await rows(empty, role, "1") == {
-        "Team": [{"TeamId": 1, "Name": "one"}],
+        "Team": [{"CompanyId": 1, "TeamId": 1, "Name": "one"}],
         "Note": [
             {
                 "NoteId": "9007199254740993",
