@@ -203,7 +203,7 @@ class Listen
         return socket.SendAsync(new ArraySegment<byte>(stream.ToArray()), WebSocketMessageType.Text, true, CancellationToken.None);
     }
 
-    // The next text; null when the socket is closed. Sends a ping after so many seconds of silence.
+    // The next text; null when the socket is closed. Sends a ping after that many seconds of silence.
     static async Task<string> Receive(ClientWebSocket socket, int seconds)
     {
         var buffer = new ArraySegment<byte>(new byte[65536]);

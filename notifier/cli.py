@@ -122,6 +122,7 @@ def serve_command(
     warnings: list[str] = []
     settings = load(
         warn=warnings.append,
+        are_options=True,
         host=host,
         port=port,
         ssl_certfile=ssl_certfile,

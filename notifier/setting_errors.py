@@ -41,7 +41,7 @@ _FAULTS = {
 }
 """The fault, by the type of pydantic's error. For other types, what is allowed explains the fault."""
 
-_PATTERNS = {
+PATTERNS = {
     "^[A-Za-z][A-Za-z0-9]*$": "a letter, then letters and digits",
     "^[A-Za-z][A-Za-z0-9_-]*$": "a letter, then letters, digits, _ and -",
     "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$": "letters, digits and any of !#$%&'*+-.^_`|~",
@@ -63,12 +63,17 @@ class Disagreement(ValueError):
 
 
 class Origin(NamedTuple):
-    """Where the settings come from. `variables`: those that the environment has, `arguments`: those that were passed."""
+    """Where the settings come from.
+
+    `variables`: those that the environment has. `arguments`: those that were passed, as options of the
+    command line where `are_options`.
+    """
 
     prefix: str
     arguments: Collection[str]
     variables: Collection[str]
     file: Path
+    are_options: bool = False
 
     def place(self, location: Location) -> str:
         """The variable, or the line of the file and the option there."""
@@ -81,13 +86,22 @@ class Origin(NamedTuple):
     def name(self, location: Location, beside: Location = ()) -> str:
         """The setting as it was written. One that was not is named like the one `beside`, else as a variable."""
         setting = location[0]
-        if setting in self.arguments or setting in SECTIONS:
+        if setting in self.arguments:
+            return self._argument(location)
+        if setting in SECTIONS:
             return _option(location)
         if setting in self.variables:
             return self._variable(location)
-        if self._line(location) is None and (not beside or self.name(beside) != _option(beside)):
-            return self._variable(location)
-        return _option(location)
+        if self._line(location) is not None:
+            return _option(location)
+        if beside and beside[0] in self.arguments:
+            return self._argument(location)
+        if beside and self.name(beside) == _option(beside):
+            return _option(location)
+        return self._variable(location)
+
+    def _argument(self, location: Location) -> str:
+        return f"--{location[0]}".replace("_", "-") if self.are_options else _option(location)
 
     def _variable(self, location: Location) -> str:
         return f"{self.prefix}{str(location[0]).upper()}"
@@ -175,7 +189,7 @@ def _allowed(whole: Schema, node: Schema, *, is_variable: bool) -> str:
             example = "true" if "anyOf" in value else '"text"'
             return f"a table such as {{ column = {example} }}"
         return "a table of options"
-    text = _PATTERNS.get(node.get("pattern", ""), "text" if is_variable else "text in quotes")
+    text = PATTERNS.get(node.get("pattern", ""), "text" if is_variable else "text in quotes")
     limit = node.get("maxLength")
     return text if limit is None else f"{text}, at most {limit} characters"
 

@@ -335,9 +335,11 @@ def warn_on_stderr(line: str) -> None:
 def load(
     environ: Mapping[str, str] | None = None,
     warn: Callable[[str], None] = warn_on_stderr,
+    *,
+    are_options: bool = False,
     **given: Any,
 ) -> Settings:
-    """Reads the environment and `notifier.toml`; `given` (from the command line) has precedence.
+    """Reads the environment and `notifier.toml`; `given` has precedence: options of the command line, if `are_options`.
 
     `warn` receives a line that names the unknown variables, if there are any: container platforms
     add some of their own. A given `environ` replaces the environment in that check only. Raises
@@ -362,7 +364,7 @@ def load(
         raise SettingsError(f"{_file()}: not valid TOML: {error}") from error
     except ValidationError as error:
         passed = [name for name, value in given.items() if value is not None]
-        origin = Origin(PREFIX, passed, _Environment(Settings)(), _file())
+        origin = Origin(PREFIX, passed, _Environment(Settings)(), _file(), are_options)
         raise SettingsError(describe(error, Settings, origin)) from error
 
 

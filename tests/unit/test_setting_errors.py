@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from notifier.cli import serve_command
 from notifier.errors import SettingsError
-from notifier.setting_errors import SECTIONS
+from notifier.setting_errors import PATTERNS, SECTIONS
 from notifier.settings import PREFIX, Settings, load
 from notifier.watches import Scope, Watch
 
@@ -185,6 +188,24 @@ def test_an_argument_is_named_and_not_a_variable(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delenv("NOTIFIER_SSL_KEYFILE")
     line = refusal(watch=[{"table": "t", "entity": "a b"}])
     assert str(line).startswith("[[watch]] 1, entity: must be a letter")
+
+
+def test_an_option_of_the_command_line_is_named_as_it_was_written(nowhere: Path) -> None:
+    (nowhere / "cert.pem").touch()
+    with pytest.raises(SettingsError, match=r"^--ssl-certfile: needs --ssl-keyfile$"):
+        serve_command(ssl_certfile=Path("cert.pem"))
+    with pytest.raises(SettingsError, match=r"^--ssl-keyfile: no file gone\.pem$"):
+        serve_command(ssl_certfile=Path("cert.pem"), ssl_keyfile=Path("gone.pem"))
+    (nowhere / "notifier.toml").write_text('ssl_keyfile = "gone.pem"\n')
+    with pytest.raises(SettingsError, match=r"^notifier\.toml, line 1: ssl_keyfile: no file"):
+        serve_command(ssl_certfile=Path("cert.pem"))
+
+
+def test_every_pattern_is_described_in_words() -> None:
+    named = json.dumps(Settings.model_json_schema())
+    assert set(re.findall(r'"pattern": ("[^"]*")', named)) == {
+        json.dumps(each) for each in PATTERNS
+    }
 
 
 def test_the_file_is_named_as_in_notifier_config(

@@ -312,7 +312,7 @@ export interface Options<Tables extends AnyTables<Tables> = Calendar> extends Ca
   WebSocket?: WebSocketClass | undefined;
   /** In place of the global `fetch`. */
   fetch?: typeof globalThis.fetch | undefined;
-  /** After so long a silence the client sends a ping. Default 15,000. */
+  /** After this much silence the client sends a ping. Default 15,000. */
   heartbeatMs?: number | undefined;
   /** Without an answer within this time the client drops the link. Default 10,000. */
   timeoutMs?: number | undefined;
