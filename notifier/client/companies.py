@@ -328,7 +328,7 @@ class Companies:
     def _report(
         self, feed: Feed, state: State, reason: str | None = None, *, error: object = None
     ) -> None:
-        self._inbox.put(feed, feed.remark(state, reason=reason, error=error))
+        self._inbox.put(feed, feed.set_status(state, reason=reason, error=error))
 
     def _report_no_company(self) -> None:
         self._deadlines.expect_to_last()

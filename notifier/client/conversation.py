@@ -96,8 +96,8 @@ class Conversation:
     def _send(self, message: Row) -> None:
         self._outbox.put_nowait(json.dumps(message))
 
-    def _remark(self, reason: str | None, error: object) -> None:
-        self._inbox.put(None, self._feeds.remark(reason, error))
+    def _report_problem(self, reason: str | None, error: object) -> None:
+        self._inbox.put(None, self._feeds.report_problem(reason, error))
 
     @property
     def is_authenticated(self) -> bool:
@@ -165,7 +165,7 @@ class Conversation:
                 self._expect_close()
             case "Error" if "Data" not in message:
                 fault = nested(message, "Error")
-                self._remark(fault.get("Code"), fault)
+                self._report_problem(fault.get("Code"), fault)
             case _:
                 self.companies.receive(message, frame)
 
@@ -191,7 +191,7 @@ class Conversation:
             try:
                 token = await self._tokens.fetch()
             except TokenUnavailable as error:
-                self._remark("no token", error.__cause__)
+                self._report_problem("no token", error.__cause__)
             else:
                 if token != self._token:
                     self._token = token

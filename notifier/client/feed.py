@@ -172,8 +172,8 @@ class Feed:
         self.subscribed = False
         self.fail(reason)
 
-    def remark(self, state: State | None, **why: Any) -> Status:
-        """Replaces the status; without a state it stays."""
+    def set_status(self, state: State | None, **why: Any) -> Status:
+        """Replaces the status; None keeps the present state."""
         self.status = Status(state=state or self.status.state, company=self.company, **why)
         return self.status
 
@@ -294,10 +294,10 @@ class Feeds:
             feed.status = replace(self.connection, company=feed.company)
         return self.connection
 
-    def remark(self, reason: str | None, error: object) -> Status:
-        """Something happened that changes no state."""
+    def report_problem(self, reason: str | None, error: object) -> Status:
+        """The state of the connection and of the companies stays, with a reason."""
         for feed in self._feeds:
-            feed.remark(None, reason=reason, error=error)
+            feed.set_status(None, reason=reason, error=error)
         state = self.status.state
         if not self._feeds or not self.is_open:
             self.connection = Status(state=state, company=self.company, reason=reason, error=error)

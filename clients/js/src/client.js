@@ -762,7 +762,7 @@ class Connection {
         return;
       case "Error":
         if (message.Data) return this.#onNotArrived(message);
-        return this.#remark({ reason: message.Error?.Code, error: message.Error });
+        return this.#reportProblem({ reason: message.Error?.Code, error: message.Error });
       case "Pong":
         return;
       default:
@@ -824,7 +824,7 @@ class Connection {
         }
       } catch (error) {
         if (signal.aborted) return;
-        this.#remark({ reason: "no token", error });
+        this.#reportProblem({ reason: "no token", error });
       }
       await sleep(this.#options.minDelayMs + this.#backoff(failures), signal);
     }
@@ -1230,7 +1230,7 @@ class Connection {
    * Something happened that changes no state.
    * @param {Details} why
    */
-  #remark(why) {
+  #reportProblem(why) {
     const { state } = this.status;
     for (const company of this.#companies) company.status = Object.freeze({ ...company.status, ...why });
     if (!this.#authenticated || !this.#companies.size) this.#status = Object.freeze({ ...this.#status, ...why });
