@@ -295,6 +295,25 @@ async def save_watches(connection: Connection, wanted: Iterable[Stored]) -> None
     await connection.execute(sql.adapt("UPDATE notifier.configuration SET version = version + 1"))
 
 
+async def save_hidden_columns(connection: Connection, wanted: Iterable[Stored]) -> None:
+    """Saves which columns the watches hide, so that they stay hidden when they are renamed.
+
+    Raises SettingsError where a column that a `wanted` watch excludes was renamed, and another one has its name now.
+    """
+    for stored in wanted:
+        watch = stored.watch
+        rows = await connection.fetch(
+            sql.query("renamed_excludes"), stored.relation, list(watch.exclude)
+        )
+        for row in rows:
+            raise SettingsError(
+                f"table {watch.table}: the column that was excluded as {row['name']} is {row['now']} now;"
+                " exclude it by this name too, or drop it"
+            )
+    await connection.execute(sql.query("forget_hidden_columns"))
+    await connection.execute(sql.query("save_hidden_columns"))
+
+
 async def forget_messages(connection: Connection) -> None:
     """Empties the log's messages; the relay begins an epoch when the transaction commits."""
     # First, as the relay does before it saves its checkpoint: otherwise both could wait for one another.

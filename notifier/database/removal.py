@@ -22,6 +22,7 @@ from notifier.errors import DatabaseError
 TABLES = (
     *("version", "configuration", "watches", "patterns", "scopes", "grants", "log", "positions"),
     *("messages", "changes_0", "changes_1", "signing_key", "moves", "steps", "vanished"),
+    "hidden_columns",
 )
 SEQUENCE = "change_ids"
 

@@ -165,9 +165,7 @@ async def downgrade(url: str, revision: str) -> None:
     """Goes back to an older version of the schema; for tests and emergencies."""
 
     def back(connection: SyncConnection) -> None:
-        config = _config()
-        config.attributes["connection"] = connection
-        command.downgrade(config, revision)
+        command.downgrade(_config(connection), revision)
 
     async def once(connection: Connection) -> list[str]:
         await _with_sqlalchemy(connection, back)
@@ -243,6 +241,7 @@ class _Migration:
         changed = await functions.differences(connection)
         await functions.create(connection, changed)
         await functions.create(connection, await functions.outdated(connection))
+        await configuration.save_hidden_columns(connection, wanted.values())
         for view in await views.differences(connection):
             await views.create(connection, view)
             self._note(f"view {view}: replaced")
@@ -378,8 +377,9 @@ async def _with_sqlalchemy(connection: Connection, work: Callable[[SyncConnectio
         raise cause or DatabaseError(first_line(error)) from error
 
 
-def _config() -> Config:
+def _config(connection: SyncConnection | None = None) -> Config:
     config = Config()
+    config.attributes["connection"] = connection
     config.set_main_option("script_location", str(sql.folder("migrations")))
     config.set_main_option("path_separator", "os")
     return config
@@ -395,6 +395,4 @@ def _revisions(connection: SyncConnection) -> tuple[str | None, set[str]]:
 
 
 def _upgrade(connection: SyncConnection) -> None:
-    config = _config()
-    config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    command.upgrade(_config(connection), "head")

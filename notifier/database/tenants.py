@@ -284,6 +284,7 @@ async def _finish(connection: Connection, *, forget: bool) -> None:
     """Completes the tables together: their types in capture, the right to read their members, a reload of the nodes."""
     await connection.execute(QUALIFIED)
     await functions.create(connection, await functions.outdated(connection))
+    await configuration.save_hidden_columns(connection, ())
     await grants.synchronize(connection)
     secret = []
     if forget:

@@ -98,18 +98,26 @@ class RelayStore:
         """The watched tables, as `notifier migrate` wrote them down, by the entity of their changes."""
         try:
             rows = await self._writer.fetch(sql.query("watches"))
-        except asyncpg.UndefinedTableError as error:
-            raise SchemaMissing("there is no notifier.scopes; run: notifier migrate") from error
+        except (asyncpg.UndefinedTableError, asyncpg.UndefinedFunctionError) as error:
+            raise SchemaMissing(
+                "the schema is an older version's; run: notifier migrate"
+            ) from error
         watches = [Watch.from_row(row) for row in rows]
         names = frozenset(rows[0]["all_scopes"]) if rows else frozenset()
         tables: dict[str, list[Source]] = {}
         for row, watch in zip(rows, watches, strict=True):
+            renamed = dict(row["renamed"])
             source = Source(
                 watch,
                 columns=frozenset(row["columns"]),
                 json_columns=frozenset(row["json_columns"]),
                 time_columns=frozenset(row["time_columns"] if watch.naive_timestamps else ()),
-                virtual_columns=frozenset(row["virtual_columns"]),
+                virtual_columns=frozenset(row["virtual_columns"]).union(
+                    name for name in watch.visible_to if name in renamed
+                ),
+                hidden_columns=frozenset(
+                    renamed[name] for name in watch.exclude if name in renamed
+                ),
                 tenant=row["tenant"] and company_named(encode(row["tenant"]), watch.scope),
                 scopes=names,
             )
@@ -286,7 +294,7 @@ def _shared(sources: Sequence[Source]) -> Source:
     excluded = [frozenset(source.watch.exclude) for source in sources]
     stripped = frozenset.intersection(*excluded)
     first, *others = (
-        msgspec.structs.replace(source, hidden_columns=names - stripped)
+        msgspec.structs.replace(source, hidden_columns=source.hidden_columns | names - stripped)
         for source, names in zip(sources, excluded, strict=True)
     )
     return msgspec.structs.replace(first, others=tuple(others))

@@ -57,6 +57,15 @@ BEGIN
        OR was::text = became::text OR TG_NARGS > 3 THEN
         IF TG_NARGS > 3 AND TG_ARGV[3] <> '{}' AND size < unreadable THEN
             BEGIN
+                IF EXISTS (  -- the cache has the names of the row, also where the transaction's snapshot is older
+                    SELECT FROM notifier.hidden_columns AS h,
+                                pg_identify_object_as_address(to_regclass('pg_class'), h.relation, h.number) AS now
+                    WHERE h.relation = ANY (ARRAY(SELECT TG_RELID UNION ALL SELECT relid FROM pg_partition_ancestors(TG_RELID)))
+                      AND h.name = ANY (TG_ARGV[3]::text[]) AND now.object_names[3] <> h.name
+                      AND has_column_privilege(h.relation, h.number, 'SELECT') IS NOT NULL  -- null: it was dropped
+                ) THEN
+                    RAISE undefined_column;
+                END IF;
                 was := notifier.strip_columns(was, TG_ARGV[3]::text[]);
                 became := notifier.strip_columns(became, TG_ARGV[3]::text[]);
                 size := octet_length(concat(was, became));

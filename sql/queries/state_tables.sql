@@ -43,7 +43,9 @@ SELECT w.entity, ARRAY(SELECT s.name FROM notifier.scopes AS s) AS scopes,
                WHERE a.attrelid = r.oid AND a.attname = needed.name AND NOT a.attisdropped))
            FROM pg_catalog.unnest(w.exclude || CASE WHEN w.path IS NULL THEN w.company END || w.key) AS needed (name)
            WHERE needed.name IS NOT NULL
-       ) AND (w.path IS NULL OR path.present) AS complete,
+       ) AND (w.path IS NULL OR path.present) AND NOT EXISTS (
+           SELECT FROM notifier.renamed_columns() AS n WHERE n.relation = r.oid AND n.name = ANY (w.exclude || w.visible_to)
+       ) AS complete,
        coalesce(path.company, 't.' || pg_catalog.quote_ident(w.company)) AS company, types.name AS company_type,
        CASE WHEN marks.name IN ('json', 'jsonb') THEN NULL
             WHEN m.attnum IS NOT NULL THEN 't.' || pg_catalog.quote_ident(w.deleted_if) END AS mark,

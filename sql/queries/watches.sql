@@ -1,7 +1,8 @@
 -- The watched tables, with every option (a new one needs no change here). `json_columns`: those whose values are sent as they are;
 -- `time_columns`: timestamps, and arrays of them, also those with a time zone: a change that was captured before the
--- column had one has a value without; `virtual_columns`: those that no trigger sees. `all_scopes`: the names of all
--- scopes, in every row.
+-- column had one has a value without; `virtual_columns`: those that no trigger sees. `renamed`: the columns of exclude and
+-- visible_to that were renamed: their names in the watch, and their present ones. `all_scopes`: the names of all scopes, in
+-- every row.
 SELECT w.*,
        ARRAY(
            SELECT a.attname::text FROM pg_attribute AS a
@@ -20,5 +21,8 @@ SELECT w.*,
        ARRAY(
            SELECT a.attname::text FROM pg_attribute AS a
            WHERE a.attrelid = to_regclass(w.relation) AND a.attgenerated = 'v') AS virtual_columns,
+       ARRAY(
+           SELECT ARRAY[r.name, r.now] FROM notifier.renamed_columns() AS r
+           WHERE r.relation = to_regclass(w.relation)) AS renamed,
        ARRAY(SELECT s.name FROM notifier.scopes AS s) AS all_scopes
 FROM notifier.watches AS w

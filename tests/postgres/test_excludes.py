@@ -11,6 +11,7 @@ import pytest
 from notifier.database import sql
 from notifier.database.constants import TABLE_BIT
 from notifier.database.schema import migrate
+from notifier.errors import SettingsError
 from notifier.messages import Message
 from notifier.relay.reader import PAGE
 from notifier.relay.store import RelayStore
@@ -145,3 +146,84 @@ async def test_a_column_is_excluded_although_its_table_has_another_entity_from_n
     assert await secrets(database) == 0
     await new_event(app, company)
     assert types(await relay.messages_of(company)) == ["Resync", "MeetingCreated"]
+
+
+RENAMES = {
+    "another column takes its name": "ALTER TABLE members RENAME secret TO former; ALTER TABLE members ADD COLUMN secret text",
+    "two columns change places": "ALTER TABLE members RENAME secret TO third; ALTER TABLE members RENAME note TO secret;"
+    " ALTER TABLE members RENAME third TO note",
+}
+
+
+@pytest.mark.parametrize("rename", RENAMES)
+@pytest.mark.parametrize("partitioned", [False, True], ids=["a table", "partitions"])
+async def test_a_column_stays_excluded_when_another_takes_its_name(
+    database: Database, rename: str, partitioned: bool
+) -> None:
+    await database.execute(
+        "CREATE TABLE members (id int PRIMARY KEY, company_id text, dropped int, secret text, note text)"
+        + (" PARTITION BY RANGE (id); CREATE TABLE part PARTITION OF members DEFAULT" * partitioned)
+    )
+    watches = [*CALENDAR, Watch(table="members", entity="Member", exclude=("secret",))]
+    await migrate(database.dsn, watches=watches)
+    await database.execute("INSERT INTO members VALUES (1, 'c', 0, 'hush', 'one')")
+    older = await database.connect()
+    await older.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM companies")
+    await database.execute(RENAMES[rename])
+    assert [
+        row["object"] for row in await database.fetch("SELECT * FROM notifier.watch_problems()")
+    ] == [f"public.members.secret (now {'former' if 'former' in RENAMES[rename] else 'note'})"]
+    await older.execute("UPDATE members SET company_id = 'd'; COMMIT")
+    await database.execute("UPDATE members SET company_id = 'c'")
+    await database.execute("DELETE FROM members")
+    stored = await database.fetch(
+        "SELECT old::text, new::text, partial FROM notifier.changes WHERE entity = 'Member' ORDER BY id"
+    )
+    assert "hush" not in str(stored)
+    assert [row["partial"] for row in stored] == [False, True, True, True]
+    with pytest.raises(
+        SettingsError, match=r"was excluded as secret is (former|note) now; exclude it"
+    ):
+        await migrate(database.dsn, watches=watches)
+    now = "former" if "former" in RENAMES[rename] else "note"
+    both = Watch(table="members", entity="Member", exclude=("secret", now))
+    await migrate(database.dsn, watches=[*CALENDAR, both])
+    assert not await database.fetch("SELECT * FROM notifier.watch_problems()")
+    await database.execute("INSERT INTO members (id, company_id, dropped) VALUES (2, 'c', 7)")
+    assert await database.fetchval("SELECT new FROM notifier.changes WHERE new ->> 'id' = '2'") == (
+        '{ "id" : 2, "company_id" : "c", "dropped" : 7'
+        + (', "note" : null' if now == "former" else "")
+        + " }"
+    )
+    await migrate(
+        database.dsn, watches=[*CALENDAR, replace(both, exclude=("secret",))]
+    )  # on purpose
+
+
+async def test_a_column_that_one_watch_excludes_stays_hidden_from_it_when_another_takes_its_name(
+    database: Database,
+) -> None:
+    await database.execute(
+        "CREATE TABLE members (id int PRIMARY KEY, company_id text, secret text, viewer text);"
+        "INSERT INTO members VALUES (1, 'c', 'hush', 'u1')"
+    )
+    watches = [
+        *CALENDAR,
+        Watch(table="members", entity="Member", exclude=("secret",), visible_to=("viewer",)),
+        Watch(table="members", entity="Whole"),
+    ]
+    await migrate(database.dsn, watches=watches)
+    await database.execute(
+        f"{RENAMES['another column takes its name']};"
+        "ALTER TABLE members RENAME viewer TO first_viewer; ALTER TABLE members ADD COLUMN viewer text"
+    )
+    relay = Relayed(database)
+    await relay.start()
+    await database.execute("UPDATE members SET company_id = 'd'")
+    messages = await relay.messages_of("d")
+    await relay.stop()
+    member, whole = sorted(messages, key=lambda message: message["Type"])
+    assert member["Type"] == "Skipped"
+    assert whole["Data"]["Former"] == "hush"
+    views = await database.fetch("SELECT views FROM notifier.messages WHERE views IS NOT NULL")
+    assert "hush" not in str(views)

@@ -1,0 +1,9 @@
+-- Removes the columns that are to be saved again, which are all but those that were renamed while a watch excludes them by
+-- their former name: what such a column holds must not be sent until a watch excludes it by its new one.
+DELETE FROM notifier.hidden_columns AS h
+WHERE NOT EXISTS (
+    SELECT FROM notifier.watches AS w
+    JOIN pg_attribute AS a ON a.attrelid = h.relation AND a.attnum = h.number
+    WHERE to_regclass(w.relation) = h.relation AND h.excluded AND h.name = ANY (w.exclude)
+      AND NOT a.attisdropped AND a.attname <> h.name AND a.attname <> ALL (w.exclude)
+      AND h.database = regexp_replace(notifier.system(), '/.*/', '/'))
