@@ -6,6 +6,9 @@ response has begun, errors are raised; from then on they are passed to `Transpor
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Protocol
 
 import msgspec
@@ -57,6 +60,7 @@ class HttpSession:
         "_response",
         "_services",
         "_subscription",
+        "_waiting",
         "address",
         "transport",
         "user",
@@ -73,6 +77,7 @@ class HttpSession:
         self._subscription: Subscription | None = None
         self._closure: Closure = NotReady()
         self._ended = False
+        self._waiting: asyncio.Timeout | None = None
         services.admission.enter(self)
         self._expiry = ExpiryTimer(self, services.auth_timeout, services.leeway)
         response.listener = self
@@ -88,6 +93,23 @@ class HttpSession:
         """The subscription whose access the periodic re-check must cover."""
         subscription = self._subscription
         return [subscription] if subscription is not None and subscription.live else []
+
+    @asynccontextmanager
+    async def until_end(self) -> AsyncIterator[None]:
+        """Interrupts the block where the session ends before it has subscribed, and raises the Closure that ended it.
+
+        Otherwise a node that is shut down would wait for the database, and cancel the request in the end.
+        """
+        try:
+            async with asyncio.timeout(None) as waiting:
+                self._waiting = waiting
+                yield
+        except TimeoutError:
+            if not waiting.expired():
+                raise  # the block's own
+            raise self._closure from None
+        finally:
+            self._waiting = None
 
     async def authenticate(self, token: str) -> None:
         """Raises TokenInvalid, TooMany, and NotReady where no key is available."""
@@ -183,6 +205,8 @@ class HttpSession:
         self._expiry.cancel()
         if self._subscription is not None:
             self._subscription.close()
+        elif self._waiting is not None:
+            self._waiting.reschedule(asyncio.get_running_loop().time())
 
     def leave(self) -> None:
         """The response was sent, or its connection is lost: Admission no longer counts the session."""

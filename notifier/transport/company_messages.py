@@ -175,9 +175,10 @@ class CompanyMessages:
 async def _subscribe(session: HttpSession, call: Call, response: ResponseTransport) -> None:
     """Subscribes, and replays what was missed. Raises Problem, unless the response has begun."""
     try:
-        await session.authenticate(call.token)
-        if await session.subscribe(call.request):
-            return
+        async with session.until_end():
+            await session.authenticate(call.token)
+            if await session.subscribe(call.request):
+                return
     except Exception as error:
         if not response.begun:
             raise _problem(error) from error

@@ -163,6 +163,37 @@ async def test_a_drain_ends_streams_and_polls(database: Database, serve: Serve) 
     assert await service.ended() == 0
 
 
+async def test_a_drain_answers_requests_whose_state_is_still_read(
+    database: Database, serve: Serve
+) -> None:
+    service, calendar = await serve(database, state="on"), Calendar(database)
+    company = await calendar.company("u1")
+    locking = await database.connect()
+    async with httpx.AsyncClient(timeout=DEADLINE_SECONDS) as client:
+        await locking.execute("BEGIN; LOCK TABLE events IN ACCESS EXCLUSIVE MODE")
+        answers = [
+            asyncio.create_task(
+                client.get(
+                    address(service, company),
+                    params={"state": "true"},
+                    headers={"Accept": kind, "Authorization": f"Bearer {token('u1')}"},
+                )
+            )
+            for kind in ("text/event-stream", "application/json")
+        ]
+
+        async def both_wait() -> bool:
+            waiting = await locking.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            return bool(waiting) and await metric(service, "notifier_sockets ") == 2
+
+        await until(both_wait)
+        service.terminate()
+        for answer in answers:
+            assert (await answer).status_code == 503
+        assert await service.ended() == 0
+    assert "Cancel" not in service.log(), "uvicorn had no request to cancel"
+
+
 async def test_streams_polls_and_sockets_share_the_limits(
     database: Database, serve: Serve, connect: Connect
 ) -> None:
