@@ -1,5 +1,5 @@
 -- Of the schema `notifier`: whether it is there, has Alembic's table and our log, and whether it holds anything.
--- The function of docs/deploy.md does not count that stands in for `capture` while a partial dump is loaded.
+-- The function that stands in for `capture` while a partial dump is loaded (docs/deploy.md) does not count.
 SELECT n.oid IS NOT NULL AS present,
        EXISTS (
            SELECT FROM pg_catalog.pg_class AS v JOIN pg_catalog.pg_attribute AS a ON a.attrelid = v.oid
