@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from tests import scratch
 from tests.installed import needs
 from tests.ports import free_port
 from tests.services import ROOT
+from tests.waiting import DEADLINE_SECONDS
 
 DEBIAN = Path("/usr/lib/postgresql/15/bin")
 UNPRIVILEGED = 65534
@@ -93,8 +95,12 @@ class Parent:
 
 def left_behind(family: list[psutil.Process]) -> list[psutil.Process]:
     """The processes that still run after a while. Zombies do not count: a container may lack an init."""
-    _, there = psutil.wait_procs(family, timeout=10)
-    return [process for process in there if _status(process) != psutil.STATUS_ZOMBIE]
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    there = family
+    while there and time.monotonic() < deadline:
+        _, there = psutil.wait_procs(there, timeout=0.1)
+        there = [process for process in there if _status(process) != psutil.STATUS_ZOMBIE]
+    return there
 
 
 def fetch(dsn: str, sql: str) -> object:

@@ -109,7 +109,7 @@ async def test_a_link_returns_after_a_killed_and_a_frozen_server(
     start: Start, open_link: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(links, "PING_SECONDS", 0.1)
-    monkeypatch.setattr(links, "PONG_SECONDS", 1)
+    monkeypatch.setattr(links, "PONG_SECONDS", 5)
     first, second = await start(), await start()
     link, witness = open_link(first.url, second.url)
     await connected(witness)

@@ -31,7 +31,7 @@ async def test_a_log_that_was_emptied_is_reported(log: Log, node: Node, database
 async def test_a_link_that_does_not_return_notifications_is_refused(
     node: Node, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probes, "DEADLINE_SECONDS", 0.5)
+    monkeypatch.setattr(probes, "DEADLINE_SECONDS", 2.0)
     link = await connect(database.dsn, "test")
     with pytest.raises(Misplaced, match="NOTIFIER_LISTEN_DATABASE_URL"):
         await Probe().run(link)

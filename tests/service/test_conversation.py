@@ -96,7 +96,7 @@ async def test_c7_another_user_on_the_same_socket_is_closed_with_4409(
 async def test_c1_a_client_that_does_not_authenticate_in_time_is_closed_with_4408(
     database: Database, serve: Serve, connect: Connect
 ) -> None:
-    service = await serve(database, auth_timeout_seconds=0.3)
+    service = await serve(database, auth_timeout_seconds=2)
     client = await connect(service)
     assert await last_words(client) == {"Code": 4408, "Reconnect": True, "RetryAfterMs": 1000}
     talker = await connect(service)
@@ -107,7 +107,7 @@ async def test_c1_a_client_that_does_not_authenticate_in_time_is_closed_with_440
 async def test_an_authenticated_client_is_not_closed_by_the_auth_timeout(
     database: Database, serve: Serve, connect: Connect
 ) -> None:
-    service = await serve(database, auth_timeout_seconds=2)
+    service = await serve(database, auth_timeout_seconds=5)
     early, late = await connect(service, "u1"), await connect(service)
     assert await late.closed() == 4408
     await early.quiet()
@@ -118,7 +118,7 @@ async def test_c6_a_token_is_announced_to_expire_and_then_expires(
 ) -> None:
     service = await serve(database, jwt_leeway_seconds=0)
     client = await connect(service)
-    answer = await client.authenticate("u1", ttl=2)
+    answer = await client.authenticate("u1", ttl=5)
     warning = await client.expect("TokenExpiring")
     assert keys(warning) == ["Type", "Data"]
     assert warning["Data"] == {"ExpiresAt": answer["Data"]["ExpiresAt"]}
@@ -131,8 +131,8 @@ async def test_c7_a_new_token_after_the_warning_keeps_the_socket(
 ) -> None:
     service = await serve(database, jwt_leeway_seconds=0)
     renewed, left = await connect(service), await connect(service)
-    await renewed.authenticate("u1", ttl=2)
-    await left.authenticate("u2", ttl=2.5)
+    await renewed.authenticate("u1", ttl=5)
+    await left.authenticate("u2", ttl=6)
     await renewed.expect("TokenExpiring")
     await renewed.authenticate("u1")
     assert await left.closed() == 4419

@@ -181,6 +181,7 @@ async def test_the_first_commands_of_the_readme(shell: Shell) -> None:
 async def test_listening_and_explaining(shell: Shell, database: Database, serve: Serve) -> None:
     service = await serve(database)
     shell.port = service.port
+    await database.relayed()
     shell.tx = await database.fetchval(
         "SELECT body ->> 'Tx' FROM notifier.messages ORDER BY position LIMIT 1"
     )

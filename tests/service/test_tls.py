@@ -18,7 +18,7 @@ from tests.databases import Database
 from tests.service.calendars import Calendar, positions
 from tests.service.http_streams import stream
 from tests.services import Service
-from tests.waiting import until
+from tests.waiting import DEADLINE_SECONDS, until
 
 AUTHORITY = trustme.CA()
 
@@ -41,7 +41,9 @@ class Secure:
     def serial(self) -> int:
         """The number of the certificate that it shows."""
         with (
-            socket.create_connection(("127.0.0.1", self.service.port), timeout=5) as plain,
+            socket.create_connection(
+                ("127.0.0.1", self.service.port), timeout=DEADLINE_SECONDS
+            ) as plain,
             trusting().wrap_socket(plain, server_hostname="127.0.0.1") as wrapped,
         ):
             shown = wrapped.getpeercert()

@@ -150,7 +150,7 @@ async def test_another_protocol_is_named_in_the_answer_the_log_and_the_metric(
 async def test_an_unfinished_request_is_counted_and_a_silent_connection_is_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(http_guard, "REQUEST_SECONDS", 0.05)
+    monkeypatch.setattr(http_guard, "REQUEST_SECONDS", 0.5)
     async with open_door() as door:
         before = refused(Reason.TIMEOUT)
         assert await door.send() == b""
