@@ -319,6 +319,25 @@ def decoded(relay: Relayed) -> list[tuple[str, Json]]:
     return [(epoch, json.loads(message.body)) for epoch, message in relay.published]
 
 
+async def test_tables_of_changes_with_few_large_rows_are_emptied_as_well(
+    small: Database, app: Connection
+) -> None:
+    """Values of more than 2 kB are in the tables' TOAST tables, outside their own files."""
+    company = await new_company(app)
+    relay = Relayed(small)
+    await relay.start()
+    for _ in range(60):
+        await app.execute(
+            "INSERT INTO events (company_id, title, starts_at, ends_at)"
+            " SELECT $1, string_agg(md5(random()::text || m), ''), now(), now() FROM generate_series(1, 1500) AS m",
+            company,
+        )
+        await relay.settled()
+    size = "pg_total_relation_size('notifier.changes_0') + pg_total_relation_size('notifier.changes_1')"
+    assert await small.fetchval(f"SELECT {size}") < MIB, "of 3 MB that were written"
+    await relay.stop()
+
+
 # --- messages are pruned by age and by size
 
 
