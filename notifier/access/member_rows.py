@@ -29,7 +29,7 @@ _EXACT = ("uuid", *_BITS)
 class MemberRowsQuery:
     """`statement` takes `arguments`, and returns an array of booleans and the present signature.
 
-    Another signature than `signature` means that the tables have changed and the answer is void.
+    Another signature than `signature` means that the tables have changed; then the answer is null.
     `one_row_per_pair`: a pair of company and user has at most one row, so losing it is losing the company.
     """
 
@@ -116,6 +116,7 @@ class MemberRowsQuery:
             arrays=arrays,
             names=names,
             signature=_signature(tenant),
+            expected=_literal(signature),
         )
         one_row_per_pair = (
             not scopes

@@ -3,10 +3,14 @@
 -- which a column of text may hold; $4 the companies' scopes. The parameters after them hold the same values as far as the types of a
 -- table's columns can, for its index. The words in braces are replaced; `rows` has one
 -- `membership_rows.sql` for each table.
-SELECT ARRAY(
+--
+-- Null where the tables are not those that the query was compiled for: then no row is compared, since a column could have
+-- a type of the application's now, and a cast of it would run.
+SELECT CASE WHEN now.signature OPERATOR(pg_catalog.=) {expected} THEN ARRAY(
     SELECT {rows}
     FROM ROWS FROM (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[]),
                     pg_catalog.unnest($3::text[]), pg_catalog.unnest($4::text[]){arrays})
          WITH ORDINALITY AS pair (company, capital, user_id, scope{names}, n)
     ORDER BY pair.n
-), ({signature})
+) END, now.signature
+FROM (SELECT ({signature}) AS signature OFFSET 0) AS now

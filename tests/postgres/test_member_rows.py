@@ -219,6 +219,25 @@ async def test_case_8_no_cast_operator_or_domain_of_the_application_runs_in_a_ch
     assert await database.fetch("SELECT said FROM trace") == []
 
 
+async def test_no_cast_runs_in_a_check_that_was_compiled_before_its_column_had_that_type(
+    database: Database, allows: Allows
+) -> None:
+    """The cast takes a lock that outlives the transaction, which cannot write."""
+    table = "CREATE TABLE members (id int PRIMARY KEY, tenant int, login int)"
+    await watch(database, f"CREATE TYPE plan AS ENUM ('free'); {table}", MEMBER)
+    await database.execute("INSERT INTO members VALUES (1, 7, 8)")
+    assert await allows("7", "8")
+    await database.execute(
+        "CREATE FUNCTION trap(plan) RETURNS int LANGUAGE plpgsql AS"
+        " $$ BEGIN PERFORM pg_advisory_lock(4711); RETURN 7; END $$;"
+        "CREATE CAST (plan AS int) WITH FUNCTION trap(plan) AS IMPLICIT;"
+        "ALTER TABLE members ALTER tenant TYPE plan USING 'free'"
+    )
+    assert not await allows("7", "8")
+    assert await allows("free", "8")
+    assert not await database.fetch("SELECT FROM pg_locks WHERE objid = 4711")
+
+
 @pytest.mark.parametrize("kind", ["int", "bigint", "uuid", "text", "varchar(40)", "positive"])
 async def test_the_index_serves_every_built_in_type_and_domains_over_them(
     database: Database, query: Query, kind: str
