@@ -1,6 +1,6 @@
 -- The room that the log takes: bytes of changes and messages together, and their limit; the last id of a
 -- change; the bytes of the rows in both tables of changes, 0 for an empty one: large values are in its TOAST table.
--- `slot_…`: of the current slot of messages, its bytes, whether it holds any, and its age. `altered`: the row of
+-- `slot_*`: of the current slot of messages, its bytes, whether it holds any, and its age. `altered`: the row of
 -- notifier.log is not the version that the relay wrote.
 SELECT notifier.log_bytes() AS bytes, configuration.max_log_bytes AS limit, change_ids.last_value AS last_id,
        zero.bytes AS zero, one.bytes AS one,
