@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 from urllib.parse import ParseResult, urlparse
 
 from pydantic import (
@@ -18,9 +18,11 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticKnownError
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -149,6 +151,15 @@ class Settings(Named, BaseSettings):  # type: ignore[misc]
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(word.strip() for word in value.split(",") if word.strip()) or None
+        return value
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_boolean(cls, value: object, info: ValidationInfo) -> object:
+        """Refuses `true` for a number, which pydantic takes for 1."""
+        kind = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and _is_number(kind):
+            raise PydanticKnownError("float_type")
         return value
 
     @field_validator("jwt_user_claim", "jwt_companies_claim")
@@ -297,6 +308,10 @@ class Settings(Named, BaseSettings):  # type: ignore[misc]
         """The URL for direct connections: LISTEN and advisory locks do not work through a pooler."""
         url = self.listen_database_url
         return url.get_secret_value() if url else self.database
+
+
+def _is_number(kind: object) -> bool:
+    return kind in (int, float) or any(map(_is_number, get_args(kind)))
 
 
 def _file() -> Path:

@@ -125,6 +125,15 @@ def test_a_variable_has_its_fault_and_what_is_allowed(
 @pytest.mark.parametrize(
     ("text", "line"),
     [
+        ("port = true", "line 1: port: not a number; must be a whole number from 0 to 65535"),
+        (
+            "ping_seconds = true",
+            "line 1: ping_seconds: not a number; must be a number greater than 0",
+        ),
+        (
+            "status_port = false",
+            "line 1: status_port: not a number; must be a whole number from 0 to 65535",
+        ),
         ("deflate = 3", "line 1: deflate: must be true or false"),
         ("host = 3", "line 1: host: must be text in quotes"),
         ("state = true", 'line 1: state: must be "on" or "off"'),
