@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from typing import Generic, TypeVar
 
-MOMENT, LONGEST_WAIT = 0.005, 0.25
+MOMENT, LONGEST_WAIT = 0.001, 0.25
 """In seconds. After a batch of several keys the next query waits while more keys arrive in every MOMENT,
 for LONGEST_WAIT at most."""
 

@@ -41,9 +41,7 @@ class ExpiryTimer:
         self._client = client
         self._leeway = leeway
         self._expires_at = 0.0
-        self._timer = asyncio.get_running_loop().call_later(
-            auth_timeout, client.end, NotAuthenticated()
-        )
+        self._timer = asyncio.get_running_loop().call_later(auth_timeout, self._end_unknown)
 
     def renew(self, expires_at: float) -> None:
         """Waits for the end of this token, in Unix seconds, from now on, unless it was cancelled."""
@@ -63,6 +61,9 @@ class ExpiryTimer:
         """Stops it for good."""
         self._timer.cancel()
         self._expires_at = 0.0
+
+    def _end_unknown(self) -> None:
+        self._client.end(NotAuthenticated())
 
     def _wait(self, seconds: float) -> None:
         self._timer.cancel()

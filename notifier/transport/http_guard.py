@@ -77,6 +77,9 @@ class GuardedHttp(HttpToolsProtocol):
     _former: RequestResponseCycle | None = None
     """The last request that was received to its end; `cycle` is this or the one after it."""
 
+    _upgrades: bool | None = None
+    """Whether the present request becomes a WebSocket; None until that was looked up."""
+
     _received = False
     _response_deadline: TimerHandle | None = None
 
@@ -187,8 +190,15 @@ class GuardedHttp(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._start_deadline()
+        self._upgrades = None
         super().on_message_begin()
         cast("dict[str, Any]", self.scope)["extensions"] = {EXTENSION: self}
+
+    def _should_upgrade(self) -> bool:
+        """Like uvicorn's, which reads all headers whenever it is called: four times for each handshake."""
+        if self._upgrades is None:
+            self._upgrades = super()._should_upgrade()
+        return self._upgrades
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._head is not None:  # else a trailer, which nothing reads
