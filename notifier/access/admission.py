@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from typing import Generic, Protocol, TypeVar
 
@@ -121,7 +120,6 @@ class Admission(Generic[Connection]):
         raise TooMany
 
 
-@lru_cache(maxsize=10_000)
 def address_group(host: str) -> str:
     """The addresses that are counted together: one of IPv4, a /64 of IPv6 (one customer's)."""
     try:
