@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
@@ -167,7 +167,7 @@ class StateRows(ServerMessage, frozen=True):
         list[dict[str, Any]],
         msgspec.Meta(
             description="Each as in the `Data` of a change; one that fits into no message of 256 KiB"
-            " has its keys only, without a mark."
+            " has its keys only."
         ),
     ]
 
@@ -176,6 +176,10 @@ class State(ServerMessage, frozen=True, tag_field="Type", tag="State"):
     """Rows that a company has at the position of the next StateEnd. Each looks as in the `Data` of a change."""
 
     data: StateRows
+    partial: Annotated[
+        Literal[True] | msgspec.UnsetType,
+        msgspec.Meta(description="Too large to send: the rows have only their keys."),
+    ] = msgspec.UNSET
 
 
 class StatePlace(ServerMessage, frozen=True):

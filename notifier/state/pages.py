@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from itertools import groupby
+from operator import itemgetter
 
 import msgspec
 
@@ -21,28 +23,35 @@ _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 def pages(company: str, source: Source, images: Iterable[JSON], user: str) -> Iterator[JSON]:
-    """Messages of at most MESSAGE_LIMIT bytes with the rows that `user` sees; no message if there are no rows."""
-    head = b'{"Type":"State","Data":{"CompanyId":%b,"Entity":%b,"Rows":[' % (
+    """Messages of at most MESSAGE_LIMIT bytes with the rows that `user` sees; no message if there are no rows.
+
+    Rows with keys only are in messages of their own, which are marked as partial.
+    """
+    data = b'"Data":{"CompanyId":%b,"Entity":%b,"Rows":[' % (
         _encode(company),
         _encode(source.watch.entity),
     )
-    rows: list[bytes] = []
-    room = MESSAGE_LIMIT - len(head) - len(b"]}}")
-    size = 0  # with a comma after each row but the last
-    for row in _rows(company, source, images, user, room=room):
-        if rows and size + len(row) > room:
-            yield b"%b%b]}}" % (head, b",".join(rows))
-            rows, size = [], 0
-        rows.append(row)
-        size += len(row) + 1
-    if rows:
+    heads = b'{"Type":"State",%b' % data, b'{"Type":"State","Partial":true,%b' % data
+    room = MESSAGE_LIMIT - len(heads[False]) - len(b"]}}")
+    given = _rows(company, source, images, user, room=room)
+    for is_partial, group in groupby(given, key=itemgetter(0)):
+        head = heads[is_partial]
+        rows: list[bytes] = []
+        room = MESSAGE_LIMIT - len(head) - len(b"]}}")
+        size = 0  # with a comma after each row but the last
+        for _, row in group:
+            if rows and size + len(row) > room:
+                yield b"%b%b]}}" % (head, b",".join(rows))
+                rows, size = [], 0
+            rows.append(row)
+            size += len(row) + 1
         yield b"%b%b]}}" % (head, b",".join(rows))
 
 
 def _rows(
     company: str, source: Source, images: Iterable[JSON], user: str, *, room: int
-) -> Iterator[bytes]:
-    """Each row as in `Data`; one of more than `room` bytes has its keys only, as in a Partial message."""
+) -> Iterator[tuple[bool, bytes]]:
+    """Each row as in `Data`, and whether it has its keys only: it is larger than `room` bytes, or cannot be read."""
     watch = source.watch
     for image in images:
         if (found := _read(company, source, image)) is None:
@@ -52,8 +61,8 @@ def _rows(
             continue
         data = data_of(_keys(row, source) if keys_only else row, source, company)
         if len(data) > room:
-            data = data_of(_keys(row, source), source, company)
-        yield data
+            data, keys_only = data_of(_keys(row, source), source, company), True
+        yield keys_only, data
 
 
 def passing(company: str, source: Source, images: Iterable[JSON], wanted: Filter) -> list[JSON]:

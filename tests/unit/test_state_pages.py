@@ -48,6 +48,27 @@ def test_a_row_is_whole_as_long_as_it_fits_into_a_message_and_has_its_keys_only_
     )
     assert [len(first), len(second)] == [MESSAGE_LIMIT, MESSAGE_LIMIT]
     assert json.loads(third)["Data"]["Rows"] == [{"NoteId": 3, "CompanyId": 1}]
+    assert ["Partial" in json.loads(each) for each in (first, second, third)] == [False, False, True]
+
+
+def test_rows_with_keys_only_are_in_marked_messages_of_their_own() -> None:
+    large, small = {"team_id": 1, "body": "x" * MESSAGE_LIMIT}, {"team_id": 1, "body": "x"}
+    sizes = [small, large, large, small, large, small]
+    found = [json.loads(page) for page in made(*({"id": n, **row} for n, row in enumerate(sizes)))]
+    seen = [
+        (each.get("Partial"), [row["NoteId"] for row in each["Data"]["Rows"]]) for each in found
+    ]
+    assert seen == [(None, [0]), (True, [1, 2]), (None, [3]), (True, [4]), (None, [5])]
+    assert all(
+        ("Body" in row) is ("Partial" not in each) for each in found for row in each["Data"]["Rows"]
+    )
+
+
+def test_a_row_that_no_json_reader_takes_is_marked_too() -> None:
+    image = b'{"id":1,"team_id":1,"body":"\\ud800"}'
+    (page,) = pages("1", NOTES, [image], "u")
+    assert json.loads(page)["Data"]["Rows"] == [{"NoteId": 1, "CompanyId": 1}]
+    assert json.loads(page)["Partial"] is True
 
 
 def test_messages_are_filled_to_the_last_byte() -> None:
