@@ -39,7 +39,7 @@ def migrate_command(
     ] = None,
 ) -> None:
     """Install or upgrade the schema `notifier` and the triggers. Safe to repeat."""
-    from notifier.database import schema, sql
+    from notifier.database import revisions, schema, sql
 
     settings = load()
     sql.use_schema(settings.schema)
@@ -74,7 +74,7 @@ def migrate_command(
         tables = f"{len(settings.watch) - patterns} tables"
         if patterns:
             tables += f" and {patterns} patterns"
-        typer.echo(f"schema {settings.schema}: {schema.newest()}, {tables} are watched")
+        typer.echo(f"schema {settings.schema}: {revisions.newest()}, {tables} are watched")
 
 
 def uninstall_command(

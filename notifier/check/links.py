@@ -18,6 +18,7 @@ from notifier.database import (
     grants,
     ownership,
     paths,
+    revisions,
     schema,
     sql,
     tenants,
@@ -126,10 +127,13 @@ async def _listening(connection: Connection, settings: Settings) -> AsyncIterato
             False, f"role {role} has no rights on the schema {sql.schema()}", _grant(role)
         )
         return
-    revision = await transactions.version(connection)
-    if revision != schema.newest():
+    revision = await revisions.current(connection)
+    if revisions.is_newer(revision):
+        yield Finding(False, revisions.newer(revision), "use the version that has migrated it")
+        return
+    if revision != revisions.newest():
         found = f"the schema is of version {revision}" if revision else "the schema is missing"
-        yield Finding(False, f"{found}, {schema.newest()} is needed", MIGRATE)
+        yield Finding(False, f"{found}, {revisions.newest()} is needed", MIGRATE)
         return
     yield Finding(True, f"the schema {sql.schema()} is of version {revision}")
     await configuration.require_columns(connection, revision)

@@ -6,7 +6,7 @@ from enum import Enum
 
 import asyncpg
 
-from notifier.database import grants, sql, triggers
+from notifier.database import grants, revisions, sql, triggers
 from notifier.database.connections import Connection
 from notifier.database.functions import MANAGED, RELEASED
 from notifier.database.transactions import (
@@ -96,13 +96,16 @@ async def uninstall(url: str, report: Report) -> None:
 
 
 async def _require_possible(connection: Connection) -> None:
-    """Raises DatabaseError where objects of others need ours, or the current role does not own a table with a trigger.
+    """Raises DatabaseError where a newer version has objects that this one does not know, objects of others need ours,
+    or the current role does not own a table with a trigger.
 
     It locks nothing that writers use. What others create after it makes the removal fail later.
     """
     async with exclusive(connection):
         await connection.execute(QUALIFIED)
         if await state(connection) in (State.OURS, State.EMPTY_COPY):
+            if revisions.is_newer(found := await revisions.current(connection)):
+                raise DatabaseError(revisions.newer(found))
             problem = await connection.fetchval(sql.query("removal_problems"), *_OBJECTS)
             if problem is not None:
                 raise DatabaseError(problem)

@@ -7,9 +7,6 @@ from dataclasses import replace
 from typing import TypeVar
 
 from alembic import command, op
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection as SyncConnection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -25,6 +22,7 @@ from notifier.database import (
     ownership,
     paths,
     removal,
+    revisions,
     signing_key,
     sql,
     state_bounds,
@@ -43,7 +41,6 @@ from notifier.database.transactions import (
     quiet,
     session,
     summarize,
-    version,
 )
 from notifier.errors import DatabaseError, SettingsError
 from notifier.patterns import Only
@@ -122,11 +119,14 @@ async def migrate_only(
         raise SettingsError(f"--only {only}: {error}") from error
     async with session(url) as connection:
         async with exclusive(connection):
-            if await version(connection) != newest():
+            found = await revisions.current(connection)
+            if revisions.is_newer(found):
+                raise DatabaseError(revisions.newer(found))
+            if found != revisions.newest():
                 raise DatabaseError(
                     f"the schema {sql.schema()} is not this version's; run: notifier migrate"
                 )
-            await configuration.require_columns(connection, newest())
+            await configuration.require_columns(connection, revisions.newest())
             patterns = await configuration.load_patterns(connection)
             given = [watch for watch in watches or () if watch.pattern is not None]
             if watches is not None and {watch.name: watch for watch in given} != patterns:
@@ -148,24 +148,17 @@ async def migrate_only(
 async def uninstall(url: str, report: Report = quiet) -> None:
     """Drops the triggers, a table at a time, and the schema `notifier`; never an object that `migrate` did not make.
 
-    Raises DatabaseError. Where an object of others depends on one of ours, or the current role does not own a table
-    with a trigger, it is raised before anything is dropped.
+    Raises DatabaseError. Where an object of others depends on one of ours, the current role does not own a table
+    with a trigger, or the schema is a newer version's, it is raised before anything is dropped.
     """
     await removal.uninstall(url, report)
-
-
-def newest() -> str:
-    """The schema's version that this code needs."""
-    head = ScriptDirectory.from_config(_config()).get_current_head()
-    assert head is not None
-    return head
 
 
 async def downgrade(url: str, revision: str) -> None:
     """Goes back to an older version of the schema; for tests and emergencies."""
 
     def back(connection: SyncConnection) -> None:
-        command.downgrade(_config(connection), revision)
+        command.downgrade(revisions.config(connection), revision)
 
     async def once(connection: Connection) -> list[str]:
         await _with_sqlalchemy(connection, back)
@@ -219,7 +212,7 @@ class _Migration:
         tables = tables or await tenants.matching(connection, patterns.values())
         await ownership.require_trust(connection, tables)
         await self._upgrade()
-        await configuration.require_columns(connection, newest())
+        await configuration.require_columns(connection, revisions.newest())
         stored = await configuration.load(connection)
         former = {name: each for name, each in stored.items() if each.tenant is None}
         wanted = configuration.share_tables(former, wanted)
@@ -298,18 +291,18 @@ class _Migration:
         if await removal.state(connection) is State.EMPTY_COPY:
             self.lines += await removal.remove(connection, self._locks)
         self.lines += await ownership.create_schema(connection)
-        before, known = await _with_sqlalchemy(connection, _revisions)
-        if before is not None and before not in known:
-            raise DatabaseError(f"the schema is of a newer version ({before}) than this program")
+        before = await revisions.current(connection)
+        if revisions.is_newer(before):
+            raise DatabaseError(revisions.newer(before))
         self._is_fresh = before is None
-        if before == newest():
+        if before == revisions.newest():
             return
         if before is not None:
             await self._locks.exclude_writers()
         await _with_sqlalchemy(connection, _upgrade)
         if self._is_fresh:  # no role was allowed anything yet, whatever default privileges gave
             await connection.execute(sql.adapt("DELETE FROM notifier.grants"))
-        self.lines.append(f"schema {sql.schema()}: {before or 'none'} → {newest()}")
+        self.lines.append(f"schema {sql.schema()}: {before or 'none'} → {revisions.newest()}")
 
     async def _configure(
         self,
@@ -377,22 +370,5 @@ async def _with_sqlalchemy(connection: Connection, work: Callable[[SyncConnectio
         raise cause or DatabaseError(first_line(error)) from error
 
 
-def _config(connection: SyncConnection | None = None) -> Config:
-    config = Config()
-    config.attributes["connection"] = connection
-    config.set_main_option("script_location", str(sql.folder("migrations")))
-    config.set_main_option("path_separator", "os")
-    return config
-
-
-def _revisions(connection: SyncConnection) -> tuple[str | None, set[str]]:
-    """The database's revision, and those that this version knows."""
-    context = MigrationContext.configure(
-        connection, opts={"version_table": "version", "version_table_schema": sql.schema()}
-    )
-    scripts = ScriptDirectory.from_config(_config()).walk_revisions()
-    return context.get_current_revision(), {script.revision for script in scripts}
-
-
 def _upgrade(connection: SyncConnection) -> None:
-    command.upgrade(_config(connection), "head")
+    command.upgrade(revisions.config(connection), "head")

@@ -154,15 +154,3 @@ def translate(error: BaseException, url: str) -> DatabaseError:
     if isinstance(error, asyncpg.PostgresError):
         return DatabaseError(first_line(error))
     return translate_error(error, url)
-
-
-async def version(connection: Connection) -> str | None:
-    """The revision of the schema's tables; None where there is none."""
-    if not await connection.fetchval(
-        sql.adapt("SELECT to_regclass('notifier.version') IS NOT NULL")
-    ):
-        return None
-    revision: str | None = await connection.fetchval(
-        sql.adapt("SELECT max(version_num) FROM notifier.version")
-    )
-    return revision

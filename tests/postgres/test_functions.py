@@ -9,7 +9,8 @@ from pydantic import SecretStr
 
 from notifier.check.links import check
 from notifier.database import constants, functions, sql
-from notifier.database.schema import migrate, newest, uninstall
+from notifier.database.revisions import newest
+from notifier.database.schema import migrate, uninstall
 from notifier.settings import Settings
 from tests.databases import Connection, Database
 from tests.postgres.relays import Relayed, new_company, new_event, types

@@ -13,12 +13,16 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
+from notifier.check.links import check
 from notifier.database import sql
-from notifier.database.schema import downgrade, migrate, newest, uninstall
+from notifier.database.revisions import newest
+from notifier.database.schema import downgrade, migrate, migrate_only, uninstall
 from notifier.errors import DatabaseError, SettingsError, Unreachable
+from notifier.settings import load
 from notifier.watches import CALENDAR, Watch
 from tests.databases import Connection, Database, with_database
 from tests.postgres.relays import Relayed, new_company, new_event, types
+from tests.services import SECRET
 from tests.waiting import until
 
 CATALOG = """
@@ -132,8 +136,22 @@ async def test_a_dry_run_reports_everything_and_changes_nothing(empty: Database)
 
 async def test_a_newer_schema_is_left_alone(database: Database) -> None:
     await database.execute("UPDATE notifier.version SET version_num = '9999'")
-    with pytest.raises(DatabaseError, match="newer version"):
-        await migrate(database.dsn)
+    before = await catalog(database)
+    for change in (
+        migrate(database.dsn),
+        migrate_only(database.dsn, "workspace_x.*"),
+        uninstall(database.dsn),
+    ):
+        with pytest.raises(DatabaseError, match=r"of a newer version \(9999\) than this program$"):
+            await change
+    assert await catalog(database) == before
+    (unsound,) = [
+        each
+        for each in await check(load(database_url=database.dsn, jwt_secret=SECRET))
+        if each.sound is False
+    ]
+    assert "newer version (9999)" in unsound.fact
+    assert "run: notifier migrate" not in unsound.line
 
 
 # --- without a trace

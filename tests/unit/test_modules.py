@@ -32,6 +32,7 @@ COVERED = {
         "database/calendar",
         "database/constants",
         "database/grants",
+        "database/revisions",
         "database/schema",
         "database/transactions",
         "installation",

@@ -48,7 +48,11 @@ def test_a_row_is_whole_as_long_as_it_fits_into_a_message_and_has_its_keys_only_
     )
     assert [len(first), len(second)] == [MESSAGE_LIMIT, MESSAGE_LIMIT]
     assert json.loads(third)["Data"]["Rows"] == [{"NoteId": 3, "CompanyId": 1}]
-    assert ["Partial" in json.loads(each) for each in (first, second, third)] == [False, False, True]
+    assert ["Partial" in json.loads(each) for each in (first, second, third)] == [
+        False,
+        False,
+        True,
+    ]
 
 
 def test_rows_with_keys_only_are_in_marked_messages_of_their_own() -> None:
