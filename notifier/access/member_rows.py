@@ -11,6 +11,7 @@ import msgspec
 
 from notifier.companies import canonical, capitals, is_uuid, split_scope
 from notifier.database import paths, sql
+from notifier.database.query import REMAINS
 from notifier.errors import SchemaMissing
 
 _NIL = "00000000-0000-0000-0000-000000000000"
@@ -27,7 +28,7 @@ _EXACT = ("uuid", *_BITS)
 
 @dataclass(frozen=True, slots=True)
 class MemberRowsQuery:
-    """`statement` takes `arguments`, and returns an array of booleans and the present signature.
+    """`statement` takes `arguments`, and returns an array of booleans, the present signature and the rows of REMAINS.
 
     Another signature than `signature` means that the tables have changed; then the answer is null.
     `one_row_per_pair`: a pair of company and user has at most one row, so losing it is losing the company.
@@ -117,6 +118,7 @@ class MemberRowsQuery:
             names=names,
             signature=_signature(tenant),
             expected=_literal(signature),
+            remains=REMAINS,
         )
         one_row_per_pair = (
             not scopes

@@ -107,7 +107,7 @@ class Membership:
             await self._accounts.require()
 
     async def _require_scopes(self) -> None:
-        for name, query in await self._database.fetch(sql.query("scope_queries")):
+        for name, query in await self._database.fetch(sql.query("scope_queries"), restoring=False):
             try:
                 await self._require_query(query)
             except DatabaseError as error:
@@ -205,8 +205,11 @@ class Membership:
         """The answers of a query; None where its tables have changed, and it must be compiled again."""
         limit = None if tenant is None else LOCK_MILLISECONDS
         try:
-            ((answers, signature),) = await self._database.fetch(
-                query.statement, *query.arguments(pairs), lock_milliseconds=limit
+            ((answers, signature, remains),) = await self._database.fetch(
+                query.statement,
+                *query.arguments(pairs),
+                lock_milliseconds=limit,
+                restoring=False,
             )
         except VALUE_ERRORS:  # a character or a value that the database cannot represent
             if (await self._compile(tenant)).signature == query.signature:
@@ -217,6 +220,7 @@ class Membership:
             if (await self._compile(tenant)).signature == query.signature:
                 raise
         else:
+            self._database.require_unchanged(remains)
             if signature == query.signature:
                 return dict(zip(pairs, answers, strict=True))
             self._compiled = None
@@ -229,7 +233,7 @@ class Membership:
         answers = dict.fromkeys(pairs, False)
         for pair in pairs if len(pairs) > 1 else ():
             with suppress(*VALUE_ERRORS):
-                ((allowed, _),) = await self._database.fetch(
+                ((allowed, _, _),) = await self._database.fetch(
                     query.statement, *query.arguments([pair])
                 )
                 answers[pair] = allowed[0]
@@ -240,7 +244,7 @@ class Membership:
         if tenant is None:
             self._compiled = None
             self._of_tenants.clear()
-        rows = await self._database.fetch(tables_query(tenant))
+        rows = await self._database.fetch(tables_query(tenant), restoring=False)
         query = MemberRowsQuery.compile(
             [dict(row) for row in rows], required=self._query is None, tenant=tenant
         )
@@ -271,7 +275,7 @@ class Membership:
         """
         if not may_be_respelled(company):
             return True
-        rows = await self._database.fetch(sql.query("company_types"), scope)
+        rows = await self._database.fetch(sql.query("company_types"), scope, restoring=False)
         return not is_respelled(company, [row["type"] for row in rows])
 
     def _link(self, query: str) -> Query:

@@ -102,7 +102,7 @@ async def refusal(
         reason = first_line(error)
     finally:
         await transaction.rollback()
-        await restore(connection, "SELECT", pooled=False)
+        await restore(connection, None, pooled=False)
     return reason and f"role {role} cannot read {what}: {reason}"
 
 

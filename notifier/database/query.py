@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import asyncpg
@@ -24,11 +24,14 @@ Prepare = Callable[[Connection, str], Awaitable[None]]
 RETAINED = (*VALUE_ERRORS, asyncpg.LockNotAvailableError, asyncpg.SyntaxOrAccessError)
 """Errors after which `fetch_read_only` has restored the connection."""
 
-_REMAINS = (
-    "SELECT pg_catalog.pg_advisory_unlock_all();"
-    " SELECT FROM pg_catalog.pg_prepared_statement() AS s WHERE s.from_sql"
+_CHANGED = "code of the application has prepared statements in the service's session"
+
+REMAINS = (
+    "SELECT pg_catalog.pg_advisory_unlock_all()::pg_catalog.text UNION ALL"
+    " SELECT s.name FROM pg_catalog.pg_prepared_statement() AS s WHERE s.from_sql"
 )
-"""Its last status has the number of statements that were prepared by SQL: the driver prepares its own by the protocol."""
+"""Releases advisory locks, and returns one row more than there are statements that SQL has prepared. The driver prepares
+its own by the protocol."""
 
 
 class Query:
@@ -61,16 +64,17 @@ class Query:
         *arguments: Any,
         prepare: Prepare | None = None,
         lock_milliseconds: int | None = None,
+        restoring: bool = True,
     ) -> list[asyncpg.Record]:
         """All rows. `prepare` is called once on each new connection. `lock_milliseconds`: how long
-        the query waits for a lock, where the connection is `read_only`.
+        the query waits for a lock, where the connection is `read_only`. `restoring`: as `fetch_read_only` has it.
 
         Raises DatabaseError, after which the next call opens a new connection, or one of VALUE_ERRORS.
         """
         async with self._busy:
             reused = self._connection is not None and not self._connection.is_closed()
             try:
-                return await self._fetch(query, arguments, prepare, lock_milliseconds)
+                return await self._fetch(query, arguments, prepare, lock_milliseconds, restoring)
             except VALUE_ERRORS:
                 raise
             except asyncpg.LockNotAvailableError as error:  # the connection is sound
@@ -84,7 +88,7 @@ class Query:
                 raise
             # The connection may have been dead for a long time: retry once, on a new one.
             try:
-                return await self._fetch(query, arguments, prepare, lock_milliseconds)
+                return await self._fetch(query, arguments, prepare, lock_milliseconds, restoring)
             except VALUE_ERRORS:
                 raise
             except FAILURES as error:
@@ -97,6 +101,7 @@ class Query:
         arguments: tuple[Any, ...],
         prepare: Prepare | None,
         lock_milliseconds: int | None,
+        restoring: bool,
     ) -> list[asyncpg.Record]:
         connection = self._connection
         if connection is None or connection.is_closed():
@@ -115,8 +120,15 @@ class Query:
                     *arguments,
                     lock_milliseconds=lock_milliseconds,
                     pooled=self._pooled,
+                    restoring=restoring,
                 )
         return await connection.fetch(query, *arguments, timeout=DEADLINE_SECONDS)
+
+    def require_unchanged(self, remains: Sequence[str]) -> None:
+        """`remains`: the rows of REMAINS, which a query has returned. Closes the connection as `restore` demands it."""
+        if len(remains) > 1 and not self._pooled:
+            self.close()
+            raise Unreachable(_CHANGED)
 
     def close(self) -> None:
         """Ends the connection, if there is one."""
@@ -132,11 +144,12 @@ async def fetch_read_only(
     seconds: float = DEADLINE_SECONDS,
     lock_milliseconds: int | None = None,
     pooled: bool = False,
+    restoring: bool = True,
 ) -> list[asyncpg.Record]:
     """The rows, read in a transaction that PostgreSQL does not let become writable again, and that is rolled back.
 
     A setting of the session would not do: code that the query runs could change it. The connection is sound after
-    RETAINED errors only.
+    RETAINED errors only. `restoring`: False for a query that runs no code of the application, or returns REMAINS.
     """
     begin = "BEGIN READ ONLY"
     if lock_milliseconds is not None:
@@ -147,23 +160,24 @@ async def fetch_read_only(
     except RETAINED:
         await restore(connection, "ROLLBACK", pooled=pooled)
         raise
-    await restore(connection, "ROLLBACK", pooled=pooled)
+    if restoring:
+        await restore(connection, "ROLLBACK", pooled=pooled)
+    else:
+        await connection.execute("ROLLBACK")
     return rows
 
 
-async def restore(connection: Connection, rollback: str, *, pooled: bool) -> None:
+async def restore(connection: Connection, rollback: str | None, *, pooled: bool) -> None:
     """Undoes what code of the application may have done to the session while a query of ours ran it.
 
-    `rollback`: the statement that undoes settings and notifications. Advisory locks and prepared statements outlive it:
+    `rollback`: the statement that undoes settings and notifications; None where that was done. Advisory locks and prepared statements outlive it:
     one under the name of ours would be executed in its place. Through a pooler no statement of ours has a name, and the
     session is not ours alone. Raises Unreachable: the connection must be closed.
     """
-    if pooled:
-        await connection.execute(rollback)
-    elif await connection.execute(f"{rollback}; {_REMAINS}") != "SELECT 0":
-        raise Unreachable(
-            "code of the application has prepared statements in the service's session"
-        )
+    statements = [rollback, None if pooled else REMAINS]
+    text = "; ".join(filter(None, statements))
+    if text and await connection.execute(text) != "SELECT 1" and not pooled:
+        raise Unreachable(_CHANGED)
 
 
 async def as_text(connection: Connection, query: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, NamedTuple, TypeAlias
 
@@ -211,7 +212,7 @@ class StateReader:
     async def _restore(self, connection: Connection, closes: int) -> None:
         """Keeps a connection whose transaction was rolled back; not where code of the application left something in it."""
         try:
-            await restore(connection, "SELECT", pooled=self._pooled)
+            await restore(connection, None, pooled=self._pooled)
         except BaseException:
             connection.terminate()
             raise
@@ -234,7 +235,7 @@ class StateReader:
 
     async def _snapshot(self, connection: Connection, key: Key) -> _Snapshot:
         company, wanted = key
-        async with connection.transaction(isolation="repeatable_read", readonly=True):
+        async with _rolled_back(connection):
             self._begin(key, self._reading[key])
             begin = sql.query("state_begin")
             if self._pooled:  # its session is not pinned
@@ -247,7 +248,9 @@ class StateReader:
             images: list[tuple[Source, list[JSON]]] = []
             amount = _Amount(self._max_rows)
             tables_of_company = await self._tables(connection, company)
-            await connection.execute("SAVEPOINT unread")
+            has_owners = any(table.has_owners for table in tables_of_company)
+            if has_owners:
+                await connection.execute("SAVEPOINT unread")
             for table in tables_of_company:
                 entity = table.source.watch.entity
                 if not table.has(company):
@@ -273,7 +276,11 @@ class StateReader:
                     name = table.source.watch.table
                     _logger.warning("rows could not be read", table=name, error=first_line(error))
                     raise StateUnavailable(f"the rows of {name} cannot be read") from error
-                await restore(connection, "ROLLBACK TO SAVEPOINT unread", pooled=self._pooled)
+                if (
+                    has_owners
+                ):  # code of one table must not change how that of another owner is read
+                    await connection.execute("ROLLBACK TO SAVEPOINT unread")
+        await restore(connection, None, pooled=self._pooled)
         unread = frozenset(place["unread"])
         return _Snapshot(place["epoch"], place["position"], unread, images)
 
@@ -326,6 +333,17 @@ class StateReader:
         self._closes += 1
         while self._idle:
             self._idle.pop().terminate()
+
+
+@asynccontextmanager
+async def _rolled_back(connection: Connection) -> AsyncIterator[None]:
+    """A transaction with one snapshot that cannot write; settings that code of the application makes end with it."""
+    transaction = connection.transaction(isolation="repeatable_read", readonly=True)
+    await transaction.start()
+    try:
+        yield
+    finally:
+        await transaction.rollback()
 
 
 async def _passing(

@@ -19,7 +19,7 @@ class Table(NamedTuple):
     """`statement` returns the images of a company's rows; `arguments` are its parameters.
 
     `scopes`: all of them, also those without a table: a text that looks like an id of one belongs to none.
-    `problem`: why its rows cannot be read now; None where they can.
+    `problem`: why its rows cannot be read now; None where they can. `has_owners`: the watched tables have several.
     """
 
     source: Source
@@ -27,6 +27,7 @@ class Table(NamedTuple):
     company_type: str | None
     scopes: frozenset[str]
     problem: str | None
+    has_owners: bool
 
     def has(self, company: str) -> bool:
         """Whether rows of the table may belong to the company, which may be one of a scope."""
@@ -81,7 +82,7 @@ def _table(
     )
     scopes = frozenset(row["scopes"])
     if (problem := _problem(watch, row)) is not None:
-        return Table(source, "", None, scopes, problem)
+        return Table(source, "", None, scopes, problem, row["has_owners"])
     kind, column = row["company_type"], row["company"]
     condition = "true"
     if tenant is None:
@@ -98,7 +99,7 @@ def _table(
         joins=row["joins"],
         condition=condition,
     )
-    return Table(source, statement, kind, scopes, None)
+    return Table(source, statement, kind, scopes, None, row["has_owners"])
 
 
 def _unset(mark: str, kind: str | None) -> str:

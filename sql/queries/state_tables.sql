@@ -1,6 +1,7 @@
 -- How each watched table's rows are read as images, as capture makes them: `columns` are expressions of the row `t`,
 -- without the excluded columns. `complete`: the table and the columns that the watch names are there. `company_type`: null
--- where it is not PostgreSQL's own. `hidden`: row-level security applies to the current role. `scopes`: the names of all.
+-- where it is not PostgreSQL's own. `hidden`: row-level security applies to the current role. `has_owners`: all tables together have several.
+-- `scopes`: the names of all.
 -- `bounded`: no column that `state_where` could name has a type of the application's.
 -- `mark`: the column of `deleted_if`; null for JSON, whose null and false are values, and where the image has no such column.
 -- `mark_type`: null where it is not PostgreSQL's own.
@@ -25,7 +26,7 @@ types (oid, name) AS (
     FROM base AS b JOIN pg_catalog.pg_type AS t ON t.oid = b.oid
     ORDER BY b.domain, b.level DESC
 )
-SELECT w.entity, ARRAY(SELECT s.name FROM notifier.scopes AS s) AS scopes,
+SELECT w.entity, ARRAY(SELECT s.name FROM notifier.scopes AS s) AS scopes, owners.has_owners,
        CASE r.relkind WHEN 'r' THEN 'ONLY ' ELSE '' END || w.relation AS relation,
        (
            SELECT pg_catalog.string_agg(
@@ -65,6 +66,11 @@ LEFT JOIN LATERAL (
 ) AS path ON true
 LEFT JOIN pg_catalog.pg_attribute AS c ON c.attrelid = coalesce(path.last, r.oid)
                                       AND c.attname = coalesce(path.value, w.company) AND NOT c.attisdropped
+CROSS JOIN (
+    SELECT pg_catalog.count(DISTINCT c.relowner) > 1 AS has_owners
+    FROM (SELECT relation FROM notifier.watches UNION SELECT relation FROM notifier.steps) AS named
+    JOIN pg_catalog.pg_class AS c ON c.oid = pg_catalog.to_regclass(named.relation)
+) AS owners
 CROSS JOIN LATERAL (
     SELECT pg_catalog.regexp_split_to_array(
         pg_catalog.lower(pg_catalog.regexp_replace(w.state_where, '''[^'']*''', '', 'g')), '[^[:alnum:]_$]+') AS words

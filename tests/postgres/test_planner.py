@@ -194,8 +194,8 @@ REMAINS = """
                  FROM pg_prepared_statements WHERE NOT from_sql AND parameter_types <> '{}' LOOP
             IF to_regclass('public.forgery') IS NOT NULL THEN
                 EXECUTE format('DEALLOCATE %I', s.name);
-                EXECUTE format('PREPARE %I (%s) AS SELECT ARRAY[true], %s', s.name, s.types,
-                               coalesce(substring(s.statement FROM 'ORDER BY pair.n\\n\\), (\\(.*\\))'), '1'));
+                EXECUTE format('PREPARE %I (%s) AS SELECT ARRAY[true], %s, ARRAY['''']', s.name, s.types,
+                               coalesce(substring(s.statement FROM 'FROM \\(SELECT (\\(.*\\)) AS signature'), '1'));
             END IF;
         END LOOP;
     END $$;
