@@ -211,8 +211,8 @@ async def _watches(connection: Connection, settings: Settings) -> AsyncIterator[
         elif problems := catalogue.problems(watch, table, relations):
             for problem in problems:
                 yield Finding(False, problem)
-        elif watch.path is not None and (line := await paths.problem(connection, watch)):
-            yield Finding(False, line, f"change its company, then {MIGRATE}")
+        elif (finding := await _altered(connection, present)) is not None:
+            yield finding
         else:
             yield Finding(True, f"{watch.table} is watched as {watch.entity}")
     for entity in (*stored, *patterns):
@@ -222,6 +222,20 @@ async def _watches(connection: Connection, settings: Settings) -> AsyncIterator[
         yield Finding(False, "the scopes are not as set", remedy)
     async for finding in _tenants(connection):
         yield finding
+
+
+async def _altered(connection: Connection, stored: configuration.Stored) -> Finding | None:
+    """What has become of the columns that a watch hides, or of its path, since the last `migrate`."""
+    watch = stored.watch
+    hidden = (*watch.exclude, *watch.visible_to)
+    if found := await configuration.renamed_column(connection, stored.relation, hidden):
+        fact = (
+            f"{watch.table}: the column that was {found[0]} at the last migrate is {found[1]} now"
+        )
+        return Finding(False, fact, f"exclude it, or name it in visible_to, then {MIGRATE}")
+    if watch.path is not None and (line := await paths.problem(connection, watch)):
+        return Finding(False, line, f"change its company, then {MIGRATE}")
+    return None
 
 
 async def _tenants(connection: Connection) -> AsyncIterator[Finding]:

@@ -295,6 +295,14 @@ async def save_watches(connection: Connection, wanted: Iterable[Stored]) -> None
     await connection.execute(sql.adapt("UPDATE notifier.configuration SET version = version + 1"))
 
 
+async def renamed_column(
+    connection: Connection, relation: str, hidden: Sequence[str]
+) -> tuple[str, str] | None:
+    """A column that watches hide by one of these names, whose name another column has now; and its own."""
+    row = await connection.fetchrow(sql.query("renamed_hidden_columns"), relation, list(hidden))
+    return None if row is None else (row["name"], row["now"])
+
+
 async def save_hidden_columns(connection: Connection, wanted: Iterable[Stored]) -> None:
     """Saves which columns the watches hide, so that they stay hidden when they are renamed.
 
@@ -302,12 +310,9 @@ async def save_hidden_columns(connection: Connection, wanted: Iterable[Stored]) 
     """
     for stored in wanted:
         watch = stored.watch
-        rows = await connection.fetch(
-            sql.query("renamed_excludes"), stored.relation, list(watch.exclude)
-        )
-        for row in rows:
+        if found := await renamed_column(connection, stored.relation, watch.exclude):
             raise SettingsError(
-                f"table {watch.table}: the column that was excluded as {row['name']} is {row['now']} now;"
+                f"table {watch.table}: the column that was excluded as {found[0]} is {found[1]} now;"
                 " exclude it by this name too, or drop it"
             )
     await connection.execute(sql.query("forget_hidden_columns"))

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from notifier.check.links import check
 from notifier.database import sql
 from notifier.database.constants import TABLE_BIT
 from notifier.database.schema import migrate
@@ -15,6 +16,7 @@ from notifier.errors import SettingsError
 from notifier.messages import Message
 from notifier.relay.reader import PAGE
 from notifier.relay.store import RelayStore
+from notifier.settings import load
 from notifier.watches import CALENDAR, Watch
 from tests.databases import Connection, Database
 from tests.postgres.relays import Relayed, log_head, messages_of, new_event, types
@@ -173,6 +175,10 @@ async def test_a_column_stays_excluded_when_another_takes_its_name(
     assert [
         row["object"] for row in await database.fetch("SELECT * FROM notifier.watch_problems()")
     ] == [f"public.members.secret (now {'former' if 'former' in RENAMES[rename] else 'note'})"]
+    facts = [each.fact for each in await check(load({}, database_url=database.dsn, watch=watches))]
+    assert any(
+        "members: the column that was secret at the last migrate is" in each for each in facts
+    )
     await older.execute("UPDATE members SET company_id = 'd'; COMMIT")
     await database.execute("UPDATE members SET company_id = 'c'")
     await database.execute("DELETE FROM members")

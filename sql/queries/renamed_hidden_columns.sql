@@ -1,8 +1,8 @@
--- The columns of relation $1 that are excluded as $2 and have another name now, which is not among them.
+-- The columns of relation $1 that watches hide by the names $2, and that have another name now, which is not among them.
 SELECT h.name, a.attname::text AS now
 FROM notifier.hidden_columns AS h
 JOIN pg_catalog.pg_attribute AS a ON a.attrelid = h.relation AND a.attnum = h.number
-WHERE h.relation = pg_catalog.to_regclass($1) AND h.excluded AND h.name = ANY ($2::text[])
+WHERE h.relation = pg_catalog.to_regclass($1) AND h.name = ANY ($2::text[])
   AND NOT a.attisdropped AND a.attname <> h.name AND a.attname <> ALL ($2::text[])
   AND h.database = pg_catalog.regexp_replace(notifier.system(), '/.*/', '/')
 ORDER BY h.name
