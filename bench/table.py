@@ -44,7 +44,7 @@ ROWS = {
         Row("W1", "pgbench, 32 clients: capture and an awake relay / neither", 0.6, True),
         Row("W2", "the same / a `pg_notify(row)` trigger and its listener", 3, True),
         Row("W3", "one 100,000-row update: with capture / without", 2.5, False),
-        Row("W4", "a path of two steps, CPU per row / a column with the company", 15, False, " µs"),
+        Row("W4", "CPU that a path of two steps adds to each of 20,000 rows", 15, False, " µs"),
         Row("L1", "commit → client, idle, median / bare relay + one committed INSERT", 1.3, False),
         Row("L2", "commit → client, p99, 500 writes/s, 500 sockets", 25, False, " ms"),
         Row("T1", "changes/s, sustained, trigger to socket", 25_000, True),

@@ -32,7 +32,8 @@ DECLARE
     is_partial boolean := false;
     unreadable CONSTANT int := 2147482623;             -- for a size: 2^31 - 1025, so that 1024 + size does not overflow
     size int;
-    companies text[];
+    members text;
+    images json[];
 BEGIN
     BEGIN
         was := CASE WHEN coalesce(pg_partition_root(TG_RELID), TG_RELID) = ANY (notifier.plain_relations(:relations))
@@ -53,68 +54,79 @@ BEGIN
 
     -- The room in the log is checked about every 2 MiB of changes: by every n-th id, where n rows of this size
     -- are 2 MiB.
-    IF change >= full_mark OR change % greatest(1, 2097152 / (1024 + size)) = 0
-       OR was::text = became::text OR TG_NARGS > 3 THEN
-        IF TG_NARGS > 3 AND TG_ARGV[3] <> '{}' AND size < unreadable THEN
-            BEGIN
-                IF EXISTS (  -- the cache has the names of the row, also where the transaction's snapshot is older
-                    SELECT FROM notifier.hidden_columns AS h,
-                                pg_identify_object_as_address(to_regclass('pg_class'), h.relation, h.number) AS now
-                    WHERE h.relation = ANY (ARRAY(SELECT TG_RELID UNION ALL SELECT relid FROM pg_partition_ancestors(TG_RELID)))
-                      AND h.name = ANY (TG_ARGV[3]::text[]) AND now.object_names[3] <> h.name
-                      AND has_column_privilege(h.relation, h.number, 'SELECT') IS NOT NULL  -- null: it was dropped
-                ) THEN
-                    RAISE undefined_column;
-                END IF;
-                was := notifier.strip_columns(was, TG_ARGV[3]::text[]);
-                became := notifier.strip_columns(became, TG_ARGV[3]::text[]);
-                size := octet_length(concat(was, became));
-            EXCEPTION WHEN OTHERS THEN
-                size := unreadable;
-            END;
+    IF TG_NARGS > 3 OR change >= full_mark OR change % greatest(1, 2097152 / (1024 + size)) = 0
+       OR was::text = became::text THEN
+        IF was::text = became::text OR size > 2097152 OR TG_ARGV[3] <> '{}' THEN
+            IF TG_ARGV[3] <> '{}' AND size < unreadable THEN
+                BEGIN
+                    IF EXISTS (  -- the cache has the names of the row, also where the transaction's snapshot is older
+                        SELECT FROM notifier.hidden_columns AS h,
+                                    pg_identify_object_as_address(to_regclass('pg_class'), h.relation, h.number) AS now
+                        WHERE h.relation = ANY (ARRAY(SELECT TG_RELID UNION ALL SELECT relid FROM pg_partition_ancestors(TG_RELID)))
+                          AND h.name = ANY (TG_ARGV[3]::text[]) AND now.object_names[3] <> h.name
+                          AND has_column_privilege(h.relation, h.number, 'SELECT') IS NOT NULL  -- null: it was dropped
+                    ) THEN
+                        RAISE undefined_column;
+                    END IF;
+                    was := notifier.strip_columns(was, TG_ARGV[3]::text[]);
+                    became := notifier.strip_columns(became, TG_ARGV[3]::text[]);
+                    size := octet_length(concat(was, became));
+                EXCEPTION WHEN OTHERS THEN
+                    size := unreadable;
+                END;
+            END IF;
+            IF was::text = became::text THEN
+                RETURN NULL;
+            END IF;
+            IF size > 2097152 THEN
+                is_partial := true;
+                BEGIN
+                    was := notifier.keys(OLD, TG_RELID, coalesce(TG_ARGV[4]::text[], ARRAY[TG_ARGV[1], TG_ARGV[2]]));
+                    became := notifier.keys(NEW, TG_RELID, coalesce(TG_ARGV[4]::text[], ARRAY[TG_ARGV[1], TG_ARGV[2]]));
+                EXCEPTION WHEN OTHERS THEN
+                    was := NULL;
+                    became := NULL;
+                END;
+            END IF;
         END IF;
-        IF was::text = became::text THEN
-            RETURN NULL;
-        END IF;
-        IF size > 2097152 THEN
-            is_partial := true;
-            BEGIN
-                was := notifier.keys(OLD, TG_RELID, coalesce(TG_ARGV[4]::text[], ARRAY[TG_ARGV[1], TG_ARGV[2]]));
-                became := notifier.keys(NEW, TG_RELID, coalesce(TG_ARGV[4]::text[], ARRAY[TG_ARGV[1], TG_ARGV[2]]));
-            EXCEPTION WHEN OTHERS THEN
-                was := NULL;
-                became := NULL;
-            END;
-        END IF;
+        -- The companies that paths lead to stand first in both images: less is copied than if they stood last.
         IF TG_NARGS > 5 THEN
             BEGIN
-                companies := notifier.path_companies(was, became, TG_ARGV[5]::text[]);
-                was := (left(was::text, -1) || companies[1] || '}')::json;
-                became := (left(became::text, -1) || companies[2] || '}')::json;
+                members := notifier.path_members(TG_ARGV[0], was, became);
+                IF members IS NULL THEN
+                    images := notifier.path_images(was, became, TG_ARGV[5]::text[]);
+                    was := images[1];
+                    became := images[2];
+                ELSE
+                    was := (members || right(was::text, -1))::json;
+                    became := (members || right(became::text, -1))::json;
+                END IF;
             EXCEPTION WHEN OTHERS THEN
                 was := NULL;
                 became := NULL;
                 is_partial := true;
             END;
         END IF;
-        IF change = full_mark THEN
-            -- The doorbell. Not into a queue that is nearly full: it would fail the application's commit.
-            IF pg_notification_queue_usage() < 0.9 THEN
-                PERFORM pg_notify('notifier_changes', '');
+        IF change >= full_mark OR change % greatest(1, 2097152 / (1024 + size)) = 0 THEN
+            IF change = full_mark THEN
+                -- The doorbell. Not into a queue that is nearly full: it would fail the application's commit.
+                IF pg_notification_queue_usage() < 0.9 THEN
+                    PERFORM pg_notify('notifier_changes', '');
+                END IF;
+                change := nextval('notifier.change_ids');
             END IF;
-            change := nextval('notifier.change_ids');
-        END IF;
-        IF change >= full_mark THEN
-            RETURN NULL;
-        END IF;
-        -- Bounds the disk while no relay runs.
-        IF change % greatest(1, 2097152 / (1024 + size)) = 0
-           AND notifier.is_full()
-           AND notifier.lock_sequence() THEN  -- not while the relay sets the sequence
-            -- Not from `change`: `rotate_changes` may have set the sequence further since it was drawn.
-            PERFORM setval('notifier.change_ids', full_mark + last_value)
-            FROM notifier.change_ids WHERE last_value < full_mark;
-            RETURN NULL;
+            IF change >= full_mark THEN
+                RETURN NULL;
+            END IF;
+            -- Bounds the disk while no relay runs.
+            IF change % greatest(1, 2097152 / (1024 + size)) = 0
+               AND notifier.is_full()
+               AND notifier.lock_sequence() THEN  -- not while the relay sets the sequence
+                -- Not from `change`: `rotate_changes` may have set the sequence further since it was drawn.
+                PERFORM setval('notifier.change_ids', full_mark + last_value)
+                FROM notifier.change_ids WHERE last_value < full_mark;
+                RETURN NULL;
+            END IF;
         END IF;
     END IF;
 

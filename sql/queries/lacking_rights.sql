@@ -29,7 +29,7 @@ FROM (
     FROM pg_catalog.pg_proc AS p
     WHERE p.pronamespace = 'notifier'::regnamespace
       AND p.proname NOT IN ('are_tables_of', 'capture', 'capture_parent', 'is_full', 'keys', 'lock_sequence',
-                            'path_companies', 'path_company', 'plain_relations', 'resolve_path',
+                            'path_companies', 'path_members', 'path_company', 'plain_relations', 'resolve_path',
                             'row_image', 'row_statement', 'row_statements', 'store_change', 'strip_columns', 'vanished_company')
     UNION ALL
     -- what the default membership query reads

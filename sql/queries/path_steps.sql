@@ -1,10 +1,13 @@
 -- The steps of all paths, in order, as the catalogue has them now: names quoted, and the types of the columns, null
 -- where there is no such column, or its type is not among those that a path may go along. Of a domain, the type below it.
-SELECT s.watch, s.step, s.relation, s.enforced,
+-- `entity`: that of the changes of the watched table. `start`: the column of that table that the path begins with.
+SELECT w.captured_as AS entity, s.watch, s.step, s.relation, s.enforced,
+       first_value(s.value) OVER (PARTITION BY s.watch ORDER BY s.step) AS start,
        pg_catalog.quote_ident(s.key) AS key, pg_catalog.quote_ident(s.value) AS value,
        kt.type AS key_type, vt.type AS value_type,
        pg_catalog.pg_get_userbyid(c.relowner)::text AS owner
 FROM notifier.steps AS s
+JOIN notifier.watches AS w ON w.entity = s.watch
 LEFT JOIN pg_catalog.pg_class AS c ON c.oid = pg_catalog.to_regclass(s.relation) AND (c.relkind = 'r' OR s.step = 0)
 CROSS JOIN LATERAL ({key_type}) AS kt
 CROSS JOIN LATERAL ({value_type}) AS vt

@@ -394,6 +394,40 @@ async def test_each_path_of_a_table_has_its_messages_and_none_has_columns_of_ano
     ]
 
 
+async def test_each_of_many_paths_has_its_own_company(
+    database: Database, app: Connection, relay: Relayed
+) -> None:
+    """More of them than are tried one after the other; each table has two."""
+    names = ("Zone", "a1", "A10", "b", "Ab", "z9", "M", "m")
+    await database.execute(
+        "CREATE TABLE homes (id int PRIMARY KEY, city int, guild int); GRANT ALL ON homes TO PUBLIC"
+    )
+    watches = []
+    for number, name in enumerate(names, start=1):
+        await database.execute(
+            f"""
+            INSERT INTO homes VALUES ({number}, {number + 100}, {number + 200}), ({number + 10}, 0, NULL);
+            CREATE TABLE t{number} (id int PRIMARY KEY, home int REFERENCES homes, guest int REFERENCES homes);
+            GRANT ALL ON t{number} TO PUBLIC
+            """
+        )
+        by_home = Watch(table=f"t{number}", entity=name, company="home -> homes.city", scope="city")
+        watches += [by_home, replace(by_home, company="guest -> homes.guild", scope="guild")]
+    await watch(database, watches)
+    for number, name in enumerate(names, start=1):
+        await app.execute(f"INSERT INTO t{number} VALUES (1, {number}, {number})")
+        await app.execute(f"UPDATE t{number} SET id = 2, guest = {number + 10}")
+        await app.execute(f"UPDATE t{number} SET home = NULL, guest = {number}")
+        city = await relay.messages_of(f"city:{number + 100}")
+        assert [each["Type"] for each in city] == [
+            *(f"{name}Created", f"{name}Deleted", f"{name}Created", f"{name}Deleted")
+        ]
+        guild = await relay.messages_of(f"guild:{number + 200}")
+        assert [each["Type"] for each in guild] == [
+            *(f"{name}Created", f"{name}Deleted", f"{name}Created")
+        ]
+
+
 async def test_a_path_is_followed_in_another_schema_alone(
     database: Database, app: Connection
 ) -> None:

@@ -1,0 +1,5 @@
+        key := coalesce(became, was) ->> {start};
+        members := CASE WHEN key = coalesce(was, became) ->> {start}
+                             AND notifier.are_tables_of({owner}, ARRAY[{relations}])
+                             AND current_setting('transaction_isolation') = 'read committed'
+                        THEN {before} || {member} || notifier.path_company({watch}, 1, key)::text || ',' END;

@@ -1,0 +1,1 @@
+CASE WHEN {near} IS NULL THEN 'null' ELSE (SELECT {company} FROM ONLY {table} AS {row} WHERE {row}.{key} OPERATOR(pg_catalog.=) {near}::{key_type}) END
