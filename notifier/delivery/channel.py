@@ -168,8 +168,8 @@ class Channel:
 
     # --- messages
 
-    def deliver(self, messages: list[Message]) -> None:
-        """Writes messages to all subscribers, in order; large batches in a task of its own.
+    def deliver(self, messages: list[Message]) -> bool:
+        """Writes messages to all subscribers, in order. Returns False, and writes none, where some before them are missing.
 
         The stream may deliver messages up to the position that the channel was opened at. They are not
         written again, but they may revoke the access of a user who has subscribed since.
@@ -179,11 +179,14 @@ class Channel:
                 self._queue.append(Batch([], revokes))
             messages = messages[len(known) :]
         if messages:
+            if messages[0].position != self._published + 1:
+                return False
             self._published = messages[-1].position
             for batch in cut(messages, self._tracer):
                 self._queue.append(batch)
                 self._queued_bytes += batch.size
         self._write_queue()
+        return True
 
     def _write_queue(self) -> None:
         if self._pumping is not None:

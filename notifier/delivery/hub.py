@@ -105,8 +105,10 @@ class Hub:
                 if (early := self._early.get(company)) is not None:
                     early += batch
                 continue
-            channel.deliver(batch)
-            if channel.overrun:
+            if not channel.deliver(batch):
+                _logger.error("messages are missing before those delivered", company=company)
+                self.drop_company(company)
+            elif channel.overrun:
                 _logger.error("messages come faster than they can be written", company=company)
                 self.drop_company(company)
 
@@ -169,7 +171,11 @@ class Hub:
         return channel
 
     async def _open(self, company: str) -> None:
-        """Reads the position; messages that arrive meanwhile are delivered afterwards."""
+        """Reads the position; messages that arrive meanwhile are delivered afterwards.
+
+        While the path of the messages changes, those before them may have come by neither path: then the position is
+        read again.
+        """
         broker = self.broker
         try:
             if broker is not None:
@@ -181,7 +187,10 @@ class Hub:
                 if epoch != self.epoch:
                     continue
                 if head.epoch is None or head.epoch == epoch:
-                    break
+                    later = [message for message in early if message.position > head.position]
+                    if not later or later[0].position == head.position + 1:
+                        break
+                    continue
                 # The position is one of an epoch that this node has not come to yet.
                 await self._next_epoch()
             position = head.position
@@ -198,7 +207,7 @@ class Hub:
             self._idle[company] = (
                 None  # until the subscription that opens it pins it, if it still does
             )
-            if later := [message for message in early if message.position > position]:
+            if later:
                 channel.deliver(later)
             if broker is not None:
                 broker.opened(company)

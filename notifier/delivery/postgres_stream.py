@@ -224,10 +224,10 @@ class PostgresStream:
                 await connection.remove_listener(sql.channel("messages"), notify)
         elif not self._follows_log and (self._is_returning or not feed.is_wanted):
             self._is_returning = True
-            # First: a channel that opens from now on, and so is not audited, is compared by the feed.
             feed.stop()
             await connection.add_listener(sql.channel("messages"), notify)
-            self._seq = await self._audit(connection)
+            self._seq, audited = await self._audit(connection)
+            await self._compare_opened(audited)
             if self._last is not None and self._last.seq != self._seq:
                 self._last = None  # it proves nothing about the message at `_seq`
             self._follows_log, self._is_returning = True, False
@@ -236,8 +236,20 @@ class PostgresStream:
             await self._catch_up(connection)
         self._show_path(by_feed=feed.is_proven and not (self._follows_log and feed.is_wanted))
 
-    async def _audit(self, connection: Connection) -> int:
-        """Delivers messages that channels lack. Returns the last seq of the log before that.
+    async def _compare_opened(self, audited: set[str]) -> None:
+        """Delivers what the channels lack that were opened during the audit: neither path has delivered what was stored
+        between the reading of their position and the audit. The feed compares those that are still being opened.
+        """
+        while opened := {
+            company
+            for company in self._hub.companies() - audited
+            if self._hub.published(company) is not None
+        }:
+            await self.healing.heal(dict.fromkeys(opened, 0))
+            audited |= opened
+
+    async def _audit(self, connection: Connection) -> tuple[int, set[str]]:
+        """Delivers messages that channels lack. Returns the last seq of the log before that, and the channels' companies.
 
         In another epoch nothing is delivered: the log must be followed.
         """
@@ -258,8 +270,7 @@ class PostgresStream:
             await self.healing.heal(
                 {row["company"]: row["position"] for row in rows if row["company"] is not None}
             )
-        seq: int = rows[0]["seq"]
-        return seq
+        return rows[0]["seq"], set(delivered)
 
     async def _is_woken(self, deadline: float) -> bool:
         """Waits until the log must be read. Returns False at the deadline."""

@@ -156,7 +156,11 @@ class NatsFeed:
             self._unsubscribe(company)
 
     def resumed(self) -> None:
-        """Rows that USER_QUERY reads may have changed in messages that did not come."""
+        """Channels that are being opened are compared, as after each change of the path.
+
+        Rows that USER_QUERY reads may have changed in messages that did not come.
+        """
+        self._joined += 1
         self._on_accounts(None)
 
     def _change(self, state: _State) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from typing import Any, cast
 
 import pytest
 
@@ -82,6 +83,35 @@ async def test_what_a_broker_has_lost_is_delivered_when_the_log_is_followed_agai
     await client.gets(1502)
 
 
+async def test_a_channel_that_is_opened_during_the_return_to_the_log_misses_nothing(
+    database: Database, node: tuple[Node, FakeFeed]
+) -> None:
+    (one, feed), log = node, Log(database)
+    feed.turn(on=True)
+    await until(lambda: is_on(one))
+    audit, clients = one.stream._audit, list[Any]()
+
+    class Connection:
+        """Before the audit reads the log, a channel is opened, and a message of its company is stored."""
+
+        def __init__(self, connection: Any) -> None:
+            self._connection = connection
+
+        async def fetch(self, *arguments: Any, **options: Any) -> Any:
+            clients.append(await one.subscribe("a"))
+            await log.store("a")
+            return await self._connection.fetch(*arguments, **options)
+
+    async def audit_late(connection: Any) -> Any:
+        return await audit(cast("Any", Connection(connection)))
+
+    one.stream._audit = audit_late  # type: ignore[method-assign]
+    feed.turn(on=False)
+    await feed.is_called("subscribe", "start", "stop", "resumed")
+    await log.publish("a")
+    await clients[0].gets(2)
+
+
 async def is_on(node: Node) -> bool:
     return not node.stream._follows_log
 
@@ -115,7 +145,7 @@ async def test_a_return_to_the_log_is_completed_although_the_broker_is_back(
     await log.store("a")
     audit = one.stream._audit
 
-    async def fail(connection: object) -> int:
+    async def fail(connection: object) -> tuple[int, set[str]]:
         feed.turn(on=True)
         one.stream._audit = audit  # type: ignore[method-assign]
         await cut(database, "node")

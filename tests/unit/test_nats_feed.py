@@ -286,6 +286,25 @@ async def test_a_channel_that_opens_while_the_path_changes_is_compared_with_the_
     await world.has_delivered(1)
 
 
+async def test_a_channel_that_still_opens_when_the_log_is_followed_again_is_compared_with_it(
+    world: World,
+) -> None:
+    await world.joins()
+    world.feed.stop()
+    world.log.heads.clear()
+    opening = asyncio.create_task(world.opens())
+
+    async def has_read_the_head() -> bool:
+        return "c" in world.hub._early
+
+    await until(has_read_the_head)
+    world.log.store(message(1))  # before the stream follows the log again
+    world.feed.resumed()
+    world.log.heads.set()
+    await opening
+    await world.has_delivered(1)
+
+
 async def test_messages_that_come_before_the_start_are_delivered_after_it(world: World) -> None:
     await world.opens()
     world.beats(feeds.BEATS)
