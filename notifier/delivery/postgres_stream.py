@@ -226,8 +226,9 @@ class PostgresStream:
             self._is_returning = True
             feed.stop()
             await connection.add_listener(sql.channel("messages"), notify)
-            self._seq, audited = await self._audit(connection)
+            seq, audited = await self._audit(connection)
             await self._compare_opened(audited)
+            self._seq = seq  # only now: what was delivered meanwhile has moved it, past messages of other companies
             if self._last is not None and self._last.seq != self._seq:
                 self._last = None  # it proves nothing about the message at `_seq`
             self._follows_log, self._is_returning = True, False

@@ -87,12 +87,15 @@ async def test_a_channel_that_is_opened_during_the_return_to_the_log_misses_noth
     database: Database, node: tuple[Node, FakeFeed]
 ) -> None:
     (one, feed), log = node, Log(database)
+    other = await one.subscribe("b")
     feed.turn(on=True)
     await until(lambda: is_on(one))
     audit, clients = one.stream._audit, list[Any]()
 
     class Connection:
-        """Before the audit reads the log, a channel is opened, and a message of its company is stored."""
+        """Before the audit reads the log, a channel is opened, and a message of its company is stored; after it, one of
+        another company, and a further one.
+        """
 
         def __init__(self, connection: Any) -> None:
             self._connection = connection
@@ -100,7 +103,10 @@ async def test_a_channel_that_is_opened_during_the_return_to_the_log_misses_noth
         async def fetch(self, *arguments: Any, **options: Any) -> Any:
             clients.append(await one.subscribe("a"))
             await log.store("a")
-            return await self._connection.fetch(*arguments, **options)
+            rows = await self._connection.fetch(*arguments, **options)
+            await log.store("b")
+            await log.store("a")
+            return rows
 
     async def audit_late(connection: Any) -> Any:
         return await audit(cast("Any", Connection(connection)))
@@ -108,8 +114,9 @@ async def test_a_channel_that_is_opened_during_the_return_to_the_log_misses_noth
     one.stream._audit = audit_late  # type: ignore[method-assign]
     feed.turn(on=False)
     await feed.is_called("subscribe", "start", "stop", "resumed")
+    await other.gets(1)
     await log.publish("a")
-    await clients[0].gets(2)
+    await clients[0].gets(3)
 
 
 async def is_on(node: Node) -> bool:
