@@ -153,9 +153,11 @@ class Moves:
         for source in self._sources.get(change.entity, ()):
             watch = source.watch
             column = watch.company_column or ""
+            if (named := path_companies(change, watch)) is None:
+                continue  # a row of the table with its keys alone, or the move of another watch
             companies = {
                 company if watch.scope is not None else unless_scoped(company, source.scopes)
-                for company in path_companies(change, watch) or ()
+                for company in named
             }
             move = _Move(
                 change.entity,
@@ -231,8 +233,11 @@ _Resync: TypeAlias = Callable[[Change, Iterable[str], tuple[str, ...]], None]
 
 
 def is_move(change: Change) -> bool:
-    """Whether it is a change of a row on a path: its images have companies alone."""
-    return (change.old or change.new or b"").startswith(b'{"->')
+    """Whether it is a change of a row on a path: its images have companies alone.
+
+    Rows that have a path begin with their company too, and are partial only where they have nothing but keys beside it.
+    """
+    return change.partial and (change.old or change.new or b"").startswith(b'{"->')
 
 
 def _values(change: Change, column: str) -> Iterable[str]:

@@ -29,7 +29,7 @@ def moved(xid: int, number: int, was: str = "7", became: str = "8") -> Change:
 
 def written(xid: int, number: int, company: str = "7", snapshot: str | None = None) -> Change:
     more = f',"->snapshot":"{snapshot}"' if snapshot else ""
-    image = f'{{"id":1,"->M":{company}{more}}}'.encode()
+    image = f'{{"->M":{company},"id":1{more}}}'.encode()  # as capture writes it
     return Change(number, xid, "M", None, image, False, None, NOW)
 
 
@@ -160,3 +160,15 @@ def test_a_large_transaction_is_not_looked_at() -> None:
         ["8", "7"],
     )
     assert due(given, written(12, 60, "1")) == ["1", "2"]
+
+
+def test_rows_that_have_a_path_are_no_moves_also_where_many_are_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("notifier.relay.moves.LIMIT", 3)
+    given = moves()
+    for number in range(4):
+        due(given, moved(20 + number, 1 + number))
+    keys_only = written(12, 8, company="9")._replace(partial=True)
+    assert due(given, written(10, 6, company="9"), written(11, 7, company="9"), keys_only) == []
+    assert len(given._pending) == 4
