@@ -84,7 +84,6 @@ async def refusal(
     except asyncpg.InsufficientPrivilegeError:
         await transaction.rollback()
         return f"cannot check as role {role} whether it may read what decides on access"
-    try_query = sql.adapt("SELECT notifier.trial($1, $2)")
     what = "the rows of members" if membership_query is None else "NOTIFIER_MEMBERSHIP_QUERY"
     try:
         if membership_query is None:
@@ -92,18 +91,27 @@ async def refusal(
             reason = hiding and f"row-level security applies to {hiding}"
         else:
             await connection.execute("SET LOCAL search_path = DEFAULT")
-            await connection.fetch(try_query, membership_query, "NULL, NULL")
+            await _try(connection, membership_query, "NULL, NULL")
             reason = None
         if not reason and user_query is not None:
             what = "NOTIFIER_USER_QUERY"
             await connection.execute("SET LOCAL search_path = DEFAULT")
-            await connection.fetch(try_query, user_query, "NULL")
+            await _try(connection, user_query, "NULL")
     except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         reason = first_line(error)
     finally:
         await transaction.rollback()
         await restore(connection, None, pooled=False)
     return reason and f"role {role} cannot read {what}: {reason}"
+
+
+async def _try(connection: Connection, query: str, nulls: str) -> None:
+    """Runs a query in `trial`. Without a prepared statement: code that the planner runs could put another in its place."""
+    await connection.execute(
+        sql.adapt("SELECT notifier.trial({query}, {nulls})").format(
+            query=paths.literal(query), nulls=paths.literal(nulls)
+        )
+    )
 
 
 async def revoke(connection: Connection) -> None:

@@ -83,6 +83,40 @@ async def test_code_that_the_planner_runs_has_the_rights_of_the_tables_owner_alo
     assert not await database.fetchval("SELECT is_called FROM runs")
 
 
+SEARCHED = """
+    CREATE FUNCTION searched(text, text) RETURNS text LANGUAGE plpgsql AS $$
+    BEGIN
+        PERFORM public.attempt('ALTER ROLE app SUPERUSER');
+        RETURN pg_catalog.concat($1, $2);
+    END $$;
+    CREATE FUNCTION "right"(text, int) RETURNS text LANGUAGE sql AS
+        'SELECT public.searched(pg_catalog."right"($1, $2), NULL)';
+    CREATE OPERATOR || (LEFTARG = text, RIGHTARG = text, FUNCTION = searched);
+    CREATE FUNCTION turn(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$
+    BEGIN
+        PERFORM set_config('search_path', 'public, pg_catalog', false);
+        RETURN $1;
+    END $$;
+    CREATE INDEX ON members ((turn(1)))
+"""
+"""A setting that is not local outlives those of the functions in whose queries the planner runs the code that makes it."""
+
+
+async def test_code_that_the_planner_runs_does_not_choose_what_capture_calls(
+    database: Database, app: Connection, fresh: Connection
+) -> None:
+    await app.execute("INSERT INTO posts VALUES (1, 1)")
+    await app.execute(SEARCHED)
+    await fresh.execute(
+        "UPDATE posts SET id = 2"
+    )  # no foreign key is checked, so capture reads the members first
+    snapshot = "BEGIN ISOLATION LEVEL REPEATABLE READ"
+    await (await database.connect(app=True)).execute(f"{snapshot}; DELETE FROM posts; COMMIT")
+    await (await database.connect(app=True)).execute("UPDATE members SET company_id = 'e'")
+    assert await is_confined(database)
+    assert (await companies(database))[:3] == ["c", None, None]
+
+
 @pytest.mark.parametrize("code", [code for name, code in CODE.items() if name != "a partition key"])
 async def test_code_that_the_planner_runs_for_a_state_can_write_nothing(
     database: Database, app: Connection, relay: Relayed, code: str
