@@ -236,7 +236,7 @@ class Membership:
                 ((allowed, _, _),) = await self._database.fetch(
                     query.statement, *query.arguments([pair])
                 )
-                answers[pair] = allowed[0]
+                answers[pair] = bool(allowed and allowed[0])  # null: a table was altered
         return answers
 
     async def _compile(self, tenant: str | None = None) -> MemberRowsQuery:
