@@ -28,11 +28,15 @@ class Source(msgspec.Struct, frozen=True, eq=False):
     columns: frozenset[str] = frozenset()  # all that the table has
     json_columns: frozenset[str] = frozenset()  # their values are sent as they are
     time_columns: frozenset[str] = frozenset()  # timestamps: those without a zone are sent as UTC
-    virtual_columns: frozenset[str] = frozenset()  # generated on read: triggers see null in them
+    virtual_columns: frozenset[str] = (
+        frozenset()
+    )  # generated on read, or another one has the name now
     hidden_columns: frozenset[str] = frozenset()  # excluded here, but captured for other watches
     tenant: str | None = None  # the company of all rows, where the table is of a schema per tenant
     scopes: frozenset[str] = frozenset()  # all that are configured
-    foreign_columns: frozenset[str] = frozenset()  # that capture added for other watches
+    foreign_columns: frozenset[str] = (
+        frozenset()
+    )  # added for other watches, or excluded under a former name
     others: tuple[Source, ...] = ()  # of the other watches of the table
 
     def remembering(self, former: Source) -> Source:

@@ -40,11 +40,16 @@ class Unattributable(Exception):
 
 
 def read_images(
-    change: Change, watch: Watch, hidden: Collection[str] = (), foreign: Collection[str] = ()
+    change: Change,
+    watch: Watch,
+    hidden: Collection[str] = (),
+    foreign: Collection[str] = (),
+    columns: Collection[str] = (),
 ) -> tuple[Row | None, Row | None, bool]:
     """The rows before and after, and whether only their keys could be read.
 
-    They are without the columns `hidden`, which every image should have, and `foreign`, which it may have.
+    They are without the columns `hidden`, which every image should have, and `foreign`, which it may have. `columns`: those
+    of the table, where they are known; with `hidden`, another one may be a hidden one under its former name.
 
     A row that `deleted_if` marks as deleted is None, as if it did not exist. Raises Unattributable
     where key or company are missing.
@@ -60,6 +65,9 @@ def read_images(
             if row is not None:
                 row.pop(column, None)
     if hidden:
+        named = {column for row in (old, new) if row is not None for column in row}
+        if columns and any(not column.startswith(ARROW) for column in named.difference(columns)):
+            keys_only = True
         old, new, keys_only = _without(hidden, old, new, keys_only, watch)
     key, company = watch.key, watch.company_column
     for row in (old, new):

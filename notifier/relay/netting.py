@@ -149,7 +149,7 @@ class Transaction:
         watch = source.watch
         try:
             old, new, keys_only = read_images(
-                change, watch, source.hidden_columns, source.foreign_columns
+                change, watch, source.hidden_columns, source.foreign_columns, source.columns
             )
         except Unattributable:
             if (companies := path_companies(change, watch)) is not None:

@@ -113,9 +113,9 @@ class RelayStore:
                 json_columns=frozenset(row["json_columns"]),
                 time_columns=frozenset(row["time_columns"] if watch.naive_timestamps else ()),
                 virtual_columns=frozenset(row["virtual_columns"]).union(
-                    name for name in watch.visible_to if name in renamed
+                    name for name in watch.visible_to if name in renamed and name in row["columns"]
                 ),
-                hidden_columns=frozenset(
+                foreign_columns=frozenset(
                     renamed[name] for name in watch.exclude if name in renamed
                 ),
                 tenant=row["tenant"] and company_named(encode(row["tenant"]), watch.scope),
@@ -285,7 +285,7 @@ def _shared(sources: Sequence[Source]) -> Source:
         added.add(SNAPSHOT)
         sources = [
             msgspec.structs.replace(
-                each, foreign_columns=frozenset(added - {each.watch.company_column})
+                each, foreign_columns=each.foreign_columns | (added - {each.watch.company_column})
             )
             for each in sources
         ]
@@ -294,7 +294,7 @@ def _shared(sources: Sequence[Source]) -> Source:
     excluded = [frozenset(source.watch.exclude) for source in sources]
     stripped = frozenset.intersection(*excluded)
     first, *others = (
-        msgspec.structs.replace(source, hidden_columns=source.hidden_columns | names - stripped)
+        msgspec.structs.replace(source, hidden_columns=names - stripped)
         for source, names in zip(sources, excluded, strict=True)
     )
     return msgspec.structs.replace(first, others=tuple(others))

@@ -206,6 +206,30 @@ async def test_a_column_stays_excluded_when_another_takes_its_name(
     )  # on purpose
 
 
+async def test_a_column_that_one_watch_excludes_stays_hidden_under_a_name_that_is_gone_when_it_is_read(
+    database: Database,
+) -> None:
+    await database.execute(
+        "CREATE TABLE members (id int PRIMARY KEY, company_id text, secret text);"
+        "INSERT INTO members VALUES (1, 'c', 'hush')"
+    )
+    excluding = Watch(table="members", entity="Member", exclude=("secret",))
+    await migrate(
+        database.dsn, watches=[*CALENDAR, excluding, Watch(table="members", entity="Whole")]
+    )
+    relay = Relayed(database)
+    await relay.start()
+    await database.execute(
+        "BEGIN; ALTER TABLE members RENAME secret TO former; ALTER TABLE members ADD COLUMN secret text;"
+        "UPDATE members SET secret = former, company_id = 'd'; ALTER TABLE members DROP COLUMN former; COMMIT"
+    )
+    messages = await relay.messages_of("d")
+    await relay.stop()
+    (member,) = (message for message in messages if message["Type"] == "MemberCreated")
+    assert "hush" not in str(member)
+    assert member["Partial"] is True
+
+
 async def test_a_column_that_one_watch_excludes_stays_hidden_from_it_when_another_takes_its_name(
     database: Database,
 ) -> None:
