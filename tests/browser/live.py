@@ -126,6 +126,14 @@ class Sql:
         )
         return added
 
+    async def today(self, company: str = NORTHWIND) -> str:
+        """The date in the company's time zone. The next hour, at which the page proposes an event, may be of another week."""
+        found: str = await self.run(
+            "SELECT to_char(now() AT TIME ZONE time_zone, 'YYYY-MM-DD') FROM companies WHERE name = $1",
+            company,
+        )
+        return found
+
     async def person(self, name: str, user: str, company: str = NORTHWIND) -> UUID:
         """Adds an employee."""
         added: UUID = await self.run(

@@ -247,10 +247,13 @@ async def test_an_own_change_is_pending_until_it_has_arrived(window: Open, sql: 
     await expect(ann.event("Moved on")).to_have_count(0)
 
 
-async def test_a_private_event_reaches_only_its_people(window: Open) -> None:
+async def test_a_private_event_reaches_only_its_people(window: Open, sql: Sql) -> None:
     ann, ben, chloe = [await window(user) for user in ("ann", "ben", "chloe")]
+    today = await sql.today()
     await ann.button("New event").click()
     await ann.field("Title").fill("Appraisal")
+    await ann.field("Starts").fill(f"{today}T14:00")
+    await ann.field("Ends").fill(f"{today}T15:00")
     await ann.field("Private: only you and the organizer see it").check()
     await ann.button("Save").click()
     await expect(ann.event("Appraisal")).to_contain_text("private")
