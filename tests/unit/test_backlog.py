@@ -1,7 +1,10 @@
-"""How a backlog is cut: transactions into pages, messages into statements."""
+"""How a backlog is cut: transactions into pages, messages into statements, chunks one ahead."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from datetime import UTC, datetime
 
 import pytest
@@ -10,8 +13,9 @@ from hypothesis import strategies as st
 
 from notifier.messages import Message
 from notifier.relay import backlog
-from notifier.relay.backlog import Page, pages_of, portions_of
+from notifier.relay.backlog import Page, one_ahead, pages_of, portions_of
 from notifier.relay.reader import PAGE, PAGE_BYTES, TransactionSize
+from tests.waiting import DEADLINE_SECONDS
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
@@ -62,3 +66,39 @@ def test_portions_hold_every_message_once_and_at_most_the_limit(lengths: list[in
     assert [message for portion in portions for message in portion] == messages
     for portion in portions:
         assert len(portion) == 1 or sum(len(message.body) for message in portion) <= 20
+
+
+async def test_the_next_part_is_made_while_the_present_one_is_used() -> None:
+    made = asyncio.Event()
+
+    async def parts() -> AsyncGenerator[int]:
+        yield 1
+        made.set()
+        yield 2
+
+    used = []
+    async for part in one_ahead(parts()):
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            await made.wait()
+        used.append(part)
+    assert used == [1, 2]
+
+
+async def test_parts_that_are_not_used_are_closed() -> None:
+    ended = []
+
+    async def parts() -> AsyncGenerator[int]:
+        try:
+            yield 1
+            await asyncio.Event().wait()
+        finally:
+            ended.append(True)
+
+    async def fail() -> None:
+        async with aclosing(one_ahead(parts())) as ahead:
+            async for _ in ahead:
+                raise ValueError("refused")
+
+    with pytest.raises(ValueError, match="refused"):
+        await fail()
+    assert ended == [True]
