@@ -84,7 +84,7 @@ async def test_what_a_broker_has_lost_is_delivered_when_the_log_is_followed_agai
 
 
 async def test_a_channel_that_is_opened_during_the_return_to_the_log_misses_nothing(
-    database: Database, node: tuple[Node, FakeFeed]
+    database: Database, node: tuple[Node, FakeFeed], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (one, feed), log = node, Log(database)
     other = await one.subscribe("b")
@@ -93,9 +93,7 @@ async def test_a_channel_that_is_opened_during_the_return_to_the_log_misses_noth
     audit, clients = one.stream._audit, list[Any]()
 
     class Connection:
-        """Before the audit reads the log, a channel is opened, and a message of its company is stored; after it, one of
-        another company, and a further one.
-        """
+        """Opens a channel of "a" before the audit reads the log, and stores messages before and after that."""
 
         def __init__(self, connection: Any) -> None:
             self._connection = connection
@@ -111,7 +109,7 @@ async def test_a_channel_that_is_opened_during_the_return_to_the_log_misses_noth
     async def audit_late(connection: Any) -> Any:
         return await audit(cast("Any", Connection(connection)))
 
-    one.stream._audit = audit_late  # type: ignore[method-assign]
+    monkeypatch.setattr(one.stream, "_audit", audit_late)
     feed.turn(on=False)
     await feed.is_called("subscribe", "start", "stop", "resumed")
     await other.gets(1)
@@ -143,7 +141,7 @@ async def test_the_channels_are_compared_with_the_log_while_a_broker_brings_mess
 
 
 async def test_a_return_to_the_log_is_completed_although_the_broker_is_back(
-    database: Database, node: tuple[Node, FakeFeed]
+    database: Database, node: tuple[Node, FakeFeed], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (one, feed), log = node, Log(database)
     client = await one.subscribe("a")
@@ -152,13 +150,13 @@ async def test_a_return_to_the_log_is_completed_although_the_broker_is_back(
     await log.store("a")
     audit = one.stream._audit
 
-    async def fail(connection: object) -> tuple[int, set[str]]:
+    async def fail(connection: Any) -> tuple[int, set[str]]:
         feed.turn(on=True)
-        one.stream._audit = audit  # type: ignore[method-assign]
+        monkeypatch.setattr(one.stream, "_audit", audit)
         await cut(database, "node")
-        return await audit(connection)  # type: ignore[arg-type]
+        return await audit(connection)
 
-    one.stream._audit = fail  # type: ignore[method-assign]
+    monkeypatch.setattr(one.stream, "_audit", fail)
     feed.turn(on=False)
     await client.gets(1)
     assert feed.calls[:4] == ["subscribe", "start", "stop", "stop"]
