@@ -170,9 +170,10 @@ async def fetch_read_only(
 async def restore(connection: Connection, rollback: str | None, *, pooled: bool) -> None:
     """Undoes what code of the application may have done to the session while a query of ours ran it.
 
-    `rollback`: the statement that undoes settings and notifications; None where that was done. Advisory locks and prepared statements outlive it:
-    one under the name of ours would be executed in its place. Through a pooler no statement of ours has a name, and the
-    session is not ours alone. Raises Unreachable: the connection must be closed.
+    `rollback`: the statement that undoes settings and notifications; None where that was done. Advisory locks and prepared
+    statements outlive it, and a statement under the name of one of ours would be executed in its place. Through a pooler,
+    statements of ours have no names, and the session is shared with other clients. Raises Unreachable where the connection
+    must be closed.
     """
     statements = [rollback, None if pooled else REMAINS]
     text = "; ".join(filter(None, statements))

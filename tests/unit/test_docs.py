@@ -204,7 +204,7 @@ def test_every_sentence_about_schemas_and_configuration_names_a_test() -> None:
 
 
 RULED_OUT = re.compile(r"\b(?:nobody(?!['\"\\])|somebody|whoever|afresh|anew)\b", re.IGNORECASE)
-"""Words that CONTRIBUTING.md rules out, among others; quoted, `nobody` is a user of the system."""
+"""Some of the words that CONTRIBUTING.md rules out. In quotes, `nobody` is the name of a Unix user, which is allowed."""
 
 READ = [
     *PAGES,
