@@ -238,8 +238,10 @@ class PostgresStream:
         self._show_path(by_feed=feed.is_proven and not (self._follows_log and feed.is_wanted))
 
     async def _compare_opened(self, audited: set[str]) -> None:
-        """Delivers what the channels lack that were opened during the audit: neither path has delivered what was stored
-        between the reading of their position and the audit. The feed compares those that are still being opened.
+        """Delivers what channels lack that were opened during the audit.
+
+        Neither path has delivered messages that were stored after such a channel's position was read and before the
+        audit. The feed compares the channels that are still being opened.
         """
         while opened := {
             company
