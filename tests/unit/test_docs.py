@@ -149,6 +149,22 @@ def test_every_test_that_a_page_names_exists() -> None:
             ), name
 
 
+def test_every_test_of_the_javascript_client_that_a_page_names_exists() -> None:
+    for page in PAGES:
+        for path, title in re.findall(r"`(tests/[\w/-]+\.mjs): ([^`]+)`", page.read_text()):
+            assert re.search(rf'\btest\("{re.escape(title)}"', (ROOT / path).read_text()), title
+
+
+@pytest.mark.parametrize("title", ["Several companies on one socket"])
+def test_every_promise_has_a_mutation_and_tests_that_fail(title: str) -> None:
+    rows = tables((ROOT / "docs" / "promises.md").read_text(), title)
+    assert len(rows) > 2
+    for sentence, broken, where, tests in rows:
+        assert broken
+        assert where.startswith("`"), sentence
+        assert re.fullmatch(r"`tests/[^`]+`( `tests/[^`]+`)*", tests), sentence
+
+
 def test_every_row_of_the_field_reports_names_a_test_or_a_reason() -> None:
     page = (ROOT / "docs" / "cases.md").read_text()
     rows = [line for line in page.splitlines() if re.match(r"\| (?!example)[^ |-]+ \| ", line)]
