@@ -24,13 +24,14 @@ FROM (
            pg_catalog.has_sequence_privilege($1::text, 'notifier.change_ids', privilege), false
     FROM (VALUES ('SELECT'), ('UPDATE')) AS ours (privilege)
     UNION ALL
-    -- not those that only triggers call
+    -- those that its queries call, and the functions that these call; `columns_of` for a state with composite types
     SELECT 'EXECUTE', 'FUNCTION ' || p.oid::regprocedure, pg_catalog.has_function_privilege($1::text, p.oid, 'EXECUTE'), false
     FROM pg_catalog.pg_proc AS p
     WHERE p.pronamespace = 'notifier'::regnamespace
-      AND p.proname NOT IN ('are_tables_of', 'capture', 'capture_parent', 'is_full', 'keys', 'lock_sequence',
-                            'path_companies', 'path_members', 'path_company', 'plain_relations', 'resolve_path',
-                            'row_image', 'row_statement', 'row_statements', 'store_change', 'strip_columns', 'vanished_company')
+      AND p.proname IN ('bounding_type', 'capture_triggers', 'catalogue_version', 'columns_of', 'elect', 'is_plain_type',
+                        'json_expression', 'log_bytes', 'planning_time', 'prune', 'readable_json', 'relay_holders',
+                        'renamed_columns', 'reopen', 'rotate_changes', 'sanitize_json', 'system', 'transaction_status',
+                        'truncate_changes', 'watch_problems')
     UNION ALL
     -- what the default membership query reads
     SELECT pg_catalog.format('SELECT (%I)', a.attname), w.relation,

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
+import notifier
+from notifier.check.links import check
+from notifier.database import sql
 from notifier.database.schema import migrate, uninstall
+from notifier.settings import load
+from notifier.state.reader import StateReader
 from notifier.watches import Watch
 from tests.databases import Database
+from tests.postgres.states import url_of
+from tests.services import SECRET
 
 
 @pytest.fixture
@@ -38,3 +47,56 @@ async def test_case_9_uninstall_leaves_the_grants_that_a_role_had_before(
         role,
     )
     assert rights == [True, True, False]
+
+
+SERVING = """
+    bounding_type capture_triggers catalogue_version columns_of elect is_plain_type json_expression log_bytes planning_time
+    prune readable_json relay_holders renamed_columns reopen rotate_changes sanitize_json system transaction_status
+    truncate_changes watch_problems
+"""
+"""The functions that queries of `serve`, `check` and `why` call, and the functions that these call."""
+
+
+def called() -> set[str]:
+    """The functions that statements outside of functions call, and the functions that these call.
+
+    The texts that `migrate` puts into functions are not among them.
+    """
+    folder = Path(notifier.__file__).parent
+    statements = [path.read_text() for path in folder.rglob("*.py")]
+    names = set(sql.names("queries")) - {"path_lock", "path_member", "path_members"}
+    statements += [sql.query(name) for name in names]
+    bodies = {name: sql.function(name) for name in sql.names("functions")}
+    found: set[str] = set()
+    while statements:
+        new = {*re.findall(r"notifier\.(\w+)\(", statements.pop())} & bodies.keys() - found
+        found |= new
+        statements += [bodies[name] for name in new]
+    return found
+
+
+async def test_a_role_that_serves_may_execute_what_its_queries_call_and_no_other_function(
+    empty: Database, role: str
+) -> None:
+    await empty.execute(
+        "CREATE TYPE size AS (width int, height int);"
+        "CREATE TABLE boxes (id int PRIMARY KEY, company_id text, size size, who text);"
+        "INSERT INTO boxes VALUES (1, 'c', (2, 3), 'ada')"
+    )
+    boxes = Watch(table="boxes", entity="Box", member="who")
+    await migrate(empty.dsn, watches=[boxes], grant=role, state=True)
+    granted = await empty.fetchval(
+        "SELECT array_agg(proname::text ORDER BY proname) FROM pg_proc"
+        " WHERE pronamespace = 'notifier'::regnamespace AND has_function_privilege($1, oid, 'EXECUTE')",
+        role,
+    )
+    assert granted == SERVING.split()
+    assert called() == set(granted), "those in lacking_rights.sql and here"
+    await empty.execute(f"ALTER ROLE {role} PASSWORD 'app'")
+    dsn = url_of(empty, role)
+    states = StateReader(dsn, pooled=False, max_rows=10)
+    (page,) = (await states.read("c", None, "ada")).pages
+    states.close()
+    assert b'"Size":{"width":2,"height":3}' in page
+    settings = load({}, database_url=dsn, jwt_secret=SECRET, watch=[boxes], state="on")
+    assert [each.line for each in await check(settings) if each.sound is False] == []
