@@ -65,13 +65,27 @@ def _rows(
         yield keys_only, data
 
 
-def passing(company: str, source: Source, images: Iterable[JSON], wanted: Filter) -> list[JSON]:
-    """The images of the rows that pass, whichever user sees them."""
+def is_compared_later(source: Source, wanted: Filter | None) -> bool:
+    """Whether rows are compared with the values of a filter only once it is known that the user sees them.
+
+    Otherwise the answer and its time would reveal which values the other rows have.
+    """
+    return bool(
+        source.watch.visible_to and wanted is not None and wanted.conditions(source.watch.entity)
+    )
+
+
+def passing(
+    company: str, source: Source, images: Iterable[JSON], wanted: Filter, user: str | None = None
+) -> list[JSON]:
+    """The images of the rows that pass; with `user`, of those that this user sees, and no other is compared."""
     found: list[JSON] = []
     for image in images:
         if (read := _read(company, source, image)) is None:
             continue
         row, keys_only = read
+        if user is not None and source.watch.visible_to and not _sees(user, row, source):
+            continue
         data = data_of(_keys(row, source) if keys_only else row, source, company)
         body = b'{"Type":"State","Data":%b}' % data
         if wanted.passes(Change(body, {"State": source.watch.entity})):

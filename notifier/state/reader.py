@@ -33,7 +33,7 @@ from notifier.delivery.state import State
 from notifier.errors import NotReady, Refused, StateTooLarge, StateUnavailable
 from notifier.messages import JSON
 from notifier.relay.changes import Source
-from notifier.state.pages import pages, passing
+from notifier.state.pages import is_compared_later, pages, passing
 from notifier.state.tables import Table, tables, tables_query
 
 ATTEMPTS = 20
@@ -75,21 +75,26 @@ _decode = msgspec.json.Decoder(_Transaction).decode
 
 
 class _Snapshot(NamedTuple):
-    """Rows that pass the filter, and the position of the log before the messages of the transactions `unread`."""
+    """Rows that pass the filter, and the position of the log before the messages of the transactions `unread`.
+
+    Rows that only some users see are not compared with the values of the filter yet. `held`: the others.
+    """
 
     epoch: str
     position: int
     unread: frozenset[int]
     images: list[tuple[Source, list[JSON]]]
+    held: int
 
 
 class _Amount:
     """Counts the rows of one reading: those that are read, and those that pass its filter and are held."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, held: int = 0) -> None:
         self._limit = limit
         self._searched = max(limit, SEARCHED_ROWS)
-        self._read = self._bytes = self._held = 0
+        self._read = self._bytes = 0
+        self.held = held
 
     def read(self, images: Sequence[JSON]) -> None:
         """Raises StateTooLarge."""
@@ -102,8 +107,8 @@ class _Amount:
 
     def hold(self, images: Sequence[JSON]) -> None:
         """Raises StateTooLarge."""
-        self._held += len(images)
-        if self._held > self._limit:
+        self.held += len(images)
+        if self.held > self._limit:
             raise StateTooLarge(f"more than {self._limit:,} rows")
 
 
@@ -143,7 +148,9 @@ class StateReader:
         found = await asyncio.shield(task)
         made = found.pages
         if made is None:
-            made = await asyncio.to_thread(_render, company, found.snapshot, user)
+            made = await asyncio.to_thread(
+                _render, company, found.snapshot, user, wanted, self._max_rows
+            )
         return State(found.snapshot.epoch, found.position, found.at, made)
 
     async def _read(self, key: Key) -> _Found:
@@ -228,7 +235,7 @@ class StateReader:
             if found is not None:
                 made = None
                 if not any(source.watch.visible_to for source, _ in snapshot.images):
-                    made = await asyncio.to_thread(_render, company, snapshot, "")
+                    made = await asyncio.to_thread(_render, company, snapshot, "", None, 0)
                     snapshot = snapshot._replace(images=[])
                 return _Found(snapshot, *found, made)
         raise NotReady
@@ -267,6 +274,9 @@ class StateReader:
                 try:
                     async for part in _images(connection, table.statement, arguments):
                         amount.read(part)
+                        if is_compared_later(table.source, wanted):
+                            found += part
+                            continue
                         held = await _passing(company, table.source, part, wanted)
                         amount.hold(held)
                         found += held
@@ -282,7 +292,7 @@ class StateReader:
                     await connection.execute("ROLLBACK TO SAVEPOINT unread")
         await restore(connection, None, pooled=self._pooled)
         unread = frozenset(place["unread"])
-        return _Snapshot(place["epoch"], place["position"], unread, images)
+        return _Snapshot(place["epoch"], place["position"], unread, images, amount.held)
 
     async def _tables(self, connection: Connection, company: str) -> Sequence[Table]:
         watches = await connection.fetch(sql.query("watches"), timeout=DEADLINE_SECONDS)
@@ -368,11 +378,19 @@ async def _images(
         count = max(1, min(MOST_ROWS, FETCH_BYTES * rows // (size + 1)))
 
 
-def _render(company: str, snapshot: _Snapshot, user: str) -> tuple[JSON, ...]:
-    """The pages of all tables: some ten microseconds for each row."""
-    return tuple(
-        page for source, images in snapshot.images for page in pages(company, source, images, user)
-    )
+def _render(
+    company: str, snapshot: _Snapshot, user: str, wanted: Filter | None, limit: int
+) -> tuple[JSON, ...]:
+    """The pages of all tables: some ten microseconds for each row. Raises StateTooLarge."""
+    amount = _Amount(limit, snapshot.held)
+    made: list[JSON] = []
+    for source, images in snapshot.images:
+        seen = images
+        if wanted is not None and is_compared_later(source, wanted):
+            seen = passing(company, source, images, wanted, user)
+            amount.hold(seen)
+        made += pages(company, source, seen, user)
+    return tuple(made)
 
 
 def _retrieve(task: asyncio.Task[_Found]) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from notifier.check.links import check
 from notifier.database.schema import migrate, uninstall
-from notifier.delivery.filter import Filter
+from notifier.delivery.filter import Change, Filter
 from notifier.errors import SettingsError, StateTooLarge, StateUnavailable
 from notifier.settings import load
 from notifier.state import reader
@@ -287,6 +287,47 @@ async def test_the_limit_counts_the_rows_that_pass_the_values_of_a_filter(
     monkeypatch.setattr(reader, "STATE_BYTES", 10_000)
     with pytest.raises(StateTooLarge, match="bytes"):
         await rows(empty, role, "1", limit=301, wanted=FILTER)
+
+
+DRAFTS = """
+CREATE TABLE drafts (id int PRIMARY KEY, team_id int, owner text, body text);
+INSERT INTO drafts SELECT n, 1, 'ada', 'hers' FROM generate_series(1, 20) AS n;
+INSERT INTO drafts VALUES (21, 1, 'eve', 'own'), (22, 1, NULL, 'own')
+"""
+
+
+async def test_no_filter_by_values_reveals_what_rows_hold_that_the_user_does_not_see(
+    empty: Database, role: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither by `state_too_large` nor by the time that comparing takes."""
+    drafts = Watch(table="drafts", entity="Draft", company="team_id", visible_to=("owner",))
+    await empty.execute(DRAFTS)
+    await migrate(empty.dsn, watches=[*WATCHES, drafts], grant=role, state=True)
+    compared: list[str] = []
+    passes = Filter.passes
+
+    def comparing(self: Filter, change: Change) -> bool:
+        compared.append(repr(change.rows[0].get("DraftId")))
+        return passes(self, change)
+
+    monkeypatch.setattr(Filter, "passes", comparing)
+
+    async def read(user: str, *values: str, limit: int = 2) -> list[int]:
+        known = {"Draft": frozenset({"Body"})}
+        wanted = Filter.parse(["Draft"], {"Draft": {"Body": [*values]}}, known)
+        found = await rows(empty, role, "1", limit=limit, user=user, wanted=wanted)
+        return [row["DraftId"] for row in found.get("Draft", ())]
+
+    assert await read("eve", "hers") == await read("eve", "nothing") == []
+    assert await read("eve", "hers", "own") == [21, 22]
+    assert sorted(compared) == ["21", "21", "21", "22", "22", "22"]
+    with pytest.raises(StateTooLarge, match="more than 1 rows"):
+        await read("eve", "own", limit=1)
+    with pytest.raises(StateTooLarge, match="more than 19 rows"):
+        await read("ada", "hers", limit=19)
+    assert len(await read("ada", "hers", limit=20)) == 20
+    with pytest.raises(StateTooLarge, match="more than 21 rows"):  # of all users
+        await rows(empty, role, "1", limit=21, user="eve")
 
 
 MARKS = {
