@@ -97,6 +97,7 @@ class LongPoll:
         "_state",
         "_subscription",
         "_texts",
+        "_waiting",
         "listener",
         "lost",
     )
@@ -114,6 +115,7 @@ class LongPoll:
         self._texts: list[bytes] = []
         self._bodies: list[bytes] = []
         self._size = 0
+        self._waiting = False
         self._closure: Closure | None = None
         self._complete = asyncio.get_running_loop().create_future()
         self.listener: TransportListener | None = None
@@ -130,13 +132,16 @@ class LongPoll:
             self.finish()
 
     def write(self, frames: bytes, bodies: Sequence[bytes]) -> None:
-        """Takes messages; the first live ones complete the page."""
+        """Takes messages; the first that are live, or come while the poll waits, complete the page.
+
+        The latter are not live where they are replayed after a re-check of access.
+        """
         if self._complete.done():
             return
         self._texts.append(frames)
         self._bodies += bodies
         self._size += len(frames)
-        if self._subscription is not None and self._subscription.live:
+        if self._waiting or (self._subscription is not None and self._subscription.live):
             self.finish()
 
     def send(self, message: ServerMessage) -> None:
@@ -166,6 +171,7 @@ class LongPoll:
     async def wait(self, seconds: float) -> None:
         """Waits until the page is complete, and completes it after `seconds`."""
         if not self._texts:
+            self._waiting = True
             timer = asyncio.get_running_loop().call_later(seconds, self.finish)
             try:
                 await self._complete

@@ -190,6 +190,25 @@ async def test_losing_access_answers_a_waiting_poll_with_company_revoked(
     await left(world)
 
 
+async def test_what_comes_while_access_is_checked_again_answers_a_waiting_poll(
+    world: World, exchange: Exchange
+) -> None:
+    """At once: not only with the next message, or when the wait is over."""
+    world.log.publish(A)
+    exchange.request("?after=1&epoch=e&wait=55")
+    await waiting(world)
+    world.membership.open.clear()
+    world.log.hub.recheck("u")
+    await settle()
+    world.log.publish(A, 2)
+    world.membership.open.set()
+    page = (await exchange.answer()).json
+    assert [message["Position"] for message in page["Messages"]] == [2, 3]
+    assert page["Position"] == 3
+    await left(world)
+    assert not world.pins(A)
+
+
 @pytest.mark.parametrize("accept", [POLL, STREAM])
 async def test_head_has_the_headers_of_get_and_waits_for_nothing(
     world: World, exchange: Exchange, accept: str
