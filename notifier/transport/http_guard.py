@@ -233,10 +233,14 @@ class GuardedHttp(HttpToolsProtocol):
     def stream(self, listener: TransportListener) -> None:
         """Lets a response be written to the transport directly, up to the end of the connection.
 
-        No further request is parsed, and the headers of this one are freed.
+        No further request is parsed, and the headers of this one are freed. What is incomplete (a body, a further head)
+        has no deadline any more, and uvicorn must not answer `Expect: 100-continue` within the response.
         """
         self.listener = listener
         self._streams = True
+        self._stop_deadline()
+        if self._answered is not None:
+            self._answered.waiting_for_100_continue = False
         self.headers.clear()
         del self.parser
 

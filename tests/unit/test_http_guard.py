@@ -154,6 +154,25 @@ async def test_what_a_client_sends_during_a_stream_is_ignored() -> None:
     writer.close()
 
 
+@pytest.mark.parametrize(
+    ("expect", "behind"),
+    [(b"Expect: 100-continue\r\n", b""), (b"", b"GET /"), (b"Content-Length: 2\r\n", b"x")],
+)
+async def test_nothing_in_a_request_interrupts_the_stream_that_answers_it(
+    expect: bytes, behind: bytes
+) -> None:
+    """No interim response is written into it, and no deadline for what is incomplete ends it."""
+    listener = Listener()
+    protocol, reader, writer = await connected(listener.stream)
+    protocol.data_received(b"GET / HTTP/1.1\r\n%b\r\n%b" % (expect, behind))
+    await listener.begun.wait()
+    assert protocol._deadline is None
+    writer.write_eof()
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        assert await reader.read() == b"x" * LARGE
+    writer.close()
+
+
 async def test_a_closing_stream_keeps_its_deadline_when_a_part_of_the_rest_is_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
