@@ -12,8 +12,9 @@ import asyncpg
 from notifier import certificates
 from notifier.access.tokens import Tokens
 from notifier.check.findings import Finding
-from notifier.database import paths, sql, state_bounds
+from notifier.database import grants, paths, schema, sql, state_bounds
 from notifier.database.connections import Connection, first_line
+from notifier.database.transactions import summarize
 from notifier.errors import NotifierError, SettingsError
 from notifier.settings import Settings
 
@@ -133,6 +134,20 @@ async def state(connection: Connection, settings: Settings, role: str) -> AsyncI
         yield finding
     if not bounds and all(row["readable"] and not row["hidden"] for row in rows):
         yield Finding(True, "NOTIFIER_STATE=on: the rows of every watched table can be read")
+
+
+async def confinement(connection: Connection, role: str) -> AsyncIterator[Finding]:
+    """What code in an index of one table could read of the log, and of other owners' tables."""
+    for name in {name for _, name in await grants.excessive(connection, role)}:
+        yield Finding(None, schema.EXCESSIVE.format(role=name))
+    owners = [row["owner"] for row in await connection.fetch(sql.query("reading_owners"))]
+    if len(owners) > 1:
+        yield Finding(
+            None,
+            f"the tables of which nodes read rows belong to {summarize(owners)}: code in an index of one"
+            f" owner's tables can read the columns of the others' tables that role {role} may read",
+            "use a NOTIFIER_SCHEMA and a role for each owner if they must not",
+        )
 
 
 async def _state_bounds(connection: Connection) -> AsyncIterator[Finding]:

@@ -68,6 +68,21 @@ async def revoke_foreign(connection: Connection) -> list[str]:
     return [f"{privilege}: revoked from {role}" for privilege, role in found]
 
 
+async def excessive(connection: Connection, role: str | None = None) -> list[tuple[str, str]]:
+    """Rights of roles that may serve, or of one of them, to read the log where code of the application runs as the role.
+
+    In the words of REVOKE, with the role, quoted. Nodes of earlier versions need these rights.
+    """
+    rows = await connection.fetch(sql.query("excessive_rights"), SERVE, role)
+    return [(row["privilege"], row["role"]) for row in rows]
+
+
+async def revoke_excessive(connection: Connection, role: str) -> None:
+    """Takes those rights from a role. `synchronize` grants what nodes of this version need."""
+    for privilege, grantee in await excessive(connection, role):
+        await connection.execute(f"REVOKE {privilege} FROM {grantee} CASCADE")
+
+
 async def refusal(
     connection: Connection, role: str, membership_query: str | None, user_query: str | None
 ) -> str | None:

@@ -53,6 +53,9 @@ OLDEST = 14
 PREPARED_TRANSACTIONS = """max_prepared_transactions is not 0: an application that uses PREPARE TRANSACTION on a \
 watched table needs NOTIFIER_DOORBELL=off"""
 
+EXCESSIVE = """role {role} may read the log where code of the application runs as that role, as nodes of \
+earlier versions need it; when none of these runs any more, run: notifier migrate --grant {role}"""
+
 T = TypeVar("T")
 
 
@@ -251,6 +254,7 @@ class _Migration:
     ) -> None:
         """Lets a role run `serve`."""
         await grants.allow(self._connection, role, state=state)
+        await grants.revoke_excessive(self._connection, role)
         await grants.synchronize(self._connection)
         self.lines.append(f"role {role}: may serve")
         if warning := await grants.refusal(self._connection, role, membership_query, user_query):
@@ -262,6 +266,8 @@ class _Migration:
         await grants.synchronize(connection)
         for line in (*await signing_key.fill(connection), *await grants.revoke_foreign(connection)):
             self._note(line)
+        for role in sorted({role for _, role in await grants.excessive(connection)}):
+            self.lines.append(f"warning: {EXCESSIVE.format(role=role)}")
         found = [
             each
             for each in await triggers.differences(connection)

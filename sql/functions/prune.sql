@@ -10,7 +10,7 @@ DECLARE
 BEGIN
     BEGIN
         EXECUTE format('INSERT INTO notifier.positions AS p (company, position)
-                        SELECT company, max(position) FROM notifier.messages_%s GROUP BY company
+                        SELECT company, max(position) FROM notifier.messages WHERE slot = %s GROUP BY company
                         ON CONFLICT (company) DO UPDATE SET position = greatest(p.position, excluded.position)',
                        slot_next);
         EXECUTE format('TRUNCATE notifier.messages_%s', slot_next);

@@ -8,9 +8,9 @@ LEFT JOIN LATERAL (
         SELECT *, sum(octet_length(page.body::text) + coalesce(octet_length(page.views::text), 0)) OVER (
                       ORDER BY page.seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
         FROM (
-            SELECT * FROM notifier.messages
-            WHERE messages.seq > CASE WHEN log.epoch = $2 THEN $1 ELSE log.epoch_seq END
-            ORDER BY messages.seq
+            SELECT * FROM notifier.stored_messages AS message
+            WHERE message.seq > CASE WHEN log.epoch = $2 THEN $1 ELSE log.epoch_seq END
+            ORDER BY message.seq
             LIMIT $3
         ) AS page
     ) AS weighed

@@ -7,7 +7,16 @@ FROM (
     UNION ALL
     SELECT 'SELECT', c.oid::regclass::text, pg_catalog.has_table_privilege($1::text, c.oid, 'SELECT'), false
     FROM pg_catalog.pg_class AS c
-    WHERE c.relnamespace = 'notifier'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm')
+    WHERE c.relnamespace = 'notifier'::regnamespace AND c.relkind IN ('r', 'v')
+      AND NOT c.relispartition AND c.oid NOT IN ('notifier.changes_0'::regclass, 'notifier.changes_1'::regclass)
+    UNION ALL
+    -- the texts of the log are read by way of views: see `refuse_reading.sql`
+    SELECT pg_catalog.format('SELECT (%s)', column_name), relation::text,
+           pg_catalog.has_column_privilege($1::text, relation, column_name, 'SELECT'), false
+    FROM (VALUES
+        ('notifier.messages'::regclass, '{slot, seq, company, position, at, stored, cursor}'::text[]),
+        ('notifier.changes_0', '{id, xid}'), ('notifier.changes_1', '{id, xid}')
+    ) AS ours (relation, columns) CROSS JOIN LATERAL pg_catalog.unnest(columns) AS column_name
     UNION ALL
     SELECT privilege, relation::text, pg_catalog.has_table_privilege($1::text, relation, privilege), false
     FROM (VALUES
@@ -24,12 +33,12 @@ FROM (
            pg_catalog.has_sequence_privilege($1::text, 'notifier.change_ids', privilege), false
     FROM (VALUES ('SELECT'), ('UPDATE')) AS ours (privilege)
     UNION ALL
-    -- those that its queries call, and the functions that these call; `columns_of` for a state with composite types
+    -- those that its queries and the views call, and the functions that these call; `columns_of` for a state with composite types
     SELECT 'EXECUTE', 'FUNCTION ' || p.oid::regprocedure, pg_catalog.has_function_privilege($1::text, p.oid, 'EXECUTE'), false
     FROM pg_catalog.pg_proc AS p
     WHERE p.pronamespace = 'notifier'::regnamespace
       AND p.proname IN ('bounding_type', 'capture_triggers', 'catalogue_version', 'columns_of', 'elect', 'is_plain_type',
-                        'json_expression', 'log_bytes', 'planning_time', 'prune', 'readable_json', 'relay_holders',
+                        'json_expression', 'log_bytes', 'planning_time', 'prune', 'readable_json', 'refuse_reading', 'relay_holders',
                         'renamed_columns', 'reopen', 'rotate_changes', 'sanitize_json', 'system', 'transaction_status',
                         'truncate_changes', 'watch_problems')
     UNION ALL

@@ -6,10 +6,10 @@ CROSS JOIN LATERAL (
     SELECT *, pg_catalog.sum(pg_catalog.octet_length(page.body::text) + coalesce(pg_catalog.octet_length(page.views::text), 0)) OVER (
                   ORDER BY page.position ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
     FROM (
-        SELECT * FROM notifier.messages
-        WHERE messages.company = wanted.company AND messages.position > wanted.after
+        SELECT * FROM notifier.stored_messages AS message
+        WHERE message.company = wanted.company AND message.position > wanted.after
           AND EXISTS (SELECT FROM notifier.log WHERE epoch = $4)
-        ORDER BY messages.position
+        ORDER BY message.position
         LIMIT $3
     ) AS page
 ) AS m

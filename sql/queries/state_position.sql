@@ -9,6 +9,8 @@ WITH checkpoint AS (
                      ORDER BY m.seq DESC LIMIT 1), log.cursor)::pg_snapshot AS cursor,
            log.target::pg_snapshot AS target, log.upto, log.epoch
     FROM notifier.log
+), captured AS NOT MATERIALIZED (  -- the view `changes` is not readable in a transaction that cannot write
+    SELECT id, xid FROM notifier.changes_0 UNION ALL SELECT id, xid FROM notifier.changes_1
 )
 SELECT checkpoint.epoch, (
            SELECT pg_catalog.count(pg_catalog.set_config(name, value, true)) FROM (VALUES
@@ -24,10 +26,9 @@ SELECT checkpoint.epoch, (
                 (SELECT max(position) FROM notifier.messages WHERE company = $1), 0) AS position,
        ARRAY(
            SELECT DISTINCT c.xid::text::bigint FROM (
-               SELECT id, xid FROM notifier.changes WHERE xid >= pg_snapshot_xmax(checkpoint.cursor)
+               SELECT id, xid FROM captured WHERE xid >= pg_snapshot_xmax(checkpoint.cursor)
                UNION ALL
-               SELECT id, xid FROM notifier.changes
-               WHERE xid = ANY (ARRAY(SELECT pg_snapshot_xip(checkpoint.cursor)))
+               SELECT id, xid FROM captured WHERE xid = ANY (ARRAY(SELECT pg_snapshot_xip(checkpoint.cursor)))
            ) AS c
            -- while a backlog is read in pages, its first transactions are stored before the cursor moves
            WHERE NOT (coalesce(pg_visible_in_snapshot(c.xid, checkpoint.target), false) AND c.id <= checkpoint.upto)

@@ -11,7 +11,7 @@ WITH checkpoint AS (
 SELECT log.epoch, log.target IS NOT NULL AS in_backlog,
        greatest(positions.position, last.position, 0) AS head,
        coalesce(first.position - 1, positions.position, 0) AS pruned, first.position AS first,
-       (SELECT m.body FROM notifier.messages AS m WHERE m.body::text LIKE '%"Tx":"%' ORDER BY m.seq LIMIT 1) AS oldest,
+       (SELECT m.body FROM notifier.stored_messages AS m WHERE m.body::text LIKE '%"Tx":"%' ORDER BY m.seq LIMIT 1) AS oldest,
        (SELECT count(*) FROM notifier.relay_holders(log.relay_lock) AS h WHERE h.is_ours) AS relays,
        (SELECT last_value >= :full_mark FROM notifier.change_ids) AS full,
        (SELECT min(c.at) FROM notifier.changes AS c

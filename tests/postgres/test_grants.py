@@ -51,10 +51,10 @@ async def test_case_9_uninstall_leaves_the_grants_that_a_role_had_before(
 
 SERVING = """
     bounding_type capture_triggers catalogue_version columns_of elect is_plain_type json_expression log_bytes planning_time
-    prune readable_json relay_holders renamed_columns reopen rotate_changes sanitize_json system transaction_status
+    prune readable_json refuse_reading relay_holders renamed_columns reopen rotate_changes sanitize_json system transaction_status
     truncate_changes watch_problems
 """
-"""The functions that queries of `serve`, `check` and `why` call, and the functions that these call."""
+"""The functions that queries of `serve`, `check` and `why` and the views call, and the functions that these call."""
 
 
 def called() -> set[str]:
@@ -66,6 +66,7 @@ def called() -> set[str]:
     statements = [path.read_text() for path in folder.rglob("*.py")]
     names = set(sql.names("queries")) - {"path_lock", "path_member", "path_members"}
     statements += [sql.query(name) for name in names]
+    statements += [sql.view(name) for name in sql.names("views")]
     bodies = {name: sql.function(name) for name in sql.names("functions")}
     found: set[str] = set()
     while statements:

@@ -150,8 +150,11 @@ async def test_every_name_along_a_path_and_of_a_role_is_quoted(
     owner = "SELECT pg_get_userbyid(proowner) FROM pg_proc WHERE proname = 'path_company'"
     assert await database.fetchval(owner) == name
     await migrate(database.dsn, watches=CALENDAR, grant=name)
-    reads = "SELECT has_table_privilege($1::name, 'notifier.messages', 'SELECT')"
-    assert await database.fetchval(reads, name)
+    reads = "SELECT has_table_privilege($1::name, $2, 'SELECT')"
+    assert await database.fetchval(reads, name, "notifier.stored_messages")
+    await database.execute(f"GRANT SELECT ON notifier.messages TO {role}")
+    await migrate(database.dsn, watches=CALENDAR, grant=name)
+    assert not await database.fetchval(reads, name, "notifier.messages")
     await uninstall(database.dsn)
     await migrate(database.dsn, watches=CALENDAR)
     await database.execute(

@@ -1,0 +1,165 @@
+"""The texts of the log and the key of the signatures are read in transactions that can write alone.
+
+PostgreSQL's planner runs code of the application as the role of `serve` when that role reads a table of the application, which
+it does in transactions that cannot write (docs/decisions/25-code-in-the-planner.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from notifier.access.tokens import Identity
+from notifier.check.links import check
+from notifier.database import configuration
+from notifier.database.connections import connected
+from notifier.database.schema import EXCESSIVE, migrate
+from notifier.errors import NotifierError
+from notifier.node import Node
+from notifier.settings import Settings, load
+from notifier.state.reader import StateReader
+from notifier.watches import CALENDAR, Watch
+from notifier.why.rows import find_row
+from tests.databases import Connection, Database
+from tests.postgres.relays import Relayed, new_company, new_event, types
+from tests.postgres.states import url_of
+from tests.services import SECRET
+
+WATCHES = (*CALENDAR, Watch(table="members", entity="Member", member="user_id"))
+
+BY_QUERY = "SELECT EXISTS (SELECT FROM public.members WHERE company_id = $1 AND user_id = $2)"
+BY_USER = "SELECT user_id FROM public.members WHERE user_id = $1"
+
+TRAP = """
+    CREATE TABLE members (id int PRIMARY KEY, company_id text, user_id text);
+    CREATE FUNCTION reads(relation text) RETURNS boolean LANGUAGE plpgsql AS $$
+    BEGIN
+        EXECUTE format('SELECT FROM notifier.%I AS r WHERE r::text IS NOT NULL', relation);
+        RETURN true;
+    EXCEPTION WHEN insufficient_privilege THEN
+        RETURN false;
+    END $$;
+    CREATE FUNCTION readable() RETURNS text LANGUAGE sql AS $$
+        SELECT coalesce(string_agg(name, ' '), 'nothing') FROM unnest(ARRAY[
+            'stored_messages', 'messages', 'messages_0', 'changes', 'changes_0', 'changes_1', 'signing_secret', 'signing_key'
+        ]) AS name WHERE public.reads(name)
+    $$;
+    CREATE FUNCTION trap(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$
+    BEGIN
+        IF current_user LIKE 'serving%' THEN
+            RAISE 'reads %', public.readable() USING ERRCODE = 'object_not_in_prerequisite_state';
+        END IF;
+        RETURN $1;
+    END $$;
+    INSERT INTO members VALUES (1, 'c', 'u');
+    CREATE INDEX ON members ((trap(1)))
+"""
+"""Fails each query of the role that serves with the names of the relations that code in an index can read whole."""
+
+
+@pytest.fixture
+async def role(database: Database) -> AsyncIterator[str]:
+    name = f"serving_{uuid4().hex[:8]}"
+    await database.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'app'")
+    yield name
+    await database.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
+
+
+@pytest.fixture
+async def settings(database: Database, role: str) -> Settings:
+    """Those of a node with the granted role, where the owner of `members` has put code into an index."""
+    await database.execute("GRANT CREATE ON SCHEMA public TO app")
+    app = await database.connect(app=True)
+    await app.execute(TRAP)
+    await migrate(database.dsn, watches=WATCHES, grant=role, state=True)
+    return load(
+        {}, database_url=url_of(database, role), jwt_secret=SECRET, watch=WATCHES, state="on"
+    )
+
+
+async def outcome(query: Awaitable[object]) -> str:
+    """What the trap raised, through whatever the product made of it."""
+    try:
+        await query
+    except (asyncpg.PostgresError, NotifierError) as error:
+        cause = error.__cause__ if isinstance(error.__cause__, asyncpg.PostgresError) else error
+        return str(cause)
+    return "nothing was raised"
+
+
+async def test_code_in_an_index_reads_nothing_of_the_log(
+    database: Database, settings: Settings
+) -> None:
+    """Checks of access by rows and by queries, of accounts, states, and `why`. Elsewhere the role reads the views."""
+    found: dict[str, str] = {}
+    user = Identity("u", 1e12, None)
+    for name, query in (("rows", None), ("query", BY_QUERY)):
+        node = Node(settings.model_copy(update={"membership_query": query}))
+        found[name] = await outcome(node.membership.may_see(user, "c"))
+        node.membership.close()
+    node = Node(settings.model_copy(update={"user_query": BY_USER}))
+    found["user"] = await outcome(node.membership.user_of(user, 0))
+    node.membership.close()
+    states = StateReader(settings.database, pooled=False, max_rows=10)
+    found["state"] = await outcome(states.read("c", None, "u"))
+    states.close()
+    async with connected(settings.database, "test") as connection:
+        stored = (await configuration.load(connection))["Member"]
+        found["why"] = await outcome(find_row(connection, stored, ["1"]))
+    async with connected(settings.database, "test") as connection:
+        found["elsewhere"] = await outcome(
+            connection.execute("SELECT FROM public.members WHERE id = 1")
+        )
+    assert found.pop("elsewhere") == "reads stored_messages changes signing_secret"
+    assert set(found.values()) == {"reads nothing"}, found
+
+
+async def test_a_role_that_a_former_version_granted_keeps_its_rights_until_it_is_granted_again(
+    database: Database, app: Connection, role: str
+) -> None:
+    """Nodes of that version go on while others are updated."""
+    await migrate(database.dsn, grant=role)
+    await database.execute(
+        f"GRANT SELECT ON notifier.messages, notifier.messages_0, notifier.changes_0, notifier.changes_1,"
+        f" notifier.signing_key TO {role}"
+    )
+    settings = load({}, database_url=url_of(database, role), jwt_secret=SECRET)
+    lines: list[str] = []
+    await migrate(database.dsn, report=lines.append)
+    assert [line for line in lines if "may read the log" in line] == [
+        f"warning: {EXCESSIVE.format(role=role)}"
+    ]
+    notes = [each.fact for each in await check(settings)]
+    assert EXCESSIVE.format(role=role) in notes
+    older = await database.connect()
+    await older.execute(f"SET ROLE {role}")
+    await older.execute("SELECT body FROM notifier.messages; SELECT new FROM notifier.changes_0")
+
+    await migrate(database.dsn, grant=role, report=lines.append)
+    for relation, column in (("messages", "body"), ("changes_0", "new"), ("signing_key", "secret")):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await older.execute(f"SELECT {column} FROM notifier.{relation}")
+    assert not [each for each in await check(settings) if "may read the log" in each.fact]
+    relay = Relayed(database)
+    relay.url = settings.database
+    await relay.start()
+    company = await new_company(app)
+    await new_event(app, company)
+    assert types(await relay.messages_of(company)) == ["EventCreated"]
+    await relay.stop()
+
+
+async def test_tables_of_several_owners_are_a_note_of_check(database: Database) -> None:
+    settings = load({}, database_url=database.dsn, jwt_secret=SECRET)
+    assert not [each for each in await check(settings) if "belong to" in each.fact]
+    await database.execute(
+        "CREATE TABLE members (id int PRIMARY KEY, company_id text, user_id text); ALTER TABLE members OWNER TO app"
+    )
+    await migrate(database.dsn, watches=WATCHES)
+    settings = load({}, database_url=database.dsn, jwt_secret=SECRET, watch=WATCHES)
+    (note,) = [each for each in await check(settings) if "belong to" in each.fact]
+    assert "app, postgres" in note.fact
+    assert note.sound is None
