@@ -253,6 +253,8 @@ class Companies:
                 self._report(feed, "connecting", reason, error=error)
                 self._subscribe(feed)
             return
+        if feed.accepted is not None:  # the server would go on with what it accepted before
+            self.unsubscribe(feed)
         feed.block(reason)
         self._report(feed, "idle", reason, error=error)
 

@@ -143,6 +143,13 @@ async def test_refusals_and_a_state_beyond_the_bound_stop_only_the_company(
             await settle()
             await world.peer.send_messages(authenticated(), rejected("a", code))
             assert (world.state, world.client.status.reason) == ("idle", code)
+        async with follow(state=True) as world:  # after a Resync the state is requested again
+            await begun(world)
+            await world.peer.send_messages(part("1"), end(), resync(11), rejected("a", code))
+            assert world.peer.last == {"type": "unsubscribe", "data": {"companyId": "a"}}
+            world.reports.clear()
+            await world.peer.send_messages(change(12))
+            assert world.reports == []
     monkeypatch.setattr(companies, "MAX_STATE_BYTES", 300)
     async with follow(state=True) as world:
         await begun(world)
