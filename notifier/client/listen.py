@@ -126,6 +126,8 @@ def parse_where(conditions: Iterable[str]) -> Where | None:
     """
     where: dict[str, dict[str, list[object]]] = {}
     for condition in conditions:
+        if any("\ud800" <= letter <= "\udfff" for letter in condition):  # bytes that are no text
+            raise SettingsError(f"--where {condition!a} is not UTF-8")
         name, equals, text = condition.partition("=")
         entity, _, property_ = name.partition(".")
         if not (entity and property_ and equals):
@@ -134,6 +136,8 @@ def parse_where(conditions: Iterable[str]) -> Where | None:
             value = msgspec.json.decode(text)
         except msgspec.DecodeError:
             value = text
+        except RecursionError:
+            value = []  # or an object
         if isinstance(value, list | dict):
             raise SettingsError(
                 f"--where {condition}: a value is text, a number, true, false or null"

@@ -24,7 +24,13 @@ def test_a_condition_of_another_form_is_named(wrong: str) -> None:
         parse_where([wrong])
 
 
-@pytest.mark.parametrize("value", ["[1]", "{}"])
+@pytest.mark.parametrize("value", ["[1]", "{}", "[" * 5000])
 def test_a_value_is_no_list_and_no_object(value: str) -> None:
     with pytest.raises(SettingsError, match="a value is text, a number, true, false or null"):
         parse_where([f"Event.Title={value}"])
+
+
+@pytest.mark.parametrize("wrong", ["Event.Title=\udcff", "Event.\udcff=1"])
+def test_a_condition_that_is_not_unicode_is_named(wrong: str) -> None:
+    with pytest.raises(SettingsError, match=r"--where 'Event\..*\\udcff.*' is not UTF-8"):
+        parse_where([wrong])
