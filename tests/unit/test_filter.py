@@ -115,6 +115,9 @@ def test_a_row_that_leaves_or_enters_the_filter_passes() -> None:
 def test_before_and_after_are_not_mixed() -> None:
     chosen = parse(None, {"Event": {"P1": [1], "P2": [1]}})
     assert not chosen.passes(change("EventUpdated", {"P1": 1, "P2": 2}, {"P1": 2, "P2": 1}))
+    # The property that did not change had the same value before.
+    assert not chosen.passes(change("EventUpdated", {"P1": 2, "P2": 2}, {"P2": 1}))
+    assert chosen.passes(change("EventUpdated", {"P1": 1, "P2": 2}, {"P2": 1}))
 
 
 def test_keys_alone_pass_unless_they_decide() -> None:

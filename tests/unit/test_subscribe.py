@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Sequence
 from itertools import product
@@ -48,6 +49,7 @@ async def test_several_companies_are_followed_on_one_socket(world: World) -> Non
         (True, B, 3),
     ]
     assert answers[0]["Data"]["Epoch"] == "e"
+    assert all("Recovered" not in answer["Data"] for answer in answers)
 
 
 async def test_after_unsubscribe_only_the_other_company_is_followed(world: World) -> None:
@@ -75,6 +77,40 @@ async def test_set_company_leaves_all_other_companies(world: World) -> None:
         world.log.publish(company)
     assert line.messages == [(B, 1)]
     assert [world.pins(each) for each in (A, B, "company c")] == [0, 1, 0]
+
+
+async def test_set_company_has_no_filter(world: World) -> None:
+    session, line = await subscribed(world)
+    world.membership.members.add((A, "u"))
+    await send(session, "subscribe", A, entities=["Employee"])
+    await send(session, "setCompany", A, entities=["Employee"])
+    world.log.store_change(A, "EventCreated", {"Title": "a"})
+    world.log.deliver()
+    assert line.types[-2:] == ["SetCompanyResult", "EventCreated"]
+
+
+async def test_set_company_leaves_as_many_companies_as_a_socket_may_have(world: World) -> None:
+    world.services.max_companies = 2
+    session, line = await subscribed(world, A, B)
+    world.membership.members.add(("company c", "u"))
+    await set_company(session, "company c")
+    assert line.sent[-1]["Success"]
+    assert [world.pins(each) for each in (A, B, "company c")] == [0, 0, 1]
+
+
+async def test_a_company_has_one_subscription_however_its_id_is_spelled(world: World) -> None:
+    lower = "3f2504e0-4f89-11d3-9a0c-0305e82c3301"
+    session, line = await subscribed(world)
+    world.membership.members.add((lower, "u"))
+    for spelling in (lower.upper(), lower, lower.upper()):
+        await send(session, "subscribe", spelling)
+        assert line.sent[-1]["Data"]["CompanyId"] == lower
+    world.log.publish(lower)
+    assert line.messages == [(lower, 1)]
+    await send(session, "unsubscribe", lower.upper())
+    assert line.sent[-1]["Success"]
+    assert line.sent[-1]["Data"] == {"CompanyId": lower}
+    assert world.pins(lower) == 0
 
 
 async def test_subscribe_keeps_what_set_company_follows(world: World) -> None:
@@ -107,6 +143,30 @@ async def test_subscribing_again_replaces_the_subscription(world: World) -> None
     assert world.pins(A) == 1
     await send(session, "unsubscribe", A)
     assert world.pins(A) == 0
+
+
+async def test_nothing_of_the_former_filter_comes_after_the_answer(world: World) -> None:
+    """Even while a long replay delays the subscription that replaces it."""
+    session, line = await subscribed(world)
+    world.membership.members.add((A, "u"))
+    await send(session, "subscribe", A, entities=["Event"])
+    world.log.store_change(A, "CompanyUpdated", {"Name": "a"})
+    world.log.deliver()
+    line.room.clear()
+    again = {"entities": ["Company"], "after": 0, "epoch": "e"}
+    replacing = asyncio.create_task(send(session, "subscribe", A, **again))
+    await settle()
+    world.log.store_change(A, "EventCreated", {"Title": "a"})
+    world.log.store_change(A, "CompanyUpdated", {"Name": "b"})
+    world.log.deliver()
+    line.room.set()
+    await replacing
+    answer = max(n for n, m in enumerate(line.sent) if m["Type"] == "SubscribeResult")
+    assert [(m["Position"], m["Type"]) for m in line.sent[answer + 1 :]] == [
+        (1, "CompanyUpdated"),
+        (2, "Skipped"),
+        (3, "CompanyUpdated"),
+    ]
 
 
 async def test_a_bad_filter_leaves_the_subscription_and_no_other_trace(world: World) -> None:
