@@ -41,6 +41,12 @@ def test_every_link_leads_to_a_file_and_heading_that_exist(page: Path) -> None:
             assert anchor in anchors(target), link
 
 
+def test_no_page_has_the_marks_of_a_conflict() -> None:
+    for page in PAGES:
+        marks = re.findall(r"^(?:<{7}|={7}|>{7})(?: .*)?$", page.read_text(), re.MULTILINE)
+        assert not marks, f"{page.name}: {marks}"
+
+
 @cache
 def anchors(page: Path) -> set[str]:
     """The names that GitHub gives to a page's headings."""
