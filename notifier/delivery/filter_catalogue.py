@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from math import inf
 from typing import Any
 from weakref import WeakValueDictionary
 
 from notifier.database import sql
+from notifier.database.batching import Batcher
 from notifier.database.query import Query
 from notifier.delivery.filter import Filter, Properties
-from notifier.errors import UnknownName
+from notifier.errors import DatabaseError, UnknownName
 from notifier.watches import Watch
 
 REREAD_SECONDS = 1.0
-"""How old the catalogue must be before an unknown name makes the node read it again."""
+"""How old the columns must be before an unknown name makes the node read them again without another version."""
+
+VERSIONS = 100
+"""How many versions are known at most: a connection pooler lends a session, and so a version, of many."""
 
 
 class FilterCatalogue:
-    """Parses filters. Reads the catalogue at the first one, and where it may have changed.
+    """Parses filters. Reads the columns at the first one, and again where the catalogue has another version.
+
+    The version (docs/decisions/24) is queried for a filter that names properties; filters that arrive during the query share
+    the next one.
 
     `entities`: the entity of each `Type`, as watched now; it is the same object for ever. `restricts`: whether some rows
     are only for users whom they name.
@@ -33,27 +41,45 @@ class FilterCatalogue:
         self._properties: Properties | None = None
         self._read_at = 0.0
         self._reading = asyncio.Lock()
-        self._version = 0
+        self._discards = 0
+        self._versions: set[int] = set()  # those in which the columns are what was read
+        self._batcher = Batcher(self._query_version)
         # So that subscribers with equal filters are one group, and share its memory.
         self._filters: WeakValueDictionary[tuple[object, object], Filter] = WeakValueDictionary()
 
     def use(self, watches: Sequence[Watch]) -> None:
         """The configuration is another one: the columns are read again for the next filter."""
-        self._version += 1
-        self._properties = None
+        self._discard()
         self._replace_entities(watches)
 
     async def parse(self, entities: Any, where: Any) -> Filter | None:
         """The filter in a client's JSON; None where everything passes. Raises BadFilter, DatabaseError."""
         if entities is None and where is None:
             return None
+        if where:
+            with suppress(DatabaseError):  # the columns that are known, if any, must do
+                await self._batcher.get(None)
         try:
             wanted = Filter.parse(entities, where, await self._current())
-        except UnknownName:  # the column may be new: only `migrate` reports changes of tables
+        except UnknownName:  # a restored or recreated table has no version before `migrate`
             wanted = Filter.parse(entities, where, await self._current(REREAD_SECONDS))
         if wanted.passes_all:
             return None
         return self._filters.setdefault((wanted.entities, wanted.where), wanted)
+
+    async def _query_version(self, _: Sequence[None]) -> Mapping[None, None]:
+        """Discards the columns unless this version of them is known. Each session has versions of its own."""
+        ((version,),) = await self._query.fetch(sql.adapt("SELECT notifier.catalogue_version()"))
+        if version not in self._versions:
+            self._discard()
+            if len(self._versions) == VERSIONS:
+                self._versions.clear()
+            self._versions.add(version)
+        return {None: None}
+
+    def _discard(self) -> None:
+        self._discards += 1
+        self._properties = None
 
     async def _current(self, age: float = inf) -> Properties:
         """The properties, as they were read not longer ago than `age` seconds."""
@@ -68,9 +94,9 @@ class FilterCatalogue:
 
     async def _read(self) -> Properties:
         while True:
-            version, self._read_at = self._version, time.monotonic()
+            discards, self._read_at = self._discards, time.monotonic()
             rows = await self._query.fetch(sql.query("watched_columns"))
-            if version == self._version:  # else the watches in use are newer
+            if discards == self._discards:  # else the watches or the columns are newer
                 break
         watches = [Watch.from_row(row) for row in rows]
         self._replace_entities(watches)

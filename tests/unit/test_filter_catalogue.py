@@ -50,18 +50,97 @@ async def test_an_excluded_column_is_unknown() -> None:
         await catalogue(columns).parse(None, {"Event": {"Title": ["x"]}})
 
 
-async def test_a_new_column_is_found_without_a_new_configuration(
+async def turns() -> None:
+    """Lets the other tasks run until they wait for the database."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+COLOUR = {"Event": {"Colour": ["red"]}}
+
+
+async def test_columns_are_those_of_the_present_version_of_the_catalogue() -> None:
+    columns = FakeColumns()
+    filters = catalogue(columns)
+    with pytest.raises(BadFilter):
+        await filters.parse(None, COLOUR)
+    columns.columns.append("colour")
+    columns.version = 2
+    assert await filters.parse(None, COLOUR) is not None
+    columns.columns.remove("colour")
+    columns.version = 3
+    with pytest.raises(BadFilter, match="unknown property of Event"):
+        await filters.parse(None, COLOUR)
+    assert columns.reads == 3
+
+
+async def test_without_another_version_the_columns_are_not_read_again() -> None:
+    columns = FakeColumns()
+    filters = catalogue(columns)
+    for _ in range(3):
+        await filters.parse(None, {"Event": {"Title": ["a"]}})
+        with pytest.raises(BadFilter):
+            await filters.parse(None, COLOUR)
+    assert columns.reads == 1
+
+
+async def test_filters_that_arrive_together_share_a_query_of_the_version() -> None:
+    columns = FakeColumns()
+    filters = catalogue(columns)
+    await asyncio.gather(*(filters.parse(None, {"Event": {"Title": [str(n)]}}) for n in range(100)))
+    assert (columns.versions, columns.reads) == (1, 1)
+    await filters.parse(["Event"], None)  # names no property
+    assert columns.versions == 1
+
+
+async def test_a_session_of_a_pooler_with_a_version_of_its_own_causes_one_reading() -> None:
+    columns = FakeColumns()
+    filters = catalogue(columns)
+    for _ in range(3):
+        for columns.version in range(50):
+            await filters.parse(None, {"Event": {"Title": ["a"]}})
+    assert columns.reads == 50
+
+
+async def test_an_alteration_during_the_reading_is_noticed_by_the_next_filter() -> None:
+    columns = FakeColumns()
+    filters = catalogue(columns)
+
+    columns.open.clear()
+    first = asyncio.create_task(filters.parse(None, {"Event": {"Title": ["a"]}}))
+    await turns()
+    assert columns.reads == 1
+    columns.columns = ["id", "company_id"]
+    columns.version += 1
+    second = asyncio.create_task(filters.parse(None, {"Event": {"Title": ["b"]}}))
+    await turns()
+    assert columns.versions == 2
+    columns.open.set()
+    for each in (first, second):
+        with pytest.raises(BadFilter):
+            await each
+
+
+async def test_without_the_database_the_columns_that_are_known_are_used() -> None:
+    columns = FakeColumns()
+    filters = catalogue(columns)
+    await filters.parse(["Event"], None)
+    columns.error = DatabaseError("out of reach")
+    assert await filters.parse(None, {"Event": {"Title": ["a"]}}) is not None
+
+
+async def test_a_new_column_of_a_table_without_a_version_is_found_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     columns = FakeColumns()
     filters = catalogue(columns)
-    await filters.parse(["Event"], None)
+    await filters.parse(None, {"Event": {"Title": ["a"]}})
     columns.columns = [*columns.columns, "colour"]
-    with pytest.raises(BadFilter):  # read a moment ago: guesses must not cause a query each
-        await filters.parse(None, {"Event": {"Colour": ["red"]}})
+    with pytest.raises(BadFilter):  # read a moment ago: guesses must not cause a reading each
+        await filters.parse(None, COLOUR)
     assert columns.reads == 1
     monkeypatch.setattr(filter_catalogue, "REREAD_SECONDS", 1e-9)
-    assert await filters.parse(None, {"Event": {"Colour": ["red"]}}) is not None
+    assert await filters.parse(None, COLOUR) is not None
     assert columns.reads == 2
 
 
@@ -88,8 +167,7 @@ async def test_a_known_name_does_not_wait_while_an_unknown_one_is_looked_up(
     await filters.parse(["Event"], None)
     columns.open.clear()
     unknown = asyncio.create_task(filters.parse(["Nothing"], None))
-    for _ in range(5):
-        await asyncio.sleep(0)
+    await turns()
     assert columns.reads == 2
     assert await filters.parse(["Company"], None) is not None
     columns.open.set()

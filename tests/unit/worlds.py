@@ -61,18 +61,26 @@ class FakeMembership:
 
 
 class FakeColumns:
-    """The query for the watched columns: those of the calendar's tables."""
+    """The queries for the watched columns, those of the calendar's tables, and for the catalogue's version."""
 
     def __init__(self) -> None:
         self.columns = ["id", "company_id", "title", "organizer_id", "user_id"]
         self.watches: tuple[Watch, ...] = CALENDAR
         self.reads = 0
+        self.version = 1
+        self.versions = 0
         self.error: Exception | None = None
         self.on_read: Callable[[], None] = lambda: None
         self.open = asyncio.Event()
         self.open.set()
 
-    async def fetch(self, _query: str) -> list[dict[str, Any]]:
+    async def fetch(self, query: str) -> list[Any]:
+        if "catalogue_version" in query:
+            self.versions += 1
+            await asyncio.sleep(0)
+            if self.error is not None:
+                raise self.error
+            return [(self.version,)]
         self.reads += 1
         await self.open.wait()
         if self.error is not None:
