@@ -10,7 +10,8 @@ not percent-encoded moves the borders between user, password, host and database.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from ipaddress import ip_address
 from urllib.parse import unquote
 
 KEYWORDS = frozenset(
@@ -30,6 +31,58 @@ KEYWORDS = frozenset(
 )
 """The options of libpq 18, but for `replication`: a walsender takes none of our statements."""
 
+MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+"""The values of `sslmode`, from the weakest to the strongest."""
+
+PORTS = range(1, 65536)
+
+TLS_VERSIONS = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "channel_binding": ("disable", "prefer", "require"),
+    "gssencmode": ("disable", "prefer", "require"),
+    "gsslib": ("gssapi", "sspi"),
+    "load_balance_hosts": ("disable", "random"),
+    "max_protocol_version": ("3.0", "3.2", "latest"),
+    "min_protocol_version": ("3.0", "3.2", "latest"),
+    "ssl_max_protocol_version": TLS_VERSIONS,
+    "ssl_min_protocol_version": TLS_VERSIONS,
+    "sslcertmode": ("disable", "allow", "require"),
+    "sslmode": MODES,
+    "sslnegotiation": ("postgres", "direct"),
+    "target_session_attrs": (
+        "any",
+        "read-write",
+        "read-only",
+        "primary",
+        "standby",
+        "prefer-standby",
+    ),
+}
+
+_NUMBERS = {
+    "connect_timeout": "seconds",
+    "keepalives": "0 or 1",
+    "keepalives_count": "probes",
+    "keepalives_idle": "seconds",
+    "keepalives_interval": "seconds",
+    "tcp_user_timeout": "milliseconds",
+}
+
+_REFUSED: dict[str, tuple[tuple[str, ...] | None, str]] = {
+    "gssencmode": (("require",), "the driver has no GSS encryption"),
+    "min_protocol_version": (("3.2", "latest"), "the driver has version 3.0 of the protocol only"),
+    "require_auth": (
+        None,
+        "the driver cannot choose how it authenticates; sslmode=verify-full proves which server gets the password",
+    ),
+    "sslcertmode": (
+        ("require",),
+        "the driver cannot see whether the server requests a certificate",
+    ),
+}
+"""What would protect the connection and the driver cannot do, with the values (None: all) and the reason."""
+
 WANTED = "must be like postgresql://user@host:port/database"
 ENCODE = (
     "percent-encode the password: @ is %40, / is %2F, ? is %3F, : is %3A, % is %25"
@@ -39,6 +92,7 @@ ENCODE = (
 _SCHEMES = ("postgresql://", "postgres://")
 _ANY_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _WORD = re.compile(r"[a-z_]{1,40}")
+_NUMBER = re.compile(r"\s*[+-]?[0-9]{1,10}\s*")
 _NOT_ENCODED = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _HOST = re.compile(r"(?:\[(?P<address>[^\]]*)\]|(?P<name>[^\[\]:]*))(?::(?P<port>[0-9]*))?")
 
@@ -51,10 +105,100 @@ def parse(text: str) -> dict[str, str]:
     """The options that a connection string sets. Raises ConninfoError."""
     text = text.strip()  # a secret that was read from a file often ends in a newline
     if text.startswith(_SCHEMES):
-        return _uri(text.partition("://")[2])
-    if _ANY_SCHEME.match(text) or "=" not in text:
+        options = _uri(text.partition("://")[2])
+    elif _ANY_SCHEME.match(text) or "=" not in text:
         raise ConninfoError(WANTED)
-    return _pairs(text)
+    else:
+        options = _pairs(text)
+    check(options)
+    return options
+
+
+def check(options: Mapping[str, str]) -> None:
+    """Raises ConninfoError for a value that libpq refuses, or that would protect the connection and cannot be honoured."""
+    for name, value in options.items():
+        if name in _CHOICES and value not in _CHOICES[name]:
+            raise ConninfoError(f"{name} must be one of {', '.join(_CHOICES[name])}")
+        if name in _NUMBERS and not _is_number(value):
+            wanted = _NUMBERS[name]
+            number = "" if wanted[0].isdigit() else "a number of "
+            raise ConninfoError(f"{name} must be {number}{wanted}")
+        values, reason = _REFUSED.get(name, ((), ""))
+        if values is None or value in values:
+            raise ConninfoError(f"{name if values is None else f'{name}={value}'}: {reason}")
+    _check_pairs(options)
+
+
+def _check_pairs(options: Mapping[str, str]) -> None:
+    """Checks what depends on two options, where both are given."""
+    mode = options.get("sslmode")
+    if mode is not None:
+        is_weak = MODES.index(mode) < MODES.index("require")
+        if options.get("sslrootcert") == "system" and mode != "verify-full":
+            raise ConninfoError(f"sslrootcert=system needs sslmode=verify-full, not {mode}")
+        if options.get("sslnegotiation") == "direct" and is_weak:
+            raise ConninfoError(
+                f"sslnegotiation=direct needs sslmode=require or higher, not {mode}"
+            )
+        if options.get("channel_binding") == "require" and mode == "disable":
+            raise ConninfoError(
+                "channel_binding=require needs TLS, which sslmode=disable rules out"
+            )
+    versions = [
+        TLS_VERSIONS.index(options[name])
+        for name in ("ssl_min_protocol_version", "ssl_max_protocol_version")
+        if name in options
+    ]
+    if versions != sorted(versions):
+        raise ConninfoError("ssl_min_protocol_version is above ssl_max_protocol_version")
+    _check_places(options)
+
+
+def _check_places(options: Mapping[str, str]) -> None:
+    """Checks hosts, addresses and ports, and that there are as many of each, as far as they are given."""
+    hosts, addresses, ports = (
+        options[name].split(",") if name in options else [] for name in ("host", "hostaddr", "port")
+    )
+    for address in addresses:
+        try:
+            _ = address and ip_address(address)
+        except ValueError:
+            raise ConninfoError("a hostaddr must be a numeric address such as 10.0.0.1") from None
+    for port in ports:
+        if port.strip() and not (_NUMBER.fullmatch(port) and int(port) in PORTS):
+            raise ConninfoError("a port must be a number from 1 to 65535")
+    for host in hosts:
+        if host.startswith("@"):
+            raise ConninfoError("abstract sockets are not supported")
+        if host.startswith("/"):
+            check_socket(options)
+    if hosts and addresses and len(hosts) != len(addresses):
+        raise ConninfoError(f"{len(hosts)} hosts do not match {len(addresses)} hostaddr")
+    count = len(hosts or addresses)
+    if count and len(ports) > 1 and len(ports) != count:
+        raise ConninfoError(f"{len(ports)} ports do not match {count} hosts")
+
+
+def check_socket(options: Mapping[str, str]) -> None:
+    """Raises ConninfoError for what would protect a connection through a Unix-domain socket and cannot be honoured."""
+    if "requirepeer" in options:
+        raise ConninfoError("requirepeer: the driver cannot see which user runs the server")
+    if options.get("channel_binding") == "require":
+        raise ConninfoError("channel_binding=require needs TLS, which a socket does not have")
+
+
+def weakness(options: Mapping[str, str]) -> str | None:
+    """What the options demand for the connection's protection and is granted in part only, in one line."""
+    if options.get("channel_binding") != "require" or options.get("sslmode") == "verify-full":
+        return None
+    return (
+        "channel_binding=require only demands TLS here, since the driver has no channel binding: set"
+        " sslmode=verify-full, which rules out a server in between as well"
+    )
+
+
+def _is_number(text: str) -> bool:
+    return _NUMBER.fullmatch(text) is not None and abs(int(text)) < 2**31
 
 
 def unknown_option(name: str) -> ConninfoError:

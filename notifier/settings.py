@@ -370,7 +370,7 @@ def load(
     if config and not _is_file(Path(config)):
         raise SettingsError(f"{CONFIG}: no file {config}")
     try:
-        return Settings(**{name: value for name, value in given.items() if value is not None})
+        settings = Settings(**{name: value for name, value in given.items() if value is not None})
     except OSError as error:
         raise SettingsError(f"{_file()}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -381,6 +381,13 @@ def load(
         passed = [name for name, value in given.items() if value is not None]
         origin = Origin(PREFIX, passed, _Environment(Settings)(), _file(), are_options)
         raise SettingsError(describe(error, Settings, origin)) from error
+    for url, name in (
+        (settings.database_url, "DATABASE_URL"),
+        (settings.listen_database_url, "LISTEN_DATABASE_URL"),
+    ):
+        if url is not None and (text := conninfo.weakness(conninfo.parse(url.get_secret_value()))):
+            warn(f"{PREFIX}{name}: {text}")
+    return settings
 
 
 def _suggest(unknown: Iterable[str], known: Iterable[str]) -> Iterator[str]:

@@ -365,7 +365,7 @@ async def test_the_command_line_ends_with_one_line_and_no_part_of_a_password(
     status, output = await run(
         tmp_path, *command.split(), database_url=secured.url(url), jwt_secret=SECRET
     )
-    assert status in (1, 2)
+    assert status == (1 if "/none" in url or "service" in url else 2)
     assert len(output.splitlines()) <= 2
     assert "Traceback" not in output
     assert "s3cr3t" not in output
@@ -439,6 +439,6 @@ async def test_tls_that_is_demanded_is_never_given_up(
 
 
 async def test_check_names_the_options_that_have_no_effect(database: Database) -> None:
-    url = f"{database.dsn}?channel_binding=require"
+    url = f"{database.dsn}?keepalives_idle=5"
     findings = await check(load({}, database_url=url, jwt_secret=SECRET))
-    assert Finding(None, "connection option channel_binding has no effect here") in findings
+    assert Finding(None, "connection option keepalives_idle has no effect here") in findings

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifier.conninfo import ConninfoError, parse
+from notifier.conninfo import KEYWORDS, ConninfoError, parse
 from notifier.errors import SettingsError
 from notifier.settings import load
 
@@ -148,3 +148,116 @@ def test_no_password_of_special_characters_changes_where_a_url_leads(password: s
 def test_any_password_can_be_quoted_in_a_key_value_string(password: str) -> None:
     quoted = password.replace("\\", "\\\\").replace("'", "\\'")
     assert parse(f"password='{quoted}' host=h") == {"password": password, "host": "h"}
+
+
+ANY: tuple[tuple[str, ...], tuple[str, ...]] = (("any",), ())
+NUMBER = (("0", "-1", "60"), ("soon", "1.5", "1e3", "2147483648", "nan"))
+VERSION = (("TLSv1", "TLSv1.2", "TLSv1.3"), ("SSLv3", "1.2"))
+
+OPTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    # The options of libpq 18 that are used, with values that are accepted and values that are refused.
+    "application_name": ANY,
+    "connect_timeout": NUMBER,
+    "dbname": ANY,
+    "gsslib": (("gssapi",), ("other",)),
+    "host": (("a", "a,b", "/tmp"), ("@abstract",)),
+    "hostaddr": (("127.0.0.1", "::1", "127.0.0.1,::1"), ("db.example", "127.0.0")),
+    "krbsrvname": ANY,
+    "load_balance_hosts": (("disable", "random"), ("yes",)),
+    "options": ANY,
+    "passfile": ANY,
+    "password": ANY,
+    "port": (("5432", "1,2"), ("0", "65536", "pass", "-1")),
+    "service": ANY,
+    "servicefile": ANY,
+    "ssl_max_protocol_version": VERSION,
+    "ssl_min_protocol_version": VERSION,
+    "sslcert": ANY,
+    "sslcertmode": (("disable", "allow"), ("require", "no")),
+    "sslcrl": ANY,
+    "sslcrldir": ANY,
+    "sslkey": ANY,
+    "sslmode": (
+        ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
+        ("full", "REQUIRE", "true"),
+    ),
+    "sslnegotiation": (("postgres", "direct"), ("tls",)),
+    "sslpassword": ANY,
+    "sslrootcert": ANY,
+    "target_session_attrs": (("any", "read-write", "prefer-standby"), ("master",)),
+    "user": ANY,
+    # Those without effect: they protect nothing, or concern what the driver does not do.
+    "client_encoding": ANY,
+    "fallback_application_name": ANY,
+    "gssdelegation": ANY,
+    "keepalives": NUMBER,
+    "keepalives_count": NUMBER,
+    "keepalives_idle": NUMBER,
+    "keepalives_interval": NUMBER,
+    "max_protocol_version": (("3.0", "3.2", "latest"), ("4.0",)),
+    "oauth_client_id": ANY,
+    "oauth_client_secret": ANY,
+    "oauth_issuer": ANY,
+    "oauth_scope": ANY,
+    "scram_client_key": ANY,
+    "scram_server_key": ANY,
+    "sslcompression": ANY,
+    "sslkeylogfile": ANY,
+    "sslsni": ANY,
+    "tcp_user_timeout": NUMBER,
+    # Those that would protect the connection in a way that the driver lacks.
+    "channel_binding": (("disable", "prefer", "require"), ("yes",)),  # the last demands TLS
+    "gssencmode": (("disable", "prefer"), ("require", "yes")),
+    "min_protocol_version": (("3.0",), ("3.2", "latest", "4.0")),
+    "require_auth": ((), ("scram-sha-256", "!password", "none")),
+    "requirepeer": ANY,  # refused for sockets: tests/unit/test_url.py
+}
+
+
+def test_every_option_of_libpq_has_its_row() -> None:
+    assert OPTIONS.keys() == KEYWORDS
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_each_value_that_libpq_refuses_or_the_driver_cannot_honour_is_a_wrong_setting(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accepted, refused = OPTIONS[name]
+    for value in accepted:
+        url = f"postgresql://?{name}={value}"
+        assert parse(url) == {name: value}
+        load({}, database_url=url, listen_database_url=url)
+    for value in refused:
+        for variable in ("NOTIFIER_DATABASE_URL", "NOTIFIER_LISTEN_DATABASE_URL"):
+            with monkeypatch.context() as environment:
+                environment.setenv(variable, f"{name}={value}")
+                with pytest.raises(SettingsError) as error:
+                    load()
+            assert str(error.value).startswith(f"{variable}: ")
+            assert name in str(error.value) or value == "@abstract"
+            assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("sslmode=require sslrootcert=system", "sslrootcert=system needs sslmode=verify-full"),
+        ("sslmode=prefer sslnegotiation=direct", "needs sslmode=require or higher"),
+        ("ssl_min_protocol_version=TLSv1.3 ssl_max_protocol_version=TLSv1.2", "is above"),
+        ("host=a,b port=1,2,3", "3 ports do not match 2 hosts"),
+        ("host=a,b hostaddr=127.0.0.1", "2 hosts do not match 1 hostaddr"),
+        ("sslmode=disable channel_binding=require", "needs TLS"),
+        ("host=/tmp requirepeer=postgres", "requirepeer"),
+    ],
+)
+def test_options_that_exclude_each_other_are_a_wrong_setting(text: str, line: str) -> None:
+    with pytest.raises(SettingsError, match=line):
+        load({}, database_url=text)
+
+
+def test_channel_binding_that_is_granted_in_part_is_a_warning() -> None:
+    warnings: list[str] = []
+    url = "postgresql://h/d?channel_binding=require&sslmode="
+    load({}, warnings.append, database_url=f"{url}require", listen_database_url=f"{url}verify-full")
+    assert len(warnings) == 1
+    assert warnings[0].startswith("NOTIFIER_DATABASE_URL: channel_binding=require only demands TLS")

@@ -82,6 +82,8 @@ def test_an_address_is_connected_to_and_the_host_is_verified(
         ("host=a target_session_attrs=master", "target_session_attrs must be one of any"),
         ("host=a connect_timeout=soon", "connect_timeout must be a number of seconds"),
         ("host=a load_balance_hosts=yes", "load_balance_hosts must be one of"),
+        ("port=1,2", "2 ports do not match 0 hosts"),
+        ("host=a sslmode=require ssl_max_protocol_version=TLSv1.1", "is above ssl_max_protocol"),
         ("host=a gssencmode=require", "gssencmode=require"),
         ("service=none", 'definition of service "none" not found'),
     ],
@@ -309,14 +311,51 @@ def test_prefer_leaves_the_choice_of_tls_to_the_driver(home: Path) -> None:
 
 def test_options_without_effect_are_named_and_do_not_hinder() -> None:
     target = resolve(
-        "postgresql://h/d?channel_binding=require&keepalives_idle=5&require_auth=scram-sha-256"
-        "&gssencmode=prefer&sslsni=1&fallback_application_name=x"
+        "postgresql://h/d?keepalives_idle=5&scram_client_key=eA%3D%3D&gssencmode=prefer&sslsni=1"
+        "&fallback_application_name=x"
     )
     assert target.notes == (
-        "connection option channel_binding has no effect here",
         "connection option keepalives_idle has no effect here",
-        "connection option require_auth has no effect here",
+        "connection option scram_client_key has no effect here",
     )
+
+
+def test_channel_binding_demands_tls_and_a_note_names_what_is_missing(
+    home: Path, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for mode in ("", "sslmode=allow", "sslmode=prefer", "sslmode=require"):
+        target = resolve(f"host=h channel_binding=require {mode}")
+        assert isinstance(target.servers[0].arguments["ssl"], ssl.SSLContext)
+        assert "sslmode=verify-full" in target.notes[0]
+    authority.cert_pem.write_to_path(str(home / "root.crt"))
+    verified = f"sslmode=verify-full sslrootcert={home}/root.crt"
+    assert resolve(f"host=h channel_binding=require {verified}").notes == ()
+    assert "needs TLS" in refused("host=h channel_binding=require sslmode=disable")
+    assert "needs TLS" in refused("host=/tmp channel_binding=require")
+    monkeypatch.setenv("PGCHANNELBINDING", "require")
+    assert "sslmode=verify-full" in resolve("host=h").notes[0]
+    monkeypatch.setenv("PGHOST", "/tmp")
+    assert "needs TLS" in refused("postgresql://")
+
+
+def test_what_variables_demand_is_refused_as_in_the_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value, line in (
+        ("PGREQUIREAUTH", "scram-sha-256", "require_auth: the driver cannot"),
+        ("PGSSLCERTMODE", "require", "sslcertmode=require: the driver cannot"),
+        ("PGMINPROTOCOLVERSION", "3.2", "min_protocol_version=3.2: the driver has"),
+        ("PGSSLMODE", "full", "sslmode must be one of"),
+        ("PGCONNECT_TIMEOUT", "99999999999", "connect_timeout must be a number of seconds"),
+    ):
+        with monkeypatch.context() as environment:
+            environment.setenv(name, value)
+            assert line in refused("host=h")
+            assert line in refused("host=/tmp")
+
+
+def test_a_socket_of_another_user_is_not_accepted_unseen() -> None:
+    assert resolve("host=h requirepeer=postgres")  # as libpq: it concerns sockets only
+    for url in ("host=/tmp requirepeer=postgres", "host=h,/tmp requirepeer=postgres"):
+        assert "requirepeer: the driver cannot" in refused(url)
 
 
 def test_without_a_host_local_sockets_are_tried_and_then_localhost() -> None:
