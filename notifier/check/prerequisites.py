@@ -139,14 +139,14 @@ async def state(connection: Connection, settings: Settings, role: str) -> AsyncI
 async def confinement(connection: Connection, role: str) -> AsyncIterator[Finding]:
     """What code in an index of one table could read of the log, and of other owners' tables."""
     for name in {name for _, name in await grants.excessive(connection, role)}:
-        yield Finding(None, schema.EXCESSIVE.format(role=name))
+        yield Finding(None, schema.EXCESSIVE.format(role=name), schema.NARROW.format(role=name))
     owners = [row["owner"] for row in await connection.fetch(sql.query("reading_owners"))]
     if len(owners) > 1:
         yield Finding(
             None,
             f"the tables of which nodes read rows belong to {summarize(owners)}: code in an index of one"
-            f" owner's tables can read the columns of the others' tables that role {role} may read",
-            "use a NOTIFIER_SCHEMA and a role for each owner if they must not",
+            f" owner's tables can read the columns of the others' tables that role {role} may read"
+            " (a NOTIFIER_SCHEMA and a role of `serve` for each owner keep them apart)",
         )
 
 

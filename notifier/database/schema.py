@@ -54,7 +54,8 @@ PREPARED_TRANSACTIONS = """max_prepared_transactions is not 0: an application th
 watched table needs NOTIFIER_DOORBELL=off"""
 
 EXCESSIVE = """role {role} may read the log where code of the application runs as that role, as nodes of \
-earlier versions need it; when none of these runs any more, run: notifier migrate --grant {role}"""
+earlier versions need it"""
+NARROW = "when none of these runs any more, run: notifier migrate --grant {role}"
 
 T = TypeVar("T")
 
@@ -267,7 +268,7 @@ class _Migration:
         for line in (*await signing_key.fill(connection), *await grants.revoke_foreign(connection)):
             self._note(line)
         for role in sorted({role for _, role in await grants.excessive(connection)}):
-            self.lines.append(f"warning: {EXCESSIVE.format(role=role)}")
+            self.lines.append(f"warning: {EXCESSIVE}; {NARROW}".format(role=role))
         found = [
             each
             for each in await triggers.differences(connection)
