@@ -11,6 +11,7 @@ DECLARE
     kind "char";
     element oid;
     fields text;
+    places text;
 BEGIN
     IF notifier.is_plain_type(type) THEN
         RETURN value;
@@ -26,12 +27,20 @@ BEGIN
         EXIT WHEN kind <> 'd';
     END LOOP;
     IF kind = 'c' THEN
-        SELECT string_agg(format('%s AS %I', notifier.json_expression(format('(%s).%I', value, c.name), c.type), c.name),
-                          ', ' ORDER BY c.number)
-        INTO fields
-        FROM pg_type AS t, notifier.columns_of(t.typrelid) AS c
-        WHERE t.oid = base;
-        RETURN format('CASE WHEN num_nulls(%s) = 0 THEN (SELECT row_to_json(r.*) FROM (SELECT %s) AS r) END', value, fields);
+        -- By their places: `value.name` calls a function `name` where the attribute is gone, and `to_json` runs casts. The type
+        -- may be altered at any moment: where an attribute has another type then, its expression fails.
+        SELECT string_agg(format('%s AS %I', CASE WHEN notifier.is_plain_type(c.type)
+                   THEN format('CASE 1 / (pg_typeof(c.a%1$s)::oid = %2$L)::int WHEN 1 THEN c.a%1$s END', c.place, c.type)
+                   ELSE notifier.json_expression(format('c.a%s', c.place), c.type) END, c.name), ', ' ORDER BY c.place),
+               string_agg(format('a%s', c.place), ', ' ORDER BY c.place)
+        INTO fields, places
+        FROM (
+            SELECT a.name, a.type, row_number() OVER (ORDER BY a.number) AS place
+            FROM pg_type AS t, notifier.columns_of(t.typrelid) AS a
+            WHERE t.oid = base
+        ) AS c;
+        RETURN format('CASE WHEN num_nulls(%1$s) = 0 THEN (SELECT row_to_json(r.*) FROM (SELECT %2$s%3$s) AS r) END', value, fields,
+                      CASE WHEN places IS NOT NULL THEN format(' FROM (SELECT (%s).*) AS c (%s)', value, places) END);
     ELSIF element <> 0 AND (SELECT t.typtype IN ('c', 'd') FROM pg_type AS t WHERE t.oid = element) THEN
         -- element by element, by an index of its own: `value` may hold that of an array around it. More dimensions
         -- raise division by zero here: such a change is stored partial

@@ -1,18 +1,27 @@
 -- What stands in capture for :relations: the watched relations and those along paths, with a partition's root in its place, and the
 -- composite types of their columns. A plan that holds an answer about them ends when one of them is altered.
-WITH RECURSIVE relations (oid) AS (
+WITH RECURSIVE watched (oid) AS (
     SELECT coalesce(pg_catalog.pg_partition_root(r.oid), r.oid)::oid
     FROM (SELECT relation FROM notifier.watches UNION SELECT relation FROM notifier.steps) AS w
     CROSS JOIN LATERAL pg_catalog.to_regclass(w.relation) AS r (oid)
     WHERE r.oid IS NOT NULL
+), types (oid) AS (
+    SELECT a.atttypid
+    FROM watched JOIN pg_catalog.pg_attribute AS a ON a.attrelid = watched.oid AND a.attnum > 0 AND NOT a.attisdropped
     UNION
-    SELECT element.typrelid
-    FROM relations AS r
-    JOIN pg_catalog.pg_attribute AS a ON a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped
-    JOIN pg_catalog.pg_type AS own ON own.oid = a.atttypid
-    JOIN pg_catalog.pg_type AS base ON base.oid = CASE own.typtype WHEN 'd' THEN own.typbasetype ELSE own.oid END
-    JOIN pg_catalog.pg_type AS element ON element.oid = CASE base.typcategory WHEN 'A' THEN base.typelem ELSE base.oid END
-    WHERE element.typrelid >= :first_user_oid
+    SELECT part.oid
+    FROM types JOIN pg_catalog.pg_type AS t ON t.oid = types.oid
+    CROSS JOIN LATERAL (
+        SELECT CASE WHEN t.typtype = 'd' THEN t.typbasetype WHEN t.typcategory = 'A' THEN t.typelem END
+        UNION ALL
+        SELECT a.atttypid FROM pg_catalog.pg_attribute AS a
+        WHERE a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped
+    ) AS part (oid)
+    WHERE t.oid >= :first_user_oid
+), relations (oid) AS (
+    SELECT oid FROM watched
+    UNION
+    SELECT t.typrelid FROM types JOIN pg_catalog.pg_type AS t ON t.oid = types.oid WHERE t.typrelid >= :first_user_oid
 )
 SELECT pg_catalog.format('ARRAY[%s]::regclass[]', pg_catalog.string_agg(
     pg_catalog.format('%L::regclass', oid), ', ' ORDER BY oid))

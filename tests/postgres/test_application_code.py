@@ -246,6 +246,64 @@ async def test_an_attribute_that_comes_after_migrate_is_rendered_and_no_way_in(
     assert await hostile.is_confined()
 
 
+@pytest.mark.parametrize("name", ["to_json", "quote_literal", "json_agg"])
+async def test_an_attribute_that_is_gone_is_no_function(hostile: App, name: str) -> None:
+    """PostgreSQL takes `value.name` for the function `name` of the value where it has no such attribute.
+
+    The types came after `migrate`, so no plan of capture's is discarded when they are altered.
+    """
+    connection = hostile.connection
+    await connection.execute(
+        f"CREATE TYPE spot AS (mood mood, {name} int); CREATE TYPE area AS (spots spot[], {name} spot);"
+        "CREATE DOMAIN region AS area; CREATE DOMAIN regions AS region[];"
+        "ALTER TABLE docs ADD COLUMN regions regions"
+    )
+    await _casts(connection, "AS IMPLICIT")
+    await connection.execute(
+        f"CREATE FUNCTION spot_text(spot) RETURNS text LANGUAGE plpgsql AS $$ BEGIN {SPRING} RETURN 'x'; END $$;"
+        "CREATE CAST (spot AS text) WITH FUNCTION spot_text(spot) AS IMPLICIT"
+    )
+    insert = "INSERT INTO docs (id, company_id, regions) VALUES ({}, 'c', ARRAY[ROW({})::region]::regions)"
+    spot = "ROW('glad', 1)::spot"
+    await connection.execute(insert.format(1, f"ARRAY[{spot}], {spot}"))
+    await connection.execute(f"ALTER TYPE spot DROP ATTRIBUTE {name}")
+    await connection.execute(insert.format(2, "ARRAY[ROW('glad')::spot], ROW('calm')::spot"))
+    await connection.execute(f"ALTER TYPE area DROP ATTRIBUTE {name}")
+    await connection.execute(insert.format(3, "ARRAY[ROW('glad')::spot]"))
+    await connection.execute("ALTER TYPE area RENAME ATTRIBUTE spots TO places")
+    await connection.execute(insert.format(4, "ARRAY[ROW('calm')::spot]"))
+    assert await hostile.is_confined()
+    whole = {"mood": "glad", name: 1}
+    assert [message["Data"]["Regions"] for message in await _messages(hostile)] == [
+        [{"spots": [whole], name: whole}],
+        [{"spots": [{"mood": "glad"}], name: {"mood": "calm"}}],
+        [{"spots": [{"mood": "glad"}]}],
+        [{"places": [{"mood": "calm"}]}],
+    ]
+
+
+async def test_an_attribute_that_is_gone_by_the_time_its_row_is_rendered_makes_it_fail(
+    hostile: App,
+) -> None:
+    """As when another session alters the type after the statement was made."""
+    database, connection = hostile
+    await connection.execute("CREATE TYPE spot AS (a int, to_json int, b text, c text)")
+    await _casts(connection, "")
+    expression = await database.fetchval(
+        "SELECT notifier.json_expression('given.spot', 'spot'::regtype)"
+    )
+    for change, row, error in (
+        ("DROP ATTRIBUTE to_json", "1, 'b', 'c'", asyncpg.InvalidColumnReferenceError),
+        ("ADD ATTRIBUTE mood mood", "1, 'b', 'c', 'glad'", asyncpg.DivisionByZeroError),
+    ):
+        await connection.execute(f"ALTER TYPE spot {change}")
+        with pytest.raises(error):
+            await database.fetch(
+                f"SELECT {expression} FROM (SELECT ROW({row})::spot) AS given (spot)"
+            )
+    assert await hostile.is_confined()
+
+
 async def test_keys_and_companies_of_the_applications_types_are_no_way_in(hostile: App) -> None:
     """Also where a row is stored by its keys only."""
     database, connection = hostile
