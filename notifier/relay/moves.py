@@ -8,6 +8,7 @@ Resync.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TypeAlias
@@ -249,18 +250,29 @@ def _values(change: Change, column: str) -> Iterable[str]:
             except (msgspec.DecodeError, UnicodeError, RecursionError):
                 continue
             if column in row:
-                yield bytes(row[column]).decode()
+                yield bytes(row[column]).decode(errors="replace")
 
 
 def _snapshot_of(change: Change) -> str | None:
-    """The writer's snapshot, which capture adds where all its statements have the same one."""
+    """The writer's snapshot, which capture adds where all its statements have the same one.
+
+    A column that the table was given since `migrate` may have its name: what is not a snapshot stands for one before all moves.
+    """
     image = change.new or change.old
     if image is None or SNAPSHOT.encode() not in image:
         return None
     try:
-        return msgspec.json.decode(_decode_row(image)[SNAPSHOT], type=str)
-    except (msgspec.DecodeError, UnicodeError, RecursionError, KeyError):
+        snapshot = msgspec.json.decode(_decode_row(image)[SNAPSHOT], type=str)
+    except KeyError:
         return None
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return _UNKNOWN
+    return snapshot if _IS_SNAPSHOT(snapshot) else _UNKNOWN
+
+
+_UNKNOWN = "0:0:"
+
+_IS_SNAPSHOT = re.compile(r"[0-9]{1,20}:[0-9]{1,20}:([0-9]{1,20}(,[0-9]{1,20})*)?").fullmatch
 
 
 def _in_progress(snapshot: str) -> frozenset[int]:

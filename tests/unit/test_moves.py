@@ -172,3 +172,23 @@ def test_rows_that_have_a_path_are_no_moves_also_where_many_are_kept(
     keys_only = written(12, 8, company="9")._replace(partial=True)
     assert due(given, written(10, 6, company="9"), written(11, 7, company="9"), keys_only) == []
     assert len(given._pending) == 4
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b'"x"', b'"1:2:3 BC"', b'"5:"', b'"' + b"1" * 5000 + b':1:"', b'"\\ud800"', b"7", b"[{}]"],
+)
+def test_a_column_that_has_the_name_of_the_snapshot_is_a_resync_for_every_company(
+    value: bytes,
+) -> None:
+    image = b'{"->M":7,"id":1,"->snapshot":%b}' % value
+    late = Change(1, 6, "M", None, image, False, None, NOW)
+    assert due(moves(), late) == [EVERY_COMPANY]
+
+
+def test_a_company_that_is_no_utf_8_does_not_end_the_relay() -> None:
+    """In a SQL_ASCII database."""
+    given = moves()
+    due(given, moved(10, 1))
+    image = b'{"->M":"\xff","id":1,"->snapshot":"12:12:"}'
+    assert due(given, Change(2, 13, "M", None, image, False, None, NOW)) == []
