@@ -31,6 +31,7 @@ _FAULTS = {
     "int_from_float": "not a whole number",
     "float_type": "not a number",
     "float_parsing": "not a number",
+    "finite_number": "out of range",
     "greater_than": "out of range",
     "greater_than_equal": "out of range",
     "less_than": "out of range",

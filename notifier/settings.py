@@ -53,6 +53,9 @@ _OTHERS = ("NOTIFIER_PG_BIN", "NOTIFIER_TEST_POSTGRES", "NOTIFIER_TOKEN", "NOTIF
 _OTHER_CLAIMS = ("exp", "nbf", "iat", "iss", "aud")
 """Claims that are read for something else (RFC 7519, section 4.1)."""
 
+MOST = 10**9
+"""The largest count that a setting takes: it fits PostgreSQL's integers."""
+
 Strings = Annotated[tuple[str, ...], NoDecode]
 
 _Lower = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
@@ -82,6 +85,7 @@ class Settings(Named, BaseSettings):  # type: ignore[misc]
         env_ignore_empty=True,
         extra="forbid",
         frozen=True,
+        allow_inf_nan=False,
         hide_input_in_errors=True,
     )
 
@@ -108,23 +112,23 @@ class Settings(Named, BaseSettings):  # type: ignore[misc]
     state: Annotated[Literal["on", "off"], _Lower] = (
         "off"  # whether clients may request a company's rows
     )
-    max_state_rows: Annotated[int, Field(ge=1)] = 10_000
+    max_state_rows: Annotated[int, Field(ge=1, le=MOST)] = 10_000
     root_path: str = ""  # a prefix such as /realtime under which everything is served
     retention_hours: Annotated[float, Field(gt=0, le=24 * 366)] = 24
     max_log_bytes: Annotated[int, Field(ge=1024 * 1024, le=2**62)] = 1024**3
-    bulk_limit: Annotated[int, Field(ge=1)] = 1000
-    max_buffer_bytes: Annotated[int, Field(ge=64 * 1024)] = 1024**2
-    auth_timeout_seconds: Annotated[float, Field(gt=0)] = 10
-    ping_seconds: Annotated[float, Field(gt=0)] = 25
+    bulk_limit: Annotated[int, Field(ge=1, le=MOST)] = 1000
+    max_buffer_bytes: Annotated[int, Field(ge=64 * 1024, le=1024**3)] = 1024**2
+    auth_timeout_seconds: Annotated[float, Field(ge=0.1, le=3600)] = 10
+    ping_seconds: Annotated[float, Field(ge=0.1, le=24 * 3600)] = 25
     deflate: bool = False
     doorbell: bool = True
     nats_url: SecretStr | None = None  # one or several, separated by commas
     nats_credentials: Path | None = None
     nats_prefix: str = "notifier"  # of all subjects
-    max_connections: Annotated[int, Field(ge=1)] = 100_000
+    max_connections: Annotated[int, Field(ge=1, le=MOST)] = 100_000
     max_companies_per_connection: Annotated[int, Field(ge=1, le=10_000)] = 100
-    max_connections_per_user: Annotated[int, Field(ge=1)] = 1000
-    max_connections_per_address: Annotated[int, Field(ge=0)] = 10_000  # 0: any number
+    max_connections_per_user: Annotated[int, Field(ge=1, le=MOST)] = 1000
+    max_connections_per_address: Annotated[int, Field(ge=0, le=MOST)] = 10_000  # 0: any number
     trusted_proxies: Strings | None = None  # addresses and networks whose X-Forwarded-For is used
     status_host: str | None = None  # for /livez, /readyz and /metrics, if not the public one
     status_port: Annotated[int, Field(ge=0, le=65535)] | None = None
@@ -381,12 +385,10 @@ def load(
         passed = [name for name, value in given.items() if value is not None]
         origin = Origin(PREFIX, passed, _Environment(Settings)(), _file(), are_options)
         raise SettingsError(describe(error, Settings, origin)) from error
-    for url, name in (
-        (settings.database_url, "DATABASE_URL"),
-        (settings.listen_database_url, "LISTEN_DATABASE_URL"),
-    ):
+    for name in ("database_url", "listen_database_url"):
+        url = getattr(settings, name)
         if url is not None and (text := conninfo.weakness(conninfo.parse(url.get_secret_value()))):
-            warn(f"{PREFIX}{name}: {text}")
+            warn(f"{PREFIX}{name.upper()}: {text}")
     return settings
 
 

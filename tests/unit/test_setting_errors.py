@@ -99,9 +99,12 @@ def test_any_option_of_a_table_is_named_with_its_line(section: str, head: str, o
 EXPECTED = [
     ("PORT", "eighty", "not a whole number; must be a whole number from 0 to 65535"),
     ("PORT", "65536", "out of range; must be a whole number from 0 to 65535"),
-    ("MAX_STATE_ROWS", "0", "out of range; must be a whole number of at least 1"),
+    ("MAX_STATE_ROWS", "0", "out of range; must be a whole number from 1 to 1000000000"),
     ("RETENTION_HOURS", "0", "out of range; must be a number greater than 0 and at most 8784"),
-    ("PING_SECONDS", "x", "not a number; must be a number greater than 0"),
+    ("PING_SECONDS", "x", "not a number; must be a number from 0.1 to 86400"),
+    ("PING_SECONDS", "inf", "out of range; must be a number from 0.1 to 86400"),
+    ("AUTH_TIMEOUT_SECONDS", "nan", "out of range; must be a number from 0.1 to 3600"),
+    ("DRAIN_SECONDS", "nan", "out of range; must be a number from 0 to 25"),
     ("DEFLATE", "perhaps", "must be on or off"),
     ("LOG_LEVEL", "loud", "must be debug, info, warning or error"),
     ("NAIVE_TIMESTAMPS", "CET", "must be UTC"),
@@ -128,7 +131,7 @@ def test_a_variable_has_its_fault_and_what_is_allowed(
         ("port = true", "line 1: port: not a number; must be a whole number from 0 to 65535"),
         (
             "ping_seconds = true",
-            "line 1: ping_seconds: not a number; must be a number greater than 0",
+            "line 1: ping_seconds: not a number; must be a number from 0.1 to 86400",
         ),
         (
             "status_port = false",

@@ -201,6 +201,25 @@ def test_a_wrong_value_is_one_line_that_names_the_setting_or_its_file(
     assert name in refusal
 
 
+def is_number(kind: object) -> bool:
+    return kind in (int, float) or any(map(is_number, get_args(kind)))
+
+
+NUMBERS = [name for name, field in Settings.model_fields.items() if is_number(field.annotation)]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_every_number_has_bounds(name: str, monkeypatch: pytest.MonkeyPatch, nowhere: Path) -> None:
+    for value in ("inf", "-inf", "nan", "-1", "1e400", "1e30", "9" * 30, "9" * 5000, "true"):
+        assert wrong(monkeypatch, **{name.upper(): value}).startswith(f"NOTIFIER_{name.upper()}: ")
+    monkeypatch.delenv(PREFIX + name.upper())
+    for value in ("inf", "nan", "-1", "1e30", "9" * 19, "true"):
+        (nowhere / "notifier.toml").write_text(f"{name} = {value}\n")
+        refusal = wrong(monkeypatch)
+        assert refusal.startswith("notifier.toml, line 1: ")
+        assert "must be" in refusal
+
+
 def test_no_value_of_a_setting_is_ever_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOTIFIER_JWT_SECRET", "a secret that must not be repeated")
     monkeypatch.setenv("NOTIFIER_DATABASE_URL", "postgresql://u:hidden@localhost/d")
