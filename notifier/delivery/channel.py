@@ -169,7 +169,7 @@ class Channel:
     # --- messages
 
     def deliver(self, messages: list[Message]) -> bool:
-        """Writes messages to all subscribers, in order. Returns False, and writes none, where some before them are missing.
+        """Writes messages to all subscribers, in order. Returns False, and writes none, where some before or among them are missing.
 
         The stream may deliver messages up to the position that the channel was opened at. They are not
         written again, but they may revoke the access of a user who has subscribed since.
@@ -179,9 +179,10 @@ class Channel:
                 self._queue.append(Batch([], revokes))
             messages = messages[len(known) :]
         if messages:
-            if messages[0].position != self._published + 1:
+            first, last = messages[0].position, messages[-1].position
+            if first != self._published + 1 or last != self._published + len(messages):
                 return False
-            self._published = messages[-1].position
+            self._published = last
             for batch in cut(messages, self._tracer):
                 self._queue.append(batch)
                 self._queued_bytes += batch.size

@@ -188,7 +188,10 @@ class Hub:
                     continue
                 if head.epoch is None or head.epoch == epoch:
                     later = [message for message in early if message.position > head.position]
-                    if not later or later[0].position == head.position + 1:
+                    if not later or (
+                        later[0].position == head.position + 1
+                        and later[-1].position == head.position + len(later)
+                    ):
                         break
                     continue
                 # The position is one of an epoch that this node has not come to yet.

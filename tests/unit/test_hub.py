@@ -61,30 +61,35 @@ async def test_a_channel_that_is_opened_while_messages_pass_misses_none_and_doub
     assert channel.recent.after(1) == [message(2)]
 
 
-async def test_a_position_is_read_again_where_messages_after_it_did_not_come() -> None:
+@pytest.mark.parametrize("early", [[3], [2, 4]])
+async def test_a_position_is_read_again_where_messages_after_it_did_not_come(
+    early: list[int],
+) -> None:
     history = Fake(head=1)
     history.open.clear()
     hub = hub_of(history)
     opening = asyncio.create_task(hub.open("c"))
     await history.read.wait()
-    hub.deliver([message(3)])  # by the path that is followed from now on; the second came by none
-    heads = [Head(1, NOW), Head(3, NOW)]
+    for position in early:  # by the path that is followed from now on; the others came by none
+        hub.deliver([message(position)])
+    heads = [Head(1, NOW), Head(4, NOW)]
     history.answer = lambda: heads.pop(0)
     history.open.set()
     channel = await opening
     assert history.reads == ["c", "c"]
-    assert (channel.position, channel.recent.first) == (3, 4)
-    hub.deliver([message(4)])
-    assert channel.position == 4
+    assert (channel.position, channel.recent.first) == (4, 5)
+    hub.deliver([message(5)])
+    assert channel.position == 5
 
 
-async def test_a_channel_is_dropped_before_it_delivers_behind_a_gap() -> None:
+@pytest.mark.parametrize("batch", [[3], [3, 4], [2, 4], [2, 3, 5, 6], [2, 2], [1, 2, 4]])
+async def test_a_channel_is_dropped_before_it_delivers_behind_a_gap(batch: list[int]) -> None:
     hub = hub_of()
     channel = await hub.open("c")
     client = Recorder()
     channel.join(client, TEXT, client.written.append)
     hub.deliver([message(1)])
-    hub.deliver([message(3)])
+    hub.deliver([message(position) for position in batch])
     assert client.positions() == [1]
     assert client.is_dropped
     assert not hub.is_current(channel)
