@@ -7,16 +7,14 @@ from urllib.parse import unquote
 
 _PARSED = (
     b"connection",
-    b"content-length",
     b"host",
     b"origin",
     b"sec-websocket-extensions",
     b"sec-websocket-key",
     b"sec-websocket-version",
-    b"transfer-encoding",
     b"upgrade",
 )
-"""The headers that websockets reads. It refuses lines over 8 KiB and more than 128 headers."""
+"""The headers that websockets reads, but for those about a body, which is refused before. It refuses lines over 8 KiB and more than 128 headers."""
 
 
 class Handshake(NamedTuple):

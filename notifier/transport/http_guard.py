@@ -12,7 +12,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from notifier.delivery.transport import TransportListener
-from notifier.transport.refusals import EXPLANATIONS, Reason, Refusals
+from notifier.transport.refusals import Reason, Refusals, answer
 from notifier.transport.websocket import WebSocketProtocol
 
 EXTENSION = "notifier.http"
@@ -33,15 +33,6 @@ BODY_BYTES = 1024 * 1024
 PIPELINED = 16
 """Requests that may wait for the response to the one before (RFC 9112, 9.3.2)."""
 
-_STATUS = {
-    Reason.BODY: b"413 Content Too Large",
-    Reason.TOO_LARGE: b"431 Request Header Fields Too Large",
-    Reason.NOT_HTTP: b"400 Bad Request",
-    Reason.UPGRADE: b"400 Bad Request",
-    Reason.PROXY_PROTOCOL: b"400 Bad Request",
-    Reason.TLS: b"400 Bad Request",
-    Reason.HTTP2: b"505 HTTP Version Not Supported",
-}
 _PREFIXES = {
     b"PROXY ": Reason.PROXY_PROTOCOL,  # version 1, in text
     b"\r\n\r\n\0\r\nQUIT\n": Reason.PROXY_PROTOCOL,  # version 2
@@ -181,7 +172,7 @@ class GuardedHttp(HttpToolsProtocol):
         try:
             self.parser.feed_data(piece)
         except httptools.HttpParserUpgrade as upgrade:
-            if not self._should_upgrade():
+            if self.transport.is_closing() or not self._should_upgrade():
                 return piece[upgrade.args[0] :]
             self.handle_websocket_upgrade()
         except httptools.HttpParserError:
@@ -208,7 +199,7 @@ class GuardedHttp(HttpToolsProtocol):
         self._head, self._body = None, 0
         if len(self.pipeline) >= PIPELINED:
             self._refuse(Reason.PIPELINED)
-        elif self.parser.should_upgrade() and not self._should_upgrade() and self._has_body():
+        elif self.parser.should_upgrade() and self._has_body():
             self._refuse(Reason.UPGRADE)  # llhttp does not find the end of such a body
         if not self.transport.is_closing():
             super().on_headers_complete()
@@ -273,11 +264,7 @@ class GuardedHttp(HttpToolsProtocol):
             return
         self.refusals.record(reason, self.client[0] if self.client else None)
         if self._may_answer():
-            body = f"{EXPLANATIONS[reason]}\n".encode()
-            self.transport.write(
-                b"HTTP/1.1 %b\r\nconnection: close\r\ncontent-type: text/plain; charset=utf-8\r\n"
-                b"content-length: %d\r\n\r\n%b" % (_STATUS[reason], len(body), body)
-            )
+            self.transport.write(answer(reason))
             if self.cycle is not self._former:
                 self.cycle.disconnected = True  # the application writes no second response
                 self.cycle.message_event.set()
@@ -296,7 +283,7 @@ class GuardedHttp(HttpToolsProtocol):
     def _has_body(self) -> bool:
         """Whether the head announces a body (RFC 9112, section 6)."""
         return any(
-            name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
+            name == b"transfer-encoding" or (name == b"content-length" and value.strip(b" \t0"))
             for name, value in self.headers
         )
 

@@ -51,7 +51,7 @@ EXPLANATIONS = {
     Reason.PIPELINED: (
         "more than 16 requests, or a WebSocket handshake, wait for the answer to the one before"
     ),
-    Reason.UPGRADE: "the request has a body and an upgrade to another protocol than WebSocket",
+    Reason.UPGRADE: "the request has an Upgrade and a body, which a WebSocket handshake never has",
     Reason.TIMEOUT: "the request did not arrive within 10 s",
     Reason.NOT_HTTP: "the request is not HTTP/1.1",
     Reason.PROXY_PROTOCOL: (
@@ -65,6 +65,22 @@ EXPLANATIONS = {
 
 for _reason in Reason:  # present from the start, so that rate() sees the first refusal
     metrics.HANDSHAKES_REFUSED.labels(_reason.value)
+
+
+_STATUS = {
+    Reason.BODY: b"413 Content Too Large",
+    Reason.TOO_LARGE: b"431 Request Header Fields Too Large",
+    Reason.HTTP2: b"505 HTTP Version Not Supported",
+}
+
+
+def answer(reason: Reason) -> bytes:
+    """The response to a request that is not passed to the application; the connection is closed behind it."""
+    body = f"{EXPLANATIONS[reason]}\n".encode()
+    return (
+        b"HTTP/1.1 %b\r\nconnection: close\r\ncontent-type: text/plain; charset=utf-8\r\n"
+        b"content-length: %d\r\n\r\n%b" % (_STATUS.get(reason, b"400 Bad Request"), len(body), body)
+    )
 
 
 class Refusals:

@@ -36,7 +36,7 @@ from notifier.messages import Disconnect, encode
 from notifier.transport.handshake import Handshake
 from notifier.transport.keepalive import Keepalive, Slot
 from notifier.transport.queues import Event, Gate, Inbox, drained
-from notifier.transport.refusals import Reason, Refusals
+from notifier.transport.refusals import Reason, Refusals, answer
 
 EXTENSION = "notifier.websocket"
 """The key of this class's instance in `scope["extensions"]`."""
@@ -232,7 +232,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self._parse()
         if not self.handshake_initiated:  # uvicorn would leave an invalid request unanswered
             self._refused(Reason.INVALID, str(self.conn.handshake_exc))
-            self.transport.write(b"".join(self.conn.data_to_send()))
+            self.transport.write(b"".join(self.conn.data_to_send()) or answer(Reason.INVALID))
             self.transport.close()
 
     def _parse(self) -> None:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any, cast
+
 import pytest
+from starlette.applications import Starlette
 from structlog.testing import capture_logs
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from notifier.transport import http_guard
 from notifier.transport.http_guard import HEAD_BYTES
+from notifier.transport.keepalive import Keepalive
 from notifier.transport.refusals import EXPLANATIONS, FORGET_SECONDS, LOGGED_LIMIT, Reason, Refusals
+from notifier.transport.websocket import Options, WebSocketProtocol
+from tests.unit.connections import connected
 from tests.unit.door import UPGRADE, open_door, refused, request
 from tests.waiting import until
 
@@ -169,3 +177,51 @@ async def test_a_handshake_that_websockets_refuses_is_counted() -> None:
         assert await door.status(request(headers=old)) == 400
         assert await door.status(request(headers=UPGRADE, method="POST")) in (400, 405)
         assert refused(Reason.INVALID) == before + 2
+
+
+BODIES = {
+    b"Content-Length: 5\r\n": b"hello",
+    b"Transfer-Encoding: chunked\r\n": b"5\r\nhello\r\n0\r\n\r\n",
+    b"Transfer-Encoding: identity\r\n": b"",
+    b"Expect: 100-continue\r\nContent-Length: 5\r\n": b"",
+}
+
+
+@pytest.mark.parametrize("header", BODIES)
+async def test_a_handshake_with_a_body_is_answered_counted_and_logged(
+    header: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_door() as door:
+        before = refused(Reason.UPGRADE)
+        with capture_logs() as logs:
+            for headers in (UPGRADE + header, header + UPGRADE):
+                answer = await door.send(request(headers=headers) + BODIES[header])
+                assert answer.startswith(b"HTTP/1.1 400 ")
+                assert EXPLANATIONS[Reason.UPGRADE].encode() in answer
+        assert refused(Reason.UPGRADE) == before + 2
+        assert [line["reason"] for line in logs if "reason" in line] == ["upgrade"]
+        assert not caplog.records
+
+
+@pytest.mark.parametrize("length", [b"0", b"00", b" 0 "])
+async def test_a_handshake_whose_body_is_empty_is_accepted(length: bytes) -> None:
+    """As some proxies send it."""
+    async with open_door() as door:
+        assert (
+            await door.status(request(headers=UPGRADE + b"Content-Length:%b\r\n" % length)) == 101
+        )
+
+
+async def test_a_handshake_that_cannot_be_read_is_answered_under_uvicorns_own_http() -> None:
+    """As in an application that mounts Notifier and has its server-sent events from uvicorn."""
+    protocol, reader, writer = await connected(Starlette(), cast("Any", HttpToolsProtocol))
+    options = Options(Refusals(), Keepalive(25))
+    cast("Any", protocol).ws_protocol_class = WebSocketProtocol.configured(options)
+    before = refused(Reason.INVALID)
+    protocol.data_received(request(headers=UPGRADE + b"Content-Length: 5\r\n"))
+    async with asyncio.timeout(20):
+        answer = await reader.read()
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert EXPLANATIONS[Reason.INVALID].encode() in answer
+    assert refused(Reason.INVALID) == before + 1
+    writer.close()
