@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from notifier.delivery import channel as channels
 from notifier.delivery import filter as filters
@@ -16,6 +17,7 @@ from notifier.delivery.encoding import DEFLATED, TEXT
 from notifier.delivery.filter import Change, Filter
 from notifier.delivery.recent import Budget
 from notifier.messages import Message
+from tests.timeless import timeless
 from tests.unit.subscribers import NOW, Recorder, positions, written
 from tests.unit.test_channel import Counting
 
@@ -214,6 +216,44 @@ async def test_groups_that_are_behind_catch_up_when_the_time_has_come(
     assert behind.positions() == [1, 3]
     assert level.positions() == [1, 2, 3]
     assert b'"Type":"Skipped"' in behind.written[1]
+
+
+@timeless
+async def test_one_skipped_covers_what_came_meanwhile_not_later_than_five_seconds() -> None:
+    channel = channel_at()
+    behind = join(channel, EVENTS)
+    for position in (1, 2, 3):
+        channel.deliver([company(position)])
+        await asyncio.sleep(1)
+    assert behind.positions() == []
+    await asyncio.sleep(2)
+    assert behind.positions() == [3]
+    channel.deliver([company(4)])
+    await asyncio.sleep(5)
+    assert behind.positions() == [3, 4]
+
+
+async def test_the_metrics_count_distinct_filters_and_what_is_written() -> None:
+    names = ("filters", "skipped_messages_total", "delivered_messages_total")
+
+    def counted() -> list[float]:
+        return [REGISTRY.get_sample_value(f"notifier_{name}") or 0 for name in names]
+
+    before = counted()
+
+    def new() -> list[float]:
+        return [now - then for now, then in zip(counted(), before, strict=True)]
+
+    channel = channel_at()
+    members = [join(channel, each) for each in (EVENTS, EVENTS, COMPANIES)]
+    channel.deliver([company(1)])
+    members.append(join(channel, EVENTS))  # has come to position 1
+    assert new() == [2, 0, 1]
+    channel.deliver([change(2)])
+    assert new() == [2, 2, 1 + 3]
+    for member in members:
+        channel.leave(member)
+    assert new() == [0, 2, 4]
 
 
 async def test_a_revocation_reaches_members_of_groups_after_the_message_that_carries_it() -> None:
