@@ -115,10 +115,10 @@ describe("several companies", () => {
     await world.peer.open();
     await world.peer.send(authenticated());
     deepEqual(commands(world), [["subscribe", { companyId: "a", entities: ["Event"] }]]);
-    await world.peer.send(answered("a", 10), skipped("a", 20));
-    deepEqual(world.client.position, { after: 20, epoch: EPOCH });
+    await world.peer.send(answered("a", 10), { ...skipped("a", 20), At: "t20" });
+    deepEqual(world.client.position, { after: 20, epoch: EPOCH, at: "t20" });
     await world.peer.send(change(25));
-    equal(world.peer.last.data.after, 20);
+    deepEqual(world.peer.last.data, { companyId: "a", after: 20, epoch: EPOCH, at: "t20", entities: ["Event"] });
   });
 
   test("losing one leaves the others", async () => {

@@ -79,7 +79,8 @@ def test_each_message_gives_its_time() -> None:
     progress = following()
     for message, at in (
         (change(11) | {"At": "t11"}, "t11"),
-        (resync(12) | {"At": "t12"}, "t12"),
+        ({"Type": "Skipped", "Data": {"CompanyId": "a"}, "Position": 20, "At": "t20"}, "t20"),
+        (resync(21) | {"At": "t21"}, "t21"),
         (resync(1, "epoch", "e2") | {"At": "t1"}, "t1"),
     ):
         report = accept(progress, message)

@@ -14,6 +14,8 @@ from notifier.delivery import hub as hubs
 from notifier.delivery.session import Session
 from notifier.delivery.subscription import Subscription
 from notifier.errors import DatabaseError, Forbidden, TooMany
+from notifier.messages import at_text
+from tests.timeless import timeless
 from tests.unit.lines import Line
 from tests.unit.worlds import A, B, World, authenticate, set_company, settle
 
@@ -34,6 +36,12 @@ async def subscribed(world: World, *companies: str) -> tuple[Session, Line]:
 def failures(line: Line) -> list[tuple[str, str]]:
     """The company and the code of each failed answer."""
     return [(m["Data"]["CompanyId"], m["Error"]["Code"]) for m in line.sent if "Error" in m]
+
+
+def places(line: Line) -> list[tuple[int, str]]:
+    """Position and type of what was sent since the last answer."""
+    answer = max(n for n, m in enumerate(line.sent) if m["Type"] == "SubscribeResult")
+    return [(m["Position"], m["Type"]) for m in line.sent[answer + 1 :]]
 
 
 async def test_several_companies_are_followed_on_one_socket(world: World) -> None:
@@ -161,12 +169,7 @@ async def test_nothing_of_the_former_filter_comes_after_the_answer(world: World)
     world.log.deliver()
     line.room.set()
     await replacing
-    answer = max(n for n, m in enumerate(line.sent) if m["Type"] == "SubscribeResult")
-    assert [(m["Position"], m["Type"]) for m in line.sent[answer + 1 :]] == [
-        (1, "CompanyUpdated"),
-        (2, "Skipped"),
-        (3, "CompanyUpdated"),
-    ]
+    assert places(line) == [(1, "CompanyUpdated"), (2, "Skipped"), (3, "CompanyUpdated")]
 
 
 async def test_a_bad_filter_leaves_the_subscription_and_no_other_trace(world: World) -> None:
@@ -211,6 +214,53 @@ async def test_losing_one_company_leaves_the_others(world: World) -> None:
     assert line.messages == [(A, 1), (B, 1)]
     revoked = [m for m in line.sent if m["Type"] == "CompanyRevoked"]
     assert revoked == [{"Type": "CompanyRevoked", "Data": {"CompanyId": A}}]
+
+
+@timeless
+async def test_under_a_filter_skipped_covers_the_rest_of_replays_and_of_live_messages() -> None:
+    world = World()
+    log = world.log
+    kinds = ["CompanyUpdated", "EventCreated", "CompanyUpdated", "CompanyUpdated"]
+    ats = [at_text(log.store_change(A, kind, {}).at) for kind in kinds]
+    log.deliver()
+    world.membership.members.add((A, "u"))
+    lines = []
+    for wanted in ({"entities": ["Event"]}, {"entities": ["Company"]}, {}):
+        session, line = await world.enter(company=None)
+        await send(session, "subscribe", A, after=0, epoch="e", **wanted)
+        lines.append(line)
+    events, companies, everything = lines
+    assert places(events) == [(1, "Skipped"), (2, "EventCreated"), (4, "Skipped")]
+    assert [m["At"] for m in events.sent[-3:]] == [ats[0], ats[1], ats[3]]
+    changes = [*enumerate(kinds, start=1)]
+    assert places(everything) == changes
+    changes[1] = (2, "Skipped")
+    assert places(companies) == changes
+    log.store_change(A, "EventUpdated", {})
+    last = at_text(log.store_change(A, "CompanyUpdated", {}).at)
+    log.deliver()
+    await asyncio.sleep(5)
+    assert places(events)[3:] == [(5, "EventUpdated"), (6, "Skipped")]
+    assert events.sent[-1] == {
+        "Type": "Skipped", "Data": {"CompanyId": A}, "Position": 6, "At": last,
+    }  # fmt: skip
+    assert places(companies)[4:] == [(5, "Skipped"), (6, "CompanyUpdated")]
+    assert places(everything)[4:] == [(5, "EventUpdated"), (6, "CompanyUpdated")]
+
+
+async def test_a_subscription_that_is_behind_when_access_is_checked_again_has_no_gap(
+    world: World,
+) -> None:
+    world.membership.conclusive = False
+    session, line = await subscribed(world)
+    world.membership.members.add((A, "u"))
+    await send(session, "subscribe", A, entities=["Event"])
+    world.log.store_change(A, "CompanyUpdated", {}, revokes=("u",))
+    world.log.deliver()
+    await settle()
+    world.log.store_change(A, "EventCreated", {})
+    world.log.deliver()
+    assert places(line) == [(1, "Skipped"), (2, "EventCreated")]
 
 
 @pytest.mark.parametrize("conclusive", [True, False])
