@@ -78,6 +78,7 @@ class Owner(Protocol):
 class Phase(Enum):
     """The phase of a subscription's life."""
 
+    STATE = "sending a state"
     REPLAYING = "replaying"
     LIVE = "live"
     RECHECKING = "re-checking"
@@ -175,9 +176,9 @@ class Subscription:
         return self._phase is Phase.LIVE
 
     def has_delivered(self, position: int) -> bool:
-        """Whether everything up to `position` was written to the client."""
-        if self.live:
-            return self._channel.delivered >= position
+        """Whether everything up to `position` was written to the client; not before the last row of a state."""
+        if self._phase in (Phase.LIVE, Phase.STATE):
+            return self.live and self._channel.delivered >= position
         return self.epoch == self._hub.epoch and self.position >= position
 
     async def use_filter(self, entities: Any, where: Any) -> None:
@@ -241,7 +242,7 @@ class Subscription:
         channel = self._channel
         self.epoch = self._hub.epoch
         if state is not None:
-            self.position, self.at = state.position, state.at
+            self._phase, self.position, self.at = Phase.STATE, state.position, state.at
         elif after is None:
             self.position, self.at = channel.position, channel.at(channel.position)
         else:

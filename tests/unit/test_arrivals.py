@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from notifier.delivery.arrivals import TIMEOUT_SECONDS, WAITING_LIMIT
+from notifier.delivery.filter import Filter
 from notifier.delivery.session import SUBSCRIBE_RATE_LIMIT, Session
+from notifier.delivery.state import NoStates, State
 from notifier.errors import DatabaseError, TooMany
 from tests.timeless import timeless
 from tests.unit.lines import Line
@@ -87,6 +89,21 @@ async def test_what_does_not_arrive_in_time_is_a_timeout(state: str) -> None:
     await asyncio.sleep(2)
     assert line.sent[-1]["Error"]["Code"] == "timeout"
     assert line.sent[-1]["Data"] == {"CompanyId": A, "Tx": "7"}
+
+
+@timeless
+async def test_a_number_that_was_not_given_out_yet_is_unknown() -> None:
+    world = World()
+    session, line = await world.enter()
+    await send_await(session, A, 7)
+    await asyncio.sleep(0.1)
+    assert line.sent[-1]["Error"]["Code"] == "unknown_tx"
+    assert line.sent[-1]["Data"] == {"CompanyId": A, "Tx": "7"}
+    for impossible in (0, 2**63, 10**20 - 1):
+        await send_await(session, A, impossible)  # answered without the database
+        assert last(line, 1) == ["unknown_tx"]
+        assert line.sent[-1]["Data"]["Tx"] == str(impossible)
+    assert world.transactions.reads == [[7]]
 
 
 @timeless
@@ -224,6 +241,35 @@ async def test_arrived_waits_for_a_replay_that_is_held_up() -> None:
     await setting
     await asyncio.sleep(1)
     assert last(line, 2) == [500, "Arrived"]
+
+
+class Rows(NoStates):
+    """A state of two pages at a company's position 0."""
+
+    async def read(self, company: str, _wanted: Filter | None, _user: str) -> State:
+        data = {"CompanyId": company, "Entity": "Event", "Rows": [{}]}
+        page = json.dumps({"Type": "State", "Data": data}).encode()
+        return State("e", 0, None, (page, page))
+
+
+@timeless
+async def test_arrived_waits_for_the_end_of_a_state() -> None:
+    """The rows of the state may be those that the transaction wrote."""
+    world = World()
+    world.services.states = Rows()
+    session, line = await world.enter()
+    world.transactions.present = {7: "running"}
+    await send_await(session, A, 7)
+    line.room.clear()
+    command = {"type": "subscribe", "data": {"companyId": A, "state": True}}
+    subscribing = asyncio.create_task(session.receive(json.dumps(command)))
+    world.transactions.present = {7: "stored"}
+    await asyncio.sleep(1)
+    assert last(line, 2) == ["SubscribeResult", "State"]
+    line.room.set()
+    await subscribing
+    await asyncio.sleep(1)
+    assert last(line, 4) == ["State", "State", "StateEnd", "Arrived"]
 
 
 @timeless

@@ -81,6 +81,7 @@ def received(draft: AnyDraft, user: str) -> Json | None:
         return None
     message: Json = json.loads(bodies[0])
     assert message["Position"] == 7
+    assert message["Tx"] == "1"
     return message
 
 
@@ -193,7 +194,10 @@ def test_a_message_with_keys_only_goes_to_the_same_users(partial: bool) -> None:
 
 
 def test_views_are_stored_and_loaded() -> None:
-    views = draft_of(MINE | {"guests": ["ü\0\"'"]}, ROW | {"owner": "*"}).views_at(3)
-    assert len(views) == 2
-    assert decode_views(encode_views(views)) == views
+    named = draft_of(MINE | {"guests": ["ü\0\"'"]}, ROW | {"owner": "*"}).views_at(3)
+    others = draft_of(ROW, MINE).views_at(3)
+    for views in (named, others):
+        assert len(views) == 2
+        assert decode_views(encode_views(views)) == views
+    assert any(view.others for view in others)
     assert decode_views(None) == ()
