@@ -152,6 +152,10 @@ class Listen
                             MoveTo(message, Text(data, "Epoch"), Text(message, "At"));
                             Resync(Text(data, "Reason"));
                         }
+                        else if (Text(message, "Type") == "Skipped" && offset > 0) // changes that this user may not see
+                        {
+                            MoveTo(message, epoch, Text(message, "At"));
+                        }
                         else if (offset > 1) // a gap
                         {
                             gapRetries++;

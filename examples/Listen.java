@@ -155,7 +155,8 @@ public class Listen {
                     default -> {
                         if (!following || subscribing || !(message.get("Position") instanceof Long next)) break;
                         if (next <= position) break; // a duplicate
-                        if (next > position + 1) { // a gap
+                        boolean skipped = "Skipped".equals(message.get("Type")); // changes that this user may not see
+                        if (next > position + 1 && !skipped) { // a gap
                             if (++gapRetries > MAX_GAP_RETRIES) position = null;
                             subscribing = subscribe(socket);
                             break;
@@ -163,7 +164,7 @@ public class Listen {
                         position = next;
                         at = (String) message.get("At");
                         gapRetries = 0;
-                        System.out.println(frame.text.replaceAll("[\r\n]", " "));
+                        if (!skipped) System.out.println(frame.text.replaceAll("[\r\n]", " "));
                     }
                 }
             }

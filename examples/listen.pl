@@ -123,14 +123,14 @@ sub converse {
             if ($type eq 'Resync') {
                 $epoch = $data->{Epoch};
                 say STDERR "resync ($data->{Reason}): reload the state";
-            } elsif ($next != $position + 1) {              # a gap
+            } elsif ($next != $position + 1 && $type ne 'Skipped') {    # a gap
                 undef $position if ++$gap_retries > MAX_GAP_RETRIES;
                 $following = 0;
                 subscribe($link);
                 next;
             }
             ($position, $at, $gap_retries) = ($next, $message->{At}, 0);
-            say $text =~ s/[\r\n]/ /gr;
+            say $text =~ s/[\r\n]/ /gr if $type ne 'Skipped';    # changes that this user may not see
         }
     }
 }

@@ -85,6 +85,21 @@ async def gap(script: Script) -> None:
     await script.resumed(14)
 
 
+async def skip(script: Script) -> None:
+    peer = await script.enter()
+    await script.changes(peer, 11)
+    await script.skipped(peer, 12)
+    await script.changes(peer, 13)
+    await script.skipped(peer, 17)
+    await script.changes(peer, 18)
+    await script.skipped(peer, 12)
+    await peer.drop()
+    peer = await script.resumed(18)
+    await script.skipped(peer, 25)
+    await peer.drop()
+    await script.resumed(25)
+
+
 async def reorder(script: Script) -> None:
     peer = await script.enter()
     await script.changes(peer, 12, 11, accepted=False)
@@ -250,6 +265,7 @@ SCENARIOS = (
     Scenario("delay", "wait for a late answer, and read a large message in fragments", delay),
     Scenario("repeat", "drop messages that it has already", repeat),
     Scenario("gap", "request what is missing before it goes on", gap),
+    Scenario("skip", "continue behind a Skipped, which reports nothing and is no gap", skip),
     Scenario("reorder", "take a message that comes too early for a gap", reorder),
     Scenario(
         "endless-gap", "stop requesting what the server does not have, and reload", endless_gap

@@ -144,6 +144,11 @@ class Script:
             "Tx": str(1000 + position),
         }
 
+    async def skipped(self, peer: Peer, position: int) -> None:
+        """Sends a Skipped, of which the client reports nothing."""
+        data = {"CompanyId": self.company}
+        await peer.send({"Type": "Skipped", "Data": data, "Position": position, "At": at(position)})
+
     async def resync(self, peer: Peer, position: int, reason: str) -> None:
         """Sends a Resync."""
         data = {"CompanyId": self.company, "Reason": reason, "Epoch": self.epoch}

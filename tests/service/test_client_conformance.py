@@ -111,6 +111,7 @@ FAULTS = {
     "repeat": ('elif position == last.get("after", 0) + 1', "elif position"),
     "drop": ("**known}", "}"),
     "resync": ('last.update(after=position, epoch=message["Data"]["Epoch"], at=at)', "pass"),
+    "skip": ('elif message["Type"] == "Skipped"', 'elif message["Type"] == "Hidden"'),
     "broken": ("FINAL = {", "FINAL = {}; OTHERS = {"),
     "silence": ('await socket.send(json.dumps({"type": "ping"}))', "pass"),
     "idle": ("(15, 10)", "(2,)"),
