@@ -83,6 +83,13 @@ def test_the_company_stands_beside_no_key_that_already_names_it() -> None:
     assert (column.adds_company, column.company_property) == (False, "id")
 
 
+def test_a_rename_keeps_the_name_of_the_company_where_columns_keep_theirs() -> None:
+    watch = Watch(table="rooms", entity="Room", case="column", rename={"company_id": "CompanyId"})
+    written = change(1, None, {"id": 2, "company_id": 1, "big_one": "a"}, entity="Room")
+    (draft,) = drafts_of(written, sources={"Room": Source(watch)})
+    assert text_of(draft)["Data"] == {"id": 2, "CompanyId": 1, "big_one": "a"}
+
+
 def test_both_come_from_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     head = '[[watch]]\ntable = "t"\nentity = "T"\n'
