@@ -81,7 +81,7 @@ class Shell:
 
     async def run(self, text: str) -> None:
         """Each line must succeed. One that runs until Ctrl-C must have printed something before."""
-        for line in text.replace("\\\n", " ").strip().splitlines():
+        for line in map(str.strip, text.replace("\\\n", " ").strip().splitlines()):
             command = self.filled(line)
             if command.startswith("export "):
                 await self._export(command)

@@ -46,8 +46,6 @@ async def test_three_steps_serve_the_tables_of_an_application(
 ) -> None:
     shell = Shell(tmp_path, own, "acme", "1")
     shell.environment |= {
-        "NOTIFIER_DATABASE_URL": own.dsn,
-        "NOTIFIER_JWT_SECRET": SECRET,
         "NOTIFIER_HOST": "127.0.0.1",
         "NOTIFIER_PORT": str(shell.port),
     }
