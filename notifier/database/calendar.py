@@ -71,8 +71,9 @@ class Event(Calendar):
     )
 
 
-def create(connection: Connection) -> list[str]:
-    """Creates the tables that are missing, in the first schema of the search path; their names."""
-    missing = set(Calendar.metadata.tables) - set(inspect(connection).get_table_names())
+def create(connection: Connection, schema: str) -> list[str]:
+    """Creates the tables that the schema lacks; their names."""
+    missing = set(Calendar.metadata.tables) - set(inspect(connection).get_table_names(schema))
+    connection.execution_options(schema_translate_map={None: schema})
     Calendar.metadata.create_all(connection)
     return sorted(missing)

@@ -10,8 +10,8 @@ import asyncpg
 import msgspec
 
 from notifier.database import sql
-from notifier.database.connections import Connection, first_line
-from notifier.errors import SettingsError
+from notifier.database.connections import QUALIFIED, Connection, first_line
+from notifier.errors import DatabaseError, SettingsError
 from notifier.paths import ARROW
 from notifier.watches import Watch
 
@@ -38,7 +38,7 @@ async def describe(connection: Connection, names: Sequence[str]) -> list[Table |
     Raises SettingsError for a name that is none in SQL.
     """
     try:
-        rows = await connection.fetch(sql.query("tables"), list(names))
+        rows = await connection.fetch(sql.query("tables"), await full_names(connection, names))
     except (asyncpg.SyntaxOrAccessError, asyncpg.DataError) as error:
         if isinstance(error, asyncpg.InsufficientPrivilegeError):
             raise
@@ -48,8 +48,42 @@ async def describe(connection: Connection, names: Sequence[str]) -> list[Table |
 
 async def similar(connection: Connection, name: str) -> str:
     """`; did you mean …?` for a table that is not there, or nothing."""
-    rows = await connection.fetch(sql.query("similar_tables"))
-    return did_you_mean(name, [row[0] for row in rows])
+    return did_you_mean(name, await spellings(connection))
+
+
+async def spellings(connection: Connection) -> list[str]:
+    """Every table that could be meant, spelled as in SQL."""
+    rows = await connection.fetch(sql.query("similar_tables"), await visible(connection))
+    return [row[0] for row in rows]
+
+
+async def full_names(connection: Connection, names: Sequence[str]) -> list[str | None]:
+    """The full names of tables that are spelled as in SQL, by the role's own search_path; None where there is none."""
+    await connection.execute("SET search_path TO DEFAULT")
+    rows = await connection.fetch(sql.query("named_tables"), list(names))
+    await connection.execute(QUALIFIED)
+    oids = [row[0] for row in rows]
+    return list(await connection.fetchval("SELECT $1::oid[]::regclass[]::text[]", oids))
+
+
+async def first_schema(connection: Connection) -> str:
+    """The schema in which the role creates tables that are named without one. Raises DatabaseError where there is none."""
+    await connection.execute("SET search_path TO DEFAULT")
+    schema = await connection.fetchval("SELECT pg_catalog.current_schema()")
+    await connection.execute(QUALIFIED)
+    if schema is None:
+        raise DatabaseError(
+            "no schema of the role's search_path exists: create one, or set another path"
+        )
+    return str(schema)
+
+
+async def visible(connection: Connection) -> list[int]:
+    """The OIDs of the relations that need no schema, by the role's own search_path."""
+    await connection.execute("SET search_path TO DEFAULT")
+    rows = await connection.fetch(sql.query("visible_tables"))
+    await connection.execute(QUALIFIED)
+    return [row[0] for row in rows]
 
 
 def did_you_mean(name: str, names: Sequence[str]) -> str:

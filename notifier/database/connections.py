@@ -104,6 +104,9 @@ PINNED = {
     "row_security": "off",
 }
 
+QUALIFIED = f"SET search_path = {PINNED['search_path']}"
+"""Pins the path of a session that began with the role's own, which `SET search_path TO DEFAULT` brings back."""
+
 _log = structlog.get_logger("notifier.database")
 
 

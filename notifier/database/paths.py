@@ -115,7 +115,8 @@ async def _resolve(
     names = [watch.table, *(step.table for step in path.steps)]
     try:
         rows = await connection.fetch(
-            sql.query("path_tables").format(type=_type("a.attname")), names
+            sql.query("path_tables").format(type=_type("a.attname")),
+            await catalogue.full_names(connection, names),
         )
     except asyncpg.PostgresSyntaxError as error:
         raise SettingsError(f"table {watch.table}: company {watch.company}: {error}") from error

@@ -11,7 +11,7 @@ from itertools import takewhile
 import msgspec
 
 from notifier.database import catalogue, paths, sql
-from notifier.database.connections import Connection, connected
+from notifier.database.connections import QUALIFIED, Connection, connected
 from notifier.database.transactions import summarize
 from notifier.errors import SettingsError, one_line
 from notifier.patterns import quoted
@@ -69,11 +69,12 @@ async def propose(url: str, tenant: str | None) -> str:
     Raises SettingsError where there is none, and DatabaseError.
     """
     async with connected(url, "init", pinned=False) as connection:
+        await connection.execute(QUALIFIED)
         return await _propose(connection, tenant)
 
 
 async def _propose(connection: Connection, tenant: str | None) -> str:
-    rows = await connection.fetch(sql.query("inspect_tables"))
+    rows = await connection.fetch(sql.query("inspect_tables"), await catalogue.visible(connection))
     every = [msgspec.json.decode(row[0], type=Inspected) for row in rows]
     groups = _schemas_per_tenant(every) if tenant is None else {}
     blocks, left = [], []

@@ -10,7 +10,6 @@ from notifier.database import grants, revisions, sql, triggers
 from notifier.database.connections import Connection
 from notifier.database.functions import MANAGED, RELEASED
 from notifier.database.transactions import (
-    QUALIFIED,
     Report,
     exclusive,
     in_transaction,
@@ -86,7 +85,6 @@ async def uninstall(url: str, report: Report) -> None:
     """Removes all of it: the triggers first, a table at a time. Raises DatabaseError."""
 
     async def once(connection: Connection) -> list[str]:
-        await connection.execute(QUALIFIED)
         return await remove(connection, triggers.Locks(connection))
 
     async with session(url) as connection:
@@ -102,7 +100,6 @@ async def _require_possible(connection: Connection) -> None:
     It locks nothing that writers use. What others create after it makes the removal fail later.
     """
     async with exclusive(connection):
-        await connection.execute(QUALIFIED)
         if await state(connection) in (State.OURS, State.EMPTY_COPY):
             if revisions.is_newer(found := await revisions.current(connection)):
                 raise DatabaseError(revisions.newer(found))
@@ -115,14 +112,12 @@ async def _drop_triggers(connection: Connection, report: Report) -> None:
     """Drops the triggers on the application's tables, each table's in a transaction of its own. Raises Locked."""
     found: dict[str, list[triggers.Trigger]] = {}
     async with exclusive(connection):
-        await connection.execute(QUALIFIED)
         if await state(connection) in (State.OURS, State.EMPTY_COPY):
             for trigger in await triggers.unwanted(connection):
                 found.setdefault(trigger.relation, []).append(trigger)
         relations = await triggers.in_lock_order(connection, found)
 
     async def drop(relation: str) -> list[str]:
-        await connection.execute(QUALIFIED)
         locks = triggers.Locks(connection)
         return await triggers.synchronize(connection, locks, found[relation])
 

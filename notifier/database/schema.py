@@ -34,7 +34,6 @@ from notifier.database.configuration import Stored
 from notifier.database.connections import Connection, first_line
 from notifier.database.removal import State
 from notifier.database.transactions import (
-    QUALIFIED,
     Report,
     exclusive,
     in_transaction,
@@ -205,13 +204,14 @@ class _Migration:
         if (version := connection.get_server_version().major) < OLDEST:
             raise DatabaseError(f"PostgreSQL {OLDEST} or newer is needed, this is {version}")
         if calendar:
-            created = await _with_sqlalchemy(connection, calendar_tables.create)
+            place = await catalogue.first_schema(connection)
+            created = await _with_sqlalchemy(
+                connection, lambda adapted: calendar_tables.create(adapted, place)
+            )
             self.lines += [f"table {table}: created" for table in created]
         given = calendar_watches(zone) if watches is None else watches
         patterns = {watch.name: watch for watch in given if watch.pattern is not None}
         wanted = await resolve(connection, [watch for watch in given if watch.pattern is None])
-        # From here on names without a schema are PostgreSQL's own.
-        await connection.execute(QUALIFIED)
         tables = [each.relation for each in wanted.values()]
         tables = tables or await tenants.matching(connection, patterns.values())
         await ownership.require_trust(connection, tables)

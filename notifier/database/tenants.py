@@ -22,7 +22,7 @@ from notifier.database import (
 )
 from notifier.database.configuration import OptionChange, Stored
 from notifier.database.connections import Connection
-from notifier.database.transactions import QUALIFIED, Report, exclusive, summarize, table_by_table
+from notifier.database.transactions import Report, exclusive, summarize, table_by_table
 from notifier.errors import SettingsError
 from notifier.patterns import Only
 from notifier.watches import Watch
@@ -266,7 +266,6 @@ async def _apply(
     changes: Iterable[OptionChange],
 ) -> None:
     """Replaces the watches and the triggers of a table. Raises Locked."""
-    await connection.execute(QUALIFIED)
     await connection.execute(
         sql.adapt("DELETE FROM notifier.watches WHERE relation = $1 AND tenant IS NOT NULL"),
         relation,
@@ -282,7 +281,6 @@ async def _apply(
 
 async def _finish(connection: Connection, *, forget: bool) -> None:
     """Completes the tables together: their types in capture, the right to read their members, a reload of the nodes."""
-    await connection.execute(QUALIFIED)
     await functions.create(connection, await functions.outdated(connection))
     await configuration.save_hidden_columns(connection, ())
     await grants.synchronize(connection)

@@ -11,6 +11,7 @@ import asyncpg
 from notifier.database import sql, triggers
 from notifier.database.connections import (
     FAILURES,
+    QUALIFIED,
     Connection,
     connect,
     first_line,
@@ -29,9 +30,6 @@ let writers through in between."""
 NAMED = 5
 """How many tables or schemas a line names before it only counts them."""
 
-QUALIFIED = "SET LOCAL search_path = pg_catalog, pg_temp"
-"""In a transaction, from here on names without a schema are PostgreSQL's own."""
-
 SETTINGS = {
     "row_security": "off",
     "statement_timeout": "0",
@@ -48,12 +46,16 @@ def quiet(_: str) -> None:
 
 @asynccontextmanager
 async def session(url: str) -> AsyncIterator[Connection]:
-    """A connection for `migrate`. The driver's exceptions become a DatabaseError in one line."""
+    """A connection for `migrate`. The driver's exceptions become a DatabaseError in one line.
+
+    Names without a schema are PostgreSQL's own; only `catalogue` looks up the operator's by the role's search_path.
+    """
     try:
         connection = await connect(url, "migrate", pinned=False, deadline=600, settings=SETTINGS)
     except FAILURES as error:
         raise translate(error, url) from error
     try:
+        await connection.execute(QUALIFIED)
         yield connection
     except FAILURES as error:
         raise translate(error, url) from error

@@ -12,7 +12,7 @@ import msgspec
 
 from notifier.database import configuration, schema, sql, tenants
 from notifier.database.configuration import Stored
-from notifier.database.connections import Connection, connected
+from notifier.database.connections import QUALIFIED, Connection, connected
 from notifier.errors import NotifierError, SettingsError
 from notifier.settings import Settings
 from notifier.types.values import (
@@ -74,6 +74,7 @@ async def read(settings: Settings) -> tuple[Table, ...]:
     They are those of `notifier.toml`; where it has none, those that the database was configured with.
     """
     async with connected(settings.listen_database, "types", pinned=False) as connection:
+        await connection.execute(QUALIFIED)
         stored = await _watched(connection, settings)
         # after the tables themselves those at the end of their paths, which have the company
         relations = [each.relation for each in stored]

@@ -80,7 +80,7 @@ def _is_named(stored: Stored, table: str) -> bool:
 
 async def _unwatched(evidence: Evidence, table: str, explanation: Explanation) -> None:
     """The table is not watched; does it exist?"""
-    tables = [row[0] for row in await evidence.connection.fetch(sql.query("similar_tables"))]
+    tables = await catalogue.spellings(evidence.connection)
     for name in tables:
         if table.replace('"', "") in (
             name.replace('"', ""),

@@ -1,9 +1,9 @@
 -- The application's tables, as JSON: columns, primary key, and foreign keys of one column. No partitions, and
--- nothing of PostgreSQL's, of extensions' or of ours.
+-- nothing of PostgreSQL's, of extensions' or of ours. $1: those that need no schema.
 SELECT pg_catalog.json_build_object(
     'relation', pg_catalog.format('%I.%I', n.nspname, c.relname),
     'schema', n.nspname, 'name', c.relname,
-    'is_reachable', pg_catalog.pg_table_is_visible(c.oid),
+    'is_reachable', c.oid = ANY ($1::oid[]),
     'columns', (
         SELECT pg_catalog.json_agg(pg_catalog.json_build_object(
             'name', a.attname, 'type', pg_catalog.format_type(a.atttypid, NULL), 'not_null', a.attnotnull

@@ -1,5 +1,5 @@
--- Every table that could be meant, spelled as in SQL: without its schema where the search path finds it.
-SELECT CASE WHEN pg_catalog.pg_table_is_visible(c.oid) THEN pg_catalog.quote_ident(c.relname)
+-- Every table that could be meant, spelled as in SQL: without its schema if it is among $1.
+SELECT CASE WHEN c.oid = ANY ($1::oid[]) THEN pg_catalog.quote_ident(c.relname)
             ELSE pg_catalog.format('%I.%I', n.nspname, c.relname) END
 FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from itertools import product
 from typing import Any, NamedTuple
 
 import asyncpg
 import pytest
 
 from notifier.check.links import check
+from notifier.database.proposal import propose
 from notifier.database.schema import migrate, uninstall
 from notifier.database.sql import identifier
 from notifier.settings import Settings, load
+from notifier.types import columns
 from notifier.watches import CALENDAR, Watch
 from tests.databases import Connection, Database
 from tests.postgres.relays import Relayed, types
@@ -70,6 +73,9 @@ SOURCES = ("mood", "place", "moods", "docs")
 TARGETS = ("json", "jsonb", "text", "varchar", "boolean")
 
 WATCHES = (*CALENDAR, Watch(table="docs", entity="Doc"))
+
+
+OPERANDS = ("regproc", "regclass", "oid", "name", "text", "varchar", '"char"', "int2", "int4")
 
 
 class App(NamedTuple):
@@ -393,12 +399,27 @@ async def test_commands_run_nothing_of_the_application(hostile: App) -> None:
         f" $$ BEGIN {SPRING} RETURN true; END $$;"
         " CREATE OPERATOR public.= (leftarg = name, rightarg = text, function = public.is_equal)"
     )
+    for number, (left, right) in enumerate(product(OPERANDS, repeat=2)):
+        operators = "; ".join(
+            f"CREATE OPERATOR public.{name} (leftarg = {left}, rightarg = {right}, function = public.trap{number})"
+            for name in ("=", "<>", "<", ">", "~", "||")
+            if (name, left, right) != ("=", "name", "text")
+        )
+        await connection.execute(
+            f"CREATE FUNCTION public.trap{number}({left}, {right}) RETURNS boolean LANGUAGE plpgsql AS"
+            f" $$ BEGIN {SPRING} RETURN true; END $$; {operators}"
+        )
     for role in ("before", "after"):
         await migrate(database.dsn, watches=WATCHES)
         assert not [f for f in await check(hostile.settings) if f.sound is False], role
         assert await hostile.is_confined()
         await _casts(connection, "AS IMPLICIT") if role == "before" else None
+    assert 'table = "docs"' not in await propose(
+        database.dsn, None
+    )  # no company can be found for it
+    assert len(await columns.read(hostile.settings)) == len(WATCHES)
     await uninstall(database.dsn)
+    await migrate(database.dsn, calendar=True)
     assert await hostile.is_confined()
 
 
