@@ -27,6 +27,9 @@ ATTEMPTS, PAUSE_SECONDS = 5, 0.5
 """How often `migrate` and `uninstall` try to get locks on the application's tables, and how long they
 let writers through in between."""
 
+TRY_SECONDS = 0.1
+"""How often `migrate` looks whether another one has ended."""
+
 NAMED = 5
 """How many tables or schemas a line names before it only counts them."""
 
@@ -69,7 +72,7 @@ async def exclusive(connection: Connection, *, commit: bool = True) -> AsyncIter
     transaction = connection.transaction()
     await transaction.start()
     try:
-        await connection.execute("SELECT pg_advisory_xact_lock($1)", sql.lock(MIGRATION_LOCK))
+        await _exclude_others(connection)
         await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_MILLISECONDS}ms'")
         yield
     except BaseException:
@@ -77,6 +80,19 @@ async def exclusive(connection: Connection, *, commit: bool = True) -> AsyncIter
             await transaction.rollback()
         raise
     await (transaction.commit() if commit else transaction.rollback())
+
+
+async def _exclude_others(connection: Connection) -> None:
+    """Waits for the end of another `migrate`; not for a role without rights on the schema that holds the lock."""
+    key = sql.lock(MIGRATION_LOCK)
+    while not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", key):
+        if not await connection.fetchval(sql.query("is_migrating"), key):
+            if await connection.fetchval(sql.adapt("SELECT to_regclass('notifier.version')")):
+                await connection.execute(
+                    sql.adapt("LOCK TABLE notifier.version IN SHARE UPDATE EXCLUSIVE MODE")
+                )
+            return
+        await asyncio.sleep(TRY_SECONDS)
 
 
 async def in_transaction(

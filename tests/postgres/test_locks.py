@@ -9,11 +9,12 @@ import asyncpg
 import pytest
 
 from notifier.database import sql
-from notifier.database.constants import DOORBELL_LOCK
+from notifier.database.constants import DOORBELL_LOCK, MIGRATION_LOCK
 from notifier.database.schema import migrate
 from notifier.relay.relay import State
 from tests.databases import Connection, Database
 from tests.postgres.relays import Relayed, log_head, new_company, new_event, rewrite_event, types
+from tests.waiting import until
 
 MIB = 1024 * 1024
 
@@ -155,3 +156,35 @@ async def test_the_lock_of_the_sequence_is_one_that_only_our_roles_can_take(
     async with relay.transaction():
         assert await relay.fetchval("SELECT notifier.rotate_changes()")
         assert not await writer.fetchval("SELECT notifier.lock_sequence()")
+
+
+async def test_migrate_waits_for_another_one_and_for_no_role_without_rights(
+    database: Database, intruder: Connection
+) -> None:
+    lock = "SELECT pg_advisory_lock($1)", sql.lock(MIGRATION_LOCK)
+    await intruder.execute(*lock)
+    await database.execute("DROP TRIGGER notifier_capture ON events")
+    lines: list[str] = []
+    await asyncio.gather(
+        *(asyncio.wait_for(migrate(database.dsn, report=lines.append), 60) for _ in range(3))
+    )
+    assert lines == ["trigger notifier_capture on public.events: created"]
+    await intruder.execute("SELECT pg_advisory_unlock_all()")
+    other = await database.connect()
+    await other.execute(*lock)
+    await database.execute("DROP TRIGGER notifier_capture ON events")
+    migrating = asyncio.create_task(migrate(database.dsn, report=lines.append))
+    await until(lambda: _has_looked_for_the_holder(database))
+    assert not migrating.done()
+    await other.close()
+    await migrating
+    assert len(lines) == 2
+
+
+async def _has_looked_for_the_holder(database: Database) -> bool:
+    return bool(
+        await database.fetchval(
+            "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database()"
+            " AND application_name = 'notifier migrate' AND query LIKE '%r.rolsuper OR %')"
+        )
+    )
