@@ -26,10 +26,11 @@ class Cors:
     def allows_cookie(self, headers: Headers) -> bool:
         """Whether the request comes from a page that is trusted with the user's cookie.
 
-        Only a listed origin is, and the service's own: where any origin is allowed, none is listed.
+        Only a listed origin is, and the service's own: where any origin is allowed, none is listed. Any site can make a
+        page whose origin is null.
         """
         if given := headers.getlist("origin"):
-            return self._names(given)
+            return self._names(given) and given != [_OPAQUE]
         return headers.getlist("sec-fetch-site") == ["same-origin"]
 
     def headers(self, headers: Headers) -> dict[str, str]:
@@ -40,12 +41,15 @@ class Cors:
         if not self._names(given):
             return {"Vary": "Origin"}
         answer = {"Access-Control-Allow-Origin": given[0], "Vary": "Origin", **_EXPOSED}
-        if self._credentials:
+        if self._credentials and given != [_OPAQUE]:
             answer["Access-Control-Allow-Credentials"] = "true"
         return answer
 
     def _names(self, given: list[str]) -> bool:
         return self._origins is not None and len(given) == 1 and given[0] in self._origins
 
+
+_OPAQUE = "null"
+"""The origin of sandboxed frames and of files (HTML, section 7.1.1)."""
 
 _EXPOSED = {"Access-Control-Expose-Headers": "Retry-After, WWW-Authenticate"}

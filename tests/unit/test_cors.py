@@ -55,3 +55,14 @@ def test_any_origin_is_never_allowed_credentials() -> None:
     assert answer["Access-Control-Allow-Origin"] == "*"
     assert "Access-Control-Allow-Credentials" not in answer
     assert not unrestricted.allows_cookie(headers)
+
+
+def test_the_origin_null_is_allowed_where_it_is_listed_and_never_with_a_cookie() -> None:
+    """Any site can make a page whose origin is null."""
+    listed = Cors(("null",), credentials=True)
+    headers = Headers({"Origin": "null"})
+    assert listed.allows(headers)
+    answer = listed.headers(headers)
+    assert answer["Access-Control-Allow-Origin"] == "null"
+    assert "Access-Control-Allow-Credentials" not in answer
+    assert not listed.allows_cookie(headers)
