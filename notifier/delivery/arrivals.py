@@ -17,6 +17,7 @@ import msgspec
 import structlog
 
 from notifier.database import sql
+from notifier.database.connections import VALUE_ERRORS
 from notifier.database.query import Query
 from notifier.errors import Code, DatabaseError
 from notifier.messages import Arrival, Arrived, AwaitedTransaction, Error, Fault, ServerMessage
@@ -56,7 +57,15 @@ class ArrivalLog:
 
     async def heads(self, companies: Sequence[str]) -> Mapping[str, Head]:
         """The last position of each company."""
-        rows = await self._query.fetch(sql.query("arrival_heads"), list(companies))
+        try:
+            rows = await self._query.fetch(sql.query("arrival_heads"), list(companies))
+        except VALUE_ERRORS:  # a character that the database's encoding lacks: no such company
+            if len(companies) == 1:
+                return {companies[0]: (await self.heads([""]))[""]}  # it has no message either
+            heads: dict[str, Head] = {}
+            for company in companies:
+                heads |= await self.heads([company])
+            return heads
         return {row["company"]: Head(row["epoch"], row["position"]) for row in rows}
 
 

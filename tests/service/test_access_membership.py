@@ -154,6 +154,11 @@ async def test_where_the_token_decides_a_name_that_cannot_be_written_is_that_of_
         assert answer["Data"]["Recovered"] is False
         answer = await client.set_company(name, 0, unknown["Data"]["Epoch"])
         assert answer["Data"]["Recovered"] is True
+    for client, name in zip(clients[1:], names[1:], strict=True):
+        await client.send({"type": "await", "data": {"companyId": name, "tx": 5}})
+    for client, name in zip(clients[1:], names[1:], strict=True):
+        arrived = await client.expect("Arrived")
+        assert arrived["Data"] == {"CompanyId": name, "Tx": "5", "Position": 0}
     await latin.execute("INSERT INTO companies (id, name) VALUES ($1, 'A')", COMPANY)
     event = await Calendar(latin).event(company)
     assert (await clients[-1].expect("EventCreated"))["Data"]["EventId"] == event
