@@ -17,6 +17,7 @@ NotifierError
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Self
 
 
 def one_line(text: str) -> str:
@@ -127,6 +128,10 @@ class Closure(NotifierError):
         super().__init__(self.reason)
         if retry_after_ms is not None:
             self.retry_after_ms = retry_after_ms
+
+    def copy(self) -> Self:
+        """Without a traceback, whose frames would keep alive all that they hold: for what keeps a Closure, or raises a kept one."""
+        return type(self)(self.retry_after_ms)
 
 
 class Restart(Closure):

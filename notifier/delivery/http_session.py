@@ -107,7 +107,7 @@ class HttpSession:
         except TimeoutError:
             if not waiting.expired():
                 raise  # the block's own
-            raise self._closure from None
+            raise self._closure.copy() from None
         finally:
             self._waiting = None
 
@@ -168,7 +168,7 @@ class HttpSession:
     def _check_open(self) -> None:
         """Raises the Closure that has ended the session, if any."""
         if self._ended:
-            raise self._closure
+            raise self._closure.copy()
 
     def unsubscribed(self, subscription: Subscription) -> None:
         """The user has lost the company: CompanyRevoked was the last message."""
@@ -215,6 +215,6 @@ class HttpSession:
 
     def end(self, closure: Closure) -> None:
         """Ends the response for a reason that the client gets."""
-        self._closure = closure
+        self._closure = closure.copy()
         self.closed()
         self.transport.end(closure)

@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
+from traceback import clear_frames
 from typing import Any, NamedTuple, TypeAlias
 
 import asyncpg
@@ -75,16 +76,13 @@ _decode = msgspec.json.Decoder(_Transaction).decode
 
 
 class _Snapshot(NamedTuple):
-    """Rows that pass the filter, and the position of the log before the messages of the transactions `unread`.
-
-    Rows that only some users see are not compared with the values of the filter yet. `held`: the others.
-    """
+    """Rows that pass the filter, and the position of the log before the messages of the transactions `unread`."""
 
     epoch: str
     position: int
     unread: frozenset[int]
     images: list[tuple[Source, list[JSON]]]
-    held: int
+    held: int  # without the rows that are compared later
 
 
 class _Amount:
@@ -105,11 +103,12 @@ class _Amount:
         if self._read > self._searched:
             raise StateTooLarge(f"more than {self._searched:,} rows to search")
 
-    def hold(self, images: Sequence[JSON]) -> None:
-        """Raises StateTooLarge."""
+    def hold(self, images: list[JSON]) -> list[JSON]:
+        """Returns them. Raises StateTooLarge."""
         self.held += len(images)
         if self.held > self._limit:
             raise StateTooLarge(f"more than {self._limit:,} rows")
+        return images
 
 
 class _Found(NamedTuple):
@@ -161,7 +160,11 @@ class StateReader:
         self._reading[key] = task
         try:
             async with self._busy, asyncio.timeout(READ_SECONDS + STORED_SECONDS):
-                return await self._use_connection(key)
+                try:
+                    return await self._use_connection(key)
+                except BaseException as error:
+                    clear_frames(error.__traceback__)  # they have rows, and this task has the error
+                    raise
         except asyncpg.InsufficientPrivilegeError as error:
             raise StateUnavailable(
                 "the service's role may not read the tables; run: notifier migrate"
@@ -274,12 +277,9 @@ class StateReader:
                 try:
                     async for part in _images(connection, table.statement, arguments):
                         amount.read(part)
-                        if is_compared_later(table.source, wanted):
-                            found += part
-                            continue
-                        held = await _passing(company, table.source, part, wanted)
-                        amount.hold(held)
-                        found += held
+                        passed = await _passing(company, table.source, part, wanted)
+                        later = is_compared_later(table.source, wanted)
+                        found += passed if later else amount.hold(passed)
                 except asyncpg.InsufficientPrivilegeError:
                     raise
                 except UNUSABLE as error:
@@ -359,8 +359,9 @@ async def _rolled_back(connection: Connection) -> AsyncIterator[None]:
 async def _passing(
     company: str, source: Source, images: list[JSON], wanted: Filter | None
 ) -> list[JSON]:
-    """The images of the rows that pass the filter's values; all where it has none for the entity."""
-    if wanted is None or not wanted.conditions(source.watch.entity):
+    """The images of the rows that pass the filter's values; all where it has none for the entity, or is compared later."""
+    conditions = None if wanted is None else wanted.conditions(source.watch.entity)
+    if wanted is None or not conditions or is_compared_later(source, wanted):
         return images
     return await asyncio.to_thread(passing, company, source, images, wanted)
 
@@ -387,8 +388,7 @@ def _render(
     for source, images in snapshot.images:
         seen = images
         if wanted is not None and is_compared_later(source, wanted):
-            seen = passing(company, source, images, wanted, user)
-            amount.hold(seen)
+            seen = amount.hold(passing(company, source, images, wanted, user))
         made += pages(company, source, seen, user)
     return tuple(made)
 

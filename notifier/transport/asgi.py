@@ -60,7 +60,7 @@ class AsgiTransport:
             self._until = asyncio.get_running_loop().time() + CLOSE_SECONDS
             metrics.CLOSED.labels(str(closure.code)).inc()
             self._queue.put_nowait(self._text(Disconnect.of(closure)))
-            self._queue.put_nowait(closure)
+            self._queue.put_nowait(closure.copy())
 
     def finish(self) -> None:
         """The connection is closed: `run` returns after what is queued."""

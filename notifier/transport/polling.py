@@ -158,7 +158,7 @@ class LongPoll:
     def end(self, closure: Closure) -> None:
         """Completes the page; if it has no message, the closure takes its place."""
         if not self._texts and not self._complete.done():
-            self._closure = closure
+            self._closure = closure.copy()
         self.finish()
 
     def finish(self) -> None:
@@ -180,10 +180,10 @@ class LongPoll:
         self.finish()
 
     def page(self) -> Page:
-        """The complete page. Raises the Closure that ended it without one."""
-        begin = self._begin
+        """The complete page, once: nothing keeps its rows. Raises the Closure that ended it without one."""
+        begin, state, self._state = self._begin, self._state, None
         if self._closure is not None:
-            raise self._closure
+            raise self._closure.copy()
         assert begin is not None
         epoch, position, at = begin.epoch, begin.position, begin.at
         for body in self._bodies:
@@ -201,11 +201,11 @@ class LongPoll:
         )
         tail = b'"Messages":[%b]}' % b",".join(self._texts)
         begun = encode(head)[:-1] + b","
-        if self._state is None:
+        if state is None:
             return Page(begun + tail, (), b"")
-        if not self._state.pages:
+        if not state.pages:
             return Page(begun + b'"State":{},' + tail, (), b"")
-        return Page(begun + b'"State":{', self._state.pages, b"}," + tail)
+        return Page(begun + b'"State":{', state.pages, b"}," + tail)
 
     # --- what the connection reports
 
@@ -218,4 +218,5 @@ class LongPoll:
     def closed(self) -> None:
         """The client has gone: there is no response."""
         self.lost = True
+        self._state = None
         self.finish()

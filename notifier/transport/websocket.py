@@ -85,7 +85,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     """One connection. `configured` makes the value for `uvicorn.Config(ws=…)`."""
 
     listener: TransportListener | None = None
-    ending: Closure | None = None
+    ending = False
     write_direct: Write | None = None
     _unread: bytes = b""
     _idle_frames = 0
@@ -187,9 +187,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def end(self, closure: Closure) -> None:
         """Sends Disconnect and closes; aborts when the peer does not answer in time."""
-        if self.ending is not None or self.conn.state is not OPEN or self.transport.is_closing():
+        if self.ending or self.conn.state is not OPEN or self.transport.is_closing():
             return
-        self.ending = closure
+        self.ending = True
         metrics.CLOSED.labels(str(closure.code)).inc()
         self.stop_keepalive()
         self.transport.write(frame(encode(Disconnect.of(closure))))
@@ -322,7 +322,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
         Closing at once would reset a connection with unread bytes, and the close code be lost.
         """
-        if self.ending is None:
+        if not self.ending:
             self._close_listener()
         sent = self.conn.close_sent
         if sent is None:  # there was no handshake yet

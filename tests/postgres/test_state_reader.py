@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 from uuid import uuid4
+from weakref import ref
 
 import msgspec
 import pytest
@@ -328,6 +330,30 @@ async def test_no_filter_by_values_reveals_what_rows_hold_that_the_user_does_not
     assert len(await read("ada", "hers", limit=20)) == 20
     with pytest.raises(StateTooLarge, match="more than 21 rows"):  # of all users
         await rows(empty, role, "1", limit=21, user="eve")
+
+
+async def test_the_rows_of_a_refused_state_are_gone_though_no_garbage_is_collected(
+    empty: Database, role: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task keeps its error, the error its frames, and one of these the task: a cycle, which had the rows."""
+    made: list[ref[Amount]] = []
+
+    class Amount(reader._Amount):
+        """A local variable beside the rows."""
+
+        def __init__(self, limit: int, held: int = 0) -> None:
+            super().__init__(limit, held)
+            made.append(ref(self))
+
+    monkeypatch.setattr(reader, "_Amount", Amount)
+    await migrate(empty.dsn, watches=WATCHES, grant=role, state=True)
+    gc.disable()
+    try:
+        with pytest.raises(StateTooLarge):
+            await rows(empty, role, "1", limit=1)
+        assert [each() for each in made] == [None]
+    finally:
+        gc.enable()
 
 
 MARKS = {
