@@ -116,9 +116,12 @@ describe("several companies", () => {
     await world.peer.send(authenticated());
     deepEqual(commands(world), [["subscribe", { companyId: "a", entities: ["Event"] }]]);
     await world.peer.send(answered("a", 10), { ...skipped("a", 20), At: "t20" });
-    deepEqual(world.client.position, { after: 20, epoch: EPOCH, at: "t20" });
+    const place = { after: 20, epoch: EPOCH, at: "t20" };
+    deepEqual(world.client.position, place);
+    await world.peer.send(skipped("a", 15)); // a duplicate
+    deepEqual(world.client.position, place);
     await world.peer.send(change(25));
-    deepEqual(world.peer.last.data, { companyId: "a", after: 20, epoch: EPOCH, at: "t20", entities: ["Event"] });
+    deepEqual(world.peer.last.data, { companyId: "a", ...place, entities: ["Event"] });
   });
 
   test("losing one leaves the others", async () => {

@@ -76,6 +76,15 @@ def test_messages_of_the_table_of_companies_name_the_company_beside_the_key(
     assert schema["properties"]["Data"]["allOf"][1] == {"required": [key, "CompanyId"]}
 
 
+def test_the_company_of_a_scope_is_the_id_that_clients_subscribe_with_beside_its_column() -> None:
+    watch = Watch(table="rooms", entity="Room", company="team_id", scope="team")
+    written = change(1, None, {"id": 1, "team_id": 7, "name": "a"}, entity="Room")
+    for partial, name in ((False, {"Name": "a"}), (True, {})):
+        (draft,) = drafts_of(written._replace(partial=partial), sources={"Room": Source(watch)})
+        assert draft.company == "team:7"
+        assert text_of(draft)["Data"] == {"CompanyId": "team:7", "RoomId": 1, "TeamId": 7, **name}
+
+
 def test_the_company_stands_beside_no_key_that_already_names_it() -> None:
     company = Watch(table="companies", entity="Company", company="id", case="camel")
     column = Watch(table="accounts", entity="Account", company="id", case="column")
