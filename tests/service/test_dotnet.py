@@ -365,6 +365,32 @@ async def test_late_messages_of_a_company_that_was_left_are_of_no_other_one(star
         assert not [line for line in client.lines if '"CompanyId": "b"' in line]
 
 
+async def test_a_company_whose_repeated_request_is_refused_is_left(start: Start) -> None:
+    """The server would go on with the former subscription."""
+    left = asyncio.Event()
+
+    async def converse(socket: ServerConnection) -> None:
+        await admit(socket, 10)
+        await socket.send(change("a", 12))  # a gap
+        await received(socket, "subscribe")
+        refusal = {
+            "Type": "SubscribeResult",
+            "Success": False,
+            "Data": {"CompanyId": "a"},
+            "Error": {"Code": "bad_filter", "Message": "the column was dropped"},
+        }
+        await socket.send(json.dumps(refusal))
+        await received(socket, "unsubscribe")
+        left.set()
+        await socket.wait_closed()
+
+    async with serving(converse) as url:
+        client = await start(url, "a", "t")
+        await client.until("resync: start a 10")
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            await left.wait()
+
+
 async def test_a_company_whose_id_is_a_number_gets_its_messages(start: Start) -> None:
     """Another column may have the id of the other company."""
     ready = asyncio.Event()

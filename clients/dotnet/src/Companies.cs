@@ -196,6 +196,7 @@ namespace Notifier.Client
                 else Request(feed);
                 return;
             }
+            if (feed.Accepted != null) Unsubscribe(feed); // the server would go on with what it accepted before
             feed.IsRequested = false;
             feed.Block(reason);
             Report(feed, State.Idle, reason);
