@@ -65,6 +65,11 @@ def test_a_bad_filter_is_refused(entities: Any, where: Any) -> None:
         parse(entities, where)
 
 
+def test_the_answer_repeats_little_of_an_unknown_name() -> None:
+    with pytest.raises(BadFilter, match=r"^unknown entity: x{100}$"):
+        parse(["x" * 60_000])
+
+
 def test_ten_properties_and_a_hundred_values_are_accepted() -> None:
     parse(None, {"Event": {f"P{n}": [*range(100)] for n in range(10)}})
 
