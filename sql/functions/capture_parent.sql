@@ -11,6 +11,7 @@
 CREATE OR REPLACE FUNCTION notifier.capture_parent() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'
 SET extra_float_digits = 1 SET datestyle = 'ISO' SET intervalstyle = 'postgres' SET bytea_output = 'hex'
+SET enable_seqscan = off
 AS $$
 DECLARE
     steps CONSTANT text[] := TG_ARGV[0];
@@ -20,6 +21,7 @@ DECLARE
     became json;
     from_company json;
     to_company json;
+    records bigint;  -- that this transaction has added to notifier.vanished; 0 where PostgreSQL does not count
 BEGIN
     BEGIN
         was := CASE WHEN TG_RELID = ANY (notifier.plain_relations(:relations)) THEN row_to_json(OLD)
@@ -59,9 +61,13 @@ BEGIN
                 INSERT INTO notifier.vanished (watch, step, key, company)
                 SELECT steps[n + 1], steps[n + 2]::int, (was -> steps[n + 3]) #>> '{}', coalesce(from_company, 'null')
                 WHERE (was -> steps[n + 3]) #>> '{}' IS NOT NULL;
-                DELETE FROM notifier.vanished AS v WHERE v.ctid = ANY (ARRAY(
-                    SELECT o.ctid FROM notifier.vanished AS o
-                    WHERE o.xid < pg_snapshot_xmin(pg_current_snapshot()) LIMIT 2 FOR UPDATE SKIP LOCKED));
+                records := pg_stat_get_xact_tuples_inserted('notifier.vanished'::regclass);
+                IF records & (records - 1) = 0 THEN
+                    DELETE FROM notifier.vanished AS v WHERE v.ctid = ANY (ARRAY(
+                        SELECT o.ctid FROM notifier.vanished AS o
+                        WHERE o.xid < pg_snapshot_xmin(pg_current_snapshot())
+                        LIMIT 2 * greatest(records, 1) FOR UPDATE SKIP LOCKED));
+                END IF;
                 CONTINUE WHEN TG_OP = 'DELETE' AND steps[n + 5] !~ 'loose';
             ELSIF from_company::text = to_company::text THEN
                 CONTINUE;

@@ -1,7 +1,7 @@
 -- The company, as JSON, that a row led to which this transaction has deleted (notifier.vanished). Null: there was no such
 -- row, and none is `enforced`. Fails where one is, and where `enforced` is null: its company cannot be determined.
 CREATE OR REPLACE FUNCTION notifier.vanished_company(watch text, step integer, key text, enforced boolean) RETURNS json
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
 AS $$
 DECLARE
     company json;

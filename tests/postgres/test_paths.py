@@ -165,6 +165,31 @@ async def test_what_goes_with_its_parents_is_deleted_for_its_company(
     assert not any(kind == "Resync" for kind, _ in seen(await relay.messages_of("8")))
 
 
+READ = """
+    SELECT sum(pg_stat_get_xact_tuples_returned(c.oid))::int FROM pg_class AS c
+    WHERE c.oid = 'notifier.vanished'::regclass
+       OR c.oid IN (SELECT indexrelid FROM pg_index WHERE indrelid = 'notifier.vanished'::regclass)
+"""
+"""The rows of the table and entries of its indexes that this transaction has read."""
+
+
+async def test_many_rows_on_a_path_are_deleted_without_reading_the_records_of_all_for_each(
+    desk: Database,
+) -> None:
+    """Those of former transactions go meanwhile, so that they do not pile up."""
+    writer = await desk.connect()
+    await writer.execute(
+        "INSERT INTO conversations (no, inbox) SELECT n, 1 FROM generate_series(1000, 2999) AS n"
+    )
+    for first in (1000, 2000):
+        async with writer.transaction():
+            await writer.execute(
+                "DELETE FROM conversations WHERE no >= $1 AND no < $1 + 1000", first
+            )
+            assert await writer.fetchval(READ) < 10_000
+    assert await desk.fetchval("SELECT count(*) FROM notifier.vanished") == 1000
+
+
 async def test_a_unique_index_proves_a_step_without_a_foreign_key(
     database: Database, app: Connection, relay: Relayed
 ) -> None:
