@@ -60,7 +60,8 @@ BEGIN
             IF was IS NOT NULL AND (was -> steps[n + 3])::text IS DISTINCT FROM (became -> steps[n + 3])::text THEN
                 INSERT INTO notifier.vanished (watch, step, key, company)
                 SELECT steps[n + 1], steps[n + 2]::int, (was -> steps[n + 3]) #>> '{}', coalesce(from_company, 'null')
-                WHERE (was -> steps[n + 3]) #>> '{}' IS NOT NULL;
+                WHERE (was -> steps[n + 3]) #>> '{}' IS NOT NULL
+                ON CONFLICT (xid, key, watch, step) DO UPDATE SET company = excluded.company, since = excluded.since;
                 records := pg_stat_get_xact_tuples_inserted('notifier.vanished'::regclass);
                 IF records & (records - 1) = 0 THEN
                     DELETE FROM notifier.vanished AS v WHERE v.ctid = ANY (ARRAY(

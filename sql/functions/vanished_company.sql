@@ -9,8 +9,7 @@ BEGIN
     SELECT v.company INTO company FROM notifier.vanished AS v
     WHERE v.xid = pg_current_xact_id() AND v.key = vanished_company.key
       AND v.watch = vanished_company.watch AND v.step = vanished_company.step
-      AND v.since = transaction_timestamp()
-    LIMIT 1;
+      AND v.since = transaction_timestamp();
     IF company IS NULL AND enforced IS NOT FALSE THEN
         RAISE no_data_found;
     END IF;

@@ -190,6 +190,31 @@ async def test_many_rows_on_a_path_are_deleted_without_reading_the_records_of_al
     assert await desk.fetchval("SELECT count(*) FROM notifier.vanished") == 1000
 
 
+async def test_a_row_that_goes_with_a_parent_that_was_replaced_belongs_to_the_last_company(
+    database: Database, app: Connection, relay: Relayed
+) -> None:
+    await database.execute(
+        """
+        CREATE TABLE teams (id int PRIMARY KEY, account int);
+        CREATE TABLE posts (id int PRIMARY KEY, team int REFERENCES teams ON DELETE CASCADE);
+        GRANT ALL ON teams, posts TO PUBLIC;
+        INSERT INTO teams VALUES (1, 7), (2, 9)
+        """
+    )
+    await watch(database, [Watch(table="posts", entity="Post", company="team -> teams.account")])
+    await app.execute("INSERT INTO posts VALUES (1, 2)")
+    await app.execute(
+        """
+        BEGIN; DELETE FROM teams WHERE id = 1; INSERT INTO teams VALUES (1, 8);
+        UPDATE posts SET team = 1; DELETE FROM teams WHERE id = 1; COMMIT
+        """
+    )
+    assert seen(await relay.messages_of("9")) == [("PostCreated", None), ("PostDeleted", None)]
+    for company in ("7", "8"):  # whose row it never was before a transaction or after one
+        kinds = {kind for kind, _ in seen(await relay.messages_of(company))}
+        assert kinds <= {"Resync"}
+
+
 async def test_a_unique_index_proves_a_step_without_a_foreign_key(
     database: Database, app: Connection, relay: Relayed
 ) -> None:
