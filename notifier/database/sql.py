@@ -27,7 +27,7 @@ _PLACEHOLDER = re.compile(r"(?<![:\w]):([a-z_]+)\b")
 _OURS = re.compile(
     r"\bnotifier(?=\.(?!actor\b|traceparent\b))"  # an object of ours, and not a setting of the writer's
     r"|(?<=SCHEMA )notifier\b|(?<=')notifier(?=')"
-    r"|(?<=')notifier(?=_(?:changes|messages|capture|capture_truncate|path|path_delete|path_truncate)')"  # channels, triggers
+    r"|(?<=')notifier(?=_(?:changes|messages|capture|capture_truncate|path|path_delete|path_truncate|replaced)')"  # channels, triggers
     r"|(?<=\(\.\*: \)\?)notifier(?= )"  # the name of our sessions
 )
 

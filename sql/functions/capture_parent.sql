@@ -58,8 +58,8 @@ BEGIN
                     THEN notifier.resolve_path(steps[n + 1], steps[n + 2]::int + 1, became -> steps[n + 4]) END;
             END IF;
             IF was IS NOT NULL AND (was -> steps[n + 3])::text IS DISTINCT FROM (became -> steps[n + 3])::text THEN
-                INSERT INTO notifier.vanished (watch, step, key, company)
-                SELECT steps[n + 1], steps[n + 2]::int, (was -> steps[n + 3]) #>> '{}', coalesce(from_company, 'null')
+                INSERT INTO notifier.vanished (watch, step, key, company, relation)
+                SELECT steps[n + 1], steps[n + 2]::int, (was -> steps[n + 3]) #>> '{}', coalesce(from_company, 'null'), TG_RELID
                 WHERE (was -> steps[n + 3]) #>> '{}' IS NOT NULL
                 ON CONFLICT (xid, key, watch, step) DO UPDATE SET company = excluded.company, since = excluded.since;
                 records := pg_stat_get_xact_tuples_inserted('notifier.vanished'::regclass);

@@ -63,7 +63,8 @@ AS $$
         WHERE s.step > 0 AND to_regclass(s.relation) IS NOT NULL AND (only_table IS NULL OR s.relation = only_table)
         GROUP BY 1
     ), wanted AS (
-        SELECT c.relid, kind.name, kind.type, kind.clause, 'capture_parent' AS function, ARRAY[c.steps::text] AS arguments
+        SELECT c.relid, kind.name, kind.type, 'TRIGGER' AS kind, kind.clause, 'capture_parent' AS function,
+               ARRAY[c.steps::text] AS arguments
         FROM crossed AS c
         CROSS JOIN LATERAL (VALUES
             ('notifier_path', 1 + 16 + CASE WHEN c.is_loose THEN 4 ELSE 0 END,
@@ -73,7 +74,11 @@ AS $$
             ('notifier_path_truncate', 32, 'AFTER TRUNCATE ON %s FOR EACH STATEMENT')
         ) AS kind (name, type, clause)
         UNION ALL
-        SELECT part.oid, kind.name, kind.type, kind.clause, 'capture', watched.arguments
+        SELECT 'notifier.vanished'::regclass, 'notifier_replaced', 1 + 4 + 16, 'CONSTRAINT TRIGGER',
+               'AFTER INSERT OR UPDATE ON %s DEFERRABLE INITIALLY DEFERRED FOR EACH ROW', 'capture_replaced', '{}'
+        WHERE EXISTS (SELECT FROM crossed) AND only_table IS NULL
+        UNION ALL
+        SELECT part.oid, kind.name, kind.type, 'TRIGGER', kind.clause, 'capture', watched.arguments
         FROM watched
         CROSS JOIN LATERAL (
             SELECT watched.root UNION SELECT p.relid FROM pg_partition_tree(watched.root) AS p
@@ -87,19 +92,19 @@ AS $$
     ), present AS (
         SELECT t.tgrelid AS relid, t.tgname::text AS name, t.tgtype AS type, t.tgargs AS arguments,
                t.tgenabled IN ('O', 'A') AND t.tgqual IS NULL AND t.tgattr = '' AS usual,
-               p.proname::text AS function
+               CASE WHEN t.tginitdeferred THEN 'CONSTRAINT TRIGGER' ELSE 'TRIGGER' END AS kind, p.proname::text AS function
         FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid
         WHERE p.pronamespace = to_regnamespace('notifier') AND NOT t.tgisinternal AND t.tgparentid = 0
           AND (only_table IS NULL OR t.tgrelid = to_regclass(only_table)
                OR t.tgrelid IN (SELECT p.relid FROM pg_partition_tree(to_regclass(only_table)) AS p))
     )
     SELECT format('%I.%I', n.nspname, c.relname), name,
-           format('CREATE TRIGGER %s %s EXECUTE FUNCTION notifier.%s(%s)', name,
+           format('CREATE %s %s %s EXECUTE FUNCTION notifier.%s(%s)', w.kind, name,
                   format(w.clause, format('%I.%I', n.nspname, c.relname)), w.function,
                   (SELECT string_agg(quote_literal(a), ', ' ORDER BY m) FROM unnest(w.arguments) WITH ORDINALITY AS u (a, m))),
            w.relid IS NOT NULL, p.relid IS NOT NULL,
-           coalesce(p.usual AND p.function = w.function AND p.type = w.type AND p.arguments = (
-               SELECT string_agg(convert_to(a, getdatabaseencoding()) || '\x00', '' ORDER BY m)
+           coalesce(p.usual AND p.function = w.function AND p.kind = w.kind AND p.type = w.type AND p.arguments = (
+               SELECT coalesce(string_agg(convert_to(a, getdatabaseencoding()) || '\x00', '' ORDER BY m), '')
                FROM unnest(w.arguments) WITH ORDINALITY AS u (a, m)
            ), false)
     FROM wanted AS w FULL JOIN present AS p USING (relid, name)

@@ -44,7 +44,7 @@ def test_every_file_names_the_other_schema(billing: None) -> None:
             f"notifier_billing_{name}{end}"
             for name in (
                 *("changes", "messages", "capture", "capture_truncate"),
-                *("path", "path_delete", "path_truncate"),
+                *("path", "path_delete", "path_truncate", "replaced"),
             )
             for end in ("'", "',")
         ),
