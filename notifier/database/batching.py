@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 MOMENT, LONGEST_WAIT = 0.001, 0.25
@@ -23,18 +23,17 @@ class Batcher(Generic[K, V]):
     ) -> None:
         self._load = load
         self._limit = limit
-        self._waiting: dict[K, asyncio.Future[V]] = {}
+        self._waiting: dict[K, list[asyncio.Future[V]]] = {}
         self._task: asyncio.Task[None] | None = None
         self._storm_until = 0.0
 
     async def get(self, key: K) -> V:
         """The answer of a query that began after this call. Raises what `load` raises."""
-        future = self._waiting.get(key)
-        if future is None:
-            future = self._waiting[key] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[V] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(key, []).append(future)
         if self._task is None:
             self._task = asyncio.create_task(self._run())
-        return await asyncio.shield(future)
+        return await future
 
     async def _run(self) -> None:
         try:
@@ -57,22 +56,27 @@ class Batcher(Generic[K, V]):
             before = len(self._waiting)
             await asyncio.sleep(MOMENT)
 
-    async def _answer(self, batch: dict[K, asyncio.Future[V]]) -> None:
+    async def _answer(self, batch: dict[K, list[asyncio.Future[V]]]) -> None:
         try:
             answers = await self._load(list(batch))
         except BaseException as error:
-            for future in batch.values():
-                if not future.done():
-                    future.set_exception(error)
-                    future.exception()  # the requester may have been cancelled: no "never retrieved" warning
+            for futures in batch.values():
+                _fail(futures, error)
             if not isinstance(error, Exception):
                 raise
             return
-        for key, future in batch.items():
-            if not future.done():
-                answer = answers[key]
-                if isinstance(answer, Exception):
-                    future.set_exception(answer)
-                    future.exception()
-                else:
+        for key, futures in batch.items():
+            answer = answers[key]
+            if isinstance(answer, Exception):
+                _fail(futures, answer)
+                continue
+            for future in futures:
+                if not future.done():
                     future.set_result(answer)
+
+
+def _fail(futures: Iterable[asyncio.Future[V]], error: BaseException) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_exception(error)
+            future.exception()  # the requester may be cancelled now: no "never retrieved" warning
