@@ -18,6 +18,9 @@ PAGE = 2000
 PAGE_BYTES = 32 * 1024 * 1024
 """The limit for the bytes of their images."""
 
+LATE_SECONDS = 1.0
+"""How much longer than intended a wait within PostgreSQL may take."""
+
 PAGE_SECONDS = 60.0
 BACKLOG_SECONDS = 600.0
 """Deadline of a statement that reads a whole backlog or a whole transaction."""
@@ -68,6 +71,23 @@ class ChangeReader:
         if len(rows) > PAGE or rows[-1]["bytes"] >= PAGE_BYTES:
             return snapshot, None
         return snapshot, [Change(*tuple(row)[2:-1]) for row in rows]
+
+    async def wait_for_new(self, cursor: str, seconds: float) -> bool:
+        """Waits until changes are visible that the snapshot `cursor` does not see. Returns False where there are none in time.
+
+        PostgreSQL waits: that costs a fraction of reads with pauses between them (docs/decisions/23-the-doorbell.md). Its sleep
+        lasts longer where its clock is set back. Then the statement is cancelled, and the caller must read.
+        """
+        try:
+            found: bool = await self._connection.fetchval(
+                sql.adapt("SELECT notifier.wait_for_changes($1, $2)"),
+                cursor,
+                seconds,
+                timeout=seconds + LATE_SECONDS,
+            )
+        except TimeoutError:
+            return True
+        return found
 
     async def transactions(self, checkpoint: Checkpoint) -> list[TransactionSize]:
         """The transactions of the backlog that are still to be read, in the order of `last`."""

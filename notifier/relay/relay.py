@@ -34,8 +34,8 @@ HEARTBEAT_SECONDS = 3.5
 """How often the connection that holds the relay's lock is used, at least. Longer than the sleeping relay's read, with
 which it does a part of its maintenance on this connection, so that it needs no heartbeat."""
 
-IDLE_PAUSES = (0.001, 0.002, 0.004, 0.008)
-"""Pauses after reads that found nothing; after the last one the relay tries to sleep."""
+QUIET_SECONDS = 0.015
+"""How long the awake relay waits for changes; then it tries to sleep."""
 
 WRITER_IN_FLIGHT_PAUSES = (0.01, 0.02, 0.04)
 """Pauses while a writer's open transaction keeps the relay awake; the last one repeats."""
@@ -183,26 +183,27 @@ class Term:
     async def _follow(self) -> None:
         if self._store.checkpoint.target is not None:
             await self._read_backlog(self._store.checkpoint.target)
-        quiet = 0  # reads in a row that found nothing
+        refused = 0  # how often the doorbell could not be armed since changes were found
+        found = await self._take()
         while True:
-            found = await self._take()
             await self._maintenance.run()
-            if found:
-                quiet = 0
-                if found > 1:
-                    await asyncio.sleep(min(MAX_BATCH_PAUSE, found * PAUSE_PER_CHANGE))
-                continue
-            if not self._options.doorbell:
-                await asyncio.sleep(NO_DOORBELL_PAUSE)
-            elif quiet < len(IDLE_PAUSES):
-                await asyncio.sleep(IDLE_PAUSES[quiet])
+            if found > 1:
+                await asyncio.sleep(min(MAX_BATCH_PAUSE, found * PAUSE_PER_CHANGE))
+            elif not self._options.doorbell:
+                if not found:
+                    await asyncio.sleep(NO_DOORBELL_PAUSE)
+            elif not refused and await self._pipeline.wait_for_changes(QUIET_SECONDS):
+                pass  # they are read below
             elif await self._sleep_if_quiet():
-                quiet = 0
+                found = refused = 0
                 continue
             else:
-                pause = min(quiet - len(IDLE_PAUSES), len(WRITER_IN_FLIGHT_PAUSES) - 1)
+                pause = min(refused, len(WRITER_IN_FLIGHT_PAUSES) - 1)
                 await asyncio.sleep(WRITER_IN_FLIGHT_PAUSES[pause])
-            quiet += 1
+                refused += 1
+            found = await self._take()
+            if found:
+                refused = 0
 
     async def _take(self) -> int:
         """Reads what is new, a batch or a backlog. Returns the number of changes, at least.

@@ -1,0 +1,28 @@
+-- Waits until a change is visible that was not in the snapshot `since`. Returns false if there is none after `seconds`.
+--
+-- It looks every millisecond, and after 5 ms every second one. The conditions on xid are those of `read_changes.sql`, which
+-- the indexes have. A look at many uncommitted changes takes long; it does not look again when the time is over.
+--
+-- The relay reads in a statement of its own, whose transaction takes its locks again (see `catalogue_version`).
+CREATE OR REPLACE FUNCTION notifier.wait_for_changes(since text, seconds double precision) RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    later CONSTANT xid8 := pg_snapshot_xmax(since::pg_snapshot);
+    running CONSTANT xid8[] := ARRAY(SELECT pg_snapshot_xip(since::pg_snapshot));
+    began CONSTANT timestamptz := clock_timestamp();
+    waited double precision;
+BEGIN
+    LOOP
+        -- Each evaluation has a snapshot of its own.
+        IF EXISTS (SELECT FROM notifier.changes AS c WHERE c.xid >= later)
+           OR EXISTS (SELECT FROM notifier.changes AS c WHERE c.xid = ANY (running)) THEN
+            RETURN true;
+        END IF;
+        waited := extract(epoch FROM clock_timestamp() - began);
+        EXIT WHEN waited >= seconds;
+        PERFORM pg_sleep(CASE WHEN waited < 0.005 THEN 0.001 ELSE 0.002 END);
+    END LOOP;
+    RETURN false;
+END
+$$;

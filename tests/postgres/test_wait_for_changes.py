@@ -1,0 +1,101 @@
+"""The awake relay waits for changes within PostgreSQL, and reads when there are some."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from notifier.database import sql
+from notifier.relay.reader import ChangeReader
+from tests.databases import Connection, Database
+from tests.postgres.relays import MakeRelay, messages_of, new_event
+from tests.waiting import DEADLINE_SECONDS, until
+
+WAIT = sql.adapt("SELECT notifier.wait_for_changes($1, $2)")
+SNAPSHOT = "SELECT pg_current_snapshot()::text"
+WAITING = """
+SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database()
+               AND query LIKE '%wait_for_changes($1, $2)%' AND wait_event = 'PgSleep')
+"""
+
+
+async def waits(database: Database) -> None:
+    """Returns when a session waits for changes, and has found none."""
+    await until(lambda: database.fetchval(WAITING))
+
+
+@pytest.mark.parametrize("begins", ["before the snapshot", "after the snapshot"])
+async def test_a_wait_ends_when_a_transaction_commits_that_the_snapshot_does_not_see(
+    begins: str, database: Database, app: Connection, company: str
+) -> None:
+    session = await database.connect()
+    if begins == "before the snapshot":
+        await app.execute("BEGIN")
+        await new_event(app, company)
+        await session.execute("SELECT pg_current_xact_id()")  # a later one, which ends first
+    since = await session.fetchval(SNAPSHOT)
+    assert await session.fetchval(WAIT, since, 0.0) is False
+    if begins == "after the snapshot":
+        await app.execute("BEGIN")
+        await new_event(app, company)
+    waiting = asyncio.create_task(session.fetchval(WAIT, since, 600.0))
+    await waits(database)
+    await app.execute("COMMIT")
+    assert await asyncio.wait_for(waiting, DEADLINE_SECONDS) is True
+    assert await session.fetchval(WAIT, await session.fetchval(SNAPSHOT), 0.0) is False
+
+
+async def test_an_awake_relay_reads_once_for_a_change_that_comes_alone(
+    database: Database,
+    app: Connection,
+    company: str,
+    make_relay: MakeRelay,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("notifier.relay.relay.QUIET_SECONDS", 600.0)
+    reads = 0
+    read_new = ChangeReader.read_new
+
+    async def counted(reader: ChangeReader, cursor: str) -> Any:
+        nonlocal reads
+        reads += 1
+        return await read_new(reader, cursor)
+
+    relay = make_relay()
+    await relay.start()
+    await new_event(app, company)
+    await relay.settled()
+    await waits(database)
+    monkeypatch.setattr(ChangeReader, "read_new", counted)
+    expected = len(await messages_of(database, company))
+
+    async def is_stored() -> bool:
+        return len(await messages_of(database, company)) == expected
+
+    for written in (1, 2, 3):
+        await new_event(app, company)
+        expected += 1
+        await until(is_stored)
+        await waits(database)
+        assert reads == written
+
+
+async def test_a_wait_that_lasts_too_long_is_given_up_and_the_connection_reads_on(
+    database: Database, app: Connection, company: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As PostgreSQL's sleep does where its clock is set back."""
+    monkeypatch.setattr("notifier.relay.reader.LATE_SECONDS", 0.05)
+    session, other = await database.connect(), await database.connect()
+    reader = ChangeReader(session)
+    since = await session.fetchval(SNAPSHOT)
+    await new_event(app, company)
+    await other.execute("BEGIN; LOCK TABLE notifier.changes_0 IN ACCESS EXCLUSIVE MODE")
+    assert await reader.wait_for_new(since, 0.0)
+    reading = asyncio.create_task(reader.read_new(since))
+    await database.blocked()
+    await other.execute("ROLLBACK")
+    _, changes = await asyncio.wait_for(reading, DEADLINE_SECONDS)
+    assert changes is not None
+    assert [change.entity for change in changes] == ["Event"]
