@@ -20,9 +20,31 @@ COLUMNS = (
 """JSON has no statistics of its values."""
 
 
+FORGET = """
+DO $$
+DECLARE
+    gathered record;
+BEGIN
+    FOR gathered IN
+        SELECT DISTINCT coalesce(i.inhparent, a.attrelid)::regclass AS relation, a.attname, a.atttypid::regtype AS type
+        FROM pg_stats AS s
+        JOIN pg_namespace AS n ON n.nspname = s.schemaname AND n.oid = 'notifier'::regnamespace
+        JOIN pg_class AS c ON c.relnamespace = n.oid AND c.relname = s.tablename
+        JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attname = s.attname AND a.attstattarget = 0
+        LEFT JOIN pg_inherits AS i ON i.inhrelid = c.oid
+    LOOP
+        DROP VIEW IF EXISTS notifier.changes, notifier.stored_messages;
+        EXECUTE format('ALTER TABLE %s ALTER COLUMN %I TYPE %s', gathered.relation, gathered.attname, gathered.type);
+    END LOOP;
+END $$;
+"""
+"""Removes what ANALYZE has gathered before: ALTER TYPE does, to the same type too. `migrate` creates the views again."""
+
+
 def upgrade() -> None:
     for table, column in COLUMNS:
         run(f"ALTER TABLE notifier.{table} ALTER COLUMN {column} SET STATISTICS 0;")
+    run(FORGET)
 
 
 def downgrade() -> None:

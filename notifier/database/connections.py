@@ -49,7 +49,7 @@ VALUE_ERRORS = (
 """Errors about the values of a query: the connection is sound."""
 
 SETTINGS = {
-    "default_transaction_deferrable": "off",
+    "default_transaction_deferrable": "on",  # without it the log is not readable: see refuse_reading.sql
     "default_transaction_isolation": "read committed",
     "default_transaction_read_only": "off",
     "idle_in_transaction_session_timeout": "10000",

@@ -111,6 +111,8 @@ class Query:
             self._connection = connection
             if prepare is not None:
                 await prepare(connection, query)
+                # The driver's Parse began a transaction, which BEGIN would continue: too late for NOT DEFERRABLE.
+                await connection.execute("SELECT")
         self.queries += 1
         if self._read_only:
             async with asyncio.timeout(DEADLINE_SECONDS):
@@ -122,7 +124,7 @@ class Query:
                     pooled=self._pooled,
                     restoring=restoring,
                 )
-        return await connection.fetch(query, *arguments, timeout=DEADLINE_SECONDS)
+        return await fetch_log(connection, query, *arguments, pooled=self._pooled)
 
     def require_unchanged(self, remains: Sequence[str]) -> None:
         """`remains`: the rows of REMAINS, which a query has returned. Closes the connection as `restore` demands it."""
@@ -137,6 +139,16 @@ class Query:
             self._connection = None
 
 
+async def fetch_log(
+    connection: Connection, query: str, *arguments: Any, pooled: bool
+) -> list[asyncpg.Record]:
+    """The rows of a query that may read the log, in a DEFERRABLE transaction, as all are of sessions with our settings."""
+    if not pooled:
+        return await connection.fetch(query, *arguments, timeout=DEADLINE_SECONDS)
+    async with connection.transaction(deferrable=True):
+        return await connection.fetch(query, *arguments, timeout=DEADLINE_SECONDS)
+
+
 async def fetch_read_only(
     connection: Connection,
     query: str,
@@ -146,12 +158,13 @@ async def fetch_read_only(
     pooled: bool = False,
     restoring: bool = True,
 ) -> list[asyncpg.Record]:
-    """The rows, read in a transaction that PostgreSQL does not let become writable again, and that is rolled back.
+    """The rows, read in a transaction in which the log is not readable (`refuse_reading.sql`), and that is rolled back.
 
-    A setting of the session would not do: code that the query runs could change it. The connection is sound after
-    RETAINED errors only. `restoring`: False for a query that runs no code of the application, or returns REMAINS.
+    It cannot write either, but before PostgreSQL 16 code that the query runs could change that, as it could change a setting of
+    the session on each version. The connection is sound after RETAINED errors only. `restoring`: False for a query that runs
+    no code of the application, or returns REMAINS.
     """
-    begin = "BEGIN READ ONLY"
+    begin = "BEGIN READ ONLY, NOT DEFERRABLE"
     if lock_milliseconds is not None:
         begin = f"{begin}; SET LOCAL lock_timeout = '{lock_milliseconds}ms'"
     await connection.execute(begin)

@@ -34,6 +34,7 @@ NAMED = 5
 """How many tables or schemas a line names before it only counts them."""
 
 SETTINGS = {
+    "default_transaction_deferrable": "off",
     "row_security": "off",
     "statement_timeout": "0",
     "idle_in_transaction_session_timeout": "60000",

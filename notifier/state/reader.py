@@ -28,7 +28,7 @@ from notifier.database.connections import (
     first_line,
     translate_error,
 )
-from notifier.database.query import restore
+from notifier.database.query import fetch_log, restore
 from notifier.delivery.filter import Filter
 from notifier.delivery.state import State
 from notifier.errors import NotReady, Refused, StateTooLarge, StateUnavailable
@@ -304,8 +304,8 @@ class StateReader:
         end = asyncio.get_running_loop().time() + STORED_SECONDS
         waiting = unread
         while waiting:
-            rows = await connection.fetch(
-                sql.query("transaction_states"), list(waiting), timeout=DEADLINE_SECONDS
+            rows = await fetch_log(
+                connection, sql.query("transaction_states"), list(waiting), pooled=self._pooled
             )
             waiting = frozenset(row["tx"] for row in rows if row["state"] != "stored")
             if waiting:
@@ -317,12 +317,13 @@ class StateReader:
         self, connection: Connection, company: str, snapshot: _Snapshot
     ) -> tuple[int, datetime | None] | None:
         """The position at which the log has exactly these rows, and `at` of its message; None: there is none."""
-        rows = await connection.fetch(
+        rows = await fetch_log(
+            connection,
             sql.query("state_messages"),
             company,
             snapshot.position,
             snapshot.epoch,
-            timeout=DEADLINE_SECONDS,
+            pooled=self._pooled,
         )
         position, at, foreign = snapshot.position, None, False
         for row in rows:

@@ -9,7 +9,7 @@ WITH checkpoint AS (
                      ORDER BY m.seq DESC LIMIT 1), log.cursor)::pg_snapshot AS cursor,
            log.target::pg_snapshot AS target, log.upto, log.epoch
     FROM notifier.log
-), captured AS NOT MATERIALIZED (  -- the view `changes` is not readable in a transaction that cannot write
+), captured AS NOT MATERIALIZED (  -- the view `changes` is not readable here
     SELECT id, xid FROM notifier.changes_0 UNION ALL SELECT id, xid FROM notifier.changes_1
 )
 SELECT checkpoint.epoch, (
