@@ -234,6 +234,12 @@ async def _altered(connection: Connection, stored: configuration.Stored) -> Find
             f"{watch.table}: the column that was {found[0]} at the last migrate is {found[1]} now"
         )
         return Finding(False, fact, f"exclude it, or name it in visible_to, then {MIGRATE}")
+    if await connection.fetchval(sql.query("unsaved_hidden_columns"), stored.relation, hidden):
+        fact = (
+            f"{watch.table}: a hidden column was created since the last migrate, or the database was"
+            " restored; renamed, it would not stay hidden"
+        )
+        return Finding(False, fact, MIGRATE)
     if watch.path is not None and (line := await paths.problem(connection, watch)):
         return Finding(False, line, f"change its company, then {MIGRATE}")
     return None

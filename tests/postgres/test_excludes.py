@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
+from uuid import uuid4
 
 import pytest
 
@@ -204,6 +205,65 @@ async def test_a_column_stays_excluded_when_another_takes_its_name(
     await migrate(
         database.dsn, watches=[*CALENDAR, replace(both, exclude=("secret",))]
     )  # on purpose
+
+
+@pytest.fixture
+async def upgraded(database: Database, postgres: str) -> AsyncIterator[Database]:
+    """A copy in which the tables keep their numbers, as pg_upgrade makes one, and what identifies the database does not."""
+    await database.execute(
+        "CREATE TABLE members (id int PRIMARY KEY, company_id text, secret text, note text)"
+    )
+    await migrate(database.dsn, watches=SECRETIVE)
+    database.leave()
+    copy = Database(postgres, f"notifier_test_{uuid4().hex[:12]}")
+    await copy.create(database.name)
+    yield copy
+    await copy.drop()
+
+
+SECRETIVE = [*CALENDAR, Watch(table="members", entity="Member", exclude=("secret",))]
+
+
+async def problems(database: Database) -> list[str]:
+    settings = load({}, database_url=database.dsn, watch=SECRETIVE, jwt_secret=SECRET * 4)
+    return [each.line for each in await check(settings) if each.sound is False]
+
+
+async def test_a_column_stays_excluded_after_pg_upgrade(upgraded: Database) -> None:
+    assert await problems(upgraded) == []
+    await upgraded.execute(RENAMES["two columns change places"])
+    await upgraded.execute("INSERT INTO members (id, company_id, note) VALUES (1, 'c', 'hush')")
+    assert "hush" not in str(await upgraded.fetch("SELECT new::text FROM notifier.changes"))
+    (line,) = await problems(upgraded)
+    assert "the column that was secret at the last migrate is note now" in line
+    with pytest.raises(SettingsError, match="was excluded as secret is note now; exclude it"):
+        await migrate(upgraded.dsn, watches=SECRETIVE)
+
+
+async def test_what_a_restored_dump_knows_of_other_tables_is_found_by_check_and_healed_by_migrate(
+    upgraded: Database,
+) -> None:
+    """Its tables have other numbers: those of its records mean nothing, or other tables."""
+    await upgraded.execute(
+        "UPDATE notifier.hidden_columns SET relation = relation::int + 100000, database = '1/2'"
+    )
+    (line,) = await problems(upgraded)
+    assert (
+        "members: a hidden column was created since the last migrate, or the database was" in line
+    )
+    assert line.endswith("run: notifier migrate")
+    await upgraded.execute("INSERT INTO members VALUES (1, 'c', 'hush', 'note')")
+    assert "hush" not in str(await upgraded.fetch("SELECT new::text FROM notifier.changes"))
+    await migrate(upgraded.dsn, watches=SECRETIVE)
+    assert await problems(upgraded) == []
+    await upgraded.execute("UPDATE notifier.hidden_columns SET number = 4, database = '1/2'")
+    await upgraded.execute("UPDATE members SET note = 'hush'")
+    assert "hush" not in str(await upgraded.fetch("SELECT new::text FROM notifier.changes"))
+    assert await problems(upgraded) == [line]
+    await migrate(upgraded.dsn, watches=SECRETIVE)
+    assert await problems(upgraded) == []
+    await upgraded.execute("UPDATE members SET note = 'shown'")
+    assert "shown" in str(await upgraded.fetch("SELECT new::text FROM notifier.changes"))
 
 
 async def test_a_column_that_one_watch_excludes_stays_hidden_under_a_name_that_is_gone_when_it_is_read(
