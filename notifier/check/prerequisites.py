@@ -80,7 +80,7 @@ def _certificate(certfile: Path, keyfile: Path) -> Finding:
 
 
 async def server(connection: Connection) -> AsyncIterator[Finding]:
-    """The server's clock, and room for the connections of nodes."""
+    """The server's clock, room for the connections of nodes, and settings with which triggers do not fire."""
     before = time.time()
     row = await connection.fetchrow(sql.query("server_state"))
     assert row is not None
@@ -102,6 +102,12 @@ async def server(connection: Connection) -> AsyncIterator[Finding]:
         )
     else:
         yield Finding(True, free)
+    for row in await connection.fetch(sql.query("replica_settings")):
+        yield Finding(
+            False,
+            f"{row['whose']} has session_replication_role = replica: its writes are not captured",
+            f"{row['remedy']}, or enable the triggers of {sql.schema()} ALWAYS",
+        )
 
 
 async def state(connection: Connection, settings: Settings, role: str) -> AsyncIterator[Finding]:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import trustme
@@ -171,3 +172,36 @@ async def test_a_function_that_differs_from_this_versions_fails(database: Databa
     (different,) = await failures(database)
     assert "is_full" in different.fact
     assert different.remedy == "run: notifier migrate"
+
+
+async def test_sessions_in_which_triggers_do_not_fire_are_named_with_the_remedy(
+    database: Database,
+) -> None:
+    role = f"loader_{uuid4().hex[:8]}"
+    await database.execute(
+        f"""
+        CREATE ROLE {role};
+        ALTER ROLE {role} SET session_replication_role = 'replica';
+        ALTER ROLE {role} IN DATABASE {database.name} SET session_replication_role TO replica;
+        ALTER DATABASE {database.name} SET session_replication_role = replica
+        """
+    )
+    found = await failures(database)
+    assert [each.fact.partition(" has ")[0] for each in found] == [
+        *("every role", f"role {role}", f"role {role}")
+    ]
+    for each in found:
+        await database.execute(each.remedy.partition(", or ")[0])
+    assert await failures(database) == []
+    await database.execute(f"ALTER ROLE {role} SET session_replication_role = replica")
+    for table in ("companies", "employees", "events"):
+        for name in ("notifier_capture", "notifier_capture_truncate"):
+            await database.execute(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}")
+    assert await failures(database) == []
+    await database.execute("ALTER TABLE events ENABLE REPLICA TRIGGER notifier_capture")
+    (replica,) = await failures(database)
+    assert (
+        replica.fact
+        == "trigger notifier_capture on public.events is disabled or differs from this version's"
+    )
+    await database.execute(f"DROP ROLE {role}")
