@@ -69,19 +69,27 @@ _NUMBERS = {
     "tcp_user_timeout": "milliseconds",
 }
 
-_REFUSED: dict[str, tuple[tuple[str, ...] | None, str]] = {
-    "gssencmode": (("require",), "the driver has no GSS encryption"),
-    "min_protocol_version": (("3.2", "latest"), "the driver has version 3.0 of the protocol only"),
+_VERIFY = "sslmode=verify-full proves which server gets the password"
+_WEAK: dict[str, tuple[tuple[str, ...] | None, str]] = {
+    "channel_binding": (
+        ("require",),
+        f"only demands TLS here, since the driver has no channel binding: {_VERIFY}",
+    ),
+    "min_protocol_version": (
+        ("3.2", "latest"),
+        "has no effect: the driver has version 3.0 of the protocol only",
+    ),
     "require_auth": (
         None,
-        "the driver cannot choose how it authenticates; sslmode=verify-full proves which server gets the password",
+        f"has no effect: the driver authenticates as the server demands; {_VERIFY}",
     ),
+    "requirepeer": (None, "has no effect: the driver does not see which user runs the server"),
     "sslcertmode": (
         ("require",),
-        "the driver cannot see whether the server requests a certificate",
+        "has no effect: the driver does not see whether the server requests a certificate",
     ),
 }
-"""What would protect the connection and the driver cannot do, with the values (None: all) and the reason."""
+"""What would protect the connection and the driver cannot do, with the values (None: all) and what happens instead."""
 
 WANTED = "must be like postgresql://user@host:port/database"
 ENCODE = (
@@ -115,7 +123,7 @@ def parse(text: str) -> dict[str, str]:
 
 
 def check(options: Mapping[str, str]) -> None:
-    """Raises ConninfoError for a value that libpq refuses, or that would protect the connection and cannot be honoured."""
+    """Raises ConninfoError for a value that libpq refuses, and for GSS encryption, which the driver lacks."""
     for name, value in options.items():
         if name in _CHOICES and value not in _CHOICES[name]:
             raise ConninfoError(f"{name} must be one of {', '.join(_CHOICES[name])}")
@@ -123,9 +131,8 @@ def check(options: Mapping[str, str]) -> None:
             wanted = _NUMBERS[name]
             number = "" if wanted[0].isdigit() else "a number of "
             raise ConninfoError(f"{name} must be {number}{wanted}")
-        values, reason = _REFUSED.get(name, ((), ""))
-        if values is None or value in values:
-            raise ConninfoError(f"{name if values is None else f'{name}={value}'}: {reason}")
+    if options.get("gssencmode") == "require":
+        raise ConninfoError("gssencmode=require: the driver has no GSS encryption")
     _check_pairs(options)
 
 
@@ -180,21 +187,29 @@ def _check_places(options: Mapping[str, str]) -> None:
 
 
 def check_socket(options: Mapping[str, str]) -> None:
-    """Raises ConninfoError for what would protect a connection through a Unix-domain socket and cannot be honoured."""
-    if "requirepeer" in options:
-        raise ConninfoError("requirepeer: the driver cannot see which user runs the server")
+    """Raises ConninfoError for what libpq refuses of a connection through a Unix-domain socket."""
     if options.get("channel_binding") == "require":
         raise ConninfoError("channel_binding=require needs TLS, which a socket does not have")
 
 
-def weakness(options: Mapping[str, str]) -> str | None:
-    """What the options demand for the connection's protection and is granted in part only, in one line."""
-    if options.get("channel_binding") != "require" or options.get("sslmode") == "verify-full":
-        return None
-    return (
-        "channel_binding=require only demands TLS here, since the driver has no channel binding: set"
-        " sslmode=verify-full, which rules out a server in between as well"
-    )
+def weaknesses(options: Mapping[str, str]) -> Iterator[str]:
+    """What the options demand for the connection's protection and do not get, a line each.
+
+    They are not refused: every command takes the URL that libpq takes.
+    """
+    for name, (values, line) in _WEAK.items():
+        if name not in options or (values is not None and options[name] not in values):
+            continue
+        if name == "channel_binding" and options.get("sslmode") == "verify-full":
+            continue
+        if name == "requirepeer" and not _has_socket(options):
+            continue
+        yield f"{name if values is None else f'{name}={options[name]}'} {line}"
+
+
+def _has_socket(options: Mapping[str, str]) -> bool:
+    hosts = options.get("host") or ("" if options.get("hostaddr") else "/")
+    return any(host.startswith("/") for host in hosts.split(","))
 
 
 def _is_number(text: str) -> bool:

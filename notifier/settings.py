@@ -387,7 +387,7 @@ def load(
         raise SettingsError(describe(error, Settings, origin)) from error
     for name in ("database_url", "listen_database_url"):
         url = getattr(settings, name)
-        if url is not None and (text := conninfo.weakness(conninfo.parse(url.get_secret_value()))):
+        for text in conninfo.weaknesses(conninfo.parse(url.get_secret_value()) if url else {}):
             warn(f"{PREFIX}{name.upper()}: {text}")
     return settings
 

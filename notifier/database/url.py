@@ -25,7 +25,7 @@ from notifier.conninfo import (
     check_socket,
     parse,
     unknown_option,
-    weakness,
+    weaknesses,
 )
 from notifier.database import tls
 
@@ -126,7 +126,7 @@ def resolve(url: str) -> Target:
         if name not in options and os.environ.get(variable):
             options[name] = os.environ[variable]
     check(options)
-    notes = [text for text in (weakness(options),) if text is not None]
+    notes = [*weaknesses(options)]
     for name, values in _IGNORED.items():
         if name in options and (values is None or options[name] in values):
             notes.append(f"connection option {name} has no effect here")

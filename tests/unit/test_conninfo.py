@@ -173,7 +173,7 @@ OPTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "ssl_max_protocol_version": VERSION,
     "ssl_min_protocol_version": VERSION,
     "sslcert": ANY,
-    "sslcertmode": (("disable", "allow"), ("require", "no")),
+    "sslcertmode": (("disable", "allow", "require"), ("no",)),
     "sslcrl": ANY,
     "sslcrldir": ANY,
     "sslkey": ANY,
@@ -208,9 +208,9 @@ OPTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     # Those that would protect the connection in a way that the driver lacks.
     "channel_binding": (("disable", "prefer", "require"), ("yes",)),  # the last demands TLS
     "gssencmode": (("disable", "prefer"), ("require", "yes")),
-    "min_protocol_version": (("3.0",), ("3.2", "latest", "4.0")),
-    "require_auth": ((), ("scram-sha-256", "!password", "none")),
-    "requirepeer": ANY,  # refused for sockets: tests/unit/test_url.py
+    "min_protocol_version": (("3.0", "3.2", "latest"), ("4.0",)),
+    "require_auth": ANY,
+    "requirepeer": ANY,
 }
 
 
@@ -247,7 +247,6 @@ def test_each_value_that_libpq_refuses_or_the_driver_cannot_honour_is_a_wrong_se
         ("host=a,b port=1,2,3", "3 ports do not match 2 hosts"),
         ("host=a,b hostaddr=127.0.0.1", "2 hosts do not match 1 hostaddr"),
         ("sslmode=disable channel_binding=require", "needs TLS"),
-        ("host=/tmp requirepeer=postgres", "requirepeer"),
     ],
 )
 def test_options_that_exclude_each_other_are_a_wrong_setting(text: str, line: str) -> None:
@@ -255,9 +254,21 @@ def test_options_that_exclude_each_other_are_a_wrong_setting(text: str, line: st
         load({}, database_url=text)
 
 
-def test_channel_binding_that_is_granted_in_part_is_a_warning() -> None:
-    warnings: list[str] = []
-    url = "postgresql://h/d?channel_binding=require&sslmode="
-    load({}, warnings.append, database_url=f"{url}require", listen_database_url=f"{url}verify-full")
-    assert len(warnings) == 1
-    assert warnings[0].startswith("NOTIFIER_DATABASE_URL: channel_binding=require only demands TLS")
+def test_protection_that_the_driver_lacks_is_a_warning() -> None:
+    def warnings(url: str) -> list[str]:
+        found: list[str] = []
+        load({}, found.append, database_url=url)
+        return found
+
+    for option in (
+        *("channel_binding=require", "min_protocol_version=3.2", "require_auth=scram-sha-256"),
+        *("requirepeer=postgres", "sslcertmode=require"),
+    ):
+        host = "/tmp" if option.startswith("requirepeer") else "h"
+        (line,) = warnings(f"host={host} {option}")
+        assert line.startswith(
+            f"NOTIFIER_DATABASE_URL: {option.removesuffix('=postgres').removesuffix('=scram-sha-256')} "
+        )
+    assert not warnings("postgresql://h/d?channel_binding=require&sslmode=verify-full")
+    assert not warnings("host=h requirepeer=postgres")
+    assert not warnings("host=h channel_binding=prefer min_protocol_version=3.0 sslcertmode=allow")

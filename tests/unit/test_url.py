@@ -340,9 +340,7 @@ def test_channel_binding_demands_tls_and_a_note_names_what_is_missing(
 
 def test_what_variables_demand_is_refused_as_in_the_url(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value, line in (
-        ("PGREQUIREAUTH", "scram-sha-256", "require_auth: the driver cannot"),
-        ("PGSSLCERTMODE", "require", "sslcertmode=require: the driver cannot"),
-        ("PGMINPROTOCOLVERSION", "3.2", "min_protocol_version=3.2: the driver has"),
+        ("PGGSSENCMODE", "require", "gssencmode=require: the driver has"),
         ("PGSSLMODE", "full", "sslmode must be one of"),
         ("PGCONNECT_TIMEOUT", "99999999999", "connect_timeout must be a number of seconds"),
     ):
@@ -352,10 +350,18 @@ def test_what_variables_demand_is_refused_as_in_the_url(monkeypatch: pytest.Monk
             assert line in refused("host=/tmp")
 
 
-def test_a_socket_of_another_user_is_not_accepted_unseen() -> None:
-    assert resolve("host=h requirepeer=postgres")  # as libpq: it concerns sockets only
-    for url in ("host=/tmp requirepeer=postgres", "host=h,/tmp requirepeer=postgres"):
-        assert "requirepeer: the driver cannot" in refused(url)
+def test_protection_that_the_driver_lacks_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value, line in (
+        ("PGREQUIREAUTH", "scram-sha-256", "require_auth has no effect"),
+        ("PGSSLCERTMODE", "require", "sslcertmode=require has no effect"),
+        ("PGMINPROTOCOLVERSION", "3.2", "min_protocol_version=3.2 has no effect"),
+        ("PGREQUIREPEER", "postgres", "requirepeer has no effect"),
+    ):
+        with monkeypatch.context() as environment:
+            environment.setenv(name, value)
+            (note,) = resolve("host=/tmp").notes
+            assert note.startswith(line)
+    assert resolve("host=h requirepeer=postgres").notes == ()  # as libpq: it concerns sockets only
 
 
 def test_without_a_host_local_sockets_are_tried_and_then_localhost() -> None:
