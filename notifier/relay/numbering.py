@@ -17,6 +17,9 @@ from notifier.relay.store import RelayStore
 HEADS_LIMIT = 100_000
 """Companies whose last position is kept in memory."""
 
+HEADS_AT_ONCE = 5000
+"""Companies in one query, which has a deadline."""
+
 
 class Numbering:
     """Keeps the last position of each company, and loads the missing ones."""
@@ -71,7 +74,10 @@ class Numbering:
             self._heads.clear()
             unknown = companies
         if unknown:
-            self._heads.update(await self._store.heads(unknown))
+            names = list(unknown)
+            for first in range(0, len(names), HEADS_AT_ONCE):
+                found = await self._store.heads(names[first : first + HEADS_AT_ONCE])
+                self._heads.update(found)
 
 
 def _addressed(

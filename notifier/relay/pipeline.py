@@ -28,6 +28,9 @@ from notifier.relay.tracing import NO_LINKS, UNTRACED, BatchTrace, RelayTracer
 INLINE_LIMIT = 200
 """Up to this many changes are netted on the event loop (about 5 ms); more go to a thread."""
 
+PORTION = 5000
+"""Messages in one statement, which has a deadline: a TRUNCATE is a Resync for every company, however many there are."""
+
 _log = structlog.get_logger("notifier.relay")
 
 
@@ -141,12 +144,15 @@ class Pipeline:
         since: float | None = None,
     ) -> None:
         with trace.stage("store"):
-            try:
-                await self._store.append(messages, cursor)
-            except REFUSED:
-                async with self._writer.transaction():
-                    messages = await self._isolation.append(messages)
-                    await self._store.save(cursor=cursor)
+            if len(messages) > PORTION:
+                messages = await self._append_many(messages, cursor)
+            else:
+                try:
+                    await self._store.append(messages, cursor)
+                except REFUSED:
+                    async with self._writer.transaction():
+                        messages = await self._isolation.append(messages)
+                        await self._store.save(cursor=cursor)
         if since is not None:
             metrics.STORE.observe(time.monotonic() - since)
         metrics.BATCHES.inc()
@@ -154,6 +160,15 @@ class Pipeline:
         if messages:
             self.publish(messages, trace)
         trace.end()
+
+    async def _append_many(self, messages: Sequence[Message], cursor: str) -> list[Message]:
+        """Stores messages in portions, in one transaction. Returns those that PostgreSQL accepted."""
+        stored: list[Message] = []
+        async with self._writer.transaction():
+            for first in range(0, len(messages), PORTION):
+                stored += await self._isolation.append(messages[first : first + PORTION])
+            await self._store.save(cursor=cursor)
+        return stored
 
     # --- steps, which backlog and maintenance use too
 

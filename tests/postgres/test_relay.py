@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from typing import Any
 
 import pytest
 
 from notifier.database.schema import migrate
+from notifier.relay import numbering, pipeline
 from notifier.relay.doorbell import Doorbell
+from notifier.relay.store import RelayStore
 from notifier.watches import CALENDAR, Watch
 from tests.databases import Connection, Database
 from tests.postgres.relays import (
@@ -538,3 +541,43 @@ async def test_a_company_named_star_is_a_company(database: Database, app: Connec
         assert types(await relay.messages_of("*")) == ["DocCreated"]
     finally:
         await relay.stop()
+
+
+async def test_a_resync_for_very_many_companies_is_stored_in_portions(
+    database: Database, app: Connection, make_relay: MakeRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one statement it would not end before its deadline, however often the relay tries."""
+    monkeypatch.setattr(pipeline, "PORTION", 10)
+    monkeypatch.setattr(numbering, "HEADS_AT_ONCE", 10)
+    sizes: list[int] = []
+    append, heads = RelayStore.append, RelayStore.heads
+
+    async def counted_append(self: RelayStore, messages: Any, cursor: str | None) -> None:
+        sizes.append(len(messages))
+        await append(self, messages, cursor)
+
+    async def counted_heads(self: RelayStore, companies: Any) -> dict[str, int]:
+        sizes.append(len(companies))
+        return await heads(self, companies)
+
+    monkeypatch.setattr(RelayStore, "append", counted_append)
+    monkeypatch.setattr(RelayStore, "heads", counted_heads)
+    await database.execute(
+        "INSERT INTO notifier.positions (company, position) SELECT 'many-' || n, n FROM generate_series(1, 35) AS n"
+    )
+    relay = make_relay()
+    await relay.start()
+    await app.execute("TRUNCATE events")
+    await relay.settled()
+    found = await database.fetch(
+        "SELECT company, position, body ->> 'Type' AS type, body -> 'Data' ->> 'Reason' AS reason, seq"
+        " FROM notifier.messages WHERE company LIKE 'many-%' ORDER BY seq"
+    )
+    assert {(row["company"], row["position"]) for row in found} == {
+        (f"many-{n}", n + 1) for n in range(1, 36)
+    }
+    assert {(row["type"], row["reason"]) for row in found} == {("Resync", "truncate")}
+    assert [row["seq"] for row in found] == list(range(found[0]["seq"], found[0]["seq"] + 35))
+    assert max(sizes) == 10
+    published = [each for _, each in relay.published if each.company.startswith("many-")]
+    assert [message.seq for message in published] == [row["seq"] for row in found]
