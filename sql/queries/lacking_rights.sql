@@ -40,7 +40,7 @@ FROM (
       AND p.proname IN ('bounding_type', 'capture_triggers', 'catalogue_version', 'columns_of', 'elect', 'is_plain_type',
                         'json_expression', 'log_bytes', 'planning_time', 'prune', 'readable_json', 'refuse_reading', 'relay_holders',
                         'renamed_columns', 'reopen', 'rotate_changes', 'sanitize_json', 'system', 'transaction_status',
-                        'truncate_changes', 'watch_problems')
+                        'truncate_changes', 'wait_for_changes', 'watch_problems')
     UNION ALL
     -- what the default membership query reads
     SELECT pg_catalog.format('SELECT (%I)', a.attname), w.relation,
