@@ -153,6 +153,8 @@ class Term:
             await asyncio.wait({following, beating}, return_when=asyncio.FIRST_COMPLETED)
             await (following if following.done() else beating)
         finally:
+            # Ends a statement that waits. To cancel it, the driver would open another connection.
+            self._leadership.reader.terminate()
             following.cancel()
             beating.cancel()
             await asyncio.gather(following, beating, return_exceptions=True)

@@ -82,6 +82,23 @@ async def test_an_awake_relay_reads_once_for_a_change_that_comes_alone(
         assert reads == written
 
 
+async def test_a_relay_that_ends_while_it_waits_opens_no_connection_to_cancel_the_statement(
+    database: Database, make_relay: MakeRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("notifier.relay.relay.QUIET_SECONDS", 600.0)
+    requests: list[object] = []
+
+    async def recorded(**request: object) -> None:
+        requests.append(request)
+
+    monkeypatch.setattr("asyncpg.connect_utils._cancel", recorded)
+    relay = make_relay()
+    await relay.start()
+    await waits(database)
+    await relay.stop()
+    assert requests == []
+
+
 async def test_a_wait_that_lasts_too_long_is_given_up_and_the_connection_reads_on(
     database: Database, app: Connection, company: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
