@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator
-from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
-import notifier
 from notifier.check.links import check
-from notifier.database import sql
 from notifier.database.schema import migrate, uninstall
 from notifier.settings import load
 from notifier.state.reader import StateReader
@@ -57,25 +53,6 @@ SERVING = """
 """The functions that queries of `serve`, `check` and `why` and the views call, and the functions that these call."""
 
 
-def called() -> set[str]:
-    """The functions that statements outside of functions call, and the functions that these call.
-
-    The texts that `migrate` puts into functions are not among them.
-    """
-    folder = Path(notifier.__file__).parent
-    statements = [path.read_text() for path in folder.rglob("*.py")]
-    names = set(sql.names("queries")) - {"path_lock", "path_member", "path_members"}
-    statements += [sql.query(name) for name in names]
-    statements += [sql.view(name) for name in sql.names("views")]
-    bodies = {name: sql.function(name) for name in sql.names("functions")}
-    found: set[str] = set()
-    while statements:
-        new = {*re.findall(r"notifier\.(\w+)\(", statements.pop())} & bodies.keys() - found
-        found |= new
-        statements += [bodies[name] for name in new]
-    return found
-
-
 async def test_a_role_that_serves_may_execute_what_its_queries_call_and_no_other_function(
     empty: Database, role: str
 ) -> None:
@@ -92,7 +69,6 @@ async def test_a_role_that_serves_may_execute_what_its_queries_call_and_no_other
         role,
     )
     assert granted == SERVING.split()
-    assert called() == set(granted), "those in lacking_rights.sql and here"
     await empty.execute(f"ALTER ROLE {role} PASSWORD 'app'")
     dsn = url_of(empty, role)
     states = StateReader(dsn, pooled=False, max_rows=10)
