@@ -11,7 +11,7 @@ import pytest
 from notifier.delivery.filter import Filter
 from notifier.delivery.session import Session
 from notifier.delivery.state import NoStates, State
-from notifier.errors import DatabaseError, TooMany
+from notifier.errors import DatabaseError, NotReady, TooMany
 from tests.timeless import timeless
 from tests.unit.lines import Line
 from tests.unit.worlds import A, B, World, set_company, settle
@@ -147,9 +147,9 @@ async def test_another_company_ends_the_waiting_and_so_does_the_end_of_the_sessi
     assert line.sent[-1]["Error"]["Code"] == "not_subscribed"
     await send_await(session, B, 7)
     session.closed()
+    sent = len(line.sent)
     await settle()
     world.transactions.present = {7: "stored"}
-    sent = len(line.sent)
     reads = len(world.transactions.reads)
     await asyncio.sleep(20)
     assert len(line.sent) == sent
@@ -281,6 +281,20 @@ async def test_arrived_waits_for_the_end_of_a_state() -> None:
     await subscribing
     await asyncio.sleep(1)
     assert last(line, 4) == ["State", "State", "StateEnd", "Arrived"]
+
+
+@timeless
+async def test_what_was_replayed_of_a_former_epoch_proves_nothing() -> None:
+    world = World()
+    session, line, setting = await world.replay(500)
+    subscription = session.subscription_to(A)
+    assert subscription is not None
+    assert subscription.has_delivered(1)
+    world.log.hub.begin_epoch("f")
+    assert not subscription.has_delivered(1)
+    line.room.set()
+    with pytest.raises(NotReady):
+        await setting
 
 
 @timeless

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from prometheus_client import REGISTRY
 
 from notifier.delivery import channel as channels
@@ -16,7 +18,8 @@ from notifier.delivery.channel import Channel
 from notifier.delivery.encoding import DEFLATED, TEXT
 from notifier.delivery.filter import Change, Filter
 from notifier.delivery.recent import Budget
-from notifier.messages import Message
+from notifier.delivery.subscriber import Subscriber
+from notifier.messages import Message, View
 from tests.timeless import timeless
 from tests.unit.subscribers import NOW, Recorder, positions, written
 from tests.unit.test_channel import Counting
@@ -254,6 +257,52 @@ async def test_the_metrics_count_distinct_filters_and_what_is_written() -> None:
     for member in members:
         channel.leave(member)
     assert new() == [0, 2, 4]
+
+
+async def test_a_metric_counts_the_messages_that_are_hidden_from_users() -> None:
+    name = "notifier_restricted_messages_total"
+    before = REGISTRY.get_sample_value(name) or 0
+    channel, hidden = channel_at(), change(2)
+    join(channel, EVENTS)
+    channel.deliver([change(1), replace(hidden, views=(view("u", of=hidden),)), change(3)])
+    assert REGISTRY.get_sample_value(name) == before + 1
+
+
+class Users(dict[str, set[Subscriber]]):
+    """The subscribers of each user. `found`: the users that were looked up; all of them cannot be listed."""
+
+    def __init__(self, users: Mapping[str, set[Subscriber]]) -> None:
+        super().__init__(users)
+        self.found: list[str] = []
+
+    def get(self, user: str, default: Any = None) -> Any:
+        self.found.append(user)
+        return super().get(user, default)
+
+    def __iter__(self) -> Iterator[str]:
+        raise AssertionError("the users of a company are not scanned")
+
+
+@pytest.mark.parametrize(("connected", "named"), [(5000, 2), (2, 100_000)])
+async def test_those_who_see_a_row_are_found_by_index(connected: int, named: int) -> None:
+    planned = groups.Groups(ENTITIES)
+    users: dict[str, set[Subscriber]] = {}
+    for number in range(connected):
+        subscriber = Recorder(f"u{number}")
+        planned.join(subscriber, None, TEXT, subscriber.written.append, 0)
+        users[subscriber.user] = {subscriber}
+    index = Users(users)
+    message = change(1)
+    seen = [f"u{number}" for number in range(1, named + 1)]
+    restricted = replace(message, views=(view(*seen, of=message),))
+    dues = planned.plan_views(restricted, index)
+    both = {f"u{number}" for number in range(1, connected)} & {*seen}
+    assert sorted(index.found) == sorted(both)
+    assert {member.user for due in dues for member in due.members} == both
+
+
+def view(*users: str, of: Message) -> View:
+    return View(frozenset(users), False, of.body)
 
 
 async def test_a_revocation_reaches_members_of_groups_after_the_message_that_carries_it() -> None:
