@@ -357,12 +357,28 @@ describe("has my write arrived?", () => {
     const { peer, client, b } = await two();
     const c = client.subscribe("c");
     const code = "not_subscribed";
-    const failed = [b, c, client].map((each) => rejects(each.arrived("7"), { code }));
+    const [left, refused, closed] = [b, c, client].map((each) => rejects(each.arrived("7"), { code }));
     b.unsubscribe();
+    await left;
     await peer.send(rejected("c", "company_forbidden"));
+    await refused;
     client.close();
-    await Promise.all(failed);
+    await closed;
     for (const each of [b, c, client]) await rejects(each.arrived("7"), { code });
+  });
+
+  test("it is requested once the company is subscribed, and ends with the answer for that company", async () => {
+    const world = await two();
+    const c = world.client.subscribe("c");
+    let position;
+    c.arrived("7").then((reached) => (position = reached));
+    deepEqual(commands(world).at(-1), ["subscribe", { companyId: "c" }]);
+    await world.peer.send(answered("c", 20));
+    deepEqual(commands(world).at(-1), ["await", { companyId: "c", tx: "7" }]);
+    await world.peer.send(arrival("a", "7"));
+    equal(position, undefined);
+    await world.peer.send(arrival("c", "7", 20));
+    equal(position, 20);
   });
 
   test("it ends when the client stops", async () => {

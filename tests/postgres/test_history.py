@@ -10,6 +10,7 @@ from notifier.delivery import history as histories
 from notifier.delivery.encoding import TEXT
 from notifier.delivery.history import Head
 from notifier.delivery.hub import Beginning
+from notifier.messages import View, encode_views
 from tests.postgres.streams import Log, Node
 
 
@@ -41,6 +42,17 @@ async def test_a_company_that_the_encoding_lacks_has_no_messages_and_harms_no_ot
     assert [heads[name].position for name in ("a", "no\0company", "b")] == [3, 0, 2]
     heads = await node.history._load_heads(["no\0company"])
     assert heads == {"no\0company": Head(0, None)}
+
+
+async def test_a_page_has_the_texts_of_single_users(log: Log, node: Node) -> None:
+    await log.store("a", 2)
+    views = encode_views([View(frozenset({"u1"}), True, b'{"Type":"EventCreated"}')])
+    await log.database.execute(
+        "UPDATE notifier.messages SET views = $1 WHERE position = 2", views.decode()
+    )
+    page = await node.history.page("a", 0, await log.epoch())
+    assert [len(message.views) for message in page] == [0, 1]
+    assert page == await log.stored()
 
 
 async def test_pages_are_each_companys_after_its_position_in_its_epoch(

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from notifier.client import ArrivalError, Position, Report, Status, Subscription
-from notifier.client.companies import MAX_AWAITED
 from notifier.client.feed import Filter
 from tests.timeless import timeless
 from tests.unit.fake_server import (
@@ -490,10 +489,10 @@ async def test_a_wait_in_the_loop_that_it_would_block_is_refused() -> None:
 async def test_a_socket_waits_for_no_more_transactions_than_the_server_allows() -> None:
     async with follow() as world:
         await world.peer.acknowledge()
-        many = MAX_AWAITED + 2
+        many = 102
         waiting = [asyncio.create_task(world.client.arrived(tx)) for tx in range(many)]
         await settle()
-        assert len(commands(world)) == 1 + MAX_AWAITED
+        assert len(commands(world)) == 1 + 100
         waiting[0].cancel()
         await world.peer.send_messages(*(arrival("a", str(tx)) for tx in range(many)))
         await world.peer.send_messages(*(arrival("a", str(tx)) for tx in range(many)))
