@@ -116,7 +116,7 @@ class RelayStore:
                     name for name in watch.visible_to if name in renamed and name in row["columns"]
                 ),
                 foreign_columns=frozenset(
-                    renamed[name] for name in watch.exclude if name in renamed
+                    now for name in watch.exclude if (now := renamed.get(name)) is not None
                 ),
                 tenant=row["tenant"] and company_named(encode(row["tenant"]), watch.scope),
                 scopes=names,

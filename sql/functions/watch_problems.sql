@@ -25,9 +25,10 @@ AS $$
         WHERE a.attrelid = w.root AND a.attname = named.name AND a.attnum > 0 AND NOT a.attisdropped
     )
     UNION ALL
-    SELECT 'column', format('%s.%I (now %I)', w.relation, r.name, r.now), w.tenant IS NULL
+    SELECT 'column', format('%s.%I (%s)', w.relation, r.name, coalesce('now ' || quote_ident(r.now), 'dropped and added again')), w.tenant IS NULL
     FROM watched AS w
-    JOIN notifier.renamed_columns() AS r ON r.relation = w.root AND r.name = ANY (w.exclude || w.visible_to)
+    JOIN notifier.renamed_columns() AS r ON r.relation = w.root
+                                        AND (r.name = ANY (w.visible_to) OR r.now IS NOT NULL AND r.name = ANY (w.exclude))
     JOIN pg_attribute AS a ON a.attrelid = w.root AND a.attname = r.name AND a.attnum > 0 AND NOT a.attisdropped
     UNION ALL
     SELECT CASE WHEN to_regclass(s.relation) IS NULL THEN 'table' ELSE 'column' END,

@@ -45,7 +45,8 @@ SELECT w.entity, ARRAY(SELECT s.name FROM notifier.scopes AS s) AS scopes, owner
            FROM pg_catalog.unnest(w.exclude || CASE WHEN w.path IS NULL THEN w.company END || w.key) AS needed (name)
            WHERE needed.name IS NOT NULL
        ) AND (w.path IS NULL OR path.present) AND NOT EXISTS (
-           SELECT FROM notifier.renamed_columns() AS n WHERE n.relation = r.oid AND n.name = ANY (w.exclude || w.visible_to)
+           SELECT FROM notifier.renamed_columns() AS n
+           WHERE n.relation = r.oid AND (n.name = ANY (w.visible_to) OR n.now IS NOT NULL AND n.name = ANY (w.exclude))
        ) AS complete,
        coalesce(path.company, 't.' || pg_catalog.quote_ident(w.company)) AS company, types.name AS company_type,
        CASE WHEN marks.name IN ('json', 'jsonb') THEN NULL

@@ -8,10 +8,12 @@ from typing import Any, TypeAlias
 
 import pytest
 
+from notifier.check.links import check
 from notifier.database import sql
 from notifier.database.schema import migrate
 from notifier.errors import SettingsError
 from notifier.messages import decode_views
+from notifier.settings import load
 from notifier.watches import CALENDAR, Watch
 from tests.databases import Connection, Database
 from tests.installed import skip_before
@@ -190,6 +192,50 @@ async def test_a_renamed_column_hides_the_rows_until_migrate(
     await relay.settled()
     assert await seen(database, "c", "2") == [("NoteUpdated", "four"), ("NoteUpdated", "four")]
     assert await seen(database, "c", "1") == [("NoteUpdated", "four")]
+
+
+@pytest.mark.parametrize(
+    ("change", "now", "fact"),
+    [
+        (
+            "RENAME readers TO guests",
+            "now guests",
+            "notes: the column that was readers at the last migrate is guests now",
+        ),
+        (
+            "DROP readers",
+            "dropped and added again",
+            "notes: a hidden column was created since the last migrate, or the database was restored; renamed, it would not stay hidden",
+        ),
+    ],
+)
+async def test_another_column_of_the_same_name_hides_the_rows_until_migrate(
+    database: Database, app: Connection, relay: Relayed, change: str, now: str, fact: str
+) -> None:
+    """Its values name no users: every user would see the row."""
+    await watch(database)
+    await app.execute("INSERT INTO notes VALUES (1, 'c', 'one', NULL, '{2}')")
+    await relay.settled()
+    await database.execute(f"ALTER TABLE notes {change}; ALTER TABLE notes ADD readers text[]")
+    problems = await database.fetch("SELECT object FROM notifier.watch_problems()")
+    assert [row["object"] for row in problems] == [f"public.notes.readers ({now})"]
+    findings = await check(load({}, database_url=database.dsn, watch=[*CALENDAR, NOTE]))
+    assert fact in [each.fact for each in findings if each.sound is False]
+    await app.execute("UPDATE notes SET body = 'two'")
+    await app.execute("INSERT INTO notes VALUES (2, 'c', 'three', NULL, NULL)")
+    await relay.settled()
+    assert await seen(database, "c", "2") == [("NoteCreated", "one")]
+    assert await seen(database, "c", "1") == []
+    await migrate(database.dsn, watches=[*CALENDAR, NOTE])
+    assert await database.fetch("SELECT FROM notifier.watch_problems()") == []
+
+    async def is_visible() -> bool:
+        """The relay reads what `migrate` has saved with its next maintenance."""
+        await app.execute("UPDATE notes SET body = body || '.' WHERE id = 2")
+        await relay.settled()
+        return await seen(database, "c", "1") != []
+
+    await until(is_visible)
 
 
 async def test_a_new_visible_to_leaves_no_row_that_every_user_saw_in_the_log(
