@@ -166,6 +166,8 @@ PROMISES = [
     "Filters",
     "Skipped, and positions without a gap",
     "The clients",
+    "Rows for some users only",
+    "Has my write arrived?",
 ]
 
 
