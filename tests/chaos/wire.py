@@ -74,6 +74,8 @@ class Wire:
                 there.position = None
                 if not self._guest:
                     self._violated("revoked", message=message)
+            case "UnsubscribeResult" if self._guest:  # it leaves when a repeated request is refused
+                there.position = None
             case "AuthenticationResult" | "Pong" | "State" | "StateEnd":
                 pass
             case kind if kind == "Resync" or "Position" not in message:
