@@ -357,13 +357,18 @@ describe("has my write arrived?", () => {
     const { peer, client, b } = await two();
     const c = client.subscribe("c");
     const code = "not_subscribed";
-    const [left, refused, closed] = [b, c, client].map((each) => rejects(each.arrived("7"), { code }));
+    const ended = [];
+    for (const [name, each] of Object.entries({ b, c, client })) {
+      each.arrived("7").catch((error) => ended.push([name, error.code]));
+    }
     b.unsubscribe();
-    await left;
+    await settle();
+    deepEqual(ended.splice(0), [["b", code]]);
     await peer.send(rejected("c", "company_forbidden"));
-    await refused;
+    deepEqual(ended.splice(0), [["c", code]]);
     client.close();
-    await closed;
+    await settle();
+    deepEqual(ended, [["client", code]]);
     for (const each of [b, c, client]) await rejects(each.arrived("7"), { code });
   });
 

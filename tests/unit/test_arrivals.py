@@ -8,13 +8,11 @@ from typing import Any
 
 import pytest
 
-from notifier.delivery.filter import Filter
 from notifier.delivery.session import Session
-from notifier.delivery.state import NoStates, State
 from notifier.errors import DatabaseError, NotReady, TooMany
 from tests.timeless import timeless
 from tests.unit.lines import Line
-from tests.unit.worlds import A, B, World, set_company, settle
+from tests.unit.worlds import A, B, TwoPages, World, set_company, settle
 
 
 async def send_await(session: Session, company: str, tx: int) -> None:
@@ -254,20 +252,11 @@ async def test_arrived_waits_for_a_replay_that_is_held_up() -> None:
     assert last(line, 2) == [500, "Arrived"]
 
 
-class Rows(NoStates):
-    """A state of two pages at a company's position 0."""
-
-    async def read(self, company: str, _wanted: Filter | None, _user: str) -> State:
-        data = {"CompanyId": company, "Entity": "Event", "Rows": [{}]}
-        page = json.dumps({"Type": "State", "Data": data}).encode()
-        return State("e", 0, None, (page, page))
-
-
 @timeless
 async def test_arrived_waits_for_the_end_of_a_state() -> None:
     """The rows of the state may be those that the transaction wrote."""
     world = World()
-    world.services.states = Rows()
+    world.services.states = TwoPages()
     session, line = await world.enter()
     world.transactions.present = {7: "running"}
     await send_await(session, A, 7)

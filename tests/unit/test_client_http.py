@@ -8,8 +8,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from notifier.client import connect
 from notifier.client.http import HttpConnection, HttpError
 from notifier.client.http_requests import Failure, check, http_url, path_of
+from tests.waiting import until
 
 
 @asynccontextmanager
@@ -19,7 +21,7 @@ async def serving(*connections: Sequence[bytes]) -> AsyncIterator[tuple[str, lis
     waiting = list(connections)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        for response in waiting.pop(0):
+        for response in waiting.pop(0) if waiting else ():
             requests.append(await reader.readuntil(b"\r\n\r\n"))
             writer.write(response)
         writer.close()
@@ -85,6 +87,30 @@ async def test_a_refusal_is_what_its_problem_document_states() -> None:
             await check(await connection.get("", {}))
         assert unknown.value.farewell is None
         connection.close()
+
+
+async def test_each_poll_proves_the_position_with_the_time_of_its_message() -> None:
+    page = (
+        b'{"CompanyId":"c","Messages":[],"Position":4,"Epoch":"e","At":"2026-11-30T00:00:00+00:00"}'
+    )
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(page), page)
+    async with serving([answer, b""]) as (url, requests):
+        client = connect(f"ws{url.removeprefix('http')}", lambda: "t", "c", transport="poll")
+
+        async def take() -> None:
+            async for _ in client:
+                pass
+
+        async def has_polled_twice() -> bool:
+            return len(requests) > 1
+
+        async with client:
+            taking = asyncio.create_task(take())
+            await until(has_polled_twice)
+        await taking
+    first, second = (each.split()[1] for each in requests[:2])
+    assert b"after" not in first
+    assert b"after=4&epoch=e&at=2026-11-30T00%3A00%3A00%2B00%3A00&" in second
 
 
 def test_the_path_has_the_id_as_one_segment_and_the_filter() -> None:

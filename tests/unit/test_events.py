@@ -13,9 +13,9 @@ from uvicorn.server import ServerState
 from notifier.delivery.encoding import EVENT_CHUNKS, EVENTS, event
 from notifier.delivery.subscription import Subscription
 from notifier.errors import Expired, TooSlow
-from notifier.messages import Message, Subscribed, SubscribeResult
+from notifier.messages import Message, Subscribed, SubscribeResult, at_text
 from notifier.transport import events, queues
-from notifier.transport.events import EventStream
+from notifier.transport.events import EventStream, place
 from notifier.transport.http_guard import GuardedHttp
 from tests.waiting import DEADLINE_SECONDS, until
 
@@ -45,6 +45,12 @@ def test_an_event_has_the_place_and_the_text_of_its_message() -> None:
     )
     assert EVENTS.frames([message(7), message(8)], "e") == expected
     assert body(EVENT_CHUNKS.frames([message(7), message(8)], "e")) == expected
+
+
+def test_the_id_of_an_answer_has_the_time_of_the_message_at_its_position() -> None:
+    answer = Subscribed(company_id="c", position=7, epoch="e", at=at_text(AT))
+    assert EVENTS.frames([message(7)], "e").startswith(b"id: %b\n" % place(answer).encode())
+    assert place(Subscribed(company_id="c", position=0, epoch="e")) == "e:0"
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])

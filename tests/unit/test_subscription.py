@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from datetime import timedelta
 from typing import Any
@@ -19,7 +20,7 @@ from notifier.errors import (
     Restart,
     Unreachable,
 )
-from tests.unit.worlds import A, B, World, authenticate, set_company, settle
+from tests.unit.worlds import A, B, TwoPages, World, authenticate, set_company, settle
 
 # --- between the check of access and joining
 
@@ -304,6 +305,26 @@ async def test_a_user_whose_account_has_changed_is_known_by_the_new_one(world: W
     await settle()
     assert line.messages == [(A, 1), (A, 2), (A, 3)]
     assert line.types[-1] == "CompanyRevoked"
+
+
+async def test_the_rows_of_a_state_are_those_of_one_user(world: World) -> None:
+    """With USER_QUERY the user may become another one between two pages."""
+    membership = world.membership
+    membership.conclusive, membership.maps_users = False, True
+    membership.accounts["u"] = "1"
+    membership.members |= {(A, "1"), (A, "2")}
+    world.services.states = TwoPages()
+    session, line = await world.enter(company=None)
+    line.room.clear()
+    command = {"type": "subscribe", "data": {"companyId": A, "state": True}}
+    subscribing = asyncio.create_task(session.receive(json.dumps(command)))
+    await settle()
+    membership.accounts["u"] = "2"
+    world.log.hub.recheck("1")
+    line.room.set()
+    with pytest.raises(NotReady):
+        await subscribing
+    assert line.types[-2:] == ["SubscribeResult", "State"]
 
 
 async def test_a_new_token_causes_no_check_where_rows_decide(world: World) -> None:

@@ -17,10 +17,12 @@ from notifier.database.query import Query
 from notifier.delivery import arrivals
 from notifier.delivery.arrivals import ArrivalLog, Arrivals
 from notifier.delivery.clients import Client
+from notifier.delivery.filter import Filter
 from notifier.delivery.filter_catalogue import FilterCatalogue
 from notifier.delivery.history import Head, History
 from notifier.delivery.hub import Hub
 from notifier.delivery.session import Services, Session
+from notifier.delivery.state import NoStates, State
 from notifier.messages import Message, at_text
 from notifier.watches import CALENDAR, Watch
 from tests.services import SECRET, token
@@ -216,6 +218,15 @@ class FakeTransactions(ArrivalLog):
             company: arrivals.Head("e", len(self._log.stored.get(company, [])))
             for company in companies
         }
+
+
+class TwoPages(NoStates):
+    """A state of two pages at a company's position 0."""
+
+    async def read(self, company: str, _wanted: Filter | None, _user: str) -> State:
+        data = {"CompanyId": company, "Entity": "Event", "Rows": [{}]}
+        page = json.dumps({"Type": "State", "Data": data}).encode()
+        return State("e", 0, None, (page, page))
 
 
 class World:
