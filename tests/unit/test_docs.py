@@ -168,6 +168,7 @@ PROMISES = [
     "The clients",
     "Rows for some users only",
     "Has my write arrived?",
+    "The proof of a position",
 ]
 
 
