@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from uuid import uuid4
 
+import asyncpg
 import pytest
 
 from notifier.database import sql
+from notifier.database.schema import migrate
 from notifier.relay.reader import ChangeReader
 from tests.databases import Connection, Database
-from tests.postgres.relays import MakeRelay, messages_of, new_event
+from tests.postgres.relays import MakeRelay, messages_of, new_event, types
+from tests.postgres.states import url_of
 from tests.waiting import DEADLINE_SECONDS, until
 
 WAIT = sql.adapt("SELECT notifier.wait_for_changes($1, $2)")
@@ -116,3 +120,32 @@ async def test_a_wait_that_lasts_too_long_is_given_up_and_the_connection_reads_o
     _, changes = await asyncio.wait_for(reading, DEADLINE_SECONDS)
     assert changes is not None
     assert [change.entity for change in changes] == ["Event"]
+
+
+async def test_a_relay_whose_role_may_not_execute_pg_sleep_delivers_and_sleeps(
+    database: Database, app: Connection, company: str, make_relay: MakeRelay
+) -> None:
+    """A database is hardened so, as each call of pg_sleep holds a connection."""
+    role = f"relay_{uuid4().hex[:8]}"
+    await database.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'app'")
+    await migrate(database.dsn, grant=role, calendar=True)
+    await database.execute("REVOKE EXECUTE ON FUNCTION pg_sleep(float8) FROM PUBLIC")
+    relay = make_relay()
+    relay.url = url_of(database, role)
+    session = await asyncpg.connect(
+        relay.url, server_settings={"default_transaction_deferrable": "on"}
+    )
+    try:
+        since = await session.fetchval(SNAPSHOT)
+        assert await session.fetchval(WAIT, since, 600.0, timeout=DEADLINE_SECONDS) is False
+        await new_event(app, company)
+        assert await session.fetchval(WAIT, since, 600.0) is True
+        await relay.start()
+        await relay.asleep()
+        await new_event(app, company)
+        assert types(await relay.messages_of(company)) == ["EventCreated", "EventCreated"]
+    finally:
+        await session.close()
+        await relay.stop()
+        await database.execute("GRANT EXECUTE ON FUNCTION pg_sleep(float8) TO PUBLIC")
+        await database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
