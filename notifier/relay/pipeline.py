@@ -85,7 +85,7 @@ class Pipeline:
             await asyncio.gather(self._storing, return_exceptions=True)
 
     async def wait_for_changes(self, seconds: float) -> bool:
-        """Waits for changes since the last read, while its batch is stored. Returns False where none come in time."""
+        """Waits for changes since the last read, while its batch is stored. Returns False where none are found in time."""
         return await self._reader.wait_for_new(self._read_until, seconds)
 
     async def take(self) -> int | TooMuch:

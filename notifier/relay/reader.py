@@ -73,10 +73,11 @@ class ChangeReader:
         return snapshot, [Change(*tuple(row)[2:-1]) for row in rows]
 
     async def wait_for_new(self, cursor: str, seconds: float) -> bool:
-        """Waits until changes are visible that the snapshot `cursor` does not see. Returns False where there are none in time.
+        """Waits until changes are visible that the snapshot `cursor` does not see. Returns False where none are found in time.
 
         PostgreSQL waits: that costs a fraction of reads with pauses between them (docs/decisions/23-the-doorbell.md). Its sleep
-        lasts longer where its clock is set back. Then the statement is cancelled, and the caller must read.
+        lasts longer where its clock is set back, a look where many changes are not committed. Then the statement is
+        cancelled, and False is returned: there may be changes, and the caller must read.
         """
         try:
             found: bool = await self._connection.fetchval(
@@ -86,7 +87,7 @@ class ChangeReader:
                 timeout=seconds + LATE_SECONDS,
             )
         except TimeoutError:
-            return True
+            return False
         return found
 
     async def transactions(self, checkpoint: Checkpoint) -> list[TransactionSize]:

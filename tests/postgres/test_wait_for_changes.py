@@ -113,7 +113,7 @@ async def test_a_wait_that_lasts_too_long_is_given_up_and_the_connection_reads_o
     since = await session.fetchval(SNAPSHOT)
     await new_event(app, company)
     await other.execute("BEGIN; LOCK TABLE notifier.changes_0 IN ACCESS EXCLUSIVE MODE")
-    assert await reader.wait_for_new(since, 0.0)
+    assert await reader.wait_for_new(since, 0.0) is False
     reading = asyncio.create_task(reader.read_new(since))
     await database.blocked()
     await other.execute("ROLLBACK")
@@ -149,3 +149,24 @@ async def test_a_relay_whose_role_may_not_execute_pg_sleep_delivers_and_sleeps(
         await relay.stop()
         await database.execute("GRANT EXECUTE ON FUNCTION pg_sleep(float8) TO PUBLIC")
         await database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+async def test_a_relay_whose_waits_last_too_long_reads_without_them_and_sleeps(
+    database: Database,
+    app: Connection,
+    company: str,
+    make_relay: MakeRelay,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Otherwise it would wait again at once for as long as looks are slow."""
+    monkeypatch.setattr("notifier.relay.reader.LATE_SECONDS", 0.05)
+    await database.execute(
+        "CREATE OR REPLACE FUNCTION notifier.wait_for_changes(since text, seconds double precision)"
+        " RETURNS boolean LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(600); RETURN false; END'"
+    )
+    relay = make_relay()
+    await relay.start()
+    for _ in range(2):
+        await new_event(app, company)
+        await relay.asleep()
+    assert types(await relay.messages_of(company)) == ["EventCreated", "EventCreated"]
