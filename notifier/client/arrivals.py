@@ -35,6 +35,8 @@ class Arrivals:
 
     async def receive(self, message: Row) -> None:
         """Takes a message that was reported."""
+        if message.get("Type") == "Skipped":
+            return  # it may cover a message between two of the same transaction
         tx, position = message.get("Tx"), message.get("Position")
         if isinstance(position, int):
             last, self._last = self._last, tx if isinstance(tx, str) else None
