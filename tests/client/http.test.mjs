@@ -466,6 +466,19 @@ for (const transport of ["sse", "poll"]) {
     client.close();
   });
 
+  virtual(`${transport}: a transaction that was received before has arrived`, async () => {
+    const { client, messages, service, subscriptions } = follow({ transport });
+    await pass(3_000);
+    const tx = service.company("a").create("Event", { EventId: "1" });
+    await pass(3_000);
+    assert.deepEqual(messages, ["a"]);
+    let position = null;
+    subscriptions[0].arrived(tx).then((arrived) => (position = arrived));
+    await pass(3_000);
+    assert.equal(position, 1);
+    client.close();
+  });
+
   virtual(`${transport}: a transaction without a message here is a timeout after 10 seconds`, async () => {
     const { client, service, subscriptions } = follow({ transport });
     await pass(3_000);
