@@ -320,9 +320,14 @@ class Hub:
         older = await self._history.page(channel.company, after, epoch)
         if epoch != self.epoch or not older or older[0].position != after + 1:
             return []
-        # Messages that the stream has not delivered yet come later, after what they revoke.
+        # Not what follows a position without a message, nor messages that the stream has not delivered yet: these come
+        # later, after what they revoke.
         last = channel.position
-        received = [message for message in older if message.position <= last]
+        received = [
+            message
+            for place, message in enumerate(older, after + 1)
+            if message.position == place <= last
+        ]
         return self._encode(channel, received, encoding, user, wanted)
 
     def _encode(

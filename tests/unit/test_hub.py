@@ -268,6 +268,17 @@ async def test_clients_that_replay_the_same_messages_share_their_frames() -> Non
     assert await hub.replay(channel, 4, TEXT, "u") is not one
 
 
+async def test_a_replay_ends_before_a_position_that_has_no_message() -> None:
+    """PostgreSQL may refuse a message and the Resync in its place."""
+    history = Fake(head=10)
+    hub = hub_of(history)
+    channel = await hub.open("c")
+    history.stored = [message(n) for n in range(1, 11) if n != 7]
+    (chunk,) = await hub.replay(channel, 3, TEXT, "u")
+    assert chunk.bodies == [message(n).body for n in range(4, 7)]
+    assert await hub.replay(channel, 6, TEXT, "u") == []
+
+
 async def test_few_encoded_pages_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hubs, "ENCODED_PAGES", 2)
     hub = hub_of()
