@@ -20,6 +20,9 @@ from notifier.watches import Watch
 REREAD_SECONDS = 1.0
 """How old the columns must be before an unknown name makes the node read them again without another version."""
 
+READINGS = 3
+"""How often a filter's columns are read at most, while other versions of the catalogue are found during each reading."""
+
 VERSIONS = 100
 """How many versions are known at most: a connection pooler lends a session, and so a version, of many."""
 
@@ -41,7 +44,7 @@ class FilterCatalogue:
         self._properties: Properties | None = None
         self._read_at = 0.0
         self._reading = asyncio.Lock()
-        self._discards = 0
+        self._uses = self._discards = 0
         self._versions: set[int] = set()  # those in which the columns are what was read
         self._batcher = Batcher(self._query_version)
         # So that subscribers with equal filters are one group, and share its memory.
@@ -49,6 +52,7 @@ class FilterCatalogue:
 
     def use(self, watches: Sequence[Watch]) -> None:
         """The configuration is another one: the columns are read again for the next filter."""
+        self._uses += 1
         self._discard()
         self._replace_entities(watches)
 
@@ -93,10 +97,13 @@ class FilterCatalogue:
         return self._properties if time.monotonic() <= self._read_at + age else None
 
     async def _read(self) -> Properties:
+        readings = 0
         while True:
-            discards, self._read_at = self._discards, time.monotonic()
+            uses, discards, self._read_at = self._uses, self._discards, time.monotonic()
             rows = await self._query.fetch(sql.query("watched_columns"))
-            if discards == self._discards:  # else the watches or the columns are newer
+            readings += 1
+            is_newest = discards == self._discards  # else the watches or the columns are newer
+            if is_newest or (readings >= READINGS and uses == self._uses):
                 break
         watches = [Watch.from_row(row) for row in rows]
         self._replace_entities(watches)
@@ -107,7 +114,8 @@ class FilterCatalogue:
             sent = [column for column in row["columns"] if column not in watch.exclude]
             names = {watch.company_property, *map(watch.property, sent)}
             found[watch.entity] = found.get(watch.entity, frozenset()) | names
-        self._properties = found
+        if is_newest:  # else they are new enough for this filter, which was sent before the reading
+            self._properties = found
         return found
 
     def _replace_entities(self, watches: Sequence[Watch]) -> None:

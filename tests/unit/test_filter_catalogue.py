@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from notifier.delivery import filter_catalogue
+from notifier.delivery.filter import Filter
 from notifier.errors import BadFilter, DatabaseError
 from notifier.watches import CALENDAR
 from tests.unit.worlds import FakeColumns, catalogue
@@ -188,6 +190,34 @@ async def test_a_configuration_that_comes_during_the_reading_wins() -> None:
     columns.on_read = configure
     assert await filters.parse(["Meeting"], None) is not None
     assert set(filters.entities.values()) == {"Meeting"}
+
+
+async def test_versions_that_change_during_each_reading_do_not_keep_a_filter_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As behind a pooler that discards plans. No filter has older columns than those of its version."""
+    monkeypatch.setattr(filter_catalogue, "REREAD_SECONDS", 600.0)
+    others: list[asyncio.Task[Filter | None]] = []
+
+    class Altered(FakeColumns):
+        is_altered = True
+
+        async def fetch(self, query: str) -> list[Any]:
+            rows = await super().fetch(query)
+            if "catalogue_version" not in query and self.is_altered:
+                assert self.reads < 10
+                self.columns = [*self.columns, f"colour{self.reads}"]
+                self.version += 1
+                where = {"Event": {f"Colour{self.reads}": ["red"]}}
+                others.append(asyncio.create_task(filters.parse(None, where)))
+                await turns()
+            return rows
+
+    columns = Altered()
+    filters = catalogue(columns)
+    assert await filters.parse(None, {"Event": {"Title": ["a"]}}) is not None
+    columns.is_altered = False
+    assert None not in await asyncio.gather(*others)
 
 
 async def test_without_the_database_a_filter_cannot_be_used_and_the_next_one_reads_again() -> None:
