@@ -61,6 +61,13 @@ async def turns() -> None:
 COLOUR = {"Event": {"Colour": ["red"]}}
 
 
+@pytest.fixture
+def moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long the test takes, the columns were read a moment ago."""
+    monkeypatch.setattr(filter_catalogue, "REREAD_SECONDS", 600.0)
+
+
+@pytest.mark.usefixtures("moment")
 async def test_columns_are_those_of_the_present_version_of_the_catalogue() -> None:
     columns = FakeColumns()
     filters = catalogue(columns)
@@ -76,6 +83,7 @@ async def test_columns_are_those_of_the_present_version_of_the_catalogue() -> No
     assert columns.reads == 3
 
 
+@pytest.mark.usefixtures("moment")
 async def test_without_another_version_the_columns_are_not_read_again() -> None:
     columns = FakeColumns()
     filters = catalogue(columns)
@@ -131,6 +139,7 @@ async def test_without_the_database_the_columns_that_are_known_are_used() -> Non
     assert await filters.parse(None, {"Event": {"Title": ["a"]}}) is not None
 
 
+@pytest.mark.usefixtures("moment")
 async def test_a_new_column_of_a_table_without_a_version_is_found_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -192,11 +201,9 @@ async def test_a_configuration_that_comes_during_the_reading_wins() -> None:
     assert set(filters.entities.values()) == {"Meeting"}
 
 
-async def test_versions_that_change_during_each_reading_do_not_keep_a_filter_waiting(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.mark.usefixtures("moment")
+async def test_versions_that_change_during_each_reading_do_not_keep_a_filter_waiting() -> None:
     """As behind a pooler that discards plans. No filter has older columns than those of its version."""
-    monkeypatch.setattr(filter_catalogue, "REREAD_SECONDS", 600.0)
     others: list[asyncio.Task[Filter | None]] = []
 
     class Altered(FakeColumns):
