@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from itertools import zip_longest
 from typing import NamedTuple, TypeVar
@@ -16,6 +16,7 @@ from notifier.relay.images import company_keyed
 from notifier.relay.isolation import Isolation
 from notifier.relay.netting import AnyDraft, Transaction
 from notifier.relay.pipeline import Pipeline
+from notifier.relay.portions import portions_of
 from notifier.relay.reader import PAGE, PAGE_BYTES, ChangeReader, TransactionSize
 from notifier.relay.rendering import Draft, ResyncDraft
 from notifier.relay.store import RelayStore
@@ -25,9 +26,6 @@ T = TypeVar("T")
 
 CHUNK = 1000
 """Messages of a large transaction that are numbered at once."""
-
-PORTION_BYTES = 8 * 1024 * 1024
-"""Bytes of messages in one statement."""
 
 
 class Page(NamedTuple):
@@ -204,20 +202,6 @@ def pages_of(transactions: Iterable[TransactionSize]) -> list[Page]:
             pages[-1] = pages[-1]._replace(upto=transaction.last)
             pages[-1].xids.append(transaction.xid)
     return pages
-
-
-def portions_of(messages: Sequence[Message]) -> Iterator[list[Message]]:
-    """Cuts messages into portions of at most PORTION_BYTES; a larger message is one of its own."""
-    portion: list[Message] = []
-    size = 0
-    for message in messages:
-        if portion and size + message.size > PORTION_BYTES:
-            yield portion
-            portion, size = [], 0
-        portion.append(message)
-        size += message.size
-    if portion:
-        yield portion
 
 
 def _weight(drafts: Iterable[AnyDraft]) -> int:

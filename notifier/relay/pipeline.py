@@ -14,6 +14,7 @@ import structlog
 
 from notifier import metrics
 from notifier.messages import Message
+from notifier.relay import portions
 from notifier.relay.changes import Change, Source
 from notifier.relay.connection import RelayConnection
 from notifier.relay.isolation import REFUSED, Isolation
@@ -27,9 +28,6 @@ from notifier.relay.tracing import NO_LINKS, UNTRACED, BatchTrace, RelayTracer
 
 INLINE_LIMIT = 200
 """Up to this many changes are netted on the event loop (about 5 ms); more go to a thread."""
-
-PORTION = 5000
-"""Messages in one statement, which has a deadline: a TRUNCATE is a Resync for every company, however many there are."""
 
 _log = structlog.get_logger("notifier.relay")
 
@@ -144,7 +142,7 @@ class Pipeline:
         since: float | None = None,
     ) -> None:
         with trace.stage("store"):
-            if len(messages) > PORTION:
+            if len(messages) > portions.PORTION:
                 messages = await self._append_many(messages, cursor)
             else:
                 try:
@@ -165,8 +163,8 @@ class Pipeline:
         """Stores messages in portions, in one transaction. Returns those that PostgreSQL accepted."""
         stored: list[Message] = []
         async with self._writer.transaction():
-            for first in range(0, len(messages), PORTION):
-                stored += await self._isolation.append(messages[first : first + PORTION])
+            for portion in portions.portions_of(messages):
+                stored += await self._isolation.append(portion)
             await self._store.save(cursor=cursor)
         return stored
 

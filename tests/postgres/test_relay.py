@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from notifier.database.schema import migrate
-from notifier.relay import numbering, pipeline
+from notifier.relay import backlog, numbering, portions, reader
 from notifier.relay.doorbell import Doorbell
 from notifier.relay.store import RelayStore
 from notifier.watches import CALENDAR, Watch
@@ -543,11 +543,19 @@ async def test_a_company_named_star_is_a_company(database: Database, app: Connec
         await relay.stop()
 
 
+@pytest.mark.parametrize(
+    "how", ["in one batch", "in a page of a backlog", "in a large transaction"]
+)
 async def test_a_resync_for_very_many_companies_is_stored_in_portions(
-    database: Database, app: Connection, make_relay: MakeRelay, monkeypatch: pytest.MonkeyPatch
+    how: str,
+    database: Database,
+    app: Connection,
+    company: str,
+    make_relay: MakeRelay,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As one statement it would not end before its deadline, however often the relay tries."""
-    monkeypatch.setattr(pipeline, "PORTION", 10)
+    monkeypatch.setattr(portions, "PORTION", 10)
     monkeypatch.setattr(numbering, "HEADS_AT_ONCE", 10)
     sizes: list[int] = []
     append, heads = RelayStore.append, RelayStore.heads
@@ -567,7 +575,14 @@ async def test_a_resync_for_very_many_companies_is_stored_in_portions(
     )
     relay = make_relay()
     await relay.start()
-    await app.execute("TRUNCATE events")
+    if how != "in one batch":
+        monkeypatch.setattr(reader, "PAGE", 2)
+    if how == "in a large transaction":
+        monkeypatch.setattr(backlog, "PAGE", 2)
+    async with app.transaction():
+        await app.execute("TRUNCATE events")
+        for _ in range(3):
+            await new_event(app, company)
     await relay.settled()
     found = await database.fetch(
         "SELECT company, position, body ->> 'Type' AS type, body -> 'Data' ->> 'Reason' AS reason, seq"
@@ -579,5 +594,7 @@ async def test_a_resync_for_very_many_companies_is_stored_in_portions(
     assert {(row["type"], row["reason"]) for row in found} == {("Resync", "truncate")}
     assert [row["seq"] for row in found] == list(range(found[0]["seq"], found[0]["seq"] + 35))
     assert max(sizes) == 10
+    if how == "in a large transaction":  # nodes read it
+        return
     published = [each for _, each in relay.published if each.company.startswith("many-")]
     assert [message.seq for message in published] == [row["seq"] for row in found]

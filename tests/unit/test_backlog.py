@@ -8,12 +8,13 @@ from contextlib import aclosing
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from notifier.messages import Message
-from notifier.relay import backlog
-from notifier.relay.backlog import Page, one_ahead, pages_of, portions_of
+from notifier.relay import portions as portioning
+from notifier.relay.backlog import Page, one_ahead, pages_of
+from notifier.relay.portions import portions_of
 from notifier.relay.reader import PAGE, PAGE_BYTES, TransactionSize
 from tests.waiting import DEADLINE_SECONDS
 
@@ -56,15 +57,18 @@ def test_pages_hold_every_transaction_once_in_order(counts: list[int]) -> None:
 
 
 @given(st.lists(st.integers(0, 25), max_size=20))
+@example([1] * 10)
 def test_portions_hold_every_message_once_and_at_most_the_limit(lengths: list[int]) -> None:
     messages = [
         Message(seq, "c", seq, NOON, NOON, b"x" * length) for seq, length in enumerate(lengths)
     ]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backlog, "PORTION_BYTES", 20)
+        patch.setattr(portioning, "PORTION_BYTES", 20)
+        patch.setattr(portioning, "PORTION", 3)
         portions = list(portions_of(messages))
     assert [message for portion in portions for message in portion] == messages
     for portion in portions:
+        assert 0 < len(portion) <= 3
         assert len(portion) == 1 or sum(len(message.body) for message in portion) <= 20
 
 

@@ -27,6 +27,7 @@ COVERED = {
         "relay/store",
         "relay/connection",
     ),
+    ("unit/test_backlog.py", "a backlog is stored in portions"): ("relay/portions",),
     ("postgres/test_disk.py", "maintenance is what keeps room on disk"): ("relay/maintenance",),
     ("postgres/test_migrations.py", "`migrate` is what uses them"): (
         "database/calendar",
