@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
@@ -19,6 +20,9 @@ HEADS_LIMIT = 100_000
 
 HEADS_AT_ONCE = 5000
 """Companies in one query, which has a deadline."""
+
+NUMBERED_AT_ONCE = 1000
+"""Messages that are numbered before other tasks run."""
 
 
 class Numbering:
@@ -60,6 +64,8 @@ class Numbering:
             messages.append(
                 Message(seq, company, position, draft.at, now, body, draft.revokes, views)
             )
+            if len(messages) % NUMBERED_AT_ONCE == 0:  # as for a Resync for every company
+                await asyncio.sleep(0)
         if traced:
             return [
                 msgspec.structs.replace(message, traceparent=draft.traceparent)

@@ -20,7 +20,6 @@ COVERED = {
     ("postgres/test_relay.py", "the relay's parts only work together, against a database"): (
         "relay/doorbell",
         "relay/leadership",
-        "relay/numbering",
         "relay/pipeline",
         "relay/publisher",
         "relay/reader",
