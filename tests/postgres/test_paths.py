@@ -14,6 +14,7 @@ from notifier.database.schema import migrate, uninstall
 from notifier.errors import SettingsError
 from notifier.messages import Message
 from notifier.relay.changes import Change
+from notifier.relay.maintenance import Maintenance
 from notifier.relay.reader import ChangeReader
 from notifier.relay.store import RelayStore
 from notifier.schema_names import DEFAULT
@@ -343,9 +344,13 @@ async def test_a_relay_that_ends_before_it_stores_a_late_row_leaves_the_resync_t
     assert (await relay.messages_of("7"))[-1]["Type"] == "Resync"
     reads: list[tuple[str, Sequence[object] | None]] = []
     read_new = ChangeReader.read_new
+    stores = asyncio.Event()
+
+    async def idle(*_: object, **__: object) -> None:
+        """Maintenance waits for what is being stored before it begins."""
 
     async def hang(*_: object) -> None:
-        reads.clear()
+        stores.set()
         await asyncio.Event().wait()
 
     async def counted(reader: ChangeReader, since: str) -> tuple[str, list[Change] | None]:
@@ -353,12 +358,13 @@ async def test_a_relay_that_ends_before_it_stores_a_late_row_leaves_the_resync_t
         return read
 
     async def has_read_on() -> bool:
-        return len(reads) > 0 and not any(changes for _, changes in reads)
+        found = [bool(changes) for _, changes in reads]
+        return stores.is_set() and any(found) and not found[-1]
 
     with monkeypatch.context() as patched:
         patched.setattr(RelayStore, "append", hang)
+        patched.setattr(Maintenance, "run", idle)
         patched.setattr(ChangeReader, "read_new", counted)
-        reads.append(("", [object()]))  # until it stores
         # Two changes, after which it reads again at once.
         await other.execute("INSERT INTO messages VALUES (2, NULL, ''); COMMIT")
         await until(has_read_on)
