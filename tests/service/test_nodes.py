@@ -81,7 +81,7 @@ async def test_e1_a_killed_relay_is_followed_by_the_other_node(
 async def test_e1_a_node_that_stops_sends_disconnect_and_is_not_ready(
     database: Database, serve: Serve, connect: Connect
 ) -> None:
-    service, calendar = await serve(database, drain_seconds=5), Calendar(database)
+    service, calendar = await serve(database, drain_seconds=10), Calendar(database)
     company = await calendar.company("u1")
     clients = [await connect(service, "u1", company) for _ in range(400)]
     service.terminate()
