@@ -20,7 +20,8 @@ AS $$
     SELECT json_object_agg(r.oid::oid, notifier.row_statement(r.oid, NULL))
     FROM unnest(relations) AS r (oid)
     JOIN pg_class AS c ON c.oid = r.oid AND c.relkind IN ('r', 'p')
-    WHERE r.oid::oid <> ALL (notifier.plain_relations(relations))
+    -- once, and not for each relation
+    WHERE r.oid::oid <> ALL (ARRAY(SELECT unnest(notifier.plain_relations(relations))))
       AND NOT EXISTS (
           SELECT FROM used AS u JOIN pg_type AS t ON t.oid = u.type
           WHERE u.relation = r.oid AND t.typrelid >= :first_user_oid AND t.typrelid <> ALL (relations::oid[]))

@@ -655,3 +655,13 @@ async def test_writes_succeed_without_a_relay(
     await relay.settled()
     await relay.stop()
     assert types(await messages_of(database, company)) == ["EventCreated", "EventUpdated"]
+
+
+async def test_plain_relations_are_found_once_for_all_relations(database: Database) -> None:
+    """The first write of a backend compiles the statements of rows: with many tables it must not take their number squared."""
+    calls = "SELECT pg_stat_get_xact_function_calls('notifier.plain_relations'::regproc)"
+    relations = "ARRAY['events', 'employees', 'companies']::regclass[]"
+    connection = await database.connect()
+    await connection.execute("BEGIN; SET LOCAL track_functions = 'all'")
+    await connection.execute(f"SELECT notifier.row_statements({relations})")
+    assert await connection.fetchval(calls) == 1
