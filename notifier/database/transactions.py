@@ -88,12 +88,13 @@ async def _exclude_others(connection: Connection) -> None:
     key = sql.lock(MIGRATION_LOCK)
     while not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", key):
         if not await connection.fetchval(sql.query("is_migrating"), key):
-            if await connection.fetchval(sql.adapt("SELECT to_regclass('notifier.version')")):
-                await connection.execute(
-                    sql.adapt("LOCK TABLE notifier.version IN SHARE UPDATE EXCLUSIVE MODE")
-                )
-            return
+            break
         await asyncio.sleep(TRY_SECONDS)
+    # With the advisory lock, too: another may run without it, where its holder had no rights, or released it just then.
+    if await connection.fetchval(sql.adapt("SELECT to_regclass('notifier.version')")):
+        await connection.execute(
+            sql.adapt("LOCK TABLE notifier.version IN SHARE UPDATE EXCLUSIVE MODE")
+        )
 
 
 async def in_transaction(

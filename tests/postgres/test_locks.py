@@ -181,6 +181,23 @@ async def test_migrate_waits_for_another_one_and_for_no_role_without_rights(
     assert len(lines) == 2
 
 
+async def test_a_migrate_that_has_the_lock_waits_for_one_that_runs_without_it(
+    database: Database,
+) -> None:
+    """Another may run without the advisory lock: a role without rights held it, or it was released just then."""
+    other = await database.connect()
+    await other.execute("BEGIN; LOCK TABLE notifier.version IN SHARE UPDATE EXCLUSIVE MODE")
+    migrating = asyncio.create_task(migrate(database.dsn))
+    waiting = "SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'notifier.version'::regclass AND NOT granted)"
+
+    async def waits() -> bool:
+        return bool(await database.fetchval(waiting))
+
+    await until(waits)
+    await other.execute("COMMIT")
+    await migrating
+
+
 async def _has_looked_for_the_holder(database: Database) -> bool:
     return bool(
         await database.fetchval(
