@@ -104,7 +104,7 @@ async def server(connection: Connection) -> AsyncIterator[Finding]:
         yield Finding(True, free)
     for row in await connection.fetch(sql.query("replica_settings")):
         yield Finding(
-            False,
+            False if row["general"] else None,
             f"{row['whose']} has session_replication_role = replica: its writes are not captured",
             f"{row['remedy']}, or enable the triggers of {sql.schema()} ALWAYS",
         )

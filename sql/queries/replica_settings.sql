@@ -1,6 +1,7 @@
 -- Who has session_replication_role = replica from the beginning of a session, in which triggers do not fire unless they are
--- enabled ALWAYS: roles, this database, or the server. None where all of our triggers are.
-SELECT CASE WHEN s.setrole = 0 THEN 'every role' ELSE 'role ' || pg_catalog.pg_get_userbyid(s.setrole) END AS whose,
+-- enabled ALWAYS: roles, this database, or the server. None where all of our triggers are. `general`: not one role alone, which may
+-- be that of a tool for replication.
+SELECT s.setrole = 0 AS general, CASE WHEN s.setrole = 0 THEN 'every role' ELSE 'role ' || pg_catalog.pg_get_userbyid(s.setrole) END AS whose,
        CASE WHEN s.setrole = 0 AND s.setdatabase = 0 THEN 'ALTER ROLE ALL'
             WHEN s.setrole = 0 THEN pg_catalog.format('ALTER DATABASE %I', pg_catalog.current_database())
             ELSE pg_catalog.format('ALTER ROLE %I', pg_catalog.pg_get_userbyid(s.setrole))
@@ -12,7 +13,7 @@ WHERE s.setdatabase IN (0, (SELECT d.oid FROM pg_catalog.pg_database AS d WHERE 
   AND EXISTS (SELECT FROM pg_catalog.pg_trigger AS t JOIN pg_catalog.pg_proc AS p ON p.oid = t.tgfoid
               WHERE p.pronamespace = 'notifier'::pg_catalog.regnamespace AND t.tgenabled = 'O')
 UNION ALL
-SELECT 'every session', 'remove session_replication_role from the configuration of the server'
+SELECT true, 'every session', 'remove session_replication_role from the configuration of the server'
 FROM pg_catalog.pg_settings
 WHERE name = 'session_replication_role' AND reset_val = 'replica' AND source IN ('configuration file', 'command line')
 ORDER BY whose
