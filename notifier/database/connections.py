@@ -11,6 +11,7 @@ import asyncio
 import random
 import socket
 import time
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, NoReturn, TypeAlias
@@ -39,6 +40,7 @@ FAILURES = (
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,  # the driver's error for a connection that ended within a message
 )
+"""What the driver raises on purpose. For answers that it cannot read it raises anything: `is_failure` knows those as well."""
 
 VALUE_ERRORS = (
     asyncpg.DataError,
@@ -152,7 +154,7 @@ async def connect(
             await _reset(connection, target)
     except BaseException as error:
         connection.terminate()
-        if isinstance(error, FAILURES):
+        if is_failure(error):
             raise Unreachable(f"lost the database {target}: {first_line(error)}") from error
         raise
     metrics.show_link(name, True)
@@ -180,7 +182,9 @@ async def _first_answer(
                     statement_cache_size=cache,
                 )
                 return connection
-            except (*FAILURES, UnicodeError, ValueError) as error:
+            except Exception as error:
+                if not is_failure(error) and not isinstance(error, (UnicodeError, ValueError)):
+                    raise
                 failures.append((server, error))
                 if isinstance(error, asyncpg.PostgresError) and not isinstance(
                     error, asyncpg.CannotConnectNowError
@@ -235,10 +239,26 @@ async def connected(
     connection = await connect(url, name, pinned=pinned, settings=settings)
     try:
         yield connection
-    except FAILURES as error:
+    except Exception as error:
+        if not is_failure(error):
+            raise
         raise translate_error(error, url) from error
     finally:
         connection.terminate()
+
+
+def is_failure(error: BaseException) -> bool:
+    """Whether the error is one of the connection, not of our code: after it the connection must be closed.
+
+    The driver trusts the server. Where an answer is not what it expects, since a proxy has altered it or mixed up sessions,
+    it raises AssertionError, UnicodeDecodeError, KeyError and others. They are known by the driver's frames in the traceback.
+    """
+    if isinstance(error, FAILURES):
+        return True
+    return isinstance(error, Exception) and any(
+        frame.f_globals.get("__name__", "").partition(".")[0] == "asyncpg"
+        for frame, _ in traceback.walk_tb(error.__traceback__)
+    )
 
 
 def translate_error(error: BaseException, url: str) -> DatabaseError:
@@ -257,7 +277,12 @@ def translate_error(error: BaseException, url: str) -> DatabaseError:
         case asyncpg.InsufficientPrivilegeError() | asyncpg.ReadOnlySQLTransactionError():
             return Misplaced(f"{describe(url)}: {first_line(error)}")
         case _:
-            return Unreachable(f"lost the database {describe(url)}: {first_line(error)}")
+            reason = (
+                first_line(error)
+                if isinstance(error, FAILURES)
+                else f"an answer that cannot be read ({type(error).__name__})"  # its text may have values of rows
+            )
+            return Unreachable(f"lost the database {describe(url)}: {reason}")
 
 
 def first_line(error: BaseException) -> str:

@@ -10,11 +10,11 @@ import asyncpg
 
 from notifier.database.connections import (
     DEADLINE_SECONDS,
-    FAILURES,
     VALUE_ERRORS,
     Connection,
     connect,
     first_line,
+    is_failure,
     translate_error,
 )
 from notifier.errors import DatabaseError, Unreachable
@@ -79,20 +79,21 @@ class Query:
                 raise
             except asyncpg.LockNotAvailableError as error:  # the connection is sound
                 raise DatabaseError(first_line(error)) from error
-            except FAILURES as error:
+            except BaseException as error:
                 self.close()
+                if not is_failure(error):
+                    raise
                 if not reused or isinstance(error, TimeoutError):
                     raise translate_error(error, self.url) from error
-            except BaseException:
-                self.close()
-                raise
             # The connection may have been dead for a long time: retry once, on a new one.
             try:
                 return await self._fetch(query, arguments, prepare, lock_milliseconds, restoring)
             except VALUE_ERRORS:
                 raise
-            except FAILURES as error:
+            except BaseException as error:
                 self.close()
+                if not is_failure(error):
+                    raise
                 raise translate_error(error, self.url) from error
 
     async def _fetch(

@@ -22,10 +22,10 @@ import structlog
 from notifier.database import sql
 from notifier.database.connections import (
     DEADLINE_SECONDS,
-    FAILURES,
     Connection,
     connect,
     first_line,
+    is_failure,
     translate_error,
 )
 from notifier.database.query import fetch_log, restore
@@ -172,7 +172,9 @@ class StateReader:
             ) from error
         except asyncpg.LockNotAvailableError as error:
             raise StateUnavailable("a table is locked by another transaction") from error
-        except FAILURES as error:
+        except Exception as error:
+            if not is_failure(error):
+                raise
             raise translate_error(error, self._url) from error
         finally:
             del self._reading[key]
@@ -198,13 +200,10 @@ class StateReader:
             ):
                 await self._restore(connection, closes)
                 raise
-            except FAILURES as error:
+            except BaseException as error:
                 connection.terminate()
-                if not reused or isinstance(error, TimeoutError):
+                if not reused or isinstance(error, TimeoutError) or not is_failure(error):
                     raise
-            except BaseException:
-                connection.terminate()
-                raise
             else:
                 self._release(connection, closes)
                 return found

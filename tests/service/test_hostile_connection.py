@@ -1,0 +1,119 @@
+"""A proxy between a node and PostgreSQL that alters messages of the protocol.
+
+It can change data as well, where TLS does not prevent it (docs/threats.md). But an answer that cannot be read
+ends a connection and not the node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+
+import pytest
+
+from tests.conftest import Connect, Serve
+from tests.databases import Database
+from tests.ports import free_port
+from tests.service.calendars import Calendar
+from tests.services import Service
+from tests.waiting import until
+
+ROW = b"D"
+NO_TLS = b"N"
+
+Change = Callable[[bytes, bytes], bytes | None]
+"""Takes the type and the body of a message; returns what is sent instead, None for the message itself."""
+
+
+def packed(kind: bytes, body: bytes) -> bytes:
+    """A message as PostgreSQL sends it."""
+    return kind + struct.pack("!I", len(body) + 4) + body
+
+
+CHANGES: dict[str, Callable[[bytes], bytes]] = {
+    "a length beyond the row": lambda row: packed(ROW, row[:2] + b"\x10" + row[3:]),
+    "a row without its end": lambda row: packed(ROW, row[:-1]),
+    "a row of more columns": lambda row: packed(ROW, b"\x00\x7f" + row[2:]),
+    "a row of no column": lambda _: packed(ROW, b"\x00\x00"),
+    "a message of negative length": lambda row: ROW + b"\xff\xff\xff\xff" + row,
+    "bytes that are no UTF-8": lambda row: packed(b"E", b"SERROR\0C42601\0M\xff\xfe\0\0"),
+}
+
+
+def lost_links(service: Service) -> int:
+    """How often the service has lost a connection."""
+    return service.log().count("database connection lost")
+
+
+class InBetween:
+    """Between PostgreSQL and its clients; `change` is applied to each of its messages."""
+
+    def __init__(self, server: tuple[str, int]) -> None:
+        self._server = server
+        self.port = free_port()
+        self.change: Change = lambda _, __: None
+
+    async def alter_rows(self, altered: Callable[[bytes], bytes], service: Service) -> None:
+        """Alters every row, until the service has lost two links."""
+        before = lost_links(service)
+
+        async def links_are_lost() -> bool:
+            assert service.process.returncode is None, service.log()
+            return lost_links(service) > before + 1
+
+        self.change = lambda kind, body: altered(body) if kind == ROW else None
+        await until(links_are_lost)
+        self.change = lambda _, __: None
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection."""
+        with suppress(OSError, asyncio.IncompleteReadError):
+            theirs, ours = await asyncio.open_connection(*self._server)
+            try:
+                await asyncio.gather(self._forward(reader, ours), self._attack(theirs, writer))
+            finally:
+                ours.close()
+        writer.close()
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+        raise asyncio.IncompleteReadError(b"", None)
+
+    async def _attack(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        kind = await reader.readexactly(1)
+        if kind == NO_TLS:  # the answer to the driver's request
+            writer.write(kind)
+            kind = await reader.readexactly(1)
+        while True:
+            (size,) = struct.unpack("!I", await reader.readexactly(4))
+            body = await reader.readexactly(size - 4)
+            changed = self.change(kind, body)
+            writer.write(packed(kind, body) if changed is None else changed)
+            kind = await reader.readexactly(1)
+
+
+@pytest.fixture
+async def between(database: Database) -> AsyncIterator[InBetween]:
+    between = InBetween(database.address)
+    server = await asyncio.start_server(between.serve, "127.0.0.1", between.port)
+    yield between
+    server.close()
+
+
+async def test_an_answer_that_cannot_be_read_ends_a_connection_and_not_the_node(
+    database: Database, serve: Serve, connect: Connect, between: InBetween
+) -> None:
+    """Each kind of it, on every link: of the relay, the stream, and the checks of access."""
+    calendar = Calendar(database)
+    service = await serve(database.through(between.port))
+    company = await calendar.company("u1")
+    for altered in CHANGES.values():
+        await calendar.event(company)
+        await between.alter_rows(altered, service)
+        await service.ready()
+    client = await connect(service, "u1", company)
+    await calendar.event(company)
+    await client.next("EventCreated")
