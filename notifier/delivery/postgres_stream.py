@@ -358,7 +358,8 @@ class PostgresStream:
             if rows[0]["seq"] is None:
                 return
             messages = [self._message_of(row) for row in rows]
-            if messages[0].seq != self._seq + 1:
+            first, last = messages[0].seq, messages[-1].seq
+            if first != self._seq + 1 or last - first != len(messages) - 1:
                 _logger.error("missed messages that the log no longer has", after=self._seq)
                 hub.drop()
             self._seq = messages[-1].seq

@@ -1,7 +1,7 @@
-"""A proxy between a node and PostgreSQL that alters messages of the protocol.
+"""A proxy between a node and PostgreSQL that alters or withholds messages of the protocol.
 
 It can change data as well, where TLS does not prevent it (docs/threats.md). But an answer that cannot be read
-ends a connection and not the node.
+ends a connection and not the node, and a row that is missing is noticed.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from contextlib import suppress
 import pytest
 
 from tests.conftest import Connect, Serve
-from tests.databases import Database
+from tests.databases import Connection, Database
 from tests.ports import free_port
-from tests.service.calendars import Calendar
+from tests.service.calendars import EVENT, Calendar, positions
 from tests.services import Service
 from tests.waiting import until
 
@@ -95,6 +95,12 @@ class InBetween:
             kind = await reader.readexactly(1)
 
 
+async def new_events(writer: Connection, company: str, *titles: str) -> None:
+    """New events, in the writer's transaction."""
+    for title in titles:
+        await writer.execute(EVENT, company, title)
+
+
 @pytest.fixture
 async def between(database: Database) -> AsyncIterator[InBetween]:
     between = InBetween(database.address)
@@ -117,3 +123,37 @@ async def test_an_answer_that_cannot_be_read_ends_a_connection_and_not_the_node(
     client = await connect(service, "u1", company)
     await calendar.event(company)
     await client.next("EventCreated")
+
+
+async def test_a_row_that_is_missing_among_those_of_the_log_is_not_lost(
+    database: Database, serve: Serve, connect: Connect, between: InBetween
+) -> None:
+    """It is the last one of its company, so that no later position shows the gap; but seq does."""
+    calendar = Calendar(database)
+    await serve(database)  # it relays
+    node = await serve(database.through(between.port))
+    one, other = await calendar.company("u1"), await calendar.company("u2")
+    client = await connect(node, "u1", one)
+    await connect(node, "u2", other)
+    withheld = 0
+
+    def withhold(kind: bytes, body: bytes) -> bytes | None:
+        nonlocal withheld
+        if kind != ROW or b'"the last one"' not in body or withheld:
+            return None
+        withheld += 1
+        return b""
+
+    between.change = withhold
+    writer = await database.connect()
+    async with writer.transaction():
+        await new_events(writer, one, "the first one", "the last one")
+        await new_events(writer, other, "another")
+    assert await client.closed() == 4503
+    assert withheld
+    again = await connect(node, "u1", one, client.position, client.epoch)
+    await again.received(lambda messages: positions(messages)[-1:] == [3])
+    titles = [
+        each["Data"]["Title"] for each in (*client.messages, *again.messages) if "Position" in each
+    ]
+    assert titles == ["the first one", "the last one"]
