@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 from typing import Any, Literal
 
 import msgspec
@@ -38,12 +39,27 @@ def set_up(level: str, form: Literal["auto", "json", "text"]) -> None:
     root.setLevel(level.upper())
     for name in ("uvicorn.access", "alembic", "asyncio", "websockets", "uvicorn.error"):
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    logging.getLogger("asyncio").addFilter(_shortened)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+
+
+def _shortened(record: logging.LogRecord) -> bool:
+    """Logs an error within the driver of PostgreSQL, for which asyncio ends the connection, without its traceback.
+
+    A server causes it that sends what the driver does not expect. An error in our own callbacks keeps its traceback.
+    """
+    if record.exc_info and record.exc_info[2] is not None:
+        *_, (frame, _) = traceback.walk_tb(record.exc_info[2])
+        if frame.f_globals.get("__name__", "").partition(".")[0] == "asyncpg":
+            first = record.getMessage().partition("\n")[0]
+            record.msg, record.args = f"{first}: {record.exc_info[1]!r}", ()
+            record.exc_info = record.exc_text = None
+    return True
 
 
 def _serialize(value: object, **_: object) -> str:

@@ -55,3 +55,39 @@ def test_c14_the_log_of_an_internal_error_has_nothing_of_a_clients_message(form:
     assert "4500" in done.stdout
     assert "a fault of ours" not in done.stdout
     assert "canary" not in done.stderr + done.stdout
+
+
+DRIVER = """
+import asyncio, logging, sys
+import asyncpg
+from notifier import logs
+
+async def of_the_driver():
+    await asyncpg.connect("https://127.0.0.1/")
+
+async def of_ours():
+    raise RuntimeError("a fault of ours")
+
+async def main():
+    logs.set_up("debug", "json")
+    for fault in (of_the_driver, of_ours):
+        try:
+            await fault()
+        except Exception as error:
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": "Fatal error on transport", "exception": error}
+            )
+
+asyncio.run(main())
+"""
+
+
+def test_an_error_within_the_driver_is_logged_without_its_traceback() -> None:
+    """Asyncio logs it where a server sends what the driver does not expect. A fault of ours keeps its traceback."""
+    done = subprocess.run(
+        [sys.executable, "-c", DRIVER], capture_output=True, text=True, check=True
+    )
+    drivers, ours = done.stderr.splitlines()
+    assert "Fatal error on transport" in drivers
+    assert "Traceback" not in drivers
+    assert "Traceback" in ours
