@@ -338,6 +338,10 @@ async def test_a_writer_that_has_not_seen_a_move_is_a_resync_again(
 async def test_a_relay_that_ends_before_it_stores_a_late_row_leaves_the_resync_to_the_next(
     desk: Database, app: Connection, relay: Relayed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Without the doorbell, so that the relay reads on while it stores whether the row woke it up or not."""
+    await relay.stop()
+    relay = Relayed(desk, doorbell=False)
+    await relay.start()
     other = await desk.connect(app=True)
     await other.execute(f"BEGIN; INSERT INTO messages VALUES (1, {conversation(11)}, '')")
     await app.execute("UPDATE conversations SET inbox = 2 WHERE no = 11")
@@ -365,13 +369,13 @@ async def test_a_relay_that_ends_before_it_stores_a_late_row_leaves_the_resync_t
         patched.setattr(RelayStore, "append", hang)
         patched.setattr(Maintenance, "run", idle)
         patched.setattr(ChangeReader, "read_new", counted)
-        # Two changes, after which it reads again at once.
         await other.execute("INSERT INTO messages VALUES (2, NULL, ''); COMMIT")
         await until(has_read_on)
         await relay.stop()
     await relay.start()
     assert seen(await relay.messages_of("7"))[-2:] == [("MessageCreated", 1), ("Resync", "bulk")]
     assert seen(await relay.messages_of("8"))[-1] == ("Resync", "bulk")
+    await relay.stop()
 
 
 async def test_a_relay_that_ends_within_a_backlog_leaves_its_moves_to_the_next(
