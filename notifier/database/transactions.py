@@ -91,7 +91,7 @@ async def _exclude_others(connection: Connection) -> None:
             break
         await asyncio.sleep(TRY_SECONDS)
     # With the advisory lock, too: another may run without it, where its holder had no rights, or released it just then.
-    if await connection.fetchval(sql.adapt("SELECT to_regclass('notifier.version')")):
+    if await connection.fetchval(sql.query("may_lock_version")):
         await connection.execute(
             sql.adapt("LOCK TABLE notifier.version IN SHARE UPDATE EXCLUSIVE MODE")
         )
