@@ -195,8 +195,11 @@ class Moves:
         for change in changes:
             for source in self._sources[change.entity]:
                 column = source.watch.company_column or ""
-                for value in (*_values(change, column), "") if by_value else ():
-                    for move in by_value.get((change.entity, column, value), ()):
+                # The companies to which the row may lead by now: a row on its path may have moved several times.
+                reached = {*_values(change, column), ""}
+                values = list(reached) if by_value else []
+                while values:
+                    for move in by_value.get((change.entity, column, values.pop()), ()):
                         if move.xid == change.xid:
                             continue
                         is_later = (
@@ -206,6 +209,8 @@ class Moves:
                         )
                         if is_later:
                             resync(change, move.companies, move.revokes)
+                            values += move.values - reached
+                            reached |= move.values
                 if (snapshot := _snapshot_of(change)) is not None:
                     self._compare_with_snapshot(change, column, snapshot, resync)
         return list(due.values())
@@ -225,6 +230,7 @@ class Moves:
             is_same = not move.values or not values.isdisjoint(move.values)
             if unseen and move.column == column and move.xid != change.xid and is_same:
                 resync(change, move.companies, move.revokes)
+                values |= move.values  # the next move may be one from there
 
 
 _decode_moves = msgspec.json.Decoder(list[_Move]).decode

@@ -335,6 +335,25 @@ async def test_a_writer_that_has_not_seen_a_move_is_a_resync_again(
     assert await desk.fetchval("SELECT moves::text FROM notifier.moves") == "[]"
 
 
+@pytest.mark.parametrize("isolation", ["READ COMMITTED", "REPEATABLE READ"])
+async def test_a_writer_that_has_not_seen_several_moves_is_a_resync_for_the_last_company_too(
+    desk: Database, app: Connection, relay: Relayed, isolation: str
+) -> None:
+    other = await desk.connect(app=True)
+    await other.execute(f"BEGIN ISOLATION LEVEL {isolation}; SELECT 1 FROM inboxes")
+    if isolation == "READ COMMITTED":
+        await other.execute(f"INSERT INTO messages VALUES (1, {conversation(11)}, '')")
+    for account in (20, 21, 22):
+        await app.execute(f"UPDATE inboxes SET account = {account} WHERE id = 1")
+        await relay.settled()
+    before = len(await relay.messages_of("22"))
+    if isolation == "REPEATABLE READ":
+        await other.execute(f"INSERT INTO messages VALUES (1, {conversation(11)}, '')")
+    await other.execute("COMMIT")
+    await relay.settled()
+    assert seen(await relay.messages_of("22"))[before:] == [("Resync", "bulk")]
+
+
 async def test_a_relay_that_ends_before_it_stores_a_late_row_leaves_the_resync_to_the_next(
     desk: Database, app: Connection, relay: Relayed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
