@@ -21,6 +21,7 @@ DECLARE
     became json;
     from_company json;
     to_company json;
+    seen text;  -- the snapshot of a transaction that has one for all its statements: see `path_images`
     records bigint;  -- that this transaction has added to notifier.vanished; 0 where PostgreSQL does not count
 BEGIN
     BEGIN
@@ -73,10 +74,12 @@ BEGIN
             ELSIF from_company::text = to_company::text THEN
                 CONTINUE;
             END IF;
+            seen := CASE WHEN current_setting('transaction_isolation') <> 'read committed'
+                         THEN concat(',"->snapshot":', to_json(pg_current_snapshot()::text)) END;
             PERFORM notifier.store_change(
                 entity,
-                CASE WHEN was IS NOT NULL THEN concat('{', name, ':', coalesce(from_company, 'null'), '}')::json END,
-                CASE WHEN became IS NOT NULL THEN concat('{', name, ':', coalesce(to_company, 'null'), '}')::json END,
+                CASE WHEN was IS NOT NULL THEN concat('{', name, ':', coalesce(from_company, 'null'), seen, '}')::json END,
+                CASE WHEN became IS NOT NULL THEN concat('{', name, ':', coalesce(to_company, 'null'), seen, '}')::json END,
                 true);
         EXCEPTION WHEN OTHERS THEN
             PERFORM notifier.store_change(entity, NULL, NULL, true);

@@ -10,6 +10,7 @@ DECLARE
     entity text;
     name json;
     company json;
+    seen text;  -- as in `capture_parent`
 BEGIN
     BEGIN
         -- SET CONSTRAINTS ALL IMMEDIATE: the application's statement has not ended.
@@ -27,8 +28,10 @@ BEGIN
         SELECT w.captured_as, to_json('->' || w.entity) INTO entity, name FROM notifier.watches AS w WHERE w.entity = NEW.watch;
         company := coalesce(notifier.resolve_path(NEW.watch, NEW.step, to_json(NEW.key)), 'null');
         IF company::text <> NEW.company::text THEN
-            PERFORM notifier.store_change(entity, concat('{', name, ':', NEW.company, '}')::json,
-                                          concat('{', name, ':', company, '}')::json, true);
+            seen := CASE WHEN current_setting('transaction_isolation') <> 'read committed'
+                         THEN concat(',"->snapshot":', to_json(pg_current_snapshot()::text)) END;
+            PERFORM notifier.store_change(entity, concat('{', name, ':', NEW.company, seen, '}')::json,
+                                          concat('{', name, ':', company, seen, '}')::json, true);
         END IF;
     EXCEPTION WHEN OTHERS THEN
         BEGIN

@@ -354,6 +354,27 @@ async def test_a_writer_that_has_not_seen_several_moves_is_a_resync_for_the_last
     assert seen(await relay.messages_of("22"))[before:] == [("Resync", "bulk")]
 
 
+async def test_a_move_by_a_writer_that_has_not_seen_another_move_is_a_resync_again(
+    database: Database, app: Connection, relay: Relayed
+) -> None:
+    """Only messages are watched, so that no row of a conversation has the writer's snapshot."""
+    await database.execute(DESK)
+    await watch(database, [MESSAGES])
+    await app.execute(f"INSERT INTO messages VALUES (1, {conversation(11)}, '')")
+    inbox = await app.fetchval("SELECT inbox FROM conversations WHERE no = 11")
+    other = await database.connect(app=True)
+    await other.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1 FROM inboxes")
+    await app.execute(f"UPDATE inboxes SET account = 99 WHERE id = {inbox}")
+    await relay.settled()
+    assert seen(await relay.messages_of("99")) == [("Resync", "bulk")]
+    await other.execute(
+        f"UPDATE conversations SET inbox = (SELECT min(id) FROM inboxes WHERE id <> {inbox}) WHERE no = 11"
+    )
+    await other.execute("COMMIT")
+    await relay.settled()
+    assert seen(await relay.messages_of("99")) == [("Resync", "bulk")] * 2
+
+
 async def test_a_relay_that_ends_before_it_stores_a_late_row_leaves_the_resync_to_the_next(
     desk: Database, app: Connection, relay: Relayed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
