@@ -237,7 +237,7 @@ def test_every_sentence_about_schemas_and_configuration_names_a_test() -> None:
 
 
 RULED_OUT = re.compile(r"\b(?:nobody(?!['\"\\])|somebody|whoever|afresh|anew)\b", re.IGNORECASE)
-"""Some of the words that CONTRIBUTING.md rules out. In quotes, `nobody` is the name of a Unix user, which is allowed."""
+"""Some of the words that CONTRIBUTING.md rules out. The first is also the name of a Unix user: in quotes it is allowed."""
 
 READ = [
     *PAGES,
