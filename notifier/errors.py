@@ -130,7 +130,7 @@ class Closure(NotifierError):
             self.retry_after_ms = retry_after_ms
 
     def copy(self) -> Self:
-        """Without a traceback, whose frames would keep alive all that they hold: for what keeps a Closure, or raises a kept one."""
+        """The same closure without a traceback, whose frames would keep their objects alive. For code that keeps a Closure."""
         return type(self)(self.retry_after_ms)
 
 

@@ -95,7 +95,7 @@ class _Amount:
         self.held = held
 
     def read(self, images: Sequence[JSON]) -> None:
-        """Raises StateTooLarge."""
+        """Counts images that were read. Raises StateTooLarge."""
         self._read += len(images)
         self._bytes += sum(map(len, images))
         if self._bytes > STATE_BYTES:
@@ -104,7 +104,7 @@ class _Amount:
             raise StateTooLarge(f"more than {self._searched:,} rows to search")
 
     def hold(self, images: list[JSON]) -> list[JSON]:
-        """Returns them. Raises StateTooLarge."""
+        """Counts images that the state keeps, and returns them. Raises StateTooLarge."""
         self.held += len(images)
         if self.held > self._limit:
             raise StateTooLarge(f"more than {self._limit:,} rows")
@@ -359,7 +359,7 @@ async def _rolled_back(connection: Connection) -> AsyncIterator[None]:
 async def _passing(
     company: str, source: Source, images: list[JSON], wanted: Filter | None
 ) -> list[JSON]:
-    """The images of the rows that pass the filter's values; all where it has none for the entity, or is compared later."""
+    """The images whose rows pass the filter. All of them where the filter has no values for the entity, or is compared later."""
     conditions = None if wanted is None else wanted.conditions(source.watch.entity)
     if wanted is None or not conditions or is_compared_later(source, wanted):
         return images

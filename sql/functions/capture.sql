@@ -1,9 +1,10 @@
--- capture(entity, key, company [, excluded columns [, key columns [, paths]]]): stores the change of a watched row, or the TRUNCATE of
--- a watched table, in notifier.changes, in the application's transaction.
+-- capture(entity, key, company [, excluded columns [, key columns [, paths]]]): stores the change of a watched row,
+-- or the TRUNCATE of a watched table, in notifier.changes, in the application's transaction.
 --
--- It must never break the application's write, but for PREPARE TRANSACTION after a ring (decision 23). A row that cannot be serialised is stored with its keys only;
--- if not even these can be read, the change is stored without images, and the relay sends every company a
--- Resync. Only triggers that `notifier migrate` creates may call it: EXECUTE is revoked from PUBLIC.
+-- It must never break the application's write, except PREPARE TRANSACTION after a ring (decision 23). A row that
+-- cannot be serialised is stored with its keys only; if not even these can be read, the change is stored without
+-- images, and the relay sends every company a Resync. Only triggers that `notifier migrate` creates may call it:
+-- EXECUTE is revoked from PUBLIC.
 --
 -- Output settings are pinned so that a value serialises identically in every session. With fewer digits of
 -- floats two different values could compare equal, and the change would be dropped.

@@ -1,5 +1,6 @@
--- capture_replaced(): at the end of a transaction that has deleted a row on a path, or changed its key, captures that another
--- row has that key now and leads to another company. The children of the key are then that company's: both get a Resync.
+-- capture_replaced(): at the end of a transaction that has deleted a row on a path, or changed its key, captures that
+-- another row has that key now and leads to another company. The children of the key are then that company's: both
+-- get a Resync.
 --
 -- A deferred trigger on notifier.vanished: none on the application's tables, which it could not alter while an event is
 -- pending. Nothing is done where a row is inserted. It never breaks the application's COMMIT.

@@ -1,9 +1,9 @@
 -- The columns of a relation, or of a composite type, with their types, as the row that a trigger gets has them.
 --
--- A transaction with a snapshot of its own (REPEATABLE READ, SERIALIZABLE) may be older than an ALTER TABLE: then its catalogue does
--- not have the row's columns. So there the names are those that pg_identify_object_as_address and has_column_privilege
--- find, and the types those of an expression, which PostgreSQL all looks up in its caches. It fails where the owner of
--- capture may not use the relation's schema.
+-- A transaction with a snapshot of its own (REPEATABLE READ, SERIALIZABLE) may be older than an ALTER TABLE: then its
+-- catalogue does not have the row's columns. So there the names are those that pg_identify_object_as_address and
+-- has_column_privilege find, and the types those of an expression, which PostgreSQL all looks up in its caches. It
+-- fails where the owner of capture may not use the relation's schema.
 CREATE OR REPLACE FUNCTION notifier.columns_of(relation oid) RETURNS TABLE(number integer, name text, type oid)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$

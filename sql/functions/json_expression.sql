@@ -27,8 +27,9 @@ BEGIN
         EXIT WHEN kind <> 'd';
     END LOOP;
     IF kind = 'c' THEN
-        -- By their places: `value.name` calls a function `name` where the attribute is gone, and `to_json` runs casts. The type
-        -- may be altered at any moment: where an attribute has another type then, its expression fails.
+        -- By their places: `value.name` calls a function `name` where the attribute is gone, and `to_json` runs
+        -- casts. The type may be altered at any moment: where an attribute has another type then, its expression
+        -- fails.
         SELECT string_agg(format('%s AS %I', CASE WHEN notifier.is_plain_type(c.type)
                    THEN format('CASE 1 / (pg_typeof(c.a%1$s)::oid = %2$L)::int WHEN 1 THEN c.a%1$s END', c.place, c.type)
                    ELSE notifier.json_expression(format('c.a%s', c.place), c.type) END, c.name), ', ' ORDER BY c.place),

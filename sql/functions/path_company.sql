@@ -5,8 +5,8 @@
 -- policies with the rights of the role that reads them, and for their owner that is no other code than always.
 -- `migrate` writes the statements below `-- paths`.
 --
--- Rows are found by unique keys. Without enable_seqscan = off the planner reads a table of up to some hundreds of rows as a
--- whole, which takes longer: it counts the pages of the index as if they were on disk.
+-- Rows are found by unique keys. Without enable_seqscan = off the planner reads a table of up to some hundreds of
+-- rows as a whole, which takes longer: it counts the pages of the index as if they were on disk.
 CREATE OR REPLACE FUNCTION notifier.path_company(watch text, step integer, key text) RETURNS json
 LANGUAGE plpgsql STRICT SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp SET row_security = off SET enable_seqscan = off

@@ -1,7 +1,7 @@
--- The images of a change with the companies that the paths of its table lead to, where `path_members` does not find them: a
--- row now leads along another way, has no company, or led to a row that this transaction has deleted. With them
--- the snapshot of a transaction that has one for all its statements.
--- `paths`: pairs of a watch and the column that its path begins with.
+-- The images of a change with the companies that the paths of its table lead to, where `path_members` does not find
+-- them: a row now leads along another way, has no company, or led to a row that this transaction has deleted. With
+-- them the snapshot of a transaction that has one for all its statements. `paths`: pairs of a watch and the column
+-- that its path begins with.
 CREATE OR REPLACE FUNCTION notifier.path_images(was json, became json, paths text[]) RETURNS json[]
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$

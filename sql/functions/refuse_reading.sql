@@ -1,9 +1,10 @@
--- Raises unless the role may read the tables of the log themselves: a view that guards the log calls it in a transaction that is
--- not DEFERRABLE. Nodes read the log in transactions that are, and the tables of the application in others; so code of the
--- application that the planner runs there reads nothing of the log.
+-- Raises unless the role may read the tables of the log themselves: a view that guards the log calls it in a
+-- transaction that is not DEFERRABLE. Nodes read the log in transactions that are, and the tables of the application
+-- in others; so code of the application that the planner runs there reads nothing of the log.
 --
--- A transaction cannot become DEFERRABLE once it has a snapshot: RESET makes it NOT DEFERRABLE, and parallel workers inherit it. Whether
--- it may write would not do: before PostgreSQL 16 RESET makes it writable, and before 18 it is writable in parallel workers.
+-- A transaction cannot become DEFERRABLE once it has a snapshot: RESET makes it NOT DEFERRABLE, and parallel workers
+-- inherit it. Whether it may write would not do: before PostgreSQL 16 RESET makes it writable, and before 18 it is
+-- writable in parallel workers.
 CREATE OR REPLACE FUNCTION notifier.refuse_reading() RETURNS boolean
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$

@@ -1,5 +1,5 @@
--- The columns of `exclude` and `visible_to` that were renamed since `migrate`: `name` in the watch, `now` in the table. One
--- that was dropped is among them, without `now`, if another has its name.
+-- The columns of `exclude` and `visible_to` that were renamed since `migrate`: `name` in the watch, `now` in the
+-- table. One that was dropped is among them, without `now`, if another has its name.
 CREATE OR REPLACE FUNCTION notifier.renamed_columns() RETURNS TABLE(relation oid, name text, now text, excluded boolean)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$

@@ -1,8 +1,8 @@
 -- Waits until a change is visible that was not in the snapshot `since`. Returns false if there is none after `seconds`.
 --
--- It looks every millisecond, and after 5 ms every second one. The conditions on xid are those of `read_changes.sql`, which
--- the indexes have. A look at many uncommitted changes takes long; it does not look again when the time is over.
--- Where the role may not execute pg_sleep, which some teams revoke from PUBLIC, it looks once.
+-- It looks every millisecond, and after 5 ms every second one. The conditions on xid are those of `read_changes.sql`,
+-- which the indexes have. A look at many uncommitted changes takes long; it does not look again when the time is
+-- over. Where the role may not execute pg_sleep, which some teams revoke from PUBLIC, it looks once.
 --
 -- The relay reads in a statement of its own, whose transaction takes its locks again (see `catalogue_version`).
 CREATE OR REPLACE FUNCTION notifier.wait_for_changes(since text, seconds double precision) RETURNS boolean

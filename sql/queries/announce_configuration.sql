@@ -1,5 +1,6 @@
--- Stores a mark in the log: later changes are captured by the present watches. Notifies relay and nodes. A mark looks like the TRUNCATE of a table: the relay, which does not know the entity '' and so
--- loads the watches, sends each company a Resync for those of the entities $1. With $2 it begins an epoch.
+-- Stores a mark in the log: later changes are captured by the present watches. Notifies relay and nodes. A mark looks
+-- like the TRUNCATE of a table: the relay, which does not know the entity '' and so loads the watches, sends each
+-- company a Resync for those of the entities $1. With $2 it begins an epoch.
 WITH mark AS MATERIALIZED (
     SELECT entity, pg_catalog.nextval('notifier.change_ids') AS id
     FROM (SELECT '' AS entity UNION ALL SELECT pg_catalog.unnest($1::text[])) AS marked

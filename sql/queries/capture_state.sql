@@ -1,9 +1,9 @@
 -- The capture triggers of each watched entity, and what the relay saved of them.
 --
--- `triggers`: for each, by oid, its table and its version: with another version it was disabled,
--- enabled or created again, and its table may have been written to uncaptured. `root`: the watched table; `tables`: it, its
--- partitions, and the tables that its paths cross. `captured`: whether the watched table is captured now.
--- `dropped`: its tenant's schema is gone.
+-- `triggers`: for each, by oid, its table and its version: with another version it was disabled, enabled or created
+-- again, and its table may have been written to uncaptured. `root`: the watched table; `tables`: it, its partitions,
+-- and the tables that its paths cross. `captured`: whether the watched table is captured now. `dropped`: its tenant's
+-- schema is gone.
 SELECT w.entity, to_regclass(w.relation)::oid::bigint AS root, tree.tables || crossed.tables AS tables,
        coalesce(t.triggers, '{}') AS triggers,
        coalesce(t.on_root >= 2 AND t.crossing >= 3 * cardinality(crossed.tables), false) AS captured,

@@ -1,5 +1,6 @@
--- What stands in capture for :relations: the watched relations and those along paths, with a partition's root in its place, and the
--- composite types of their columns. A plan that holds an answer about them ends when one of them is altered.
+-- What stands in capture for :relations: the watched relations and those along paths, with a partition's root in its
+-- place, and the composite types of their columns. A plan that holds an answer about them ends when one of them is
+-- altered.
 WITH RECURSIVE watched (oid) AS (
     SELECT coalesce(pg_catalog.pg_partition_root(r.oid), r.oid)::oid
     FROM (SELECT relation FROM notifier.watches UNION SELECT relation FROM notifier.steps) AS w

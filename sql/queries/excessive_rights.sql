@@ -1,5 +1,5 @@
--- Rights to read the texts of the log in any transaction, of roles that may serve, in the words of REVOKE: former versions
--- granted them, and nodes of these need them. `role`: quoted.
+-- Rights to read the texts of the log in any transaction, of roles that may serve, in the words of REVOKE: former
+-- versions granted them, and nodes of these need them. `role`: quoted.
 SELECT 'SELECT ON ' || c.oid::regclass AS privilege, pg_catalog.quote_ident(r.rolname) AS role
 FROM pg_catalog.pg_class AS c
 CROSS JOIN LATERAL pg_catalog.aclexplode(c.relacl) AS a

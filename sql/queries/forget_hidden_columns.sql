@@ -1,5 +1,5 @@
--- Removes the columns that are to be saved again, which are all but those that were renamed while a watch excludes them by
--- their former name: what such a column holds must not be sent until a watch excludes it by its new one.
+-- Removes the columns that are to be saved again, which are all but those that were renamed while a watch excludes
+-- them by their former name: what such a column holds must not be sent until a watch excludes it by its new one.
 DELETE FROM notifier.hidden_columns AS h
 WHERE NOT EXISTS (
     SELECT FROM notifier.watches AS w

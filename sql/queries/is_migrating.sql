@@ -1,5 +1,5 @@
--- Whether a session that holds the advisory lock $1 may be another `migrate`: of the current role, a superuser, or a role that has the
--- rights of the owner of the schema `notifier`. Any other role may hold the lock as well.
+-- Whether a session that holds the advisory lock $1 may be another `migrate`: of the current role, a superuser, or a
+-- role that has the rights of the owner of the schema `notifier`. Any other role may hold the lock as well.
 SELECT EXISTS (
     SELECT FROM pg_locks AS l
     JOIN pg_stat_activity AS a ON a.pid = l.pid

@@ -33,7 +33,8 @@ FROM (
            pg_catalog.has_sequence_privilege($1::text, 'notifier.change_ids', privilege), false
     FROM (VALUES ('SELECT'), ('UPDATE')) AS ours (privilege)
     UNION ALL
-    -- those that its queries and the views call, and the functions that these call; `columns_of` for a state with composite types
+    -- those that its queries and the views call, and the functions that these call; `columns_of` for a state with
+    -- composite types
     SELECT 'EXECUTE', 'FUNCTION ' || p.oid::regprocedure, pg_catalog.has_function_privilege($1::text, p.oid, 'EXECUTE'), false
     FROM pg_catalog.pg_proc AS p
     WHERE p.pronamespace = 'notifier'::regnamespace

@@ -1,4 +1,5 @@
--- The tables $1, first those that fewest foreign keys refer to. Ours comes last: capture locks it within a write of another.
+-- The tables $1, first those that fewest foreign keys refer to. Ours comes last: capture locks it within a write of
+-- another.
 SELECT relation FROM pg_catalog.unnest($1::text[]) AS relation
 ORDER BY relation = 'notifier.vanished', (
     SELECT pg_catalog.count(*) FROM pg_catalog.pg_constraint

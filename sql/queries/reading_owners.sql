@@ -1,5 +1,5 @@
--- The roles that own tables of which nodes read rows: those with `member`, all watched ones where a role may read states, and
--- those along their paths.
+-- The roles that own tables of which nodes read rows: those with `member`, all watched ones where a role may read
+-- states, and those along their paths.
 SELECT DISTINCT r.rolname::text AS owner
 FROM notifier.watches AS w
 LEFT JOIN notifier.steps AS s ON s.watch = w.entity

@@ -1,6 +1,6 @@
--- Who has session_replication_role = replica from the beginning of a session, in which triggers do not fire unless they are
--- enabled ALWAYS: roles, this database, or the server. None where all of our triggers are. `general`: not one role alone, which may
--- be that of a tool for replication.
+-- The settings by which sessions begin with session_replication_role = replica, in which only triggers that are enabled
+-- ALWAYS fire: of a role, of this database, or of all roles. No row where all of our triggers are enabled ALWAYS.
+-- `general`: the setting is not that of one role alone, which may belong to a tool for replication.
 SELECT s.setrole = 0 AS general, CASE WHEN s.setrole = 0 THEN 'every role' ELSE 'role ' || pg_catalog.pg_get_userbyid(s.setrole) END AS whose,
        CASE WHEN s.setrole = 0 AND s.setdatabase = 0 THEN 'ALTER ROLE ALL'
             WHEN s.setrole = 0 THEN pg_catalog.format('ALTER DATABASE %I', pg_catalog.current_database())

@@ -1,5 +1,6 @@
--- Saves the numbers of the columns that watches exclude, or name in visible_to. `database`: the numbers of our own table, by which a
--- restored dump differs, whose tables all have others; pg_upgrade and CREATE DATABASE ... TEMPLATE keep the numbers.
+-- Saves the numbers of the columns that watches exclude, or name in visible_to. `database`: the numbers of our own
+-- table, by which a restored dump differs, whose tables all have others; pg_upgrade and CREATE DATABASE ... TEMPLATE
+-- keep the numbers.
 INSERT INTO notifier.hidden_columns (relation, name, number, excluded, database)
 SELECT DISTINCT ON (a.attrelid, a.attname)
        a.attrelid, a.attname, a.attnum, given.excluded, format('%s/%s', own.oid, own.reltype)

@@ -1,5 +1,5 @@
--- Of the schema `notifier`, if there is one: its owner, the role that should own it, and whether the current role may change that.
--- It should be the owner of the table `version`, and the current role where there is none yet.
+-- Of the schema `notifier`, if there is one: its owner, the role that should own it, and whether the current role may
+-- change that. It should be the owner of the table `version`, and the current role where there is none yet.
 SELECT o.rolname::text AS owner, w.rolname::text AS wanted,
        pg_catalog.pg_has_role(o.oid, 'USAGE') AND pg_catalog.pg_has_role(w.oid, 'USAGE')
            AND pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE') AS may_change

@@ -1,6 +1,7 @@
--- Whether the current role may read the rows of each watched table, whether row-level security applies to it, and whether
--- an index begins with the column by which a company's rows are found: its company, or its reference to the next table on its
--- path. The same for the columns of the tables along paths. Of a schema per tenant, all rows are one company's.
+-- Whether the current role may read the rows of each watched table, whether row-level security applies to it, and
+-- whether an index begins with the column by which a company's rows are found: its company, or its reference to the
+-- next table on its path. The same for the columns of the tables along paths. Of a schema per tenant, all rows are
+-- one company's.
 WITH read (relation, needed, found_by, tenant) AS (
     SELECT w.relation, ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute AS a
                              WHERE a.attrelid = pg_catalog.to_regclass(w.relation) AND a.attnum > 0 AND NOT a.attisdropped

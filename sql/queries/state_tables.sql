@@ -1,11 +1,10 @@
 -- How each watched table's rows are read as images, as capture makes them: `columns` are expressions of the row `t`,
--- without the excluded columns. `complete`: the table and the columns that the watch names are there. `company_type`: null
--- where it is not PostgreSQL's own. `hidden`: row-level security applies to the current role. `has_owners`: all tables together have several.
--- `scopes`: the names of all.
--- `bounded`: no column that `state_where` could name has a type of the application's.
--- `mark`: the column of `deleted_if`; null for JSON, whose null and false are values, and where the image has no such column.
--- `mark_type`: null where it is not PostgreSQL's own.
--- Where the company is at the end of a path, `joins` leads to it, and it is a column of the image as in capture's.
+-- without the excluded columns. `complete`: the table and the columns that the watch names are there. `company_type`:
+-- null where it is not PostgreSQL's own. `hidden`: row-level security applies to the current role. `has_owners`: all
+-- tables together have several. `scopes`: the names of all. `bounded`: no column that `state_where` could name has a
+-- type of the application's. `mark`: the column of `deleted_if`; null for JSON, whose null and false are values, and
+-- where the image has no such column. `mark_type`: null where it is not PostgreSQL's own. Where the company is at the
+-- end of a path, `joins` leads to it, and it is a column of the image as in capture's.
 WITH RECURSIVE base (domain, oid, level) AS (
     SELECT t.oid, t.oid, 0 FROM pg_catalog.pg_type AS t
     WHERE t.oid IN (

@@ -1,6 +1,6 @@
--- A function that executes a query once, with null for each parameter, with the rights of a role and no others: code in an
--- index of a table that it reads cannot leave the role, as it could after SET ROLE. The transaction is rolled back.
--- PREPARE derives the types of the parameters from the query, and would outlive a rollback.
+-- A function that executes a query once, with null for each parameter, with the rights of a role and no others: code
+-- in an index of a table that it reads cannot leave the role, as it could after SET ROLE. The transaction is rolled
+-- back. PREPARE derives the types of the parameters from the query, and would outlive a rollback.
 CREATE FUNCTION notifier.trial(query text, nulls text) RETURNS void LANGUAGE plpgsql SECURITY DEFINER
 AS $$
 BEGIN

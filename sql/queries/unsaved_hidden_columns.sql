@@ -1,5 +1,5 @@
--- Whether the number of a column of relation $1 that watches hide by one of the names $2 is not known: in a restored dump, whose
--- tables have other numbers, and where the column was dropped and created again.
+-- Whether the number of a column of relation $1 that watches hide by one of the names $2 is not known: in a restored
+-- dump, whose tables have other numbers, and where the column was dropped and created again.
 SELECT EXISTS (
     SELECT FROM pg_catalog.pg_attribute AS a
     WHERE a.attrelid = pg_catalog.to_regclass($1) AND a.attname = ANY ($2::text[]) AND a.attnum > 0 AND NOT a.attisdropped

@@ -1,5 +1,6 @@
--- The role that owns the table `version`, and the first of the tables $1 on which it may not create triggers; no row where
--- it may on all, or the current role is that role or, without being a superuser, a member of it. It reads the catalogue alone.
+-- The role that owns the table `version`, and the first of the tables $1 on which it may not create triggers; no row
+-- where it may on all, or the current role is that role or, without being a superuser, a member of it. It reads the
+-- catalogue alone.
 SELECT pg_catalog.pg_get_userbyid(v.relowner)::text AS owner, given.name AS relation
 FROM pg_catalog.pg_class AS v
 JOIN pg_catalog.pg_roles AS us ON us.rolname = current_user

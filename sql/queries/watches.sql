@@ -1,9 +1,8 @@
--- The watched tables, with every option (a new one needs no change here). `json_columns`: those whose values are sent as they are;
--- `time_columns`: timestamps, and arrays of them, also those with a time zone: a change that was captured before the
--- column had one has a value without; `virtual_columns`: those that no trigger sees. `renamed`: the columns of exclude and
--- visible_to that were renamed: their names in the watch, and their present ones (null: another has the name of one that was
--- dropped). `all_scopes`: the names of all scopes, in
--- every row.
+-- The watched tables, with every option (a new one needs no change here). `json_columns`: those whose values are sent
+-- as they are; `time_columns`: timestamps, and arrays of them, also those with a time zone: a change that was
+-- captured before the column had one has a value without; `virtual_columns`: those that no trigger sees. `renamed`:
+-- the columns of exclude and visible_to that were renamed: their names in the watch, and their present ones (null:
+-- another has the name of one that was dropped). `all_scopes`: the names of all scopes, in every row.
 SELECT w.*,
        ARRAY(
            SELECT a.attname::text FROM pg_attribute AS a

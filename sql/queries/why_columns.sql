@@ -1,5 +1,5 @@
--- The columns of table $1 that $2 names: quoted, with the type where it is one of PostgreSQL's own, otherwise null. A view
--- or foreign table in place of a table has none: it would run its code as our role.
+-- The columns of table $1 that $2 names: quoted, with the type where it is one of PostgreSQL's own, otherwise null. A
+-- view or foreign table in place of a table has none: it would run its code as our role.
 SELECT a.attname::text AS name, quote_ident(a.attname) AS quoted,
        CASE WHEN t.typtype = 'b' AND t.typelem = 0 AND t.typnamespace = 'pg_catalog'::regnamespace
             THEN format_type(t.oid, -1) END AS type

@@ -1,6 +1,6 @@
--- Both tables of changes; `size`: the bytes of both images before compression. The role of `serve` may read images, actors and traces
--- here alone; see `refuse_reading.sql`. The guard is in each of
--- them as well: of a join, the planner may evaluate other conditions before a WHERE without columns.
+-- Both tables of changes; `size`: the bytes of both images before compression. The role of `serve` may read images,
+-- actors and traces here alone; see `refuse_reading.sql`. The guard is in each of them as well: of a join, the
+-- planner may evaluate other conditions before a WHERE without columns.
 CREATE VIEW notifier.changes AS
 SELECT
     id, xid, entity,

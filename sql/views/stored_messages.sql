@@ -1,5 +1,6 @@
--- The messages with their texts. The role of `serve` may read these columns here alone; see `refuse_reading.sql`. The guard is in each of
--- them as well: of a join, the planner may evaluate other conditions before a WHERE without columns.
+-- The messages with their texts. The role of `serve` may read these columns here alone; see `refuse_reading.sql`. The
+-- guard is in each of them as well: of a join, the planner may evaluate other conditions before a WHERE without
+-- columns.
 CREATE VIEW notifier.stored_messages AS
 SELECT
     slot, seq, company, position, at, stored,
