@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 
 from playwright.async_api import Browser, Route, expect
@@ -136,6 +137,24 @@ async def test_an_expired_token_is_replaced_and_nothing_is_lost(
     assert len(ann.sockets) == 2
 
 
+async def test_access_is_not_denied_before_the_node_has_answered(
+    browser: Browser, demo: Demo
+) -> None:
+    ann, connects = await Window.new(browser), asyncio.Event()
+
+    async def answer(route: Route) -> None:
+        await connects.wait()
+        await route.continue_()
+
+    await ann.page.route("**/demo/token*", answer)
+    await ann.page.goto(demo.page)
+    chosen = ann.page.locator("#me option:checked")
+    await expect(chosen).to_have_text("ann")
+    connects.set()
+    await ann.is_live()
+    await expect(chosen).to_have_text("Ann Baker")
+
+
 async def test_a_user_who_loses_access_sees_nothing_more(window: Open, sql: Sql) -> None:
     gus_id = await sql.person("Gus Grey", "gus")
     await sql.event("Before")
@@ -147,6 +166,7 @@ async def test_a_user_who_loses_access_sees_nothing_more(window: Open, sql: Sql)
     await expect(gus.page.locator("#link")).to_have_attribute("data-state", "idle")
     await expect(gus.page.locator("#grid .event:not(.gone)")).to_have_count(0)
     await expect(gus.button("New event")).to_be_disabled()
+    await expect(gus.page.locator("#me option:checked")).to_have_text("Gus Grey (no access)")
 
     await sql.event("After")
     await expect(ann.event("After")).to_be_visible()

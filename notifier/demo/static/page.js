@@ -353,7 +353,9 @@ function drawPeople() {
     ),
   );
   const users = new Map(list.filter(({ UserId }) => UserId).map(({ UserId, Name }) => [UserId, Name]));
-  if (!users.has(me)) users.set(me, `${nameOf(me)} (no access)`);
+  // Before the first state the employees are not known.
+  const isRefused = list.length > 0 || room.subscription?.status.state === "idle";
+  if (!users.has(me)) users.set(me, nameOf(me) + (isRefused ? " (no access)" : ""));
   const options = [...users].map(([user, name]) => h("option", { value: user, selected: user === me }, name));
   const select = $("me");
   if (document.activeElement !== select || select.options.length !== options.length) select.replaceChildren(...options);
