@@ -101,6 +101,12 @@ class UnknownName(BadFilter):
     """It names an entity or a property that is not known."""
 
 
+class Unavailable(Refused):
+    """The database does not answer now."""
+
+    code = Code.UNAVAILABLE
+
+
 class StateTooLarge(Refused):
     """More rows than MAX_STATE_ROWS pass the filter, or too many would have to be read."""
 

@@ -24,7 +24,7 @@ from notifier.delivery.history import History
 from notifier.delivery.recent import Budget
 from notifier.delivery.revocations import Revocations
 from notifier.delivery.skipping import select
-from notifier.errors import DatabaseError
+from notifier.errors import DatabaseError, NotReady
 from notifier.messages import Message
 
 IDLE_CHANNELS = 1000
@@ -262,7 +262,7 @@ class Hub:
         """The start of a replay of every message after `after`; None where the replay would have a gap.
 
         It would where messages were pruned or are older than the retention. Raises DatabaseError where
-        that cannot be determined now.
+        that cannot be determined now, and NotReady where this node stays behind `after`.
         """
         epoch = self.epoch
         if after > channel.position:
@@ -290,14 +290,14 @@ class Hub:
         return Beginning(at) if self._is_retained(following[0]) else None
 
     async def _wait_for(self, channel: Channel, position: int) -> None:
-        """Waits until the channel has come as far: the client's former node was faster."""
+        """Waits until the channel has come as far: the client's former node was faster. Raises NotReady: another node may be faster, too."""
         epoch = self.epoch
         try:
             async with asyncio.timeout(BEHIND_SECONDS):
                 while epoch == self.epoch and channel.position < position:
                     await channel.growth()
         except TimeoutError:
-            raise DatabaseError(f"this node is behind: it has not received {position}") from None
+            raise NotReady from None
 
     def _is_retained(self, message: Message) -> bool:
         return message.stored > datetime.now(UTC) - self._retention

@@ -30,6 +30,7 @@ from notifier.commands import (
     Authenticate,
     Await,
     Command,
+    CompanyRequest,
     FilteredRequest,
     Ping,
     SetCompany,
@@ -45,7 +46,7 @@ from notifier.delivery.clients import Client
 from notifier.delivery.expiry import ExpiryTimer
 from notifier.delivery.hub import Hub
 from notifier.delivery.rate import count_command
-from notifier.delivery.state import NoStates, StateSource
+from notifier.delivery.state import NoStates, State, StateSource
 from notifier.delivery.subscription import Subscription
 from notifier.delivery.transport import Transport
 from notifier.errors import (
@@ -63,6 +64,7 @@ from notifier.errors import (
     TokenExpired,
     TokenInvalid,
     TooBig,
+    Unavailable,
 )
 from notifier.messages import (
     Authenticated,
@@ -287,14 +289,11 @@ class Session:
         Raises Refused before anything has changed.
         """
         request = command.data
-        if isinstance(request, FilteredRequest):
-            await subscription.use_filter(request.entities, request.where)
-        recovered: bool | msgspec.UnsetType = msgspec.UNSET
-        if request.after is not None:
-            recovered = await subscription.can_resume(request.after, request.epoch, request.at)
-        state = None
-        if isinstance(request, FilteredRequest) and request.state and recovered is not True:
-            state = await subscription.read_state(self._services.states)
+        try:
+            recovered, state = await self._prepare(subscription, request)
+        except DatabaseError as error:
+            _logger.warning("a company could not be subscribed to", error=str(error))
+            raise Unavailable("the database does not answer now; try again") from error
         if self._is_ended():
             subscription.close()
             return
@@ -307,6 +306,20 @@ class Session:
         self.send(answers.success(command, subscription, recovered))
         if state is None or await subscription.send_state(state):
             await subscription.deliver()
+
+    async def _prepare(
+        self, subscription: Subscription, request: CompanyRequest
+    ) -> tuple[bool | msgspec.UnsetType, State | None]:
+        """What the answer needs of the database: `Recovered`, and the state if one is sent."""
+        recovered: bool | msgspec.UnsetType = msgspec.UNSET
+        filtered = request if isinstance(request, FilteredRequest) else None
+        if filtered is not None:
+            await subscription.use_filter(filtered.entities, filtered.where)
+        if request.after is not None:
+            recovered = await subscription.can_resume(request.after, request.epoch, request.at)
+        if filtered is not None and filtered.state and recovered is not True:
+            return recovered, await subscription.read_state(self._services.states)
+        return recovered, None
 
     def _unsubscribe(self, command: Unsubscribe) -> None:
         company = canonical(str(command.data.company_id))

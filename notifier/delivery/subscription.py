@@ -188,7 +188,7 @@ class Subscription:
     # --- replay
 
     async def can_resume(self, after: int, epoch: str | None, at: str | None) -> bool:
-        """Whether every message after `after` of the epoch can be delivered. Raises DatabaseError.
+        """Whether every message after `after` of the epoch can be delivered. Raises DatabaseError and NotReady.
 
         With `at` the client proves which message it has at `after`: a restored log may hold another.
         """

@@ -12,6 +12,7 @@ from notifier.watches import CALENDAR
 from tests.clients import Client
 from tests.conftest import Connect, Serve
 from tests.databases import Database
+from tests.proxy import Proxy
 from tests.service.calendars import Calendar
 from tests.services import Service
 from tests.waiting import until
@@ -235,3 +236,23 @@ async def test_keys_of_the_command_are_matched_without_case_those_of_where_are_n
     assert (await subscribe(client, company, **{key: value}))["Success"] is True
     await calendar.event(company, "a")
     await client.next("EventCreated")
+
+
+async def test_a_filter_while_the_database_does_not_answer_is_answered_with_unavailable(
+    database: Database, serve: Serve, connect: Connect
+) -> None:
+    calendar = Calendar(database)
+    async with Proxy(*database.address) as proxy:
+        service = await serve(database.through(proxy.port), authorization="claim")
+        company = await calendar.company("u1")
+        client = await connect(service)
+        await client.authenticate("u1", companies=[company])
+        assert (await subscribe(client, company))["Success"]
+        proxy.refuse()
+        proxy.freeze()
+        refused = await subscribe(client, company, where={"Event": {"Title": ["a"]}})
+        assert refused["Error"]["Code"] == "unavailable"
+        proxy.thaw()
+        await proxy.accept()
+        await calendar.event(company, "b")  # the former subscription has no filter
+        assert (await client.next("EventCreated"))["Data"]["Title"] == "b"

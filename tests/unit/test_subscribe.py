@@ -11,13 +11,24 @@ from typing import Any
 import pytest
 
 from notifier.delivery import hub as hubs
+from notifier.delivery.filter import Filter
 from notifier.delivery.session import Session
+from notifier.delivery.state import NoStates, State
 from notifier.delivery.subscription import Subscription
 from notifier.errors import DatabaseError, Forbidden, TooMany
 from notifier.messages import at_text
 from tests.timeless import timeless
 from tests.unit.lines import Line
-from tests.unit.worlds import A, B, World, authenticate, set_company, settle
+from tests.unit.worlds import (
+    A,
+    B,
+    FakeColumns,
+    World,
+    authenticate,
+    catalogue,
+    set_company,
+    settle,
+)
 
 
 async def send(session: Session, kind: str, company: str, **data: Any) -> None:
@@ -36,6 +47,13 @@ async def subscribed(world: World, *companies: str) -> tuple[Session, Line]:
 def failures(line: Line) -> list[tuple[str, str]]:
     """The company and the code of each failed answer."""
     return [(m["Data"]["CompanyId"], m["Error"]["Code"]) for m in line.sent if "Error" in m]
+
+
+class Unreadable(NoStates):
+    """The database does not answer when a state is read."""
+
+    async def read(self, _company: str, _wanted: Filter | None, _user: str) -> State:
+        raise DatabaseError("out of reach")
 
 
 def places(line: Line) -> list[tuple[int, str]]:
@@ -193,6 +211,27 @@ async def test_a_refused_or_failed_subscribe_leaves_every_subscription_as_it_was
     assert failures(line) == [(B, "company_forbidden"), (A, "unavailable")]
     world.log.publish(A)
     assert line.messages == [(A, 1)]
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [{"where": {"Event": {"Title": ["a"]}}}, {"after": 1, "epoch": "e"}, {"state": True}],
+    ids=["filter", "resume", "state"],
+)
+async def test_while_the_database_does_not_answer_subscribe_is_answered_with_unavailable(
+    world: World, request_: dict[str, Any]
+) -> None:
+    session, line = await subscribed(world, A, B)
+    columns = FakeColumns()
+    world.log.hub.filters = catalogue(columns)
+    world.log.error = columns.error = DatabaseError("out of reach")
+    world.services.states = Unreadable()
+    await send(session, "subscribe", A, **request_)
+    assert failures(line) == [(A, "unavailable")]
+    world.log.publish(A)
+    world.log.publish(B)
+    assert line.messages == [(A, 1), (B, 1)]
+    assert (world.pins(A), world.pins(B)) == (1, 1)
 
 
 async def test_refused_subscriptions_count_with_refused_companies(world: World) -> None:

@@ -115,6 +115,7 @@ class FakeLog(History):
         self.later = LATER
         self._delivered = self._seq = 0
         self.page_reads = 0
+        self.error: Exception | None = None
         self.open = asyncio.Event()
         self.open.set()
 
@@ -180,6 +181,8 @@ class FakeLog(History):
 
     async def head(self, company: str) -> Head:
         await self.open.wait()
+        if self.error is not None:
+            raise self.error
         log = self.stored.get(company)
         return Head(log[-1].position, log[-1].at) if log else Head(0, None)
 
