@@ -275,8 +275,8 @@ class Client:
             assert answer["Data"]["Position"] == after
         following.wanted, following.live, following.rows = wanted, True, []
         following.position = answer["Data"]["Position"]
-        if back:  # the changes of transactions that have arrived come again
-            following.arrived.clear()
+        if after is not None:  # what is behind that place comes again, under this filter
+            following.arrived = [each for each in following.arrived if each[1] <= after]
         assert answer["Data"]["Epoch"] == self.epoch
         self._wire.messages = [*later, *self._wire.messages]
         self.receive()
