@@ -7,7 +7,7 @@ CREATE OR REPLACE FUNCTION notifier.capture_triggers(only_table text)
 RETURNS TABLE(relation text, name text, statement text, wanted boolean, present boolean, sound boolean)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    WITH own AS MATERIALIZED (
+    WITH RECURSIVE own AS MATERIALIZED (
         SELECT w.*, count(*) OVER (PARTITION BY w.captured_as) AS watches
         -- not "only_table IS NULL OR", of which the planner expects so few rows that it joins them by nested loops
         FROM notifier.watches AS w WHERE coalesce(w.relation = only_table, true)
@@ -50,6 +50,14 @@ AS $$
                    OR w.path IS NOT NULL AS are_needed
         ) AS keys
         WHERE w.entity = w.captured_as
+    ), partitions (root, oid) AS (
+        -- not by pg_partition_tree, which locks them: the probe of each node would wait for what holds a lock on one
+        SELECT r.oid, i.inhrelid
+        FROM (SELECT w.root FROM watched AS w UNION SELECT to_regclass(only_table)::oid) AS r (oid)
+        JOIN pg_inherits AS i ON i.inhparent = r.oid AND NOT i.inhdetachpending
+        JOIN pg_class AS c ON c.oid = i.inhrelid AND c.relispartition
+        UNION ALL
+        SELECT p.root, i.inhrelid FROM partitions AS p JOIN pg_inherits AS i ON i.inhparent = p.oid AND NOT i.inhdetachpending
     ), crossed AS (
         SELECT to_regclass(s.relation)::oid AS relid, array_agg(pair.name ORDER BY s.watch, s.step, pair.n) AS steps,
                NOT bool_and(s.enforced) AS is_loose
@@ -80,9 +88,9 @@ AS $$
         UNION ALL
         SELECT part.oid, kind.name, kind.type, 'TRIGGER', kind.clause, 'capture', watched.arguments
         FROM watched
-        CROSS JOIN LATERAL (
-            SELECT watched.root UNION SELECT p.relid FROM pg_partition_tree(watched.root) AS p
-        ) AS part (oid)
+        JOIN (
+            SELECT w.root, w.root FROM watched AS w UNION SELECT p.root, p.oid FROM partitions AS p
+        ) AS part (root, oid) ON part.root = watched.root
         -- the bits of pg_trigger.tgtype: 1 row, 4 insert, 8 delete, 16 update, 32 truncate
         CROSS JOIN (VALUES
             ('notifier_capture', 1 + 4 + 8 + 16, 'AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW'),
@@ -96,7 +104,7 @@ AS $$
         FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid
         WHERE p.pronamespace = to_regnamespace('notifier') AND NOT t.tgisinternal AND t.tgparentid = 0
           AND (only_table IS NULL OR t.tgrelid = to_regclass(only_table)
-               OR t.tgrelid IN (SELECT p.relid FROM pg_partition_tree(to_regclass(only_table)) AS p))
+               OR t.tgrelid IN (SELECT p.oid FROM partitions AS p WHERE p.root = to_regclass(only_table)))
     )
     SELECT format('%I.%I', n.nspname, c.relname), name,
            format('CREATE %s %s %s EXECUTE FUNCTION notifier.%s(%s)', w.kind, name,

@@ -4,16 +4,22 @@
 -- again, and its table may have been written to uncaptured. `root`: the watched table; `tables`: it, its partitions,
 -- and the tables that its paths cross. `captured`: whether the watched table is captured now. `dropped`: its tenant's
 -- schema is gone.
+WITH RECURSIVE of_watch (entity, oid) AS (
+    -- not by pg_partition_tree, which locks the partitions: the relay would wait for what holds a lock on one
+    SELECT w.entity, to_regclass(w.relation)::oid FROM notifier.watches AS w
+    UNION ALL
+    SELECT t.entity, i.inhrelid FROM of_watch AS t JOIN pg_inherits AS i ON i.inhparent = t.oid AND NOT i.inhdetachpending
+    JOIN pg_class AS c ON c.oid = i.inhrelid AND c.relispartition
+)
 SELECT w.entity, to_regclass(w.relation)::oid::bigint AS root, tree.tables || crossed.tables AS tables,
        coalesce(t.triggers, '{}') AS triggers,
        coalesce(t.on_root >= 2 AND t.crossing >= 3 * cardinality(crossed.tables), false) AS captured,
        w.tenant IS NOT NULL AND to_regnamespace(quote_ident(w.tenant)) IS NULL AS dropped,
        (SELECT log.captured FROM notifier.log) AS saved
 FROM notifier.watches AS w
-CROSS JOIN LATERAL (
-    SELECT ARRAY(SELECT to_regclass(w.relation)::oid::bigint
-                 UNION SELECT p.relid::oid::bigint FROM pg_partition_tree(to_regclass(w.relation)) AS p) AS tables
-) AS tree
+JOIN (
+    SELECT of_watch.entity, array_agg(of_watch.oid::bigint) AS tables FROM of_watch GROUP BY of_watch.entity
+) AS tree ON tree.entity = w.entity
 CROSS JOIN LATERAL (
     SELECT ARRAY(SELECT DISTINCT to_regclass(s.relation)::oid::bigint FROM notifier.steps AS s
                  JOIN notifier.watches AS o ON o.entity = s.watch

@@ -37,8 +37,14 @@ SELECT CASE WHEN c.oid IS NOT NULL THEN pg_catalog.json_build_object(
     )),
     -- by which it and its partitions are partitioned: a unique index cannot leave them out
     'partitioned_by', ARRAY(
+        -- not by pg_partition_tree, which waits for locks on the partitions
+        WITH RECURSIVE part AS (
+            SELECT c.oid AS relid
+            UNION ALL
+            SELECT h.inhrelid FROM part JOIN pg_catalog.pg_inherits AS h ON h.inhparent = part.relid
+        )
         SELECT DISTINCT a.attname::text
-        FROM pg_catalog.pg_partition_tree(c.oid) AS part
+        FROM part
         JOIN pg_catalog.pg_partitioned_table AS p ON p.partrelid = part.relid
         JOIN pg_catalog.pg_attribute AS a ON a.attrelid = p.partrelid AND a.attnum = ANY (p.partattrs)
         WHERE a.attnum > 0

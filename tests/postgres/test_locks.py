@@ -8,12 +8,16 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from notifier.check.links import check
 from notifier.database import sql
 from notifier.database.constants import DOORBELL_LOCK, MIGRATION_LOCK
 from notifier.database.schema import migrate
 from notifier.relay.relay import State
+from notifier.settings import load
+from notifier.watches import CALENDAR, Watch
 from tests.databases import Connection, Database
 from tests.postgres.relays import Relayed, log_head, new_company, new_event, rewrite_event, types
+from tests.services import SECRET
 from tests.waiting import until
 
 MIB = 1024 * 1024
@@ -205,3 +209,27 @@ async def _has_looked_for_the_holder(database: Database) -> bool:
             " AND application_name = 'notifier migrate' AND query LIKE '%r.rolsuper OR %')"
         )
     )
+
+
+async def test_a_lock_on_a_partition_holds_up_neither_the_relay_nor_the_probe(
+    database: Database, app: Connection, intruder: Connection
+) -> None:
+    """Such as one of a long ALTER TABLE, or of the owner of that table alone."""
+    await database.execute("GRANT CREATE ON SCHEMA public TO app")
+    await intruder.execute(
+        """CREATE TABLE parts (id int PRIMARY KEY, company_id text) PARTITION BY RANGE (id);
+           CREATE TABLE parts_0 PARTITION OF parts FOR VALUES FROM (0) TO (10) PARTITION BY RANGE (id);
+           CREATE TABLE parts_00 PARTITION OF parts_0 FOR VALUES FROM (0) TO (5)"""
+    )
+    watches = (*CALENDAR, Watch(table="parts", entity="Part"))
+    await migrate(database.dsn, watches=watches)
+    company = await new_company(app)
+    await intruder.execute("BEGIN; LOCK TABLE parts_00 IN ACCESS EXCLUSIVE MODE")
+    relay = Relayed(database)
+    await relay.start()
+    await new_event(app, company)
+    assert types(await relay.messages_of(company)) == ["EventCreated"]
+    found = await check(load({}, database_url=database.dsn, watch=watches, jwt_secret=SECRET))
+    assert [finding for finding in found if finding.sound is False] == []
+    await intruder.execute("ROLLBACK")
+    await relay.stop()
