@@ -28,6 +28,16 @@ SELECT pg_is_in_recovery() AS standby,
                                    ELSE 'triggers are not needed on ' END,
                          string_agg(DISTINCT object, ', '))
            FROM problems WHERE fatal GROUP BY kind ORDER BY kind
+       ) || ARRAY(  -- `check` names the setting: see `replica_settings.sql`
+           SELECT 'triggers do not fire in new sessions (session_replication_role = replica)'
+           WHERE EXISTS (SELECT FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid
+                         WHERE p.pronamespace = 'notifier'::regnamespace AND t.tgenabled = 'O')
+             AND (EXISTS (SELECT FROM pg_db_role_setting AS s, unnest(s.setconfig) AS setting
+                          WHERE s.setrole = 0 AND lower(setting) = 'session_replication_role=replica'
+                            AND s.setdatabase IN (0, (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())))
+                  OR EXISTS (SELECT FROM pg_settings AS s
+                             WHERE s.name = 'session_replication_role' AND s.reset_val = 'replica'
+                               AND s.source IN ('configuration file', 'command line')))
        ) AS problems,
        ARRAY(SELECT DISTINCT concat_ws(' ', kind, object) FROM problems WHERE NOT fatal ORDER BY 1) AS warnings,
        NOT place.busy AND EXISTS (
@@ -41,6 +51,8 @@ SELECT pg_is_in_recovery() AS standby,
            SELECT max(a.state_change) FROM pg_stat_activity AS a
            WHERE a.datname = current_database() AND a.application_name ~ '^(.*: )?notifier relay reader$'
              AND a.xact_start < clock_timestamp() - interval '20 s'
+             -- any role may take that name
+             AND has_table_privilege(a.usesysid, 'notifier.log', 'UPDATE')
        )) END AS backlog,
        place.epoch, place.seq,
        CASE WHEN $1::text IS NOT NULL THEN pg_notify('notifier_messages', $1) END

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import asyncpg
 import pytest
 
+from notifier.database import sql
 from notifier.database.connections import connect, listener
 from notifier.delivery import postgres_stream as streams
 from notifier.delivery import probe as probes
 from notifier.delivery.probe import Probe
+from notifier.demo.postgres import EmbeddedPostgres
 from notifier.errors import Misplaced, SchemaMissing
-from tests.databases import Database
+from tests.databases import Connection, Database
 from tests.postgres.streams import Log, Node
 from tests.waiting import until
 
@@ -43,6 +46,66 @@ async def test_a_probe_reports_tables_without_triggers(log: Log, node: Node) -> 
     await log.database.execute("ALTER TABLE events DISABLE TRIGGER USER")
     node.begin()
     await node.reports("triggers are missing or disabled on public.events")
+
+
+async def probed(database: Database) -> asyncpg.Record:
+    """What a probe on a link of its own finds."""
+    link = await connect(database.dsn, "test")
+    try:
+        return await Probe().run(link, listens=False)
+    finally:
+        link.terminate()
+
+
+async def test_a_probe_reports_that_triggers_do_not_fire_in_new_sessions(
+    database: Database, mortal_database: Database, mortal: EmbeddedPostgres
+) -> None:
+    assert (await probed(database))["problems"] == []
+    await database.execute(
+        f"ALTER DATABASE {database.name} SET session_replication_role = 'Replica'"
+    )
+    (problem,) = (await probed(database))["problems"]
+    assert "triggers do not fire in new sessions" in problem
+    for table in ("companies", "employees", "events"):
+        for name in ("notifier_capture", "notifier_capture_truncate"):
+            await database.execute(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}")
+    assert (await probed(database))["problems"] == []
+
+    link = await connect(mortal_database.dsn, "test")
+    await mortal_database.execute("ALTER SYSTEM SET session_replication_role = replica")
+    await mortal_database.execute("SELECT pg_reload_conf()")
+
+    async def reported() -> bool:
+        return bool((await Probe().run(link, listens=False))["problems"])
+
+    await until(reported)
+    await mortal_database.execute("ALTER SYSTEM RESET session_replication_role")
+    await mortal_database.execute("SELECT pg_reload_conf()")
+
+    async def sound() -> bool:
+        return not await reported()
+
+    await until(sound)
+    await mortal_database.execute("ALTER ROLE ALL SET session_replication_role = replica")
+    await until(reported)
+    link.terminate()
+
+
+async def test_a_session_with_the_name_of_the_relays_reader_does_not_count_as_its_progress(
+    database: Database, app: Connection
+) -> None:
+    """A superuser, or a role with pg_read_all_stats, sees the states of all sessions."""
+    await database.execute("UPDATE notifier.log SET target = pg_current_snapshot()::text, upto = 1")
+    link = await connect(database.dsn, "relay reader")
+    await link.execute("BEGIN; SELECT")
+    await app.execute("SET application_name = 'notifier relay reader'; BEGIN; SELECT")
+    query = sql.query("probe").replace("interval '20 s'", "interval '0 s'")
+    seen = []
+    for session in (app, app, link):
+        await session.execute("SELECT")
+        seen.append(await database.fetchval(f"SELECT backlog FROM ({query}) AS p", None, 10.0))
+    link.terminate()
+    assert seen[0] == seen[1] != seen[2]
 
 
 async def test_a_probe_reports_the_relay_and_waiting_changes(
