@@ -147,7 +147,7 @@ async def _listening(connection: Connection, settings: Settings) -> AsyncIterato
         _log(connection, settings),
         prerequisites.server(connection),
         prerequisites.state(connection, settings, role),
-        prerequisites.confinement(connection, role),
+        prerequisites.confinement(connection, role, settings),
     ):
         async for finding in part:
             yield finding

@@ -142,10 +142,20 @@ async def state(connection: Connection, settings: Settings, role: str) -> AsyncI
         yield Finding(True, "NOTIFIER_STATE=on: the rows of every watched table can be read")
 
 
-async def confinement(connection: Connection, role: str) -> AsyncIterator[Finding]:
-    """What code in an index of one table could read of the log, and of other owners' tables."""
+async def confinement(
+    connection: Connection, role: str, settings: Settings
+) -> AsyncIterator[Finding]:
+    """What code in an index of one table could read of the log, and of other owners' tables; a schema that queries do not search."""
     for name in {name for _, name in await grants.excessive(connection, role)}:
         yield Finding(None, schema.EXCESSIVE.format(role=name), schema.NARROW.format(role=name))
+    owner = await connection.fetchval(sql.query("foreign_role_schema"))
+    if owner is not None and (settings.membership_query or settings.user_query):
+        yield Finding(
+            None,
+            f"schema {role} belongs to {owner}, which could not act as role {role}: no name in"
+            " NOTIFIER_MEMBERSHIP_QUERY and NOTIFIER_USER_QUERY is looked up in it",
+            "drop it unless it is yours; else name it in the query",
+        )
     owners = [row["owner"] for row in await connection.fetch(sql.query("reading_owners"))]
     if len(owners) > 1:
         yield Finding(

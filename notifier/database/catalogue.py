@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
 from difflib import get_close_matches
 
 import asyncpg
 import msgspec
 
 from notifier.database import sql
-from notifier.database.connections import QUALIFIED, Connection, first_line
+from notifier.database.connections import QUALIFIED, Connection, first_line, role_path
 from notifier.errors import DatabaseError, SettingsError
 from notifier.paths import ARROW
 from notifier.watches import Watch
@@ -59,18 +60,16 @@ async def spellings(connection: Connection) -> list[str]:
 
 async def full_names(connection: Connection, names: Sequence[str]) -> list[str | None]:
     """The full names of tables that are spelled as in SQL, by the role's own search_path; None where there is none."""
-    await connection.execute("SET search_path TO DEFAULT")
-    rows = await connection.fetch(sql.query("named_tables"), list(names))
-    await connection.execute(QUALIFIED)
+    async with _role_path(connection):
+        rows = await connection.fetch(sql.query("named_tables"), list(names))
     oids = [row[0] for row in rows]
     return list(await connection.fetchval("SELECT $1::oid[]::regclass[]::text[]", oids))
 
 
 async def first_schema(connection: Connection) -> str:
     """The schema in which the role creates tables that are named without one. Raises DatabaseError where there is none."""
-    await connection.execute("SET search_path TO DEFAULT")
-    schema = await connection.fetchval("SELECT pg_catalog.current_schema()")
-    await connection.execute(QUALIFIED)
+    async with _role_path(connection):
+        schema = await connection.fetchval("SELECT pg_catalog.current_schema()")
     if schema is None:
         raise DatabaseError(
             "no schema of the role's search_path exists: create one, or set another path"
@@ -80,10 +79,18 @@ async def first_schema(connection: Connection) -> str:
 
 async def visible(connection: Connection) -> list[int]:
     """The OIDs of the relations that need no schema, by the role's own search_path."""
-    await connection.execute("SET search_path TO DEFAULT")
-    rows = await connection.fetch(sql.query("visible_tables"))
-    await connection.execute(QUALIFIED)
+    async with _role_path(connection):
+        rows = await connection.fetch(sql.query("visible_tables"))
     return [row[0] for row in rows]
+
+
+@asynccontextmanager
+async def _role_path(connection: Connection) -> AsyncIterator[None]:
+    """Names without a schema are those that the role's own search_path finds, while the block runs."""
+    async with connection.transaction():
+        await connection.execute(f"SET LOCAL search_path TO DEFAULT; {role_path(migrated=False)}")
+        yield
+        await connection.execute(QUALIFIED)
 
 
 def did_you_mean(name: str, names: Sequence[str]) -> str:

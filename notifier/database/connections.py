@@ -109,7 +109,23 @@ PINNED = {
 QUALIFIED = f"SET search_path = {PINNED['search_path']}"
 """Pins the path of a session that began with the role's own, which `SET search_path TO DEFAULT` brings back."""
 
+PIN = "; ".join(f"SET LOCAL {name} = {value}" for name, value in PINNED.items())
+"""The same for one transaction: a session of a transaction pooler has no settings of ours."""
+
 _log = structlog.get_logger("notifier.database")
+
+
+def role_path(*, migrated: bool) -> str:
+    """A statement that sets the role's own search_path in a transaction, without a schema that a stranger has put into it.
+
+    `migrated`: whether the watched tables are known.
+    """
+    watched = sql.adapt(
+        """EXISTS (SELECT FROM notifier.watches AS w JOIN pg_catalog.pg_class AS c
+                   ON c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass(w.relation)
+                   WHERE c.relnamespace OPERATOR(pg_catalog.=) s.oid)"""
+    )
+    return sql.query("role_path").format(watched=watched if migrated else "false")
 
 
 async def connect(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncpg
 
 from notifier.database import paths, sql
-from notifier.database.connections import Connection, first_line
+from notifier.database.connections import Connection, first_line, role_path
 from notifier.database.query import restore
 from notifier.errors import DatabaseError
 
@@ -105,12 +105,12 @@ async def refusal(
             hiding = await connection.fetchval(sql.query("hidden_member_tables"))
             reason = hiding and f"row-level security applies to {hiding}"
         else:
-            await connection.execute("SET LOCAL search_path = DEFAULT")
+            await _use_role_path(connection)
             await _try(connection, membership_query, "NULL, NULL")
             reason = None
         if not reason and user_query is not None:
             what = "NOTIFIER_USER_QUERY"
-            await connection.execute("SET LOCAL search_path = DEFAULT")
+            await _use_role_path(connection)
             await _try(connection, user_query, "NULL")
     except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         reason = first_line(error)
@@ -118,6 +118,10 @@ async def refusal(
         await transaction.rollback()
         await restore(connection, None, pooled=False)
     return reason and f"role {role} cannot read {what}: {reason}"
+
+
+async def _use_role_path(connection: Connection) -> None:
+    await connection.execute(f"SET LOCAL search_path = DEFAULT; {role_path(migrated=True)}")
 
 
 async def _try(connection: Connection, query: str, nulls: str) -> None:

@@ -10,11 +10,13 @@ import asyncpg
 
 from notifier.database.connections import (
     DEADLINE_SECONDS,
+    PIN,
     VALUE_ERRORS,
     Connection,
     connect,
     first_line,
     is_failure,
+    role_path,
     translate_error,
 )
 from notifier.errors import DatabaseError, Unreachable
@@ -111,9 +113,10 @@ class Query:
             )
             self._connection = connection
             if prepare is not None:
+                # In a transaction that ends: BEGIN would continue the one of the driver's Parse, too late for NOT DEFERRABLE.
+                await connection.execute("; ".join(["BEGIN READ ONLY", *self._path()]))
                 await prepare(connection, query)
-                # The driver's Parse began a transaction, which BEGIN would continue: too late for NOT DEFERRABLE.
-                await connection.execute("SELECT")
+                await connection.execute("ROLLBACK")
         self.queries += 1
         if self._read_only:
             async with asyncio.timeout(DEADLINE_SECONDS):
@@ -124,8 +127,15 @@ class Query:
                     lock_milliseconds=lock_milliseconds,
                     pooled=self._pooled,
                     restoring=restoring,
+                    settings=self._path(),
                 )
         return await fetch_log(connection, query, *arguments, pooled=self._pooled)
+
+    def _path(self) -> list[str]:
+        """The statements at the beginning of each transaction that decide what names without a schema stand for."""
+        if not self._pinned:
+            return [role_path(migrated=True)]
+        return [PIN] if self._pooled else []
 
     def require_unchanged(self, remains: Sequence[str]) -> None:
         """`remains`: the rows of REMAINS, which a query has returned. Closes the connection as `restore` demands it."""
@@ -147,6 +157,7 @@ async def fetch_log(
     if not pooled:
         return await connection.fetch(query, *arguments, timeout=DEADLINE_SECONDS)
     async with connection.transaction(deferrable=True):
+        await connection.execute(PIN)
         return await connection.fetch(query, *arguments, timeout=DEADLINE_SECONDS)
 
 
@@ -158,17 +169,18 @@ async def fetch_read_only(
     lock_milliseconds: int | None = None,
     pooled: bool = False,
     restoring: bool = True,
+    settings: Sequence[str] = (),
 ) -> list[asyncpg.Record]:
     """The rows, read in a transaction in which the log is not readable (`refuse_reading.sql`), and that is rolled back.
 
     It cannot write either, but before PostgreSQL 16 code that the query runs could change that, as it could change a setting of
     the session on each version. The connection is sound after RETAINED errors only. `restoring`: False for a query that runs
-    no code of the application, or returns REMAINS.
+    no code of the application, or returns REMAINS. `settings`: statements at the beginning of the transaction.
     """
-    begin = "BEGIN READ ONLY, NOT DEFERRABLE"
+    begin = ["BEGIN READ ONLY, NOT DEFERRABLE", *settings]
     if lock_milliseconds is not None:
-        begin = f"{begin}; SET LOCAL lock_timeout = '{lock_milliseconds}ms'"
-    await connection.execute(begin)
+        begin.append(f"SET LOCAL lock_timeout = '{lock_milliseconds}ms'")
+    await connection.execute("; ".join(begin))
     try:
         rows = await connection.fetch(query, *arguments, timeout=seconds)
     except RETAINED:

@@ -60,11 +60,24 @@ async def session(url: str) -> AsyncIterator[Connection]:
         raise translate(error, url) from error
     try:
         await connection.execute(QUALIFIED)
+        await _require_own_role(connection)
         yield connection
     except FAILURES as error:
         raise translate(error, url) from error
     finally:
         connection.terminate()
+
+
+async def _require_own_role(connection: Connection) -> None:
+    """Raises DatabaseError where the database's owner has chosen the role of an administrator's session."""
+    row = await connection.fetchrow(sql.query("foreign_session_role"))
+    if row is not None:
+        role, administrator = row["role"], row["administrator"]
+        remedy = f"ALTER DATABASE {sql.identifier(row['database'])} RESET role"
+        raise DatabaseError(
+            f"the settings of the database make {administrator} act as {role}, whose code could return to the rights of"
+            f" {administrator}: run {remedy}, or connect as {role}"
+        )
 
 
 @asynccontextmanager

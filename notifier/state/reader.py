@@ -22,6 +22,7 @@ import structlog
 from notifier.database import sql
 from notifier.database.connections import (
     DEADLINE_SECONDS,
+    PIN,
     Connection,
     connect,
     first_line,
@@ -248,7 +249,7 @@ class StateReader:
             self._begin(key, self._reading[key])
             begin = sql.query("state_begin")
             if self._pooled:  # its session is not pinned
-                begin = f"SET LOCAL search_path = pg_catalog, pg_temp; {begin}"
+                begin = f"{PIN}; {begin}"
             await connection.execute(begin, timeout=DEADLINE_SECONDS)
             place = await connection.fetchrow(
                 sql.query("state_position"), company, timeout=DEADLINE_SECONDS
