@@ -148,6 +148,12 @@ async def confinement(
     """What code in an index of one table could read of the log, and of other owners' tables; a schema that queries do not search."""
     for name in {name for _, name in await grants.excessive(connection, role)}:
         yield Finding(None, schema.EXCESSIVE.format(role=name), schema.NARROW.format(role=name))
+    for row in await connection.fetch(sql.query("excessive_memberships"), role):
+        yield Finding(
+            None,
+            f"role {role} is a member of {row['role']}, which {row['why']}: `serve`, and code in an index of a table that"
+            " it reads, has these rights (run it as a role that `notifier migrate --grant` has named and that has no others)",
+        )
     owner = await connection.fetchval(sql.query("foreign_role_schema"))
     if owner is not None and (settings.membership_query or settings.user_query):
         yield Finding(

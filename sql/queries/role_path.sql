@@ -1,7 +1,7 @@
--- Sets the search_path for the rest of the transaction: the role's own, without the schema that "$user" stands for where that belongs
--- to a role that could not act as this one or as the database's owner. Any role with CREATE on the database can create
--- that schema, and so choose which tables and functions a query finds. It counts where it has a watched table (`watched`).
--- Every operator is qualified: the path may not begin with pg_catalog.
+-- Sets the search_path for the rest of the transaction: the role's own, without the schema that "$user" stands for where
+-- that belongs to a role that could not act as this one or as the database's owner. Any role with CREATE on the database
+-- can create that schema, and so choose which tables and functions a query finds. It counts where it has a watched table
+-- (`watched`). Every operator is qualified: the path may not begin with pg_catalog.
 SELECT pg_catalog.set_config('search_path', coalesce(pg_catalog.string_agg(pg_catalog.quote_ident(given.name), ', ' ORDER BY given.n), ''), true)
 FROM pg_catalog.unnest(pg_catalog.current_schemas(false)) WITH ORDINALITY AS given (name, n)
 WHERE given.name OPERATOR(pg_catalog.<>) current_user

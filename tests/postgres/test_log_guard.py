@@ -224,6 +224,34 @@ async def test_tables_of_several_owners_are_a_note_of_check(database: Database) 
     assert not note.is_actionable
 
 
+async def test_a_role_that_is_a_member_of_one_with_more_rights_is_a_note_of_check(
+    database: Database, app: Connection, role: str
+) -> None:
+    await migrate(database.dsn, grant=role)
+    settings = load({}, database_url=url_of(database, role), jwt_secret=SECRET)
+
+    async def notes() -> dict[str, str]:
+        found = [each for each in await check(settings) if "is a member of" in each.fact]
+        assert all(each.sound is None for each in found)
+        facts = [each.fact.partition(" is a member of ")[2].partition(":")[0] for each in found]
+        return dict(fact.split(", which ") for fact in facts)
+
+    assert not await notes()
+    between = f"{role}_between"
+    owner = await database.fetchval("SELECT current_user")
+    await database.execute(
+        f"CREATE ROLE {between}; GRANT pg_read_all_data, app TO {between}; GRANT {between}, pg_monitor TO {role};"
+        f" ALTER TABLE events OWNER TO app"
+    )
+    try:
+        expected = {"app": "owns public.events", "pg_read_all_data": "has rights on all tables"}
+        assert await notes() == expected
+        await database.execute(f"GRANT {owner} TO {role}")
+        assert await notes() == expected | {owner: "is a superuser"}
+    finally:
+        await database.execute(f"REVOKE {owner} FROM {role}; DROP ROLE {between}")
+
+
 async def test_no_statistics_have_texts_of_the_log(database: Database) -> None:
     """An operator of the application could read them while PostgreSQL plans a query of a view. The columns are JSON or listed."""
     await downgrade(database.dsn, "0020")
