@@ -69,8 +69,10 @@ class Disk:
         Transactions that are in flight may have dropped changes: all of them are before the returned
         transaction id. None: there are none.
         """
-        row = await self._writer.fetchrow(sql.adapt("SELECT notifier.reopen() AS unsettled"))
-        return row["unsettled"] if row is not None else None
+        await self._writer.fetchrow(sql.adapt("SELECT notifier.reopen()"))
+        # Not from a snapshot alone: it does not list transactions that began after the last one that has ended.
+        later = await self._store.transaction_id()
+        return None if await self.all_ended_before(later) else later
 
     async def all_ended_before(self, xid: int) -> bool:
         """Whether every transaction before `xid` has ended."""

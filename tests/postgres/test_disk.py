@@ -9,7 +9,9 @@ import pytest
 
 from notifier.database.schema import migrate
 from notifier.relay import maintenance
-from notifier.relay.disk import REOPENING
+from notifier.relay.connection import RelayConnection
+from notifier.relay.disk import REOPENING, Disk
+from notifier.relay.store import RelayStore
 from tests.databases import Connection, Database
 from tests.postgres.relays import (
     Json,
@@ -142,6 +144,26 @@ async def test_a_commit_of_a_transaction_that_dropped_changes_is_followed_by_a_r
     assert messages[-1]["Type"] == "Resync"
     assert messages[-1]["Data"]["Reason"] == "overflow"
     assert await small.fetchval("SELECT unsettled FROM notifier.log") is None
+
+
+async def test_a_transaction_that_began_last_counts_as_one_that_may_have_dropped_changes(
+    small: Database, app: Connection
+) -> None:
+    """A snapshot does not list it before one that began later has ended."""
+    company = await new_company(app)
+    writer = RelayConnection(await small.connect())
+    disk = Disk(writer, RelayStore(writer))
+    await overflow(small)
+    await app.execute("BEGIN")
+    await new_event(app, company, "dropped")
+    xid = await app.fetchval("SELECT pg_current_xact_id()::text::bigint")
+    unsettled = await disk.reopen()
+    assert unsettled is not None
+    assert unsettled > xid
+    assert not await disk.all_ended_before(unsettled)
+    await app.execute("COMMIT")
+    assert await disk.all_ended_before(unsettled)
+    assert await disk.reopen() is None
 
 
 async def test_a_recovery_from_overflow_that_a_relay_did_not_finish_is_finished_by_the_next(
