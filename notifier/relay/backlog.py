@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
+from datetime import UTC, datetime
 from itertools import zip_longest
 from typing import NamedTuple, TypeVar
 
@@ -139,9 +140,11 @@ class Backlog:
         weight = 0  # of `drafts`
         without = [size.company for size in bulk]
         again: list[ResyncDraft] = []
-        if sizes:
+        if self._pipeline.moves.are_possible:
             images = await self._reader.moves_of(xid)
-            again = self._pipeline.moves.resyncs_of_large(xid, upto, images, sizes[0].at)
+            row = await self._reader.row_on_path_of(xid)
+            at = sizes[0].at if sizes else datetime.now(UTC)
+            again = self._pipeline.moves.resyncs_of_large(xid, upto, images, at, row)
         async for company, change in self._reader.by_company(xid, without):
             if company is None:
                 shared.append(change)

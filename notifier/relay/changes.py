@@ -20,6 +20,9 @@ REVOKE_ALL = (ALL_USERS,)
 SNAPSHOT = "->snapshot"
 """A column that capture adds to rows with a path: the writer's snapshot, where all its statements have the same."""
 
+UNMOVED = "-> unmoved"
+"""A column of the images of a row on a path that leads along another way to the same company. No entity has the name."""
+
 
 class Source(msgspec.Struct, frozen=True, eq=False):
     """A watched table as the relay reads it: its watch, and its columns in the catalogue."""

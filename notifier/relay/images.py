@@ -16,7 +16,7 @@ import msgspec
 from notifier.companies import COMPANY_LIMIT, canonical, split_scope
 from notifier.messages import JSON
 from notifier.paths import ARROW
-from notifier.relay.changes import Change
+from notifier.relay.changes import UNMOVED, Change
 from notifier.watches import Condition, Watch
 
 Row = dict[str, msgspec.Raw]
@@ -198,6 +198,11 @@ def path_companies(change: Change, watch: Watch) -> set[str] | None:
         return None
     found = {company_of(row, watch) for row in rows if watch.company_column in row}
     return {company for company in found if company is not None}
+
+
+def is_unmoved(change: Change) -> bool:
+    """Whether a row on a path leads along another way to the same company, as its writer sees it."""
+    return b'"%b":' % UNMOVED.encode() in (change.new or b"")
 
 
 def user_of(row: Row | None, watch: Watch) -> str | None:

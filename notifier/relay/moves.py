@@ -9,7 +9,8 @@ Resync.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TypeAlias
 
@@ -17,11 +18,14 @@ import msgspec
 
 from notifier.messages import JSON
 from notifier.relay.changes import EVERY_COMPANY, REVOKE_ALL, SNAPSHOT, Change, Source
-from notifier.relay.images import path_companies, unless_scoped
+from notifier.relay.images import is_unmoved, path_companies, unless_scoped
 from notifier.relay.rendering import ResyncDraft
 
 LIMIT = 10_000
 """Moves in memory. Beyond, every company gets a Resync instead."""
+
+MISSED_LIMIT = 100
+"""Moves that are kept together with one whose writer has missed them. Beyond, it concerns every company."""
 
 _decode_row = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -31,7 +35,8 @@ class _Move(msgspec.Struct, frozen=True):
 
     `values`: the companies before and after it as JSON texts, null among them; `companies`: their ids.
     `xid` and `last`: its transaction, and the last change of that. `revokes`: as in the Resync.
-    `open`: the transactions that were open when it was read; None: not known yet.
+    `open`: the transactions that were open when it was read; None: not known yet. With them those from `begun` up to
+    `before`: a snapshot does not list transactions that began after the last one that has ended.
     """
 
     entity: str
@@ -42,6 +47,12 @@ class _Move(msgspec.Struct, frozen=True):
     last: int
     revokes: tuple[str, ...]
     open: frozenset[int] | None = None
+    begun: int = 0
+    before: int = 0
+
+    def may_be_missed_by(self, xid: int) -> bool:
+        """Whether the transaction was open when the move was read, or may have been."""
+        return self.open is not None and (xid in self.open or self.begun <= xid < self.before)
 
 
 class Moves:
@@ -53,6 +64,8 @@ class Moves:
         self._pending: list[_Move] = []
         # Moves that a writer may not see which has one snapshot for all its statements.
         self._recent: list[_Move] = []
+        # For each of them the greatest number of a transaction up to it: those before a snapshot's xmin are seen.
+        self._latest: list[int] = []
         # Moves of transactions before `since` are not known, but for those that were open then.
         self._since = 0
         self._open_since: frozenset[int] = frozenset()
@@ -68,11 +81,16 @@ class Moves:
             if found:
                 self._sources[entity] = found
 
+    @property
+    def are_possible(self) -> bool:
+        """Whether any table has a path."""
+        return bool(self._sources)
+
     def begin(self, cursor: str, saved: JSON) -> None:
         """A new relay begins at the snapshot `cursor`. `saved`: the text that the previous relay saved (`unsaved`)."""
         self._pending = _decode_moves(saved)
         self._needed, self._saved = list(self._pending), list(self._pending)
-        self._recent = []
+        self._recent, self._latest = [], []
         self._since = int(cursor.split(":")[1])
         self._open_since = _in_progress(cursor)
 
@@ -105,138 +123,234 @@ class Moves:
         upto: int,
         images: Iterable[tuple[str, JSON | None, JSON | None]],
         at: datetime,
+        row: JSON | None = None,
     ) -> list[ResyncDraft]:
-        """The same for a transaction that is too large to be netted. `images`: those of its moves."""
+        """The same for a transaction that is too large to be netted. `images`: those of its moves; `row`: that of a row with a path."""
         if not self._sources:
             return []
         due: dict[str, tuple[str, ...]] = {}
-        for move in self._pending:
-            if move.open is None or xid in move.open:
-                for company in move.companies:
-                    due[company] = move.revokes or due.get(company, ())
+        together = [move for move in self._pending if move.open is None]
+        missed = [move for move in self._pending if move.may_be_missed_by(xid)]
+        snapshot = _snapshot_in(row)
+        unseen = [] if snapshot is None else self._unseen(xid, snapshot)
+        if unseen is None:
+            due[EVERY_COMPANY] = REVOKE_ALL
+        missed += unseen or ()
+        for move in (*together, *missed):
+            for company in move.companies:
+                due[company] = move.revokes or due.get(company, ())
         for entity, old, new in images:
-            self._add(Change(upto, xid, entity, old, new, True, None, at), upto)
+            change = Change(upto, xid, entity, old, new, True, None, at)
+            self._add(change, upto)
+            for source in self._sources.get(entity, ()):
+                self._add_of_late_writer(change, source, upto, missed, is_any=unseen is None)
         return [ResyncDraft(each, "bulk", at, revokes) for each, revokes in due.items()]
 
-    def advance(self, snapshot: str) -> None:
+    @property
+    def are_new(self) -> bool:
+        """Whether the next `advance` needs a transaction id."""
+        return any(move.open is None for move in self._pending)
+
+    def advance(self, snapshot: str, before: int = 0) -> None:
         """Drops the moves that no open transaction can have missed.
 
-        All changes in `snapshot` must have been examined, and those of the previous call's be stored.
+        All changes in `snapshot` must have been examined, and those of the previous call's be stored. `before`: where there are
+        new moves, the id of a transaction that began later than the snapshot was taken.
         """
         if not self._sources:
             return
-        in_progress = _in_progress(snapshot)
+        in_progress, xmax = _in_progress(snapshot), int(snapshot.split(":")[1])
         found, needed = [], []
         beyond: dict[tuple[str, str], _Move] = {}  # those beyond LIMIT, one for each watch
         for move in self._pending:
-            left = in_progress if move.open is None else move.open & in_progress
             if move.open is None:
                 self._recent.append(move)
+                self._latest.append(max(move.xid, self._latest[-1] if self._latest else 0))
+                left, begun, end = in_progress, xmax, before
             else:
                 needed.append(move)
-            if not left:
+                left = frozenset(filter(move.may_be_missed_by, in_progress))
+                begun, end = max(move.begun, xmax), move.before
+            if begun >= end:
+                begun = end = 0
+            if not left and not end:
                 continue
-            settled = msgspec.structs.replace(move, open=left)
+            settled = msgspec.structs.replace(move, open=left, begun=begun, before=end)
             if not move.values:
-                former = beyond.get((move.entity, move.column))
-                both = left if former is None or former.open is None else left | former.open
-                beyond[move.entity, move.column] = msgspec.structs.replace(settled, open=both)
+                name = move.entity, move.column
+                beyond[name] = _both(settled, beyond.get(name, settled))
                 continue
             found.append(settled)
             if move.open is None:
                 needed.append(settled)
         self._pending, self._needed = [*found, *beyond.values()], [*needed, *beyond.values()]
         if len(self._recent) > LIMIT:
-            self._since = max(self._since, *(move.xid + 1 for move in self._recent[:-LIMIT]))
-            del self._recent[:-LIMIT]
+            dropped = {move.xid for move in self._recent[:-LIMIT]}
+            self._since = max(self._since, max(dropped) + 1)
+            self._open_since -= dropped
+            del self._recent[:-LIMIT], self._latest[:-LIMIT]
 
     def _add(self, change: Change, last: int) -> None:
         for source in self._sources.get(change.entity, ()):
-            watch = source.watch
-            column = watch.company_column or ""
-            if (named := path_companies(change, watch)) is None:
-                continue  # a row of the table with its keys alone, or the move of another watch
-            companies = {
-                company if watch.scope is not None else unless_scoped(company, source.scopes)
-                for company in named
-            }
-            move = _Move(
-                change.entity,
-                column,
-                frozenset(_values(change, column)),
-                frozenset(company for company in companies if company is not None),
-                change.xid,
-                last,
-                REVOKE_ALL if watch.grants else (),
+            move = _move_of(change, source, last)
+            if move is not None and not is_unmoved(change):
+                self._keep(move)
+
+    def _add_of_late_writer(
+        self, change: Change, source: Source, last: int, missed: Sequence[_Move], *, is_any: bool
+    ) -> None:
+        """Adds a move whose writer has missed others: its row may lead where they lead. `is_any`: some of them are not known."""
+        if not (missed or is_any) or (move := _move_of(change, source, last)) is None:
+            return
+        if is_any or len(missed) > MISSED_LIMIT or not all(each.values for each in missed):
+            self._keep(_anywhere(move))
+            return
+        self._keep(
+            msgspec.structs.replace(
+                move,
+                values=move.values.union(*(each.values for each in missed)),
+                companies=move.companies.union(*(each.companies for each in missed)),
             )
-            if len(self._pending) > LIMIT:
-                move = msgspec.structs.replace(
-                    move, values=frozenset(), companies=frozenset({EVERY_COMPANY})
-                )
-            if move.companies and move not in self._pending[-1:]:
-                self._pending.append(move)
-                self._needed.append(move)
+        )
+
+    def _keep(self, move: _Move) -> None:
+        if len(self._pending) > LIMIT:
+            move = _anywhere(move)
+        if move.companies and move not in self._pending[-1:]:
+            self._pending.append(move)
+            self._needed.append(move)
+
+    def _unseen(self, xid: int, snapshot: str) -> list[_Move] | None:
+        """The moves of other transactions than `xid` that `snapshot` does not see. None: not all of them are known."""
+        in_progress, (xmin, xmax) = _in_progress(snapshot), map(int, snapshot.split(":")[:2])
+        if xmax < self._since or any(
+            each < self._since and each not in self._open_since for each in in_progress
+        ):
+            return None
+        return [
+            move
+            for move in (*self._recent[bisect_left(self._latest, xmin) :], *self._pending)
+            if (move.xid >= xmax or move.xid in in_progress) and move.xid != xid
+        ]
 
     def _resyncs_of_late_writers(
         self, changes: Sequence[Change], last: Mapping[int, int]
     ) -> list[ResyncDraft]:
         """The Resyncs after changes whose writers may have named a former company."""
-        by_value: dict[tuple[str, str, str], list[_Move]] = {}
-        for move in self._pending:
-            for value in move.values or ("",):
-                by_value.setdefault((move.entity, move.column, value), []).append(move)
+        pending = _by_value(self._pending)
         due: dict[str, ResyncDraft] = {}
+        seen_by: tuple[int, str] | None = None
+        unseen: _ByValue | None = {}
+
+        at = {change.xid: change.at for change in changes}
+        examined = set()
 
         def resync(change: Change, companies: Iterable[str], revokes: tuple[str, ...]) -> None:
             for company in companies:
                 former = due[company].revokes if company in due else ()
-                due[company] = ResyncDraft(company, "bulk", change.at, revokes or former)
+                due[company] = ResyncDraft(company, "bulk", at[change.xid], revokes or former)
 
         for change in changes:
+            missed, is_any = _ByValue(), False
+            if (snapshot := _snapshot_in(change.new or change.old)) is not None:
+                if seen_by != (change.xid, snapshot):
+                    seen_by = change.xid, snapshot
+                    found = self._unseen(change.xid, snapshot)
+                    unseen = None if found is None else _by_value(found, are_missed=True)
+                missed, is_any = unseen or {}, unseen is None
+            if is_any:
+                resync(change, [EVERY_COMPANY], REVOKE_ALL)
+            elif not pending and not missed:
+                continue
             for source in self._sources[change.entity]:
                 column = source.watch.company_column or ""
                 # The companies to which the row may lead by now: a row on its path may have moved several times.
                 reached = {*_values(change, column), ""}
-                values = list(reached) if by_value else []
+                what = change.xid, column, frozenset(reached)
+                if what in examined and not is_move(change):
+                    continue
+                examined.add(what)
+                values, late = list(reached), list[_Move]()
                 while values:
-                    for move in by_value.get((change.entity, column, values.pop()), ()):
-                        if move.xid == change.xid:
-                            continue
-                        is_later = (
-                            last[change.xid] > move.last  # read together: in the order of messages
-                            if move.open is None
-                            else change.xid in move.open
-                        )
-                        if is_later:
-                            resync(change, move.companies, move.revokes)
-                            values += move.values - reached
-                            reached |= move.values
-                if (snapshot := _snapshot_of(change)) is not None:
-                    self._compare_with_snapshot(change, column, snapshot, resync)
+                    name = change.entity, column, values.pop()
+                    open_at = [
+                        each for each in pending.get(name, ()) if _is_late(change, each, last)
+                    ]
+                    for move in (*open_at, *missed.get(name, ())):
+                        resync(change, move.companies, move.revokes)
+                        values += move.values - reached
+                        reached |= move.values
+                    late += (move for move in open_at if move.open is not None)
+                    late += missed.get(name, ())
+                if is_move(change):
+                    self._add_of_late_writer(change, source, last[change.xid], late, is_any=is_any)
         return list(due.values())
 
-    def _compare_with_snapshot(
-        self, change: Change, column: str, snapshot: str, resync: _Resync
-    ) -> None:
-        """Finds the moves that a writer did not see, which has the `snapshot` for all its statements."""
-        in_progress, values = _in_progress(snapshot), set(_values(change, column))
-        xmax = int(snapshot.split(":")[1])
-        unknown = {xid for xid in in_progress if xid < self._since} - self._open_since
-        if xmax < self._since or unknown:
-            resync(change, [EVERY_COMPANY], REVOKE_ALL)
-            return
-        for move in (*self._recent, *self._pending):
-            unseen = move.xid >= xmax or move.xid in in_progress
-            is_same = not move.values or not values.isdisjoint(move.values)
-            if unseen and move.column == column and move.xid != change.xid and is_same:
-                resync(change, move.companies, move.revokes)
-                values |= move.values  # the next move may be one from there
+
+_ByValue: TypeAlias = dict[tuple[str, str, str], list[_Move]]
+
+
+def _by_value(moves: Iterable[_Move], *, are_missed: bool = False) -> _ByValue:
+    """Moves by entity, column and each of their values. `are_missed`: by the one writer that they are for."""
+    found: _ByValue = {}
+    different = set()
+    for move in moves:
+        what = move.entity, move.column, move.values, move.companies
+        writers = move.open, move.begun, move.before, move.xid if move.open is None else 0
+        which = what if are_missed else (*what, *writers)
+        if which not in different:
+            different.add(which)
+            for value in move.values or ("",):
+                found.setdefault((move.entity, move.column, value), []).append(move)
+    return found
+
+
+def _is_late(change: Change, move: _Move, last: Mapping[int, int]) -> bool:
+    """Whether the change was made, or may have been, by a writer that was open during the move."""
+    if move.xid == change.xid:
+        return False
+    if move.open is None:  # read together: in the order of messages
+        return last[change.xid] > move.last
+    return move.may_be_missed_by(change.xid)
+
+
+def _move_of(change: Change, source: Source, last: int) -> _Move | None:
+    """The move as a watch has it; None for a row of the table with its keys alone, or the move of another watch."""
+    watch, column = source.watch, source.watch.company_column or ""
+    if (named := path_companies(change, watch)) is None:
+        return None
+    companies = {
+        company if watch.scope is not None else unless_scoped(company, source.scopes)
+        for company in named
+    }
+    return _Move(
+        change.entity,
+        column,
+        frozenset(_values(change, column)),
+        frozenset(company for company in companies if company is not None),
+        change.xid,
+        last,
+        REVOKE_ALL if watch.grants else (),
+    )
+
+
+def _both(move: _Move, other: _Move) -> _Move:
+    """One of two moves that concern every company, missed by the transactions that may have missed either."""
+    begun = [each.begun for each in (move, other) if each.before]
+    return msgspec.structs.replace(
+        move,
+        open=(move.open or frozenset()) | (other.open or frozenset()),
+        begun=min(begun, default=0),
+        before=max(move.before, other.before),
+    )
+
+
+def _anywhere(move: _Move) -> _Move:
+    """The move as one that concerns every company."""
+    return msgspec.structs.replace(move, values=frozenset(), companies=frozenset({EVERY_COMPANY}))
 
 
 _decode_moves = msgspec.json.Decoder(list[_Move]).decode
-
-
-_Resync: TypeAlias = Callable[[Change, Iterable[str], tuple[str, ...]], None]
 
 
 def is_move(change: Change) -> bool:
@@ -259,12 +373,11 @@ def _values(change: Change, column: str) -> Iterable[str]:
                 yield bytes(row[column]).decode(errors="replace")
 
 
-def _snapshot_of(change: Change) -> str | None:
-    """The writer's snapshot, which capture adds where all its statements have the same one.
+def _snapshot_in(image: JSON | None) -> str | None:
+    """The writer's snapshot, which capture adds to an image where all the writer's statements have the same one.
 
     A column that the table was given since `migrate` may have its name: what is not a snapshot stands for one before all moves.
     """
-    image = change.new or change.old
     if image is None or SNAPSHOT.encode() not in image:
         return None
     try:

@@ -12,6 +12,7 @@ from notifier.relay.images import (
     Row,
     Unattributable,
     company_of,
+    is_unmoved,
     key_of,
     path_companies,
     read_images,
@@ -153,7 +154,8 @@ class Transaction:
             )
         except Unattributable:
             if (companies := path_companies(change, watch)) is not None:
-                self._move(change, source, companies)
+                if not is_unmoved(change):
+                    self._move(change, source, companies)
                 return
             self.unattributed += 1
             self._resync(change, source, "overflow", True)

@@ -199,7 +199,9 @@ class Pipeline:
 
     async def _settle(self, snapshot: str) -> None:
         """Everything that `snapshot` sees was netted, and what was read before it is stored."""
-        self.moves.advance(snapshot)
+        self.moves.advance(
+            snapshot, await self._store.transaction_id() if self.moves.are_new else 0
+        )
         await self.save_moves()
 
     async def save_moves(self) -> None:

@@ -115,6 +115,13 @@ class ChangeReader:
         )
         return [(row["entity"], _bytes(row["old"]), _bytes(row["new"])) for row in rows]
 
+    async def row_on_path_of(self, xid: int) -> JSON | None:
+        """The image of any row that has a path, or is on one, in a large transaction."""
+        image = await self._connection.fetchval(
+            sql.query("transaction_row"), xid, timeout=BACKLOG_SECONDS
+        )
+        return _bytes(image)
+
     async def weigh(self, xid: int) -> list[CompanySize]:
         """The companies of a large transaction."""
         rows = await self._connection.fetch(

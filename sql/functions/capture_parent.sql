@@ -1,5 +1,6 @@
 -- capture_parent(steps): captures changes of rows on paths. If such a row now leads to another company, or to none, a
--- change with only the two companies is stored, and both get a Resync.
+-- change with only the two companies is stored, and both get a Resync. One that leads to the same company along another
+-- way is stored as well, as `unmoved`, and is no Resync by itself: another row on that way may have moved, unseen here.
 --
 -- A deleted row is kept with its company until the transaction ends (notifier.vanished): a foreign key that cascades
 -- deletes its children when the row can no longer be read.
@@ -22,6 +23,7 @@ DECLARE
     from_company json;
     to_company json;
     seen text;  -- the snapshot of a transaction that has one for all its statements: see `path_images`
+    unmoved text;
     records bigint;  -- that this transaction has added to notifier.vanished; 0 where PostgreSQL does not count
 BEGIN
     BEGIN
@@ -36,6 +38,7 @@ BEGIN
     FOR n IN 1 .. cardinality(steps) BY 6 LOOP
         entity := steps[n];
         name := to_json('->' || steps[n + 1]);
+        unmoved := NULL;
         BEGIN
             IF TG_OP = 'TRUNCATE' THEN
                 PERFORM notifier.store_change(entity, NULL, NULL, false);
@@ -65,21 +68,25 @@ BEGIN
                 ON CONFLICT (xid, key, watch, step) DO UPDATE SET company = excluded.company, since = excluded.since;
                 records := pg_stat_get_xact_tuples_inserted('notifier.vanished'::regclass);
                 IF records & (records - 1) = 0 THEN
-                    DELETE FROM notifier.vanished AS v WHERE v.ctid = ANY (ARRAY(
-                        SELECT o.ctid FROM notifier.vanished AS o
-                        WHERE o.xid < pg_snapshot_xmin(pg_current_snapshot())
-                        LIMIT 2 * greatest(records, 1) FOR UPDATE SKIP LOCKED));
+                    BEGIN
+                        DELETE FROM notifier.vanished AS v WHERE v.ctid = ANY (ARRAY(
+                            SELECT o.ctid FROM notifier.vanished AS o
+                            WHERE o.xid < pg_snapshot_xmin(pg_current_snapshot())
+                            LIMIT 2 * greatest(records, 1) FOR UPDATE SKIP LOCKED));
+                    EXCEPTION WHEN serialization_failure THEN  -- deleted since the transaction's snapshot
+                        NULL;
+                    END;
                 END IF;
                 CONTINUE WHEN TG_OP = 'DELETE' AND steps[n + 5] !~ 'loose';
-            ELSIF from_company::text = to_company::text THEN
-                CONTINUE;
+            ELSIF coalesce(from_company::text, 'null') = coalesce(to_company::text, 'null') THEN
+                unmoved := ',"-> unmoved":true';
             END IF;
             seen := CASE WHEN current_setting('transaction_isolation') <> 'read committed'
                          THEN concat(',"->snapshot":', to_json(pg_current_snapshot()::text)) END;
             PERFORM notifier.store_change(
                 entity,
-                CASE WHEN was IS NOT NULL THEN concat('{', name, ':', coalesce(from_company, 'null'), seen, '}')::json END,
-                CASE WHEN became IS NOT NULL THEN concat('{', name, ':', coalesce(to_company, 'null'), seen, '}')::json END,
+                CASE WHEN was IS NOT NULL THEN concat('{', name, ':', coalesce(from_company, 'null'), unmoved, seen, '}')::json END,
+                CASE WHEN became IS NOT NULL THEN concat('{', name, ':', coalesce(to_company, 'null'), unmoved, seen, '}')::json END,
                 true);
         EXCEPTION WHEN OTHERS THEN
             PERFORM notifier.store_change(entity, NULL, NULL, true);

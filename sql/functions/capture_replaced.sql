@@ -11,7 +11,8 @@ DECLARE
     entity text;
     name json;
     company json;
-    seen text;  -- as in `capture_parent`
+    unmoved text;  -- as in `capture_parent`
+    seen text;
 BEGIN
     BEGIN
         -- SET CONSTRAINTS ALL IMMEDIATE: the application's statement has not ended.
@@ -28,11 +29,12 @@ BEGIN
         END IF;
         SELECT w.captured_as, to_json('->' || w.entity) INTO entity, name FROM notifier.watches AS w WHERE w.entity = NEW.watch;
         company := coalesce(notifier.resolve_path(NEW.watch, NEW.step, to_json(NEW.key)), 'null');
-        IF company::text <> NEW.company::text THEN
+        unmoved := CASE WHEN company::text = NEW.company::text THEN ',"-> unmoved":true' END;
+        IF unmoved IS NULL OR EXISTS (SELECT FROM notifier.steps AS s WHERE s.watch = NEW.watch AND s.step > NEW.step) THEN
             seen := CASE WHEN current_setting('transaction_isolation') <> 'read committed'
                          THEN concat(',"->snapshot":', to_json(pg_current_snapshot()::text)) END;
-            PERFORM notifier.store_change(entity, concat('{', name, ':', NEW.company, seen, '}')::json,
-                                          concat('{', name, ':', company, seen, '}')::json, true);
+            PERFORM notifier.store_change(entity, concat('{', name, ':', NEW.company, unmoved, seen, '}')::json,
+                                          concat('{', name, ':', company, unmoved, seen, '}')::json, true);
         END IF;
     EXCEPTION WHEN OTHERS THEN
         BEGIN

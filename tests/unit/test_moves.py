@@ -159,7 +159,7 @@ def test_a_large_transaction_is_not_looked_at() -> None:
         ["7", "8"],
         ["8", "7"],
     )
-    assert due(given, written(12, 60, "1")) == ["1", "2"]
+    assert due(given, written(12, 60, "1")) == ["1", "2", "7", "8"], "it had missed another move"
 
 
 def test_rows_that_have_a_path_are_no_moves_also_where_many_are_kept(
@@ -192,3 +192,63 @@ def test_a_company_that_is_no_utf_8_does_not_end_the_relay() -> None:
     due(given, moved(10, 1))
     image = b'{"->M":"\xff","id":1,"->snapshot":"12:12:"}'
     assert due(given, Change(2, 13, "M", None, image, False, None, NOW)) == []
+
+
+def test_a_transaction_that_the_snapshot_does_not_list_may_have_been_open() -> None:
+    given = moves()
+    due(given, moved(10, 1))
+    assert given.are_new
+    given.advance("11:11:", before=14)
+    assert not given.are_new
+    saved = given.unsaved() or b""
+    assert due(given, written(14, 2)) == [], "begun later"
+    assert due(given, written(13, 3)) == ["7", "8"]
+    assert due(moves("11:11:", saved), written(13, 3)) == ["7", "8"], "another relay"
+    given.advance("12:13:12")
+    assert due(given, written(11, 4)) == [], "ended"
+    assert due(given, written(12, 5)) == ["7", "8"]
+    assert due(given, written(13, 6)) == ["7", "8"]
+    given.advance("12:15:12,14")
+    assert due(given, written(13, 7)) == []
+    assert due(given, written(12, 8)) == ["7", "8"]
+    given.advance("14:15:14")
+    assert due(given, written(14, 9)) == []
+    given.advance("15:15:")
+    assert given.unsaved() == b"[]"
+
+
+@pytest.mark.parametrize("order", [(11, 12), (12, 11)])
+def test_moves_that_a_snapshot_does_not_see_lead_on_from_each_other_in_any_order(
+    order: tuple[int, int],
+) -> None:
+    given = moves()
+    made = {11: moved(11, 1, "7", "8"), 12: moved(12, 2, "8", "9")}
+    for xid in order:
+        due(given, made[xid])
+        given.advance("13:13:")
+    assert due(given, written(20, 3, "7", "10:10:")) == ["7", "8", "9"]
+    assert due(given, written(20, 3, "7", "11:12:11")) == ["7", "8", "9"]
+    assert due(given, written(20, 3, "7", "12:12:")) == []
+
+
+def test_a_move_whose_writer_has_missed_another_one_leads_there_too() -> None:
+    given = moves()
+    due(given, moved(10, 1, "8", "9"))
+    given.advance("9:11:9")
+    due(given, moved(9, 2, "7", "8"))
+    given.advance("12:13:12")
+    assert due(given, written(12, 3, "7")) == ["7", "8", "9"], "begun after the first move"
+
+
+def test_a_move_that_is_kept_no_longer_is_missed_also_where_it_was_open_at_the_beginning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("notifier.relay.moves.LIMIT", 2)
+    given = moves("4:6:4")
+    due(given, moved(4, 1))
+    given.advance("7:7:")
+    assert due(given, written(20, 2, "7", "4:6:4")) == ["7", "8"]
+    for xid in (8, 9):
+        due(given, moved(xid, xid, "1", "2"))
+        given.advance(f"{xid + 1}:{xid + 1}:")
+    assert due(given, written(20, 20, "7", "4:8:4")) == [EVERY_COMPANY]
