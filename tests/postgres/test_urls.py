@@ -19,10 +19,14 @@ import trustme
 from notifier.check.findings import Finding
 from notifier.check.links import check
 from notifier.database.connections import connect
+from notifier.database.proposal import propose
 from notifier.database.schema import migrate, uninstall
 from notifier.demo.postgres import EmbeddedPostgres
 from notifier.errors import Misplaced, Unreachable
 from notifier.settings import load
+from notifier.types.columns import read
+from notifier.why.explanation import explain
+from notifier.why.question import Question
 from tests import databases, scratch
 from tests.conftest import Serve
 from tests.databases import Database
@@ -226,6 +230,10 @@ async def test_cases_1_and_3_8_every_command_takes_it(secured: Secured, shape: s
     await migrate(url, calendar=True)
     findings = await check(load({}, database_url=url, jwt_secret=SECRET))
     assert not [finding for finding in findings if finding.sound is False]
+    settings = load({}, database_url=url, jwt_secret=SECRET)
+    assert (await explain(settings, Question(company="1", position=1))).facts
+    assert [table.watch.entity for table in await read(settings)]
+    assert "[[watch]]" in await propose(url, None)
     before = secured.encrypted
     connection = await connect(url, "test")
     name = await connection.fetchval("SELECT current_setting('application_name')")
