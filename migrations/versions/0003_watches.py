@@ -74,6 +74,17 @@ def upgrade() -> None:
 def downgrade() -> None:
     run(
         """
+        DO $$
+        DECLARE
+            serving name;
+        BEGIN
+            -- later versions grant it no more; by it `upgrade` knows the roles
+            FOR serving IN SELECT r.rolname FROM notifier.grants AS g JOIN pg_roles AS r ON r.rolname = g.role
+                           WHERE g.privilege = 'serve' LOOP
+                EXECUTE format('GRANT UPDATE ON SEQUENCE notifier.change_ids TO %I', serving);
+            END LOOP;
+        END
+        $$;
         DROP TABLE notifier.grants;
         ALTER TABLE notifier.watches DROP COLUMN table_name;
         ALTER TABLE notifier.configuration ADD COLUMN membership text;

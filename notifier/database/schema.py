@@ -52,7 +52,7 @@ OLDEST = 14
 PREPARED_TRANSACTIONS = """max_prepared_transactions is not 0: an application that uses PREPARE TRANSACTION on a \
 watched table needs NOTIFIER_DOORBELL=off"""
 
-EXCESSIVE = """role {role} may read the log where code of the application runs as that role, as nodes of \
+EXCESSIVE = """role {role} may read the log, or let it look full, where code of the application runs as that role, as nodes of \
 earlier versions need it"""
 NARROW = "when none of these runs any more, run: notifier migrate --grant {role}"
 

@@ -4,14 +4,19 @@
 --
 -- It does not wait for the lock under which writers mark the log as full (lock_sequence): a writer may hold
 -- it for long. If one marks it just now and is overwritten, its transaction is open, and so is accounted for.
+--
+-- SECURITY DEFINER for the reason that `rotate_changes.sql` gives.
 CREATE OR REPLACE FUNCTION notifier.reopen() RETURNS bigint
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     full_mark CONSTANT bigint := :full_mark;
     margin CONSTANT bigint := 1048576;     -- ids keep growing
     present pg_snapshot;
 BEGIN
+    IF current_setting('transaction_deferrable') = 'off' AND NOT has_sequence_privilege(session_user, 'notifier.change_ids', 'UPDATE') THEN
+        RAISE EXCEPTION 'the log is only changed in a DEFERRABLE transaction' USING ERRCODE = 'insufficient_privilege';
+    END IF;
     FOR which IN 0..1 LOOP
         BEGIN
             EXECUTE format('LOCK TABLE notifier.changes_%s IN ACCESS EXCLUSIVE MODE NOWAIT', which);

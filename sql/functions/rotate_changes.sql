@@ -1,9 +1,15 @@
 -- Makes the other table of changes the current one. Returns whether it did: not while a writer marks the log
 -- as full (see lock_sequence), or that mark would be overwritten. One call: no relay freezes in the middle.
+--
+-- SECURITY DEFINER: the role of `serve` may not set the sequence, which no rollback undoes. Code of the application that the
+-- planner runs as that role does so in transactions that are not DEFERRABLE, see `refuse_reading.sql`.
 CREATE OR REPLACE FUNCTION notifier.rotate_changes() RETURNS boolean
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+    IF current_setting('transaction_deferrable') = 'off' AND NOT has_sequence_privilege(session_user, 'notifier.change_ids', 'UPDATE') THEN
+        RAISE EXCEPTION 'the log is only changed in a DEFERRABLE transaction' USING ERRCODE = 'insufficient_privilege';
+    END IF;
     BEGIN
         LOCK TABLE notifier.log IN EXCLUSIVE MODE NOWAIT;
     EXCEPTION WHEN lock_not_available THEN

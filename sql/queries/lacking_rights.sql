@@ -29,9 +29,7 @@ FROM (
     SELECT 'TRUNCATE', p.relid::text, pg_catalog.has_table_privilege($1::text, p.relid, 'TRUNCATE'), false
     FROM pg_catalog.pg_partition_tree('notifier.messages') AS p
     UNION ALL
-    SELECT privilege, 'SEQUENCE notifier.change_ids',
-           pg_catalog.has_sequence_privilege($1::text, 'notifier.change_ids', privilege), false
-    FROM (VALUES ('SELECT'), ('UPDATE')) AS ours (privilege)
+    SELECT 'SELECT', 'SEQUENCE notifier.change_ids', pg_catalog.has_sequence_privilege($1::text, 'notifier.change_ids', 'SELECT'), false
     UNION ALL
     -- those that its queries and the views call, and the functions that these call; `columns_of` for a state with
     -- composite types

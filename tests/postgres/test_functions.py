@@ -36,7 +36,7 @@ async def migrated(database: Database) -> list[str]:
     [
         (
             (
-                "CREATE OR REPLACE FUNCTION notifier.rotate_changes() RETURNS boolean LANGUAGE plpgsql"
+                "CREATE OR REPLACE FUNCTION notifier.rotate_changes() RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER"
                 " SET search_path = pg_catalog, pg_temp AS 'BEGIN RETURN false; END'"
             ),
             "function rotate_changes() differs from this version's in its body",

@@ -181,7 +181,7 @@ async def test_a_role_that_a_former_version_granted_keeps_its_rights_until_it_is
     await migrate(database.dsn, grant=role)
     await database.execute(
         f"GRANT SELECT ON notifier.messages, notifier.messages_0, notifier.changes_0, notifier.changes_1,"
-        f" notifier.signing_key TO {role}"
+        f" notifier.signing_key TO {role}; GRANT UPDATE ON SEQUENCE notifier.change_ids TO {role}"
     )
     settings = load({}, database_url=url_of(database, role), jwt_secret=SECRET)
     lines: list[str] = []
@@ -200,6 +200,10 @@ async def test_a_role_that_a_former_version_granted_keeps_its_rights_until_it_is
     for relation, column in (("messages", "body"), ("changes_0", "new"), ("signing_key", "secret")):
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await older.execute(f"SELECT {column} FROM notifier.{relation}")
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await older.execute(
+            "SELECT setval('notifier.change_ids', last_value) FROM notifier.change_ids"
+        )
     assert not [each for each in await check(settings) if "may read the log" in each.fact]
     relay = Relayed(database)
     relay.url = settings.database
@@ -222,6 +226,32 @@ async def test_tables_of_several_owners_are_a_note_of_check(database: Database) 
     assert "app, postgres" in note.fact
     assert note.sound is None
     assert not note.is_actionable
+
+
+async def test_only_a_deferrable_transaction_sets_the_sequence_which_no_rollback_undoes(
+    database: Database, role: str
+) -> None:
+    """Before PostgreSQL 16 code that the planner runs can make its transaction writable, but not DEFERRABLE."""
+    await migrate(database.dsn, grant=role)
+    link = await asyncpg.connect(url_of(database, role))
+    ids = "SELECT last_value FROM notifier.change_ids"
+    before = await link.fetchval(ids)
+    for statement in (
+        "SELECT setval('notifier.change_ids', 1::bigint << 62)",
+        "SELECT nextval('notifier.change_ids')",
+        "SELECT notifier.rotate_changes()",
+        "SELECT notifier.reopen()",
+    ):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await link.execute(statement)
+    assert await link.fetchval(ids) == before
+    await link.execute("SET default_transaction_deferrable = on")
+    assert await link.fetchval("SELECT notifier.rotate_changes()")
+    assert await link.fetchval(ids) > before
+    await database.execute("SELECT setval('notifier.change_ids', (1::bigint << 62) + 7)")
+    await link.execute("SELECT notifier.reopen()")
+    assert await link.fetchval(ids) < 1 << 62
+    await link.close()
 
 
 async def test_a_role_that_is_a_member_of_one_with_more_rights_is_a_note_of_check(
