@@ -4,6 +4,7 @@ NotifierError
 ├── SettingsError            the operator: one line, exit status 2
 ├── DatabaseError            the operator: one line, exit status 1
 │   ├── Unreachable          no connection, or it went away
+│   │   └── UnexpectedAnswer no answer of PostgreSQL's: a proxy has altered it
 │   ├── SchemaMissing        `notifier migrate` has not run, or not in this version
 │   ├── Misplaced            a standby, a pooler, a role with too few rights
 │   └── LogAltered           the relay: it begins an epoch
@@ -39,6 +40,10 @@ class DatabaseError(NotifierError):
 
 class Unreachable(DatabaseError):
     """There is no connection to the database, or it went away."""
+
+
+class UnexpectedAnswer(Unreachable):
+    """The database gave an answer that it cannot give: the connection is not to be used any more."""
 
 
 class SchemaMissing(DatabaseError):

@@ -7,14 +7,15 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from itertools import count
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 import structlog
 
 from notifier import __version__, metrics
 from notifier.database import sql
+from notifier.database.answers import expected, typed
 from notifier.database.connections import backoff, is_shutting_down
-from notifier.database.query import Query
+from notifier.database.query import Query, Record
 from notifier.database.url import describe
 from notifier.errors import DatabaseError, NotifierError
 from notifier.health import Health
@@ -89,16 +90,27 @@ async def report_start(query: Query) -> None:
     _logger.info("starting", version=__version__, database=database)
     for attempt in count():
         try:
-            ((role, server),) = await query.fetch(
-                "SELECT current_user::text, current_setting('server_version')"
+            ((role, server),) = await query.read(
+                lambda rows: typed(rows[:1], tuple[str, str]),
+                "SELECT current_user::text, current_setting('server_version')",
             )
             break
         except DatabaseError:
             await backoff(attempt)
     _logger.info("database reached", database=database, role=role, server=server)
     with suppress(DatabaseError):  # the schema may be missing; the node's own links report it
-        for row in await query.fetch(sql.query("relay_now")):
-            _logger.info("a node relays already", address=row["address"], pid=row["pid"])
+        for address, pid in await query.read(
+            lambda rows: [(row["address"], row["pid"]) for row in rows], sql.query("relay_now")
+        ):
+            _logger.info("a node relays already", address=address, pid=pid)
+
+
+class _Configuration(NamedTuple):
+    """The watches, the scopes and `max_log_bytes` as `notifier migrate` wrote them."""
+
+    watches: list[Watch]
+    scopes: list[Scope]
+    max_log_bytes: int | None
 
 
 async def follow_configuration(
@@ -114,8 +126,7 @@ async def follow_configuration(
     logged = None
     while True:
         changed.clear()
-        found = stored, scopes, there = await _configuration(query)
-        use(stored, scopes)
+        found = stored, _, there = await _configuration(query, use)
         await asyncio.sleep(CONFIGURATION_SECONDS)
         if found == logged:
             await changed.wait()
@@ -133,21 +144,30 @@ async def follow_configuration(
         await changed.wait()
 
 
-async def _configuration(query: Query) -> tuple[list[Watch], list[Scope], int | None]:
-    """The watches, the scopes and `max_log_bytes` as `notifier migrate` wrote them, once they can be read."""
+async def _configuration(
+    query: Query, use: Callable[[Sequence[Watch], Sequence[Scope]], None]
+) -> _Configuration:
+    """Hands the configuration to `use`, once it can be read."""
     for attempt in count():
         try:
-            rows = await query.fetch(sql.query("configuration"))
-            watches = [Watch.from_row(row) for row in rows if row["entity"] is not None]
-            watches += [Watch.from_json(text) for text in (rows[0]["patterns"] if rows else ())]
-            scopes = [
-                Scope(name=name, membership=membership)
-                for name, membership in (rows[0]["scopes"] if rows else ())
-            ]
-            return watches, scopes, rows[0]["max_log_bytes"] if rows else None
+            found = await query.read(_configuration_of, sql.query("configuration"))
+            with expected():
+                use(found.watches, found.scopes)
+            return found
         except DatabaseError:  # or an older version's schema, until it is migrated
             await backoff(attempt)
     raise AssertionError
+
+
+def _configuration_of(rows: Sequence[Record]) -> _Configuration:
+    watches = [Watch.from_row(row) for row in rows if row["entity"] is not None]
+    watches += [Watch.from_json(text) for text in (rows[0]["patterns"] if rows else ())]
+    scopes = [
+        Scope(name=name, membership=membership)
+        for name, membership in (rows[0]["scopes"] if rows else ())
+    ]
+    set(watches)  # each of their values can be compared
+    return _Configuration(watches, scopes, rows[0]["max_log_bytes"] if rows else None)
 
 
 Check: TypeAlias = Callable[[], Awaitable[object]]

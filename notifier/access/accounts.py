@@ -163,21 +163,26 @@ class Accounts:
         for subject in subjects:
             found[subject] = ""
             try:
-                rows = await self._fetch(subject)
+                users = await self._fetch(subject)
             except asyncpg.DataError:  # not a user of that type
                 continue
             except VALUE_ERRORS as error:
                 _log.warning("USER_QUERY raised: no user", sqlstate=error.sqlstate)
                 continue
-            users = {str(row[0]) for row in rows if row[0] is not None}
             if len(users) == 1:
                 (found[subject],) = users
             elif users:
                 _log.warning("USER_QUERY returned several users for one: no user")
         return found
 
-    async def _fetch(self, subject: str | None) -> list[asyncpg.Record]:
-        return await self._database.fetch(self._query, subject, prepare=_prepare)
+    async def _fetch(self, subject: str | None) -> set[str]:
+        return await self._database.read(
+            lambda rows: {str(row[0]) for row in rows if row[0] is not None},
+            self._query,
+            subject,
+            prepare=_prepare,
+            may_refuse=True,
+        )
 
 
 async def _prepare(connection: Connection, query: str) -> None:

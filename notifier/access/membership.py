@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Literal
+from functools import partial
+from typing import Literal, NamedTuple
 
 import asyncpg
 import structlog
@@ -18,9 +19,10 @@ from notifier.access.member_rows import (
 )
 from notifier.access.tokens import Identity
 from notifier.database import sql
+from notifier.database.answers import expected, typed
 from notifier.database.batching import Batcher
 from notifier.database.connections import VALUE_ERRORS, first_line
-from notifier.database.query import Query, as_text
+from notifier.database.query import Query, Record, as_text
 from notifier.errors import DatabaseError, SchemaMissing, Unreachable
 
 Pair = tuple[str, str]
@@ -45,6 +47,22 @@ Answers = Mapping[Pair, bool | Exception]
 """Whether each user may see the company, or why that is unknown."""
 
 _log = structlog.get_logger("notifier.membership")
+
+
+class _Answer(NamedTuple):
+    allowed: tuple[bool, ...] | None
+    signature: str | None
+    remains: list[str]
+
+
+def _answer_of(signature: str, pairs: int, rows: Sequence[Record]) -> _Answer:
+    """The answers for so many pairs; `allowed` is None where the tables have another signature."""
+    (answer,) = typed(rows, _Answer)
+    if answer.signature != signature:
+        return answer._replace(allowed=None)
+    if answer.allowed is None or len(answer.allowed) != pairs:
+        raise ValueError("not an answer for each pair")
+    return answer
 
 
 class Membership:
@@ -107,7 +125,9 @@ class Membership:
             await self._accounts.require()
 
     async def _require_scopes(self) -> None:
-        for name, query in await self._database.fetch(sql.query("scope_queries"), restoring=False):
+        for name, query in await self._database.read(
+            lambda rows: typed(rows, tuple[str, str]), sql.query("scope_queries"), restoring=False
+        ):
             try:
                 await self._require_query(query)
             except DatabaseError as error:
@@ -117,7 +137,7 @@ class Membership:
     async def _require_query(self, query: str) -> None:
         # Nulls are of every type: PostgreSQL would refuse another value before it checks rights.
         with suppress(*VALUE_ERRORS):
-            await self._link(query).fetch(query, None, None, prepare=as_text)
+            await self._link(query).fetch(query, None, None, prepare=as_text, may_refuse=True)
 
     @property
     def piece(self) -> int:
@@ -205,11 +225,13 @@ class Membership:
         """The answers of a query; None where its tables have changed, and it must be compiled again."""
         limit = None if tenant is None else LOCK_MILLISECONDS
         try:
-            ((answers, signature, remains),) = await self._database.fetch(
+            answer = await self._database.read(
+                partial(_answer_of, query.signature, len(pairs)),
                 query.statement,
                 *query.arguments(pairs),
                 lock_milliseconds=limit,
                 restoring=False,
+                may_refuse=True,
             )
         except VALUE_ERRORS:  # a character or a value that the database cannot represent
             if (await self._compile(tenant)).signature == query.signature:
@@ -220,9 +242,9 @@ class Membership:
             if (await self._compile(tenant)).signature == query.signature:
                 raise
         else:
-            self._database.require_unchanged(remains)
-            if signature == query.signature:
-                return dict(zip(pairs, answers, strict=True))
+            self._database.require_unchanged(answer.remains)
+            if answer.allowed is not None:
+                return dict(zip(pairs, answer.allowed, strict=True))
             self._compiled = None
         return None
 
@@ -233,10 +255,15 @@ class Membership:
         answers = dict.fromkeys(pairs, False)
         for pair in pairs if len(pairs) > 1 else ():
             with suppress(*VALUE_ERRORS):
-                ((allowed, _, _),) = await self._database.fetch(
-                    query.statement, *query.arguments([pair])
+                answer = await self._database.read(
+                    partial(_answer_of, query.signature, 1),
+                    query.statement,
+                    *query.arguments([pair]),
+                    may_refuse=True,
                 )
-                answers[pair] = bool(allowed and allowed[0])  # null: a table was altered
+                answers[pair] = bool(
+                    answer.allowed and answer.allowed[0]
+                )  # null: a table was altered
         return answers
 
     async def _compile(self, tenant: str | None = None) -> MemberRowsQuery:
@@ -245,9 +272,10 @@ class Membership:
             self._compiled = None
             self._of_tenants.clear()
         rows = await self._database.fetch(tables_query(tenant), restoring=False)
-        query = MemberRowsQuery.compile(
-            [dict(row) for row in rows], required=self._query is None, tenant=tenant
-        )
+        with expected():
+            query = MemberRowsQuery.compile(
+                [dict(row) for row in rows], required=self._query is None, tenant=tenant
+            )
         if tenant is not None:
             if len(self._of_tenants) >= TENANTS:
                 self._of_tenants.clear()
@@ -259,8 +287,14 @@ class Membership:
     async def _check_one(self, query: str, scope: str, company: str, user: str) -> bool:
         """By an operator query; it cannot take several pairs without being rewritten."""
         try:
-            rows = await self._link(query).fetch(query, company, user, prepare=as_text)
-            allowed = bool(rows and rows[0][0] is True)
+            allowed = await self._link(query).read(
+                lambda rows: bool(rows and rows[0][0] is True),
+                query,
+                company,
+                user,
+                prepare=as_text,
+                may_refuse=True,
+            )
             return allowed and await self._is_canonical(company, scope)
         except asyncpg.DataError:  # not an id of that type
             return False
@@ -275,8 +309,13 @@ class Membership:
         """
         if not may_be_respelled(company):
             return True
-        rows = await self._database.fetch(sql.query("company_types"), scope, restoring=False)
-        return not is_respelled(company, [row["type"] for row in rows])
+        types = await self._database.read(
+            lambda rows: [row["type"] for row in rows],
+            sql.query("company_types"),
+            scope,
+            restoring=False,
+        )
+        return not is_respelled(company, types)
 
     def _link(self, query: str) -> Query:
         """The connection for an operator query: the types of its parameters are those of the connection."""

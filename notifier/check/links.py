@@ -355,7 +355,7 @@ async def _membership(settings: Settings) -> Finding:
         await membership.require()
         if query is None:
             return Finding(True, "the rows of members decide on access")
-        rows = await link.fetch(query, "0", "0", prepare=as_text)
+        rows = await link.fetch(query, "0", "0", prepare=as_text, may_refuse=True)
     except asyncpg.DataError:
         rows = []
     except (asyncpg.PostgresError, asyncpg.InterfaceError, TypeError) as error:

@@ -7,6 +7,8 @@ import time
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Generic, TypeVar
 
+from notifier.errors import UnexpectedAnswer
+
 MOMENT, LONGEST_WAIT = 0.001, 0.25
 """In seconds. After a batch of several keys the next query waits while more keys arrive in every MOMENT,
 for LONGEST_WAIT at most."""
@@ -66,6 +68,14 @@ class Batcher(Generic[K, V]):
                 raise
             return
         for key, futures in batch.items():
+            if key not in answers:
+                _fail(
+                    futures,
+                    UnexpectedAnswer(
+                        "the database gave an answer without one of the requested keys"
+                    ),
+                )
+                continue
             answer = answers[key]
             if isinstance(answer, Exception):
                 _fail(futures, answer)

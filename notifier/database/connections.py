@@ -22,6 +22,7 @@ import structlog
 from notifier import metrics
 from notifier.conninfo import ConninfoError
 from notifier.database import sql
+from notifier.database.answers import UNFIT, unexpected
 from notifier.database.url import Server, Target, describe, resolve
 from notifier.errors import DatabaseError, Misplaced, SchemaMissing, Unreachable
 
@@ -251,14 +252,17 @@ async def is_shutting_down(url: str) -> bool:
 async def connected(
     url: str, name: str, *, pinned: bool = True, **settings: str
 ) -> AsyncIterator[Connection]:
-    """A connection for as long as the block runs; a failure in it becomes a DatabaseError."""
+    """A connection for as long as the block runs; a failure in it becomes a DatabaseError.
+
+    So does an error that a value of an answer causes, wherever it is used: UnexpectedAnswer.
+    """
     connection = await connect(url, name, pinned=pinned, settings=settings)
     try:
         yield connection
     except Exception as error:
-        if not is_failure(error):
+        if (failure := failure_of(error, url)) is None:
             raise
-        raise translate_error(error, url) from error
+        raise failure from error
     finally:
         connection.terminate()
 
@@ -275,6 +279,13 @@ def is_failure(error: BaseException) -> bool:
         frame.f_globals.get("__name__", "").partition(".")[0] == "asyncpg"
         for frame, _ in traceback.walk_tb(error.__traceback__)
     )
+
+
+def failure_of(error: Exception, url: str) -> DatabaseError | None:
+    """The DatabaseError for a failure, or for an error that a value of an answer has caused; None for any other error."""
+    if is_failure(error):
+        return translate_error(error, url)
+    return unexpected(error) if isinstance(error, UNFIT) else None
 
 
 def translate_error(error: BaseException, url: str) -> DatabaseError:

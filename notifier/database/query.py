@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import asyncpg
 
+from notifier.database.answers import expected
 from notifier.database.connections import (
     DEADLINE_SECONDS,
     PIN,
@@ -19,9 +20,11 @@ from notifier.database.connections import (
     role_path,
     translate_error,
 )
-from notifier.errors import DatabaseError, Unreachable
+from notifier.errors import DatabaseError, UnexpectedAnswer, Unreachable
 
 Prepare = Callable[[Connection, str], Awaitable[None]]
+Record: TypeAlias = asyncpg.Record
+T = TypeVar("T")
 
 RETAINED = (*VALUE_ERRORS, asyncpg.LockNotAvailableError, asyncpg.SyntaxOrAccessError)
 """Errors after which `fetch_read_only` has restored the connection."""
@@ -67,9 +70,11 @@ class Query:
         prepare: Prepare | None = None,
         lock_milliseconds: int | None = None,
         restoring: bool = True,
+        may_refuse: bool = False,
     ) -> list[asyncpg.Record]:
         """All rows. `prepare` is called once on each new connection. `lock_milliseconds`: how long
         the query waits for a lock, where the connection is `read_only`. `restoring`: as `fetch_read_only` has it.
+        `may_refuse`: PostgreSQL may refuse the arguments, for which the caller catches VALUE_ERRORS.
 
         Raises DatabaseError, after which the next call opens a new connection, or one of VALUE_ERRORS.
         """
@@ -77,26 +82,42 @@ class Query:
             reused = self._connection is not None and not self._connection.is_closed()
             try:
                 return await self._fetch(query, arguments, prepare, lock_milliseconds, restoring)
-            except VALUE_ERRORS:
-                raise
             except asyncpg.LockNotAvailableError as error:  # the connection is sound
                 raise DatabaseError(first_line(error)) from error
             except BaseException as error:
-                self.close()
-                if not is_failure(error):
-                    raise
+                self._close_after(error, may_refuse=may_refuse)
                 if not reused or isinstance(error, TimeoutError):
                     raise translate_error(error, self.url) from error
             # The connection may have been dead for a long time: retry once, on a new one.
             try:
                 return await self._fetch(query, arguments, prepare, lock_milliseconds, restoring)
-            except VALUE_ERRORS:
-                raise
             except BaseException as error:
-                self.close()
-                if not is_failure(error):
-                    raise
+                self._close_after(error, may_refuse=may_refuse)
                 raise translate_error(error, self.url) from error
+
+    def _close_after(self, error: BaseException, *, may_refuse: bool) -> None:
+        """Closes the connection after a failure. Raises the error where it is none: that of a refusal leaves it sound."""
+        if may_refuse and isinstance(error, VALUE_ERRORS):
+            raise error
+        self.close()
+        if not is_failure(error):
+            raise error
+
+    async def read(
+        self,
+        convert: Callable[[list[asyncpg.Record]], T],
+        query: str,
+        *arguments: Any,
+        **options: Any,
+    ) -> T:
+        """What `convert` makes of the rows of `fetch`, which has the `options`. Raises UnexpectedAnswer where it cannot use them."""
+        rows = await self.fetch(query, *arguments, **options)
+        try:
+            with expected():
+                return convert(rows)
+        except UnexpectedAnswer:
+            self.close()
+            raise
 
     async def _fetch(
         self,

@@ -17,6 +17,7 @@ import msgspec
 import structlog
 
 from notifier.database import sql
+from notifier.database.answers import typed
 from notifier.database.connections import VALUE_ERRORS
 from notifier.database.query import Query
 from notifier.errors import Code, DatabaseError
@@ -44,6 +45,12 @@ class Head(NamedTuple):
     position: int
 
 
+class _HeadRow(NamedTuple):
+    epoch: str
+    company: str
+    position: int
+
+
 class ArrivalLog:
     """Reads transactions and heads from the database. Both methods raise DatabaseError."""
 
@@ -52,13 +59,23 @@ class ArrivalLog:
 
     async def states(self, transactions: Sequence[int]) -> Mapping[int, str]:
         """The state of each transaction, as `sql/queries/transaction_states.sql` defines it."""
-        rows = await self._query.fetch(sql.query("transaction_states"), list(transactions))
-        return {row["tx"]: row["state"] for row in rows}
+        return dict(
+            await self._query.read(
+                lambda rows: typed(rows, tuple[int, str]),
+                sql.query("transaction_states"),
+                list(transactions),
+            )
+        )
 
     async def heads(self, companies: Sequence[str]) -> Mapping[str, Head]:
         """The last position of each company."""
         try:
-            rows = await self._query.fetch(sql.query("arrival_heads"), list(companies))
+            rows = await self._query.read(
+                lambda rows: typed(rows, _HeadRow),
+                sql.query("arrival_heads"),
+                list(companies),
+                may_refuse=True,
+            )
         except VALUE_ERRORS:  # a character that the database's encoding lacks: no such company
             if len(companies) == 1:
                 return {companies[0]: (await self.heads([""]))[""]}  # it has no message either
@@ -66,7 +83,7 @@ class ArrivalLog:
             for company in companies:
                 heads |= await self.heads([company])
             return heads
-        return {row["company"]: Head(row["epoch"], row["position"]) for row in rows}
+        return {row.company: Head(row.epoch, row.position) for row in rows}
 
 
 class Delivery(Protocol):

@@ -11,6 +11,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from notifier.database import sql
+from notifier.database.answers import typed
 from notifier.database.batching import Batcher
 from notifier.database.query import Query
 from notifier.delivery.filter import Filter, Properties
@@ -73,7 +74,9 @@ class FilterCatalogue:
 
     async def _query_version(self, _: Sequence[None]) -> Mapping[None, None]:
         """Discards the columns unless this version of them is known. Each session has versions of its own."""
-        ((version,),) = await self._query.fetch(sql.adapt("SELECT notifier.catalogue_version()"))
+        ((version,),) = await self._query.read(
+            lambda rows: typed(rows, tuple[int]), sql.adapt("SELECT notifier.catalogue_version()")
+        )
         if version not in self._versions:
             self._discard()
             if len(self._versions) == VERSIONS:
@@ -100,18 +103,18 @@ class FilterCatalogue:
         readings = 0
         while True:
             uses, discards, self._read_at = self._uses, self._discards, time.monotonic()
-            rows = await self._query.fetch(sql.query("watched_columns"))
+            read = await self._query.read(
+                lambda rows: [(Watch.from_row(row), list(row["columns"])) for row in rows],
+                sql.query("watched_columns"),
+            )
             readings += 1
             is_newest = discards == self._discards  # else the watches or the columns are newer
             if is_newest or (readings >= READINGS and uses == self._uses):
                 break
-        watches = [Watch.from_row(row) for row in rows]
-        self._replace_entities(watches)
+        self._replace_entities([watch for watch, _ in read])
         found: dict[str, frozenset[str]] = {}
-        for watch, row in zip(
-            watches, rows, strict=True
-        ):  # watches of two scopes may share an entity
-            sent = [column for column in row["columns"] if column not in watch.exclude]
+        for watch, columns in read:  # watches of two scopes may share an entity
+            sent = [column for column in columns if column not in watch.exclude]
             names = {watch.company_property, *map(watch.property, sent)}
             found[watch.entity] = found.get(watch.entity, frozenset()) | names
         if is_newest:  # else they are new enough for this filter, which was sent before the reading

@@ -10,10 +10,13 @@ import asyncpg
 import msgspec
 
 from notifier.database import sql
+from notifier.database.answers import Moment, Natural, expected, typed
 from notifier.database.batching import Batcher
+from notifier.database.connections import VALUE_ERRORS
 from notifier.database.query import Query
 from notifier.delivery.recent import RECENT_BYTES
-from notifier.messages import Message, decode_views
+from notifier.errors import UnexpectedAnswer
+from notifier.messages import JSON, Message, decode_views
 
 PAGE_MESSAGES = 1000
 """Messages of one company that are read at once, within RECENT_BYTES."""
@@ -36,6 +39,22 @@ class Head(NamedTuple):
     epoch: str | None = None
 
 
+class Place(NamedTuple):
+    """The last message of the log."""
+
+    epoch: str
+    seq: Natural
+
+
+class Behind(NamedTuple):
+    """A row of `channels_behind`: a company, if any, that has a later position than was delivered; and the log's place."""
+
+    epoch: str
+    seq: Natural
+    company: str | None
+    position: Natural | None
+
+
 class History:
     """Reads the log. Both methods raise DatabaseError."""
 
@@ -54,50 +73,89 @@ class History:
 
     async def _load_heads(self, companies: Sequence[str]) -> Mapping[str, Head]:
         try:
-            rows = await self._query.fetch(sql.query("company_heads"), list(companies))
-        except asyncpg.DataError:  # a character that the database's encoding lacks: no such company
+            rows = await self._query.read(
+                lambda rows: typed(rows, _HeadRow),
+                sql.query("company_heads"),
+                list(companies),
+                may_refuse=True,
+            )
+        except VALUE_ERRORS:  # a character that the database's encoding lacks: no such company
             if len(companies) == 1:
                 return {companies[0]: Head(0, None)}
             heads: dict[str, Head] = {}
             for company in companies:
                 heads |= await self._load_heads([company])
             return heads
-        if unknown := [row["company"] for row in rows if not row["known"]]:
+        if unknown := [row.company for row in rows if not row.known]:
             await self._query.fetch(sql.query("register_companies"), unknown)
-        return {row["company"]: Head(row["position"], row["at"], row["epoch"]) for row in rows}
+        return {row.company: Head(row.position, row.at, row.epoch) for row in rows}
 
     async def _load_pages(self, keys: Sequence[PageKey]) -> Mapping[PageKey, list[Message]]:
         pages: dict[PageKey, list[Message]] = {key: [] for key in keys}
         for epoch in {key[2] for key in keys}:
             wanted = [key for key in keys if key[2] == epoch]
-            rows = await self._query.fetch(
+
+            def convert(
+                rows: Sequence[asyncpg.Record], wanted: Sequence[PageKey] = wanted
+            ) -> list[tuple[PageKey, Message]]:
+                numbers = [row["n"] for row in rows]
+                found = messages_of(rows, first=1)
+                read = [(wanted[n - 1], message) for n, message in zip(numbers, found, strict=True)]
+                if any(message.company != key[0] for key, message in read):
+                    raise UnexpectedAnswer(
+                        "the database gave a message of another company than the requested one"
+                    )
+                return read
+
+            for key, message in await self._query.read(
+                convert,
                 sql.query("pages"),
                 [company for company, _, _ in wanted],
                 [after for _, after, _ in wanted],
                 PAGE_MESSAGES,
                 epoch,
                 RECENT_BYTES,
-            )
-            for row in rows:
-                pages[wanted[row["n"] - 1]].append(message_of(row))
+            ):
+                pages[key].append(message)
         return pages
 
 
-def message_of(row: asyncpg.Record) -> Message:
-    """A row of notifier.messages as a Message."""
-    return Message(
-        row["seq"],
-        row["company"],
-        row["position"],
-        row["at"],
-        row["stored"],
-        row["body"],
-        tuple(row["revokes"] or ()),
-        decode_views(row["views"]),
-    )
+class _HeadRow(NamedTuple):
+    company: str
+    position: Natural
+    known: bool
+    at: Moment | None
+    epoch: str
 
 
-def traced_message_of(row: asyncpg.Record) -> Message:
-    """A row of notifier.messages as a Message, with the trace that it belongs to."""
-    message, link = message_of(row), row["traceparent"]
-    return message if link is None else msgspec.structs.replace(message, traceparent=link)
+class _MessageRow(NamedTuple):
+    seq: Natural
+    company: str
+    position: Natural
+    at: Moment
+    stored: Moment
+    body: JSON
+    revokes: tuple[str, ...] | None
+    views: JSON | None
+
+
+def messages_of(rows: Sequence[asyncpg.Record], *, first: int) -> list[Message]:
+    """Rows of notifier.messages as Messages. `first`: the column of `seq`; those behind it are in the order of _MessageRow.
+
+    Raises UnexpectedAnswer.
+    """
+    last = first + len(_MessageRow._fields)
+    converted = typed([row[first:last] for row in rows], _MessageRow)
+    with expected():
+        return [Message(*row[:-2], row.revokes or (), decode_views(row.views)) for row in converted]
+
+
+def traced_messages_of(rows: Sequence[asyncpg.Record], *, first: int) -> list[Message]:
+    """The same, with the traces that the messages belong to."""
+    messages = messages_of(rows, first=first)
+    return [
+        message
+        if (link := row["traceparent"]) is None
+        else msgspec.structs.replace(message, traceparent=str(link))
+        for row, message in zip(rows, messages, strict=True)
+    ]

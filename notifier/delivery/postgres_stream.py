@@ -17,6 +17,7 @@ import structlog
 
 from notifier import metrics
 from notifier.database import sql
+from notifier.database.answers import UNFIT, typed, unexpected
 from notifier.database.connections import (
     DEADLINE_SECONDS,
     Connection,
@@ -26,11 +27,11 @@ from notifier.database.connections import (
 )
 from notifier.database.query import Query
 from notifier.delivery.healing import Healing
-from notifier.delivery.history import History, message_of, traced_message_of
+from notifier.delivery.history import Behind, History, Place, messages_of, traced_messages_of
 from notifier.delivery.hub import Hub
 from notifier.delivery.probe import Probe, report
 from notifier.delivery.stream import Feed
-from notifier.errors import DatabaseError, Misplaced, SchemaMissing
+from notifier.errors import DatabaseError, Misplaced, SchemaMissing, UnexpectedAnswer
 from notifier.health import Health
 from notifier.messages import Message
 
@@ -71,7 +72,7 @@ class PostgresStream:
         on_configuration: Callable[[], None] = lambda: None,
         traces: bool = False,
     ) -> None:
-        self._message_of = traced_message_of if traces else message_of
+        self._messages_of = traced_messages_of if traces else messages_of
         self._url = url
         self._query = query
         self._hub = hub
@@ -134,9 +135,13 @@ class PostgresStream:
 
     def _hand_over(self, messages: Sequence[Message]) -> None:
         metrics.RECEIVE.observe(max(0.0, time.time() - messages[0].stored.timestamp()))
-        for rule in self._rules:
-            messages = [rule(each) for each in messages]
-        self._hub.deliver(messages)
+        try:
+            for rule in self._rules:
+                messages = [rule(each) for each in messages]
+            self._hub.deliver(messages)
+        except UNFIT as error:  # some of them may not have been written, and are not read again
+            self._hub.drop()
+            raise unexpected(error) from error
 
     async def run(self) -> None:
         """Follows the log for ever; reconnects after every DatabaseError."""
@@ -200,13 +205,21 @@ class PostgresStream:
         raise DatabaseError("the connection was closed")
 
     async def _prove(self, connection: Connection, probe: Probe) -> None:
-        """Probes the path, and looks for messages that no notification has announced."""
+        """Probes the path, and looks for messages that no notification has announced.
+
+        A log that ends before what was delivered was rewound, or an answer was wrong: messages may be taken for
+        delivered that were not. Then `_report_rewind` decides.
+        """
+        epoch, seq = self._hub.epoch, self._seq
         found = await probe.run(connection, listens=self._follows_log)
         report(found, self._health)
+        ((begun, ends),) = typed([(found["epoch"], found["seq"])], Place)
+        if begun == epoch == self._hub.epoch and ends < seq:
+            raise UnexpectedAnswer(f"the log ends before what was delivered: at {ends}, not {seq}")
         if self._feed is not None:
-            self._feed.logged(found["seq"])
+            self._feed.logged(ends)
         if self._follows_log:
-            if (found["epoch"], found["seq"]) != (self._hub.epoch, self._seq):
+            if (begun, ends) != (self._hub.epoch, self._seq):
                 await self._catch_up(connection)
         elif time.monotonic() - self._audited >= AUDIT_SECONDS:
             await self._audit(connection)
@@ -269,11 +282,12 @@ class PostgresStream:
         )
         if not rows:
             raise SchemaMissing("the log is empty; run: notifier migrate")
-        if rows[0]["epoch"] == self._hub.epoch:
+        behind = typed(rows, Behind)
+        if behind[0].epoch == self._hub.epoch:
             await self.healing.heal(
-                {row["company"]: row["position"] for row in rows if row["company"] is not None}
+                {row.company: row.position or 0 for row in behind if row.company is not None}
             )
-        return rows[0]["seq"], set(delivered)
+        return behind[0].seq, set(delivered)
 
     async def _is_woken(self, deadline: float) -> bool:
         """Waits until the log must be read. Returns False at the deadline."""
@@ -331,11 +345,11 @@ class PostgresStream:
         """Reads the messages after the last delivered one, page by page."""
         hub = self._hub
         if not hub.epoch:
-            row = await connection.fetchrow(sql.query("log_head"), timeout=DEADLINE_SECONDS)
-            if row is None:
+            heads = await connection.fetch(sql.query("log_head"), timeout=DEADLINE_SECONDS)
+            if not heads:
                 raise SchemaMissing("the log is empty; run: notifier migrate")
-            self._seq = row["seq"]
-            hub.begin_epoch(row["epoch"])
+            ((begun, self._seq),) = typed(heads, Place)
+            hub.begin_epoch(begun)
             return
         while True:
             after, epoch = self._seq, hub.epoch
@@ -351,18 +365,23 @@ class PostgresStream:
                 continue  # the relay on this node was faster
             if not rows:
                 raise SchemaMissing("the log is empty; run: notifier migrate")
-            if rows[0]["epoch"] != epoch:
-                self._seq = rows[0]["epoch_seq"]
+            ((begun, begun_at),) = typed([rows[0][:2]], Place)
+            messages = [] if rows[0]["seq"] is None else self._messages_of(rows, first=2)
+            if begun != epoch:
+                self._seq = begun_at
                 self._last = None
-                hub.begin_epoch(rows[0]["epoch"])
-            if rows[0]["seq"] is None:
+                hub.begin_epoch(begun)
+            if not messages:
                 return
-            messages = [self._message_of(row) for row in rows]
-            first, last = messages[0].seq, messages[-1].seq
-            if first != self._seq + 1 or last - first != len(messages) - 1:
+            seqs = [message.seq for message in messages]
+            if seqs != sorted(set(seqs)) or seqs[0] <= self._seq:
+                raise UnexpectedAnswer(
+                    "the database gave messages that are repeated or not in their order"
+                )
+            if seqs[-1] != self._seq + len(messages):
                 _logger.error("missed messages that the log no longer has", after=self._seq)
                 hub.drop()
-            self._seq = messages[-1].seq
+            self._seq = seqs[-1]
             self._last = messages[-1]
             self._hand_over(messages)
             if len(messages) < PAGE_MESSAGES and sum(m.size for m in messages) < PAGE_BYTES:

@@ -13,6 +13,7 @@ import structlog
 
 from notifier import metrics
 from notifier.database import sql
+from notifier.database.answers import typed
 from notifier.database.connections import backoff
 from notifier.database.query import Query
 from notifier.errors import DatabaseError
@@ -67,12 +68,14 @@ class Key:
     async def _load(self) -> str | None:
         """Reads the key. Returns what is wrong where that fails."""
         try:
-            ((key,),) = await self._query.fetch(sql.query("signing_key"))
+            keys = await self._query.read(
+                lambda rows: typed(rows, tuple[bytes]), sql.query("signing_key")
+            )
         except DatabaseError as error:
             return str(error)
-        except ValueError:
+        if not keys:
             return "it has no row; run: notifier migrate"
-        former, self.seal = self.seal, Seal(key)
+        former, self.seal = self.seal, Seal(keys[0][0])
         rejected, self._rejected = self._rejected, 0
         if self.seal == former:
             metrics.NATS_REJECTED.inc(rejected)

@@ -8,10 +8,7 @@ from notifier.database import sql
 from notifier.database.constants import FULL_MARK, TABLE_BIT
 from notifier.errors import SchemaMissing
 from notifier.relay.connection import RelayConnection
-from notifier.relay.store import LONG_SECONDS, RelayStore
-
-SLOTS = 8
-"""The partitions of `notifier.messages`; the oldest is emptied by TRUNCATE."""
+from notifier.relay.store import LONG_SECONDS, SLOTS, RelayStore
 
 REOPENING = 1 << 62
 """In `Checkpoint.unsettled`: recovery from a full log has begun, and is repeated until it is complete."""

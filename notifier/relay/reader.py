@@ -7,7 +7,9 @@ from datetime import datetime
 from typing import NamedTuple
 
 from notifier.database import sql
+from notifier.database.answers import typed
 from notifier.database.connections import DEADLINE_SECONDS, Connection
+from notifier.errors import UnexpectedAnswer
 from notifier.messages import JSON
 from notifier.relay.changes import Change
 from notifier.relay.store import Checkpoint
@@ -63,14 +65,16 @@ class ChangeReader:
         rows = await self._connection.fetch(
             sql.query("read_changes"), cursor, PAGE + 1, PAGE_BYTES, timeout=DEADLINE_SECONDS * 4
         )
-        snapshot, self.catalogue_version, first = tuple(rows[0])[:3]
-        if first is None:
+        ((snapshot, self.catalogue_version),) = typed([rows[0][:2]], tuple[str, int])
+        if _ends_before(snapshot, cursor):  # what is visible in `cursor` only would never be read
+            raise UnexpectedAnswer("the database gave a snapshot that is older than the one before")
+        if rows[0]["id"] is None:
             return snapshot, []
         if are_foreign(snapshot, {row["xid"] for row in rows}):
             raise ForeignChanges
         if len(rows) > PAGE or rows[-1]["bytes"] >= PAGE_BYTES:
             return snapshot, None
-        return snapshot, [Change(*tuple(row)[2:-1]) for row in rows]
+        return snapshot, typed([row[2:-1] for row in rows], Change)
 
     async def wait_for_new(self, cursor: str, seconds: float) -> bool:
         """Waits until changes are visible that the snapshot `cursor` does not see. Returns False where none are found in time.
@@ -99,14 +103,14 @@ class ChangeReader:
             checkpoint.upto,
             timeout=BACKLOG_SECONDS,
         )
-        return [TransactionSize(*row) for row in rows]
+        return typed(rows, TransactionSize)
 
     async def changes_of(self, xids: Sequence[int]) -> list[Change]:
         """All changes of some transactions, in the order of ids."""
         rows = await self._connection.fetch(
             sql.query("transaction_changes"), list(xids), timeout=PAGE_SECONDS
         )
-        return [Change(*tuple(row)) for row in rows]
+        return typed(rows, Change)
 
     async def moves_of(self, xid: int) -> list[tuple[str, JSON | None, JSON | None]]:
         """The entities and images of changes of rows on paths, in a large transaction."""
@@ -127,7 +131,7 @@ class ChangeReader:
         rows = await self._connection.fetch(
             sql.query("weigh_transaction"), xid, timeout=BACKLOG_SECONDS
         )
-        return [CompanySize(*row) for row in rows]
+        return typed(rows, CompanySize)
 
     async def by_company(
         self, xid: int, without: Sequence[str]
@@ -155,6 +159,10 @@ class ChangeReader:
 
 def _bytes(image: str | None) -> JSON | None:
     return None if image is None else image.encode()
+
+
+def _ends_before(snapshot: str, former: str) -> bool:
+    return int(snapshot.split(":")[1]) < int(former.split(":")[1])
 
 
 def are_foreign(snapshot: str, xids: set[int]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 import asyncpg
 import msgspec
@@ -12,6 +12,7 @@ import structlog
 from msgspec.json import encode
 
 from notifier.database import sql
+from notifier.database.answers import Moment, Natural, expected, typed
 from notifier.errors import LogAltered, SchemaMissing
 from notifier.messages import JSON, Message, encode_views
 from notifier.relay.changes import SNAPSHOT, Source
@@ -20,10 +21,17 @@ from notifier.relay.gaps import Capture, CaptureState, Saved, Triggers
 from notifier.relay.images import company_named
 from notifier.watches import Watch
 
+SLOTS = 8
+"""The partitions of `notifier.messages`; the oldest is emptied by TRUNCATE."""
+
 LONG_SECONDS = 60.0
 """Deadline of a statement that reads a good part of the log."""
 
 _log = structlog.get_logger("notifier.relay")
+
+
+Snapshot: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,19}:[0-9]{1,19}:[0-9,]*$")]
+"""A pg_snapshot as text."""
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
@@ -33,15 +41,16 @@ class Checkpoint(msgspec.Struct, frozen=True):
     messages are stored since `slot_since`. While a backlog is read in pages, `target` is the snapshot
     at its end, and of its transactions those whose last change is at most `upto` were read. `unsettled`:
     changes of transactions before this transaction id may have been dropped (`disk.REOPENING`: of any).
+    The types are narrow, because a value that no relay has written would be stored for the next relays.
     """
 
-    epoch: str
-    seq: int
-    cursor: str
-    slot: int
-    slot_since: datetime
-    target: str | None = None
-    upto: int = 0
+    epoch: Annotated[str, msgspec.Meta(min_length=1)]
+    seq: Natural
+    cursor: Snapshot
+    slot: Annotated[int, msgspec.Meta(ge=0, lt=SLOTS)]
+    slot_since: Moment
+    target: Snapshot | None = None
+    upto: Natural = 0
     unsettled: int | None = None
 
 
@@ -68,16 +77,8 @@ class RelayStore:
         row = await self._writer.fetchrow(sql.query("load_checkpoint"))
         if row is None:
             raise SchemaMissing("the log is empty; run: notifier migrate")
-        self._checkpoint = Checkpoint(
-            epoch=row["epoch"],
-            seq=row["seq"],
-            cursor=row["cursor"],
-            slot=row["slot"],
-            slot_since=row["slot_since"],
-            target=row["target"],
-            upto=row["upto"] or 0,
-            unsettled=row["unsettled"],
-        )
+        values = {name: row[name] for name in Checkpoint.__struct_fields__}
+        self._checkpoint = _checked(values | {"upto": row["upto"] or 0})
         system, now_system = (row[name].split("/") for name in ("system", "now_system"))
         if row["ahead"] or system[0] != now_system[0]:
             self._move(unsettled=None)  # a transaction id of another cluster, or of a lost future
@@ -159,12 +160,12 @@ class RelayStore:
     async def companies(self) -> list[str]:
         """Every company in the log."""
         rows = await self._writer.fetch(sql.query("known_companies"), seconds=LONG_SECONDS)
-        return [row["company"] for row in rows]
+        return [company for (company,) in typed(rows, tuple[str])]
 
     async def heads(self, companies: Iterable[str]) -> dict[str, int]:
         """The last position of each company; 0 where it has none."""
         rows = await self._writer.fetch(sql.query("company_heads"), list(companies))
-        return {row["company"]: row["position"] for row in rows}
+        return dict(typed([row[:2] for row in rows], tuple[str, Natural]))
 
     async def append(self, messages: Sequence[Message], cursor: str | None) -> None:
         """Stores messages and, with the last of them, the cursor; notifies the nodes. One statement.
@@ -201,7 +202,7 @@ class RelayStore:
 
     async def save(self, **changes: Any) -> None:
         """Stores the checkpoint, with these fields changed, in the row of `notifier.log`."""
-        checkpoint = msgspec.structs.replace(self.checkpoint, **changes)
+        checkpoint = self._with(**changes)
         await self._writer.fetchrow(
             sql.query("save_checkpoint"),
             checkpoint.seq,
@@ -270,7 +271,16 @@ class RelayStore:
         self._move(slot=slot, slot_since=since)
 
     def _move(self, **changes: Any) -> None:
-        self._checkpoint = msgspec.structs.replace(self.checkpoint, **changes)
+        self._checkpoint = self._with(**changes)
+
+    def _with(self, **changes: Any) -> Checkpoint:
+        return _checked(msgspec.structs.asdict(self.checkpoint) | changes)
+
+
+def _checked(values: dict[str, Any]) -> Checkpoint:
+    """The checkpoint, whose values are those of answers. Raises UnexpectedAnswer."""
+    with expected():
+        return msgspec.convert(values, Checkpoint)
 
 
 def _array(users: tuple[str, ...]) -> str:

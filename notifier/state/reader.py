@@ -20,14 +20,15 @@ import msgspec
 import structlog
 
 from notifier.database import sql
+from notifier.database.answers import typed
 from notifier.database.connections import (
     DEADLINE_SECONDS,
     PIN,
     Connection,
     connect,
+    failure_of,
     first_line,
     is_failure,
-    translate_error,
 )
 from notifier.database.query import fetch_log, restore
 from notifier.delivery.filter import Filter
@@ -174,9 +175,9 @@ class StateReader:
         except asyncpg.LockNotAvailableError as error:
             raise StateUnavailable("a table is locked by another transaction") from error
         except Exception as error:
-            if not is_failure(error):
+            if (failure := failure_of(error, self._url)) is None:
                 raise
-            raise translate_error(error, self._url) from error
+            raise failure from error
         finally:
             del self._reading[key]
             self._begin(key, task)
@@ -291,8 +292,8 @@ class StateReader:
                 ):  # code of one table must not change how that of another owner is read
                     await connection.execute("ROLLBACK TO SAVEPOINT unread")
         await restore(connection, None, pooled=self._pooled)
-        unread = frozenset(place["unread"])
-        return _Snapshot(place["epoch"], place["position"], unread, images, amount.held)
+        (found_at,) = typed([(*place[:1], *place[2:])], tuple[str, int, frozenset[int]])
+        return _Snapshot(*found_at, images, amount.held)
 
     async def _tables(self, connection: Connection, company: str) -> Sequence[Table]:
         watches = await connection.fetch(sql.query("watches"), timeout=DEADLINE_SECONDS)
@@ -326,17 +327,17 @@ class StateReader:
             pooled=self._pooled,
         )
         position, at, foreign = snapshot.position, None, False
-        for row in rows:
-            if row["position"] == snapshot.position:
-                at = row["at"]
+        for place, made, body in typed(rows, tuple[int, datetime, bytes]):
+            if place == snapshot.position:
+                at = made
                 continue
-            tx = _decode(row["body"]).tx
+            tx = _decode(body).tx
             if tx is None or int(tx) not in snapshot.unread:
                 foreign = True
             elif foreign:
                 return None
             else:
-                position, at = row["position"], row["at"]
+                position, at = place, made
         return position, at
 
     def close(self) -> None:

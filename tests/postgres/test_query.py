@@ -14,7 +14,7 @@ from notifier import metrics
 from notifier.database import query as queries
 from notifier.database.connections import Connection
 from notifier.database.query import Query
-from notifier.errors import DatabaseError, SchemaMissing, Unreachable
+from notifier.errors import DatabaseError, SchemaMissing, UnexpectedAnswer, Unreachable
 from tests.databases import Database
 from tests.postgres.streams import cut
 from tests.waiting import until
@@ -99,11 +99,28 @@ async def test_a_value_that_cannot_be_encoded_keeps_the_link(
     else:
         statement = "SELECT $2::text FROM (SELECT $1::int) AS given"
     with pytest.raises(asyncpg.DataError):
-        await query.fetch(statement, 1, "\0")
+        await query.fetch(statement, 1, "\0", may_refuse=True)
     kept = await pid(query)
     with pytest.raises(asyncpg.DataError):
-        await query.fetch(PID, "\0")
+        await query.fetch(PID, "\0", may_refuse=True)
     assert await pid(query) == kept
+
+
+async def test_an_error_about_values_that_a_query_cannot_have_is_one_of_the_connection(
+    query: Query,
+) -> None:
+    """The caller has no arguments that PostgreSQL may refuse, so that a proxy has made it."""
+    kept = await pid(query)
+    with pytest.raises(DatabaseError):
+        await query.fetch("SELECT 1 / 0")
+    assert await pid(query) != kept
+
+
+async def test_what_cannot_be_converted_closes_the_link(query: Query) -> None:
+    kept = await pid(query)
+    with pytest.raises(UnexpectedAnswer):
+        await query.read(lambda rows: rows[1], "SELECT 1")
+    assert await pid(query) != kept
 
 
 async def test_a_query_whose_caller_is_cancelled_ends_with_its_link(

@@ -1,7 +1,7 @@
 """A proxy between a node and PostgreSQL that alters or withholds messages of the protocol.
 
-It can change data as well, where TLS does not prevent it (docs/threats.md). But an answer that cannot be read
-ends a connection and not the node, and a row that is missing is noticed.
+It can change data as well, where TLS does not prevent it (docs/threats.md). But an answer that cannot be read, or
+cannot be right, ends a connection and not the node, and a row that is missing is noticed.
 """
 
 from __future__ import annotations
@@ -39,6 +39,49 @@ CHANGES: dict[str, Callable[[bytes], bytes]] = {
     "a row of no column": lambda _: packed(ROW, b"\x00\x00"),
     "a message of negative length": lambda row: ROW + b"\xff\xff\xff\xff" + row,
     "bytes that are no UTF-8": lambda row: packed(b"E", b"SERROR\0C42601\0M\xff\xfe\0\0"),
+}
+
+
+def columns(row: bytes) -> list[bytes | None]:
+    """The values of a row."""
+    (count,) = struct.unpack("!H", row[:2])
+    values: list[bytes | None] = []
+    begin = 2
+    for _ in range(count):
+        (size,) = struct.unpack("!i", row[begin : begin + 4])
+        begin += 4
+        values.append(None if size < 0 else row[begin : begin + size])
+        begin += max(size, 0)
+    return values
+
+
+def row_of(values: list[bytes | None]) -> bytes:
+    """A row of these values."""
+    packed_values = [
+        struct.pack("!i", -1) if value is None else struct.pack("!i", len(value)) + value
+        for value in values
+    ]
+    return packed(ROW, struct.pack("!H", len(values)) + b"".join(packed_values))
+
+
+def error(state: str) -> bytes:
+    """An ErrorResponse with this SQLSTATE."""
+    return packed(b"E", b"SERROR\0VERROR\0C" + state.encode() + b"\0Mno error of PostgreSQL\0\0")
+
+
+LIES: dict[str, Callable[[bytes], bytes]] = {
+    "nulls": lambda row: row_of([None for _ in columns(row)]),
+    "a null for the first value": lambda row: row_of([None, *columns(row)[1:]]),
+    "no row": lambda _: b"",
+    "empty texts": lambda row: row_of(
+        [
+            b"" if value and value.isascii() and value.strip(b"\0") else value
+            for value in columns(row)
+        ]
+    ),
+    "an error about values": lambda _: error("22P02"),
+    "an error of PL/pgSQL": lambda _: error("P0002"),
+    "a lock that is not available": lambda _: error("55P03"),
 }
 
 
@@ -121,6 +164,78 @@ async def test_an_answer_that_cannot_be_read_ends_a_connection_and_not_the_node(
         await between.alter_rows(altered, service)
         await service.ready()
     client = await connect(service, "u1", company)
+    await calendar.event(company)
+    await client.next("EventCreated")
+
+
+@pytest.mark.parametrize("lie", LIES)
+async def test_an_answer_that_cannot_be_right_ends_a_connection_and_not_the_node(
+    database: Database, serve: Serve, connect: Connect, between: InBetween, lie: str
+) -> None:
+    """Messages that are well-formed, with values that the queries cannot have."""
+    calendar = Calendar(database)
+    service = await serve(database.through(between.port))
+    company = await calendar.company("u1")
+    await calendar.event(company)
+    await between.alter_rows(LIES[lie], service)
+    await service.ready()
+    client = await connect(service, "u1", company)
+    await calendar.event(company)
+    await client.next("EventCreated")
+    assert "Traceback" not in service.log()
+
+
+async def test_a_value_that_no_relay_has_written_is_not_stored_for_the_next_one(
+    database: Database, serve: Serve, connect: Connect, between: InBetween
+) -> None:
+    """Such as the number of a partition that does not exist: no relay could store messages there."""
+    calendar = Calendar(database)
+    service = await serve(database.through(between.port))
+    company = await calendar.company("u1")
+
+    def another_slot(row: bytes) -> bytes:
+        values = [b"\x3f\x3f" if value == b"\0\0" else value for value in columns(row)]
+        return row_of(values) if len(values) > 8 else packed(ROW, row)
+
+    await database.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+        " AND application_name ~ 'notifier relay$'"
+    )
+    await between.alter_rows(another_slot, service)
+    await service.ready()
+    client = await connect(service, "u1", company)
+    await calendar.event(company)
+    await client.next("EventCreated")
+
+
+async def test_a_node_that_was_given_a_later_place_in_the_log_does_not_stay_deaf(
+    database: Database, serve: Serve, connect: Connect, between: InBetween
+) -> None:
+    """It is ready once a new epoch has begun."""
+    calendar = Calendar(database)
+    await serve(database)  # it relays
+    company = await calendar.company("u1")
+    await calendar.event(company)
+    await database.relayed()
+    epoch: str = await database.fetchval("SELECT epoch FROM notifier.log")
+    altered = 0
+
+    def later(kind: bytes, body: bytes) -> bytes | None:
+        nonlocal altered
+        if (
+            kind != ROW
+            or altered
+            or len(values := columns(body)) != 2
+            or values[0] != epoch.encode()
+        ):
+            return None
+        altered += 1
+        return row_of([values[0], struct.pack("!q", 10**9)])
+
+    between.change = later
+    node = await serve(database.through(between.port))
+    client = await connect(node, "u1", company)
+    assert altered
     await calendar.event(company)
     await client.next("EventCreated")
 

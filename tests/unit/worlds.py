@@ -91,6 +91,9 @@ class FakeColumns:
         self.on_read()
         return rows
 
+    async def read(self, convert: Callable[[list[Any]], Any], query: str) -> Any:
+        return convert(await self.fetch(query))
+
 
 def catalogue(columns: FakeColumns | None = None) -> FilterCatalogue:
     """What filters may name in these tests."""
