@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import asyncpg
@@ -41,6 +41,13 @@ class RelayConnection:
             rows = await self._connection.fetch(query, *arguments, timeout=seconds)
             self.used_at = time.monotonic()
             return rows
+
+    async def beat(self) -> None:
+        """Lets the server answer, also where a statement of a transaction has failed and `Isolation` is about to roll it back."""
+        async with self._busy:
+            with suppress(asyncpg.InFailedSQLTransactionError):
+                await self._connection.fetchrow("SELECT", timeout=DEADLINE_SECONDS)
+            self.used_at = time.monotonic()
 
     @asynccontextmanager
     async def exclusive(self) -> AsyncIterator[Connection]:

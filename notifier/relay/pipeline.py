@@ -142,7 +142,7 @@ class Pipeline:
         since: float | None = None,
     ) -> None:
         with trace.stage("store"):
-            if len(messages) > portions.PORTION:
+            if portions.are_many(messages):
                 messages = await self._append_many(messages, cursor)
             else:
                 try:

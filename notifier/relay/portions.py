@@ -13,6 +13,11 @@ PORTION_BYTES = 8 * 1024 * 1024
 """Bytes of messages in one statement."""
 
 
+def are_many(messages: Sequence[Message]) -> bool:
+    """Whether they are more than a portion: a page of changes that several watches render is some hundred megabytes at most."""
+    return len(messages) > PORTION or sum(message.size for message in messages) > PORTION_BYTES
+
+
 def portions_of(messages: Sequence[Message]) -> Iterator[list[Message]]:
     """Portions of at most PORTION messages and PORTION_BYTES; a larger message is one of its own."""
     portion: list[Message] = []

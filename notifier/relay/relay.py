@@ -178,7 +178,7 @@ class Term:
             if due > 0:
                 await self._leadership.wait_or_fail(due)
             else:
-                await writer.fetchrow("SELECT")
+                await writer.beat()
 
     # --- awake
 

@@ -6,7 +6,15 @@ import pytest
 from prometheus_client import REGISTRY
 
 from tests.databases import Connection, Database
-from tests.postgres.relays import Relayed, log_head, messages_of, new_company, new_event, types
+from tests.postgres.relays import (
+    MakeRelay,
+    Relayed,
+    log_head,
+    messages_of,
+    new_company,
+    new_event,
+    types,
+)
 from tests.waiting import until
 
 
@@ -46,10 +54,20 @@ async def test_a_refused_message_is_replaced_by_a_resync_at_its_position(
     assert [message.position for message in published] == list(range(1, 21))
 
 
+@pytest.mark.parametrize("beats", [False, True], ids=["", "with heartbeats all the time"])
 async def test_after_a_refused_message_the_relay_goes_on_in_the_same_term(
-    database: Database, app: Connection, company: str, relay: Relayed
+    database: Database,
+    app: Connection,
+    company: str,
+    make_relay: MakeRelay,
+    monkeypatch: pytest.MonkeyPatch,
+    beats: bool,
 ) -> None:
     await refuse_bodies(database)
+    if beats:
+        monkeypatch.setattr("notifier.relay.relay.HEARTBEAT_SECONDS", 0.0)
+    relay = make_relay()
+    await relay.start()
     term = relay.relay and relay.relay._term
     for title in ("first", "poison", "last"):
         await new_event(app, company, title)

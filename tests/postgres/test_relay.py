@@ -543,6 +543,33 @@ async def test_a_company_named_star_is_a_company(database: Database, app: Connec
         await relay.stop()
 
 
+async def test_a_batch_of_large_messages_is_stored_in_portions(
+    database: Database,
+    app: Connection,
+    company: str,
+    make_relay: MakeRelay,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They are up to a page of changes, for each watch of their table: as one statement they may miss its deadline."""
+    monkeypatch.setattr(portions, "PORTION_BYTES", 10_000)
+    sizes: list[int] = []
+    append = RelayStore.append
+
+    async def counted(self: RelayStore, messages: Any, cursor: str | None) -> None:
+        sizes.append(sum(message.size for message in messages))
+        await append(self, messages, cursor)
+
+    monkeypatch.setattr(RelayStore, "append", counted)
+    relay = make_relay()
+    await relay.start()
+    async with app.transaction():
+        for _ in range(20):
+            await new_event(app, company, "x" * 4000)
+    assert types(await relay.messages_of(company)) == ["EventCreated"] * 20
+    assert max(sizes) < 10_000
+    assert len([message for _, message in relay.published if message.company == company]) == 20
+
+
 @pytest.mark.parametrize(
     "how", ["in one batch", "in a page of a backlog", "in a large transaction"]
 )
