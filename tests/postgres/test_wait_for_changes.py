@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 
 from notifier.database import sql
+from notifier.database.connections import connect
 from notifier.database.schema import migrate
 from notifier.relay.reader import ChangeReader
 from tests.databases import Connection, Database
@@ -108,7 +109,7 @@ async def test_a_wait_that_lasts_too_long_is_given_up_and_the_connection_reads_o
 ) -> None:
     """As PostgreSQL's sleep does where its clock is set back."""
     monkeypatch.setattr("notifier.relay.reader.LATE_SECONDS", 0.05)
-    session, other = await database.connect(), await database.connect()
+    session, other = await connect(database.dsn, "relay reader"), await database.connect()
     reader = ChangeReader(session)
     since = await session.fetchval(SNAPSHOT)
     await new_event(app, company)
@@ -120,6 +121,7 @@ async def test_a_wait_that_lasts_too_long_is_given_up_and_the_connection_reads_o
     _, changes = await asyncio.wait_for(reading, DEADLINE_SECONDS)
     assert changes is not None
     assert [change.entity for change in changes] == ["Event"]
+    session.terminate()
 
 
 async def test_a_relay_whose_role_may_not_execute_pg_sleep_delivers_and_sleeps(
