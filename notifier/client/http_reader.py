@@ -54,6 +54,16 @@ class _Page(msgspec.Struct, rename="pascal"):
 _decode_page = msgspec.json.Decoder(_Page).decode
 
 
+class _Written(msgspec.Struct, rename="pascal"):
+    """What a message has of the transaction that wrote its change."""
+
+    tx: str | None = None
+    position: int = 0
+
+
+_decode_written = msgspec.json.Decoder(_Written).decode
+
+
 class HttpReader:
     """Turns HTTP responses into the messages that a WebSocket gets after a command with this `request`.
 
@@ -88,7 +98,10 @@ class HttpReader:
         self._place: Row | None = None  # none while rows of the state are missing
         self._pending: Row | None = None  # that of the state whose rows arrive
         self._is_over = False
-        self.arrivals = Arrivals(str(request["companyId"]), lambda message: report(message, None))
+        self._open_connection = open_connection
+        self.arrivals = Arrivals(
+            str(request["companyId"]), lambda message: report(message, None), self._read_later
+        )
 
     async def run(self) -> None:
         """Reads until access ends. Raises Failure and OSError; a refusal of the company is reported."""
@@ -126,7 +139,7 @@ class HttpReader:
     async def _get(self, accept: str, **more: Any) -> Response:
         """Raises Failure and OSError."""
         self._used = self._token()
-        headers = {**self._headers, "Accept": accept, "Authorization": f"Bearer {self._used}"}
+        headers = self._accept(accept)
         place = self._place
         if place is None:
             place = {} if self.answered else _only(self.request, "after", "epoch", "at")
@@ -134,6 +147,9 @@ class HttpReader:
         response = await self._connection.get(path_of(self.request, place, more), headers)
         await check(response)
         return response
+
+    def _accept(self, kind: str) -> dict[str, str]:
+        return {**self._headers, "Accept": kind, "Authorization": f"Bearer {self._token()}"}
 
     # --- server-sent events
 
@@ -239,7 +255,27 @@ class HttpReader:
                 epoch = epoch or self._place.get("epoch")
                 self._place = _place({"Position": position, "Epoch": epoch, "At": at})
         await self._report(message, None if received is None else received.decode())
-        await self.arrivals.receive(message)
+        await self.arrivals.receive(message, self._place)
+
+    # --- arrivals
+
+    async def _read_later(self, place: Row) -> dict[str, int] | None:
+        """The transactions with messages after a place: a poll that does not wait, beside the present request."""
+        connection = self._open_connection()
+        try:
+            async with asyncio.timeout(self._pace.timeout):
+                path = path_of(self.request, place, {"wait": 0})
+                response = await connection.get(path, self._accept("application/json"))
+                await check(response)
+                page = _decode_page(await response.read(PAGE_BYTES))
+                written = [_decode_written(bytes(message)) for message in page.messages]
+        except (Failure, OSError, TimeoutError, msgspec.MsgspecError):
+            return None
+        finally:
+            connection.close()
+        if page.recovered is not True:
+            return None
+        return {each.tx: each.position for each in written if each.tx is not None}
 
 
 def _place(data: Row) -> Row:

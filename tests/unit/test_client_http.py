@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import pytest
 
@@ -111,6 +113,69 @@ async def test_each_poll_proves_the_position_with_the_time_of_its_message() -> N
     first, second = (each.split()[1] for each in requests[:2])
     assert b"after" not in first
     assert b"after=4&epoch=e&at=2026-11-30T00%3A00%3A00%2B00%3A00&" in second
+
+
+def poll(position: int, *transactions: str) -> bytes:
+    """The answer of a poll: the position, and a message of each transaction up to it."""
+    first = position - len(transactions) + 1
+    messages = [
+        {"Type": "EventUpdated", "Data": {"CompanyId": "c"}, "Position": first + n, "Tx": tx}
+        for n, tx in enumerate(transactions)
+    ]
+    place = {"Position": position, "Epoch": "e", "Recovered": True}
+    page = json.dumps({"CompanyId": "c", **place, "Messages": messages}).encode()
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(page), page)
+
+
+async def test_a_transaction_has_arrived_when_a_poll_from_its_message_on_has_no_other() -> None:
+    streamed = (
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+        b'data: {"Type":"SubscribeResult","Success":true,"Data":{"CompanyId":"c","Position":4,"Epoch":"e"}}\n\n'
+        b'data: {"Type":"EventUpdated","Data":{"CompanyId":"c"},"Position":5,"Tx":"7"}\n\n'
+    )
+    last = b'data: {"Type":"EventUpdated","Data":{"CompanyId":"c"},"Position":6,"Tx":"7"}\n\n'
+    polls, requests = [poll(6, "7"), poll(6)], list[str]()
+    confirmed, served = asyncio.Event(), set[asyncio.Task[Any] | None]()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        served.add(asyncio.current_task())
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        requests.append(head.split()[1])
+        with suppress(OSError):
+            if "event-stream" in head:
+                writer.write(streamed)
+                await confirmed.wait()
+                writer.write(last)
+                await reader.read()
+            else:
+                writer.write(polls.pop(0))
+            writer.close()
+            await writer.wait_closed()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with connect(url, lambda: "t", "c", transport="sse") as client:
+
+            async def take() -> None:
+                async for _ in client:
+                    pass
+
+            async def has_polled() -> bool:
+                return len(requests) == 2
+
+            taking = asyncio.create_task(take())
+            arriving = asyncio.create_task(client.arrived(7))
+            await until(has_polled)
+            assert not arriving.done()
+            confirmed.set()
+            assert await arriving == 6
+        await taking
+        await asyncio.gather(*filter(None, served))
+    assert [request.partition("?")[2] for request in requests[1:]] == [
+        "after=5&epoch=e&wait=0",
+        "after=6&epoch=e&wait=0",
+    ]
 
 
 def test_the_path_has_the_id_as_one_segment_and_the_filter() -> None:
