@@ -36,7 +36,7 @@ from notifier import conninfo, origins
 from notifier.errors import SettingsError
 from notifier.schema_names import Named
 from notifier.setting_errors import SECTIONS, Disagreement, Origin, describe
-from notifier.watches import NaiveTimestamps, Scope, Watch, calendar, inheriting
+from notifier.watches import NaiveTimestamps, Scope, Watch, calendar, clashes, inheriting
 
 PREFIX = "NOTIFIER_"
 CONFIG = "NOTIFIER_CONFIG"
@@ -260,14 +260,9 @@ class Settings(Named, BaseSettings):  # type: ignore[misc]
             if (first := names.index(name)) < index:
                 text = f"{name} is also the name of [[scope]] {first + 1}"
                 raise Disagreement(("scope", index, "name"), text)
-        watches = [watch.name for watch in self.watch]
+        for index, option, text in clashes(self.watch):
+            raise Disagreement(("watch", index, option), text)
         for index, watch in enumerate(self.watch):
-            if (first := watches.index(watch.name)) < index:
-                text = (
-                    f"{watch.entity} is also the entity of [[watch]] {first + 1}; only watches of two"
-                    " scopes may share one"
-                )
-                raise Disagreement(("watch", index, "entity"), text)
             if names and watch.scope is not None and watch.scope not in names:
                 close = difflib.get_close_matches(watch.scope, names, n=1)
                 near = f"; did you mean {close[0]}?" if close else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal, Protocol, Self, TypeAlias
@@ -313,6 +313,36 @@ CALENDAR = (
     Watch(table="companies", entity="Company", company="id", created=""),
 )
 """What is watched without a `notifier.toml`."""
+
+
+TYPES = frozenset(
+    {
+        "Arrived", "AuthenticationResult", "CompanyRevoked", "Disconnect", "Error", "Pong", "Resync", "SetCompanyResult",
+        "Skipped", "State", "StateEnd", "SubscribeResult", "TokenExpiring", "UnsubscribeResult",
+    }
+)  # fmt: skip
+"""The types of the protocol's own messages, which no change has."""
+
+
+def clashes(watches: Sequence[Watch]) -> Iterator[tuple[int, str, str]]:
+    """The index of each watch with a name that means something else, its option, and the fault.
+
+    The type of a message decides which filters it passes, so it is that of one entity.
+    """
+    names = [watch.name for watch in watches]
+    first_of: dict[str, int] = {}
+    for index, watch in enumerate(watches):
+        if (first := names.index(watch.name)) < index:
+            text = f"{watch.entity} is also the entity of [[watch]] {first + 1}; only watches of two scopes may share one"
+            yield index, "entity", text
+        for option, kind in zip(("created", "updated", "deleted"), watch.names, strict=True):
+            if kind in TYPES:
+                yield index, option, f"{kind} is a message of the protocol itself"
+            if kind and watches[first := first_of.setdefault(kind, index)].entity != watch.entity:
+                text = (
+                    f"{kind} is also the type of messages of [[watch]] {first + 1}, another entity"
+                )
+                yield index, option, text
 
 
 def with_zone(watch: Watch, zone: NaiveTimestamps | None) -> Watch:

@@ -167,6 +167,18 @@ def test_a_variable_has_its_fault_and_what_is_allowed(
             ),
         ),
         (
+            f'{WATCH}updated = "Resync"',
+            "line 4: [[watch]] 1, updated: Resync is a message of the protocol itself",
+        ),
+        (
+            f'{WATCH}{WATCH.replace("T", "U")}deleted = "TCreated"',
+            "line 7: [[watch]] 2, deleted: TCreated is also the type of messages of [[watch]] 1, another entity",
+        ),
+        (
+            f'{WATCH}deleted = "UUpdated"\n{WATCH.replace("T", "U")}',
+            "line 5: [[watch]] 2, updated: UUpdated is also the type of messages of [[watch]] 1, another entity",
+        ),
+        (
             '[[scope]]\nname = "a"\n[[scope]]\nname = "a"\n',
             "line 4: [[scope]] 2, name: a is also the name of [[scope]] 1",
         ),

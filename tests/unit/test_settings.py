@@ -10,8 +10,9 @@ from typing import Literal, get_args, get_origin
 import pytest
 
 from notifier.errors import SettingsError
+from notifier.messages import ServerMessage
 from notifier.settings import PREFIX, Settings, load
-from notifier.watches import CALENDAR
+from notifier.watches import CALENDAR, TYPES
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -371,3 +372,8 @@ def test_several_servers_of_nats_can_be_named(monkeypatch: pytest.MonkeyPatch) -
     ]
     assert "p%2Cw" not in repr(settings)
     assert load().nats_prefix == "notifier"
+
+
+def test_no_change_has_the_type_of_a_message_of_the_protocol() -> None:
+    own = {each.__struct_config__.tag for each in ServerMessage.__subclasses__()}
+    assert own - {None} | {"Resync"} == TYPES
