@@ -80,7 +80,7 @@ def _certificate(certfile: Path, keyfile: Path) -> Finding:
 
 
 async def server(connection: Connection) -> AsyncIterator[Finding]:
-    """The server's clock, room for the connections of nodes, and settings with which triggers do not fire."""
+    """The server's clock, room for the connections of nodes, and where rows change without a trigger."""
     before = time.time()
     row = await connection.fetchrow(sql.query("server_state"))
     assert row is not None
@@ -107,6 +107,12 @@ async def server(connection: Connection) -> AsyncIterator[Finding]:
             False if row["general"] else None,
             f"{row['whose']} has session_replication_role = replica: its writes are not captured",
             f"{row['remedy']}, or enable the triggers of {sql.schema()} ALWAYS",
+        )
+    for row in await connection.fetch(sql.query("unlogged_tables")):
+        yield Finding(
+            None,
+            f"{row['unlogged']} is UNLOGGED: a crash of PostgreSQL empties it, and clients keep its rows",
+            f"ALTER TABLE {row['unlogged']} SET LOGGED",
         )
 
 

@@ -20,7 +20,7 @@ from notifier.check.links import check
 from notifier.database import schema
 from notifier.errors import SettingsError
 from notifier.settings import load
-from notifier.watches import CALENDAR
+from notifier.watches import CALENDAR, Watch
 from tests.databases import Database
 from tests.services import SECRET, run
 
@@ -172,6 +172,38 @@ async def test_a_function_that_differs_from_this_versions_fails(database: Databa
     (different,) = await failures(database)
     assert "is_full" in different.fact
     assert different.remedy == "run: notifier migrate"
+
+
+async def test_unlogged_tables_and_partitions_are_named_with_the_remedy(
+    database: Database,
+) -> None:
+    columns = "(id bigint, company_id bigint, PRIMARY KEY (id))"
+    await database.execute(
+        f"""
+        CREATE UNLOGGED TABLE drafts {columns};
+        CREATE TABLE parts {columns} PARTITION BY RANGE (id);
+        CREATE TABLE part_1 PARTITION OF parts FOR VALUES FROM (1) TO (2);
+        CREATE UNLOGGED TABLE part_2 PARTITION OF parts FOR VALUES FROM (2) TO (3)
+        """
+    )
+    watches = [
+        *CALENDAR,
+        Watch(table="drafts", entity="Draft"),
+        Watch(table="parts", entity="Part"),
+    ]
+    await schema.migrate(database.dsn, watches=watches)
+    settings = load({}, database_url=database.dsn, watch=watches)
+
+    async def unlogged() -> list[Finding]:
+        return [each for each in await check(settings) if "UNLOGGED" in each.fact]
+
+    found = await unlogged()
+    assert [(each.fact.partition(" is ")[0], each.sound) for each in found] == [
+        ("public.drafts", None), ("public.part_2", None),
+    ]  # fmt: skip
+    for each in found:
+        await database.execute(each.remedy)
+    assert await unlogged() == []
 
 
 async def replica_findings(database: Database) -> list[Finding]:
