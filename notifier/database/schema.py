@@ -211,7 +211,12 @@ class _Migration:
             self.lines += [f"table {table}: created" for table in created]
         given = calendar_watches(zone) if watches is None else watches
         patterns = {watch.name: watch for watch in given if watch.pattern is not None}
-        wanted = await resolve(connection, [watch for watch in given if watch.pattern is None])
+        try:
+            wanted = await resolve(connection, [watch for watch in given if watch.pattern is None])
+        except SettingsError:  # the calendar's tables are missing
+            if watches is None and not calendar:
+                await self._refuse_calendar(given)
+            raise
         tables = [each.relation for each in wanted.values()]
         tables = tables or await tenants.matching(connection, patterns.values())
         await ownership.require_trust(connection, tables)
@@ -249,6 +254,19 @@ class _Migration:
         for bounded in wanted.values():
             await state_bounds.require(connection, bounded.watch, bounded.relation)
         self.tenants = await tenants.plan(connection, list(patterns.values()))
+
+    async def _refuse_calendar(self, given: Sequence[Watch]) -> None:
+        """Raises SettingsError where the database has watches of a notifier.toml: its tables are others."""
+        connection = self._connection
+        if await revisions.current(connection) != revisions.newest():
+            return
+        names = {watch.name for watch in given}
+        stored = await configuration.load(connection)
+        others = {n: each for n, each in stored.items() if each.tenant is None and n not in names}
+        patterns = await configuration.load_patterns(connection)
+        lost = list(configuration.compare_patterns(patterns, {}))
+        if others or lost:
+            configuration.refuse_other(others, {}, None, lost)
 
     async def grant(
         self, role: str, membership_query: str | None, user_query: str | None, *, state: bool

@@ -441,8 +441,10 @@ async def test_what_no_schema_fits_is_refused_before_anything_changes(
             await migrate_only(workspaces.dsn, only)
     with pytest.raises(SettingsError, match=r"the patterns of notifier\.toml are not those"):
         await migrate_only(workspaces.dsn, "workspace_a.*", watches=[*CALENDAR, PERSON])
-    with pytest.raises(SettingsError, match=r"replace its watches by the calendar's"):
-        await migrate(workspaces.dsn)
+    for _ in range(2):
+        with pytest.raises(SettingsError, match=r"replace its watches by the calendar's"):
+            await migrate(workspaces.dsn)
+        await workspaces.execute("DROP TABLE IF EXISTS events, employees, companies")
 
 
 async def test_a_changed_pattern_is_reported_once_and_reaches_each_tenant(
