@@ -108,7 +108,7 @@ class Origin(NamedTuple):
         return f"{self.prefix}{str(location[0]).upper()}"
 
     def _line(self, location: Location) -> int | None:
-        written = self.file.read_text(encoding="utf-8") if self.file.is_file() else ""
+        written = self.file.read_text(encoding="utf-8-sig") if self.file.is_file() else ""
         return _line_of(written, location)
 
 

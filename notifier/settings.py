@@ -63,10 +63,15 @@ _Upper = BeforeValidator(lambda value: value.upper() if isinstance(value, str) e
 """The words of a setting may be written in any case."""
 
 
+class _File(TomlConfigSettingsSource):
+    """`notifier.toml`; editors of Windows begin it with a byte order mark."""
+
+    def _read_file(self, file_path: Any) -> dict[str, Any]:
+        return tomllib.loads(file_path.read_bytes().decode("utf-8-sig"))
+
+
 class _Environment(EnvSettingsSource):
-    """The environment without the service links that a container platform adds to it, and without tables of options,
-    which only the file can have.
-    """
+    """The environment without a container platform's service links, and without tables, which only the file can have."""
 
     def _load_env_vars(self) -> Mapping[str, str | None]:
         return {
@@ -282,7 +287,7 @@ class Settings(Named, BaseSettings):  # type: ignore[misc]
         return (
             init_settings,
             _Environment(settings_cls),
-            TomlConfigSettingsSource(settings_cls, _file()),
+            _File(settings_cls, _file()),
         )
 
     @property

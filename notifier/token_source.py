@@ -24,6 +24,8 @@ def token_source(given: str) -> Callable[[], str]:
 
 def sign_token(user: str, companies: list[str] | None, ttl: int) -> str:
     """Signs a token that this service accepts for `ttl` seconds. Raises SettingsError without a secret."""
+    if not user:
+        raise SettingsError("--user: must not be empty")
     settings = load()
     if settings.jwt_secret is None:
         raise SettingsError(

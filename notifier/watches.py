@@ -335,6 +335,12 @@ def clashes(watches: Sequence[Watch]) -> Iterator[tuple[int, str, str]]:
         if (first := names.index(watch.name)) < index:
             text = f"{watch.entity} is also the entity of [[watch]] {first + 1}; only watches of two scopes may share one"
             yield index, "entity", text
+        if watch.entity == "snapshot" and watch.path is not None:
+            yield (
+                index,
+                "entity",
+                "snapshot is kept for the snapshot of a writer where `company` is a path",
+            )
         for option, kind in zip(("created", "updated", "deleted"), watch.names, strict=True):
             if kind in TYPES:
                 yield index, option, f"{kind} is a message of the protocol itself"

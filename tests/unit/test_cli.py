@@ -106,6 +106,13 @@ def test_a_token_needs_a_secret(runner: CliRunner) -> None:
     assert "NOTIFIER_JWT_SECRET" in str(result.exception)
 
 
+def test_a_token_needs_a_user(runner: CliRunner) -> None:
+    secret = {"NOTIFIER_JWT_SECRET": SECRET}
+    result = runner.invoke(cli.app, ["token", "--user", ""], env=secret)
+    assert isinstance(result.exception, SettingsError)
+    assert str(result.exception) == "--user: must not be empty"
+
+
 def test_no_name_in_the_database_adds_a_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

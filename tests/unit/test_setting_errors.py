@@ -167,6 +167,10 @@ def test_a_variable_has_its_fault_and_what_is_allowed(
             ),
         ),
         (
+            WATCH.replace('"T"', '"snapshot"') + 'company = "a_id -> a.company_id"',
+            "line 3: [[watch]] 1, entity: snapshot is kept for the snapshot of a writer where `company` is a path",
+        ),
+        (
             f'{WATCH}updated = "Resync"',
             "line 4: [[watch]] 1, updated: Resync is a message of the protocol itself",
         ),
@@ -238,6 +242,8 @@ def test_the_file_is_named_as_in_notifier_config(
     file = nowhere / "production.toml"
     monkeypatch.setenv("NOTIFIER_CONFIG", str(file))
     file.write_text("port = 70000")
+    assert str(refusal()).startswith(f"{file}, line 1: port: out of range")
+    file.write_bytes(b"\xef\xbb\xbfport = 70000")  # as Windows' Notepad saves it
     assert str(refusal()).startswith(f"{file}, line 1: port: out of range")
     file.write_bytes(b"host = '\xff'")
     assert refusal() == f"{file}: must be UTF-8"
