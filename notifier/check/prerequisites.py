@@ -14,6 +14,7 @@ from notifier.access.tokens import Tokens
 from notifier.check.findings import Finding
 from notifier.database import grants, paths, schema, sql, state_bounds
 from notifier.database.connections import Connection, first_line
+from notifier.database.query import parsing
 from notifier.database.transactions import summarize
 from notifier.errors import NotifierError, SettingsError
 from notifier.settings import Settings
@@ -184,14 +185,15 @@ async def _state_bounds(connection: Connection) -> AsyncIterator[Finding]:
         if row["state_where"] is None or not row["complete"]:
             continue
         problem = state_bounds.OTHER_TYPE if not row["bounded"] else None
-        try:
-            await connection.prepare(
-                f"SELECT FROM {row['relation']} WHERE {state_bounds.condition(row['state_where'])}"
-            )
-        except asyncpg.InsufficientPrivilegeError:
-            continue  # the finding on rights names it
-        except asyncpg.PostgresError as error:
-            problem = first_line(error)
+        if problem is None:
+            where = state_bounds.condition(row["state_where"])
+            try:
+                async with parsing(connection):
+                    await connection.prepare(f"SELECT FROM {row['relation']} WHERE {where}")
+            except asyncpg.InsufficientPrivilegeError:
+                continue  # the finding on rights names it
+            except asyncpg.PostgresError as error:
+                problem = first_line(error)
         if problem is not None:
             yield Finding(
                 False,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, TypeAlias, TypeVar
 
 import asyncpg
@@ -30,6 +31,8 @@ RETAINED = (*VALUE_ERRORS, asyncpg.LockNotAvailableError, asyncpg.SyntaxOrAccess
 """Errors after which `fetch_read_only` has restored the connection."""
 
 _CHANGED = "code of the application has prepared statements in the service's session"
+
+_BEGIN = "BEGIN READ ONLY, NOT DEFERRABLE"
 
 REMAINS = (
     "SELECT pg_catalog.pg_advisory_unlock_all()::pg_catalog.text UNION ALL"
@@ -134,10 +137,12 @@ class Query:
             )
             self._connection = connection
             if prepare is not None:
-                # In a transaction that ends: BEGIN would continue the one of the driver's Parse, too late for NOT DEFERRABLE.
-                await connection.execute("; ".join(["BEGIN READ ONLY", *self._path()]))
-                await prepare(connection, query)
-                await connection.execute("ROLLBACK")
+                try:
+                    async with parsing(connection, pooled=self._pooled, settings=self._path()):
+                        await prepare(connection, query)
+                except BaseException:
+                    self.close()  # not prepared: the next call would take it for one that is
+                    raise
         self.queries += 1
         if self._read_only:
             async with asyncio.timeout(DEADLINE_SECONDS):
@@ -182,6 +187,22 @@ async def fetch_log(
         return await connection.fetch(query, *arguments, timeout=DEADLINE_SECONDS)
 
 
+@asynccontextmanager
+async def parsing(
+    connection: Connection, *, pooled: bool = False, settings: Sequence[str] = ()
+) -> AsyncIterator[None]:
+    """The transaction of a query that is parsed and not executed: that of `fetch_read_only`.
+
+    PostgreSQL makes the values of literals when it parses, and so evaluates a domain's check where `column && '{a}'` has a
+    column that is an array of the domain.
+    """
+    await connection.execute("; ".join([_BEGIN, *settings]))
+    try:
+        yield
+    finally:
+        await restore(connection, "ROLLBACK", pooled=pooled)
+
+
 async def fetch_read_only(
     connection: Connection,
     query: str,
@@ -198,7 +219,7 @@ async def fetch_read_only(
     the session on each version. The connection is sound after RETAINED errors only. `restoring`: False for a query that runs
     no code of the application, or returns REMAINS. `settings`: statements at the beginning of the transaction.
     """
-    begin = ["BEGIN READ ONLY, NOT DEFERRABLE", *settings]
+    begin = [_BEGIN, *settings]
     if lock_milliseconds is not None:
         begin.append(f"SET LOCAL lock_timeout = '{lock_milliseconds}ms'")
     await connection.execute("; ".join(begin))

@@ -37,24 +37,47 @@ def condition(expression: str) -> str:
 
 
 async def require(connection: Connection, watch: Watch, relation: str) -> None:
-    """Raises SettingsError, in one line, where `state_where` cannot be used.
-
-    The expression becomes the check constraint of a table without rows, in which PostgreSQL allows no
-    subqueries; it is parsed, never evaluated. Must run in a transaction, with names of pg_catalog only.
-    """
+    """Raises SettingsError, in one line, where `state_where` cannot be used. Names must be those of pg_catalog only."""
     if watch.state_where is None:
         return
-    # The value of a literal is made when it is parsed, so the type must not be the application's.
+    # The value of a literal is made when it is parsed, so its type must not be the application's.
     for name in _QUALIFIED.findall(_LITERAL.sub("''", watch.state_where)):
         if name.lower() != "pg_catalog":
             raise _refusal(watch, f"{name} is not PostgreSQL's own schema")
+    # A savepoint where there is a transaction: after an error, the next table follows.
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        problem = await _problem(connection, watch, relation, watch.state_where)
+    finally:
+        await transaction.rollback()
+    if problem is not None:
+        raise _refusal(watch, problem)
+
+
+async def _problem(
+    connection: Connection, watch: Watch, relation: str, expression: str
+) -> str | None:
+    """Why the expression cannot be used. Leaves tables behind.
+
+    The expression becomes the check constraint of a table without rows, in which PostgreSQL allows no
+    subqueries; it is parsed, never evaluated.
+    """
     columns = await connection.fetch(
         sql.query("state_bound_columns"), relation, list(watch.exclude)
     )
-    table = ", ".join([*(row[0] for row in columns), f"CHECK {condition(watch.state_where)}"])
+    bound = f"{sql.schema()}.state_bound"
     try:
+        await connection.execute(
+            f"CREATE TABLE {bound}_columns ({', '.join(row[0] for row in columns)})"
+        )
+        # Types are found by name, and the owner of one can give its name to another at any moment. A column keeps its type.
+        if await connection.fetchval(sql.query("state_bound_replaced")):
+            return "a type of its columns was replaced meanwhile"
         # Not `execute`, which takes several statements.
-        await connection.fetch(f"CREATE TABLE {sql.schema()}.state_bound ({table})")
+        await connection.fetch(
+            f"CREATE TABLE {bound} (LIKE {bound}_columns, CHECK {condition(expression)})"
+        )
     except (
         asyncpg.SyntaxOrAccessError,
         asyncpg.DataError,
@@ -62,11 +85,9 @@ async def require(connection: Connection, watch: Watch, relation: str) -> None:
     ) as error:
         if isinstance(error, asyncpg.InsufficientPrivilegeError):
             raise
-        raise _refusal(watch, first_line(error)) from error
+        return first_line(error)
     problems = await connection.fetch(sql.query("state_bound_problems"))
-    await connection.execute(sql.adapt("DROP TABLE notifier.state_bound"))
-    if problems:
-        raise _refusal(watch, problems[0]["problem"])
+    return problems[0]["problem"] if problems else None
 
 
 def _refusal(watch: Watch, problem: str) -> SettingsError:

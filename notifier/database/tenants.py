@@ -93,9 +93,16 @@ async def matching(connection: Connection, patterns: Iterable[Watch]) -> list[st
 
 
 async def find(
-    connection: Connection, patterns: Iterable[Watch], only: Only | None = None
+    connection: Connection,
+    patterns: Iterable[Watch],
+    only: Only | None = None,
+    *,
+    bounds: bool = True,
 ) -> list[Match]:
-    """The tables that the patterns match; with `only`, those of them that it names."""
+    """The tables that the patterns match; with `only`, those of them that it names.
+
+    `bounds`: their problems include those of `state_where`, for which the role must be the one that migrates.
+    """
     watches: dict[str, list[Watch]] = {}
     for watch in patterns:
         if watch.pattern is not None:
@@ -116,7 +123,7 @@ async def find(
     matches = []
     for (relation, (schema, matching)), table in zip(found.items(), tables, strict=True):
         if table is not None:
-            problems = await _problems(connection, matching, table, list(found))
+            problems = await _problems(connection, matching, table, list(found), bounds=bounds)
             stored = (Stored(watch, relation, tenant=schema) for watch in matching)
             matches.append(Match(relation, schema, tuple(stored), tuple(problems)))
     return matches
@@ -127,15 +134,18 @@ async def _problems(
     watches: Sequence[Watch],
     table: catalogue.Table,
     relations: Sequence[str],
+    *,
+    bounds: bool,
 ) -> list[str]:
     """Why the table cannot be watched like that; each names it."""
     found = []
     for watch in watches:
         own = catalogue.problems(watch, table, relations)
-        try:
-            await state_bounds.require(connection, watch, table.relation)
-        except SettingsError as error:
-            own.append(str(error))
+        if bounds:
+            try:
+                await state_bounds.require(connection, watch, table.relation)
+            except SettingsError as error:
+                own.append(str(error))
         found += [
             problem.replace(f"table {watch.table}", f"table {table.relation}", 1) for problem in own
         ]
@@ -211,7 +221,7 @@ async def _differing(connection: Connection, relations: Sequence[str] | None) ->
 
 async def survey(connection: Connection, patterns: Sequence[Watch]) -> Survey:
     """Compares the tables that match with those that are watched, for `notifier check`."""
-    found = await _distinct(connection, await find(connection, patterns))
+    found = await _distinct(connection, await find(connection, patterns, bounds=False))
     stored = await configuration.load(connection)
     unwatched = {
         match.schema

@@ -174,6 +174,29 @@ async def test_code_in_an_index_reads_nothing_of_the_log(
     assert set(found.values()) == {"reads nothing"}, found
 
 
+async def test_code_that_runs_when_a_query_is_parsed_reads_nothing_of_the_log(
+    database: Database, settings: Settings
+) -> None:
+    """The literal is a value of the column's type, and PostgreSQL checks it before it plans."""
+    app = await database.connect(app=True)
+    await app.execute("""
+        DROP INDEX members_trap_idx;
+        CREATE FUNCTION trap_text(text) RETURNS boolean LANGUAGE sql AS 'SELECT public.trap(1) = 1';
+        CREATE DOMAIN tag AS text CHECK (trap_text(VALUE));
+        ALTER TABLE members ADD tags tag[]
+    """)
+    user = Identity("u", 1e12, None)
+    tagged = " AND tags && '{a}'"
+    by_query = BY_QUERY.removesuffix(")") + tagged + ")"
+    node = Node(settings.model_copy(update={"membership_query": by_query}))
+    assert await outcome(node.membership.may_see(user, "c")) == "reads nothing"
+    assert await outcome(node.membership.require()) == "reads nothing"
+    node.membership.close()
+    node = Node(settings.model_copy(update={"user_query": BY_USER + tagged}))
+    assert await outcome(node.membership.user_of(user, 0)) == "reads nothing"
+    node.membership.close()
+
+
 async def test_a_role_that_a_former_version_granted_keeps_its_rights_until_it_is_granted_again(
     database: Database, app: Connection, role: str
 ) -> None:

@@ -9,12 +9,14 @@ import msgspec
 import pytest
 
 from notifier.check.links import check
+from notifier.database import sql, state_bounds
+from notifier.database.connections import connected
 from notifier.database.schema import migrate
 from notifier.errors import SettingsError, StateUnavailable
 from notifier.settings import load
 from notifier.state.reader import StateReader
 from notifier.watches import Watch
-from tests.databases import Database
+from tests.databases import Connection, Database
 from tests.postgres.relays import Relayed
 
 TABLES = """
@@ -150,12 +152,17 @@ CREATE FUNCTION as_text(level) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$
     BEGIN PERFORM pg_catalog.nextval('public.ran'); RETURN 'high'; END $$;
 CREATE CAST (level AS text) WITH FUNCTION as_text AS IMPLICIT
 """
+ARRAY = "ALTER TABLE notes ALTER levels TYPE short[] USING levels::text[]::short[]"
 
 
 @pytest.mark.parametrize(
     ("expression", "change"),
-    [("ends_at > now()", EVIL), ("level::text = 'high'", CAST)],
-    ids=["the type of a column", "a cast of an enum"],
+    [
+        ("ends_at > now()", EVIL),
+        ("level::text = 'high'", CAST),
+        ("score = 1 AND (levels && '{high}') IS NOT TRUE", ARRAY),
+    ],
+    ids=["the type of a column", "a cast of an enum", "a domain, whose check the parser evaluates"],
 )
 async def test_code_that_came_after_migrate_makes_the_state_unavailable(
     notes: Database, expression: str, change: str
@@ -173,6 +180,36 @@ async def test_code_that_came_after_migrate_makes_the_state_unavailable(
         not each.sound and "state_where of Note cannot be used" in each.fact for each in findings
     )
     assert not await has_run(notes)
+
+
+class Replacing:
+    """A connection of `migrate`, during which the owner of a type gives its name to a domain."""
+
+    def __init__(self, connection: Connection, database: Database) -> None:
+        self._connection = connection
+        self._database = database
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    async def fetch(self, query: str, *arguments: Any) -> Any:
+        rows = await self._connection.fetch(query, *arguments)
+        if query == sql.query("state_bound_columns"):
+            await self._database.execute(
+                "ALTER TYPE level RENAME TO former; ALTER DOMAIN short RENAME TO level"
+            )
+        return rows
+
+
+async def test_no_code_runs_of_a_type_that_takes_the_name_of_another_during_migrate(
+    notes: Database,
+) -> None:
+    watch = replace(NOTES, state_where="levels && '{high}'")
+    async with connected(notes.dsn, "test") as connection, connection.transaction():
+        replacing: Any = Replacing(connection, notes)
+        with pytest.raises(SettingsError, match="was replaced meanwhile"):
+            await state_bounds.require(replacing, watch, "public.notes")
+        assert not await has_run(notes)
 
 
 async def test_an_expression_that_fails_or_whose_column_is_gone_makes_the_state_unavailable(

@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
+from uuid import uuid4
 
 import pytest
 
 from notifier.access.membership import Membership
 from notifier.access.tokens import Identity
+from notifier.check.links import check
 from notifier.database.query import Query
 from notifier.database.schema import migrate, migrate_only, uninstall
 from notifier.errors import DatabaseError, SchemaMissing, SettingsError
+from notifier.settings import load
 from notifier.watches import CALENDAR, Watch
 from tests.databases import Connection, Database
 from tests.postgres.relays import MakeRelay, Relayed, log_head, types
+from tests.postgres.states import url_of
 from tests.waiting import until
 
 PERSON = Watch(
@@ -315,6 +319,28 @@ async def test_any_name_of_a_schema_is_a_company(
     assert await allowed(
         membership, (schema, "ada"), (schema, "bob"), (schema + "x", "ada"), ("workspace_a", "ada")
     ) == [True, False, False, False]
+
+
+async def test_a_tenant_that_state_where_does_not_fit_disturbs_no_other(database: Database) -> None:
+    """Nor does `check`, as a role that cannot create tables."""
+    for schema in ("workspace_a", "workspace_b"):
+        await database.execute(tables(schema))
+    await database.execute("ALTER TABLE workspace_a.person DROP name")
+    role = f"serving_{uuid4().hex[:8]}"
+    await database.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'app'")
+    try:
+        watches = [*CALENDAR, replace(PERSON, state_where="name <> 'x'"), TASK]
+        lines: list[str] = []
+        await migrate(database.dsn, watches=watches, grant=role, state=True, report=lines.append)
+        assert [line[:60] for line in lines if "workspace" in line and "not watched" in line] == [
+            "warning: not watched as set: table workspace_a.person: state"[:60]
+        ]
+        assert any(line.startswith("schema workspace_b: watched") for line in lines), lines
+        settings = load({}, database_url=url_of(database, role), watch=watches, state="on")
+        facts = [each.fact for each in await check(settings) if each.sound is False]
+        assert not [fact for fact in facts if "permission denied" in fact], facts
+    finally:
+        await database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
 async def test_a_tenant_with_other_columns_disturbs_no_other(
