@@ -14,7 +14,9 @@ DECLARE
     margin CONSTANT bigint := 1048576;     -- ids keep growing
     present pg_snapshot;
 BEGIN
-    IF current_setting('transaction_deferrable') = 'off' AND NOT has_sequence_privilege(session_user, 'notifier.change_ids', 'UPDATE') THEN
+    IF current_setting('transaction_deferrable') = 'off' AND NOT has_sequence_privilege(
+        coalesce(nullif(current_setting('role'), 'none')::name, session_user), 'notifier.change_ids', 'UPDATE'
+    ) THEN
         RAISE EXCEPTION 'the log is only changed in a DEFERRABLE transaction' USING ERRCODE = 'insufficient_privilege';
     END IF;
     FOR which IN 0..1 LOOP
