@@ -58,6 +58,11 @@ AS $$
         JOIN pg_class AS c ON c.oid = i.inhrelid AND c.relispartition
         UNION ALL
         SELECT p.root, i.inhrelid FROM partitions AS p JOIN pg_inherits AS i ON i.inhparent = p.oid AND NOT i.inhdetachpending
+    ), disabled AS MATERIALIZED (
+        -- a partition's copy of the trigger for rows, which its owner can disable alone
+        SELECT p.root FROM partitions AS p
+        JOIN pg_trigger AS t ON t.tgrelid = p.oid AND t.tgparentid <> 0 AND t.tgenabled IN ('D', 'R')
+        WHERE t.tgfoid = to_regprocedure('notifier.capture()')
     ), crossed AS (
         SELECT to_regclass(s.relation)::oid AS relid, array_agg(pair.name ORDER BY s.watch, s.step, pair.n) AS steps,
                NOT bool_and(s.enforced) AS is_loose
@@ -99,7 +104,8 @@ AS $$
         WHERE watched.root IS NOT NULL AND (part.oid = watched.root OR kind.type = 32)
     ), present AS (
         SELECT t.tgrelid AS relid, t.tgname::text AS name, t.tgtype AS type, t.tgargs AS arguments,
-               t.tgenabled IN ('O', 'A') AND t.tgqual IS NULL AND t.tgattr = '' AS usual,
+               t.tgenabled IN ('O', 'A') AND t.tgqual IS NULL AND t.tgattr = ''
+                   AND (t.tgtype & 1 = 0 OR t.tgrelid NOT IN (SELECT d.root FROM disabled AS d)) AS usual,
                CASE WHEN t.tginitdeferred THEN 'CONSTRAINT TRIGGER' ELSE 'TRIGGER' END AS kind, p.proname::text AS function
         FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid
         WHERE p.pronamespace = to_regnamespace('notifier') AND NOT t.tgisinternal AND t.tgparentid = 0

@@ -9,11 +9,13 @@ import pytest
 
 from notifier.database import sql
 from notifier.database.connections import connect, listener
+from notifier.database.schema import migrate
 from notifier.delivery import postgres_stream as streams
 from notifier.delivery import probe as probes
 from notifier.delivery.probe import Probe
 from notifier.demo.postgres import EmbeddedPostgres
 from notifier.errors import Misplaced, SchemaMissing
+from notifier.watches import CALENDAR, Watch
 from tests.databases import Connection, Database
 from tests.postgres.streams import Log, Node
 from tests.waiting import until
@@ -89,6 +91,30 @@ async def test_a_probe_reports_that_triggers_do_not_fire_in_new_sessions(
     await mortal_database.execute("ALTER ROLE ALL SET session_replication_role = replica")
     await until(reported)
     link.terminate()
+
+
+async def test_a_probe_reports_a_partition_on_which_the_trigger_is_disabled(
+    database: Database,
+) -> None:
+    await database.execute("""
+        CREATE TABLE parts (id int PRIMARY KEY, company_id text) PARTITION BY RANGE (id);
+        CREATE TABLE parts_0 PARTITION OF parts FOR VALUES FROM (0) TO (10) PARTITION BY RANGE (id);
+        CREATE TABLE parts_00 PARTITION OF parts_0 FOR VALUES FROM (0) TO (5)
+    """)
+    watches = (*CALENDAR, Watch(table="parts", entity="Part"))
+    await migrate(database.dsn, watches=watches)
+    for statement in (
+        "DISABLE TRIGGER notifier_capture",
+        "ENABLE REPLICA TRIGGER notifier_capture",
+    ):
+        assert (await probed(database))["problems"] == []
+        await database.execute(f"ALTER TABLE parts_00 {statement}")
+        (problem,) = (await probed(database))["problems"]
+        assert problem == "triggers are missing or disabled on public.parts"
+        await migrate(database.dsn, watches=watches)
+    assert (await probed(database))["problems"] == []
+    await database.execute("ALTER TABLE parts ENABLE ALWAYS TRIGGER notifier_capture")
+    assert (await probed(database))["problems"] == []
 
 
 async def test_a_session_with_the_name_of_the_relays_reader_does_not_count_as_its_progress(
