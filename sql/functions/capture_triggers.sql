@@ -62,7 +62,7 @@ AS $$
         -- a partition's copy of the trigger for rows, which its owner can disable alone
         SELECT p.root FROM partitions AS p
         JOIN pg_trigger AS t ON t.tgrelid = p.oid AND t.tgparentid <> 0 AND t.tgenabled IN ('D', 'R')
-        WHERE t.tgfoid = to_regprocedure('notifier.capture()')
+        WHERE t.tgfoid = to_regproc('notifier.capture')::oid
     ), crossed AS (
         SELECT to_regclass(s.relation)::oid AS relid, array_agg(pair.name ORDER BY s.watch, s.step, pair.n) AS steps,
                NOT bool_and(s.enforced) AS is_loose
