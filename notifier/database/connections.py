@@ -14,7 +14,7 @@ import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, cast
 
 import asyncpg
 import structlog
@@ -115,6 +115,27 @@ PIN = "; ".join(f"SET LOCAL {name} = {value}" for name, value in PINNED.items())
 
 _log = structlog.get_logger("notifier.database")
 
+if TYPE_CHECKING:
+    _Connection = asyncpg.Connection[asyncpg.Record]
+else:
+    _Connection = asyncpg.Connection
+
+
+class _Bounded(_Connection):
+    """A connection whose every call has a deadline.
+
+    When asyncpg prepares a statement, it closes those that it no longer keeps (after five minutes, or behind a hundred
+    others), and waits for these answers without a deadline. A link on which one of them does not come would hang without end.
+    """
+
+    async def _cleanup_stmts(self) -> None:
+        try:
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                await cast("Any", super())._cleanup_stmts()  # noqa: SLF001 - there is no other way in
+        except TimeoutError:
+            self.terminate()
+            raise
+
 
 def role_path(*, migrated: bool) -> str:
     """A statement that sets the role's own search_path in a transaction, without a schema that a stranger has put into it.
@@ -197,6 +218,7 @@ async def _first_answer(
                     timeout=target.seconds,
                     command_timeout=deadline,
                     statement_cache_size=cache,
+                    connection_class=_Bounded,
                 )
                 return connection
             except Exception as error:

@@ -11,13 +11,15 @@ import pytest
 from prometheus_client import REGISTRY
 
 from notifier import metrics
+from notifier.database import connections
 from notifier.database import query as queries
 from notifier.database.connections import Connection
 from notifier.database.query import Query
 from notifier.errors import DatabaseError, SchemaMissing, UnexpectedAnswer, Unreachable
 from tests.databases import Database
 from tests.postgres.streams import cut
-from tests.waiting import until
+from tests.proxy import Proxy
+from tests.waiting import DEADLINE_SECONDS, until
 
 PID = "SELECT pg_backend_pid(), $1::text"
 DIES = """
@@ -86,6 +88,23 @@ async def test_a_query_that_timed_out_is_not_sent_again(
             await query.fetch("SELECT pg_sleep(60)")
     assert query.queries == 2
     assert await pid(query) != first
+
+
+async def test_a_link_that_goes_silent_while_the_driver_closes_a_statement_is_dropped(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it does for each statement five minutes after it was prepared, and for the oldest of more than a hundred."""
+    async with Proxy(*database.address) as proxy:
+        link = await connections.connect(database.through(proxy.port), "queries")
+        for number in range(100):
+            await link.fetchval(f"SELECT 1 AS n{number}")  # with those of `connect` that are kept
+        monkeypatch.setattr(connections, "DEADLINE_SECONDS", 0.05)
+        proxy.freeze_after(1)  # the answer to Parse; that to Close does not come
+        with pytest.raises(connections.FAILURES):
+            async with asyncio.timeout(DEADLINE_SECONDS) as hanging:
+                await link.fetchval("SELECT 1 AS last")
+        assert link.is_closed()
+        assert not hanging.expired()
 
 
 @pytest.mark.parametrize("dead", [False, True])
