@@ -30,6 +30,7 @@ UNFIT = (
     AssertionError,
     AttributeError,
     LookupError,
+    RecursionError,
     TypeError,
     ValueError,
     msgspec.MsgspecError,

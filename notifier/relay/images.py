@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Collection
 from functools import lru_cache
+from itertools import accumulate
 
 import msgspec
 
@@ -27,6 +28,10 @@ Key = tuple[str, ...]
 
 Ends = tuple[Row | None, Row | None]
 """A row before and after; None where the row does not exist."""
+
+DEPTH_LIMIT = 400
+"""Of an image that is nested deeper only the keys are read. Its message must be readable for each node and client that
+receives it, and their decoders have other limits than the relay's: they depend on the stack and on Python's version."""
 
 _NULL = b"null"
 _UNSET = (_NULL, b"false")
@@ -103,7 +108,17 @@ def _row(image: JSON | None) -> Row | None:
     if image is None:
         return None
     image.decode()  # the JSON decoder does not validate the UTF-8 of values that it skips
+    if len(image) > 2 * DEPTH_LIMIT and _depth(image) > DEPTH_LIMIT:
+        raise RecursionError
     return _decode_row(image)
+
+
+def _depth(image: JSON) -> int:
+    """How deep a JSON text is nested, or less where that is below the limit. Takes 7 ms for 100,000 arrays."""
+    if image.count(b"{") + image.count(b"[") <= DEPTH_LIMIT:
+        return 0
+    brackets = _STRING.sub(b"", image).translate(_STEPS, _NO_BRACKETS)
+    return max(accumulate(step - 1 for step in brackets), default=0)
 
 
 def key_of(row: Row, watch: Watch) -> bytes:
@@ -118,6 +133,10 @@ def _unless_deleted(row: Row | None, mark: str) -> Row | None:
     """The row, or None where the column `mark` is set. A row without that column is not deleted."""
     return row if row is None or bytes(row.get(mark, _NULL)) in _UNSET else None
 
+
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_STEPS = bytes.maketrans(b"{[]}", b"\2\2\0\0")
+_NO_BRACKETS = bytes(set(range(256)) - set(b"{[]}"))
 
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[][{},:]|[^][{},:"\s]+', re.DOTALL)
 

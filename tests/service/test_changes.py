@@ -318,6 +318,26 @@ async def test_b14_poison_reaches_every_socket_and_ends_none(
         await client.next("Pong")
 
 
+async def test_a_row_that_only_the_relay_could_read_ends_no_node(
+    database: Database, serve: Serve, connect: Connect
+) -> None:
+    """It is nested just so deeply that a thread reads it, where the relay nets many changes, and the event loop does not."""
+    await database.execute("ALTER TABLE events ADD COLUMN body json")
+    query = "SELECT EXISTS (SELECT FROM employees WHERE company_id = $1::uuid AND user_id = $2)"
+    service, calendar = await serve(database, membership_query=query), Calendar(database)
+    company, other = await calendar.company("u1"), await calendar.company("u2")
+    client = await connect(service, "u1", company)
+    for depth in range(960, 980, 4):
+        await database.execute(
+            f"""
+            INSERT INTO events (company_id, title, starts_at, ends_at, body)
+            SELECT '{other}'::uuid, 'one of many', now(), now(), NULL::json FROM generate_series(1, 300)
+            UNION ALL SELECT '{company}', 'deep', now(), now(), '{"[" * depth + "]" * depth}'::json
+            """
+        )
+        assert (await client.next("EventCreated"))["Partial"] is True
+
+
 @pytest.mark.parametrize("title", ["\u2028", "🗓 \x01 \\ \" '", "א" * 1000, "</script>", ""])
 async def test_b14_any_text_arrives_as_it_was_written(
     app: Connection, client: Client, company: str, title: str

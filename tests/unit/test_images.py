@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -44,6 +45,18 @@ def test_a_row_that_is_not_json_is_sent_by_its_keys_and_stops_no_other(
     assert invalid["Data"] == {"EventId": 1, "CompanyId": "c"}
     assert invalid["Partial"] is True
     assert [first["Data"]["EventId"], last["Data"]["EventId"]] == [0, 2]
+
+
+@pytest.mark.parametrize("depth", [399, 400, 960, 975])
+async def test_whether_a_row_is_sent_whole_does_not_depend_on_the_stack_of_its_reader(
+    depth: int,
+) -> None:
+    """A batch of many changes is netted in a thread, where decoders accept more than on the event loop of a node."""
+    brackets = b"[" * (depth // 2) + b'{"[\\"[":' * (depth - depth // 2)
+    value = brackets + b'"{"' + b"}" * (depth - depth // 2) + b"]" * (depth // 2)
+    deep = change(1, None, b'{"id":1,"company_id":"c","x":%b}' % value)
+    (message,) = await asyncio.to_thread(messages_of, deep)
+    assert message.get("Partial", False) is (depth > 399)
 
 
 @pytest.mark.parametrize(
