@@ -146,6 +146,8 @@ def messages_of(rows: Sequence[asyncpg.Record], *, first: int) -> list[Message]:
     """
     last = first + len(_MessageRow._fields)
     converted = typed([row[first:last] for row in rows], _MessageRow)
+    if not all(row.body.startswith(b"{") for row in converted):
+        raise UnexpectedAnswer("the database gave a message that is no JSON object")
     with expected():
         return [Message(*row[:-2], row.revokes or (), decode_views(row.views)) for row in converted]
 

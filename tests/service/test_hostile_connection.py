@@ -185,6 +185,35 @@ async def test_an_answer_that_cannot_be_right_ends_a_connection_and_not_the_node
     assert "Traceback" not in service.log()
 
 
+@pytest.mark.parametrize("text", [b"", b"null"])
+async def test_a_message_without_its_text_is_read_again(
+    database: Database, serve: Serve, connect: Connect, between: InBetween, text: bytes
+) -> None:
+    """A session that replays it would fail, as would each one after it."""
+    calendar = Calendar(database)
+    await serve(database)  # it relays
+    node = await serve(database.through(between.port))
+    company = await calendar.company("u1")
+    client = await connect(node, "u1", company)
+
+    def without_text(row: bytes) -> bytes:
+        values = columns(row)
+        return row_of(
+            [text if (value or b"").startswith(b'{"Type":') else value for value in values]
+        )
+
+    between.change = lambda kind, body: without_text(body) if kind == ROW else None
+    before = lost_links(node)
+    await calendar.event(company)
+
+    async def link_is_lost() -> bool:
+        return lost_links(node) > before
+
+    await until(link_is_lost)
+    between.change = lambda _, __: None
+    await client.next("EventCreated")
+
+
 async def test_a_value_that_no_relay_has_written_is_not_stored_for_the_next_one(
     database: Database, serve: Serve, connect: Connect, between: InBetween
 ) -> None:
