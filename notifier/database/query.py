@@ -138,7 +138,7 @@ class Query:
             self._connection = connection
             if prepare is not None:
                 try:
-                    async with parsing(connection, pooled=self._pooled, settings=self._path()):
+                    async with parsing(connection, pooled=self._pooled, pinned=self._pinned):
                         await prepare(connection, query)
                 except BaseException:
                     self.close()  # not prepared: the next call would take it for one that is
@@ -153,15 +153,9 @@ class Query:
                     lock_milliseconds=lock_milliseconds,
                     pooled=self._pooled,
                     restoring=restoring,
-                    settings=self._path(),
+                    pinned=self._pinned,
                 )
         return await fetch_log(connection, query, *arguments, pooled=self._pooled)
-
-    def _path(self) -> list[str]:
-        """The statements at the beginning of each transaction that decide what names without a schema stand for."""
-        if not self._pinned:
-            return [role_path(migrated=True)]
-        return [PIN] if self._pooled else []
 
     def require_unchanged(self, remains: Sequence[str]) -> None:
         """`remains`: the rows of REMAINS, which a query has returned. Closes the connection as `restore` demands it."""
@@ -189,15 +183,17 @@ async def fetch_log(
 
 @asynccontextmanager
 async def parsing(
-    connection: Connection, *, pooled: bool = False, settings: Sequence[str] = ()
+    connection: Connection, *, pooled: bool = False, pinned: bool = True
 ) -> AsyncIterator[None]:
     """The transaction of a query that is parsed and not executed: that of `fetch_read_only`.
 
     PostgreSQL makes the values of literals when it parses, and so evaluates a domain's check where `column && '{a}'` has a
     column that is an array of the domain.
     """
-    await connection.execute("; ".join([_BEGIN, *settings]))
+    await connection.execute(f"{_BEGIN}; {PIN}" if pinned and pooled else _BEGIN)
     try:
+        if not pinned:
+            await connection.execute(role_path(migrated=True))
         yield
     finally:
         await restore(connection, "ROLLBACK", pooled=pooled)
@@ -211,18 +207,22 @@ async def fetch_read_only(
     lock_milliseconds: int | None = None,
     pooled: bool = False,
     restoring: bool = True,
-    settings: Sequence[str] = (),
+    pinned: bool = True,
 ) -> list[asyncpg.Record]:
     """The rows, read in a transaction in which the log is not readable (`refuse_reading.sql`), and that is rolled back.
 
     It cannot write either, but before PostgreSQL 16 code that the query runs could change that, as it could change a setting of
     the session on each version. The connection is sound after RETAINED errors only. `restoring`: False for a query that runs
-    no code of the application, or returns REMAINS. `settings`: statements at the beginning of the transaction.
+    no code of the application, or returns REMAINS. `pinned`: as `Query` has it.
     """
-    begin = [_BEGIN, *settings]
+    begin = [_BEGIN]
+    if pinned and pooled:
+        begin.append(PIN)
     if lock_milliseconds is not None:
         begin.append(f"SET LOCAL lock_timeout = '{lock_milliseconds}ms'")
     await connection.execute("; ".join(begin))
+    if not pinned:  # as a prepared statement, where there is no pooler: to plan it takes longer than most queries
+        await connection.fetchval(role_path(migrated=True), timeout=seconds)
     try:
         rows = await connection.fetch(query, *arguments, timeout=seconds)
     except RETAINED:

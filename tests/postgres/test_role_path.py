@@ -225,3 +225,17 @@ async def test_migrate_does_not_run_as_a_role_that_the_owner_of_the_database_has
             f"""ALTER DATABASE {empty.name} OWNER TO CURRENT_USER; DROP OWNED BY {owner}, {administrator} CASCADE;
                 DROP ROLE {owner}, {administrator}"""
         )
+
+
+async def test_the_path_is_planned_once_for_all_queries_of_a_session(
+    database: Database, role: str
+) -> None:
+    """To plan it takes longer than most queries, and each check of access is one."""
+    planned = """SELECT sum(generic_plans) FROM pg_catalog.pg_prepared_statements
+                 WHERE strpos(statement, 'set_config(''search_path''') > 0"""
+    link = Query(url_of(database, role), "test", pooled=False).for_operator()
+    try:
+        counts = [(await link.fetch(planned))[0][0] for _ in range(3)]
+    finally:
+        link.close()
+    assert counts == [1, 2, 3]
