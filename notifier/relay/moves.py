@@ -109,9 +109,9 @@ class Moves:
 
         `last`: the last change of each transaction.
         """
-        if not self._sources:
-            return []
         relevant = [change for change in changes if change.entity in self._sources]
+        if not relevant:  # beside a long transaction there may be thousands of moves
+            return []
         for change in relevant:
             if is_move(change):
                 self._add(change, last[change.xid])

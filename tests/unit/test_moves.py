@@ -125,6 +125,19 @@ def test_moves_beside_a_long_transaction_take_bounded_room(monkeypatch: pytest.M
     assert due(given, old) == [EVERY_COMPANY], "it does not see the last of them"
 
 
+def test_changes_of_tables_without_a_path_are_not_compared_with_moves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Beside a long transaction there may be thousands of moves, for each read."""
+    given = moves()
+    due(given, moved(10, 1))
+    given.advance("9:11:9")
+    compared: list[object] = []
+    monkeypatch.setattr("notifier.relay.moves._by_value", compared.append)
+    assert due(given, written(9, 2)._replace(entity="Other")) == []
+    assert compared == []
+
+
 @pytest.mark.parametrize("order", ["MN", "NM"])
 def test_a_company_that_one_of_two_moves_revokes_is_revoked(order: str) -> None:
     sources = {
