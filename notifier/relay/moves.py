@@ -241,7 +241,6 @@ class Moves:
         due: dict[str, ResyncDraft] = {}
         seen_by: tuple[int, str] | None = None
         unseen: _ByValue | None = {}
-
         at = {change.xid: change.at for change in changes}
         examined = set()
 
@@ -291,15 +290,16 @@ _ByValue: TypeAlias = dict[tuple[str, str, str], list[_Move]]
 
 
 def _by_value(moves: Iterable[_Move], *, are_missed: bool = False) -> _ByValue:
-    """Moves by entity, column and each of their values. `are_missed`: by the one writer that they are for."""
+    """Moves by entity, column and value. `are_missed`: by one writer. Of equal ones that were read together, two of different transactions."""
     found: _ByValue = {}
-    different = set()
+    # They are in the order of `last`: the first ones decide.
+    kept: dict[tuple[object, ...], set[int]] = {}
     for move in moves:
         what = move.entity, move.column, move.values, move.companies
-        writers = move.open, move.begun, move.before, move.xid if move.open is None else 0
-        which = what if are_missed else (*what, *writers)
-        if which not in different:
-            different.add(which)
+        which = what if are_missed else (*what, move.open, move.begun, move.before)
+        xids, most = kept.setdefault(which, set()), 1 if are_missed or move.open is not None else 2
+        if len(xids) < most and move.xid not in xids:
+            xids.add(move.xid)
             for value in move.values or ("",):
                 found.setdefault((move.entity, move.column, value), []).append(move)
     return found

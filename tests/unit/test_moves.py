@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 import pytest
 
+from notifier.relay import moves as relay_moves
 from notifier.relay.changes import EVERY_COMPANY, REVOKE_ALL, Change, Source
 from notifier.relay.moves import Moves
 from notifier.watches import Watch
@@ -136,6 +138,23 @@ def test_changes_of_tables_without_a_path_are_not_compared_with_moves(
     monkeypatch.setattr("notifier.relay.moves._by_value", compared.append)
     assert due(given, written(9, 2)._replace(entity="Other")) == []
     assert compared == []
+
+
+def test_many_moves_between_the_same_companies_are_compared_as_two(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A relay that reads what was written during an outage has thousands of them, each in a transaction of its own."""
+    compared: list[object] = []
+    is_late = relay_moves._is_late
+
+    def counted(*arguments: Any) -> bool:
+        compared.append(arguments)
+        return bool(is_late(*arguments))
+
+    monkeypatch.setattr("notifier.relay.moves._is_late", counted)
+    given = moves()
+    assert due(given, *(moved(xid, xid) for xid in range(10, 210))) == ["7", "8"]
+    assert len(compared) < 1000
 
 
 @pytest.mark.parametrize("order", ["MN", "NM"])
