@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import asyncpg
 
-from notifier.database import sql
+from notifier.database import paths, sql
 from notifier.database.connections import Connection
 from notifier.errors import DatabaseError
 
@@ -63,20 +63,38 @@ class Locks:
         self._connection = connection
         self._until: float | None = None
 
-    async def run(self, relation: str, *statements: str) -> None:
-        """Runs statements that lock `relation`. Raises Locked where it stays locked."""
+    async def run(self, relation: str, *statements: str) -> str:
+        """Runs statements that lock `relation`; returns the last one's status. Raises Locked where it stays locked."""
         now = time.monotonic()
         if self._until is None:
             self._until = now + WAIT_SECONDS
         left = max(_LEAST_MILLISECONDS, round((self._until - now) * 1000))
         try:
-            await self._connection.execute(
+            return await self._connection.execute(
                 "; ".join((f"SET LOCAL lock_timeout = '{left}ms'", *statements))
             )
         except asyncpg.LockNotAvailableError as error:
             raise Locked(
                 f"table {relation} is locked by another transaction; nothing was changed, try again"
             ) from error
+
+    async def hold(self, relation: str) -> None:
+        """Locks a table as CREATE TRIGGER does, and keeps its name for it. Raises Locked where creating a trigger would run code.
+
+        CREATE TRIGGER evaluates calls with constant arguments in the keys by which a table and its partitions are partitioned,
+        as the current role. No such table can be watched: so this one has taken the name of another one meanwhile.
+        """
+        replaced = False
+        if await self._connection.fetchval(sql.query("may_lock_schemas")):
+            status = await self.run(
+                relation, sql.query("lock_schema").format(relation=paths.literal(relation))
+            )
+            replaced = status != "SELECT 1"
+        await self.run(relation, f"LOCK TABLE {relation} IN SHARE ROW EXCLUSIVE MODE")
+        if replaced or await self._connection.fetchval(sql.query("expression_keys"), relation):
+            raise Locked(
+                f"table {relation} was replaced by another transaction; nothing was changed, try again"
+            )
 
     async def exclude_writers(self) -> None:
         """Waits until no transaction that `capture` served is in flight, and lets none begin.
@@ -110,14 +128,16 @@ async def synchronize(connection: Connection, locks: Locks, found: Iterable[Trig
         by_relation.setdefault(trigger.relation, []).append(trigger)
     done = []
     for relation in await in_lock_order(connection, by_relation):
-        statements = []
+        dropped, created = [], []
         for trigger in by_relation[relation]:
             if trigger.present:
-                statements.append(f"DROP TRIGGER {trigger.name} ON {relation}")
+                dropped.append(f"DROP TRIGGER {trigger.name} ON {relation}")
             if trigger.wanted and trigger.statement is not None:
-                statements.append(trigger.statement)
+                created.append(trigger.statement)
             done.append(f"{trigger}: {_done(trigger)}")
-        await locks.run(relation, *statements)
+        if created:
+            await locks.hold(relation)
+        await locks.run(relation, *dropped, *created)
     return done
 
 

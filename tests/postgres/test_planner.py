@@ -7,14 +7,16 @@ run in transactions that cannot write, `migrate` queries no table of the applica
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 
+import asyncpg
 import pytest
 
 from notifier.access.membership import Membership
 from notifier.access.tokens import Identity
 from notifier.check.links import check
-from notifier.database import configuration
+from notifier.database import configuration, triggers
 from notifier.database.connections import connect
 from notifier.database.query import Query
 from notifier.database.schema import migrate
@@ -154,6 +156,62 @@ async def test_migrate_runs_no_code_of_the_application(
     assert not await database.fetchval("SELECT is_called FROM runs")
     assert await is_confined(database)
     await database.execute("DROP OWNED BY planner_service; DROP ROLE planner_service")
+
+
+SWAPS = {
+    "a table": "ALTER TABLE own.members RENAME TO former; ALTER TABLE evil.members SET SCHEMA own",
+    "a schema": "ALTER SCHEMA own RENAME TO former; ALTER SCHEMA evil RENAME TO own",
+}
+PARTITIONED = """
+    CREATE TABLE {0} (id int, company_id text, user_id text) PARTITION BY RANGE ((id + trap(1)));
+    CREATE TABLE {0}_1 PARTITION OF {0} FOR VALUES FROM (0) TO (10)
+"""
+
+
+@pytest.mark.parametrize("swap", SWAPS.values(), ids=SWAPS)
+@pytest.mark.parametrize("dry_run", [False, True], ids=["", "--dry-run"])
+async def test_migrate_runs_no_code_of_a_table_that_takes_the_name_of_another_meanwhile(
+    database: Database, app: Connection, swap: str, dry_run: bool
+) -> None:
+    """CREATE TRIGGER on a partitioned table evaluates the expressions by which it is partitioned."""
+    await database.execute(
+        "CREATE SCHEMA own AUTHORIZATION app; CREATE SCHEMA evil AUTHORIZATION app"
+    )
+    await database.execute(f"GRANT CREATE ON DATABASE {database.name} TO app")
+    await app.execute(
+        "DROP TRIGGER notifier_capture ON members; ALTER TABLE members SET SCHEMA own"
+    )
+    await app.execute(PARTITIONED.format("evil.members"))
+    watches = [Watch(table="own.members", entity="Member", member="user_id")]
+    async with app.transaction():
+        await app.execute("LOCK TABLE own.members")
+        await app.execute(swap)
+        migrating = asyncio.create_task(migrate(database.dsn, watches=watches, dry_run=dry_run))
+        await database.blocked()
+    with pytest.raises(SettingsError, match="no unique index"):
+        await migrating
+    assert not await database.fetchval("SELECT is_called FROM runs")
+    assert await is_confined(database)
+
+
+async def test_no_schema_is_renamed_while_migrate_creates_triggers(
+    database: Database, app: Connection
+) -> None:
+    """Between the look at a table and CREATE TRIGGER, which finds it by its name."""
+    await database.execute("CREATE SCHEMA own AUTHORIZATION app")
+    await database.execute(f"GRANT CREATE ON DATABASE {database.name} TO app")
+    await app.execute("ALTER TABLE members SET SCHEMA own; SET lock_timeout = '100ms'")
+    migrating = await database.connect()
+    async with migrating.transaction():
+        await triggers.Locks(migrating).hold("own.members")
+        for statement in (
+            "ALTER SCHEMA own RENAME TO former",
+            "DROP SCHEMA own CASCADE",
+            "ALTER TABLE own.members RENAME TO former",
+        ):
+            with pytest.raises(asyncpg.LockNotAvailableError):
+                await app.execute(statement)
+    await app.execute("ALTER SCHEMA own RENAME TO former")
 
 
 async def test_a_role_that_row_security_hides_rows_from_is_a_warning_of_grant(
