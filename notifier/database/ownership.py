@@ -29,13 +29,30 @@ async def require_trust(connection: Connection, relations: Iterable[str]) -> Non
     """Raises DatabaseError where the owner of our tables may not create triggers on one of these that are watched.
 
     So it did not run `migrate` for them: it may have made the schema to have its triggers run by `migrate`, or to own
-    what applications will run. Call it before anything in the schema is read.
+    what applications will run. The same for a role that may create objects in a schema that has no tables of ours yet: it could
+    put functions beside ours while `migrate` runs, and still own the schema then. Call it before anything in the schema is
+    read, and after `claim`.
     """
     row = await connection.fetchrow(sql.query("untrusted_owner"), list(relations))
     if row is not None:
+        fact = (
+            f"the schema {sql.schema()} belongs to {row['owner']}"
+            if row["owns"]
+            else f"{row['owner']} has CREATE on the schema {sql.schema()}"
+        )
+        if (relation := row["relation"]) is None:
+            raise DatabaseError(f"{fact}: drop the schema if migrate did not make it")
         raise DatabaseError(
-            f"the schema {sql.schema()} belongs to {row['owner']}, which may not create triggers on"
-            f" {row['relation']}: drop the schema if migrate did not make it, else grant TRIGGER on that table"
+            f"{fact}, which may not create triggers on {relation}: drop the schema if migrate did not make it, else grant"
+            " TRIGGER on that table"
+        )
+
+
+async def claim(connection: Connection) -> None:
+    """Creates the schema where there is none, so that no other role can while `migrate` runs."""
+    if await connection.fetchrow(sql.query("schema_ownership")) is None:
+        await connection.execute(
+            sql.adapt(f"CREATE SCHEMA notifier; COMMENT ON SCHEMA notifier IS '{MANAGED}'")
         )
 
 
@@ -44,12 +61,9 @@ async def create_schema(connection: Connection) -> list[str]:
 
     Returns a line where another role owned it. Raises DatabaseError where the current role may not change that.
     """
+    await claim(connection)
     row = await connection.fetchrow(sql.query("schema_ownership"))
-    if row is None:
-        await connection.execute(
-            sql.adapt(f"CREATE SCHEMA notifier; COMMENT ON SCHEMA notifier IS '{MANAGED}'")
-        )
-        return []
+    assert row is not None
     owner, wanted = row["owner"], row["wanted"]
     if owner == wanted:
         return []

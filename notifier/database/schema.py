@@ -219,6 +219,7 @@ class _Migration:
             raise
         tables = [each.relation for each in wanted.values()]
         tables = tables or await tenants.matching(connection, patterns.values())
+        await ownership.claim(connection)
         await ownership.require_trust(connection, tables)
         await self._upgrade()
         await configuration.require_columns(connection, revisions.newest())

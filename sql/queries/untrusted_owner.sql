@@ -1,12 +1,28 @@
--- The role that owns the table `version`, and the first of the tables $1 on which it may not create triggers; no row
--- where it may on all, or the current role is that role or, without being a superuser, a member of it. It reads the
--- catalogue alone.
-SELECT pg_catalog.pg_get_userbyid(v.relowner)::text AS owner, given.name AS relation
-FROM pg_catalog.pg_class AS v
+-- The first role that could have put objects into the schema `notifier`, and the first of the tables $1 on which it may not
+-- create triggers: the owner of the table `version`, and where there is none yet, the owner of the schema and the roles with
+-- CREATE on it ('PUBLIC': all). Then a table is not needed. No row where there is no such role, or it is the current role
+-- or one that this, without being a superuser, is a member of. `owns`: false for a right alone. It reads the catalogue alone.
+WITH version AS (
+    SELECT v.oid, v.relowner FROM pg_catalog.pg_class AS v
+    WHERE v.oid = pg_catalog.to_regclass('notifier.version') AND v.relkind = 'r'
+), present (owner, owns) AS (
+    SELECT relowner, true FROM version
+    UNION ALL
+    SELECT n.nspowner, true FROM pg_catalog.pg_namespace AS n WHERE n.nspname = 'notifier' AND NOT EXISTS (SELECT FROM version)
+    UNION ALL
+    SELECT a.grantee, false FROM pg_catalog.pg_namespace AS n CROSS JOIN LATERAL pg_catalog.aclexplode(n.nspacl) AS a
+    WHERE n.nspname = 'notifier' AND a.privilege_type = 'CREATE' AND NOT EXISTS (SELECT FROM version)
+      AND n.xmin <> pg_catalog.pg_current_xact_id()::xid  -- not what default privileges give with a schema that no other session sees yet
+)
+SELECT coalesce(r.rolname::text, 'PUBLIC') AS owner, present.owns, given.name AS relation
+FROM present
+LEFT JOIN pg_catalog.pg_roles AS r ON r.oid = present.owner
 JOIN pg_catalog.pg_roles AS us ON us.rolname = current_user
-CROSS JOIN pg_catalog.unnest($1::text[]) WITH ORDINALITY AS given (name, n)
-WHERE v.oid = pg_catalog.to_regclass('notifier.version') AND v.relkind = 'r' AND v.relowner <> us.oid
-  AND (us.rolsuper OR NOT pg_catalog.pg_has_role(v.relowner, 'USAGE'))
-  AND NOT pg_catalog.has_table_privilege(v.relowner, pg_catalog.to_regclass(given.name)::oid, 'TRIGGER')
-ORDER BY given.n
+LEFT JOIN pg_catalog.unnest($1::text[]) WITH ORDINALITY AS given (name, n) ON true
+WHERE present.owner <> us.oid AND r.rolsuper IS NOT TRUE
+  AND (r.oid IS NULL OR us.rolsuper OR NOT pg_catalog.pg_has_role(r.oid, 'USAGE'))
+  AND CASE WHEN given.name IS NULL THEN NOT EXISTS (SELECT FROM version)
+           WHEN r.oid IS NULL THEN true
+           ELSE NOT pg_catalog.has_table_privilege(r.oid, pg_catalog.to_regclass(given.name)::oid, 'TRIGGER') END
+ORDER BY present.owns DESC, owner, given.n
 LIMIT 1

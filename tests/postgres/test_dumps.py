@@ -295,6 +295,23 @@ async def test_a_schema_that_a_stranger_migrated_before_is_not_taken_over(
     assert not await is_superuser(empty, migrator)
 
 
+async def test_an_empty_schema_in_which_a_stranger_could_put_functions_is_not_taken_over(
+    empty: Database, migrator: str
+) -> None:
+    """One with the name of ours and other types, which capture would call with the rights of the role that migrates."""
+    people = Watch(table="ws_*.people", entity="Person", company="schema")
+    for made in ("AUTHORIZATION {0}", "CREATE {0}", "CREATE PUBLIC"):
+        owner, right = made.startswith("A"), made.removeprefix("CREATE ").format(migrator)
+        grant = "" if owner else f"; GRANT CREATE ON SCHEMA notifier TO {right}"
+        await empty.execute(f"CREATE SCHEMA notifier {made.format(migrator) * owner}{grant}")
+        fact = f"schema notifier belongs to {migrator}" if owner else f"{right} has CREATE on"
+        with pytest.raises(DatabaseError, match=f"{fact}.* may not create triggers on .*events"):
+            await migrate(empty.dsn, calendar=True)
+        with pytest.raises(DatabaseError, match=f"{fact}.*: drop the schema"):
+            await migrate(empty.dsn, watches=[people])
+        await empty.execute("DROP SCHEMA notifier")
+
+
 async def test_a_member_of_the_schemas_owner_may_watch_tables_of_its_own(
     empty: Database, migrator: str
 ) -> None:
