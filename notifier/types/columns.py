@@ -113,7 +113,7 @@ async def _watched(connection: Connection, settings: Settings) -> list[Stored]:
 async def _examples(connection: Connection, patterns: Sequence[Watch]) -> dict[str, Stored]:
     """For each pattern the first table that fits it: all of them should have the same columns."""
     found: dict[str, Stored] = {}
-    for match in await tenants.find(connection, patterns):
+    for match in await tenants.find(connection, patterns, bounds=False):
         for each in match.watches if not match.problems else ():
             found.setdefault(each.watch.name, each)
     for watch in patterns:

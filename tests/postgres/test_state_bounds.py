@@ -15,6 +15,7 @@ from notifier.database.schema import migrate
 from notifier.errors import SettingsError, StateUnavailable
 from notifier.settings import load
 from notifier.state.reader import StateReader
+from notifier.types import columns
 from notifier.watches import Watch
 from tests.databases import Connection, Database
 from tests.postgres.relays import Relayed
@@ -232,3 +233,13 @@ async def test_a_dry_run_reports_it_and_changes_nothing(notes: Database) -> None
     await migrate(notes.dsn, watches=[watch], dry_run=True, report=lines.append)
     assert "notes: state_where none → score > 0: states that are read from now on" in lines
     assert await read(notes) == [1, 2, 4]
+
+
+async def test_types_of_a_schema_per_tenant_are_read_before_migrate_and_create_nothing(
+    empty: Database,
+) -> None:
+    await empty.execute("CREATE SCHEMA ws_1; CREATE TABLE ws_1.tasks (id int PRIMARY KEY, n int)")
+    watch = Watch(table="ws_*.tasks", entity="Task", company="schema", state_where="n > 0")
+    settings = load({}, database_url=empty.dsn, jwt_secret="s" * 32, watch=[watch])
+    (table,) = await columns.read(settings)
+    assert [each.name for each in table.properties] == ["CompanyId", "TaskId", "N"]
