@@ -17,7 +17,7 @@ import msgspec
 import structlog
 
 from notifier.database import sql
-from notifier.database.answers import typed
+from notifier.database.answers import Natural, typed
 from notifier.database.connections import VALUE_ERRORS
 from notifier.database.query import Query
 from notifier.errors import Code, DatabaseError
@@ -48,7 +48,7 @@ class Head(NamedTuple):
 class _HeadRow(NamedTuple):
     epoch: str
     company: str
-    position: int
+    position: Natural
 
 
 class ArrivalLog:
