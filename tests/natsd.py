@@ -9,8 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-import nats
-from nats.aio.client import Client
+from nats.aio.client import PING_PROTO, Client
 
 from tests.ports import free_port
 from tests.proxy import Proxy
@@ -94,9 +93,20 @@ async def cluster_of(
         yield servers, proxies
 
 
+class OrderedClient(Client):
+    """Sends PING behind the commands that wait: the library's own overtakes them, and `flush` returns too early."""
+
+    async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
+        self._pongs.append(future or asyncio.get_running_loop().create_future())
+        await self._send_command(PING_PROTO)
+        await self._flush_pending()
+
+
 async def client_of(url: str) -> Client:
     """A client that reports its errors by exceptions only."""
 
     async def ignore(_: Exception) -> None: ...
 
-    return await nats.connect(url, error_cb=ignore, allow_reconnect=False)
+    client = OrderedClient()
+    await client.connect(url, error_cb=ignore, allow_reconnect=False)
+    return client

@@ -21,7 +21,7 @@ from notifier.nats.credentials import Credentials
 from notifier.nats.link import Link, Unusable
 from notifier.nats.payloads import SIGNATURE
 from notifier.settings import load
-from tests.natsd import NatsServer, client_of
+from tests.natsd import NatsServer
 from tests.waiting import until
 
 Start = Callable[..., Awaitable[NatsServer]]
@@ -250,13 +250,23 @@ async def test_check_reports_whether_each_server_can_be_used_and_by_whom(
     assert [each.sound async for each in findings(settings)] == [False]
 
 
-async def test_the_library_does_what_the_link_relies_on(start: Start) -> None:
+async def test_what_is_published_after_a_flush_reaches_the_subscriptions_before_it(
+    start: Start, open_link: Any
+) -> None:
     """PONG comes after the commands before it: a subscription that was flushed gets everything."""
     server = await start()
-    one, other = await client_of(server.url), await client_of(server.url)
-    subscription = await one.subscribe("a")
-    await one.flush()
-    await other.publish("a", b"1")
-    assert (await subscription.next_msg(timeout=30)).data == b"1"
-    await one.close()
-    await other.close()
+    link, witness = open_link(server.url)
+    other, publishing = open_link(server.url)
+    await connected(witness)
+    await connected(publishing)
+    subjects = [f"n.company.{number}" for number in range(200)]
+    for subject in subjects:
+        await link.subscribe(subject)
+        await link.flush()
+        await other.publish(subject, b"1", "abc")
+
+    async def have_come() -> bool:
+        return len(witness.messages) == len(subjects)
+
+    await until(have_come)
+    assert [subject for subject, _ in witness.messages] == subjects
