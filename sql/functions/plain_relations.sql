@@ -13,9 +13,12 @@ AS $$
         SELECT FROM pg_attribute AS a
         WHERE a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped
           AND a.atttypid >= :first_user_oid AND NOT notifier.is_plain_type(a.atttypid)
-    ) AND (current_setting('transaction_isolation') = 'read committed' OR NOT EXISTS (
-        -- the snapshot may be older than the table's newest columns
-        SELECT FROM notifier.columns_of(r.oid) AS c
-        WHERE c.type >= :first_user_oid AND NOT notifier.is_plain_type(c.type)
-    ))
+    ) AND CASE
+        WHEN current_setting('transaction_isolation') = 'read committed' THEN true
+        -- the snapshot may be older than the table, or than its newest columns
+        WHEN NOT EXISTS (SELECT FROM pg_class AS c WHERE c.oid = r.oid) THEN false
+        ELSE NOT EXISTS (
+            SELECT FROM notifier.columns_of(r.oid) AS c
+            WHERE c.type >= :first_user_oid AND NOT notifier.is_plain_type(c.type))
+    END
 $$;
