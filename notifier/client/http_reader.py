@@ -22,7 +22,7 @@ WAIT_SECONDS = 25
 """How long a poll waits for a message."""
 
 PAUSE_SECONDS = 0.2
-"""After a poll with messages: a busy company is not polled for each message."""
+"""After a poll: a busy company is not polled for each message, nor a cache that answers at once without end."""
 
 COMMENT_SECONDS = 11.0
 """The server sends a comment on a silent stream every 10 seconds."""
@@ -95,6 +95,7 @@ class HttpReader:
         self._renew = renew
         self._report = report
         self._used = ""  # the token of the present request
+        self._was_accepted = False  # a token, since another one was requested
         self._place: Row | None = None  # none while rows of the state are missing
         self._pending: Row | None = None  # that of the state whose rows arrive
         self._is_over = False
@@ -112,6 +113,9 @@ class HttpReader:
                 except Failure as failure:
                     if failure.code != "token_expired" or self._place is None:
                         raise
+                    if not self._was_accepted:
+                        raise  # the new token too, as with clocks that differ: the next attempt waits
+                    self._was_accepted = False
                     self._connection.close()
                     if self._token() == self._used and not await self._renew(self._used):
                         raise
@@ -146,6 +150,7 @@ class HttpReader:
             more["state"] = "true" if self.request.get("state") else None
         response = await self._connection.get(path_of(self.request, place, more), headers)
         await check(response)
+        self._was_accepted = True
         return response
 
     def _accept(self, kind: str) -> dict[str, str]:
@@ -196,7 +201,7 @@ class HttpReader:
             if self._is_over:
                 return
         self._place = page.place
-        if page.messages:
+        if page.messages or wait:
             await asyncio.sleep(PAUSE_SECONDS)
 
     async def _begin(self, page: _Page) -> None:

@@ -14,6 +14,9 @@ from notifier.client.reports import Row
 
 PROBLEM_BYTES = 64 * 1024
 
+RETRY_AFTER_DIGITS = 9
+"""A `Retry-After` with more of them is not a time."""
+
 REFUSALS = frozenset({"company_forbidden", "bad_filter", "state_too_large", "state_unavailable"})
 """Problems of one company."""
 
@@ -82,8 +85,9 @@ async def check(response: Response) -> None:
     if not isinstance(problem, dict):
         problem = {}
     after = response.headers.get("retry-after", "")
+    is_time = after.isascii() and after.isdigit() and len(after) <= RETRY_AFTER_DIGITS
     raise Failure(
         str(problem.get("code", "")),
         str(problem.get("detail") or problem.get("title") or f"HTTP {response.status}"),
-        float(after) if after.isascii() and after.isdigit() else None,
+        float(after) if is_time else None,
     )

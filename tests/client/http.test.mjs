@@ -571,6 +571,35 @@ for (const transport of ["sse", "poll"]) {
   });
 }
 
+for (const transport of ["sse", "poll"]) {
+  virtual(`${transport}: a new token that has expired too is not replaced without a wait`, async () => {
+    const { http, client, statuses } = follow({ transport });
+    await pass(3_000);
+    assert.equal(statuses.at(-1), "live");
+    let tokens = 0;
+    Object.defineProperty(http, "token", { get: () => `t${++tokens}`, set() {} });
+    Object.defineProperty(http, "refusal", { get: () => problem(401, "token_expired"), set() {} });
+    for (const link of [...http.streams]) link.disconnect({ Type: "Disconnect", Data: { Code: 4419, Reason: "expired", Reconnect: true } });
+    for (const waiter of [...http.waiting]) (waiter.done(), waiter.expire());
+    await pass(1_000);
+    assert.ok(statuses.includes("waiting"), `${tokens} tokens`);
+    client.close();
+  });
+}
+
+virtual("polls that are answered at once without messages are spaced", async () => {
+  const { http, client, service } = follow({ transport: "poll" });
+  await pass(3_000);
+  const page = { CompanyId: "a", Position: 0, Epoch: service.epoch, Recovered: true, Messages: [] };
+  Object.defineProperty(http, "refusal", { get: () => Response.json(page), set() {} });
+  const before = http.requests;
+  service.company("a").create("Event", { EventId: "1" });
+  await pass(2_000);
+  const polls = http.requests - before;
+  assert.ok(polls > 2 && polls <= 11, `${polls} polls`);
+  client.close();
+});
+
 test("over any HTTP the rows are those of the position, and finally complete", async () => {
   for (let seed = 1; seed <= SEEDS; seed++) {
     mock.timers.reset();

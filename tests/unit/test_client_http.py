@@ -6,11 +6,12 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from itertools import count
 from typing import Any
 
 import pytest
 
-from notifier.client import connect
+from notifier.client import Status, connect, http_reader
 from notifier.client.http import HttpConnection, HttpError
 from notifier.client.http_requests import Failure, check, http_url, path_of
 from tests.waiting import until
@@ -115,6 +116,13 @@ async def test_each_poll_proves_the_position_with_the_time_of_its_message() -> N
     assert b"after=4&epoch=e&at=2026-11-30T00%3A00%3A00%2B00%3A00&" in second
 
 
+BEGUN = (
+    b"HTTP/1.1 200 OK\r\nContent-Length: 56\r\n\r\n"
+    b'{"CompanyId":"c","Messages":[],"Position":4,"Epoch":"e"}'
+)
+"""The answer of a poll without a position."""
+
+
 def poll(position: int, *transactions: str) -> bytes:
     """The answer of a poll: the position, and a message of each transaction up to it."""
     first = position - len(transactions) + 1
@@ -125,6 +133,56 @@ def poll(position: int, *transactions: str) -> bytes:
     place = {"Position": position, "Epoch": "e", "Recovered": True}
     page = json.dumps({"CompanyId": "c", **place, "Messages": messages}).encode()
     return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(page), page)
+
+
+async def test_a_new_token_that_has_expired_too_is_not_replaced_without_a_wait() -> None:
+    """As where the clock of the server is ahead: each attempt would request another token at once."""
+    problem = b'{"code":"token_expired"}'
+    refusal = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: %d\r\n\r\n%b" % (len(problem), problem)
+    tokens = (f"t{number}" for number in count())
+    async with serving([BEGUN, refusal], *[[refusal]] * 9) as (url, requests):
+        address = f"ws{url.removeprefix('http')}"
+        async with connect(address, lambda: next(tokens), "c", transport="poll") as client:
+            async for report in client:
+                if isinstance(report, Status) and report.state == "waiting":
+                    assert report.code == 4419
+                    break
+        assert len(requests) == 3
+
+
+async def test_polls_that_are_answered_at_once_without_messages_are_spaced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As by a cache that does not respect `no-store`."""
+    slept: list[float] = []
+    sleep = asyncio.sleep
+
+    async def record(seconds: float) -> None:
+        slept.append(seconds)
+        await sleep(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", record)
+    monkeypatch.setattr(http_reader, "PAUSE_SECONDS", 0.0123)
+    async with serving([BEGUN, *[poll(4)] * 4]) as (url, requests):
+        address = f"ws{url.removeprefix('http')}"
+        async with connect(address, lambda: "t", "c", transport="poll") as client:
+            async for report in client:
+                if isinstance(report, Status) and report.state == "waiting":
+                    break
+    assert len(requests) == 5
+    assert slept.count(0.0123) == 4
+
+
+@pytest.mark.parametrize("value", [b"9" * 400, b"-1", b"Mon, 30 Nov 2026 00:00:00 GMT"])
+async def test_a_retry_after_that_is_no_number_of_seconds_is_none(value: bytes) -> None:
+    problem = b'{"code":"too_many"}'
+    head = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: %b\r\nContent-Length: %d\r\n\r\n"
+    async with serving([head % (value, len(problem)) + problem]) as (url, _):
+        connection = HttpConnection(url)
+        with pytest.raises(Failure) as refused:
+            await check(await connection.get("", {}))
+        connection.close()
+    assert refused.value.farewell == {"Code": 4429, "Reason": "HTTP 429", "Reconnect": True}
 
 
 async def test_a_transaction_has_arrived_when_a_poll_from_its_message_on_has_no_other() -> None:

@@ -12,7 +12,7 @@ const MAX_STREAMS = 3;
 /** How long a poll may wait for a message, in seconds. */
 const WAIT = 25;
 const SHARED_WAIT = 2;
-/** The pause after a poll with messages, in milliseconds: a busy company is not polled for each message. */
+/** The pause after a poll, in milliseconds: a busy company is not polled for each message, nor a cache that answers at once without end. */
 const PAUSE_MS = 200;
 /** The server sends a comment on a silent stream every 10 seconds. */
 const COMMENT_MS = 11_000;
@@ -147,6 +147,8 @@ class Reader {
   answered = false;
   /** The token of the present stream or poll. */
   token = "";
+  /** Whether a token was accepted since another one was requested. */
+  accepted = false;
   checking = false;
   /** @type {AbortController} */
   control = new AbortController();
@@ -279,6 +281,7 @@ class Reader {
       const { code = "", detail, title } = await response.json().catch(() => ({}));
       throw new Failure(code, detail ?? title ?? `HTTP ${response.status}`, Number(response.headers.get("Retry-After")));
     }
+    this.accepted = true;
     return response;
   }
 
@@ -288,7 +291,9 @@ class Reader {
    */
   async #newToken(failure) {
     const { socket } = this;
-    if (!this.place) throw failure;
+    // The new token too, as with clocks that differ: the next attempt waits.
+    if (!this.place || !this.accepted) throw failure;
+    this.accepted = false;
     if (this.token !== socket.token) return;
     clearTimeout(this.timer);
     const renewed = new Promise((resolve) => (this.renew = () => resolve(undefined)));
@@ -370,7 +375,7 @@ class Reader {
       if (State) this.#accept({ Type: "StateEnd", Data: { CompanyId, Position } });
     }
     for (const message of Messages) if (!this.stopped) this.#accept(message);
-    if (Messages.length) await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
+    if (Messages.length || wait) await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
   }
 
   // ------------------------------------------------------------------ messages
