@@ -4,21 +4,14 @@
 -- relations are in these plans, so PostgreSQL discards a plan when one of the relations is altered. The other
 -- inputs never change, or only by a superuser: the base of a domain, the element of an array, the owner of an
 -- extension's type.
+--
+-- The snapshot with which the planner calls it is that of the application's statement. COPY and EXPLAIN have taken theirs
+-- before they wait for the lock of a session that alters the table. So it only calls a VOLATILE function, which takes a
+-- new one.
 CREATE OR REPLACE FUNCTION notifier.plain_relations(relations regclass[]) RETURNS oid[]
-LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT coalesce(array_agg(r.oid::oid), '{}')
-    FROM unnest(relations) AS r (oid)
-    WHERE NOT EXISTS (
-        SELECT FROM pg_attribute AS a
-        WHERE a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped
-          AND a.atttypid >= :first_user_oid AND NOT notifier.is_plain_type(a.atttypid)
-    ) AND CASE
-        WHEN current_setting('transaction_isolation') = 'read committed' THEN true
-        -- the snapshot may be older than the table, or than its newest columns
-        WHEN NOT EXISTS (SELECT FROM pg_class AS c WHERE c.oid = r.oid) THEN false
-        ELSE NOT EXISTS (
-            SELECT FROM notifier.columns_of(r.oid) AS c
-            WHERE c.type >= :first_user_oid AND NOT notifier.is_plain_type(c.type))
-    END
+BEGIN
+    RETURN notifier.plain_relations_now(relations);
+END
 $$;

@@ -1,37 +1,12 @@
 -- The statements that make JSON of the rows of these relations, by their OIDs; not of the plain ones, nor of those with a
--- composite type, at any depth, that is not among these relations: when it is altered, no plan is discarded.
--- IMMUTABLE for the same reason as `plain_relations`. Each session calls it when it first writes to a watched table, so it
--- plans no statement where all relations are plain. Null: there is no statement.
+-- composite type, at any depth, that is not among these relations: when it is altered, no plan is discarded. Null: there
+-- is no statement.
+--
+-- IMMUTABLE, and it only calls a VOLATILE function, for the same reasons as `plain_relations`.
 CREATE OR REPLACE FUNCTION notifier.row_statements(relations regclass[]) RETURNS json
 LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-    plain CONSTANT oid[] := notifier.plain_relations(relations);
 BEGIN
-    IF relations::oid[] <@ plain THEN
-        RETURN NULL;
-    END IF;
-    RETURN (
-        WITH RECURSIVE used (relation, type) AS (
-            SELECT a.attrelid, a.atttypid FROM pg_attribute AS a
-            WHERE a.attrelid = ANY (relations) AND a.attnum > 0 AND NOT a.attisdropped
-            UNION
-            SELECT u.relation, part.type
-            FROM used AS u JOIN pg_type AS t ON t.oid = u.type
-            CROSS JOIN LATERAL (
-                SELECT CASE WHEN t.typtype = 'd' THEN t.typbasetype WHEN t.typcategory = 'A' THEN t.typelem END
-                UNION ALL
-                SELECT a.atttypid FROM pg_attribute AS a WHERE a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped
-            ) AS part (type)
-            WHERE u.type >= :first_user_oid
-        )
-        SELECT json_object_agg(r.oid::oid, notifier.row_statement(r.oid, NULL))
-        FROM unnest(relations) AS r (oid)
-        JOIN pg_class AS c ON c.oid = r.oid AND c.relkind IN ('r', 'p')
-        WHERE r.oid::oid <> ALL (plain)
-          AND NOT EXISTS (
-              SELECT FROM used AS u JOIN pg_type AS t ON t.oid = u.type
-              WHERE u.relation = r.oid AND t.typrelid >= :first_user_oid AND t.typrelid <> ALL (relations::oid[]))
-    );
+    RETURN notifier.row_statements_now(relations);
 END
 $$;
