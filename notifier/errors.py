@@ -55,7 +55,7 @@ class Misplaced(DatabaseError):
 
 
 class LogAltered(DatabaseError):
-    """The log is not as the relay wrote it; the next term begins an epoch."""
+    """The log is not as the relay wrote it, or another one; the next term begins an epoch where it must."""
 
 
 class TokenInvalid(NotifierError):

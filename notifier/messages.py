@@ -45,6 +45,10 @@ class View(msgspec.Struct, frozen=True, gc=False):
         return (user in self.users) is not self.others
 
 
+class _Typed(msgspec.Struct, rename="pascal"):
+    type: str = ""
+
+
 class Message(msgspec.Struct, frozen=True, gc=False):
     """One message of a company's log. `body` is the text that clients get.
 
@@ -76,6 +80,11 @@ class Message(msgspec.Struct, frozen=True, gc=False):
         if not self.views:
             return self
         return next((self.seen_as(view) for view in self.views if view.is_for(user)), None)
+
+    @property
+    def is_resync(self) -> bool:
+        """Whether it is a `Resync`."""
+        return msgspec.json.decode(self.body, type=_Typed).type == "Resync"
 
     @property
     def texts(self) -> list[JSON]:

@@ -75,6 +75,9 @@ class Hub:
         self.broker: Broker | None = None
         self.filters = filters
         self._begun = asyncio.Event()  # set when the next epoch begins
+        self._unresynced: set[str] = (
+            set()
+        )  # companies followed since the former epoch, without a message in this one
         self.revocations = Revocations()
         self._history = history
         self._tracer = tracer
@@ -105,6 +108,11 @@ class Hub:
                 if (early := self._early.get(company)) is not None:
                     early += batch
                 continue
+            if company in self._unresynced:
+                self._unresynced.discard(company)
+                if not batch[0].is_resync:
+                    self._drop_without_resync(company)
+                    continue
             if not channel.deliver(batch):
                 _logger.error("messages are missing before those delivered", company=company)
                 self.drop_company(company)
@@ -113,8 +121,13 @@ class Hub:
                 self.drop_company(company)
 
     def begin_epoch(self, epoch: str) -> None:
-        """Starts every position again. The epoch's first messages are a Resync for each company."""
+        """Starts every position again. The epoch's first messages are a Resync for each company that the log knows.
+
+        A log that was migrated again, or restored from before the company was known, has none for it: without one, clients
+        would take the next messages for those that they have. See `require_resyncs`.
+        """
         self.epoch = epoch
+        self._unresynced = {company for company, channel in self._channels.items() if len(channel)}
         self._begun.set()
         self._begun = asyncio.Event()
         for company, channel in list(self._channels.items()):
@@ -123,6 +136,17 @@ class Hub:
             else:
                 channel.recent.clear()
                 self._remove(company)
+
+    def require_resyncs(self) -> None:
+        """The log was read to its end: drops channels that were followed into this epoch and have no Resync in it."""
+        for company in list(self._unresynced):
+            self._drop_without_resync(company)
+
+    def _drop_without_resync(self, company: str) -> None:
+        _logger.error(
+            "a new epoch has no Resync for a company: its clients resume", company=company
+        )
+        self.drop_company(company)
 
     def drop(self) -> None:
         """Drops all channels: messages are missing that the log no longer has."""
@@ -235,6 +259,7 @@ class Hub:
 
     def _remove(self, company: str) -> None:
         del self._channels[company]
+        self._unresynced.discard(company)
         self._idle.pop(company, None)
         if self.broker is not None:
             self.broker.closed(company)

@@ -372,6 +372,7 @@ class PostgresStream:
                 self._last = None
                 hub.begin_epoch(begun)
             if not messages:
+                hub.require_resyncs()
                 return
             seqs = [message.seq for message in messages]
             if seqs != sorted(set(seqs)) or seqs[0] <= self._seq:
@@ -385,6 +386,7 @@ class PostgresStream:
             self._last = messages[-1]
             self._hand_over(messages)
             if len(messages) < PAGE_MESSAGES and sum(m.size for m in messages) < PAGE_BYTES:
+                hub.require_resyncs()
                 return
             await asyncio.sleep(0)
 

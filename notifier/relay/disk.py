@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 from notifier.database import sql
 from notifier.database.constants import FULL_MARK, TABLE_BIT
-from notifier.errors import SchemaMissing
+from notifier.errors import LogAltered, SchemaMissing
 from notifier.relay.connection import RelayConnection
-from notifier.relay.store import LONG_SECONDS, SLOTS, RelayStore
+from notifier.relay.store import LONG_SECONDS, REPLACED, SLOTS, RelayStore
 
 REOPENING = 1 << 62
 """In `Checkpoint.unsettled`: recovery from a full log has begun, and is repeated until it is complete."""
@@ -45,10 +45,15 @@ class Disk:
         self._store = store
 
     async def usage(self) -> Usage:
-        """The room that the log takes now. Raises SchemaMissing where there is no log any more."""
+        """The room that the log takes now. Raises SchemaMissing where there is no log any more, LogAltered where it is another one.
+
+        A log that `uninstall` and `migrate` made again has another lock: this relay must not go on without it.
+        """
         row = await self._writer.fetchrow(sql.query("log_usage"))
         if row is None:
             raise SchemaMissing("the log is empty; run: notifier migrate")
+        if row["epoch"] != self._store.checkpoint.epoch:
+            raise LogAltered(REPLACED)
         return Usage(
             bytes=row["bytes"],
             limit=row["limit"],

@@ -24,6 +24,8 @@ from notifier.watches import Watch
 SLOTS = 8
 """The partitions of `notifier.messages`; the oldest is emptied by TRUNCATE."""
 
+REPLACED = "the log is another one now: it was made again, or restored"
+
 LONG_SECONDS = 60.0
 """Deadline of a statement that reads a good part of the log."""
 
@@ -193,6 +195,7 @@ class RelayStore:
             if restricting
             else None,
             [message.traceparent for message in messages] if traced else None,
+            self.checkpoint.epoch,
         )
         if stored is None:
             raise LogAltered(
@@ -201,9 +204,9 @@ class RelayStore:
         self._move(seq=last.seq, cursor=cursor or self.checkpoint.cursor)
 
     async def save(self, **changes: Any) -> None:
-        """Stores the checkpoint, with these fields changed, in the row of `notifier.log`."""
+        """Stores the checkpoint, with these fields changed, in the row of `notifier.log`. Raises LogAltered."""
         checkpoint = self._with(**changes)
-        await self._writer.fetchrow(
+        saved = await self._writer.fetchrow(
             sql.query("save_checkpoint"),
             checkpoint.seq,
             checkpoint.cursor,
@@ -212,7 +215,10 @@ class RelayStore:
             checkpoint.slot,
             checkpoint.slot_since,
             checkpoint.unsettled,
+            checkpoint.epoch,
         )
+        if saved is None:
+            raise LogAltered(REPLACED)
         self._checkpoint = checkpoint
 
     async def demand_epoch(self) -> None:

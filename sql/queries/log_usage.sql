@@ -1,8 +1,8 @@
 -- The room that the log takes: bytes of changes and messages together, and their limit; the last id of a
 -- change; the bytes of the rows in both tables of changes, 0 for an empty one: large values are in its TOAST table.
 -- `slot_*`: of the current slot of messages, its bytes, whether it holds any, and its age. `altered`: the row of
--- notifier.log is not the version that the relay wrote.
-SELECT notifier.log_bytes() AS bytes, configuration.max_log_bytes AS limit, change_ids.last_value AS last_id,
+-- notifier.log is not the version that the relay wrote. `epoch`: that of the log.
+SELECT log.epoch, notifier.log_bytes() AS bytes, configuration.max_log_bytes AS limit, change_ids.last_value AS last_id,
        zero.bytes AS zero, one.bytes AS one,
        pg_total_relation_size(part.slot) AS slot_bytes, pg_relation_size(part.slot) > 0 AS slot_used,
        extract(epoch FROM clock_timestamp() - log.slot_since)::float8 AS slot_seconds,

@@ -1,11 +1,11 @@
 -- Appends messages and notifies the nodes. Returns a row, or stores nothing if the row of notifier.log is no longer the
--- version that this relay wrote.
+-- version that a relay wrote, or that of another log than epoch $13.
 --
 -- $1 slot, $2 seq of the first message, $3 companies, $4 positions, $5 times of the changes, $6 time of storing, $7
 -- texts, $8 seq of the last message, $9 cursor, stored with the last message. Mostly null: $10 users who may lose
 -- access, as a JSON array each, $11 views, $12 traceparents.
 WITH ours AS (
-    SELECT FROM notifier.log WHERE saved_by::xid = log.xmin
+    SELECT FROM notifier.log WHERE saved_by::xid = log.xmin AND epoch = $13
 ), stored AS (
     INSERT INTO notifier.messages (slot, seq, company, position, at, stored, body, revokes, views, traceparent,
                                    cursor)

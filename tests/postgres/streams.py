@@ -50,13 +50,19 @@ class Log:
         await self.store(company, count)
         await self.notify()
 
-    async def begin_epoch(self, epoch: str) -> None:
-        """Begins another epoch behind the stored messages."""
-        await self.database.execute(
-            "UPDATE notifier.log SET epoch = $1, epoch_seq = $2", epoch, self.seq
-        )
-        self.positions.clear()
+    async def begin_epoch(self, epoch: str, *, resyncs: bool = True) -> None:
+        """Begins another epoch behind the stored messages: with a Resync for each company, unless the log knows none."""
+        known = list(self.positions) if resyncs else []
         self.slot += 1
+        await self.database.execute(
+            "WITH begun AS (UPDATE notifier.log SET epoch = $1, epoch_seq = $2)"
+            " INSERT INTO notifier.messages (slot, seq, company, position, at, body, revokes)"
+            """ SELECT $4, $2 + n, company, 1, now(), '{"Type":"Resync"}', ARRAY['*']"""
+            " FROM unnest($3::text[]) WITH ORDINALITY AS known (company, n)",
+            epoch, self.seq, known, self.slot,
+        )  # fmt: skip
+        self.seq += len(known)
+        self.positions = Counter(dict.fromkeys(known, 1))
 
     async def delete(self, seq: int) -> None:
         """Deletes the messages up to this one."""

@@ -165,11 +165,11 @@ async def test_in_another_epoch_positions_start_again(log: Log, node: Node) -> N
     await subscriber.gets(3)
     await log.begin_epoch("next")
     await log.publish("a", 2)
-    await subscriber.gets(5)
-    assert node.hub.epoch == "next"
-    assert subscriber.channel.position == 2
-    await log.publish("a")
     await subscriber.gets(6)
+    assert node.hub.epoch == "next"
+    assert subscriber.channel.position == 3
+    await log.publish("a")
+    await subscriber.gets(7)
     assert not subscriber.is_dropped
 
 
@@ -181,15 +181,23 @@ async def test_nothing_of_the_former_epoch_is_delivered_in_the_next(log: Log, no
     await log.store("a", 4)  # the node has not delivered of it
     await log.begin_epoch("next")
     await log.publish("a")
-    await subscriber.gets(2)
-    assert subscriber.channel.position == 1
+    await subscriber.gets(3)
+    assert subscriber.channel.position == 2
 
 
+@pytest.mark.parametrize("written", [True, False])
 @pytest.mark.parametrize("behind", [True, False])
-async def test_an_epoch_may_begin_without_a_message(
-    log: Log, make_node: Callable[..., Node], monkeypatch: pytest.MonkeyPatch, behind: bool
+async def test_an_epoch_without_a_resync_drops_the_channels_that_were_followed_into_it(
+    log: Log,
+    make_node: Callable[..., Node],
+    monkeypatch: pytest.MonkeyPatch,
+    behind: bool,
+    written: bool,
 ) -> None:
-    """`behind`: a message that the node has not read precedes the epoch."""
+    """Its clients would take the next messages, whose positions begin again, for those that they have.
+
+    `behind`: a message that the node has not read precedes the epoch. `written`: the epoch has another message.
+    """
     monkeypatch.setattr(streams, "PROBE_SECONDS", 0.05)
     node = make_node()
     await node.start()
@@ -198,16 +206,16 @@ async def test_an_epoch_may_begin_without_a_message(
     await subscriber.gets(2)
     if behind:
         await log.store("a")
-    await log.begin_epoch("next")
+    await log.begin_epoch("next", resyncs=False)
+    if written:
+        await log.store("a")
 
-    async def renewed() -> bool:
-        return node.hub.epoch == "next"
+    async def dropped() -> bool:
+        return subscriber.is_dropped
 
-    await until(renewed)
-    assert subscriber.channel.position == 0
-    await log.publish("a")
-    await subscriber.gets(3)
-    assert not subscriber.is_dropped
+    await until(dropped)
+    assert node.hub.epoch == "next"
+    assert len(subscriber.bodies) == 2
 
 
 # --- notifications
@@ -384,11 +392,10 @@ async def test_messages_that_are_accepted_of_another_epoch_are_read_from_the_log
     await subscriber.gets(2)
     await log.begin_epoch("next")
     await log.store("a")
-    (first,) = (await log.stored())[2:]
-    node.stream.accept("next", [first])
+    node.stream.accept("next", (await log.stored())[2:])
     assert len(subscriber.bodies) == 2
-    await subscriber.gets(3)
-    assert (node.hub.epoch, subscriber.channel.position) == ("next", 1)
+    await subscriber.gets(4)
+    assert (node.hub.epoch, subscriber.channel.position) == ("next", 2)
 
 
 async def test_nothing_that_is_accepted_is_delivered_before_the_log_was_read(
@@ -520,7 +527,7 @@ async def test_cases_4_a_log_with_other_messages_than_were_delivered_delivers_no
     log.seq = 9
     await log.begin_epoch("next")  # as the relay does
     await log.publish("a", 2)
-    await subscriber.gets(5)
+    await subscriber.gets(6)
     assert node.hub.epoch == "next"
 
 

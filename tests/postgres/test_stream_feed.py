@@ -174,5 +174,5 @@ async def test_a_new_epoch_is_found_by_a_return_to_the_log(
     await log.begin_epoch("another")
     await log.store("a")
     feed.turn(on=False)
-    await client.gets(3)
+    await client.gets(4)
     assert one.hub.epoch == "another"

@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from notifier.database.connections import FAILURES
+from notifier.database.schema import migrate, uninstall
 from notifier.demo.postgres import EmbeddedPostgres
 from tests import scratch
 from tests.clients import Client
@@ -674,3 +675,20 @@ async def test_a28_messages_pruned_while_a_client_was_away_are_reported_as_lost(
     await flow.write()
     assert (await gone.expect("EventCreated"))["Position"] == left + 1
     assert (await level.expect("EventCreated"))["Position"] == left + 1
+
+
+async def test_a_log_that_is_migrated_again_gives_no_open_socket_positions_that_it_has(
+    database: Database, serve: Serve, connect: Connect
+) -> None:
+    """The new log knows no company, so its epoch begins without a Resync. Clients would drop its messages as repeated ones."""
+    service = await serve(database)
+    flow = await begin(database, connect, service)
+    await uninstall(database.dsn, lambda _: None)
+    await flow.calendar.event(flow.company, "while nothing captures")
+    await migrate(database.dsn, calendar=True)
+    assert await flow.client.closed() == 4503
+    await service.ready()
+    position, epoch = flow.client.position, flow.client.epoch
+    again = await connect(service, "u1", flow.company, position, epoch)
+    assert again.messages[1]["Data"]["Recovered"] is False
+    assert again.epoch != epoch
