@@ -136,7 +136,7 @@ class Node:
         self.stream: Stream = stream
         self._use_watches(settings.watch, settings.scope)
         self._nats: NatsPath | None = None
-        publisher: Publisher = LocalPublisher(stream.accept)
+        publisher: Publisher = LocalPublisher(stream.accept, stream.doubt)
         if settings.nats_url is not None:
             from notifier.nats.path import NatsPath
 

@@ -30,7 +30,7 @@ from notifier.delivery.healing import Healing
 from notifier.delivery.history import Behind, History, Place, messages_of, traced_messages_of
 from notifier.delivery.hub import Hub
 from notifier.delivery.probe import Probe, report
-from notifier.delivery.stream import Feed
+from notifier.delivery.stream import Doubt, Feed
 from notifier.errors import DatabaseError, Misplaced, SchemaMissing, UnexpectedAnswer
 from notifier.health import Health
 from notifier.messages import Message
@@ -40,7 +40,6 @@ PROBE_SECONDS = 4.0
 
 AUDIT_SECONDS = 60.0
 """How often the channels are compared with the log while a broker delivers their messages."""
-
 
 PAGE_MESSAGES, PAGE_BYTES = 1000, 8 * 1024 * 1024
 """How much of the log is read at once while the node catches up."""
@@ -82,6 +81,8 @@ class PostgresStream:
         self._seq = 0  # of the last message delivered,
         self._last: Message | None = None  # and the message, None before the first one
         self._announced = 0  # the highest seq that a notification named
+        self._doubt = Doubt()
+        self.doubt = self._doubt.begin
         self._is_local = False  # whether messages came by `accept` last
         self._unread = asyncio.Event()
         self._feed: Feed | None = None
@@ -120,7 +121,8 @@ class PostgresStream:
             return
         first, last = messages[0].seq, messages[-1].seq
         if (
-            epoch == self._hub.epoch
+            self._doubt.allows(messages, self._last)
+            and epoch == self._hub.epoch
             and self._follows_log
             and first == self._seq + 1
             and last - first == len(messages) - 1
@@ -153,6 +155,7 @@ class PostgresStream:
                 await self._follow(connection)
         except DatabaseError as error:
             self._health.lost(str(error))
+            self.doubt()
             raise
 
     async def _follow(self, connection: Connection) -> None:

@@ -27,6 +27,42 @@ class Stream(Protocol):
     def accept(self, epoch: str, messages: Sequence[Message]) -> None:
         """Takes stored messages early, in the order of seq, from the relay on this node."""
 
+    def doubt(self) -> None:
+        """The relay on this node has begun a term: its log may not be the one that was followed."""
+
+
+class Doubt:
+    """Whether the messages of this node's relay continue what the stream has delivered.
+
+    The relay may lead again, on a log that was rewound or is another server's, before the stream has noticed that its own
+    link is lost. From then on messages are read from the log, until the stream has delivered from it what the relay has
+    stored last.
+    """
+
+    def __init__(self) -> None:
+        self._doubted = False
+        self._stored: Message | None = None
+
+    def begin(self) -> None:
+        """A term of the relay has begun, or the stream's link is lost."""
+        self._doubted, self._stored = True, None
+
+    def allows(self, stored: Sequence[Message], delivered: Message | None) -> bool:
+        """Whether messages that the relay has stored may be delivered behind the last that was."""
+        if self._doubted:
+            former, self._stored = self._stored, stored[-1]
+            self._doubted = former is None or delivered is None or _differ(former, delivered)
+        return not self._doubted
+
+
+def _differ(one: Message, other: Message) -> bool:
+    return (one.seq, one.company, one.position, one.at) != (
+        other.seq,
+        other.company,
+        other.position,
+        other.at,
+    )
+
 
 class Feed(Protocol):
     """A broker, as the stream uses it.

@@ -43,7 +43,9 @@ class NatsPath:
         self._link = link_of(settings)
         self._key = Key(query)
         prefix = subject_prefix(settings.nats_prefix, settings.schema)
-        self.publisher = NatsPublisher(LocalPublisher(stream.accept), self._link, self._key, prefix)
+        self.publisher = NatsPublisher(
+            LocalPublisher(stream.accept, stream.doubt), self._link, self._key, prefix
+        )
         self._feed = NatsFeed(
             hub,
             stream.healing,

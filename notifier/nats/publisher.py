@@ -70,6 +70,7 @@ class NatsPublisher:
 
     def begin(self, epoch: str, seq: int) -> None:
         """A term begins with a log that has come to `seq`."""
+        self._local.begin(epoch, seq)
         self._key.reload()  # the database may have been promoted
         self._term, self._number, self._noticed = secrets.token_hex(8), 0, 0
         self._drop(epoch, seq)

@@ -43,11 +43,13 @@ class LocalPublisher:
     that stores the messages, and read them from the log.
     """
 
-    def __init__(self, accept: Accept) -> None:
+    def __init__(self, accept: Accept, doubt: Callable[[], None] = lambda: None) -> None:
         self._accept = accept
+        self._doubt = doubt
 
     def begin(self, epoch: str, seq: int) -> None:
-        """This node's stream needs no notice."""
+        """This node's stream compares what is published with what it has delivered."""
+        self._doubt()
 
     def end(self) -> None:
         """This node's stream needs no notice."""

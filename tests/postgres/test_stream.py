@@ -18,6 +18,7 @@ from notifier.database import connections
 from notifier.database.connections import Connection, connect
 from notifier.delivery import postgres_stream as streams
 from notifier.messages import Message
+from notifier.relay.publisher import LocalPublisher
 from tests.databases import Database
 from tests.postgres.streams import Log, Node, Recorder, cut
 from tests.waiting import until
@@ -396,6 +397,49 @@ async def test_messages_that_are_accepted_of_another_epoch_are_read_from_the_log
     assert len(subscriber.bodies) == 2
     await subscriber.gets(4)
     assert (node.hub.epoch, subscriber.channel.position) == ("next", 2)
+
+
+@pytest.mark.parametrize("how", ["link", "term"])
+async def test_messages_of_a_relay_on_a_rewound_log_are_not_delivered_behind_others(
+    log: Log, node: Node, how: str
+) -> None:
+    """The relay leads again, and stores messages in the place of those that are lost.
+
+    `how` the stream knows: its link was lost, too, or the relay has begun a term while it is not yet.
+    """
+    subscriber = await follow_and_cut(log, node)
+    epoch, relay = await log.epoch(), LocalPublisher(node.stream.accept, node.stream.doubt)
+    await log.database.execute("DELETE FROM notifier.messages WHERE seq > 2")
+    log.seq, log.positions["a"] = 2, 2
+    await log.store("a")
+    if how == "link":
+        await cut(log.database, "node")
+        await node.reports("the log was rewound")
+    else:
+        await node.stop()
+        relay.begin(epoch, 2)
+        relay.publish(epoch, (await log.stored())[2:])
+    for seq in (4, 5):
+        await log.store("a")
+        relay.publish(epoch, (await log.stored())[seq - 1 :])
+    assert len(subscriber.bodies) == 3
+
+
+async def test_a_relay_is_trusted_again_where_the_stream_has_read_what_it_has_stored(
+    log: Log, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "PROBE_SECONDS", 600.0)  # a probe reads the log too
+    await node.start()
+    subscriber = await node.subscribe()
+    epoch = await log.epoch()
+    node.stream.doubt()
+    await log.store("a")
+    node.stream.accept(epoch, await log.stored())
+    assert not subscriber.bodies
+    await subscriber.gets(1)
+    await log.store("a")
+    node.stream.accept(epoch, (await log.stored())[1:])
+    assert len(subscriber.bodies) == 2
 
 
 async def test_nothing_that_is_accepted_is_delivered_before_the_log_was_read(
