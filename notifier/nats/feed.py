@@ -92,6 +92,7 @@ class NatsFeed:
         self._on_accounts = on_accounts
         self.changed: Callable[[], None] = lambda: None
         self._state = _State.OFF
+        self._seal = key.seal  # of the messages that follow what the stream has delivered
         self._subscriptions: dict[str, Subscription] = {}
         self._joined = 0  # how often the state has changed
         self._opening: dict[str, int] = {}  # `_joined` when the company's channel began to open
@@ -117,7 +118,7 @@ class NatsFeed:
     @property
     def is_wanted(self) -> bool:
         """Whether the stream may rely on it; the relay's own node has every message already."""
-        return self.is_proven and not self._is_relay()
+        return self.is_proven and not self._is_relay() and not self._is_from_another_server
 
     def leadership_changed(self) -> None:
         """This node has become the relay, or has ceased to be it."""
@@ -145,7 +146,7 @@ class NatsFeed:
         if self._state is not _State.JOINING or not self.is_wanted:
             self.stop()
             return False
-        self._state = _State.ON
+        self._state, self._seal = _State.ON, self._key.seal
         self._woken.set()  # for messages that came meanwhile
         return True
 
@@ -224,6 +225,11 @@ class NatsFeed:
         seal = self._key.seal
         if seal is None or (is_company and self._state is _State.OFF):
             return
+        if self._is_from_another_server:
+            self._wanted.clear()
+            self._fail("another key")
+            if is_company:
+                return
         if not seal.is_valid(subject, payload, headers):
             self._key.rejected()
             return
@@ -249,6 +255,15 @@ class NatsFeed:
         task = asyncio.create_task(run())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    @property
+    def _is_from_another_server(self) -> bool:
+        """Whether the key has changed since the stream has read the log.
+
+        PostgreSQL was started again, perhaps with a log that was rewound, and the relay may be faster than the stream: only
+        the stream, when it has reconnected, determines whether the log continues what was delivered.
+        """
+        return self._state is _State.ON and self._seal != self._key.seal
 
     # --- beats
 

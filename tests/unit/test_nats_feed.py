@@ -252,6 +252,22 @@ async def test_a_message_with_a_wrong_signature_or_of_another_epoch_is_not_deliv
     assert (world.delivered, world.key.rejections, world.feed.is_proven) == ([], 3, True)
 
 
+async def test_after_another_key_the_stream_must_read_the_log_before_messages_are_delivered(
+    world: World,
+) -> None:
+    """The server was started again: its log may have been rewound, and these follow messages that are lost."""
+    await world.opens()
+    await world.joins()
+    world.receives(message(1))
+    world.key.seal = renewed = Seal(b"renewed")
+    world.log.store(message(1), message(2))
+    world.receives(message(2), seal=renewed)
+    assert (world.delivered, world.feed.is_wanted) == ([("c", 1)], False)
+    world.feed.stop()  # by the stream
+    assert await world.feed.subscribe()
+    assert not world.feed.start()  # no beats
+
+
 async def test_messages_of_companies_without_a_channel_are_ignored(world: World) -> None:
     await world.joins()
     world.receives(message(1, "d"))
