@@ -79,7 +79,9 @@ class PostgresStream:
         self._rules: Sequence[Callable[[Message], Message]] = ()
         self._on_configuration = on_configuration
         self._seq = 0  # of the last message delivered,
-        self._last: Message | None = None  # and the message, None before the first one
+        self._last: Message | None = (
+            None  # and the last one that this node has, None before the first
+        )
         self._announced = 0  # the highest seq that a notification named
         self._doubt = Doubt()
         self.doubt = self._doubt.begin
@@ -245,8 +247,6 @@ class PostgresStream:
             seq, audited = await self._audit(connection)
             await self._compare_opened(audited)
             self._seq = seq  # only now: what was delivered meanwhile has moved it, past messages of other companies
-            if self._last is not None and self._last.seq != self._seq:
-                self._last = None  # it proves nothing about the message at `_seq`
             self._follows_log, self._is_returning = True, False
             feed.resumed()
             _logger.info("messages come from the log")
@@ -333,7 +333,7 @@ class PostgresStream:
         is delivered before the epoch begins: raises DatabaseError.
         """
         last = self._last
-        known = (None, None, None) if last is None else (last.company, last.position, last.at)
+        known = (last.company, last.position, last.at, last.seq) if last else (None,) * 4
         if await connection.fetchval(
             sql.query("report_rewind"),
             self._hub.epoch,

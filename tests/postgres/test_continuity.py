@@ -298,7 +298,7 @@ async def test_a_report_of_a_rewind_survives_what_the_relay_saves_meanwhile(
     relay = await relay_some(app, company, make_relay)
     before, seq = await log_head(database)
     await relay.start()
-    report = (sql.query("report_rewind"), before, seq + 100, None, None, None)
+    report = (sql.query("report_rewind"), before, seq + 100, None, None, None, None)
     assert await database.fetchval(*report) == before
     await epoch_after(database, before)
     assert types(await relay.messages_of(company))[0] == "Resync"
@@ -310,9 +310,14 @@ async def test_a_node_that_is_level_reports_no_rewind(
 ) -> None:
     await relay_some(app, company, make_relay)
     epoch, seq = await log_head(database)
-    assert await database.fetchval(sql.query("report_rewind"), epoch, seq, None, None, None) is None
     assert (
-        await database.fetchval(sql.query("report_rewind"), "another", seq + 1, None, None, None)
+        await database.fetchval(sql.query("report_rewind"), epoch, seq, None, None, None, None)
+        is None
+    )
+    assert (
+        await database.fetchval(
+            sql.query("report_rewind"), "another", seq + 1, None, None, None, None
+        )
         is None
     )
 

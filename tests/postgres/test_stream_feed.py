@@ -83,6 +83,26 @@ async def test_what_a_broker_has_lost_is_delivered_when_the_log_is_followed_agai
     await client.gets(1502)
 
 
+async def test_a_log_that_was_rewound_after_the_return_to_it_is_reported_though_it_has_come_further(
+    database: Database, node: tuple[Node, FakeFeed]
+) -> None:
+    """The log ended with a message of a company that the node does not serve: the one before proves that it is another."""
+    (one, feed), log = node, Log(database)
+    client = await one.subscribe("a")
+    feed.turn(on=True)
+    await until(lambda: is_on(one))
+    await log.store("a", 2)
+    await log.store("b")
+    feed.turn(on=False)
+    await client.gets(2)
+    await feed.is_called("subscribe", "start", "stop", "resumed")
+    await database.execute(
+        "UPDATE notifier.messages SET at = at + interval '1 s' WHERE seq IN (2, 3)"
+    )
+    await cut(database, "node")
+    await one.reports("the log was rewound")
+
+
 async def test_a_channel_that_is_opened_during_the_return_to_the_log_misses_nothing(
     database: Database, node: tuple[Node, FakeFeed], monkeypatch: pytest.MonkeyPatch
 ) -> None:
