@@ -277,7 +277,9 @@ class Machine(RuleBasedStateMachine):
     async def _table(self, position: int) -> dict[str, set[Row | None]]:
         """What the reader may see and wants of each event, after the transactions up to this position.
 
-        It is one version, or None for none, unless a Resync stands for a transaction: then which one is not known.
+        It is one version, or None for none, unless a Resync stands for a transaction: then which one is not known. A state
+        from between the transaction and its Resync has the rows already, and the position before the Resync, which does
+        not name the transaction.
         """
         messages = await self.database.fetch(MESSAGES, self.company, position)
         is_before = {
@@ -285,7 +287,7 @@ class Machine(RuleBasedStateMachine):
             for each in messages
             if (found := NUMBERED.search(each["text"]))
         }
-        resynced = any(each["is_resync"] and each["is_before"] for each in messages)
+        resynced = any(each["is_resync"] for each in messages)
         table: dict[str, set[Row | None]] = {}
         for event, xid, *version in await self.database.fetch(WRITTEN, self.company):
             known = is_before.get((event, xid))
