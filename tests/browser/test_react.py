@@ -22,7 +22,7 @@ from tests.browser.live import Demo, Sql, Window
 from tests.compilers import ROOT, lay_out, npm_packages, packed, tool
 from tests.http_proxy import HttpProxy
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(600)
 """The first test that needs them installs the packages of npm."""
 
 EXAMPLE = ROOT / "examples" / "react"

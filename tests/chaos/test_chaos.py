@@ -140,7 +140,7 @@ class Network:
 
 
 @pytest.mark.chaos
-@pytest.mark.timeout(SECONDS + 300)
+@pytest.mark.timeout(SECONDS + 600)
 @pytest.mark.parametrize("cluster", [0, 3], ids=["PostgreSQL", "NATS"], indirect=True)
 async def test_every_client_ends_with_the_committed_rows_whatever_dies(
     mortal: EmbeddedPostgres,

@@ -333,7 +333,7 @@ class Machine(RuleBasedStateMachine):
 
 
 @pytest.mark.chaos
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_no_order_of_writes_states_and_drops_shows_other_rows_than_the_table_had(
     serve: Serve, database: Database, tmp_path: Path
 ) -> None:

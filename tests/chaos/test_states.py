@@ -252,7 +252,7 @@ def ledgered(postgres: str, template: str) -> Iterator[str]:
 
 
 @pytest.mark.chaos
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_no_order_of_writes_visits_and_faults_loses_anything(postgres: str, ledgered: str) -> None:
     class Ready(Machine):
         def __init__(self) -> None:

@@ -509,7 +509,7 @@ async def _prepare(database: Database, template: str, *, unique: bool) -> None:
 # A node that is killed while it connects leaves a connection that asyncpg has not returned yet.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.chaos
-@pytest.mark.timeout(300 + STEPS)
+@pytest.mark.timeout(600 + STEPS)
 @pytest.mark.parametrize("part", range(PARTS))
 def test_each_subscription_gets_exactly_what_it_must_by_the_ledger(
     postgres: str,

@@ -14,7 +14,7 @@ from notifier import __version__
 from notifier.web import javascript
 from tests.compilers import JAVASCRIPT, lay_out, node, packed, tool
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(600)
 """The first test that needs them installs the packages of npm."""
 
 CORE_BYTES = 8 * 1024

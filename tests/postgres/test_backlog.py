@@ -43,7 +43,6 @@ async def companies_with_employees(database: Database, count: int) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("limit", [EACH - 1, EACH], ids=["more than BULK_LIMIT", "no more"])
 async def test_b3_an_update_of_a_hundred_thousand_rows_is_relayed_in_bounded_memory(
     limit: int,

@@ -74,7 +74,6 @@ async def write(number: int, connection: Connection, rows: list[str], ledger: Le
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("doorbell", [True, False], ids=["doorbell", "no doorbell"])
 async def test_every_committed_change_is_sent_exactly_once(
     doorbell: bool, database: Database, app: Connection
@@ -117,7 +116,6 @@ async def test_every_committed_change_is_sent_exactly_once(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
 async def test_b4_a_hundred_thousand_transactions_on_one_row_by_eight_writers_are_sent_one_by_one(
     database: Database,
 ) -> None:

@@ -373,7 +373,7 @@ async def test_case_8b_a_cast_that_cannot_run_leaves_messages_whole(
 SIZES = [7_999, 8_000, 8_001, 262_143, 262_144, 262_145, 1_000_000, 50_000_000]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("size", [*SIZES, pytest.param(300_000_000, marks=pytest.mark.slow)])
 async def test_b13_a_row_of_any_size_is_written_and_sent(
     size: int, watching: Watching, app: Connection

@@ -27,7 +27,7 @@ from tests.services import SECRET, Service, environment, token
 from tests.waiting import DEADLINE_SECONDS, until
 
 # Each command is a process of its own: on a busy machine a page of them takes minutes.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 ENDLESS = re.compile(r"^notifier (serve|listen(?!.*--limit))|^curl -N|^OTEL\S+ notifier serve")
 """Commands that run until Ctrl-C."""

@@ -20,7 +20,7 @@ from tests.service.calendars import Calendar
 from tests.services import token
 from tests.waiting import DEADLINE_SECONDS, until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

@@ -196,7 +196,7 @@ async def frozen(proxy: Proxy) -> bool:
 # --- the network
 
 
-@pytest.mark.timeout(60 + BLACK_HOLE_SECONDS)
+@pytest.mark.timeout(300 + BLACK_HOLE_SECONDS)
 async def test_a6_after_a_long_black_hole_everything_arrives_and_one_relay_leads(
     database: Database, serve: Serve, connect: Connect, proxy: Proxy
 ) -> None:

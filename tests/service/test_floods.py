@@ -277,7 +277,7 @@ async def test_d4_three_hundred_that_die_at_once_leave_nothing(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_d4_ten_thousand_come_at_once_stay_and_die_at_once(
     database: Database, serve: Serve, connect: Connect, crowd: Crowd
 ) -> None:

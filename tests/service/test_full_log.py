@@ -59,7 +59,7 @@ async def write(database: Database, company: str, rows: int) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(60 + WRITES // 2_000)
+@pytest.mark.timeout(300 + WRITES // 2_000)
 async def test_a_million_writes_without_a_relay_end_in_a_resync(
     database: Database, serve: Serve, connect: Connect
 ) -> None:

@@ -132,7 +132,6 @@ async def test_e2_nothing_is_lost_when_one_node_after_the_other_restarts(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 async def test_e2_a_thousand_clients_miss_nothing_while_both_nodes_restart_and_apps_write(
     database: Database, serve: Serve, crowd: Crowd
 ) -> None:

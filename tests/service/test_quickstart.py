@@ -40,7 +40,7 @@ async def own(empty: Database) -> Database:
     return empty
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_three_steps_serve_the_tables_of_an_application(
     own: Database, tmp_path: Path
 ) -> None:

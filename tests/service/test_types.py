@@ -99,7 +99,7 @@ ODD = Worked(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)  # it may install the compiler of TypeScript
+@pytest.mark.timeout(600)  # it may install the compiler of TypeScript
 async def test_the_types_of_the_calendar_and_of_the_worked_examples_compile(
     make_database: Callable[[], Awaitable[Database]], tmp_path: Path
 ) -> None:
@@ -226,7 +226,7 @@ def check_python(place: Path, text: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)  # it may install the compiler
+@pytest.mark.timeout(600)  # it may install the compiler
 async def test_typescript_compiles_strictly(watched: Database, tmp_path: Path) -> None:
     compiler = tool("tsc")
     (tmp_path / "generated.ts").write_text(await generate(tmp_path, watched, "typescript"))

@@ -16,7 +16,7 @@ from tests.service.calendars import Calendar
 from tests.services import ROOT, SECRET, Service, environment, run, token
 from tests.waiting import DEADLINE_SECONDS, until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 (WHEEL,) = (ROOT / "tests" / "upgrade").glob("*.whl")
 PREVIOUS = WHEEL.name.split("-")[1]
