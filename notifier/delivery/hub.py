@@ -75,9 +75,7 @@ class Hub:
         self.broker: Broker | None = None
         self.filters = filters
         self._begun = asyncio.Event()  # set when the next epoch begins
-        self._unresynced: set[str] = (
-            set()
-        )  # companies followed since the former epoch, without a message in this one
+        self._unresynced: set[str] = set()  # followed into this epoch, without a message in it
         self.revocations = Revocations()
         self._history = history
         self._tracer = tracer

@@ -1,5 +1,5 @@
--- Appends messages and notifies the nodes. Returns a row, or stores nothing if the row of notifier.log is no longer the
--- version that a relay wrote, or that of another log than epoch $13.
+-- Appends messages and notifies the nodes. Returns a row, or stores nothing if the row of notifier.log is not a version
+-- that a relay wrote, or has another epoch than $13.
 --
 -- $1 slot, $2 seq of the first message, $3 companies, $4 positions, $5 times of the changes, $6 time of storing, $7
 -- texts, $8 seq of the last message, $9 cursor, stored with the last message. Mostly null: $10 users who may lose
