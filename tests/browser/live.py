@@ -16,6 +16,7 @@ import asyncpg
 import jwt
 from playwright.async_api import Browser, ConsoleMessage, Locator, Page, Request, WebSocket, expect
 
+from notifier.database import sql
 from tests.ports import free_port
 from tests.services import ROOT
 from tests.waiting import until
@@ -134,6 +135,24 @@ class Sql:
         )
         return found
 
+    async def position(self, company: str = NORTHWIND) -> int:
+        """The company's last position, once everything that was committed before the call is relayed.
+
+        A page may show an earlier one at that time, and a `Skipped` may take it past the one of another page.
+        """
+        connection = await asyncpg.connect(self._demo.database)
+        try:
+            snapshot = await connection.fetchval("SELECT pg_current_snapshot()::text")
+            await until(lambda: connection.fetchval(sql.query("is_relayed"), snapshot))
+            identifier = await connection.fetchval(
+                "SELECT id::text FROM companies WHERE name = $1", company
+            )
+            (head,) = await connection.fetch(sql.query("company_heads"), [identifier])
+            found: int = head["position"]
+            return found
+        finally:
+            await connection.close()
+
     async def person(self, name: str, user: str, company: str = NORTHWIND) -> UUID:
         """Adds an employee."""
         added: UUID = await self.run(
@@ -191,12 +210,8 @@ class Window:
         await self.receives('"StateEnd"', times=companies)
         return self.states
 
-    async def position(self) -> int:
-        text = await self.page.locator("#position").inner_text()
-        return int(text.removeprefix("№ "))
-
     async def reaches(self, position: int) -> None:
-        """Returns when it shows this position, which happens shortly after the feed shows the message."""
+        """Returns when it shows this position, shortly after the feed shows the message."""
         await expect(self.page.locator("#position")).to_have_text(f"№ {position}")
 
     async def has_written(self) -> int:
