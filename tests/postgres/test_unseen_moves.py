@@ -63,6 +63,7 @@ async def test_a_large_transaction_of_rows_without_a_company_that_has_not_seen_a
     team: Database, app: Connection, relay: Relayed
 ) -> None:
     await team.execute("UPDATE teams SET account = NULL WHERE id = 1")
+    await relay.settled()  # the next move would be one that may have missed it
     other = await team.connect(app=True)
     await other.execute(OLD)
     await app.execute("UPDATE teams SET account = 8 WHERE id = 1")
