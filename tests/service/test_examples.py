@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 import pytest
 
-from tests.compilers import mono
+from tests.compilers import by_mono, mono
 from tests.conftest import Serve
 from tests.databases import Database
 from tests.installed import skip
@@ -80,12 +80,12 @@ def program(name: str, place: Path) -> list[str]:
 
 def csharp(place: Path) -> list[str]:
     """Compiles the example with Mono."""
-    compiler, runtime = mono(), mono("mono")
+    compiler = mono()
     executable = place / "Listen.exe"
     libraries = [f"-r:{library}" for library in MONO_LIBRARIES]
     source = ROOT / "examples" / "Listen.cs"
     subprocess.run([compiler, "-warnaserror", *libraries, f"-out:{executable}", source], check=True)
-    return [runtime, str(executable)]
+    return [*by_mono(), str(executable)]
 
 
 class Example:
