@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -18,6 +19,16 @@ ELECTION_SECONDS = 2.0
 
 RETRY_SECONDS = 0.1
 """The wait after a hanging relay was terminated, or the lock's key replaced."""
+
+UNREADABLE = (
+    UnicodeDecodeError,
+    asyncpg.UntranslatableCharacterError,
+    asyncpg.CharacterNotInRepertoireError,
+)
+"""Errors of text that the reader does not take unless `any_text` is demanded."""
+
+WITHOUT_CODEC = ("EUC_TW", "MULE_INTERNAL")
+"""Encodings that Python does not know."""
 
 
 class Leadership:
@@ -43,8 +54,8 @@ class Leadership:
 
 
 @asynccontextmanager
-async def lead(url: str) -> AsyncIterator[Leadership]:
-    """Waits until this node is elected; it leads while the block runs."""
+async def lead(url: str, *, any_text: bool = False) -> AsyncIterator[Leadership]:
+    """Waits until this node is elected; it leads while the block runs. `any_text`: see `_read_any_text`."""
     # A message that was delivered must survive a crash, whatever the database's default.
     async with connected(url, "relay", synchronous_commit="on") as writer:
         with suppress(asyncpg.PostgresError):  # some operating systems do not support it
@@ -60,7 +71,7 @@ async def lead(url: str) -> AsyncIterator[Leadership]:
             plan_cache_mode="force_generic_plan",
             statement_timeout="0",
         ) as reader:
-            await _read_any_encoding(reader)
+            await _read_any_text(reader, demanded=any_text)
             yield Leadership(writer, reader)
 
 
@@ -74,14 +85,33 @@ async def _elected(writer: Connection) -> None:
         await asyncio.sleep(RETRY_SECONDS if result == "retry" else ELECTION_SECONDS)
 
 
-async def _read_any_encoding(reader: Connection) -> None:
-    """In a SQL_ASCII database text may be bytes of any encoding: invalid ones are replaced."""
-    if reader.get_settings().server_encoding == "SQL_ASCII":
-        await reader.execute("SET client_encoding = 'SQL_ASCII'")
+async def _read_any_text(reader: Connection, *, demanded: bool) -> None:
+    """Lets the reader take text that is none in the database's encoding, or has no equivalent in UTF-8.
+
+    Each text of a SQL_ASCII database may be the former. In others only settings of a writer's session are, which PostgreSQL
+    does not validate where they come with the connection; a text of WIN1252 may be the latter, for example. So there it is
+    `demanded` after a read that has failed. Of text what cannot be read is replaced; of a row it is made what no reader of
+    JSON accepts, so that the row is sent by its keys.
+    """
+    encoding = reader.get_settings().server_encoding
+    if encoding in WITHOUT_CODEC or not (demanded or encoding == "SQL_ASCII"):
+        return
+    await reader.execute(f"SET client_encoding = '{encoding}'")
+    is_utf8 = encoding in ("SQL_ASCII", "UTF8")
+    codec = codecs.lookup("utf-8") if is_utf8 else reader.get_settings().get_text_codec()
+    errors = "replace" if is_utf8 else "backslashreplace"  # U+FFFD could not be stored
+    await reader.set_type_codec(
+        "text",
+        schema="pg_catalog",
+        encoder=lambda text: codec.encode(text)[0],
+        decoder=lambda text: codec.decode(bytes(text), errors)[0],
+        format="binary",
+    )
+    if not is_utf8:
         await reader.set_type_codec(
-            "text",
+            "json",
             schema="pg_catalog",
-            encoder=str.encode,
-            decoder=lambda text: bytes(text).decode(errors="replace"),
+            encoder=bytes,
+            decoder=lambda image: codec.decode(bytes(image), errors)[0].encode(),
             format="binary",
         )

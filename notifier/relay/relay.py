@@ -16,10 +16,11 @@ import structlog
 
 from notifier import metrics
 from notifier.database.connections import reconnecting
+from notifier.errors import DatabaseError
 from notifier.relay.backlog import Backlog
 from notifier.relay.disk import Disk
 from notifier.relay.doorbell import Doorbell
-from notifier.relay.leadership import Leadership, lead
+from notifier.relay.leadership import UNREADABLE, Leadership, lead
 from notifier.relay.maintenance import Maintenance
 from notifier.relay.pipeline import Pipeline, TooMuch
 from notifier.relay.publisher import Publisher
@@ -93,6 +94,7 @@ class Relay:
         self._publisher = publisher
         self._options = Options(bulk_limit, retention_hours, doorbell, tracer)
         self._term: Term | None = None
+        self._any_text = False  # the reader has found text that it could not read
 
     @property
     def state(self) -> State:
@@ -105,9 +107,12 @@ class Relay:
 
     async def _lead(self) -> None:
         try:
-            async with lead(self._url) as leadership:
+            async with lead(self._url, any_text=self._any_text) as leadership:
                 self._term = Term(leadership, self._publisher, self._options)
                 await self._term.run()
+        except DatabaseError as error:
+            self._any_text = self._any_text or isinstance(error.__cause__, UNREADABLE)
+            raise
         finally:
             self._term = None
             _show(State.STANDBY)

@@ -15,9 +15,10 @@ from prometheus_client import REGISTRY
 
 from notifier.database.schema import migrate
 from notifier.errors import SettingsError
+from notifier.relay import backlog, reader
 from notifier.watches import Watch
 from tests.databases import Connection, Database
-from tests.postgres.relays import Json, Relayed, log_head, types
+from tests.postgres.relays import Json, Relayed, log_head, new_event, types
 from tests.waiting import until
 
 Watching: TypeAlias = Callable[..., Awaitable[Relayed]]
@@ -634,6 +635,82 @@ async def test_b14_rows_with_invalid_utf8_are_sent_by_their_keys(
     assert message["Data"] == {"EventId": message["Data"]["EventId"], "CompanyId": company}
     assert message["Partial"] is True
     assert message["Actor"] == "Zo\ufffd"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("WIN1252", "chr(129)"),
+        ("ISO_8859_8", "chr(161)"),
+        ("EUC_JP", r"convert_from('\xfefe', 'EUC_JP')"),
+    ],
+)
+async def test_b14_what_has_no_equivalent_in_utf8_is_sent_by_its_keys(
+    encoding: str, text: str, encoded: Callable[[str], Awaitable[Database]]
+) -> None:
+    """PostgreSQL refuses to convert it: the relay reads it in the database's encoding then."""
+    database = await encoded(encoding)
+    company, message = await _event(database, f"'x' || {text}")
+    assert message["Data"] == {"EventId": message["Data"]["EventId"], "CompanyId": company}
+    assert message["Partial"] is True
+    assert message["Actor"].startswith("x\\x")
+
+
+async def test_b14_a_large_transaction_with_what_has_no_equivalent_is_relayed(
+    encoded: Callable[[str], Awaitable[Database]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backlog, "PAGE", 2)
+    monkeypatch.setattr(reader, "PAGE", 2)
+    database = await encoded("WIN1252")
+    await database.execute("CREATE TABLE docs (id int PRIMARY KEY, company_id text, body text)")
+    await migrate(database.dsn, watches=[*WITH_COMPANIES, _doc()])
+    relay = Relayed(database, bulk_limit=2)
+    await relay.start()
+    await database.execute(
+        "INSERT INTO docs SELECT n, CASE WHEN n < 4 THEN 'Zoë' ELSE 'Žižka' END, chr(129) FROM generate_series(1, 5) AS n"
+    )
+    assert types(await relay.messages_of("Zoë")) == ["Resync"]
+    assert [m.get("Partial") for m in await relay.messages_of("Žižka")] == [True, True]
+    await relay.stop()
+
+
+@pytest.mark.parametrize("setting", ["notifier.actor", "notifier.traceparent"])
+async def test_b14_a_setting_that_is_no_text_stops_no_relay(
+    setting: str, database: Database, app: Connection, company: str, relay: Relayed
+) -> None:
+    """PostgreSQL does not validate those that come with a connection."""
+    async with _altering(*database.address, b"QQ", b"\xff\xfe") as port:
+        writer = await asyncpg.connect(
+            database.through(port, app=True), ssl=False, server_settings={setting: "xQQ"}
+        )
+        await new_event(writer, company, "first")
+        writer.terminate()
+    await new_event(app, company, "second")
+    first, second = await relay.messages_of(company)
+    assert (first["Data"]["Title"], second["Data"]["Title"]) == ("first", "second")
+    assert first.get("Actor") == ("x\ufffd\ufffd" if setting == "notifier.actor" else None)
+
+
+@asynccontextmanager
+async def _altering(host: str, port: int, old: bytes, new: bytes) -> AsyncIterator[int]:
+    """A proxy that puts `new` in the place of `old` in what clients send; its port."""
+    links: list[asyncio.Task[None]] = []
+
+    async def forward(
+        source: asyncio.StreamReader, writer: asyncio.StreamWriter, *, altered: bool
+    ) -> None:
+        while data := await source.read(65536):
+            writer.write(data.replace(old, new) if altered else data)
+        writer.close()
+
+    async def join(source: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answers, statements = await asyncio.open_connection(host, port)
+        links.append(asyncio.create_task(forward(source, statements, altered=True)))
+        links.append(asyncio.create_task(forward(answers, writer, altered=False)))
+
+    async with await asyncio.start_server(join, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1]
+    await asyncio.gather(*links, return_exceptions=True)
 
 
 async def test_b14_a_company_of_a_megabyte_breaks_nothing(
