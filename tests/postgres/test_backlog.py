@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
+from notifier.relay import pipeline
 from notifier.relay.backlog import CHUNK
+from notifier.relay.changes import Change
+from notifier.relay.netting import net
 from notifier.relay.reader import PAGE
 from notifier.relay.rendering import Draft
 from notifier.relay.store import RelayStore
 from tests.databases import Connection, Database
-from tests.postgres.relays import MakeRelay, messages_of, types
+from tests.postgres.relays import MakeRelay, Relayed, messages_of, new_event, types
 from tests.waiting import until
 
 MANY = 100_000
@@ -118,3 +122,27 @@ async def test_h1_each_message_of_a_transaction_with_many_companies_is_weighed_o
         "SELECT DISTINCT position FROM companies JOIN notifier.messages ON company = id::text"
     )
     assert [row["position"] for row in positions] == [1]
+
+
+async def test_a_few_large_changes_are_not_netted_on_the_event_loop(
+    database: Database,
+    app: Connection,
+    company: str,
+    relay: Relayed,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Arrays of numbers, whose elements are looked at one by one: a relay without a heartbeat is ended by another node."""
+    threads = {}
+
+    def observed(changes: Sequence[Change], *arguments: Any) -> Any:
+        size = sum(len(change.new or b"") for change in changes)
+        threads[size > pipeline.INLINE_BYTES] = threading.current_thread()
+        return net(changes, *arguments)
+
+    monkeypatch.setattr(pipeline, "net", observed)
+    await new_event(app, company, "Tea")
+    await relay.settled()
+    await new_event(app, company, "x" * 2_000_000)
+    assert types(await relay.messages_of(company)) == ["EventCreated"] * 2
+    assert threads[False] is threading.main_thread()
+    assert threads[True] is not threading.main_thread()

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from notifier.relay import rendering
 from notifier.relay.rendering import MESSAGE_LIMIT, Draft
 from tests.unit.captured import (
     EVENT,
@@ -107,6 +108,20 @@ def test_a_number_beyond_2_to_53_is_a_string(number: str, value: object) -> None
     (message,) = messages_of(change(1, None, image))
     assert message["Data"]["N"] == value
     assert message["Data"]["Many"] == [value, {"x": value}]
+
+
+def test_elements_that_cannot_be_beyond_it_are_not_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A million of them would take a second."""
+    monkeypatch.setattr(rendering, "Decimal", None)
+    array = [1, -2, 0.5, 123456789012345, "1", None, [True, {"x": 3}]]
+    assert inserted(n=array)["N"] == array
+    monkeypatch.setattr(rendering, "_nested", None)
+    assert inserted(n=array)["N"] == array
+    array = [1, 12345678901234567]
+    monkeypatch.undo()
+    assert inserted(n=array)["N"] == [1, "12345678901234567"]
 
 
 @given(st.integers() | st.integers(2**53 - 3, 2**53 + 3) | st.integers(-(2**53) - 3, 3 - 2**53))
