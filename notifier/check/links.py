@@ -68,7 +68,7 @@ async def check(settings: Settings) -> list[Finding]:
 async def findings(settings: Settings) -> AsyncIterator[Finding]:
     """One thing after the other, until one is missing that the rest needs."""
     try:
-        async with connected(settings.listen_database, "check") as connection:
+        async with connected(settings.listen_database, "check", standby=True) as connection:
             yield Finding(True, "the database answers")
             for note in resolve(settings.listen_database).notes:
                 yield Finding(None, note)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import socket
 import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -23,6 +22,9 @@ from notifier import metrics
 from notifier.conninfo import ConninfoError
 from notifier.database import sql
 from notifier.database.answers import UNFIT, unexpected
+from notifier.database.keepalive import keep_alive
+from notifier.database.primary import Server as Followable
+from notifier.database.primary import primary_of
 from notifier.database.url import Server, Target, describe, resolve
 from notifier.errors import DatabaseError, Misplaced, SchemaMissing, Unreachable
 
@@ -128,6 +130,16 @@ class _Bounded(_Connection):
     others), and waits for these answers without a deadline. A link on which one of them does not come would hang without end.
     """
 
+    server: Followable = ()
+
+    async def identify(self, *, standby: bool) -> None:
+        """Sets `server`. Ends the connection where that fails, or where it is a standby and must not be one."""
+        try:
+            self.server = await primary_of(self, may_be_standby=standby)
+        except BaseException:
+            self.terminate()
+            raise
+
     async def _cleanup_stmts(self) -> None:
         try:
             async with asyncio.timeout(DEADLINE_SECONDS):
@@ -158,13 +170,14 @@ async def connect(
     pinned: bool = True,
     deadline: float = DEADLINE_SECONDS,
     settings: Mapping[str, str] | None = None,
+    standby: bool = False,
 ) -> Connection:
     """Opens a connection that appears as `notifier NAME`.
 
     `pooled`: through a transaction pooler, which takes neither prepared statements nor settings.
     `pinned`: names without a schema are PostgreSQL's own; else the role's search path finds them.
     `deadline`: in seconds, for each statement that has none of its own.
-    `settings`: of the session, instead of SETTINGS or beside them.
+    `settings`: of the session, instead of SETTINGS or beside them. `standby`: the server may be one.
     Raises Unreachable or Misplaced, in one line without the password.
     """
     try:
@@ -178,9 +191,9 @@ async def connect(
         if target.application
         else f"{sql.program()} {name}"
     )
-    connection = await _first_answer(target, given, deadline, cache=0 if pooled else 100)
+    connection = await _first_answer(target, given, deadline, 0 if pooled else 100, standby=standby)
     try:
-        _keep_alive(connection)
+        keep_alive(connection)
         await connection.set_type_codec(
             "json",
             schema="pg_catalog",
@@ -201,9 +214,9 @@ async def connect(
 
 
 async def _first_answer(
-    target: Target, settings: Mapping[str, str], deadline: float, *, cache: int
+    target: Target, settings: Mapping[str, str], deadline: float, cache: int, *, standby: bool
 ) -> Connection:
-    """A connection to the first server that accepts one, as libpq tries them."""
+    """A connection to the first server that accepts one, as libpq tries them; to no standby, unless `standby`."""
     failures: list[tuple[Server, BaseException]] = []
     for attributes in target.passes:
         for server in target.servers:
@@ -213,16 +226,18 @@ async def _first_answer(
                 "target_session_attrs": attributes,
             }
             try:
-                connection: Connection = await asyncpg.connect(
+                connection: _Bounded = await asyncpg.connect(
                     **arguments,
                     timeout=target.seconds,
                     command_timeout=deadline,
                     statement_cache_size=cache,
                     connection_class=_Bounded,
                 )
+                await connection.identify(standby=standby)
                 return connection
             except Exception as error:
-                if not is_failure(error) and not isinstance(error, (UnicodeError, ValueError)):
+                refusals = (UnicodeError, ValueError, Misplaced)
+                if not is_failure(error) and not isinstance(error, refusals):
                     raise
                 failures.append((server, error))
                 if isinstance(error, asyncpg.PostgresError) and not isinstance(
@@ -246,7 +261,8 @@ def _refused(target: Target, failures: list[tuple[Server, BaseException]]) -> Da
         ]
     if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError):
         reasons += target.notes
-    return Unreachable(f"cannot reach the database {target}: {'; '.join(reasons)}")
+    kind = Misplaced if isinstance(error, Misplaced) else Unreachable
+    return kind(f"cannot reach the database {target}: {'; '.join(reasons)}")
 
 
 async def _reset(connection: Connection, target: Target) -> None:
@@ -272,13 +288,13 @@ async def is_shutting_down(url: str) -> bool:
 
 @asynccontextmanager
 async def connected(
-    url: str, name: str, *, pinned: bool = True, **settings: str
+    url: str, name: str, *, pinned: bool = True, standby: bool = False, **settings: str
 ) -> AsyncIterator[Connection]:
     """A connection for as long as the block runs; a failure in it becomes a DatabaseError.
 
     So does an error that a value of an answer causes, wherever it is used: UnexpectedAnswer.
     """
-    connection = await connect(url, name, pinned=pinned, settings=settings)
+    connection = await connect(url, name, pinned=pinned, settings=settings, standby=standby)
     try:
         yield connection
     except Exception as error:
@@ -372,20 +388,3 @@ def listener(receive: Callable[[str], None]) -> Callable[..., None]:
         receive(str(payload))
 
     return notified
-
-
-def _keep_alive(connection: Connection) -> None:
-    """asyncpg has no option for it, and its transport is a private attribute: guarded."""
-    transport = getattr(connection, "_transport", None)
-    peer = transport.get_extra_info("socket") if transport is not None else None
-    if peer is None or peer.family not in (socket.AF_INET, socket.AF_INET6):
-        return
-    peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (
-        ("TCP_KEEPIDLE", 3),
-        ("TCP_KEEPINTVL", 2),
-        ("TCP_KEEPCNT", 3),
-        ("TCP_USER_TIMEOUT", 9000),
-    ):
-        if hasattr(socket, option):
-            peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)

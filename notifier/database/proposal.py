@@ -68,7 +68,7 @@ async def propose(url: str, tenant: str | None) -> str:
 
     Raises SettingsError where there is none, and DatabaseError.
     """
-    async with connected(url, "init", pinned=False) as connection:
+    async with connected(url, "init", pinned=False, standby=True) as connection:
         await connection.execute(QUALIFIED)
         return await _propose(connection, tenant)
 

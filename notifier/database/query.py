@@ -21,7 +21,8 @@ from notifier.database.connections import (
     role_path,
     translate_error,
 )
-from notifier.errors import DatabaseError, UnexpectedAnswer, Unreachable
+from notifier.database.primary import ON_STANDBY, STANDBY
+from notifier.errors import DatabaseError, Misplaced, UnexpectedAnswer, Unreachable
 
 Prepare = Callable[[Connection, str], Awaitable[None]]
 Record: TypeAlias = asyncpg.Record
@@ -177,8 +178,16 @@ async def fetch_log(
     if not pooled:
         return await connection.fetch(query, *arguments, timeout=DEADLINE_SECONDS)
     async with connection.transaction(deferrable=True):
-        await connection.execute(PIN)
+        await _begin(connection, PIN, pooled=True)
         return await connection.fetch(query, *arguments, timeout=DEADLINE_SECONDS)
+
+
+async def _begin(connection: Connection, *statements: str, pooled: bool) -> None:
+    """Executes the first statements of a transaction. Raises Misplaced where a pooler leads it to a standby."""
+    if not pooled:
+        await connection.execute("; ".join(statements))
+    elif await connection.execute("; ".join([*statements, ON_STANDBY])) != "SELECT 0":
+        raise Misplaced(STANDBY)
 
 
 @asynccontextmanager
@@ -190,7 +199,7 @@ async def parsing(
     PostgreSQL makes the values of literals when it parses, and so evaluates a domain's check where `column && '{a}'` has a
     column that is an array of the domain.
     """
-    await connection.execute(f"{_BEGIN}; {PIN}" if pinned and pooled else _BEGIN)
+    await _begin(connection, *([_BEGIN, PIN] if pinned and pooled else [_BEGIN]), pooled=pooled)
     try:
         if not pinned:
             await connection.execute(role_path(migrated=True))
@@ -220,7 +229,7 @@ async def fetch_read_only(
         begin.append(PIN)
     if lock_milliseconds is not None:
         begin.append(f"SET LOCAL lock_timeout = '{lock_milliseconds}ms'")
-    await connection.execute("; ".join(begin))
+    await _begin(connection, *begin, pooled=pooled)
     if not pinned:  # as a prepared statement, where there is no pooler: to plan it takes longer than most queries
         await connection.fetchval(role_path(migrated=True), timeout=seconds)
     try:

@@ -179,8 +179,6 @@ class PostgresStream:
             self._unread.set()
 
         connection.add_termination_listener(on_close)
-        if await connection.fetchval("SELECT pg_is_in_recovery()", timeout=DEADLINE_SECONDS):
-            raise Misplaced("this is a standby: it cannot notify")
         notify = listener(notified)
         if self._follows_log:
             await connection.add_listener(sql.channel("messages"), notify)

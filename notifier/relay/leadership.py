@@ -11,7 +11,7 @@ import asyncpg
 
 from notifier.database import sql
 from notifier.database.connections import DEADLINE_SECONDS, Connection, connected
-from notifier.errors import Unreachable
+from notifier.errors import Misplaced, Unreachable
 from notifier.relay.connection import RelayConnection
 
 ELECTION_SECONDS = 2.0
@@ -71,6 +71,7 @@ async def lead(url: str, *, any_text: bool = False) -> AsyncIterator[Leadership]
             plan_cache_mode="force_generic_plan",
             statement_timeout="0",
         ) as reader:
+            await _require_one_server(writer, reader)
             await _read_any_text(reader, demanded=any_text)
             yield Leadership(writer, reader)
 
@@ -83,6 +84,23 @@ async def _elected(writer: Connection) -> None:
         if result == "elected":
             return
         await asyncio.sleep(RETRY_SECONDS if result == "retry" else ELECTION_SECONDS)
+
+
+async def _require_one_server(writer: Connection, reader: Connection) -> None:
+    """Raises Misplaced unless the reader's server is the one on which the writer holds the lock.
+
+    Several hosts, and a proxy, may lead to another one: its changes would be stored here, and its snapshots as the cursor.
+    """
+    pid = await writer.fetchval(
+        "SELECT pg_backend_pid()"
+    )  # not the driver's: a pooler has its own numbers
+    holds = sql.adapt(
+        "SELECT EXISTS (SELECT FROM notifier.log, notifier.relay_holders(log.relay_lock) AS h WHERE h.pid = $1)"
+    )
+    if not await reader.fetchval(holds, pid):
+        raise Misplaced(
+            "two connections of the relay lead to different servers: name one primary in the URL"
+        )
 
 
 async def _read_any_text(reader: Connection, *, demanded: bool) -> None:

@@ -73,7 +73,9 @@ async def read(settings: Settings) -> tuple[Table, ...]:
 
     They are those of `notifier.toml`; where it has none, those that the database was configured with.
     """
-    async with connected(settings.listen_database, "types", pinned=False) as connection:
+    async with connected(
+        settings.listen_database, "types", pinned=False, standby=True
+    ) as connection:
         await connection.execute(QUALIFIED)
         stored = await _watched(connection, settings)
         # after the tables themselves those at the end of their paths, which have the company

@@ -19,7 +19,7 @@ from notifier.why.transactions import delivered, explain_transaction, list_messa
 async def explain(settings: Settings, question: Question) -> Explanation:
     """Reads the database only. Raises NotifierError for a standby, DatabaseError where the schema cannot be read."""
     explanation = Explanation()
-    async with connected(settings.listen_database, "why") as connection:
+    async with connected(settings.listen_database, "why", standby=True) as connection:
         # Not as a setting of the new session, which target_session_attrs=read-write would refuse.
         await connection.execute("SET default_transaction_read_only = on")
         if await connection.fetchval("SELECT pg_is_in_recovery()"):

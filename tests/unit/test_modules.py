@@ -44,7 +44,9 @@ COVERED = {
     ("postgres/test_functions.py", "it loads each file of sql/"): ("database/sql",),
     ("postgres/test_session_settings.py", "connections are opened with their settings"): (
         "database/connections",
+        "database/keepalive",
     ),
+    ("service/test_servers_apart.py", "two servers behind one URL"): ("database/primary",),
     ("postgres/test_embedded.py", "the embedded server and its programs"): (
         "demo/postgres",
         "demo/programs",

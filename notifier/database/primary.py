@@ -1,0 +1,54 @@
+"""The server that a node uses: the primary, and the same one for all its connections.
+
+Several hosts in a URL, a proxy, or a name that moves can lead one connection to a standby, or to the primary that was, and
+another to the present one. There a revoked user may still be a member, positions are older than those that were
+delivered, and the snapshots of a standby do not have the transactions that run on the primary.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, TypeAlias
+
+from notifier.errors import Misplaced
+
+Server: TypeAlias = tuple[Any, ...]
+"""A database of a server that was started at some time."""
+
+ON_STANDBY = "SELECT WHERE pg_catalog.pg_is_in_recovery()"
+"""Has a row on a standby: for a pooler, which may lead each transaction to another server."""
+
+STANDBY = "this is a standby, which may be behind and cannot notify: name the primary in the URL"
+
+_QUERY = """
+SELECT pg_catalog.pg_is_in_recovery(), d.oid, pg_catalog.pg_postmaster_start_time()
+FROM pg_catalog.pg_database AS d WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
+"""
+
+
+class Connection(Protocol):
+    """One of the driver."""
+
+    async def fetchrow(self, query: str) -> Any:
+        """The first row."""
+
+
+async def primary_of(connection: Connection, *, may_be_standby: bool = False) -> Server:
+    """The server of a connection. Raises Misplaced where it is a standby, and must not be one."""
+    is_standby, *server = tuple(await connection.fetchrow(_QUERY))
+    if is_standby and not may_be_standby:
+        raise Misplaced(STANDBY)
+    return tuple(server)
+
+
+class Followed:
+    """The server whose log a node follows. `server`: None while its stream has no connection."""
+
+    def __init__(self) -> None:
+        self.server: Server | None = None
+
+    def require(self, server: Server) -> None:
+        """Raises Misplaced for another one."""
+        if self.server not in (None, server):
+            raise Misplaced(
+                "connections of this node lead to different servers: name one primary in the URL"
+            )
