@@ -136,7 +136,7 @@ async def _listening(connection: Connection, settings: Settings) -> AsyncIterato
         yield Finding(False, f"{found}, {revisions.newest()} is needed", MIGRATE)
         return
     yield Finding(True, f"the schema {sql.schema()} is of version {revision}")
-    await configuration.require_columns(connection, revision)
+    await configuration.require_whole(connection, revision)
     if lacking := [privilege for privilege, _ in await grants.lacking(connection, role)]:
         yield Finding(False, f"role {role} lacks {', '.join(lacking)}", _grant(role))
         return

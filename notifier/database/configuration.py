@@ -77,6 +77,32 @@ async def require_columns(connection: Connection, revision: str) -> None:
         )
 
 
+async def require_whole(connection: Connection, revision: str) -> None:
+    """Raises DatabaseError where the schema of the newest `revision` lacks a column, a partition or an index."""
+    await require_columns(connection, revision)
+    if missing := [row["name"] for row in await connection.fetch(sql.query("missing_parts"))]:
+        raise DatabaseError(
+            f"the schema {sql.schema()} lacks {', '.join(missing)}; run: notifier migrate"
+        )
+
+
+async def complete(connection: Connection, revision: str) -> list[str]:
+    """Makes partitions, indexes and rows again that a restore has left out. Returns what was done, a line each.
+
+    The relay then begins an epoch. Raises DatabaseError where a column is missing.
+    """
+    await require_columns(connection, revision)
+    made = [row["name"] for row in await connection.fetch(sql.query("missing_rows"))]
+    for _ in range(2):  # a partition needs indexes
+        rows = await connection.fetch(sql.query("missing_parts"))
+        for row in rows:
+            await connection.execute(row["statement"])
+        made += [row["name"] for row in rows]
+    if made:
+        await connection.execute(sql.adapt("UPDATE notifier.log SET saved_by = '0'"))
+    return [f"{name}: made again; a new epoch begins" for name in made]
+
+
 async def load(connection: Connection) -> dict[str, Stored]:
     """The watches in the database, by name."""
     rows: list[asyncpg.Record] = await connection.fetch(sql.adapt("SELECT * FROM notifier.watches"))

@@ -222,7 +222,7 @@ class _Migration:
         await ownership.claim(connection)
         await ownership.require_trust(connection, tables)
         await self._upgrade()
-        await configuration.require_columns(connection, revisions.newest())
+        self.lines += await configuration.complete(connection, revisions.newest())
         stored = await configuration.load(connection)
         former = {name: each for name, each in stored.items() if each.tenant is None}
         wanted = configuration.share_tables(former, wanted)

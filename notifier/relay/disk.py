@@ -8,7 +8,7 @@ from notifier.database import sql
 from notifier.database.constants import FULL_MARK, TABLE_BIT
 from notifier.errors import LogAltered, SchemaMissing
 from notifier.relay.connection import RelayConnection
-from notifier.relay.store import LONG_SECONDS, REPLACED, SLOTS, RelayStore
+from notifier.relay.store import LONG_SECONDS, NO_PARTITION, REPLACED, SLOTS, RelayStore
 
 REOPENING = 1 << 62
 """In `Checkpoint.unsettled`: recovery from a full log has begun, and is repeated until it is complete."""
@@ -19,7 +19,8 @@ class Usage(NamedTuple):
 
     `bytes`: of changes and messages together. `last_id`: of the last change. `tables`: bytes of both tables
     of changes. `slot_…`: of the slot that messages are stored in: its bytes, whether it holds any, and its age.
-    `altered`: the row of `notifier.log` is not the version that this relay wrote.
+    `altered`: the row of `notifier.log` is not the version that this relay wrote, or there are messages of a former epoch.
+    `last_seq`: of the last message, which this relay has stored unless others have added some.
     """
 
     bytes: int
@@ -30,6 +31,7 @@ class Usage(NamedTuple):
     slot_used: bool
     slot_seconds: float
     altered: bool
+    last_seq: int
 
     @property
     def is_full(self) -> bool:
@@ -54,6 +56,8 @@ class Disk:
             raise SchemaMissing("the log is empty; run: notifier migrate")
         if row["epoch"] != self._store.checkpoint.epoch:
             raise LogAltered(REPLACED)
+        if row["slots"] != SLOTS:
+            raise SchemaMissing(NO_PARTITION)
         return Usage(
             bytes=row["bytes"],
             limit=row["limit"],
@@ -63,6 +67,7 @@ class Disk:
             slot_used=row["slot_used"],
             slot_seconds=row["slot_seconds"],
             altered=row["altered"],
+            last_seq=row["last_seq"],
         )
 
     async def reopen(self) -> int | None:

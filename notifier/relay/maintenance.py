@@ -67,8 +67,9 @@ class Maintenance:
         metrics.LOG_LIMIT_BYTES.set(usage.limit)
         if await self.recover_from_overflow(usage):
             return True
-        if usage.altered:
+        if usage.altered or usage.last_seq > self._store.checkpoint.seq:
             _log.error("the log was restored or altered by others, or a node has seen a later one")
+            self._store.pass_over(usage.last_seq)
             await self._pipeline.begin_epoch("epoch")
             return True
         await self._resync_after_overflow()

@@ -26,6 +26,8 @@ SLOTS = 8
 
 REPLACED = "the log is another one now: it was made again, or restored"
 
+NO_PARTITION = "the messages lack a partition; run: notifier migrate"
+
 LONG_SECONDS = 60.0
 """Deadline of a statement that reads a good part of the log."""
 
@@ -179,24 +181,27 @@ class RelayStore:
         revoking = any(message.revokes for message in messages)
         restricting = any(message.views for message in messages)
         traced = self._traces and any(message.traceparent for message in messages)
-        stored = await self._writer.fetchrow(
-            sql.query("store_messages"),
-            self.checkpoint.slot,
-            messages[0].seq,
-            [message.company for message in messages],
-            [message.position for message in messages],
-            [message.at for message in messages],
-            last.stored,
-            [message.body for message in messages],
-            last.seq,
-            cursor,
-            [_array(message.revokes) for message in messages] if revoking else None,
-            [encode_views(each.views) if each.views else None for each in messages]
-            if restricting
-            else None,
-            [message.traceparent for message in messages] if traced else None,
-            self.checkpoint.epoch,
-        )
+        try:
+            stored = await self._writer.fetchrow(
+                sql.query("store_messages"),
+                self.checkpoint.slot,
+                messages[0].seq,
+                [message.company for message in messages],
+                [message.position for message in messages],
+                [message.at for message in messages],
+                last.stored,
+                [message.body for message in messages],
+                last.seq,
+                cursor,
+                [_array(message.revokes) for message in messages] if revoking else None,
+                [encode_views(each.views) if each.views else None for each in messages]
+                if restricting
+                else None,
+                [message.traceparent for message in messages] if traced else None,
+                self.checkpoint.epoch,
+            )
+        except asyncpg.CheckViolationError as error:  # not of a message: rows have no other check than that of the slot
+            raise SchemaMissing(NO_PARTITION) from error
         if stored is None:
             raise LogAltered(
                 "the log was emptied or altered by others: nothing more is stored in it"
@@ -271,6 +276,10 @@ class RelayStore:
     def begin_backlog(self, target: str) -> None:
         """A backlog up to the snapshot `target` is to be read; the next `save` stores that."""
         self._move(target=target, upto=0)
+
+    def pass_over(self, seq: int) -> None:
+        """The log ends at `seq` or before, whatever others have written into it: the next epoch begins behind that."""
+        self._move(seq=max(seq, self.checkpoint.seq))
 
     def use_slot(self, slot: int, since: datetime) -> None:
         """Messages go to this slot, which `Disk.prune` has emptied and saved."""
