@@ -19,6 +19,7 @@ from notifier.access.admission import Admission
 from notifier.access.membership import Membership
 from notifier.access.tokens import Tokens
 from notifier.database import sql
+from notifier.database.primary import Followed
 from notifier.database.query import Query
 from notifier.delivery.account_rule import AccountRule
 from notifier.delivery.arrivals import ArrivalLog, Arrivals
@@ -93,14 +94,20 @@ class Node:
             user_claim=settings.jwt_user_claim,
             companies_claim=settings.jwt_companies_claim,
         )
-        self.log_query = Query(settings.database, "stream", pooled=pooled)
+        followed = Followed()
+        self.log_query = Query(settings.database, "stream", pooled=pooled, followed=followed)
         history = History(self.log_query)
         self.hub = Hub(history, settings.retention_hours, FilterCatalogue(self.log_query), tracing)
         self.membership_query = Query(
-            settings.database, "membership", pooled=pooled, read_only=True
+            settings.database, "membership", pooled=pooled, read_only=True, followed=followed
         )
         self.user_query = Query(
-            settings.database, "users", pooled=pooled, pinned=False, read_only=True
+            settings.database,
+            "users",
+            pooled=pooled,
+            pinned=False,
+            read_only=True,
+            followed=followed,
         )
         self.accounts = (
             Accounts(self.user_query, settings.user_query, self.hub.recheck)
@@ -131,6 +138,7 @@ class Node:
             history,
             self.health,
             on_configuration=self._configured,
+            followed=followed,
             traces=tracing is not None,
         )
         self.stream: Stream = stream

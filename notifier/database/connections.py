@@ -286,6 +286,12 @@ async def is_shutting_down(url: str) -> bool:
     return False
 
 
+def server_of(connection: Connection) -> Followable:
+    """The server that the connection led to when it was opened."""
+    assert isinstance(connection, _Bounded)
+    return connection.server
+
+
 @asynccontextmanager
 async def connected(
     url: str, name: str, *, pinned: bool = True, standby: bool = False, **settings: str

@@ -46,9 +46,13 @@ class Followed:
     def __init__(self) -> None:
         self.server: Server | None = None
 
+    def is_at(self, server: Server) -> bool:
+        """Whether this may be it."""
+        return self.server in (None, server)
+
     def require(self, server: Server) -> None:
         """Raises Misplaced for another one."""
-        if self.server not in (None, server):
+        if not self.is_at(server):
             raise Misplaced(
                 "connections of this node lead to different servers: name one primary in the URL"
             )

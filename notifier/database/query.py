@@ -19,9 +19,10 @@ from notifier.database.connections import (
     first_line,
     is_failure,
     role_path,
+    server_of,
     translate_error,
 )
-from notifier.database.primary import ON_STANDBY, STANDBY
+from notifier.database.primary import ON_STANDBY, STANDBY, Followed
 from notifier.errors import DatabaseError, Misplaced, UnexpectedAnswer, Unreachable
 
 Prepare = Callable[[Connection, str], Awaitable[None]]
@@ -47,14 +48,23 @@ class Query:
     """Short queries on a connection of its own, one at a time, with a deadline.
 
     `pinned`: names without a schema are PostgreSQL's own; an operator's query needs the role's path.
+    `followed`: the server to which its connection must lead.
     `read_only`: each query has a transaction of its own that cannot write and is rolled back. For tables of
     the application: PostgreSQL's planner evaluates code in their indexes as the role of the query.
     """
 
     def __init__(
-        self, url: str, name: str, *, pooled: bool, pinned: bool = True, read_only: bool = False
+        self,
+        url: str,
+        name: str,
+        *,
+        pooled: bool,
+        pinned: bool = True,
+        read_only: bool = False,
+        followed: Followed | None = None,
     ) -> None:
         self.url = url
+        self._followed = None if pooled else followed
         self._name = name
         self._pooled = pooled
         self._pinned = pinned
@@ -65,7 +75,14 @@ class Query:
 
     def for_operator(self) -> Query:
         """For an operator query, on another connection: with the role's path, and read-only."""
-        return Query(self.url, self._name, pooled=self._pooled, pinned=False, read_only=True)
+        return Query(
+            self.url,
+            self._name,
+            pooled=self._pooled,
+            pinned=False,
+            read_only=True,
+            followed=self._followed,
+        )
 
     async def fetch(
         self,
@@ -131,8 +148,9 @@ class Query:
         lock_milliseconds: int | None,
         restoring: bool,
     ) -> list[asyncpg.Record]:
-        connection = self._connection
-        if connection is None or connection.is_closed():
+        connection, followed = self._connection, self._followed
+        if connection is None or connection.is_closed() or not self._is_followed(connection):
+            self.close()
             connection = await connect(
                 self.url, self._name, pooled=self._pooled, pinned=self._pinned
             )
@@ -144,6 +162,8 @@ class Query:
                 except BaseException:
                     self.close()  # not prepared: the next call would take it for one that is
                     raise
+        if followed is not None:
+            followed.require(server_of(connection))
         self.queries += 1
         if self._read_only:
             async with asyncio.timeout(DEADLINE_SECONDS):
@@ -158,6 +178,9 @@ class Query:
                 )
         return await fetch_log(connection, query, *arguments, pooled=self._pooled)
 
+    def _is_followed(self, connection: Connection) -> bool:
+        return self._followed is None or self._followed.is_at(server_of(connection))
+
     def require_unchanged(self, remains: Sequence[str]) -> None:
         """`remains`: the rows of REMAINS, which a query has returned. Closes the connection as `restore` demands it."""
         if len(remains) > 1 and not self._pooled:
@@ -169,6 +192,15 @@ class Query:
         if self._connection is not None:
             self._connection.terminate()
             self._connection = None
+
+
+async def require_one_database(query: Query, connection: Connection) -> None:
+    """Queries and LISTEN may take different routes, but not to different databases. Raises Misplaced."""
+    server = (
+        "SELECT oid, pg_postmaster_start_time() FROM pg_database WHERE datname = current_database()"
+    )
+    if await query.fetch(server) != await connection.fetch(server):
+        raise Misplaced("NOTIFIER_LISTEN_DATABASE_URL is not the database of NOTIFIER_DATABASE_URL")
 
 
 async def fetch_log(

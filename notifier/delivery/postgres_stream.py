@@ -24,14 +24,16 @@ from notifier.database.connections import (
     connected,
     listener,
     reconnecting,
+    server_of,
 )
-from notifier.database.query import Query
+from notifier.database.primary import Followed
+from notifier.database.query import Query, require_one_database
 from notifier.delivery.healing import Healing
 from notifier.delivery.history import Behind, History, Place, messages_of, traced_messages_of
 from notifier.delivery.hub import Hub
 from notifier.delivery.probe import Probe, report
 from notifier.delivery.stream import Doubt, Feed
-from notifier.errors import DatabaseError, Misplaced, SchemaMissing, UnexpectedAnswer
+from notifier.errors import DatabaseError, SchemaMissing, UnexpectedAnswer
 from notifier.health import Health
 from notifier.messages import Message
 
@@ -57,7 +59,7 @@ _logger = structlog.get_logger("notifier.stream")
 class PostgresStream:
     """Follows the log on a link of its own. `query`: the link of the other queries, for comparison.
 
-    `on_configuration`: called when `migrate` has changed the watches.
+    `on_configuration`: called when `migrate` has changed the watches. `followed`: has the server while the link is open.
     """
 
     def __init__(
@@ -69,8 +71,10 @@ class PostgresStream:
         health: Health,
         *,
         on_configuration: Callable[[], None] = lambda: None,
+        followed: Followed | None = None,
         traces: bool = False,
     ) -> None:
+        self._followed = followed or Followed()
         self._messages_of = traced_messages_of if traces else messages_of
         self._url = url
         self._query = query
@@ -156,6 +160,7 @@ class PostgresStream:
             async with connected(self._url, "node") as connection:
                 await self._follow(connection)
         except DatabaseError as error:
+            self._followed.server = None
             self._health.lost(str(error))
             self.doubt()
             raise
@@ -179,11 +184,13 @@ class PostgresStream:
             self._unread.set()
 
         connection.add_termination_listener(on_close)
+        self._followed.server = server_of(connection)
         notify = listener(notified)
         if self._follows_log:
             await connection.add_listener(sql.channel("messages"), notify)
+        self._on_configuration()  # it may have changed while there was no link
         if self._query.url != self._url:
-            await self._compare(connection)
+            await require_one_database(self._query, connection)
         await self._report_rewind(connection)
         if self._follows_log:
             await self._catch_up(connection)
@@ -242,6 +249,7 @@ class PostgresStream:
             self._is_returning = True
             feed.stop()
             await connection.add_listener(sql.channel("messages"), notify)
+            self._on_configuration()  # a beat that announced it may be lost
             seq, audited = await self._audit(connection)
             await self._compare_opened(audited)
             self._seq = seq  # only now: what was delivered meanwhile has moved it, past messages of other companies
@@ -312,17 +320,6 @@ class PostgresStream:
         elif self._seq >= self._announced and self._is_local:
             self._unread.clear()
         return self._seq > before
-
-    async def _compare(self, connection: Connection) -> None:
-        """Queries and LISTEN may take different routes, but not to different databases."""
-        query = (
-            "SELECT oid, pg_postmaster_start_time() FROM pg_database"
-            " WHERE datname = current_database()"
-        )
-        if await self._query.fetch(query) != await connection.fetch(query):
-            raise Misplaced(
-                "NOTIFIER_LISTEN_DATABASE_URL is not the database of NOTIFIER_DATABASE_URL"
-            )
 
     async def _report_rewind(self, connection: Connection) -> None:
         """Makes the relay begin an epoch where the log does not continue what this node has delivered.

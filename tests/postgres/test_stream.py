@@ -21,7 +21,7 @@ from notifier.messages import Message
 from notifier.relay.publisher import LocalPublisher
 from tests.databases import Database
 from tests.postgres.streams import Log, Node, Recorder, cut
-from tests.waiting import until
+from tests.waiting import DEADLINE_SECONDS, until
 
 # --- from where on
 
@@ -583,3 +583,14 @@ async def test_cases_4_a_log_that_continues_what_was_delivered_is_not_reported(
     await cut(log.database, "node")
     await subscriber.gets(5)
     assert await log.database.fetchval("SELECT saved_by::text FROM notifier.log") != "0"
+
+
+async def test_a_configuration_that_was_announced_while_the_link_was_down_is_read(
+    log: Log, node: Node
+) -> None:
+    read = asyncio.Event()
+    await node.start()
+    node.stream._on_configuration = read.set
+    await cut(log.database, "node")
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        await read.wait()

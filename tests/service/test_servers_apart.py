@@ -9,6 +9,7 @@ from contextlib import ExitStack, closing, suppress
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 
 from notifier.database.query import Query
@@ -21,7 +22,7 @@ from tests.ports import free_port
 from tests.postgres.relays import Relayed, messages_of, new_event
 from tests.proxy import Proxy
 from tests.service.calendars import Calendar
-from tests.service.test_faults_database import answers, standby
+from tests.service.test_faults_database import answers, reason, standby
 from tests.waiting import until
 
 
@@ -108,18 +109,20 @@ class ByName:
         self.port = free_port()
         self.is_split = True
         self.apart = 0
-        self._serving = set[asyncio.Task[None]]()
+        self._serving: list[asyncio.Task[None]] = []
+        self._writers: list[asyncio.StreamWriter] = []
 
     async def end(self) -> None:
         """Ends all connections."""
-        for task in self._serving:
-            task.cancel()
-        await asyncio.gather(*self._serving, return_exceptions=True)
+        for writer in self._writers:
+            writer.transport.abort()
+        await asyncio.gather(*self._serving)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        self._serving.add(task)
+        self._serving.append(task)
+        self._writers.append(writer)
         with suppress(OSError, asyncio.IncompleteReadError), closing(writer):
             size = await reader.readexactly(4)
             start = size + await reader.readexactly(struct.unpack("!I", size)[0] - 4)
@@ -127,6 +130,7 @@ class ByName:
             self.apart += goes_apart
             target = self._copy if goes_apart else self._primary
             theirs, ours = await asyncio.open_connection(*target)
+            self._writers.append(ours)
             with closing(ours):
                 ours.write(start)
                 async with asyncio.TaskGroup() as both:
@@ -183,5 +187,36 @@ async def test_a_relay_reads_where_it_writes(servers: Servers, promoted: bool) -
         starting.cancel()
         await asyncio.gather(starting, return_exceptions=True)
         await relay.stop()
+        server.close()
+        await way.end()
+
+
+async def test_access_is_not_checked_on_another_primary_than_the_one_that_is_followed(
+    servers: Servers, serve: Serve, connect: Connect
+) -> None:
+    """Such as the one that failed and was not fenced, or one that was promoted too early."""
+    primary, copy = servers
+    company = await Calendar(primary).add_company("u1", "u2")
+    await servers.replayed()
+    await copy.execute("SELECT pg_promote()")
+    way = ByName(servers, b"notifier membership")
+    server = await asyncio.start_server(way.serve, "127.0.0.1", way.port)
+    try:
+        service = await serve(primary.through(way.port) + "?sslmode=disable", ready=False)
+
+        async def reports() -> bool:
+            with suppress(httpx.TransportError):
+                return "different servers" in str(await reason(service))
+            return False
+
+        await until(reports)
+        await primary.execute("DELETE FROM employees WHERE user_id = 'u2'")
+        await primary.relayed()
+        answer = await (await connect(service, "u2")).set_company(company)
+        assert answer["Error"]["Code"] == "unavailable"
+        way.is_split = False
+        await service.ready()
+        await connect(service, "u1", company)
+    finally:
         server.close()
         await way.end()
