@@ -6,6 +6,8 @@
   first line, which anyone in between can change, does not demand TLS.
 - PING is sent behind the commands that wait, so that PONG proves that the server has executed them. A PONG
   that comes too late does no harm; the library would stop reading because of it.
+- Other servers that a server names are not collected: none is used, and the library compares each with all the others. A
+  `max_payload` that is no number ends the connection.
 - What the server sends is limited: the library would collect a message or a line of any size. Whatever it cannot
   parse ends the connection; the library would log a traceback, stop reading, and remain connected.
 - `reason` is why the connection ended; it never reconnects by itself.
@@ -113,6 +115,10 @@ class NatsClient(Client):
             self.end("a message could not be processed")
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        size = info.get("max_payload", 1)
+        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+            raise ProtocolError
+        info.pop("connect_urls", None)
         if self._current_server is not None and self._current_server.uri.scheme == "tls":
             info["tls_required"] = True
         await super()._process_info(info, initial_connection)

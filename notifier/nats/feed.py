@@ -27,6 +27,7 @@ from notifier.nats.link import Link, Unusable
 from notifier.nats.payloads import (
     Beat,
     Messages,
+    Notice,
     decode_beat,
     decode_messages,
     decode_notice,
@@ -239,8 +240,7 @@ class NatsFeed:
             elif subject == self._log:
                 self._take_beat(decode_beat(payload))
             else:
-                self._noticed += 1
-                self._on_accounts(decode_notice(payload).values)
+                self._take_notice(decode_notice(payload))
         except msgspec.DecodeError as error:  # signed, so by a relay of another version
             metrics.NATS_REJECTED.inc()
             self._fail(f"a payload of another version: {error}")
@@ -289,11 +289,27 @@ class NatsFeed:
             not is_same_term or beat.number != last.number + 1 or beat.missed != last.missed
         ):
             self._fail("messages were not published, or beats were lost")
+        if is_old:
+            return  # it was held back, and what follows it may be held back too
         self._beats += 1
-        if not is_old:
-            self._await_beat()
+        self._await_beat()
         if self._beats == self._needed:
             self.changed()
+
+    def _take_notice(self, notice: Notice) -> None:
+        """Takes the next notice of the present term. A repeated one must not be counted in the place of one that is lost.
+
+        Notices before the first beat of a term are not needed: that beat makes the stream follow the log.
+        """
+        if notice.term is None:  # of a relay of an earlier version
+            self._noticed += 1
+            self._on_accounts(notice.values)
+            return
+        term = None if self._beat is None else self._beat.term
+        if notice.term == term and notice.number > self._noticed:
+            is_next = notice.number == self._noticed + 1
+            self._noticed = notice.number
+            self._on_accounts(notice.values if is_next else None)
 
     def _await_beat(self) -> None:
         if self._silence is not None:

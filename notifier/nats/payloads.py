@@ -86,10 +86,13 @@ class Beat(msgspec.Struct, frozen=True, rename="pascal"):
 class Notice(msgspec.Struct, frozen=True, rename="pascal"):
     """A row that USER_QUERY reads has changed: its values, or null where any account may be another one.
 
-    Every node gets it, as its sockets may be of any company.
+    Every node gets it, as its sockets may be of any company. `number` counts the notices of a term. A relay of an earlier
+    version sends neither.
     """
 
     values: list[str] | None
+    term: str | None = None
+    number: int = 0
 
 
 encode = msgspec.json.Encoder().encode

@@ -217,9 +217,10 @@ class NatsPublisher:
         await self._publish(log_subject(self._prefix), encode(beat))
 
     async def _send_notice(self, values: Collection[str] | None) -> None:
-        payload = encode(Notice(None if values is None else sorted(values)))
+        named = None if values is None else sorted(values)
+        payload = encode(Notice(named, self._term, self._noticed))
         if len(payload) > self._link.max_payload - HEADER_BYTES:
-            payload = encode(Notice(None))
+            payload = encode(Notice(None, self._term, self._noticed))
         await self._publish(accounts_subject(self._prefix), payload)
 
     async def _publish(self, subject: str, payload: bytes) -> None:

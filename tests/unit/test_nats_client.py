@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
+from urllib.parse import urlparse
 
 import pytest
 from nats.aio import client as library
@@ -98,3 +100,21 @@ async def test_the_largest_message_of_nats_is_received() -> None:
     await client._ps.parse(b"MSG a 1 %d\r\n" % size)
     await client._ps.parse(b"x" * size + b"\r\n")
     assert received == [size]
+
+
+@pytest.mark.parametrize("size", ["null", '"1048576"', "true", "[]", "1.5", "0", "-1"])
+async def test_a_server_that_names_no_size_of_messages_is_not_used(size: str) -> None:
+    """The publisher computes with it, outside of what it catches."""
+    client = NatsClient(lambda *_: None)
+    client._current_server = library.Srv(urlparse("nats://127.0.0.1:4222"))
+    with pytest.raises(ProtocolError):
+        await client._process_info({"max_payload": json.loads(size)})
+
+
+async def test_servers_that_a_server_names_are_not_collected() -> None:
+    """The library compares each of them with each one that it has: two lines would occupy it for hours."""
+    client = NatsClient(lambda *_: None)
+    client._current_server = library.Srv(urlparse("nats://127.0.0.1:4222"))
+    client.options = {"dont_randomize": True}
+    await client._process_info({"connect_urls": [f"10.0.0.1:{port}" for port in range(1, 100)]})
+    assert client._server_pool == []

@@ -457,3 +457,31 @@ async def test_notices_of_accounts_reach_every_node_and_a_lost_one_means_all(wor
     world.feed.stop()
     world.feed.resumed()  # messages of other companies may have been missed until then
     assert world.accounts == [["u1"], None, None]
+
+
+async def test_beats_that_come_late_prove_nothing_though_they_are_consecutive(world: World) -> None:
+    """A server in between may have held them back, and hold back all that follows: no silence would end the path."""
+    world.beats(seq=9)
+    world.feed.lost()
+    world.feed.logged(10)  # the log has more than the next beats report
+    world.beats(2 * feeds.MOST_BEATS, seq=9)
+    assert not world.feed.is_proven
+    world.beats(feeds.BEATS, seq=10)
+    assert world.feed.is_proven
+
+
+async def test_a_repeated_notice_does_not_stand_for_a_lost_one(world: World) -> None:
+    await world.joins()
+    first, third = (encode(Notice([f"u{number}"], "t", number)) for number in (1, 3))
+    world.receive(accounts_subject("n"), first)
+    world.beats(notices=1)
+    assert world.accounts == [["u1"]]
+    world.receive(accounts_subject("n"), first)  # once more; that of another user is lost
+    world.receive(accounts_subject("n"), encode(Notice(["u2"], "former", 2)))
+    assert world.accounts == [["u1"]]
+    world.beats(notices=2)
+    assert world.accounts == [["u1"], None]
+    world.receive(accounts_subject("n"), third)
+    world.receive(accounts_subject("n"), encode(Notice(["u5"], "t", 5)))  # behind one that is lost
+    world.beats(notices=5)
+    assert world.accounts == [["u1"], None, ["u3"], None]

@@ -1,0 +1,96 @@
+"""A NATS server, or one in between, whose INFO has other values than the protocol has."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import suppress
+
+import pytest
+
+from tests.conftest import Connect, Serve
+from tests.databases import Database
+from tests.natsd import NatsServer
+from tests.ports import free_port
+from tests.service.calendars import Calendar
+from tests.waiting import until
+
+
+class Info:
+    """Replaces properties of each INFO; `more` are sent behind the first PONG."""
+
+    def __init__(self, server: int, changes: dict[str, object], more: bytes = b"") -> None:
+        self._server, self._changes, self._more = server, changes, more
+        self.port = free_port()
+        self.sent = asyncio.Event()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError, asyncio.IncompleteReadError):
+            theirs, ours = await asyncio.open_connection("127.0.0.1", self._server)
+            try:
+                await asyncio.gather(self._forward(reader, ours), self._attack(theirs, writer))
+            finally:
+                ours.close()
+        writer.close()
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+        raise asyncio.IncompleteReadError(b"", None)
+
+    async def _attack(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        more = self._more
+        while line := await reader.readline():
+            if line.startswith(b"INFO "):
+                line = b"INFO %b\r\n" % json.dumps(json.loads(line[5:]) | self._changes).encode()
+            if line.startswith((b"MSG ", b"HMSG ")):
+                line += await reader.readexactly(int(line.split()[-1]) + 2)
+            writer.write(line)
+            if line.startswith(b"PONG") and more:
+                writer.write(more)
+                more = b""
+                self.sent.set()
+        raise asyncio.IncompleteReadError(b"", None)
+
+
+@pytest.mark.parametrize("size", [None, "1048576", [], 1.5, -1])
+async def test_a_node_survives_a_server_that_names_no_size_of_messages(
+    database: Database, serve: Serve, connect: Connect, nats: NatsServer, size: object
+) -> None:
+    between = Info(nats.port, {"max_payload": size})
+    server = await asyncio.start_server(between.serve, "127.0.0.1", between.port)
+    try:
+        calendar = Calendar(database)
+        service = await serve(database, nats_url=f"nats://127.0.0.1:{between.port}")
+        company = await calendar.company("u1")
+        client = await connect(service, "u1", company)
+
+        async def is_refused() -> bool:
+            return "NATS cannot be used" in service.log()
+
+        await until(is_refused)
+        await calendar.event(company)
+        await client.expect("EventCreated")
+        await service.ready()
+    finally:
+        server.close()
+
+
+async def test_servers_that_a_server_names_do_not_hold_up_a_node(
+    database: Database, serve: Serve, connect: Connect, nats: NatsServer
+) -> None:
+    urls = [f"10.1.{n // 250}.{n % 250}:4222" for n in range(30_000)]
+    line = b"INFO %b\r\n" % json.dumps({"connect_urls": urls}).encode()
+    between = Info(nats.port, {}, line * 3)
+    server = await asyncio.start_server(between.serve, "127.0.0.1", between.port)
+    try:
+        calendar = Calendar(database)
+        service = await serve(database, nats_url=f"nats://127.0.0.1:{between.port}")
+        await between.sent.wait()
+        company = await calendar.company("u1")
+        client = await connect(service, "u1", company)
+        await calendar.event(company)
+        await client.expect("EventCreated")
+        assert "the event loop was blocked" not in service.log()
+    finally:
+        server.close()
