@@ -594,3 +594,10 @@ async def test_a_configuration_that_was_announced_while_the_link_was_down_is_rea
     await cut(log.database, "node")
     async with asyncio.timeout(DEADLINE_SECONDS):
         await read.wait()
+
+
+async def test_a_probe_whose_number_has_digits_alone_is_no_seq(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("secrets.token_hex", lambda _: "1234567890123456")
+    await node.start()  # returns when its notification has come back
