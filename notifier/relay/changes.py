@@ -41,6 +41,7 @@ class Source(msgspec.Struct, frozen=True, eq=False):
         frozenset()
     )  # added for other watches, or excluded under a former name
     others: tuple[Source, ...] = ()  # of the other watches of the table
+    is_strayed: bool = False  # rows of another tenant's table are captured as those of this one
 
     def remembering(self, former: Source) -> Source:
         """This source with what `former` knows of columns that are gone: changes that have them may still be read."""

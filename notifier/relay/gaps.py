@@ -58,8 +58,11 @@ def find_gaps(saved: Saved | None, states: Iterable[CaptureState]) -> Gaps:
     for state in states:
         before = after.get(state.entity)
         if state.is_dropped:
-            if after.pop(state.entity, None) is not None:
-                dropped.append(state.entity)
+            if before is not None:
+                if before.triggers:
+                    dropped.append(state.entity)
+                # Not forgotten: one of that name may be restored, with rows that no trigger saw.
+                after[state.entity] = Capture(None, {})
             continue
         if not state.is_captured:
             if before is None:

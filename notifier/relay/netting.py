@@ -141,6 +141,9 @@ class Transaction:
             self._discard(change.entity)
             self._resync(change, source, "truncate", source.grants)
             return
+        if source.is_strayed:
+            self._resync(change, source, "overflow", True)
+            return
         self._add(change, source)
         for other in source.others:
             self._add(change, other)

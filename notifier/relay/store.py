@@ -125,6 +125,7 @@ class RelayStore:
                 ),
                 tenant=row["tenant"] and company_named(encode(row["tenant"]), watch.scope),
                 scopes=names,
+                is_strayed=row["is_strayed"],
             )
             tables.setdefault(row["captured_as"], []).append(source)
         return {entity: _shared(sources) for entity, sources in tables.items()}

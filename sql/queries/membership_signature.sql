@@ -7,7 +7,8 @@ SELECT pg_catalog.concat_ws(';', pg_catalog.string_agg(pg_catalog.concat_ws(
                    WHERE a.attrelid = t.oid AND a.attname IN (s.key, s.value) AND NOT a.attisdropped ORDER BY a.attname))
                FROM notifier.steps AS s LEFT JOIN pg_catalog.pg_class AS t ON t.oid = pg_catalog.to_regclass(s.relation)
                WHERE s.watch = w.entity ORDER BY s.step),
-           c.attnum, c.atttypid, m.attnum, m.atttypid,
+           c.attnum, c.atttypid, m.attnum, m.atttypid, CASE WHEN w.tenant IS NOT NULL THEN EXISTS (
+               SELECT FROM pg_catalog.pg_trigger AS t WHERE t.tgrelid = r.oid AND t.tgfoid = 'notifier.capture'::pg_catalog.regproc) END,
            ARRAY(SELECT (d.attnum, d.atttypid) FROM pg_catalog.pg_attribute AS d
                  WHERE d.attrelid = r.oid AND (d.attname = w.deleted_if OR d.attname = ANY (w.member_if))
                    AND NOT d.attisdropped ORDER BY d.attnum),

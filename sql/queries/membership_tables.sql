@@ -3,7 +3,8 @@
 -- A view or foreign table in place of a table is not read: it would run its code as our role.
 -- At least one row, for the scopes; `watched` is null in it where no table names members.
 -- Rows of a table that inherits from another are not captured, so they give no access either.
--- `tenant`: with the tables of this one. `tenants`: all that have tables of their own.
+-- `tenant`: with the tables of this one. `tenants`: all that have tables of their own. `there`: the table is there. One of a tenant
+-- has our trigger, which `migrate` has made: where the schema was dropped, any role may have made another one of its name.
 WITH RECURSIVE base (domain, oid, level) AS (
     SELECT t.oid, t.oid, 0 FROM pg_catalog.pg_type AS t
     WHERE t.oid IN (
@@ -25,7 +26,10 @@ types (oid, name) AS (
     FROM base AS b JOIN pg_catalog.pg_type AS t ON t.oid = b.oid
     ORDER BY b.domain, b.level DESC
 )
-SELECT w.relation AS watched, w.scope, w.tenant, r.oid IS NOT NULL AS there, kinds.scopes, kinds.tenants,
+SELECT w.relation AS watched, w.scope, w.tenant, kinds.scopes, kinds.tenants,
+       r.oid IS NOT NULL AND (w.tenant IS NULL OR EXISTS (
+           SELECT FROM pg_catalog.pg_trigger AS t WHERE t.tgrelid = r.oid AND t.tgfoid = 'notifier.capture'::pg_catalog.regproc
+       )) AS there,
        CASE r.relkind WHEN 'r' THEN 'ONLY ' ELSE '' END || w.relation AS relation,
        coalesce(path.company, 'member.' || pg_catalog.quote_ident(w.company)) AS company, path.joins,
        pg_catalog.quote_ident(w.member) AS member,

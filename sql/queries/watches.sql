@@ -2,7 +2,14 @@
 -- as they are; `time_columns`: timestamps, and arrays of them, also those with a time zone: a change that was
 -- captured before the column had one has a value without; `virtual_columns`: those that no trigger sees. `renamed`:
 -- the columns of exclude and visible_to that were renamed: their names in the watch, and their present ones (null:
--- another has the name of one that was dropped). `all_scopes`: the names of all scopes, in every row.
+-- another has the name of one that was dropped). `all_scopes`: the names of all scopes, in every row. `is_strayed`: the rows of another
+-- table are captured as those of this one, which is a tenant's: its schema was renamed, or copied with its triggers.
+WITH captured (entity, relation) AS MATERIALIZED (
+    SELECT split_part(encode(t.tgargs, 'escape'), '\000', 1), t.tgrelid
+    FROM pg_trigger AS t
+    WHERE t.tgfoid = 'notifier.capture'::regproc AND t.tgparentid = 0 AND t.tgtype & 1 = 1
+      AND EXISTS (SELECT FROM notifier.watches WHERE tenant IS NOT NULL)
+)
 SELECT w.*,
        ARRAY(
            SELECT a.attname::text FROM pg_attribute AS a
@@ -24,5 +31,9 @@ SELECT w.*,
        ARRAY(
            SELECT ARRAY[r.name, r.now] FROM notifier.renamed_columns() AS r
            WHERE r.relation = to_regclass(w.relation)) AS renamed,
-       ARRAY(SELECT s.name FROM notifier.scopes AS s) AS all_scopes
+       ARRAY(SELECT s.name FROM notifier.scopes AS s) AS all_scopes,
+       w.tenant IS NOT NULL AND EXISTS (
+           SELECT FROM captured AS c
+           WHERE c.entity = encode(convert_to(w.captured_as, getdatabaseencoding()), 'escape')
+             AND c.relation IS DISTINCT FROM to_regclass(w.relation)::oid) AS is_strayed
 FROM notifier.watches AS w

@@ -508,3 +508,71 @@ async def test_a_changed_pattern_is_reported_once_and_reaches_each_tenant(
     assert not await workspaces.fetchval(
         "SELECT count(*) FROM pg_trigger WHERE tgname ~ 'notifier'"
     )
+
+
+async def test_a_schema_that_a_stranger_makes_under_the_name_of_a_dropped_one_has_no_members(
+    workspaces: Database, app: Connection, relay: Relayed, membership: Membership
+) -> None:
+    """Its messages are in the log for a day, and its watch is there until the next `migrate`."""
+    await app.execute("INSERT INTO workspace_a.person VALUES (1, 'ada')")
+    await relay.settled()
+    assert await allowed(membership, ("workspace_a", "ada")) == [True]
+    await workspaces.execute("DROP SCHEMA workspace_a CASCADE")
+    role = f"stranger_{uuid4().hex[:8]}"
+    await workspaces.execute(
+        f"""
+        CREATE ROLE {role}; GRANT CREATE ON DATABASE {workspaces.name} TO {role}; SET ROLE {role};
+        {tables("workspace_a")}; INSERT INTO workspace_a.person VALUES (1, 'mallory'); RESET ROLE
+        """
+    )
+    assert await allowed(membership, ("workspace_a", "mallory")) == [False]
+    assert await allowed(membership, ("workspace_a", "ada")) == [False]
+    await watch(workspaces)
+    assert await allowed(membership, ("workspace_a", "mallory")) == [True], "an administrator has"
+    await workspaces.execute(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}")
+
+
+async def test_rows_of_a_renamed_schema_do_not_go_to_the_next_one_of_its_name(
+    workspaces: Database, app: Connection, relay: Relayed
+) -> None:
+    """Its triggers name the company that they were made for, until `migrate` has replaced them."""
+    await app.execute("INSERT INTO workspace_a.task VALUES (1, 1, 'of a')")
+    await relay.settled()
+    await workspaces.execute("ALTER SCHEMA workspace_a RENAME TO workspace_z")
+    await workspaces.execute(tables("workspace_a"))
+    watches = [*CALENDAR, PERSON, TASK]
+    await migrate_only(workspaces.dsn, "workspace_a.*", watches=watches)
+    await relay.settled()
+    await app.execute("INSERT INTO workspace_z.task VALUES (2, 1, 'secret')")
+    messages = await relay.messages_of("workspace_a")
+    assert types(messages)[0] == "TaskCreated"
+    assert set(types(messages)[1:]) == {"Resync"}
+    await migrate(workspaces.dsn, watches=watches)
+    await app.execute("INSERT INTO workspace_z.task VALUES (3, 1, 'of z')")
+    await app.execute("INSERT INTO workspace_a.task VALUES (1, 1, 'of the new a')")
+    for name, title in (("workspace_a", "of the new a"), ("workspace_z", "of z")):
+        last = (await relay.messages_of(name))[-1]
+        assert (last["Type"], last["Data"]["Title"]) == ("TaskCreated", title)
+
+
+async def test_a_dropped_schema_that_is_restored_gets_a_resync(
+    workspaces: Database, app: Connection, relay: Relayed
+) -> None:
+    """`pg_restore` writes the rows first, and makes the triggers last."""
+    await app.execute("INSERT INTO workspace_a.person VALUES (1, 'ada')")
+    await relay.settled()
+    statements = await workspaces.fetch(
+        "SELECT pg_get_triggerdef(t.oid) FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid"
+        " WHERE c.relnamespace = 'workspace_a'::regnamespace AND NOT t.tgisinternal"
+    )
+    await workspaces.execute("DROP SCHEMA workspace_a CASCADE")
+
+    async def ends_with(kind: str) -> bool:
+        return types(await relay.messages_of("workspace_a"))[-1] == kind
+
+    await until(lambda: ends_with("CompanyDeleted"))
+    await workspaces.execute(tables("workspace_a"))
+    await workspaces.execute("INSERT INTO workspace_a.person VALUES (1, 'ada'), (2, 'bob')")
+    for (statement,) in statements:
+        await workspaces.execute(statement)
+    await until(lambda: ends_with("Resync"))
