@@ -315,12 +315,15 @@ def _shared(sources: Sequence[Source]) -> Source:
             )
             for each in sources
         ]
-    if len(sources) == 1:
-        return sources[0]
     excluded = [frozenset(source.watch.exclude) for source in sources]
     stripped = frozenset.intersection(*excluded)
+    # Not sent either where the trigger is another than `migrate` made, such as that of a table that was restored alone.
     first, *others = (
-        msgspec.structs.replace(source, hidden_columns=names - stripped)
+        msgspec.structs.replace(
+            source,
+            hidden_columns=names - stripped,
+            foreign_columns=source.foreign_columns | stripped,
+        )
         for source, names in zip(sources, excluded, strict=True)
     )
     return msgspec.structs.replace(first, others=tuple(others))

@@ -317,3 +317,37 @@ async def test_a_column_that_one_watch_excludes_stays_hidden_from_it_when_anothe
     assert whole["Data"]["Former"] == "hush"
     views = await database.fetch("SELECT views FROM notifier.messages WHERE views IS NOT NULL")
     assert "hush" not in str(views)
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+async def test_a_table_that_is_restored_with_an_older_trigger_sends_no_excluded_column(
+    database: Database, app: Connection, company: str, relay: Relayed, is_shared: bool
+) -> None:
+    """A dump of the table alone, from before the column was excluded, has the trigger of then."""
+    older = await database.fetchval(
+        "SELECT pg_get_triggerdef(oid) FROM pg_trigger"
+        " WHERE tgname = 'notifier_capture' AND tgrelid = 'events'::regclass"
+    )
+    other = Watch(table="events", entity="Meeting", exclude=("location", "description"))
+    watches = [*EXCLUDED, other] if is_shared else EXCLUDED
+    before, _ = await log_head(database)
+    await migrate(database.dsn, watches=watches)
+
+    async def begun() -> bool:
+        return (await log_head(database))[0] != before
+
+    await until(begun)
+    await database.execute(f"DROP TRIGGER notifier_capture ON events; {older}")
+    await app.execute(
+        "INSERT INTO events (company_id, title, description, location, starts_at, ends_at)"
+        " VALUES ($1, 'Tea', 'a text', $2, now(), now())",
+        company,
+        SECRET,
+    )
+    messages = await relay.messages_of(company)
+    assert SECRET not in str(messages)
+    (event,) = [each for each in messages if each["Type"] == "EventCreated"]
+    assert event["Data"]["Description"] == "a text"
+    if is_shared:
+        (meeting,) = [each for each in messages if each["Type"] == "MeetingCreated"]
+        assert "Description" not in meeting["Data"]
