@@ -313,3 +313,26 @@ async def test_migrate_needs_the_rights_of_the_tables_owner(database: Database) 
     assert await companies(database) == ["c", "d"]
     await uninstall(dsn)
     await database.execute("DROP OWNED BY migrator; DROP ROLE migrator")
+
+
+@pytest.mark.parametrize("code", [code for name, code in CODE.items() if name != "a partition key"])
+async def test_tables_whose_owner_is_not_that_of_the_function_are_not_read(
+    database: Database, app: Connection, code: str
+) -> None:
+    """A superuser has taken over what the role owns, before that was dropped, and has given the new role its tables."""
+    await database.execute(
+        """
+        REASSIGN OWNED BY app TO CURRENT_USER; ALTER TABLE members OWNER TO app; ALTER TABLE posts OWNER TO app;
+        ALTER FUNCTION trap(int) OWNER TO app; GRANT ALL ON trespasses, runs TO PUBLIC
+        """
+    )
+    fresh = await database.connect(app=True)
+    await fresh.execute(code)
+    await fresh.execute("INSERT INTO posts VALUES (1, 1)")
+    await fresh.execute("UPDATE members SET company_id = 'e'")
+    assert await is_confined(database)
+    assert (await companies(database))[0] is None
+    await watch(database)
+    await fresh.execute("INSERT INTO posts VALUES (2, 1)")
+    assert (await companies(database))[-1] == "e"
+    assert await is_confined(database)
