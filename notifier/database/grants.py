@@ -31,8 +31,11 @@ async def allow(connection: Connection, role: str, *, state: bool = False) -> bo
 async def synchronize(connection: Connection) -> None:
     """Grants to each role that may serve the rights that it lacks, and records those that the application granted.
 
-    Raises SettingsError where paths forbid it.
+    A role that is gone is forgotten: another one of its name may not serve. Raises SettingsError where paths forbid it.
     """
+    await connection.execute(
+        sql.adapt("DELETE FROM notifier.grants WHERE to_regrole(quote_ident(role)) IS NULL")
+    )
     rows = await connection.fetch(
         sql.adapt("SELECT role FROM notifier.grants WHERE privilege = $1 ORDER BY role"), SERVE
     )

@@ -77,3 +77,23 @@ async def test_a_role_that_serves_may_execute_what_its_queries_call_and_no_other
     assert b'"Size":{"width":2,"height":3}' in page
     settings = load({}, database_url=dsn, jwt_secret=SECRET, watch=[boxes], state="on")
     assert [each.line for each in await check(settings) if each.sound is False] == []
+
+
+async def test_a_role_that_is_gone_keeps_migrate_from_nothing_and_the_next_of_its_name_from_the_log(
+    database: Database,
+) -> None:
+    """As after a restore into another cluster, for which `migrate` is documented."""
+    role = f"gone_{uuid4().hex[:8]}"
+    may_read = "SELECT has_table_privilege($1, 'notifier.stored_messages', 'SELECT')"
+    await database.execute(f"CREATE ROLE {role}")
+    await migrate(database.dsn, grant=role, state=True)
+    assert await database.fetchval(may_read, role)
+    await database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+    await migrate(database.dsn)
+    await database.execute(f"CREATE ROLE {role}")
+    await migrate(database.dsn)
+    assert not await database.fetchval(may_read, role)
+    await migrate(database.dsn, grant=role)
+    assert await database.fetchval(may_read, role)
+    await database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+    await uninstall(database.dsn)
