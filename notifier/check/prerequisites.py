@@ -109,6 +109,12 @@ async def server(connection: Connection) -> AsyncIterator[Finding]:
             f"{row['whose']} has session_replication_role = replica: its writes are not captured",
             f"{row['remedy']}, or enable the triggers of {sql.schema()} ALWAYS",
         )
+    for row in await connection.fetch(sql.query("subscribed_tables")):
+        yield Finding(
+            None,
+            f"subscription {row['subscription']} writes to {row['relation']}: the rows that it applies are not captured",
+            f"ALTER TABLE {row['relation']} ENABLE ALWAYS TRIGGER, for each of {row['triggers']}",
+        )
     for row in await connection.fetch(sql.query("unlogged_tables")):
         yield Finding(
             None,

@@ -126,19 +126,32 @@ async def synchronize(connection: Connection, locks: Locks, found: Iterable[Trig
     by_relation: dict[str, list[Trigger]] = {}
     for trigger in found:
         by_relation.setdefault(trigger.relation, []).append(trigger)
+    always = {(each["relation"], each["name"]) for each in await present(connection) if each["always"]}
+    relations = await in_lock_order(connection, by_relation)
+    # First: PostgreSQL clones the trigger of a table to partitions, which may have had one of that name of their own.
+    for relation in relations:
+        if dropped := [_drop(each) for each in by_relation[relation] if not each.wanted]:
+            await locks.run(relation, *dropped)
     done = []
-    for relation in await in_lock_order(connection, by_relation):
-        dropped, created = [], []
+    for relation in relations:
+        statements = []
         for trigger in by_relation[relation]:
-            if trigger.present:
-                dropped.append(f"DROP TRIGGER {trigger.name} ON {relation}")
-            if trigger.wanted and trigger.statement is not None:
-                created.append(trigger.statement)
             done.append(f"{trigger}: {_done(trigger)}")
-        if created:
+            if not trigger.wanted or trigger.statement is None:
+                continue
+            if trigger.present:
+                statements.append(_drop(trigger))
+            statements.append(trigger.statement)
+            if (relation, trigger.name) in always:
+                statements.append(f"ALTER TABLE {relation} ENABLE ALWAYS TRIGGER {trigger.name}")
+        if statements:
             await locks.hold(relation)
-        await locks.run(relation, *dropped, *created)
+            await locks.run(relation, *statements)
     return done
+
+
+def _drop(trigger: Trigger) -> str:
+    return f"DROP TRIGGER {trigger.name} ON {trigger.relation}"
 
 
 async def unwanted(connection: Connection) -> list[Trigger]:

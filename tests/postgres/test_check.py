@@ -242,3 +242,36 @@ async def test_sessions_in_which_triggers_do_not_fire_are_named_with_the_remedy(
         == "trigger notifier_capture on public.events is disabled or differs from this version's"
     )
     await database.execute(f"DROP ROLE {role}")
+
+
+async def test_a_subscription_that_writes_to_a_watched_table_is_named_with_the_remedy(
+    database: Database,
+) -> None:
+    """Its sessions have session_replication_role = replica, which no setting shows. The server here cannot replicate."""
+
+    async def subscribed() -> list[Finding]:
+        found = await check(load({}, database_url=database.dsn))
+        return [each for each in found if "subscription" in each.fact]
+
+    assert await subscribed() == []
+    name = f"feed_{uuid4().hex[:8]}"
+    await database.execute(
+        f"CREATE SUBSCRIPTION {name} CONNECTION 'dbname=x' PUBLICATION p WITH (connect = false, slot_name = NONE)"
+    )
+    await database.execute(
+        f"""
+        SET allow_system_table_mods = on;
+        INSERT INTO pg_subscription_rel (srsubid, srrelid, srsubstate)
+        SELECT oid, 'events'::regclass, 'r' FROM pg_subscription WHERE subname = '{name}'
+        """
+    )
+    (found,) = await subscribed()
+    assert (found.sound, found.fact) == (
+        None,
+        f"subscription {name} writes to public.events: the rows that it applies are not captured",
+    )
+    for trigger in ("notifier_capture", "notifier_capture_truncate"):
+        assert trigger in found.remedy
+        await database.execute(f"ALTER TABLE events ENABLE ALWAYS TRIGGER {trigger}")
+    assert await subscribed() == []
+    await database.execute(f"DROP SUBSCRIPTION {name}")

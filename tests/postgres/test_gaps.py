@@ -191,3 +191,38 @@ async def test_harmless_changes_of_a_table_are_no_gap(
     await relay.stop()
     await relay.start()
     assert types(await relay.messages_of(company)) == ["EventCreated"]
+
+
+async def test_a_table_that_becomes_a_partition_under_its_own_name_is_migrated(
+    database: Database, relay: Relayed
+) -> None:
+    """PostgreSQL clones the trigger of the new table to the old one, which still has its own."""
+    watches = [*CALENDAR, Watch(table="docs", entity="Doc")]
+    await database.execute("CREATE TABLE docs (id int PRIMARY KEY, company_id text)")
+    await migrate(database.dsn, watches=watches)
+    await database.execute("INSERT INTO docs VALUES (1, 'c')")
+    await looked(database, relay)
+    await database.execute(
+        "ALTER TABLE docs RENAME TO docs_old;"
+        "CREATE TABLE docs (LIKE docs_old, PRIMARY KEY (id)) PARTITION BY RANGE (id);"
+        "ALTER TABLE docs ATTACH PARTITION docs_old FOR VALUES FROM (0) TO (100);"
+        "CREATE TABLE docs_2 PARTITION OF docs FOR VALUES FROM (100) TO (200)"
+    )
+    await migrate(database.dsn, watches=watches)
+    assert types(await resyncs(database, "c")) == ["DocCreated", "Resync"]
+    await database.execute("INSERT INTO docs VALUES (3, 'c'), (103, 'c')")
+    assert types(await relay.messages_of("c"))[2:] == ["DocCreated", "DocCreated"]
+    assert await database.fetch("SELECT * FROM notifier.watch_problems()") == []
+
+
+async def test_a_trigger_that_is_replaced_stays_enabled_always(database: Database) -> None:
+    """So that rows which a subscription applies are captured."""
+    states = (
+        "SELECT string_agg(tgenabled::text, '' ORDER BY tgname) FROM pg_trigger"
+        " WHERE tgrelid = 'events'::regclass AND NOT tgisinternal"
+    )
+    await database.execute("ALTER TABLE events ENABLE ALWAYS TRIGGER notifier_capture")
+    assert await database.fetchval(states) == "AO"
+    events = Watch(table="events", entity="Event", exclude=("description",))
+    await migrate(database.dsn, watches=[events, *CALENDAR[1:]])
+    assert await database.fetchval(states) == "AO"
