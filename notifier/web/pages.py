@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -17,6 +19,9 @@ from notifier.web import asyncapi, javascript, openapi
 HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
 SHARED = {**HEADERS, "Access-Control-Allow-Origin": "*"}
 """For what pages of any origin may load."""
+
+
+Page: TypeAlias = Callable[[Request], Awaitable[Response]]
 
 
 class Pages:
@@ -40,9 +45,9 @@ class Pages:
     def status(self) -> list[BaseRoute]:
         """Pages for load balancers and monitoring."""
         return [
-            Route("/livez", self._livez),
-            Route("/readyz", self._readyz),
-            Route("/metrics", self._metrics),
+            Route("/livez", _literal(self._livez)),
+            Route("/readyz", _literal(self._readyz)),
+            Route("/metrics", _literal(self._metrics)),
         ]
 
     async def _front(self, _: Request) -> Response:
@@ -90,6 +95,22 @@ class Pages:
 
     async def _metrics(self, _: Request) -> Response:
         return Response(metrics.exposition(), media_type=metrics.CONTENT_TYPE, headers=HEADERS)
+
+
+def _literal(page: Page) -> Page:
+    """A page that is found only where no character of its name is percent-encoded.
+
+    A proxy may refuse it by its name, and compare that with the path before it is decoded.
+    """
+
+    async def found(request: Request) -> Response:
+        raw = request.scope.get("raw_path")
+        name = request.scope["path"].rpartition("/")[2]
+        if raw is not None and raw.rpartition(b"/")[2] != name.encode():
+            return PlainTextResponse("Not Found", status_code=404)
+        return await page(request)
+
+    return found
 
 
 def _cacheable(request: Request, content: bytes, media_type: str) -> Response:

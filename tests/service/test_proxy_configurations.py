@@ -126,6 +126,21 @@ def test_deploy_md_shows_lines_of_the_configuration(heading: str, file: str) -> 
     assert {line.strip() for line in text.splitlines()} <= lines | {""}
 
 
+async def hides(client: httpx.AsyncClient, authority: str) -> None:
+    """No spelling of their paths reaches the status pages."""
+    for page in ("metrics", "livez", "readyz"):
+        encoded = f"%{ord(page[0]):02X}{page[1:]}"
+        below = (page, encoded, f"{page}/", f"/{page}", f"./{page}", f"x/../{page}")
+        for path in (*(f"/realtime/{each}" for each in below), f"/realtime{page}"):
+            url = httpx.URL(f"https://{authority}").copy_with(raw_path=path.encode())
+            answer = await client.get(url)
+            assert "notifier_" not in answer.text, path
+            assert "live" not in answer.text, path
+            assert "ready" not in answer.text, path
+        plain = await client.get(f"https://{authority}/realtime/{page}")
+        assert plain.status_code == 404
+
+
 @pytest.mark.parametrize(
     "kind", [nginx, haproxy, caddy, traefik, envoy], ids=lambda kind: kind.__name__
 )
@@ -152,8 +167,7 @@ async def test_a_socket_and_a_stream_pass_the_configuration(
         await calendar.event(company)
         created = await socket.expect("EventCreated")
         async with httpx.AsyncClient(verify=trusting, trust_env=False, timeout=30) as client:
-            for path in ("metrics", "livez", "readyz"):
-                assert (await client.get(f"https://{address}{path}")).status_code == 404
+            await hides(client, f"localhost:{proxy.port}")
             assert (await client.get(f"https://{address}asyncapi.json")).is_success
             headers = {"Authorization": f"Bearer {token('u1')}", "Accept": "text/event-stream"}
             messages = f"https://{address}companies/{company}/messages"

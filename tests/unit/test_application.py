@@ -38,6 +38,16 @@ async def test_case_e1_everything_is_served_below_the_root_path_and_where_a_prox
             assert await door.status(request(other, b"")) == 404
 
 
+@pytest.mark.parametrize("page", ["/%6Detrics", "/%6c%69vez", "/read%79z"])
+async def test_a_status_page_has_one_spelling(page: str) -> None:
+    """A proxy may refuse it by its path, and compare that before it is decoded."""
+    async with open_door(root_path="/realtime") as door:
+        for path in (page, f"/realtime{page}"):
+            assert await door.status(request(path, b"")) == 404
+        for path in ("/metrics?x=%6D", "/re%61ltime/metrics"):
+            assert await door.status(request(path, b"")) == 200
+
+
 async def test_case_e1_another_application_may_mount_it_below_a_path() -> None:
     def mounted(app: ASGIApp) -> ASGIApp:
         return Starlette(routes=[Mount("/ws", app)])
