@@ -13,6 +13,9 @@ import httptools
 
 READ_BYTES = 64 * 1024
 
+ENVELOPE_BYTES = 256 * 1024
+"""The most that is received without a byte of the body: a head, or trailers."""
+
 
 class HttpError(OSError):
     """The connection broke, or what came over it is not HTTP."""
@@ -30,6 +33,7 @@ class Response:
         self._reader = reader
         self._has_head = False
         self._chunks: deque[bytes] = deque()
+        self._received = 0  # bytes since the last one of the body
         self._parser = httptools.HttpResponseParser(self)
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -41,6 +45,7 @@ class Response:
 
     def on_body(self, chunk: bytes) -> None:
         self._chunks.append(chunk)
+        self._received = 0
 
     def on_message_complete(self) -> None:
         self.is_complete = self._has_head
@@ -77,10 +82,13 @@ class Response:
                 raise HttpError("connection lost")
             self.is_complete = True
             return
+        self._received += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
             raise HttpError(f"not HTTP: {error}") from error
+        if self._received > ENVELOPE_BYTES:
+            raise HttpError("a head without end")
 
 
 class HttpConnection:

@@ -615,3 +615,30 @@ test("over any HTTP the rows are those of the position, and finally complete", a
   }
   mock.timers.reset();
 });
+
+for (const [name, answer] of Object.entries({ "no page": {}, "no object": null, "no list": { Recovered: true, Messages: 1 }, "another log": { Recovered: false, Messages: [] } })) {
+  virtual(`an answer that is ${name} confirms no arrival, and ends nothing`, async () => {
+    const { http, client, service, subscriptions } = follow({ transport: "sse" });
+    await pass(3_000);
+    const tx = service.company("a").create("Event", { EventId: "1" });
+    let outcome = "none";
+    subscriptions[0].arrived(tx).then(
+      () => (outcome = "arrived"),
+      (error) => (outcome = error.code),
+    );
+    http.refusal = Response.json(answer);
+    await pass(1_000);
+    assert.equal(outcome, "none");
+    client.close();
+  });
+}
+
+virtual("an event without end is not collected", async () => {
+  const { http, client, statuses } = follow({ transport: "sse" });
+  await pass(3_000);
+  const [link] = http.streams;
+  link.controller.enqueue(new TextEncoder().encode(`data: ${"x".repeat(5 * 1024 * 1024)}`));
+  await pass(1_000);
+  assert.ok(link.ended, "the stream is closed");
+  client.close();
+});

@@ -243,3 +243,21 @@ def test_the_path_has_the_id_as_one_segment_and_the_filter() -> None:
         "&where=%7B%22Event%22%3A+%7B%22A%22%3A+%5Bnull%5D%7D%7D"
     )
     assert http_url("wss://a.example:9/x/?token=1") == "https://a.example:9/x/"
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 100_000,
+        b"HTTP/1.1 200 OK\r\nX: " + b"y" * 400_000,
+        b"HTTP/1.1 103 Early Hints\r\n\r\n" * 20_000,
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + b"X: y\r\n" * 100_000,
+    ],
+    ids=["headers", "a header", "informational responses", "trailers"],
+)
+async def test_a_head_or_trailers_without_end_are_not_collected(response: bytes) -> None:
+    async with serving([response]) as (url, _):
+        connection = HttpConnection(url)
+        with pytest.raises(HttpError, match="without end"):
+            await (await connection.get("", {})).read(1000)
+        connection.close()

@@ -19,6 +19,8 @@ const COMMENT_MS = 11_000;
 const UNKNOWN_TX_MS = 10_000;
 /** So many transactions are remembered for `await`. */
 const MAX_SEEN = 256;
+/** The longest event, in characters. */
+const MAX_EVENT = 4 * 1024 * 1024;
 
 /** Problem documents that refuse one company, and those that end the connection, with the code of a close. */
 const REFUSALS = new Set(["company_forbidden", "bad_filter", "state_too_large", "state_unavailable"]);
@@ -323,6 +325,7 @@ class Reader {
       text += decoder.decode(value, { stream: true });
       const events = text.split(/\r?\n\r?\n/);
       text = /** @type {string} */ (events.pop());
+      if (text.length > MAX_EVENT) throw new Failure("", "unreadable message");
       if (begun || events.length) this.#expectWithin(Math.max(heartbeatMs, COMMENT_MS) + timeoutMs);
       for (const event of events) {
         const data = event.split(/\r?\n/).filter((line) => line.startsWith("data:")).map((line) => line.slice(5));
@@ -455,7 +458,9 @@ class Reader {
   async #confirm(tx) {
     const at = this.seen.get(tx);
     const page = await this.#fetch("application/json", { wait: 0 }).then((response) => response.json()).catch(() => null);
-    if (!page || page.Messages.some((/** @type {any} */ message) => message.Tx === tx)) return; // the next message repeats it
+    // Something else may have answered, or the log is another one.
+    if (page?.Recovered !== true || !Array.isArray(page.Messages)) return;
+    if (page.Messages.some((/** @type {any} */ message) => message?.Tx === tx)) return; // the next message repeats it
     const timer = this.awaited.get(tx);
     if (timer === undefined || this.stopped || this.seen.get(tx) !== at) return;
     clearTimeout(timer);
