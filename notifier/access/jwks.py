@@ -103,7 +103,7 @@ class KeySet:
         try:
             timeout = self._fetching.timeout_seconds
             body = await asyncio.to_thread(_download, self._url, timeout)
-            self._keys = _parse(body, self._allowed)
+            self._keys = await asyncio.to_thread(_parse, body, self._allowed)
             self._fetched = self._tried
         except Exception as error:  # a provider fails in many ways; the present keys stay in use
             _log.warning("signing keys were not fetched", error=f"{type(error).__name__}: {error}")
@@ -140,6 +140,8 @@ def _parse(body: bytes, allowed: tuple[str, ...]) -> dict[str | None, Key]:
     """
     keys: dict[str | None, Key] = {}
     for entry in msgspec.json.decode(body, type=_Document).keys:
+        if not entry.keys().isdisjoint(_PRIVATE) or _is_long(entry):
+            continue
         try:
             parameters = msgspec.convert(entry, _Parameters)
             key = jwt.PyJWK(entry).key
@@ -156,6 +158,17 @@ def _parse(body: bytes, allowed: tuple[str, ...]) -> dict[str | None, Key]:
     if not keys:
         raise ValueError("no key in the answer can be used")
     return keys
+
+
+_PRIVATE = {"d", "k"}
+"""Parameters of private and secret keys. The library would compute the primes of an RSA key from `d`, which takes hours for a long one."""
+
+MAX_PARAMETER = 4096
+"""Characters of a number in a key: those of an RSA key of 24,576 bits."""
+
+
+def _is_long(entry: dict[str, Any]) -> bool:
+    return any(len(str(entry.get(name, ""))) > MAX_PARAMETER for name in ("n", "e", "x", "y"))
 
 
 def _require_http(url: str) -> None:

@@ -583,3 +583,23 @@ async def test_c5_an_answer_that_never_ends_is_abandoned_and_retried(
             stopwatch.advance(10)
             await asyncio.sleep(0)
     assert len(provider.requests) > 1
+
+
+async def test_nothing_is_computed_from_a_private_key_or_a_number_without_end(
+    provider: Provider, tokens: Tokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The primes of an RSA key from its exponent: a minute for 20,000 bits, in which the process does nothing else."""
+    private = ALGORITHM("RS256").to_jwk(RSA_2, as_dict=True)
+    alone = {name: private[name] for name in ("kty", "n", "e", "d")} | {"kid": "alone"}
+    long = jwk(RSA_2, "long") | {"n": "A" * 100_000}
+    provider.publish(alone, long, jwk(RSA, "one"))
+    computed: list[object] = []
+    made = jwt.PyJWK
+
+    def make(entry: dict[str, object]) -> jwt.PyJWK:
+        computed.append(entry["kid"])
+        return made(entry)
+
+    monkeypatch.setattr(jwt, "PyJWK", make)
+    assert await good(tokens, token(RSA, kid="one"))
+    assert computed == ["one"]
