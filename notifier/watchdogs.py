@@ -175,18 +175,27 @@ Check: TypeAlias = Callable[[], Awaitable[object]]
 
 async def watch_newcomers(health: Health, checks: Mapping[str, Check]) -> None:
     """Reports whether a client that arrives now could be served; `checks` are named as in /readyz."""
+    async with asyncio.TaskGroup() as tasks:
+        for part, check in checks.items():
+            tasks.create_task(_watch(health, part, check))
+
+
+async def _watch(health: Health, part: str, check: Check) -> None:
+    """Reports a check that takes too long, and waits for its end: to cancel it would end a connection that is being opened.
+
+    Of several hosts the first may not answer at all, such as the primary that was, which takes longer than a check may.
+    """
     while True:
-        await asyncio.gather(*(_report(health, part, check) for part, check in checks.items()))
+        running = asyncio.ensure_future(check())
+        try:
+            done, _ = await asyncio.wait([running], timeout=NEWCOMER_DEADLINE)
+            if not done:
+                health.report(part, "no answer in time")
+            await running
+        except NotifierError as error:
+            health.report(part, str(error))
+        else:
+            health.report(part, None)
+        finally:
+            running.cancel()
         await asyncio.sleep(NEWCOMER_SECONDS)
-
-
-async def _report(health: Health, part: str, check: Check) -> None:
-    reason = None
-    try:
-        async with asyncio.timeout(NEWCOMER_DEADLINE):
-            await check()
-    except TimeoutError:
-        reason = "no answer in time"
-    except NotifierError as error:
-        reason = str(error)
-    health.report(part, reason)

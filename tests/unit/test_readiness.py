@@ -12,7 +12,7 @@ from notifier.access.tokens import Tokens
 from notifier.database.query import Query
 from notifier.errors import KeysUnavailable, SchemaMissing, Unreachable
 from notifier.health import Health
-from notifier.watchdogs import NEWCOMER_SECONDS, watch_newcomers
+from notifier.watchdogs import NEWCOMER_DEADLINE, NEWCOMER_SECONDS, watch_newcomers
 from tests.services import SECRET
 from tests.timeless import timeless
 
@@ -85,6 +85,22 @@ async def test_cases_f9_a_part_that_hangs_is_found_within_ten_seconds() -> None:
     hangs.set()
     await watched(health, 10, access=check, keys=sound)
     assert health.reason() == "access: no answer in time"
+
+
+@timeless
+async def test_a_check_that_takes_longer_ends_by_itself() -> None:
+    """It may open a connection, and the first of several hosts may not answer."""
+    health, ended = proven("access", "keys"), 0
+
+    async def check() -> None:
+        nonlocal ended
+        await asyncio.sleep(NEWCOMER_DEADLINE + 1)
+        ended += 1
+
+    await watched(health, NEWCOMER_DEADLINE + 0.5, access=check, keys=sound)
+    assert (ended, health.reason()) == (0, "access: no answer in time")
+    await watched(health, NEWCOMER_DEADLINE + 2, access=check, keys=sound)
+    assert (ended, health.reason()) == (1, None)
 
 
 async def test_cases_e5_keys_that_cannot_be_fetched_are_found() -> None:
