@@ -22,7 +22,7 @@ from notifier.relay.moves import Moves
 from notifier.relay.netting import AnyDraft, net
 from notifier.relay.numbering import Numbering
 from notifier.relay.publisher import Publisher
-from notifier.relay.reader import ChangeReader, ForeignChanges
+from notifier.relay.reader import ChangeReader, ForeignChanges, OrderLost
 from notifier.relay.store import RelayStore
 from notifier.relay.tracing import NO_LINKS, UNTRACED, BatchTrace, RelayTracer
 
@@ -97,6 +97,11 @@ class Pipeline:
             snapshot, changes = await self._reader.read_new(self._read_until)
         except ForeignChanges:
             _log.error("changes that another cluster captured are in the log: they are discarded")
+            await self.stored()
+            await self.begin_epoch("epoch")
+            return 0
+        except OrderLost:
+            _log.error("the sequence of changes was set back: those that wait are discarded")
             await self.stored()
             await self.begin_epoch("epoch")
             return 0

@@ -49,6 +49,10 @@ class ForeignChanges(Exception):
     """There are changes of transactions that this cluster has not run: a dump or replication brought them."""
 
 
+class OrderLost(Exception):
+    """There are changes with ids that the sequence has not given out: it was set back, and later changes have smaller ones."""
+
+
 class ChangeReader:
     """Reads changes. Raises the driver's exceptions."""
 
@@ -60,21 +64,23 @@ class ChangeReader:
     async def read_new(self, cursor: str) -> tuple[str, list[Change] | None]:
         """The present snapshot, and the changes that became visible since the snapshot `cursor`.
 
-        None instead of changes: there are more than a page of them. Raises ForeignChanges.
+        None instead of changes: there are more than a page of them. Raises ForeignChanges and OrderLost.
         """
         rows = await self._connection.fetch(
             sql.query("read_changes"), cursor, PAGE + 1, PAGE_BYTES, timeout=DEADLINE_SECONDS * 4
         )
-        ((snapshot, self.catalogue_version),) = typed([rows[0][:2]], tuple[str, int])
+        ((snapshot, self.catalogue_version, last_id),) = typed([rows[0][:3]], tuple[str, int, int])
         if _ends_before(snapshot, cursor):  # what is visible in `cursor` only would never be read
             raise UnexpectedAnswer("the database gave a snapshot that is older than the one before")
         if rows[0]["id"] is None:
             return snapshot, []
         if are_foreign(snapshot, {row["xid"] for row in rows}):
             raise ForeignChanges
+        if rows[-1]["id"] > last_id:
+            raise OrderLost
         if len(rows) > PAGE or rows[-1]["bytes"] >= PAGE_BYTES:
             return snapshot, None
-        return snapshot, typed([row[2:-1] for row in rows], Change)
+        return snapshot, typed([row[3:-1] for row in rows], Change)
 
     async def wait_for_new(self, cursor: str, seconds: float) -> bool:
         """Waits until changes are visible that the snapshot `cursor` does not see. Returns False where none are found in time.
@@ -148,11 +154,10 @@ class ChangeReader:
                 prefetch=500,
                 timeout=BACKLOG_SECONDS,
             )
-            former: tuple[str | None, int] | None = None
+            former: tuple[object, ...] | None = None
             async for row in cursor:
-                company, *change = tuple(row)
-                current = (company, change[0])
-                if current != former:  # else the same change again, for another watch of its table
+                if (current := tuple(row)) != former:  # else the same, for another watch of its table
+                    company, *change = current
                     yield company, Change(*change)
                 former = current
 

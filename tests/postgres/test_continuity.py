@@ -356,3 +356,43 @@ async def test_case_4_a_live_node_notices_that_the_storage_was_rolled_back(
         await until(resynced)
     finally:
         await node.stop()
+
+
+# --- a sequence that was set back
+
+
+async def test_changes_whose_order_is_lost_are_a_resync(
+    database: Database, app: Connection, company: str, make_relay: MakeRelay
+) -> None:
+    """`pg_restore --data-only` sets the sequence, as scripts do that set all of them: later changes have smaller ids."""
+    relay = make_relay()
+    await relay.start()
+    event = await new_event(app, company, "0")
+    await relay.settled()
+    await relay.stop()
+    before, _ = await log_head(database)
+    await app.execute("UPDATE events SET title = '1' WHERE id = $1", event)
+    await database.execute("ALTER SEQUENCE notifier.change_ids RESTART")
+    await app.execute("UPDATE events SET title = '2' WHERE id = $1", event)
+    await relay.start()
+    await epoch_after(database, before)
+    await app.execute("UPDATE events SET title = '3' WHERE id = $1", event)
+    assert types(await relay.messages_of(company)) == ["Resync", "EventUpdated"]
+
+
+async def test_two_changes_of_one_large_transaction_may_have_the_same_id(
+    database: Database, app: Connection, company: str, make_relay: MakeRelay
+) -> None:
+    relay = make_relay(bulk_limit=100_000)
+    insert = (
+        "INSERT INTO events (company_id, title, starts_at, ends_at)"
+        " SELECT $1, 'Tea', now(), now() FROM generate_series(1, 1500)"
+    )
+    async with app.transaction():
+        await app.execute(insert, company)
+        await database.execute(
+            "SELECT setval('notifier.change_ids', last_value - 1500) FROM notifier.change_ids"
+        )
+        await app.execute(insert, company)
+    await relay.start()
+    assert types(await relay.messages_of(company)) == ["EventCreated"] * 3000
