@@ -9,6 +9,7 @@ from alembic.script import ScriptDirectory
 
 from notifier.database import sql
 from notifier.database.connections import Connection
+from notifier.errors import DatabaseError
 
 
 def newest() -> str:
@@ -19,15 +20,24 @@ def newest() -> str:
 
 
 async def current(connection: Connection) -> str | None:
-    """The revision of the database; None where there is none."""
+    """The revision of the database; None where there is none. Raises DatabaseError where there are several.
+
+    A restore of rows alone into a database that was migrated adds that of the dump.
+    """
     if not await connection.fetchval(
         sql.adapt("SELECT to_regclass('notifier.version') IS NOT NULL")
     ):
         return None
-    revision: str | None = await connection.fetchval(
-        sql.adapt("SELECT max(version_num) FROM notifier.version")
+    rows = await connection.fetch(
+        sql.adapt("SELECT version_num FROM notifier.version ORDER BY version_num")
     )
-    return revision
+    revisions: list[str] = [row["version_num"] for row in rows]
+    if len(revisions) > 1:
+        raise DatabaseError(
+            f"the table version of the schema {sql.schema()} has several rows ({', '.join(revisions)}), such as after"
+            " a restore of rows alone: delete those that are not the schema's"
+        )
+    return revisions[0] if revisions else None
 
 
 def is_newer(revision: str | None) -> TypeGuard[str]:

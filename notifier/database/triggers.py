@@ -126,7 +126,9 @@ async def synchronize(connection: Connection, locks: Locks, found: Iterable[Trig
     by_relation: dict[str, list[Trigger]] = {}
     for trigger in found:
         by_relation.setdefault(trigger.relation, []).append(trigger)
-    always = {(each["relation"], each["name"]) for each in await present(connection) if each["always"]}
+    always = {
+        (each["relation"], each["name"]) for each in await present(connection) if each["always"]
+    }
     relations = await in_lock_order(connection, by_relation)
     # First: PostgreSQL clones the trigger of a table to partitions, which may have had one of that name of their own.
     for relation in relations:

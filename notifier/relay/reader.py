@@ -156,7 +156,9 @@ class ChangeReader:
             )
             former: tuple[object, ...] | None = None
             async for row in cursor:
-                if (current := tuple(row)) != former:  # else the same, for another watch of its table
+                if (
+                    current := tuple(row)
+                ) != former:  # else the same, for another watch of its table
                     company, *change = current
                     yield company, Change(*change)
                 former = current

@@ -104,7 +104,11 @@ async def test_without_a_partition_no_message_is_dropped_and_migrate_heals(
 
 
 async def test_a_message_that_finds_no_partition_is_not_taken_for_a_refused_one(
-    database: Database, app: Connection, company: str, relay: Relayed, monkeypatch: pytest.MonkeyPatch
+    database: Database,
+    app: Connection,
+    company: str,
+    relay: Relayed,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The relay notices that one is missing once a second, and may have read a change before."""
     await relay.settled()
@@ -119,9 +123,7 @@ async def test_a_message_that_finds_no_partition_is_not_taken_for_a_refused_one(
         return relay.relay is not None and relay.relay.state is State.STANDBY
 
     await until(is_lost)
-    await database.execute(
-        f"ALTER TABLE notifier.messages ATTACH {partition} FOR VALUES IN (0)"
-    )
+    await database.execute(f"ALTER TABLE notifier.messages ATTACH {partition} FOR VALUES IN (0)")
     assert types(await relay.messages_of(company)) == ["EventCreated"]
     assert (await log_head(database))[0] == before
 

@@ -154,6 +154,24 @@ async def test_a_newer_schema_is_left_alone(database: Database) -> None:
     assert "run: notifier migrate" not in unsound.line
 
 
+@pytest.mark.parametrize("other", ["0018", "", "nonsense"])
+async def test_several_versions_are_one_readable_line(database: Database, other: str) -> None:
+    """`pg_restore --data-only` of an older dump adds one. Alembic would raise an error of its own at the next upgrade."""
+    await downgrade(database.dsn, "0022")
+    await database.execute("INSERT INTO notifier.version VALUES ($1)", other)
+    for command in (migrate(database.dsn), uninstall(database.dsn)):
+        with pytest.raises(DatabaseError, match="has several rows"):
+            await command
+    (unsound,) = [
+        each
+        for each in await check(load(database_url=database.dsn, jwt_secret=SECRET))
+        if each.sound is False
+    ]
+    assert "has several rows" in unsound.line
+    await database.execute("DELETE FROM notifier.version WHERE version_num = $1", other)
+    await migrate(database.dsn)
+
+
 # --- without a trace
 
 
