@@ -1,6 +1,9 @@
 -- Empties a slot of messages and makes it the current one; its companies keep their positions, and the relay
 -- its checkpoint. Returns the time since when the slot is current; null: its messages are being read. One
 -- call: no node waits for a relay that froze in the middle of it.
+--
+-- A backup reads them for hours, and the relay tries again every second. So the lock is tried first, and released: to write
+-- the positions of all companies each time would leave as many dead rows.
 CREATE OR REPLACE FUNCTION notifier.prune(slot_next integer, read_so_far text, last_seq bigint)
 RETURNS timestamp with time zone
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '200ms'
@@ -8,6 +11,13 @@ AS $$
 DECLARE
     since timestamptz;
 BEGIN
+    BEGIN
+        EXECUTE format('LOCK TABLE notifier.messages_%s IN ACCESS EXCLUSIVE MODE', slot_next);
+        RAISE EXCEPTION 'released';
+    EXCEPTION
+        WHEN lock_not_available THEN RETURN NULL;
+        WHEN raise_exception THEN NULL;
+    END;
     BEGIN
         EXECUTE format('INSERT INTO notifier.positions AS p (company, position)
                         SELECT company, max(position) FROM notifier.messages WHERE slot = %s GROUP BY company

@@ -276,6 +276,22 @@ async def test_an_epoch_begins_although_old_messages_are_being_read(
     await relay.stop()
 
 
+async def test_nothing_is_written_for_messages_that_are_being_read(database: Database) -> None:
+    """A backup reads them for hours, and the relay tries to prune them every second."""
+    await database.execute(
+        "INSERT INTO notifier.messages (slot, seq, company, position, at, body)"
+        " SELECT 1, n, 'c' || n, 1, now(), '{}' FROM generate_series(1, 100) AS n"
+    )
+    prune = "SELECT notifier.prune(1, pg_current_snapshot()::text, 100)"
+    backup = await database.connect()
+    async with backup.transaction():
+        await backup.execute("LOCK TABLE notifier.messages IN ACCESS SHARE MODE")
+        assert await database.fetchval(prune) is None
+        assert await database.fetchval("SELECT pg_relation_size('notifier.positions')") == 0
+    assert await database.fetchval(prune) is not None
+    assert await database.fetchval("SELECT count(*) FROM notifier.positions") == 100
+
+
 # --- the tables of changes rotate
 
 
