@@ -78,29 +78,41 @@ async def require_columns(connection: Connection, revision: str) -> None:
 
 
 async def require_whole(connection: Connection, revision: str) -> None:
-    """Raises DatabaseError where the schema of the newest `revision` lacks a column, a partition or an index."""
-    await require_columns(connection, revision)
-    if missing := [row["name"] for row in await connection.fetch(sql.query("missing_parts"))]:
+    """Raises DatabaseError where the schema of the newest `revision` lacks a table, a column, a partition or an index."""
+    if missing := [row["name"] for row in await _missing(connection)]:
         raise DatabaseError(
             f"the schema {sql.schema()} lacks {', '.join(missing)}; run: notifier migrate"
         )
+    await require_columns(connection, revision)
 
 
 async def complete(connection: Connection, revision: str) -> list[str]:
     """Makes partitions, indexes and rows again that a restore has left out. Returns what was done, a line each.
 
-    The relay then begins an epoch. Raises DatabaseError where a column is missing.
+    The relay then begins an epoch. Raises DatabaseError where a table or a column is missing.
     """
+    missing = await _missing(connection)
     await require_columns(connection, revision)
     made = [row["name"] for row in await connection.fetch(sql.query("missing_rows"))]
     for _ in range(2):  # a partition needs indexes
-        rows = await connection.fetch(sql.query("missing_parts"))
-        for row in rows:
+        for row in missing:
             await connection.execute(row["statement"])
-        made += [row["name"] for row in rows]
+        made += [row["name"] for row in missing]
+        missing = await _missing(connection)
     if made:
         await connection.execute(sql.adapt("UPDATE notifier.log SET saved_by = '0'"))
     return [f"{name}: made again; a new epoch begins" for name in made]
+
+
+async def _missing(connection: Connection) -> list[asyncpg.Record]:
+    """What `complete` can make again. Raises DatabaseError where it cannot."""
+    missing = await connection.fetch(sql.query("missing_parts"))
+    if lost := [row["name"] for row in missing if row["statement"] is None]:
+        raise DatabaseError(
+            f"the schema {sql.schema()} lacks {', '.join(lost)}: restore it, or run: notifier uninstall, and then"
+            " notifier migrate"
+        )
+    return missing
 
 
 async def load(connection: Connection) -> dict[str, Stored]:

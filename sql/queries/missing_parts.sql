@@ -1,6 +1,6 @@
 -- Partitions, indexes and properties without which the relay cannot store or prune messages, or would lose or misorder some, and
 -- that our schema lacks: a restore has left them out (`pg_restore --section`), or they were dropped, detached or altered. With
--- the statement that makes each again.
+-- the statement that makes each again; null for a table.
 WITH slot AS (
     SELECT n, pg_catalog.format('messages_%s', n) AS name FROM pg_catalog.generate_series(0, 7) AS n
 ), needed (relation, columns, is_unique) AS (
@@ -37,3 +37,10 @@ UNION ALL
 SELECT pg_catalog.format('permanence of %s', c.relname), pg_catalog.format('ALTER TABLE notifier.%I SET LOGGED', c.relname)
 FROM pg_catalog.pg_class AS c
 WHERE c.relnamespace = 'notifier'::pg_catalog.regnamespace AND c.relkind = 'r' AND c.relpersistence = 'u' AND c.relname <> 'vanished'
+UNION ALL
+SELECT pg_catalog.format('table %s', t.name), NULL
+FROM pg_catalog.unnest('{changes_0, changes_1, configuration, grants, hidden_columns, log, messages, moves, patterns, positions,
+                         scopes, signing_key, steps, vanished, watches}'::text[]) AS t (name)
+WHERE pg_catalog.to_regclass('notifier.' || t.name) IS NULL
+UNION ALL
+SELECT 'sequence change_ids', NULL WHERE pg_catalog.to_regclass('notifier.change_ids') IS NULL

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from notifier.check.links import check
-from notifier.database.schema import migrate
+from notifier.database.schema import migrate, uninstall
+from notifier.errors import DatabaseError
 from notifier.relay.relay import State
 from notifier.settings import load
 from tests.databases import Connection, Database
@@ -170,3 +171,19 @@ async def test_what_the_relay_relies_on_is_named_and_made_again(
     assert await failures(database) == []
     await migrate(database.dsn, report=lines.append)
     assert len(lines) == 1
+
+
+@pytest.mark.parametrize("name", ["table positions", "table watches", "sequence change_ids"])
+async def test_what_cannot_be_made_again_is_one_readable_line(
+    database: Database, name: str
+) -> None:
+    kind, _, relation = name.partition(" ")
+    await database.execute(f"ALTER {kind} notifier.{relation} RENAME TO another")
+    reason = f"the schema notifier lacks {name}: restore it, or run: notifier uninstall, and then notifier migrate"
+    assert reason in await failures(database)
+    with pytest.raises(DatabaseError, match=reason):
+        await migrate(database.dsn)
+    await database.execute(f"DROP {kind} notifier.another")
+    await uninstall(database.dsn)
+    await migrate(database.dsn)
+    assert await failures(database) == []
