@@ -256,12 +256,11 @@ class StateReader:
                 sql.query("state_position"), company, timeout=DEADLINE_SECONDS
             )
             assert place is not None
+            await connection.execute("ROLLBACK TO SAVEPOINT unread")  # releases the changes
             images: list[tuple[Source, list[JSON]]] = []
             amount = _Amount(self._max_rows)
             tables_of_company = await self._tables(connection, company)
             has_owners = any(table.has_owners for table in tables_of_company)
-            if has_owners:
-                await connection.execute("SAVEPOINT unread")
             for table in tables_of_company:
                 entity = table.source.watch.entity
                 if not table.has(company):
@@ -292,7 +291,7 @@ class StateReader:
                 ):  # code of one table must not change how that of another owner is read
                     await connection.execute("ROLLBACK TO SAVEPOINT unread")
         await restore(connection, None, pooled=self._pooled)
-        (found_at,) = typed([(*place[:1], *place[2:])], tuple[str, int, frozenset[int]])
+        (found_at,) = typed([place], tuple[str, int, frozenset[int]])
         return _Snapshot(*found_at, images, amount.held)
 
     async def _tables(self, connection: Connection, company: str) -> Sequence[Table]:

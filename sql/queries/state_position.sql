@@ -1,8 +1,5 @@
 -- The current end of the log for company $1, and `unread`: the transactions of which the rows are visible now but
 -- the messages are not stored yet. The two conditions on xid are those of `read_changes.sql`, which the indexes have.
---
--- It is the transaction's first query, and sets for the others what capture.sql sets, so that values are serialised as
--- there, and PINNED of `connections.py`, which a pooled connection does not have.
 WITH checkpoint AS (
     SELECT coalesce((SELECT m.cursor FROM notifier.messages AS m
                      WHERE m.seq > log.seq AND m.cursor IS NOT NULL
@@ -12,16 +9,7 @@ WITH checkpoint AS (
 ), captured AS NOT MATERIALIZED (  -- the view `changes` is not readable here
     SELECT id, xid FROM notifier.changes_0 UNION ALL SELECT id, xid FROM notifier.changes_1
 )
-SELECT checkpoint.epoch, (
-           SELECT pg_catalog.count(pg_catalog.set_config(name, value, true)) FROM (VALUES
-               ('timezone', 'UTC'),
-               ('extra_float_digits', '1'),
-               ('datestyle', 'ISO'),
-               ('intervalstyle', 'postgres'),
-               ('bytea_output', 'hex'),
-               ('row_security', 'off')
-           ) AS setting (name, value)
-       ) AS settings,
+SELECT checkpoint.epoch,
        greatest((SELECT position FROM notifier.positions WHERE company = $1),
                 (SELECT max(position) FROM notifier.messages WHERE company = $1), 0) AS position,
        ARRAY(

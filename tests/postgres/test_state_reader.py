@@ -252,6 +252,25 @@ async def test_companies_are_read_beside_one_another_and_equal_requests_share_a_
     states.close()
 
 
+@pytest.mark.parametrize("pooled", [False, True])
+async def test_while_rows_are_read_the_relay_may_empty_the_tables_of_changes(
+    pooled: bool, empty: Database, role: str
+) -> None:
+    """Else clients that request states without a pause fill the log."""
+    await migrate(empty.dsn, watches=WATCHES, grant=role, state=True)
+    states = StateReader(url_of(empty, role), pooled=pooled, max_rows=100)
+    writer, relay = await empty.connect(), await empty.connect()
+    await writer.execute("BEGIN; LOCK TABLE notes IN ACCESS EXCLUSIVE MODE")
+    reading = asyncio.create_task(states.read("1", None, "u"))
+    await empty.blocked()
+    emptied = "SELECT notifier.truncate_changes($1, pg_current_snapshot()::text, 0)"
+    assert [await relay.fetchval(emptied, which) for which in (0, 1)] == [True, True]
+    await writer.execute("COMMIT")
+    state = await reading
+    assert b'"2026-11-22T18:00:00+00:00"' in b"".join(state.pages), "the role has another time zone"
+    states.close()
+
+
 async def test_a_connection_that_died_while_it_was_idle_costs_no_state(
     empty: Database, role: str
 ) -> None:
