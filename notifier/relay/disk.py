@@ -81,6 +81,15 @@ class Disk:
         later = await self._store.transaction_id()
         return None if await self.all_ended_before(later) else later
 
+    async def running_before(self, xid: int) -> frozenset[int]:
+        """The transactions before `xid` that have not ended."""
+        row = await self._writer.fetchrow(
+            "SELECT ARRAY(SELECT x::text::bigint FROM pg_snapshot_xip(pg_current_snapshot()) AS x"
+            " WHERE x::text::bigint < $1) AS xids",
+            xid,
+        )
+        return frozenset(row["xids"] if row else ())
+
     async def all_ended_before(self, xid: int) -> bool:
         """Whether every transaction before `xid` has ended."""
         row = await self._writer.fetchrow(

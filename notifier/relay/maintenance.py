@@ -37,6 +37,8 @@ class Maintenance:
         self._disk = disk
         self._retention_hours = retention_hours
         self._room_at = self._watches_at = 0.0
+        # Transactions that may have dropped changes and had not ended at the last look; None: not known
+        self._unsettled: frozenset[int] | None = None
 
     async def run(self, *, asleep: bool = False) -> None:
         """Does the parts that are due: the room on disk, and the watched tables.
@@ -123,14 +125,25 @@ class Maintenance:
             return False
         _log.error("the log was full and changes were dropped: a new epoch begins")
         await self._store.save(unsettled=REOPENING)  # if this relay ends here, the next one goes on
-        await self._store.save(unsettled=await self._disk.reopen())
+        unsettled = await self._disk.reopen()
+        self._unsettled = await self._disk.running_before(unsettled or 0)
+        await self._store.save(unsettled=unsettled)
         await self._pipeline.begin_epoch("overflow")
         return True
 
     async def _resync_after_overflow(self) -> None:
-        """Sends every company a Resync, once no transaction is left that may have dropped changes in the new epoch."""
+        """Sends every company a Resync when transactions have ended that may have dropped changes in the new epoch.
+
+        Not only with the last of them: any role may keep one open without end, which has dropped nothing.
+        """
         unsettled = self._store.checkpoint.unsettled
-        if unsettled is not None and await self._disk.all_ended_before(unsettled):
+        if unsettled is None:
+            return
+        running = await self._disk.running_before(unsettled)
+        is_last = await self._disk.all_ended_before(unsettled)
+        if is_last or running != self._unsettled:
             draft = ResyncDraft(EVERY_COMPANY, "overflow", datetime.now(UTC), REVOKE_ALL)
             await self._pipeline.send([draft])
+        self._unsettled = running
+        if is_last:
             await self._store.save(unsettled=None)

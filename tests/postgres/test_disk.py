@@ -150,6 +150,39 @@ async def test_a_commit_of_a_transaction_that_dropped_changes_is_followed_by_a_r
     assert messages[-1]["Data"]["Reason"] == "overflow"
 
 
+async def test_a_transaction_that_dropped_changes_is_followed_by_a_resync_though_another_stays_open(
+    small: Database, app: Connection
+) -> None:
+    """Any role that may connect can keep one open that has a number."""
+    company = await new_company(app)
+    late, stranger = await small.connect(app=True), await small.connect(app=True)
+    relay = Relayed(small)
+    await relay.start()
+    await new_event(app, company)
+    await relay.settled()
+    before, _ = await log_head(small)
+    await stranger.execute("BEGIN; SELECT pg_current_xact_id()")
+    await late.execute("BEGIN; SELECT pg_current_xact_id()")
+    await overflow(small)
+    await new_event(late, company, "dropped")
+
+    async def begun() -> bool:
+        return (await log_head(small))[0] != before
+
+    await until(begun)
+    await relay.settled()
+    resyncs = types(await messages_of(small, company)).count("Resync")
+    await late.execute("COMMIT")
+
+    async def resynced() -> bool:
+        return types(await messages_of(small, company)).count("Resync") > resyncs
+
+    await until(resynced)
+    assert await small.fetchval("SELECT unsettled FROM notifier.log") is not None
+    await stranger.execute("COMMIT")
+    await relay.stop()
+
+
 async def test_a_transaction_that_began_last_counts_as_one_that_may_have_dropped_changes(
     small: Database, app: Connection
 ) -> None:
