@@ -91,9 +91,8 @@ async def _require_one_server(writer: Connection, reader: Connection) -> None:
 
     Several hosts, and a proxy, may lead to another one: its changes would be stored here, and its snapshots as the cursor.
     """
-    pid = await writer.fetchval(
-        "SELECT pg_backend_pid()"
-    )  # not the driver's: a pooler has its own numbers
+    # Not the number that the driver knows: a pooler has its own.
+    pid = await writer.fetchval("SELECT pg_backend_pid()")
     holds = sql.adapt(
         "SELECT EXISTS (SELECT FROM notifier.log, notifier.relay_holders(log.relay_lock) AS h WHERE h.pid = $1)"
     )

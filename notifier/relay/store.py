@@ -201,9 +201,8 @@ class RelayStore:
                 [message.traceparent for message in messages] if traced else None,
                 self.checkpoint.epoch,
             )
-        except (
-            asyncpg.CheckViolationError
-        ) as error:  # not of a message: rows have no other check than that of the slot
+        except asyncpg.CheckViolationError as error:
+            # Not of a message: rows have no other check than that of the slot.
             raise SchemaMissing(NO_PARTITION) from error
         if stored is None:
             raise LogAltered(
