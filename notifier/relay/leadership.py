@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import codecs
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
 import asyncpg
@@ -63,17 +63,52 @@ async def lead(url: str, *, any_text: bool = False) -> AsyncIterator[Leadership]
             # relay's lock.
             await writer.execute("SET client_connection_check_interval = '2s'")
         await _elected(writer)
-        async with connected(
-            url,
-            "relay reader",
-            enable_seqscan="off",
-            enable_bitmapscan="off",
-            plan_cache_mode="force_generic_plan",
-            statement_timeout="0",
-        ) as reader:
+        async with (
+            _beating(writer) as stop,
+            connected(
+                url,
+                "relay reader",
+                enable_seqscan="off",
+                enable_bitmapscan="off",
+                plan_cache_mode="force_generic_plan",
+                statement_timeout="0",
+            ) as reader,
+        ):
+            await stop()
             await _require_one_server(writer, reader)
             await _read_any_text(reader, demanded=any_text)
             yield Leadership(writer, reader)
+
+
+@asynccontextmanager
+async def _beating(writer: Connection) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """Uses the connection every few seconds until the function that it yields is called.
+
+    The first of several hosts may not answer, so that the next connection takes long: another node would terminate this one
+    as one that hangs.
+    """
+    stopping = asyncio.Event()
+
+    async def beat() -> None:
+        while not stopping.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(ELECTION_SECONDS):
+                    await stopping.wait()
+                    return
+            await writer.fetchval("SELECT", timeout=DEADLINE_SECONDS)
+
+    beating = asyncio.create_task(beat())
+
+    async def stop() -> None:
+        stopping.set()
+        await beating
+
+    try:
+        yield stop
+    finally:
+        stopping.set()
+        beating.cancel()
+        await asyncio.gather(beating, return_exceptions=True)
 
 
 async def _elected(writer: Connection) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
+from notifier.database.connections import connected
 from notifier.database.schema import migrate
-from notifier.relay import backlog, maintenance, reader
+from notifier.relay import backlog, leadership, maintenance, reader
 from notifier.relay.disk import Disk
 from notifier.relay.relay import State
 from notifier.relay.store import RelayStore
@@ -166,3 +168,38 @@ async def test_a_relay_notices_at_once_that_its_backend_was_terminated(
             return relay.relay is not None and relay.relay.state is State.STANDBY
 
         await until(noticed, every=0.001)
+
+
+async def test_a_relay_whose_second_connection_takes_long_does_not_seem_to_hang(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first of several hosts may not answer: another node would terminate each relay that was elected."""
+    monkeypatch.setattr(leadership, "ELECTION_SECONDS", 0.05)
+    opened = asyncio.Event()
+
+    @asynccontextmanager
+    async def slowly(url: str, name: str, **settings: Any) -> AsyncIterator[Connection]:
+        if name == "relay reader":
+            await opened.wait()
+        async with connected(url, name, **settings) as connection:
+            yield connection
+
+    monkeypatch.setattr(leadership, "connected", slowly)
+    relay = Relayed(database)
+    starting = asyncio.create_task(relay.start())
+
+    async def is_used() -> bool:
+        return bool(
+            await database.fetchval(
+                "SELECT EXISTS (SELECT FROM notifier.log, notifier.relay_holders(log.relay_lock) AS h"
+                " JOIN pg_stat_activity AS a USING (pid) WHERE a.query = 'SELECT')"
+            )
+        )
+
+    try:
+        await until(is_used)
+        opened.set()
+        await starting
+    finally:
+        starting.cancel()
+        await relay.stop()
