@@ -1,6 +1,6 @@
 -- Of a row that is not stored whole: its key and its company. Null for no row. Fails where a column is gone.
 CREATE OR REPLACE FUNCTION notifier.keys(row_value record, relation oid, columns text[]) RETURNS json
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET array_nulls = on
 AS $$
 DECLARE
     image json;

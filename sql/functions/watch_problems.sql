@@ -3,7 +3,7 @@
 -- tenant whose schema is gone is no problem.
 --
 -- A column counts if an option names it without which capture stores another image, or another user receives it; not
--- those of `rename`.
+-- those of `rename`. One that was replaced by a virtual column counts as gone: no trigger sees its values.
 CREATE OR REPLACE FUNCTION notifier.watch_problems()
 RETURNS TABLE(kind text, object text, fatal boolean)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
@@ -23,6 +23,7 @@ AS $$
     WHERE w.root IS NOT NULL AND named.name IS NOT NULL AND NOT EXISTS (
         SELECT FROM pg_attribute AS a
         WHERE a.attrelid = w.root AND a.attname = named.name AND a.attnum > 0 AND NOT a.attisdropped
+          AND (a.attgenerated <> 'v' OR named.name = ANY (w.exclude))
     )
     UNION ALL
     SELECT 'column', format('%s.%I (%s)', w.relation, r.name, coalesce('now ' || quote_ident(r.now), 'dropped and added again')), w.tenant IS NULL
@@ -38,7 +39,7 @@ AS $$
     WHERE named.name IS NOT NULL AND NOT EXISTS (
         SELECT FROM pg_attribute AS a
         WHERE a.attrelid = to_regclass(s.relation) AND a.attname = named.name
-          AND a.attnum > 0 AND NOT a.attisdropped
+          AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated <> 'v'
     ) AND (s.step > 0 OR to_regclass(s.relation) IS NOT NULL)
     UNION ALL
     SELECT 'child', h.inhrelid::regclass::text, w.tenant IS NULL

@@ -206,3 +206,25 @@ async def test_a_column_that_decides_who_sees_a_row_and_is_replaced_by_a_virtual
     )
     await app.execute("INSERT INTO docs VALUES (2, 'c')")
     assert types(await relay.messages_of("c")) == ["DocCreated", "Skipped"]
+
+
+@pytest.mark.parametrize("column", ["id", "company_id", "gone", "member", "flag"])
+async def test_a_column_that_a_watch_needs_and_is_replaced_by_a_virtual_one_is_a_problem(
+    database: Database, column: str
+) -> None:
+    """No trigger sees its values: changes would be of no company, or of another row."""
+    await skip_before(18, database, "virtual columns")
+    await database.execute(
+        "CREATE TABLE docs (id text PRIMARY KEY, company_id text, gone bool, member text, flag bool, title text)"
+    )
+    doc = Watch(
+        table="docs", entity="Doc", member="member", member_if={"flag": True}, deleted_if="gone"
+    )
+    await migrate(database.dsn, watches=[*CALENDAR, doc])
+    problems = "SELECT object FROM notifier.watch_problems() WHERE fatal"
+    assert await database.fetch(problems) == []
+    value = "bool GENERATED ALWAYS AS (title IS NULL)" if column in ("gone", "flag") else ""
+    await database.execute(
+        f"ALTER TABLE docs DROP {column}, ADD {column} {value or 'text GENERATED ALWAYS AS (title)'} VIRTUAL"
+    )
+    assert [row["object"] for row in await database.fetch(problems)] == [f"public.docs.{column}"]

@@ -178,6 +178,19 @@ async def test_composites_domains_enums_and_generated_columns_arrive(
     }
 
 
+async def test_a_null_in_an_array_is_none_whatever_the_session_makes_of_the_word(
+    database: Database, watching: Watching, app: Connection
+) -> None:
+    """Arrays of types that are not built in are read from their text."""
+    await database.execute("CREATE TYPE mood AS ENUM ('glad', 'NULL')")
+    relay = await watching("moods mood[]")
+    await app.execute(
+        "SET array_nulls = off; INSERT INTO docs VALUES (1, 'c', ARRAY['NULL', NULL, 'glad']::mood[])"
+    )
+    (created,) = await relay.messages_of("c")
+    assert created["Data"]["Moods"] == ["NULL", None, "glad"]
+
+
 async def test_a_virtual_column_is_not_sent_as_null(
     database: Database, watching: Watching, app: Connection
 ) -> None:
