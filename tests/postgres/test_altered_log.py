@@ -12,7 +12,7 @@ from notifier.errors import DatabaseError
 from notifier.relay.relay import State
 from notifier.settings import load
 from tests.databases import Connection, Database
-from tests.postgres.relays import Relayed, log_head, messages_of, new_event, types
+from tests.postgres.relays import MakeRelay, Relayed, log_head, messages_of, new_event, types
 from tests.postgres.streams import Node
 from tests.postgres.test_continuity import epoch_after
 from tests.services import SECRET
@@ -65,6 +65,28 @@ async def test_messages_beyond_the_relays_own_begin_an_epoch_that_reaches_the_no
     await new_event(app, company, "after")
     await subscriber.gets(1)
     assert types(await messages_of(database, "another")) == ["Resync"]
+
+
+async def test_a_cursor_that_came_with_other_messages_is_not_followed(
+    database: Database, app: Connection, company: str, make_relay: MakeRelay
+) -> None:
+    """It may see changes that no relay of this log has read. The relay stores one cursor in a transaction, a restore many."""
+    relay = make_relay()
+    await relay.start()
+    await new_event(app, company, "before")
+    await relay.settled()
+    await relay.stop()
+    before, seq = await log_head(database)
+    await new_event(app, company, "unread")
+    await database.execute(
+        "INSERT INTO notifier.messages (slot, seq, company, position, at, body, cursor)"
+        " SELECT 5, $1 + n, 'another', 70 + n, now(), '{}', pg_current_snapshot()"
+        " FROM generate_series(1, 9) AS n",
+        seq,
+    )
+    await relay.start()
+    assert (await log_head(database))[0] != before
+    assert types(await relay.messages_of(company)) == ["Resync"]
 
 
 async def test_messages_of_a_former_epoch_begin_another(
