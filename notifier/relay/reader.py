@@ -156,9 +156,8 @@ class ChangeReader:
             )
             former: tuple[object, ...] | None = None
             async for row in cursor:
-                if (
-                    current := tuple(row)
-                ) != former:  # else the same, for another watch of its table
+                current = tuple(row)
+                if current != former:  # else the same, for another watch of its table
                     company, *change = current
                     yield company, Change(*change)
                 former = current
