@@ -95,7 +95,7 @@ async def _beating(writer: Connection) -> AsyncIterator[Callable[[], Awaitable[N
                 async with asyncio.timeout(ELECTION_SECONDS):
                     await stopping.wait()
                     return
-            await writer.fetchval("SELECT", timeout=DEADLINE_SECONDS)
+            await writer.execute("SELECT", timeout=DEADLINE_SECONDS)
 
     beating = asyncio.create_task(beat())
 
