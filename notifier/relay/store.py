@@ -202,7 +202,8 @@ class RelayStore:
                 self.checkpoint.epoch,
             )
         except asyncpg.CheckViolationError as error:
-            # Not of a message: rows have no other check than that of the slot.
+            if error.constraint_name is not None:  # a check that an operator has added
+                raise
             raise SchemaMissing(NO_PARTITION) from error
         if stored is None:
             raise LogAltered(
