@@ -26,7 +26,7 @@ from notifier.database.keepalive import keep_alive
 from notifier.database.primary import Server as Followable
 from notifier.database.primary import primary_of
 from notifier.database.url import Server, Target, describe, resolve
-from notifier.errors import DatabaseError, Misplaced, SchemaMissing, Unreachable
+from notifier.errors import DatabaseError, Misplaced, SchemaMissing, UnexpectedAnswer, Unreachable
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -236,7 +236,7 @@ async def _first_answer(
                 await connection.identify(standby=standby)
                 return connection
             except Exception as error:
-                refusals = (UnicodeError, ValueError, Misplaced)
+                refusals = (UnicodeError, ValueError, Misplaced, UnexpectedAnswer)
                 if not is_failure(error) and not isinstance(error, refusals):
                     raise
                 failures.append((server, error))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol, TypeAlias
 
-from notifier.errors import Misplaced
+from notifier.errors import Misplaced, UnexpectedAnswer
 
 Server: TypeAlias = tuple[Any, ...]
 """A database of a server that was started at some time."""
@@ -25,6 +25,9 @@ FROM pg_catalog.pg_database AS d WHERE d.datname OPERATOR(pg_catalog.=) pg_catal
 """
 
 
+_COLUMNS = 3
+
+
 class Connection(Protocol):
     """One of the driver."""
 
@@ -33,8 +36,11 @@ class Connection(Protocol):
 
 
 async def primary_of(connection: Connection, *, may_be_standby: bool = False) -> Server:
-    """The server of a connection. Raises Misplaced where it is a standby, and must not be one."""
-    is_standby, *server = tuple(await connection.fetchrow(_QUERY))
+    """The server of a connection. Raises Misplaced where it is a standby, and must not be one, and UnexpectedAnswer."""
+    row = await connection.fetchrow(_QUERY)
+    if row is None or len(row) != _COLUMNS:
+        raise UnexpectedAnswer("the database does not identify itself")
+    is_standby, *server = tuple(row)
     if is_standby and not may_be_standby:
         raise Misplaced(STANDBY)
     return tuple(server)
