@@ -138,12 +138,12 @@ async def _require_one_server(writer: Connection, reader: Connection) -> None:
 
 
 async def _read_any_text(reader: Connection, *, demanded: bool) -> None:
-    """Lets the reader take text that is none in the database's encoding, or has no equivalent in UTF-8.
+    """Lets the reader accept bytes that are not valid in the database's encoding, and characters without an equivalent in UTF-8.
 
-    Each text of a SQL_ASCII database may be the former. In others only settings of a writer's session are, which PostgreSQL
-    does not validate where they come with the connection; a text of WIN1252 may be the latter, for example. So there it is
-    `demanded` after a read that has failed. Of text what cannot be read is replaced; of a row it is made what no reader of
-    JSON accepts, so that the row is sent by its keys.
+    A SQL_ASCII database does not validate any text. Others do not validate the settings of a session that come with its
+    connection, and encodings such as WIN1252 have codes without an equivalent: there it is `demanded` after a read has
+    failed. In settings and names, what cannot be decoded is replaced. In the image of a row it becomes invalid JSON, so
+    that the relay sends the row by its keys.
     """
     encoding = reader.get_settings().server_encoding
     if encoding in WITHOUT_CODEC or not (demanded or encoding == "SQL_ASCII"):
