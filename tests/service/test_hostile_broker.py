@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from itertools import cycle
 
 import pytest
@@ -14,19 +13,20 @@ from tests.conftest import Connect, Serve
 from tests.databases import Database
 from tests.natsd import NatsServer
 from tests.ports import free_port
+from tests.service.between import Between
 from tests.service.calendars import Calendar
 from tests.service.test_floods import metric
 from tests.service.test_nats import on_path, reach
 from tests.waiting import until
 
 
-class InBetween:
+class InBetween(Between):
     """Between NATS and its clients; what it does to the next message of a company is the next of `DEEDS`."""
 
     DEEDS = ("pass", "drop", "repeat", "hold", "misdirect", "alter", "repeat an old one")
 
     def __init__(self, server: int) -> None:
-        self._server = server
+        super().__init__("127.0.0.1", server)
         self._deeds = cycle(self.DEEDS)
         self._held: list[bytes] = []
         self._old: list[bytes] = []
@@ -34,21 +34,6 @@ class InBetween:
         self.companies: list[str] = []
         self.done: set[str] = set()
         self.is_hostile = False
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection of a client."""
-        with suppress(OSError, asyncio.IncompleteReadError):
-            theirs, ours = await asyncio.open_connection("127.0.0.1", self._server)
-            try:
-                await asyncio.gather(self._forward(reader, ours), self._attack(theirs, writer))
-            finally:
-                ours.close()
-        writer.close()
-
-    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(65536):
-            writer.write(data)
-        raise asyncio.IncompleteReadError(b"", None)
 
     async def _attack(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while line := await reader.readline():

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
 
 import pytest
 
 from tests.conftest import Connect, Serve
 from tests.databases import Connection, Database
 from tests.ports import free_port
+from tests.service.between import Between
 from tests.service.calendars import EVENT, Calendar, positions
 from tests.services import Service
 from tests.waiting import until
@@ -90,11 +90,11 @@ def lost_links(service: Service) -> int:
     return service.log().count("database connection lost")
 
 
-class InBetween:
+class InBetween(Between):
     """Between PostgreSQL and its clients; `change` is applied to each of its messages."""
 
     def __init__(self, server: tuple[str, int]) -> None:
-        self._server = server
+        super().__init__(*server)
         self.port = free_port()
         self.change: Change = lambda _, __: None
 
@@ -109,21 +109,6 @@ class InBetween:
         self.change = lambda kind, body: altered(body) if kind == ROW else None
         await until(links_are_lost)
         self.change = lambda _, __: None
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection."""
-        with suppress(OSError, asyncio.IncompleteReadError):
-            theirs, ours = await asyncio.open_connection(*self._server)
-            try:
-                await asyncio.gather(self._forward(reader, ours), self._attack(theirs, writer))
-            finally:
-                ours.close()
-        writer.close()
-
-    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(65536):
-            writer.write(data)
-        raise asyncio.IncompleteReadError(b"", None)
 
     async def _attack(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         kind = await reader.readexactly(1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import suppress
 
 import pytest
 
@@ -12,31 +11,19 @@ from tests.conftest import Connect, Serve
 from tests.databases import Database
 from tests.natsd import NatsServer
 from tests.ports import free_port
+from tests.service.between import Between
 from tests.service.calendars import Calendar
 from tests.waiting import until
 
 
-class Info:
+class Info(Between):
     """Replaces properties of each INFO; `more` are sent behind the first PONG."""
 
     def __init__(self, server: int, changes: dict[str, object], more: bytes = b"") -> None:
-        self._server, self._changes, self._more = server, changes, more
+        super().__init__("127.0.0.1", server)
+        self._changes, self._more = changes, more
         self.port = free_port()
         self.sent = asyncio.Event()
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError, asyncio.IncompleteReadError):
-            theirs, ours = await asyncio.open_connection("127.0.0.1", self._server)
-            try:
-                await asyncio.gather(self._forward(reader, ours), self._attack(theirs, writer))
-            finally:
-                ours.close()
-        writer.close()
-
-    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(65536):
-            writer.write(data)
-        raise asyncio.IncompleteReadError(b"", None)
 
     async def _attack(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         more = self._more
