@@ -17,12 +17,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from notifier.check.nats import findings
 from notifier.nats import link as links
+from notifier.nats.client import NatsClient
 from notifier.nats.credentials import Credentials
 from notifier.nats.link import Link, Unusable
 from notifier.nats.payloads import SIGNATURE
 from notifier.settings import load
 from tests.natsd import NatsServer
-from tests.waiting import until
+from tests.waiting import DEADLINE_SECONDS, until
 
 Start = Callable[..., Awaitable[NatsServer]]
 
@@ -172,6 +173,33 @@ async def test_users_passwords_tokens_and_permissions(start: Start, open_link: A
     token = await start('authorization { token: "s3cret" }')
     link, witness = open_link(token.url.replace("nats://", "nats://s3cret@"))
     await connected(witness)
+
+
+@pytest.mark.parametrize("method", ["connect", "abort"])
+async def test_a_link_ends_though_the_library_does_not_pass_its_cancellation_on(
+    start: Start, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """`asyncio.wait_for` of Python 3.11 does not where it has a result by then (python/cpython#86296)."""
+    server, waits = await start(), asyncio.Event()
+    original = getattr(NatsClient, method)
+
+    async def with_a_result(*arguments: Any, **options: Any) -> None:
+        await original(*arguments, **options)
+        waits.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(NatsClient, method, with_a_result)
+    link, witness = Link([urlparse(server.url)], None, "test"), Witness()
+    link.add(witness)
+    running = asyncio.create_task(link.run())
+    if method == "abort":
+        await connected(witness)
+        await server.kill()
+    await waits.wait()
+    running.cancel()
+    await asyncio.wait([running], timeout=DEADLINE_SECONDS)
+    assert running.cancelled()
 
 
 def nkey(prefix: int, raw: bytes) -> str:
