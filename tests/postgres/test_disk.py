@@ -305,7 +305,10 @@ async def test_an_epoch_begins_although_old_messages_are_being_read(
 
         await until(begun)
         await new_event(app, company)
-        assert types(await relay.messages_of(company)) == ["Resync", "EventCreated"]
+        # Other transactions of the cluster may add a further Resync when they end.
+        first, *rest = types(await relay.messages_of(company))
+        assert first == "Resync"
+        assert [each for each in rest if each != "Resync"] == ["EventCreated"]
     await relay.stop()
 
 

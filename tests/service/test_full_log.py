@@ -113,8 +113,10 @@ async def test_a_million_writes_without_a_relay_end_in_a_resync(
     assert answer["Data"]["Recovered"] is True
     assert resync["Type"] == "Resync"
     assert resync["Data"] == {"CompanyId": company, "Reason": "overflow", "Epoch": first.epoch}
-    assert [m["Type"] for m in rest] == ["EventUpdated", "EventUpdated"]
-    assert positions(fresh.messages) == [1, 2, 3]
+    # Further ones follow where other transactions of the cluster, which may have dropped changes, end later.
+    assert all(m["Data"] == resync["Data"] for m in rest if m["Type"] == "Resync")
+    assert [m["Type"] for m in rest if m["Type"] != "Resync"] == ["EventUpdated", "EventUpdated"]
+    assert positions(fresh.messages) == [*range(1, 2 + len(rest))]
 
     async def small() -> bool:
         return int(await database.fetchval(SCHEMA_BYTES)) < LIMIT // 8

@@ -106,6 +106,7 @@ async def test_access_follows_the_rows_of_the_account_and_the_accounts_own_row(
     assert "NOTIFIER_USER_QUERY must take one parameter" in output
 
     nodes = [await serve(database, user_query=QUERY) for _ in range(2)]
+    await database.relayed()
     ada = [await connect(node, "auth0|ada", "7") for node in nodes]
     bob, eve = [await connect(nodes[0], f"auth0|{name}", "7") for name in ("bob", "eve")]
     assert not (await (await connect(nodes[0], "2")).set_company("7"))["Success"], "no account's id"

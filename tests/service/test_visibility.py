@@ -115,6 +115,7 @@ async def test_each_user_gets_the_rows_that_the_user_sees_live_and_in_resumes_on
     services = [await serve(database, nats_url=nats.url), await serve(database, nats_url=nats.url)]
     for service in services:
         await on_path(service, "nats")  # the first one relays
+    await database.relayed()
     live = [(user, await connect(each, user)) for each in services for user in SEEN]
     for _, client in live:
         await follows(client)
