@@ -149,6 +149,13 @@ LEFT JOIN LATERAL (
 """
 """Whether the relay has read every change that snapshot $1 sees, and stored its messages."""
 
+BLOCKED = """
+SELECT count(DISTINCT l.pid) FROM pg_locks AS l JOIN pg_stat_activity AS a ON a.pid = l.pid
+WHERE NOT l.granted AND l.database IS DISTINCT FROM 0
+  AND a.datname = current_database() AND a.backend_type = 'client backend'
+"""
+"""How many connections to this database wait for a lock that is not the one of NOTIFY."""
+
 OWN = """
 DO $$ BEGIN
     IF to_regclass('notifier.log') IS NOT NULL THEN
@@ -232,12 +239,13 @@ class Database:
         )
 
     async def blocked(self) -> None:
-        """Returns when a connection to the server waits for a lock."""
+        """Returns when a connection to this database waits for a lock.
+
+        Not for that of NOTIFY, which is of no database: for a moment each commit that notifies may wait for another one.
+        """
 
         async def waits() -> bool:
-            return bool(
-                await self.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)")
-            )
+            return bool(await self.fetchval(BLOCKED))
 
         await until(waits)
 
