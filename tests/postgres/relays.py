@@ -69,15 +69,7 @@ class Relayed:
         It writes a change of its own and waits for its message: transactions of which one began
         after the other had committed keep their order.
         """
-        if self._sentinel is None:
-            self._sentinel = str(uuid4())
-            await self._database.execute(
-                "INSERT INTO companies (id, name) VALUES ($1, '')", self._sentinel
-            )
-        mark = uuid4().hex
-        await self._database.execute(
-            "UPDATE companies SET name = $2 WHERE id = $1", self._sentinel, mark
-        )
+        mark = await self._mark()
 
         async def stored() -> bool:
             if self._running is not None and self._running.done():
@@ -92,6 +84,40 @@ class Relayed:
             )
 
         await until(stored)
+
+    async def handed_over(self) -> None:
+        """Returns when the messages of everything that was committed before the call are in `published`.
+
+        They are handed over after they are stored: others may see them in the log before.
+        """
+        mark = (await self._mark()).encode()
+
+        async def has_come() -> bool:
+            return any(mark in message.body for _, message in self.published)
+
+        await until(has_come)
+
+    async def looked(self) -> None:
+        """Returns when it has looked at the triggers, and has saved their state, at least once.
+
+        It does the maintenance that is due between two reads, and what the second call writes is read after what the
+        first one has written.
+        """
+        await self.settled()
+        await self.settled()
+
+    async def _mark(self) -> str:
+        """Writes a change of its own; a text that its message contains."""
+        if self._sentinel is None:
+            self._sentinel = str(uuid4())
+            await self._database.execute(
+                "INSERT INTO companies (id, name) VALUES ($1, '')", self._sentinel
+            )
+        mark = uuid4().hex
+        await self._database.execute(
+            "UPDATE companies SET name = $2 WHERE id = $1", self._sentinel, mark
+        )
+        return mark
 
     async def messages_of(self, company: object) -> list[Json]:
         """The messages of a company, with all that was committed before the call."""

@@ -18,16 +18,6 @@ def maintenance_is_always_due(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("notifier.relay.relay.SLEEPING_READ_SECONDS", 0.1)
 
 
-async def looked(database: Database, relay: Relayed) -> None:
-    """Returns when the relay has saved the state of the triggers."""
-    await relay.settled()
-
-    async def saved() -> bool:
-        return bool(await database.fetchval("SELECT captured IS NOT NULL FROM notifier.log"))
-
-    await until(saved)
-
-
 async def resyncs(database: Database, company: str, count: int = 1) -> list[Json]:
     """The messages of a company, as soon as that many of them are Resyncs."""
 
@@ -41,7 +31,7 @@ async def resyncs(database: Database, company: str, count: int = 1) -> list[Json
 async def started(database: Database, company: str, relay: Relayed) -> None:
     """The company is known, and the relay has seen the triggers."""
     await new_event(database, company, "before")
-    await looked(database, relay)
+    await relay.looked()
 
 
 async def test_case_12_a_table_that_was_swapped_by_rename_is_resynced_after_migrate(
@@ -149,7 +139,7 @@ async def test_a_disabled_trigger_of_a_partition_is_a_gap_but_partitions_come_an
     )
     await migrate(database.dsn, watches=[*CALENDAR, Watch(table="docs", entity="Doc")])
     await app.execute("INSERT INTO docs VALUES (1, 'c')")
-    await looked(database, relay)
+    await relay.looked()
     await database.execute("CREATE TABLE docs_2 PARTITION OF docs FOR VALUES FROM (10) TO (20)")
     await relay.settled()
     await database.execute("DROP TABLE docs_2")
@@ -201,7 +191,7 @@ async def test_a_table_that_becomes_a_partition_under_its_own_name_is_migrated(
     await database.execute("CREATE TABLE docs (id int PRIMARY KEY, company_id text)")
     await migrate(database.dsn, watches=watches)
     await database.execute("INSERT INTO docs VALUES (1, 'c')")
-    await looked(database, relay)
+    await relay.looked()
     await database.execute(
         "ALTER TABLE docs RENAME TO docs_old;"
         "CREATE TABLE docs (LIKE docs_old, PRIMARY KEY (id)) PARTITION BY RANGE (id);"

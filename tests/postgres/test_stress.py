@@ -109,6 +109,7 @@ async def test_every_committed_change_is_sent_exactly_once(
                 version = int(message["Data"]["JobTitle"])
                 versions_received[message["Data"]["EmployeeId"]].append(version)
                 assert int(message["Old"]["JobTitle"]) < version
+    await relay.handed_over()
     await relay.stop()
     assert versions_received == {row: sorted(versions) for row, versions in ledger.items()}
     assert len(relay.published) == await database.fetchval("SELECT count(*) FROM notifier.messages")
@@ -155,6 +156,7 @@ async def test_b4_a_hundred_thousand_transactions_on_one_row_by_eight_writers_ar
             names[writer].append(int(n))
         assert list(map(len, names.values())) == [each, each]
         assert all(numbers == list(range(1, each + 1)) for numbers in names.values())
+    await relay.handed_over()
     await relay.stop()
     assert len(relay.published) == await database.fetchval("SELECT count(*) FROM notifier.messages")
     assert metrics.FALLBACK_FINDS._value.get() == finds
