@@ -20,7 +20,7 @@ from notifier.database.schema import downgrade, migrate, migrate_only, uninstall
 from notifier.errors import DatabaseError, SettingsError, Unreachable
 from notifier.settings import load
 from notifier.watches import CALENDAR, Watch
-from tests.databases import Connection, Database, with_database
+from tests.databases import BLOCKED, Connection, Database, with_database
 from tests.postgres.relays import Relayed, new_company, new_event, types
 from tests.services import SECRET
 from tests.waiting import until
@@ -208,6 +208,7 @@ async def test_uninstall_reports_that_nothing_is_installed(empty: Database) -> N
     assert lines == ["schema notifier: was not there"]
 
 
+@pytest.mark.usefixtures("patient")
 async def test_an_app_goes_on_through_migrate_and_uninstall(
     database: Database, app: Connection
 ) -> None:
@@ -237,8 +238,7 @@ async def amid_writers(
     watcher = await database.connect()
 
     async def waits(many: int, doing: asyncio.Task[None]) -> bool:
-        query = "SELECT count(DISTINCT pid) FROM pg_locks WHERE NOT granted"
-        return bool(await watcher.fetchval(query) >= many) or doing.done()
+        return bool(await watcher.fetchval(BLOCKED) >= many) or doing.done()
 
     async def done() -> bool:
         transaction = one.transaction()
