@@ -333,7 +333,8 @@ async def test_case_4_a_live_node_notices_that_the_storage_was_rolled_back(
             await new_event(app, company, str(number))
 
         async def delivered() -> bool:
-            return types(await messages_of(database, company)).count("EventCreated") == 5
+            stored = types(await messages_of(database, company)).count("EventCreated")
+            return stored == 5 and node.node.stream._seq == (await log_head(database))[1]
 
         await until(delivered)
         before, seq = await log_head(database)
