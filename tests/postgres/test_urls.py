@@ -59,11 +59,9 @@ class Front:
         self._context = context
         self._direct = direct
 
-    async def run(self) -> None:
+    async def listen(self) -> asyncio.Server:
         context = self._context if self._direct else None
-        server = await asyncio.start_server(self._accept, "127.0.0.1", self.port, ssl=context)
-        async with server:
-            await server.serve_forever()
+        return await asyncio.start_server(self._accept, "127.0.0.1", self.port, ssl=context)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with closing(writer), suppress(OSError, asyncio.IncompleteReadError):
@@ -179,16 +177,20 @@ def _running(fronts: list[Front]) -> Iterator[None]:
     ended = asyncio.Event()
 
     async def run() -> None:
-        tasks = [asyncio.create_task(front.run()) for front in fronts]
+        try:
+            servers = [await front.listen() for front in fronts]
+        except OSError as error:
+            loop.set_exception(error)
+            return
         loop.set_result(asyncio.get_running_loop())
         await ended.wait()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for server in servers:
+            server.close()
 
     thread = Thread(target=asyncio.run, args=(run(),))
     thread.start()
     try:
+        loop.result()  # they listen
         yield
     finally:
         loop.result().call_soon_threadsafe(ended.set)
@@ -397,7 +399,7 @@ async def test_a_node_shows_no_part_of_a_password(secured: Secured, serve: Serve
         assert "s3cr3t" not in text
 
 
-async def test_a_pooler_that_refuses_settings_is_called_one(unused_tcp_port: int) -> None:
+async def test_a_pooler_that_refuses_settings_is_called_one() -> None:
     """As PgBouncer answers where `ignore_startup_parameters` does not name a setting."""
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -412,17 +414,16 @@ async def test_a_pooler_that_refuses_settings_is_called_one(unused_tcp_port: int
         await writer.drain()
         writer.close()
 
-    server = await asyncio.start_server(refuse, "127.0.0.1", unused_tcp_port)
+    port = free_port()
+    server = await asyncio.start_server(refuse, "127.0.0.1", port)
     async with server:
         with pytest.raises(Misplaced, match="set NOTIFIER_LISTEN_DATABASE_URL"):
-            await connect(f"postgresql://u@127.0.0.1:{unused_tcp_port}/d", "test")
+            await connect(f"postgresql://u@127.0.0.1:{port}/d", "test")
 
 
 @pytest.mark.parametrize("answer", [b"N", b"SR\0\0\0\x08\0\0\0\x03", b"HTTP/1.1 400\r\n"])
 @pytest.mark.parametrize("mode", ["require", "verify-full&sslrootcert=system"])
-async def test_tls_that_is_demanded_is_never_given_up(
-    unused_tcp_port: int, answer: bytes, mode: str
-) -> None:
+async def test_tls_that_is_demanded_is_never_given_up(answer: bytes, mode: str) -> None:
     """A server in between refuses it, or adds a plain request for the password (CVE-2021-23222)."""
     received = b""
     ended = asyncio.Event()
@@ -435,12 +436,11 @@ async def test_tls_that_is_demanded_is_never_given_up(
         writer.close()
         ended.set()
 
-    server = await asyncio.start_server(refuse, "127.0.0.1", unused_tcp_port)
+    port = free_port()
+    server = await asyncio.start_server(refuse, "127.0.0.1", port)
     async with server:
         with pytest.raises(Unreachable) as caught:
-            await connect(
-                f"postgresql://u:s3cr3t@127.0.0.1:{unused_tcp_port}/d?sslmode={mode}", "test"
-            )
+            await connect(f"postgresql://u:s3cr3t@127.0.0.1:{port}/d?sslmode={mode}", "test")
         await ended.wait()
     assert received == b""
     assert "\n" not in str(caught.value)
