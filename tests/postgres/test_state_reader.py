@@ -233,7 +233,10 @@ async def test_companies_are_read_beside_one_another_and_equal_requests_share_a_
     await writer.execute("LOCK TABLE notifier.changes_0")  # no snapshot is taken before it ends
     reading = [asyncio.create_task(states.read("1", None, "u"))]
     reading += [asyncio.create_task(states.read("2", None, "u"))]
-    waiting = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'notifier state' AND wait_event_type = 'Lock'"
+    waiting = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+        " AND application_name = 'notifier state' AND wait_event_type = 'Lock'"
+    )
 
     async def both_wait() -> bool:
         return bool(await empty.fetchval(waiting) == len(reading))
@@ -278,7 +281,8 @@ async def test_a_connection_that_died_while_it_was_idle_costs_no_state(
     states = StateReader(empty.dsn, pooled=False, max_rows=100)
     await states.read("1", None, "u")
     await empty.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'notifier state'"
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND application_name = 'notifier state'"
     )
     assert (await states.read("1", None, "u")).pages
     states.close()
