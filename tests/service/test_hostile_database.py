@@ -46,8 +46,8 @@ async def test_b17_a_function_in_public_is_never_run_by_the_service(
     await client.expect("EventCreated")
     await database.execute("UPDATE notifier.log SET system = 'another'")  # an epoch begins
     await database.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-        " WHERE application_name LIKE 'notifier%'"
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+        " AND application_name LIKE 'notifier%'"
     )
     await client.next("Resync")
     await service.ready()
