@@ -8,6 +8,7 @@ from tests.conftest import Connect, Serve
 from tests.databases import Database
 from tests.service.calendars import Calendar, positions
 from tests.services import Service
+from tests.waiting import until
 
 
 async def test_the_at_of_an_answer_is_that_of_the_message_to_the_letter(
@@ -59,9 +60,16 @@ async def test_the_resync_of_a_new_epoch_can_be_proven(
 ) -> None:
     service, calendar = await serve(database), Calendar(database)
     company = await calendar.company("u1")
+    former = await calendar.epoch()
     await service.stop()
     await database.execute("UPDATE notifier.log SET system = 'another'")
     service = await serve(database)
+
+    async def begun() -> bool:
+        return await calendar.epoch() != former
+
+    # A node is ready as soon as its relay is elected; that begins the epoch afterwards.
+    await until(begun)
     client = await connect(service, "u1", company)
     (message,) = await database.fetch(
         "SELECT position, body->>'At' AS at FROM notifier.messages WHERE company = $1", company
