@@ -188,7 +188,8 @@ async def _is(truth: bool) -> bool:
 
 async def test_a_lossy_link_is_late_and_loses_nothing(proxy: Proxy) -> None:
     async with line(proxy) as lossy:
-        proxy.lose(0.5, retransmission=0.001)
+        # With 0.5 one piece of 65,000 would be lost 16 times, for a minute: each loss doubles the wait.
+        proxy.lose(0.2, retransmission=0.001)
         for number in range(50):
             word = b"%02d" % number
             lossy.send(word)
