@@ -139,7 +139,8 @@ async def test_it_uses_what_the_network_lets_through_and_returns_to_a_websocket(
     monkeypatch.setattr(ladder, "MAX_RETURN_SECONDS", 0.4)
     company = await calendar.company("u1")
     proxy.blocks = True
-    async with following(proxy.url, company, heartbeat=1.0) as taken:
+    # A busy machine may take seconds for the first event of a stream, which counts as held back after `heartbeat`.
+    async with following(proxy.url, company, heartbeat=5.0) as taken:
         client = taken.client
         await taken.has(lambda: client.transport == "sse" and client.status.state == "live")
         assert not [
@@ -190,10 +191,10 @@ async def test_connections_that_are_killed_again_and_again_lose_and_double_nothi
     company = await calendar.company("u1")
     async with following(proxy.url, company, transport=transport) as taken:
         await taken.has(lambda: taken.client.status.state == "live")
-        for _ in range(8):
+        for position in range(2, 10):
             proxy.cut()
             await calendar.event(company)
-            await taken.has_messages(company, len(taken.positions(company)) + 2)
+            await taken.has_messages(company, position)
         assert len(taken.of(Resync, company)) == 1
 
 
