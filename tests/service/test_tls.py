@@ -62,16 +62,9 @@ async def secure(database: Database, serve: Serve, tmp_path: Path) -> Secure:
     certfile, keyfile = tmp_path / "cert.pem", tmp_path / "key.pem"
     issue(certfile, keyfile)
     service = await serve(database, ready=False, ssl_certfile=certfile, ssl_keyfile=keyfile)
-    secure = Secure(service, certfile, keyfile)
-
-    async def answers() -> bool:
-        try:
-            return bool(await asyncio.to_thread(secure.serial))
-        except OSError:
-            return False
-
-    await until(answers)
-    return secure
+    service.http = service.http.replace("http:", "https:")
+    await service.ready()
+    return Secure(service, certfile, keyfile)
 
 
 async def test_a_client_receives_changes_and_close_codes_through_tls(
@@ -129,13 +122,13 @@ async def test_a_renewed_certificate_is_shown_to_new_clients_and_keeps_the_old(
 async def test_a_connection_without_tls_is_ended(secure: Secure) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", secure.service.port)
     writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(DEADLINE_SECONDS):
         assert not (await reader.read()).startswith(b"HTTP")
     writer.close()
 
 
 async def test_d3_a_silent_connection_is_ended_before_tls_too(secure: Secure) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", secure.service.port)
-    async with asyncio.timeout(20):  # left to itself, asyncio waits for a minute
+    async with asyncio.timeout(DEADLINE_SECONDS):  # left to itself, asyncio waits for a minute
         assert await reader.read() == b""
     writer.close()
