@@ -6,6 +6,8 @@ import asyncio
 from contextlib import suppress
 from typing import Self
 
+from tests.ports import free_port
+
 HEAD_BYTES = 64 * 1024
 
 
@@ -40,10 +42,10 @@ class HttpProxy:
 
     async def accept(self) -> None:
         """Accepts connections, always on the same port."""
+        self.port = self.port or free_port()
         self._server = await asyncio.start_server(
             self._serve, "127.0.0.1", self.port, limit=HEAD_BYTES
         )
-        self.port = self._server.sockets[0].getsockname()[1]
 
     async def refuse(self) -> None:
         """Refuses further connections, and ends those that are open."""
