@@ -106,6 +106,8 @@ class World:
     async def begin(self) -> None:
         for node in self.node:
             await node.start()
+        # The epoch that `migrate` begins, which discards what is read with it.
+        await self.database.relayed()
         self.images = Images(await self.database.connect())
         self.late = Images(await self.database.connect())
         insert = "INSERT INTO companies (name) VALUES ('') RETURNING id::text"
@@ -116,7 +118,7 @@ class World:
             async with self.transaction():
                 for user in (MEMBER, OUTSIDER)[: 2 - number]:
                     await self.images.insert("Employee", company_id=company, name="", user_id=user)
-        await self.database.relayed()  # and with it the epoch that `migrate` has begun
+        await self.database.relayed()
         self.epoch = await self.database.fetchval("SELECT epoch FROM notifier.log")
         self.clients: list[Client] = []
         for user in (MEMBER, MEMBER, GUEST, GUEST, OUTSIDER):
