@@ -133,12 +133,14 @@ class Faults:
         )
         if pid is None:
             return
+        own = await self._database.fetchval("SELECT pg_backend_pid()")
         self._history.down()
         os.kill(pid, signal.SIGKILL)
 
         async def back() -> bool:
+            """On another backend: until the server has noticed, the present one goes on."""
             with suppress(*FAILURES):
-                return bool(await self._database.fetchval("SELECT true"))
+                return bool(await self._database.fetchval("SELECT pg_backend_pid()") != own)
             return False
 
         await asyncio.sleep(0.1)

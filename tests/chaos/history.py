@@ -21,7 +21,7 @@ class History:
         self._begun = time.monotonic()
         self._file = path.open("w")
         self._outages: list[list[float]] = []
-        self._errors: list[tuple[float, str]] = []
+        self._errors: list[tuple[float, float, str]] = []
 
     def note(self, what: str, **details: Any) -> None:
         """Writes one line."""
@@ -42,11 +42,11 @@ class History:
     def up(self) -> None:
         self._outages[-1][1] = time.monotonic()
 
-    def failed(self, writer: str, error: BaseException) -> None:
-        """Records a failed write."""
+    def failed(self, writer: str, error: BaseException, begun: float) -> None:
+        """Records a failed write, or a failed attempt to connect, and when it was begun."""
         error_text = f"{writer}: {type(error).__name__}: {error}"
         self.note("write failed", error_text=error_text)
-        self._errors.append((time.monotonic(), error_text))
+        self._errors.append((begun, time.monotonic(), error_text))
 
     def waited(self, seconds: float) -> None:
         """Records how long a transaction took."""
@@ -55,11 +55,14 @@ class History:
             self.note("a slow write", seconds=round(seconds, 3))
 
     def inexcusable(self) -> list[str]:
-        """Writes that failed while the database was there; it may take a second to be noticed."""
+        """Writes that were begun and failed while the database was there; it may take a second to be noticed.
+
+        One that was begun during an outage may fail long after it: a starting server may refuse a connection late.
+        """
         return [
             error_text
-            for at, error_text in self._errors
-            if not any(begun <= at <= ended + 1 for begun, ended in self._outages)
+            for begun, failed, error_text in self._errors
+            if not any(down <= failed and begun <= up + 1 for down, up in self._outages)
         ]
 
     def close(self) -> None:

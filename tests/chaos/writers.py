@@ -12,6 +12,7 @@ import asyncpg
 from notifier.database.connections import FAILURES
 from tests.chaos.history import History
 from tests.chaos.ledger import Ledger
+from tests.waiting import DEADLINE_SECONDS
 
 
 class _ChangedMind(Exception):
@@ -37,14 +38,15 @@ class Writer:
     async def run(self, enough: asyncio.Event) -> None:
         """Writes until `enough`; records errors and reconnects."""
         while not enough.is_set():
-            connection = None
+            connection, begun = None, time.monotonic()
             try:
-                connection = await asyncpg.connect(self._dsn, timeout=5)
+                connection = await asyncpg.connect(self._dsn, timeout=DEADLINE_SECONDS)
                 while not enough.is_set():
+                    begun = time.monotonic()
                     await self._transaction(connection)
                     await asyncio.sleep(self._random.expovariate(100))
             except FAILURES as error:
-                self._history.failed(self.name, error)
+                self._history.failed(self.name, error, begun)
                 await asyncio.sleep(0.05)
             finally:
                 if connection is not None:
