@@ -31,7 +31,7 @@ ARGUMENTS = (
     "--disable-component-update",
     "--disable-sync",
 )
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 END_SECONDS = 60.0
 
 NORTHWIND, HARBOR = "Northwind Studio", "Harbor & Sons"

@@ -25,6 +25,7 @@ async def test_the_original_example_runs_unchanged(browser: Browser, demo: Demo,
     for placeholder, value in values.items():
         assert script.count(placeholder) == 1
         script = script.replace(placeholder, value)
+    await sql.position()  # what was written before is no message of the example
     window = await Window.new(browser)
     await window.page.goto(f"{demo.page}livez")
     await window.page.evaluate(f"() => {{ {script} }}")
