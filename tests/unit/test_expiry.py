@@ -9,7 +9,7 @@ import pytest
 
 from notifier.access.tokens import Tokens
 from notifier.delivery import expiry
-from notifier.delivery.session import Stage
+from notifier.delivery.session import Session, Stage
 from notifier.errors import (
     Expired,
     NotAuthenticated,
@@ -19,44 +19,56 @@ from tests.services import SECRET
 from tests.timeless import timeless
 from tests.unit.worlds import World, authenticate, settle
 
+
+@pytest.fixture
+def shifted(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """On a timeless loop the clock goes with it, and goes wrong by the sum of these seconds."""
+    began, wrong = float(int(time.time())), list[float]()
+    monkeypatch.setattr(
+        time, "time", lambda: began + asyncio.get_running_loop().time() + sum(wrong)
+    )
+    return wrong
+
+
+def due(session: Session) -> float:
+    """In how many seconds the timer fires."""
+    return session._expiry._timer.when() - asyncio.get_running_loop().time()
+
+
 # --- tokens
 
 
 @pytest.mark.parametrize(("life", "warned"), [(3600, 3540), (100, 40), (50, 40), (10, 8)])
+@timeless
 async def test_a_client_is_warned_a_minute_ahead_or_at_four_fifths_of_a_short_life(
-    world: World, life: float, warned: float
+    shifted: list[float], life: float, warned: float
 ) -> None:
-    session, _ = world.open()
+    session, _ = World().open()
     await authenticate(session, ttl=life)
-    due = session._expiry._timer.when() - asyncio.get_running_loop().time()
-    assert warned - 5 < due <= warned
+    assert due(session) == pytest.approx(warned)
 
 
 # --- the clock
 
 
-async def test_c15_a_clock_that_is_set_moves_the_end_of_a_token(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = time.time
-    session, line = await world.enter(company=None)
-    monkeypatch.setattr(time, "time", lambda: now() + 3600 - 30)
+@timeless
+async def test_c15_a_clock_that_is_set_moves_the_end_of_a_token(shifted: list[float]) -> None:
+    session, line = await World().enter(company=None)
+    shifted.append(3600 - 30)
     session.clock_was_set()
     await asyncio.sleep(0)
     assert line.ended is None
-    monkeypatch.setattr(time, "time", lambda: now() + 3600 + 5)
+    shifted.append(30 + 5)
     session.clock_was_set()
     await settle()
     assert line.types[-1] == "TokenExpiring"
     assert line.ended is None  # the leeway
-    due = session._expiry._timer.when() - asyncio.get_running_loop().time()
-    assert 4 < due <= 5
+    assert due(session) == pytest.approx(5)
     session._expiry._timer.cancel()
     session._expiry._expire()
-    due = session._expiry._timer.when() - asyncio.get_running_loop().time()
     assert line.ended is None
-    assert 4 < due <= 5
-    monkeypatch.setattr(time, "time", lambda: now() + 3600 + 11)
+    assert due(session) == pytest.approx(5)
+    shifted.append(6)
     session._expiry._expire()
     assert isinstance(line.ended, Expired)
 
@@ -105,16 +117,6 @@ async def test_a_life_of_years_is_waited_for_in_pieces(world: World) -> None:
     left = session._expiry._timer.when() - asyncio.get_running_loop().time()
     assert 0 < left <= expiry.LONGEST_TIMER
     assert line.types == ["AuthenticationResult"]
-
-
-@pytest.fixture
-def shifted(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """On a timeless loop the clock goes with it, and goes wrong by the sum of these seconds."""
-    began, wrong = float(int(time.time())), list[float]()
-    monkeypatch.setattr(
-        time, "time", lambda: began + asyncio.get_running_loop().time() + sum(wrong)
-    )
-    return wrong
 
 
 @timeless

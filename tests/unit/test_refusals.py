@@ -158,10 +158,11 @@ async def test_another_protocol_is_named_in_the_answer_the_log_and_the_metric(
 async def test_an_unfinished_request_is_counted_and_a_silent_connection_is_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(http_guard, "REQUEST_SECONDS", 0.5)
+    monkeypatch.setattr(http_guard, "REQUEST_SECONDS", 0.1)
     async with open_door() as door:
         before = refused(Reason.TIMEOUT)
         assert await door.send() == b""
+        monkeypatch.setattr(http_guard, "REQUEST_SECONDS", 2.0)  # in which the request must come
         assert await door.send(b"GET / HTTP/1.1\r\nX: ") == b""
 
         async def counted() -> bool:
