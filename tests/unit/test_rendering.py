@@ -131,9 +131,13 @@ def test_every_integer_arrives_exactly(number: int) -> None:
     assert int(value) == number
 
 
-@given(
-    st.dictionaries(st.text(min_size=1).filter(str.islower), JSON_VALUES, max_size=4), st.booleans()
+# Without capital letters most texts pass: Hypothesis fails a test where too many examples do not.
+COLUMNS = st.text(st.characters(exclude_categories=["Cs", "Lu", "Lt"]), min_size=1).filter(
+    str.islower
 )
+
+
+@given(st.dictionaries(COLUMNS, JSON_VALUES, max_size=4), st.booleans())
 def test_every_row_becomes_valid_json(values: dict[str, Any], ascii_only: bool) -> None:
     image = json.dumps({**values, **row()}, ensure_ascii=ascii_only).encode()
     for draft in drafts_of(change(1, None, image), change(2, image, None, xid=2)):
