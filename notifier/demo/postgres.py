@@ -108,8 +108,8 @@ class EmbeddedPostgres:
             with self._claimed() as claim:
                 account = account_for(self._cluster)
                 programs, major = runnable(self._programs or binaries(), account)
-                self._port = self._choose_port()
                 self._create(programs, major, account, claim)
+                self._port = self._choose_port()  # at last: another program may take it meanwhile
                 self._launch(programs, account, claim)
                 self._programs = programs
             self._await_ready()
@@ -135,7 +135,7 @@ class EmbeddedPostgres:
             self._server.kill()
             self._server.wait()
             self._forget()
-            with self._claimed():
+            with self._claimed(STOP_SECONDS):
                 pass
 
     def dsn(self, database: str = "postgres") -> str:
@@ -173,8 +173,10 @@ class EmbeddedPostgres:
         self.stop()
 
     @contextmanager
-    def _claimed(self) -> Iterator[int]:
+    def _claimed(self, seconds: float | None = None) -> Iterator[int]:
         """Holds the directory's lock, a descriptor that `initdb` and the server inherit.
+
+        `seconds`: how long it may be another's until then; None: LEAVING_SECONDS.
 
         So the lock lasts as long as any process of the server, even one that outlives a killed
         postmaster. The process id in `postmaster.pid` proves less: after a crash it may belong to
@@ -186,7 +188,7 @@ class EmbeddedPostgres:
             self.data.chmod(0o755)
         claim = os.open(self.data, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            deadline = time.monotonic() + LEAVING_SECONDS
+            deadline = time.monotonic() + (LEAVING_SECONDS if seconds is None else seconds)
             while not _locked(claim):
                 if time.monotonic() > deadline:
                     raise EmbeddedPostgresError(
