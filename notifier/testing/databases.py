@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
-from notifier.database import schema
+from notifier.database import schema, sql
 from notifier.database.connections import connected
 from notifier.settings import Settings, load
 
@@ -20,6 +20,17 @@ SECRET = secrets.token_hex(32)
 def create(server: str, name: str, template: str = "template1") -> None:
     """Creates a database."""
     run(execute(server, f"CREATE DATABASE {name} TEMPLATE {template}"))
+
+
+def copy(server: str, name: str, template: str) -> None:
+    """Creates a database as a copy of one that `prepare` has made.
+
+    Its log is marked as its own: otherwise the relay would begin an epoch in it, and clients that are there by then would
+    get a Resync.
+    """
+    create(server, name, template)
+    own = sql.adapt("UPDATE notifier.log SET system = notifier.system()")
+    run(execute(url(server, name), own))
 
 
 def drop(server: str, name: str) -> None:

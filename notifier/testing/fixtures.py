@@ -55,7 +55,7 @@ def notifier_template(
 def notifier_database_url(notifier_postgres: str, notifier_template: str) -> Iterator[str]:
     """The URL of a database for this test alone."""
     name = f"notifier_test_{uuid4().hex[:12]}"
-    databases.create(notifier_postgres, name, notifier_template)
+    databases.copy(notifier_postgres, name, notifier_template)
     yield databases.url(notifier_postgres, name)
     databases.drop(notifier_postgres, name)
 

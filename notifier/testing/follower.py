@@ -13,7 +13,7 @@ from notifier.database import sql
 from notifier.database.connections import connected
 from notifier.testing.waiting import until
 
-PATIENCE = 10.0
+PATIENCE = 30.0
 """Seconds after which a test fails that waits for a message."""
 
 T = TypeVar("T")
