@@ -157,7 +157,12 @@ class Notifier:
         while True:
             try:
                 await self._running(self._node).run()
-            except Exception:
+            except Exception as error:
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    # A task group raises the errors of its tasks in the place of its own cancellation.
+                    _log.warning("a part of the node failed as it ended", error=repr(error))
+                    raise asyncio.CancelledError from error
                 _log.exception("the node failed; another one takes its place")
             await self._running(self._node).drain()
             await asyncio.sleep(RESTART_SECONDS)

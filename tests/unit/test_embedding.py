@@ -16,6 +16,7 @@ from starlette.types import Message, Receive, Scope, Send
 from notifier import Notifier, Settings, embedding
 from notifier.errors import SettingsError
 from notifier.node import Node
+from tests.waiting import DEADLINE_SECONDS
 
 URL = "postgresql://none@127.0.0.1:1/none"
 
@@ -149,6 +150,29 @@ async def test_a_node_that_fails_is_replaced(
     record = next(each for each in caplog.records if each.name == "notifier.embedding")
     assert record.exc_info
     assert "another one takes its place" in record.getMessage()
+
+
+async def test_a_node_that_fails_as_it_is_cancelled_is_not_replaced(
+    notifier: Notifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error of one of its tasks takes the place of the cancellation: without end the application would wait for another node."""
+    runs = 0
+    begun = asyncio.Event()
+
+    async def run(_: Node) -> None:
+        nonlocal runs
+        runs += 1
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise ValueError("a fault")
+
+    monkeypatch.setattr(Node, "run", run)
+    monkeypatch.setattr(embedding, "RESTART_SECONDS", 0)
+    async with asyncio.timeout(DEADLINE_SECONDS), notifier.lifespan():
+        await begun.wait()
+    assert runs == 1
 
 
 def test_an_application_that_has_configured_structlog_keeps_its_configuration(
