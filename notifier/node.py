@@ -260,10 +260,11 @@ class Node:
                     name="configuration",
                 )
         finally:
-            self.log_query.close()
-            self.membership.close()
+            self.log_query.end()
+            self.membership.end()
             self.states.close()
-            self.user_query.close()
+            if self.accounts is not None:
+                self.accounts.end()
             if self._tracing is not None:
                 await self._tracing.close()
 

@@ -89,6 +89,12 @@ class Accounts:
         if self._due and self._task is None:
             self._task = asyncio.create_task(self._run())
 
+    def end(self) -> None:
+        """Refreshes nothing any more, and closes the connection for good."""
+        if self._task is not None:
+            self._task.cancel()
+        self._database.end()
+
     async def _run(self) -> None:
         attempt = 0
         try:

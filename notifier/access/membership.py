@@ -330,3 +330,8 @@ class Membership:
         """Closes its connections."""
         for link in (self._database, *self._links.values()):
             link.close()
+
+    def end(self) -> None:
+        """Closes them for good."""
+        for link in (self._database, *self._links.values()):
+            link.end()

@@ -71,11 +71,12 @@ class Query:
         self._read_only = read_only
         self._busy = asyncio.Lock()
         self._connection: Connection | None = None
+        self._is_ended = False
         self.queries = 0
 
     def for_operator(self) -> Query:
         """For an operator query, on another connection: with the role's path, and read-only."""
-        return Query(
+        query = Query(
             self.url,
             self._name,
             pooled=self._pooled,
@@ -83,6 +84,9 @@ class Query:
             read_only=True,
             followed=self._followed,
         )
+        if self._is_ended:
+            query.end()
+        return query
 
     async def fetch(
         self,
@@ -151,10 +155,11 @@ class Query:
         connection, followed = self._connection, self._followed
         if connection is None or connection.is_closed() or not self._is_followed(connection):
             self.close()
-            connection = await connect(
+            self._require_not_ended()
+            connection = self._connection = await connect(
                 self.url, self._name, pooled=self._pooled, pinned=self._pinned
             )
-            self._connection = connection
+            self._require_not_ended()
             if prepare is not None:
                 try:
                     async with parsing(connection, pooled=self._pooled, pinned=self._pinned):
@@ -192,6 +197,16 @@ class Query:
         if self._connection is not None:
             self._connection.terminate()
             self._connection = None
+
+    def end(self) -> None:
+        """Ends the connection for good: a query that is under way, for several clients, opens no other one."""
+        self._is_ended = True
+        self.close()
+
+    def _require_not_ended(self) -> None:
+        if self._is_ended:
+            self.close()
+            raise Unreachable("this node has ended")
 
 
 async def require_one_database(query: Query, connection: Connection) -> None:

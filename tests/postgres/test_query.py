@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from functools import partial
+from typing import Any
 
 import asyncpg
 import pytest
@@ -161,6 +162,47 @@ async def test_a_query_whose_caller_is_cancelled_ends_with_its_link(
     with pytest.raises(asyncio.CancelledError):
         await running
     assert await pid(query) != first
+
+
+async def test_a_query_that_waits_for_its_answer_opens_no_other_link_once_it_has_ended(
+    database: Database, query: Query
+) -> None:
+    """The task that batches the questions of several clients is cancelled with none of them."""
+    first = await pid(query)
+    running = asyncio.create_task(query.fetch("SELECT pg_sleep(60)"))
+
+    async def runs() -> bool:
+        return bool(
+            await database.fetchval(
+                "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1 AND state = 'active')",
+                first,
+            )
+        )
+
+    await until(runs)
+    query.end()
+    with pytest.raises(Unreachable, match="has ended"):
+        await running
+    for each in (query, query.for_operator()):
+        with pytest.raises(Unreachable, match="has ended"):
+            await each.fetch(PID, "")
+
+
+async def test_a_link_that_is_opened_while_its_query_ends_is_closed(
+    query: Query, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Connection] = []
+
+    async def connect(*arguments: Any, **options: Any) -> Connection:
+        opened.append(await connections.connect(*arguments, **options))
+        query.end()
+        return opened[0]
+
+    monkeypatch.setattr(queries, "connect", connect)
+    with pytest.raises(Unreachable, match="has ended"):
+        await pid(query)
+    (link,) = opened
+    assert link.is_closed()
 
 
 async def test_a_missing_relation_is_reported_with_its_database(
