@@ -16,6 +16,7 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from notifier import logs
+from notifier.cancellation import is_cancelled
 from notifier.commands import MESSAGE_BYTES
 from notifier.node import Node
 from notifier.settings import Settings, load
@@ -158,8 +159,7 @@ class Notifier:
             try:
                 await self._running(self._node).run()
             except Exception as error:
-                task = asyncio.current_task()
-                if task is not None and task.cancelling():
+                if is_cancelled():
                     # A task group raises the errors of its tasks in the place of its own cancellation.
                     _log.warning("a part of the node failed as it ended", error=repr(error))
                     raise asyncio.CancelledError from error

@@ -19,6 +19,7 @@ import asyncpg
 import structlog
 
 from notifier import metrics
+from notifier.cancellation import raise_if_cancelled
 from notifier.conninfo import ConninfoError
 from notifier.database import sql
 from notifier.database.answers import UNFIT, unexpected
@@ -304,6 +305,7 @@ async def connected(
     try:
         yield connection
     except Exception as error:
+        raise_if_cancelled()  # else a link would be opened again, by a task that must end
         if (failure := failure_of(error, url)) is None:
             raise
         raise failure from error

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import asyncpg
 
+from notifier.cancellation import raise_if_cancelled
 from notifier.database.answers import expected
 from notifier.database.connections import (
     DEADLINE_SECONDS,
@@ -121,12 +122,16 @@ class Query:
                 raise translate_error(error, self.url) from error
 
     def _close_after(self, error: BaseException, *, may_refuse: bool) -> None:
-        """Closes the connection after a failure. Raises the error where it is none: that of a refusal leaves it sound."""
+        """Closes the connection after a failure. Raises the error where it is none: that of a refusal leaves it sound.
+
+        Raises CancelledError where the failure came after it: the caller must end, not try again.
+        """
         if may_refuse and isinstance(error, VALUE_ERRORS):
             raise error
         self.close()
         if not is_failure(error):
             raise error
+        raise_if_cancelled()
 
     async def read(
         self,

@@ -16,6 +16,7 @@ from urllib.parse import ParseResult, unquote
 import structlog
 from nats.aio.subscription import Subscription
 
+from notifier.cancellation import raise_if_cancelled
 from notifier.database.connections import backoff
 from notifier.nats.client import NatsClient
 from notifier.nats.credentials import Credentials
@@ -94,14 +95,14 @@ class Link:
             try:
                 async with asyncio.timeout(CONNECT_SECONDS):
                     await self.open(client, server)
-                _raise_if_cancelled()
+                raise_if_cancelled()
                 await self._use(client, server)
             except Exception as error:  # none of NATS' failures may end the process
                 self._report(server, client.reason or reason_of(error))
             finally:
                 self._leave()
                 await client.abort()
-            _raise_if_cancelled()
+            raise_if_cancelled()
             attempt = 0 if time.monotonic() - started > STEADY_SECONDS else attempt + 1
             self._servers.append(self._servers.pop(0))
             await backoff(attempt)
@@ -217,17 +218,6 @@ class Link:
             client.end("no answer in time")
         if client.ended.is_set():
             raise Unusable(client.reason)
-
-
-def _raise_if_cancelled() -> None:
-    """Raises CancelledError if this task was cancelled before, and the library did not pass it on.
-
-    It uses `asyncio.wait_for`, which before Python 3.12 returns a result instead that is there by then
-    (python/cpython#86296).
-    """
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
 
 
 def _retrieve(task: asyncio.Task[None]) -> None:

@@ -205,6 +205,46 @@ async def test_a_link_that_is_opened_while_its_query_ends_is_closed(
     assert link.is_closed()
 
 
+async def test_a_query_that_is_cancelled_ends_though_its_link_fails_then(query: Query) -> None:
+    waits = asyncio.Event()
+
+    async def prepare(connection: Connection, _: str) -> None:
+        try:
+            waits.set()
+            await asyncio.Event().wait()
+        finally:
+            connection.terminate()  # so that the transaction cannot be rolled back
+
+    running = asyncio.create_task(query.fetch(PID, "", prepare=prepare))
+    await waits.wait()
+    running.cancel()
+    await asyncio.wait([running])
+    assert running.cancelled()
+
+
+async def test_a_link_that_is_cancelled_is_not_opened_again_though_it_fails_then(
+    database: Database,
+) -> None:
+    waits = asyncio.Event()
+
+    async def once() -> None:
+        async with (
+            connections.connected(database.dsn, "queries") as connection,
+            connection.transaction(),
+        ):
+            try:
+                waits.set()
+                await asyncio.Event().wait()
+            finally:
+                connection.terminate()
+
+    running = asyncio.create_task(connections.reconnecting("queries", once))
+    await waits.wait()
+    running.cancel()
+    await asyncio.wait([running], timeout=DEADLINE_SECONDS)
+    assert running.cancelled()
+
+
 async def test_a_missing_relation_is_reported_with_its_database(
     database: Database, query: Query
 ) -> None:
