@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -101,6 +102,24 @@ async def test_a_check_that_takes_longer_ends_by_itself() -> None:
     assert (ended, health.reason()) == (0, "access: no answer in time")
     await watched(health, NEWCOMER_DEADLINE + 2, access=check, keys=sound)
     assert (ended, health.reason()) == (1, None)
+
+
+@timeless
+async def test_the_error_of_a_check_that_is_ended_is_not_one_that_nobody_has_retrieved() -> None:
+    """The event loop would log it with a traceback."""
+    logged: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: logged.append(context))
+
+    async def check() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise Unreachable("lost the database") from None
+
+    await watched(proven("access"), 1, access=check)
+    await asyncio.sleep(1)
+    gc.collect()
+    assert not logged
 
 
 async def test_cases_e5_keys_that_cannot_be_fetched_are_found() -> None:
