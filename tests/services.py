@@ -61,6 +61,9 @@ async def run(place: Path, *arguments: str, **settings: object) -> tuple[int, st
 
 Process = asyncio.subprocess.Process | forkserver.Forked
 
+WORKERS = "--workers"
+"""The option with which a node has further processes."""
+
 INTERPRETED = "NOTIFIER_TEST_INTERPRETED"
 """The variable with which every process is a new interpreter (the fixture `interpreter`)."""
 
@@ -73,7 +76,7 @@ async def start(
     It is a fork of a process that has imported everything. With `--workers`, which starts interpreters itself, and
     with variables that are read only at the start of an interpreter, it is a new one.
     """
-    forks = "--workers" not in arguments and forkserver.fits(environ)
+    forks = WORKERS not in arguments and forkserver.fits(environ)
     if forks and INTERPRETED not in os.environ:
         return forkserver.fork(arguments, place, environ, output)
     return await asyncio.create_subprocess_exec(
@@ -173,7 +176,9 @@ class Service:
             self.terminate()
             with suppress(TimeoutError):
                 await self.ended()
-        self._signal_all(signal.SIGKILL)
+        # Not the group of one that has ended alone: its number may be that of another process by now.
+        if self.process.returncode is None or WORKERS in self._arguments:
+            self._signal_all(signal.SIGKILL)
         await self.process.wait()
 
     def log(self) -> str:

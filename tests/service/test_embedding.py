@@ -101,8 +101,10 @@ async def start(tmp_path: Path, database: Database) -> AsyncIterator[Start]:
 
     yield run
     for server in servers:
-        with suppress(ProcessLookupError):
-            os.killpg(server.process.pid, signal.SIGKILL)
+        # The number of one that has ended may be that of another process by now.
+        if server.process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(server.process.pid, signal.SIGKILL)
         await server.process.wait()
 
 
