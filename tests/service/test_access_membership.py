@@ -588,6 +588,7 @@ async def test_rows_in_both_spellings_of_a_uuid_grant_access_until_both_are_gone
     for spelled, user in ((company.upper(), "u1"), (company, "u1"), (company.upper(), "u2")):
         await database.execute(ADD, spelled, user)
     service = await serve(database)
+    await database.relayed()
     client = await connect(service, "u1", company.upper())
     assert client.messages[-1]["Data"]["CompanyId"] == company
     witness = await connect(service, "u2", company)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from functools import partial
 from urllib.parse import urlsplit
 
 from tests.conftest import Connect, Serve
@@ -30,24 +32,20 @@ async def test_a_node_is_ready_again_though_the_first_host_answers_nothing(
         company = await calendar.company("u1")
         client = await connect(service, "u1", company)
 
-        async def links() -> set[str]:
+        async def are_up(former: Collection[int] = ()) -> set[int]:
+            """The process ids of the links; none while one is missing, or a former one is there."""
             rows = await database.fetch(
-                "SELECT substr(application_name, 10) AS name FROM pg_stat_activity"
+                "SELECT pid, substr(application_name, 10) AS name FROM pg_stat_activity"
                 " WHERE application_name LIKE 'notifier %' AND datname = current_database()"
             )
-            return {row["name"] for row in rows}
+            names, pids = {row["name"] for row in rows}, {row["pid"] for row in rows}
+            is_complete = names >= {"node", "relay", "stream", "membership", "users"}
+            return pids if is_complete and pids.isdisjoint(former) else set()
 
-        async def are_down() -> bool:
-            return not await links()
-
-        async def are_up() -> bool:
-            return await links() >= {"node", "relay", "stream", "membership", "users"}
-
-        await until(are_up)
+        former = await until(are_up)
         first.freeze()
         await first.reset()
-        await until(are_down)
-        await until(are_up)
+        await until(partial(are_up, former))
         await service.ready()
         await calendar.event(company)
         await client.next("EventCreated")

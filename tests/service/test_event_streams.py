@@ -183,7 +183,10 @@ async def test_a_drain_answers_requests_whose_state_is_still_read(
         ]
 
         async def both_wait() -> bool:
-            waiting = await locking.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            waiting = await locking.fetchval(
+                "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'events'::regclass"
+                " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+            )
             return bool(waiting) and await metric(service, "notifier_sockets ") == 2
 
         await until(both_wait)

@@ -8,6 +8,7 @@ from pathlib import Path
 from tests.compilers import node
 from tests.service.calendars import Calendar
 from tests.services import Service, token
+from tests.waiting import DEADLINE_SECONDS
 
 EXAMPLE = Path(__file__).with_name("example.mjs")
 
@@ -21,7 +22,7 @@ async def test_the_example_prints_the_id_of_an_event_that_was_inserted_with_plai
     )
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             assert (await process.stdout.readline()).decode() == f"Following {company}\n"
             event = await calendar.event(company)
             assert (await process.stdout.readline()).decode() == f"New event created: {event}\n"

@@ -15,9 +15,9 @@ from functools import partial
 import pytest
 
 from notifier import node as app
-from notifier import server
+from notifier import server, watchdogs
 from notifier.commands import FilteredRequest
-from notifier.delivery import periodic_recheck
+from notifier.delivery import hub, periodic_recheck
 from notifier.delivery.channel import SLICE, Channel
 from notifier.delivery.encoding import TEXT
 from notifier.delivery.http_session import HttpSession
@@ -87,8 +87,9 @@ async def test_e3_clients_of_a_node_that_stays_cut_off_are_sent_away(
 
 
 async def test_e4_a_node_that_is_behind_repeats_nothing_and_waits_only_for_missing_messages(
-    database: Database, node: LocalNode
+    database: Database, node: LocalNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(hub, "BEHIND_SECONDS", DEADLINE_SECONDS)  # a busy machine needs longer
     async with Proxy(*database.address) as proxy:
         behind = LocalNode(database.dsn, listen_database_url=database.through(proxy.port))
         await node.start()  # it relays
@@ -293,8 +294,13 @@ async def node(database: Database) -> AsyncIterator[LocalNode]:
 
 @pytest.mark.parametrize(("companies", "limit"), [(1, 8), (50, 50)])
 async def test_a_thousand_clients_that_reconnect_at_once_cost_few_queries(
-    database: Database, node: LocalNode, companies: int, limit: int
+    database: Database,
+    node: LocalNode,
+    monkeypatch: pytest.MonkeyPatch,
+    companies: int,
+    limit: int,
 ) -> None:
+    monkeypatch.setattr(watchdogs, "NEWCOMER_SECONDS", 600.0)  # its queries are counted, too
     await node.start()
     calendar = Calendar(database)
     names = [await calendar.company("u1") for _ in range(companies)]
@@ -316,8 +322,9 @@ async def test_a_thousand_clients_that_reconnect_at_once_cost_few_queries(
 
 
 async def test_polls_share_the_pages_of_the_log_and_wait_without_a_query(
-    database: Database, node: LocalNode
+    database: Database, node: LocalNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(watchdogs, "NEWCOMER_SECONDS", 600.0)  # its queries are counted, too
     count = 300
 
     async def poll(after: int) -> list[int]:
