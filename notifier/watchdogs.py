@@ -198,6 +198,6 @@ async def _watch(health: Health, part: str, check: Check) -> None:
             health.report(part, None)
         finally:
             running.cancel()
-            # Its error would be logged with a traceback otherwise, as one that nobody has retrieved.
+            # Its error would be logged with a traceback otherwise, as one that was never retrieved.
             await asyncio.gather(running, return_exceptions=True)
         await asyncio.sleep(NEWCOMER_SECONDS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from notifier.database import sql
+from notifier.delivery.postgres_stream import PostgresStream
 from notifier.relay.reader import are_foreign
 from tests.chaos.local import LocalNode
 from tests.databases import Connection, Database
@@ -328,13 +329,15 @@ async def test_case_4_a_live_node_notices_that_the_storage_was_rolled_back(
     """A rollback of the storage restores the checkpoint with its xmin: only nodes know better."""
     node = LocalNode(database.dsn)
     await node.start()
+    stream = node.node.stream
+    assert isinstance(stream, PostgresStream)
     try:
         for number in range(5):
             await new_event(app, company, str(number))
 
         async def delivered() -> bool:
             stored = types(await messages_of(database, company)).count("EventCreated")
-            return stored == 5 and node.node.stream._seq == (await log_head(database))[1]
+            return stored == 5 and stream._seq == (await log_head(database))[1]
 
         await until(delivered)
         before, seq = await log_head(database)
