@@ -143,21 +143,28 @@ async def test_what_cannot_be_converted_closes_the_link(query: Query) -> None:
     assert await pid(query) != kept
 
 
-async def test_a_query_whose_caller_is_cancelled_ends_with_its_link(
-    database: Database, query: Query
-) -> None:
-    first = await pid(query)
+async def sleeping(database: Database, query: Query) -> asyncio.Task[Any]:
+    """A query that PostgreSQL is executing."""
+    link = await pid(query)
     running = asyncio.create_task(query.fetch("SELECT pg_sleep(60)"))
 
     async def runs() -> bool:
         return bool(
             await database.fetchval(
                 "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1 AND state = 'active')",
-                first,
+                link,
             )
         )
 
     await until(runs)
+    return running
+
+
+async def test_a_query_whose_caller_is_cancelled_ends_with_its_link(
+    database: Database, query: Query
+) -> None:
+    first = await pid(query)
+    running = await sleeping(database, query)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
@@ -168,18 +175,7 @@ async def test_a_query_that_waits_for_its_answer_opens_no_other_link_once_it_has
     database: Database, query: Query
 ) -> None:
     """The task that batches the questions of several clients is cancelled with none of them."""
-    first = await pid(query)
-    running = asyncio.create_task(query.fetch("SELECT pg_sleep(60)"))
-
-    async def runs() -> bool:
-        return bool(
-            await database.fetchval(
-                "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1 AND state = 'active')",
-                first,
-            )
-        )
-
-    await until(runs)
+    running = await sleeping(database, query)
     query.end()
     with pytest.raises(Unreachable, match="has ended"):
         await running
