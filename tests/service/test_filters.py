@@ -178,9 +178,8 @@ async def test_a_bad_filter_is_refused_and_leaves_the_subscription_as_it_was(
 ) -> None:
     await migrate(database.dsn, watches=[replace(EVENT, exclude=("location",)), EMPLOYEE, COMPANY])
     service = await serve(database)
-    await (
-        database.relayed()
-    )  # the epoch that `migrate` begins, which discards what was read with it
+    # The epoch that `migrate` begins discards what the relay reads together with its mark.
+    await database.relayed()
     calendar = Calendar(database)
     company = await calendar.company("u1")
     client = await member(connect, service)

@@ -105,7 +105,7 @@ async def test_a_check_that_takes_longer_ends_by_itself() -> None:
 
 
 @timeless
-async def test_the_error_of_a_check_that_is_ended_is_not_one_that_nobody_has_retrieved() -> None:
+async def test_the_error_of_a_check_that_is_ended_is_retrieved() -> None:
     """The event loop would log it with a traceback."""
     logged: list[dict[str, object]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: logged.append(context))
