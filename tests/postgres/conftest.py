@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from notifier.database import transactions
 from notifier.database.query import Query
 from notifier.delivery import postgres_stream as streams
 from tests.databases import Connection, Database
@@ -54,12 +53,6 @@ async def query(database: Database) -> AsyncIterator[Query]:
     query = Query(database.dsn, "test", pooled=False)
     yield query
     query.close()
-
-
-@pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`migrate` and `uninstall` try for longer to lock a table that others lock: these may take long on a busy machine."""
-    monkeypatch.setattr(transactions, "ATTEMPTS", 50)
 
 
 @pytest.fixture

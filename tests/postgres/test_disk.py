@@ -508,7 +508,7 @@ async def test_writers_do_not_wait_while_a_table_is_truncated(
     writers = [await small.connect(app=True) for _ in range(4)]
 
     async def write(connection: Connection) -> None:
-        await connection.execute("SET lock_timeout = '20s'")
+        await connection.execute("SET lock_timeout = '5s'")
         for number in range(100):
             await connection.execute(
                 "INSERT INTO employees (company_id, name)"

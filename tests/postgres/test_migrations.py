@@ -208,7 +208,6 @@ async def test_uninstall_reports_that_nothing_is_installed(empty: Database) -> N
     assert lines == ["schema notifier: was not there"]
 
 
-@pytest.mark.usefixtures("patient")
 async def test_an_app_goes_on_through_migrate_and_uninstall(
     database: Database, app: Connection
 ) -> None:

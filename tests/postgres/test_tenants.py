@@ -174,7 +174,6 @@ async def test_a_dropped_schema_is_its_own_deletion_and_no_problem(
     )
 
 
-@pytest.mark.usefixtures("patient")
 async def test_150_schemas_are_migrated_beside_writers_and_a_locked_table_is_named(
     database: Database, app: Connection, relay: Relayed
 ) -> None:
@@ -239,7 +238,6 @@ async def test_a_table_that_stays_locked_is_named_and_the_others_are_done(
     assert lines == ["schema workspace_a: watched (1 of 1)"]
 
 
-@pytest.mark.usefixtures("patient")
 async def test_uninstall_holds_one_table_at_a_time_and_names_the_one_that_is_locked(
     workspaces: Database, app: Connection
 ) -> None:
