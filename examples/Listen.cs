@@ -147,7 +147,7 @@ class Listen
                         if (!following || subscribing || message.Element("Position") == null) break;
                         bool resync = Text(message, "Type") == "Resync";
                         long offset = (long)message.Element("Position") - position;
-                        if (resync && Text(data, "Epoch") != epoch || resync && offset > 0)
+                        if (resync && Text(data, "Epoch") != epoch || resync && offset >= 0)
                         {
                             MoveTo(message, Text(data, "Epoch"), Text(message, "At"));
                             Resync(Text(data, "Reason"));

@@ -146,7 +146,7 @@ public class Listen {
                     case "Resync" -> {
                         if (!following || subscribing) break;
                         long next = (Long) message.get("Position");
-                        if (data.get("Epoch").equals(epoch) && next <= position) break; // a duplicate
+                        if (data.get("Epoch").equals(epoch) && next < position) break; // a duplicate; at the same one it is none
                         position = next;
                         epoch = (String) data.get("Epoch");
                         at = (String) message.get("At");

@@ -118,8 +118,8 @@ sub converse {
         } elsif ($type eq 'Error') {
             say STDERR "error: $text";
         } elsif (defined $next && $following) {
-            my $another_log = $type eq 'Resync' && $data->{Epoch} ne $epoch;
-            next if $next <= $position && !$another_log;    # a duplicate
+            my $reloads = $type eq 'Resync' && ($data->{Epoch} ne $epoch || $next == $position);
+            next if $next <= $position && !$reloads;    # a duplicate
             if ($type eq 'Resync') {
                 $epoch = $data->{Epoch};
                 say STDERR "resync ($data->{Reason}): reload the state";

@@ -137,6 +137,15 @@ async def resync(script: Script) -> None:
     await script.resumed(16)
 
 
+async def reload(script: Script) -> None:
+    peer = await script.enter()
+    await script.changes(peer, 11)
+    await script.resync(peer, 11, "epoch")
+    await script.changes(peer, 12)
+    await peer.drop()
+    await script.resumed(12)
+
+
 async def epoch(script: Script) -> None:
     peer = await script.enter()
     await script.changes(peer, 11)
@@ -274,6 +283,7 @@ SCENARIOS = (
     Scenario("idle", "ping a silent connection, and keep it when that is answered", idle, 15),
     Scenario("renew", "authenticate on the same socket before the token expires", renew, 30),
     Scenario("resync", "reload at a Resync, and continue behind it", resync),
+    Scenario("reload", "reload at a Resync at the position that it has", reload),
     Scenario("epoch", "adopt the epoch and the smaller position of a new log", epoch),
     Scenario("not-recovered", "reload when a position cannot be recovered", not_recovered),
     Scenario("unknown", "ignore types, properties and error codes that it does not know", unknown),

@@ -127,7 +127,7 @@ namespace Notifier.Client
             if (type == "Resync")
             {
                 string epoch = Properties.Text(data, "Epoch") ?? Head.Epoch;
-                if (epoch == Head.Epoch && position <= Head.After) return null;
+                if (epoch == Head.Epoch && position < Head.After) return null; // at the same one the rows' user has changed
                 return MoveTo(new LogPosition(position.Value, epoch, at), Properties.Text(data, "Reason") ?? "");
             }
             if (position <= Head.After) return null;
