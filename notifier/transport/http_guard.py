@@ -167,8 +167,10 @@ class GuardedHttp(HttpToolsProtocol):
             data = self._parse(piece) + data
 
     def _parse(self, piece: bytes) -> bytes:
-        """Parses like uvicorn, which loses the bytes that are returned: those behind a refused upgrade."""
-        self._unset_keepalive_if_required()
+        """Parses like uvicorn, which loses the bytes that are returned: those behind a refused upgrade.
+
+        The deadline of an idle connection stays until a request begins: before it the parser skips empty lines.
+        """
         try:
             self.parser.feed_data(piece)
         except httptools.HttpParserUpgrade as upgrade:
@@ -180,6 +182,7 @@ class GuardedHttp(HttpToolsProtocol):
         return b""
 
     def on_message_begin(self) -> None:
+        self._unset_keepalive_if_required()
         self._start_deadline()
         self._upgrades = None
         super().on_message_begin()

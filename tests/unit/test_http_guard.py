@@ -481,3 +481,31 @@ async def test_requests_that_are_no_http_are_logged_once_alone(
         await answer(b"GET / HTTP/1.1\r\nHost : x\r\n\r\n")
         await answer(b"GET / HTTP/1.1\r\nConnection: upgrade, close\r\nUpgrade: h2c\r\n\r\n")
     assert [record.name for record in caplog.records if record.name.startswith("uvicorn")] == []
+
+
+@pytest.mark.parametrize("lines", [b"\r\n", b"\n\n\n"])
+async def test_empty_lines_behind_a_request_keep_no_connection_open(lines: bytes) -> None:
+    """The parser skips them (RFC 9112, 2.2): no request begins, whose deadline would end the connection."""
+    protocol, reader, writer = await connected(measure)
+    protocol.timeout_keep_alive = 1
+    writer.write(GET)
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        await reader.readuntil(b"\r\n\r\n0")
+        writer.write(lines)
+        assert await reader.read() == b""
+    writer.close()
+
+
+async def test_an_idle_connection_that_sends_another_request_is_not_ended_within_it() -> None:
+    protocol, reader, writer = await connected(measure)
+    protocol.data_received(GET)
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        await reader.readuntil(b"\r\n\r\n0")
+        protocol.data_received(b"\r\n")
+        assert protocol.timeout_keep_alive_task is not None
+        protocol.data_received(b"G")
+        assert protocol.timeout_keep_alive_task is None
+        protocol.data_received(GET[1:])
+        await reader.readuntil(b"\r\n\r\n0")
+    protocol.transport.abort()
+    writer.close()
