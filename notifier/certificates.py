@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import signal
 import ssl
 import time
@@ -29,14 +30,26 @@ _log = structlog.get_logger("notifier.certificates")
 
 def require_plain_key(certfile: Path, keyfile: Path) -> None:
     """Raises SettingsError for an encrypted key, for which OpenSSL would prompt on the terminal."""
+    with contextlib.suppress(OSError):  # which the loading of the certificate reports
+        _loaded(certfile, keyfile)
+
+
+def _loaded(certfile: Path, keyfile: Path) -> ssl.SSLContext:
+    """A context with a certificate and its key. Raises OSError where they cannot be used, SettingsError for an encrypted key."""
 
     def password() -> str:
         raise SettingsError(
             "NOTIFIER_SSL_KEYFILE: the key is encrypted; decrypt it: openssl pkey -in FILE -out FILE"
         )
 
-    with contextlib.suppress(OSError):  # which the loading of the certificate reports
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certfile, keyfile, password)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certfile, keyfile, password)
+    return context
+
+
+def _show(renewed: ssl.SSLContext, connection: ssl.SSLObject, *_: object) -> None:
+    """Shows a client the certificate of another context, as the callback of a handshake."""
+    connection.context = renewed
 
 
 def expiry(certfile: Path) -> float:
@@ -90,14 +103,23 @@ async def reload_renewed(
             continue
         hangup.clear()
         try:
-            require_plain_key(certfile, keyfile)
-            context.load_cert_chain(certfile, keyfile)
+            # Not into `context`: there OpenSSL drops the former key before it refuses a certificate that does not
+            # fit, and keeps a former certificate with another kind of key beside the new one.
+            context.sni_callback = functools.partial(_show, _loaded(certfile, keyfile))
             loaded = now
             _log.info("certificate reloaded")
             _report(certfile)
-        except (OSError, ssl.SSLError, SettingsError) as error:
+        except (OSError, SettingsError) as error:
             _log.error("certificate cannot be loaded, the old one stays in use", error=str(error))
 
 
 def _modified(*paths: Path) -> tuple[float, ...]:
-    return tuple(path.stat().st_mtime if path.exists() else 0.0 for path in paths)
+    """When the files were written; 0 for one that is not there, or cannot be reached, such as while it is replaced."""
+    return tuple(map(_written, paths))
+
+
+def _written(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
