@@ -738,7 +738,9 @@ class Connection {
       }
     }
     if (message?.Type !== "AuthenticationResult") this.#isProven();
-    switch (message?.Type) {
+    if (typeof message !== "object" || message === null || Array.isArray(message)) return;
+    if (!isReadable(message)) return this.#failUnreadable();
+    switch (message.Type) {
       case "AuthenticationResult":
         return this.#onAuthenticated(message);
       case "SetCompanyResult":
@@ -762,12 +764,12 @@ class Connection {
         return;
       case "Error":
         if (message.Data) return this.#onNotArrived(message);
-        return this.#reportProblem({ reason: message.Error?.Code, error: message.Error });
+        return this.#reportProblem({ reason: message.Error.Code, error: message.Error });
       case "Pong":
         return;
       default:
         // An unknown type without a position belongs to a later protocol and may be ignored.
-        if (message?.Position !== undefined) this.#onChange(message);
+        if (message.Position !== undefined) this.#onChange(message);
     }
   }
 
@@ -880,9 +882,6 @@ class Connection {
       return this.#subscribe(company);
     }
     if (!message.Success) return this.#onRefused(request, message.Error);
-    if (!Number.isSafeInteger(data.Position) || typeof data.Epoch !== "string") {
-      return this.#fail("unreadable message");
-    }
     this.#expectToLast();
     const refilters = company.accepted !== null && !sameFilter(company.accepted, request.filter);
     company.subscribed = true;
@@ -991,7 +990,6 @@ class Connection {
     // Without a subscription it is of a company that was left, or follows a gap that was requested again.
     if (!company?.subscribed || !head) return;
     const { Position: position } = message;
-    if (!Number.isSafeInteger(position)) return this.#failUnreadable();
     if (message.Type === "Resync") {
       const epoch = message.Data?.Epoch ?? head.epoch;
       if (epoch === head.epoch && position < head.after) return;
@@ -1022,7 +1020,10 @@ class Connection {
   /** @param {any} data The one of a `State`. */
   #onRows(data) {
     const incoming = this.#companyOf({ Data: { CompanyId: data?.CompanyId } })?.incoming;
-    if (incoming) (incoming.rows[data.Entity] ??= []).push(...data.Rows);
+    if (!incoming) return;
+    const { rows } = incoming;
+    if (!Object.hasOwn(rows, data.Entity)) rows[data.Entity] = [];
+    for (const row of data.Rows) rows[data.Entity]?.push(row); // `push(...Rows)` has a limit
   }
 
   /** @param {any} data The one of a `StateEnd`. */
@@ -1253,6 +1254,63 @@ function sleep(ms, signal) {
     const timer = setTimeout(done, ms);
     signal.addEventListener("abort", done);
   });
+}
+
+/** @typedef {(value: any) => boolean} Check */
+/** @type {Check} */
+const isText = (value) => typeof value === "string";
+/** @type {Check} */
+const isFlag = (value) => typeof value === "boolean";
+/** @type {Check} */
+const isId = (value) => isText(value) || Number.isSafeInteger(value);
+/** @type {Check} */
+const isPosition = (value) => Number.isSafeInteger(value) && value >= 0;
+/** @type {Check} */
+const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
+/** @type {Check} */
+const areRows = (value) => Array.isArray(value) && value.every(isObject);
+
+/**
+ * An object with these properties, of which those with a question mark may be missing or null.
+ * @param {Record<string, Check>} properties
+ * @returns {Check}
+ */
+function objectWith(properties) {
+  const checks = Object.entries(properties).map(([name, check]) => ({ name: name.replace("?", ""), optional: name.endsWith("?"), check }));
+  return (value) => isObject(value) && checks.every(({ name, optional, check }) => (value[name] == null ? optional : check(value[name])));
+}
+
+const FAULT = objectWith({ Code: isText, "Message?": isText });
+const PLACE = objectWith({ CompanyId: isId, Position: isPosition, Epoch: isText, "At?": isText, "Recovered?": isFlag });
+const ACCEPTED = objectWith({ Data: PLACE });
+const REFUSAL = objectWith({ Error: FAULT, "Data?": objectWith({ "CompanyId?": isId }) });
+/** @type {Check} */
+const isAnswer = (message) => isFlag(message.Success) && (message.Success ? ACCEPTED(message) : REFUSAL(message));
+const isChange = objectWith({ Position: isPosition, Data: isObject, "Old?": isObject, "At?": isText, "Tx?": isText, "Actor?": isText, "Partial?": isFlag });
+
+/** The shapes of messages by type, as far as they are read here: docs/protocol.md. */
+const SHAPES = new Map(Object.entries({
+  AuthenticationResult: objectWith({ Success: isFlag, "Data?": isObject, "Error?": FAULT }),
+  SetCompanyResult: isAnswer,
+  SubscribeResult: isAnswer,
+  CompanyRevoked: objectWith({ Data: objectWith({ CompanyId: isId }) }),
+  Arrived: objectWith({ Data: objectWith({ CompanyId: isId, Tx: isText, Position: isPosition }) }),
+  Error: objectWith({ Error: FAULT, "Data?": objectWith({ "CompanyId?": isId, "Tx?": isText }) }),
+  Disconnect: objectWith({ Data: objectWith({ Code: Number.isInteger, "Reason?": isText, "Reconnect?": isFlag, "RetryAfterMs?": (value) => typeof value === "number" }) }),
+  Resync: objectWith({ Position: isPosition, Data: objectWith({ "CompanyId?": isId, "Reason?": isText, "Epoch?": isText }), "At?": isText }),
+  State: objectWith({ Data: objectWith({ CompanyId: isId, Entity: isText, Rows: areRows }) }),
+  StateEnd: objectWith({ Data: objectWith({ CompanyId: isId, Position: isPosition }) }),
+}));
+
+/**
+ * Whether an object has the shape of its type. A type without a position may belong to a later protocol.
+ * @param {any} message
+ */
+function isReadable(message) {
+  if (!isText(message.Type)) return false;
+  const shape = SHAPES.get(message.Type);
+  if (shape) return shape(message);
+  return message.Position === undefined || isChange(message);
 }
 
 /**

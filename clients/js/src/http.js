@@ -19,6 +19,8 @@ const COMMENT_MS = 11_000;
 const UNKNOWN_TX_MS = 10_000;
 /** So many transactions are remembered for `await`. */
 const MAX_SEEN = 256;
+/** What is reported in place of a text that is no message. */
+const UNREADABLE = "unreadable message";
 /** The longest event, in characters. */
 const MAX_EVENT = 4 * 1024 * 1024;
 
@@ -38,6 +40,18 @@ class Failure extends Error {
     super(message);
     this.code = code;
     this.retryAfter = retryAfter;
+  }
+}
+
+/**
+ * What `parse` returns; a Failure where it throws.
+ * @param {() => any} parse
+ */
+function parsed(parse) {
+  try {
+    return parse();
+  } catch {
+    throw new Failure("", UNREADABLE);
   }
 }
 
@@ -216,6 +230,7 @@ class Reader {
    */
   #fail({ code, message, retryAfter }) {
     const { socket, request } = this;
+    if (message === UNREADABLE) socket.report(UNREADABLE); // is counted: the position may have to be given up
     if (REFUSALS.has(code) && !this.answered) {
       const { former } = this;
       this.former = undefined; // goes on
@@ -227,7 +242,7 @@ class Reader {
       this.stop();
       socket.report({ Type: "CompanyRevoked", Data: { CompanyId: request.companyId } });
     } else {
-      const closing = CLOSES[code];
+      const closing = Object.hasOwn(CLOSES, code) ? CLOSES[code] : undefined;
       if (closing) {
         const Data = { Code: closing, Reason: message, Reconnect: closing !== 4400, ...(retryAfter ? { RetryAfterMs: retryAfter * 1000 } : {}) };
         socket.report({ Type: "Disconnect", Data });
@@ -280,8 +295,8 @@ class Reader {
     const headers = { Accept: accept, Authorization: `Bearer ${socket.token}` };
     const response = await fetch(address, { headers, cache: "no-store", signal: this.control.signal });
     if (!response.ok) {
-      const { code = "", detail, title } = await response.json().catch(() => ({}));
-      throw new Failure(code, detail ?? title ?? `HTTP ${response.status}`, Number(response.headers.get("Retry-After")));
+      const { code, detail, title } = (await response.json().catch(() => null)) ?? {};
+      throw new Failure(String(code ?? ""), String(detail || title || `HTTP ${response.status}`), Number(response.headers.get("Retry-After")));
     }
     this.accepted = true;
     return response;
@@ -316,23 +331,23 @@ class Reader {
     this.token = this.socket.token;
     const response = await this.#fetch("text/event-stream");
     const reader = /** @type {ReadableStream<Uint8Array>} */ (response.body).getReader();
-    const decoder = new TextDecoder();
+    const decoder = new TextDecoder("utf-8", { fatal: true });
     let text = "";
     for (let begun = false; ; ) {
       const { done, value } = await reader.read();
       if (this.stopped) return;
       if (done) throw new Failure("", "connection lost");
-      text += decoder.decode(value, { stream: true });
+      text += parsed(() => decoder.decode(value, { stream: true }));
       const events = text.split(/\r?\n\r?\n/);
       text = /** @type {string} */ (events.pop());
-      if (text.length > MAX_EVENT) throw new Failure("", "unreadable message");
+      if (text.length > MAX_EVENT) throw new Failure("", UNREADABLE);
       if (begun || events.length) this.#expectWithin(Math.max(heartbeatMs, COMMENT_MS) + timeoutMs);
       for (const event of events) {
         const data = event.split(/\r?\n/).filter((line) => line.startsWith("data:")).map((line) => line.slice(5));
         if (!data.length) continue;
         begun = true;
-        const message = JSON.parse(data.join("\n"));
-        if (message.Type === "Disconnect" && message.Data?.Code === CLOSES.token_expired && this.place) {
+        const message = parsed(() => JSON.parse(data.join("\n")));
+        if (message?.Type === "Disconnect" && message.Data?.Code === CLOSES.token_expired && this.place) {
           this.control.abort();
           throw new Failure("token_expired", message.Data.Reason);
         }
@@ -359,7 +374,9 @@ class Reader {
     /** @type {any} */
     let page = null;
     try {
-      page = await (await this.#fetch("application/json", { wait })).json();
+      const answer = await (await this.#fetch("application/json", { wait })).text();
+      page = parsed(() => JSON.parse(answer));
+      if (typeof page !== "object" || !Array.isArray(page?.Messages)) throw new Failure("", UNREADABLE);
     } catch (error) {
       if (!this.checking) throw error;
     } finally {
