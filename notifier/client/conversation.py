@@ -20,7 +20,7 @@ from notifier.client.companies import Companies
 from notifier.client.deadlines import Deadlines
 from notifier.client.feed import Feeds
 from notifier.client.inbox import Inbox
-from notifier.client.pace import Backoff, Pace
+from notifier.client.pace import STEADY_SECONDS, Backoff, Pace
 from notifier.client.progress import Unreadable, nested
 from notifier.client.reports import Row
 from notifier.client.shapes import check
@@ -53,6 +53,8 @@ class Conversation:
         self._farewell: Row | None = None  # the `Data` of `Disconnect`
         self._is_authenticated = False
         self._renewal: asyncio.Task[None] | None = None
+        self._renewals = 0  # in a row, each soon after the one before
+        self._renewed = float("-inf")
         self._deadlines = Deadlines(
             pace, backoff, ping=lambda: self._send({"type": "ping"}), drop=self.drop
         )
@@ -185,7 +187,16 @@ class Conversation:
             self.companies.open()
 
     async def _renew_token(self) -> None:
-        """Sends a new token on the live socket, as soon as `get_token` returns one."""
+        """Sends a new token on the live socket, as soon as `get_token` returns one.
+
+        After a renewal just now it waits: where clocks differ, each new token is about to expire.
+        """
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._renewed + STEADY_SECONDS:
+            await asyncio.sleep(self._pace.min_delay + self._pace.delay(self._renewals))
+            self._renewals += 1
+        else:
+            self._renewals = 0
         failures = 0
         while True:
             try:
@@ -195,6 +206,7 @@ class Conversation:
             else:
                 if token != self._token:
                     self._token = token
+                    self._renewed = loop.time()
                     self._send({"type": "authenticate", "token": token})
                     return
             await asyncio.sleep(self._pace.min_delay + self._pace.delay(failures))

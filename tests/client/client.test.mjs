@@ -489,6 +489,23 @@ describe("the token", () => {
     equal(peer.received.length, 3);
   });
 
+  test("renewals in succession are spaced", async () => {
+    const { peer, tokensFetched } = await follow(); // as where the server's clock is ahead: each new token is about to expire
+    await peer.acknowledge();
+    for (let i = 0; i < 100; i++) {
+      await peer.send(EXPIRING, authenticated());
+      await pass(100);
+    }
+    ok(tokensFetched.length >= 3 && tokensFetched.length <= 6, `${tokensFetched.length}`);
+    for (let i = 0; i < 5; i++) {
+      await pass(10_000);
+      await peer.send({ Type: "Pong" });
+    }
+    const before = tokensFetched.length;
+    await peer.send(EXPIRING);
+    equal(tokensFetched.length, before + 1);
+  });
+
   test("a renewal that fails, hangs or returns the old token is tried again", async () => {
     const answers = [
       () => "first",

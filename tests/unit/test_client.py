@@ -473,6 +473,23 @@ async def test_the_token_is_renewed_on_the_live_socket() -> None:
 
 
 @timeless
+async def test_renewals_in_succession_are_spaced() -> None:
+    """As where the server's clock is ahead: each new token is about to expire."""
+    async with follow() as world:
+        await world.peer.acknowledge()
+        for _ in range(100):
+            await world.peer.send_messages(EXPIRING, authenticated())
+            await till(now() + 0.1)
+        assert 3 <= world.tokens_fetched <= 6
+        for _ in range(5):
+            await till(now() + 10)
+            await world.peer.send_messages({"Type": "Pong"})
+        fetched = world.tokens_fetched
+        await world.peer.send_messages(EXPIRING)
+        assert world.tokens_fetched == fetched + 1
+
+
+@timeless
 async def test_a_renewal_that_fails_hangs_or_returns_the_old_token_is_tried_again() -> None:
     async def hang() -> str:
         await asyncio.Event().wait()

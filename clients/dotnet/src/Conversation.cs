@@ -1,5 +1,6 @@
 using System;
 using System.Collections.Generic;
+using System.Diagnostics;
 using System.IO;
 using System.Net.WebSockets;
 using System.Text;
@@ -12,6 +13,7 @@ namespace Notifier.Client
     internal sealed class Conversation
     {
         static readonly TimeSpan Farewell = TimeSpan.FromSeconds(1);
+        static readonly TimeSpan Steady = TimeSpan.FromSeconds(5);
         static readonly UTF8Encoding Utf8 = new UTF8Encoding(false);
 
         readonly object gate;
@@ -27,6 +29,8 @@ namespace Notifier.Client
             new TaskCompletionSource<Disconnected>(TaskCreationOptions.RunContinuationsAsynchronously);
         Task sending = Task.FromResult(true);
         bool isSending, isAuthenticated, isRenewing;
+        Stopwatch renewed;
+        int renewals; // in a row, each soon after the one before
         string token;
         Dictionary<string, object> farewell; // the `Data` of `Disconnect`
 
@@ -266,9 +270,14 @@ namespace Notifier.Client
             Companies.Open();
         }
 
-        /// <summary>Sends a new token on the open socket, as soon as there is one.</summary>
+        /// <summary>
+        /// Sends a new token on the open socket, as soon as there is one. After a renewal just now it waits: where clocks
+        /// differ, each new token is about to expire.
+        /// </summary>
         async Task RenewAsync()
         {
+            if (renewed == null || renewed.Elapsed > Steady) renewals = 0;
+            else await Task.Delay(backoff.Delay(renewals++) + options.MinDelay, stop.Token).ConfigureAwait(false);
             for (int failures = 0; !stop.IsCancellationRequested; failures++)
             {
                 string next = null;
@@ -287,6 +296,7 @@ namespace Notifier.Client
                     {
                         token = next;
                         isRenewing = false;
+                        renewed = Stopwatch.StartNew();
                         Enqueue(Json.Write(new Dictionary<string, object> { { "type", "authenticate" }, { "token", token } }));
                         return;
                     }

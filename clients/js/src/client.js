@@ -190,6 +190,10 @@ class Connection {
   #farewell = null;
   #authenticated = false;
   #renewing = false;
+  /** Renewals in a row, each soon after the one before. */
+  #renewals = 0;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #calm;
   /** @type {string | null} */
   #token = null;
   /** @type {{ token: string | null, code: number } | null} The token that the server refused. */
@@ -545,6 +549,8 @@ class Connection {
     clearTimeout(this.#heartbeat);
     clearTimeout(this.#steady);
     clearTimeout(this.#returning);
+    clearTimeout(this.#calm);
+    this.#renewals = 0;
     this.#abandon(this.#candidate);
     this.#candidate = null;
     this.#authenticated = this.#renewing = this.#pinging = this.#waitIsFixed = false;
@@ -815,6 +821,8 @@ class Connection {
     if (this.#renewing) return;
     this.#renewing = true;
     const { signal } = /** @type {AbortController} */ (this.#attempt);
+    // Where clocks differ, each new token is about to expire.
+    if (this.#renewals) await sleep(this.#options.minDelayMs + this.#backoff(this.#renewals - 1), signal);
     for (let failures = 0; !signal.aborted; failures++) {
       try {
         const token = await this.#fetchToken();
@@ -822,6 +830,9 @@ class Connection {
         if (token !== this.#token) {
           this.#token = token;
           this.#renewing = false;
+          this.#renewals++;
+          clearTimeout(this.#calm);
+          this.#calm = setTimeout(() => (this.#renewals = 0), STEADY_MS);
           return this.#send({ type: "authenticate", token });
         }
       } catch (error) {
