@@ -87,6 +87,8 @@ class Response:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
             raise HttpError(f"not HTTP: {error}") from error
+        except httptools.HttpParserUpgrade:
+            raise HttpError("the server changes to another protocol") from None
         if self._received > ENVELOPE_BYTES:
             raise HttpError("a head without end")
 
@@ -113,7 +115,10 @@ class HttpConnection:
         lines += [f"{name}: {value}" for name, value in headers.items()]
         if any(letter in line for line in lines for letter in "\r\n\0"):
             raise HttpError("a header has a line break")
-        request = "\r\n".join([*lines, "", ""]).encode("latin-1")
+        try:
+            request = "\r\n".join([*lines, "", ""]).encode("latin-1")
+        except UnicodeEncodeError:
+            raise HttpError("a header has a character that HTTP does not have") from None
         if self._response is None or not self._response.may_be_reused:
             self.close()
         reused = self._streams is not None

@@ -54,6 +54,15 @@ class _Page(msgspec.Struct, rename="pascal"):
 _decode_page = msgspec.json.Decoder(_Page).decode
 
 
+async def _page(response: Response) -> _Page:
+    """The answer of a poll. Raises Failure and OSError."""
+    body = await response.read(PAGE_BYTES)
+    try:
+        return _decode_page(body)
+    except (msgspec.MsgspecError, RecursionError):
+        raise Failure("", UNREADABLE) from None
+
+
 class _Written(msgspec.Struct, rename="pascal"):
     """What a message has of the transaction that wrote its change."""
 
@@ -187,11 +196,9 @@ class HttpReader:
         try:
             async with asyncio.timeout(wait + self._pace.timeout):
                 response = await self._get("application/json", wait=wait)
-                page = _decode_page(await response.read(PAGE_BYTES))
+                page = await _page(response)
         except TimeoutError:
             raise Failure("", "silent link" if self.answered else "no answer") from None
-        except msgspec.MsgspecError:
-            raise Failure("", UNREADABLE) from None
         if not self.answered:
             await self._begin(page)
         elif page.recovered is not True:
@@ -272,9 +279,9 @@ class HttpReader:
                 path = path_of(self.request, place, {"wait": 0})
                 response = await connection.get(path, self._accept("application/json"))
                 await check(response)
-                page = _decode_page(await response.read(PAGE_BYTES))
+                page = await _page(response)
                 written = [_decode_written(bytes(message)) for message in page.messages]
-        except (Failure, OSError, TimeoutError, msgspec.MsgspecError):
+        except (Failure, OSError, TimeoutError, msgspec.MsgspecError, RecursionError):
             return None
         finally:
             connection.close()
@@ -305,16 +312,24 @@ def _parsed(text: bytes) -> Row:
 
 async def _events(response: Response) -> AsyncIterator[bytes | None]:
     """The data of each event; None for a comment (HTML, section 9.2.6)."""
-    rest, data = b"", list[bytes]()
+    rest, data, size = bytearray(), list[bytes](), 0
     async for chunk in response.chunks():
-        *lines, rest = (rest + chunk).split(b"\n")
-        if len(rest) + sum(map(len, data)) > EVENT_BYTES:
-            raise Failure("", UNREADABLE)
-        for line in lines:
+        begin = len(rest)  # before it there is no end of a line
+        rest += chunk
+        while (end := rest.find(b"\n", begin)) >= 0:
+            line = bytes(rest[:end])
+            del rest[: end + 1]
+            begin = 0
             if line.startswith(b"data:"):
                 data.append(line[5:].strip())
+                size += len(line) + 1
             elif line.startswith(b":"):
                 yield None
             elif not line.strip() and data:
                 yield b"\n".join(data)
                 data.clear()
+                size = 0
+            if size > EVENT_BYTES:
+                break
+        if size + len(rest) > EVENT_BYTES:
+            raise Failure("", UNREADABLE)

@@ -80,7 +80,7 @@ async def check(response: Response) -> None:
         return
     try:
         problem = json.loads(await response.read(PROBLEM_BYTES))
-    except ValueError:
+    except (ValueError, RecursionError):
         problem = {}
     if not isinstance(problem, dict):
         problem = {}

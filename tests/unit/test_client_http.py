@@ -12,9 +12,12 @@ from typing import Any
 import pytest
 
 from notifier.client import Status, connect, http_reader
+from notifier.client import arrivals as client_arrivals
 from notifier.client.http import HttpConnection, HttpError
 from notifier.client.http_requests import Failure, check, http_url, path_of
 from tests.waiting import until
+
+EVENT_STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
 
 
 @asynccontextmanager
@@ -261,3 +264,109 @@ async def test_a_head_or_trailers_without_end_are_not_collected(response: bytes)
         with pytest.raises(HttpError, match="without end"):
             await (await connection.get("", {})).read(1000)
         connection.close()
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        b"data:" + b"x" * http_reader.EVENT_BYTES,
+        b"data: x\r\n" * (http_reader.EVENT_BYTES // 8),
+        b"data:\n" * (http_reader.EVENT_BYTES // 4),
+    ],
+    ids=["a line", "lines", "empty lines"],
+)
+async def test_an_event_without_end_is_not_collected(lines: bytes) -> None:
+    async with serving([EVENT_STREAM + lines]) as (url, _):
+        connection = HttpConnection(url)
+        response = await connection.get("", {})
+        with pytest.raises(Failure, match="unreadable message"):
+            async for _ in http_reader._events(response):
+                pass
+        connection.close()
+
+
+async def test_events_may_come_in_any_pieces() -> None:
+    text = b": c\n\nid: 1\r\ndata: {\r\ndata: }\r\n\r\n\ndata:2\n\n:\n\n"
+    chunks = b"".join(b"1\r\n%c\r\n" % letter for letter in text)
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    for response in (EVENT_STREAM + text, head + chunks + b"0\r\n\r\n"):
+        async with serving([response]) as (url, _):
+            connection = HttpConnection(url)
+            found = [each async for each in http_reader._events(await connection.get("", {}))]
+            assert found == [None, b"{\n}", b"2", None]
+            connection.close()
+
+
+DEEP = b"[" * 2_000 + b"]" * 2_000
+UPGRADE = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n"
+
+
+async def test_what_is_no_answer_to_a_request_is_an_error_of_the_link() -> None:
+    problem = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: %d\r\n\r\n" % len(DEEP)
+    async with serving([UPGRADE], [problem + DEEP]) as (url, _):
+        connection = HttpConnection(url)
+        with pytest.raises(HttpError, match="another protocol"):
+            await connection.get("", {})
+        with pytest.raises(Failure, match="HTTP 503"):
+            await check(await connection.get("", {}))
+        with pytest.raises(HttpError, match="a character"):
+            await connection.get("", {"Authorization": "Bearer €"})
+        connection.close()
+
+
+def page_with(messages: bytes) -> bytes:
+    body = b'{"CompanyId":"c","Position":4,"Epoch":"e","Recovered":true,"Messages":[%b]}' % messages
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+
+
+async def test_a_page_that_is_nested_too_deeply_is_an_unreadable_message() -> None:
+    message = b'{"Type":"EventCreated","Position":5,"Data":%b}' % DEEP
+    async with (
+        serving([page_with(b""), page_with(message)]) as (url, _),
+        connect(url.replace("http", "ws"), lambda: "t", "c", transport="poll") as client,
+    ):
+        async for report in client:
+            if isinstance(report, Status) and report.state == "waiting":
+                assert report.reason == "unreadable message"
+                break
+
+
+@pytest.mark.parametrize(
+    "answer", [UPGRADE, page_with(DEEP)], ids=["an upgrade", "a page that is nested too deeply"]
+)
+async def test_a_log_that_cannot_be_read_for_an_arrival_is_read_again(
+    answer: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_arrivals, "RETRY_SECONDS", 0)
+    streamed = (
+        EVENT_STREAM
+        + b'data: {"Type":"SubscribeResult","Success":true,"Data":{"CompanyId":"c","Position":4,"Epoch":"e"}}\n\n'
+        b'data: {"Type":"EventUpdated","Data":{"CompanyId":"c"},"Position":5,"Tx":"7"}\n\n'
+    )
+    polls, served = [answer, page_with(b"")], set[asyncio.Task[Any] | None]()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        served.add(asyncio.current_task())
+        with suppress(OSError, asyncio.IncompleteReadError):
+            if b"event-stream" in await reader.readuntil(b"\r\n\r\n"):
+                writer.write(streamed)
+                await reader.read()
+            else:
+                writer.write(polls.pop(0))
+            writer.close()
+            await writer.wait_closed()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with connect(url, lambda: "t", "c", transport="sse") as client:
+
+            async def take() -> None:
+                async for _ in client:
+                    pass
+
+            taking = asyncio.create_task(take())
+            assert await client.arrived(7) == 5
+        await taking
+        await asyncio.gather(*filter(None, served))
+    assert polls == []
