@@ -70,7 +70,8 @@ class LinePrinter(JsonPrinter):
                 line = Text(f"listening after {_position(report)}", style="dim")
             case Resync():
                 where = _position(report)
-                text = f"resync ({report.reason}): messages before {where} may be incomplete"
+                reason = _printable(report.reason)
+                text = f"resync ({reason}): messages before {where} may be incomplete"
                 line = Text(text, style="bold magenta")
             case Recovered():
                 line = Text(f"resumed after {_position(report)}", style="dim")
@@ -82,7 +83,7 @@ class LinePrinter(JsonPrinter):
 
 
 def _position(report: Recovered | Resync) -> str:
-    return f"position {report.position} of epoch {report.epoch}"
+    return f"position {report.position} of epoch {_printable(report.epoch)}"
 
 
 def _status(status: Status) -> str:

@@ -11,7 +11,9 @@ from notifier.client.progress import Unreadable
 from notifier.client.reports import Row
 
 Id: TypeAlias = str | int
-Position: TypeAlias = Annotated[int, Meta(ge=0)]
+Position: TypeAlias = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Text: TypeAlias = Annotated[str, Meta(pattern=r"\A[^\ud800-\udfff]*\Z")]
+"""What the client sends back, or saves: half of a surrogate pair cannot be encoded."""
 
 
 class _Shape(msgspec.Struct, rename="pascal"):
@@ -33,8 +35,8 @@ class _MaybeNamed(_Shape):
 
 class _Place(_Named):
     position: Position
-    epoch: str
-    at: str | UnsetType | None = UNSET
+    epoch: Text
+    at: Text | UnsetType | None = UNSET
     recovered: bool | UnsetType | None = UNSET
 
 
@@ -89,13 +91,13 @@ class _Disconnect(_Shape):
 
 class _Break(_MaybeNamed):
     reason: str = ""
-    epoch: str | UnsetType | None = UNSET
+    epoch: Text | UnsetType | None = UNSET
 
 
 class _Resync(_Shape):
     position: Position
     data: _Break
-    at: str | UnsetType | None = UNSET
+    at: Text | UnsetType | None = UNSET
 
 
 class _Change(_Shape):
@@ -104,7 +106,7 @@ class _Change(_Shape):
     position: Position
     data: dict[str, Any]
     old: dict[str, Any] | UnsetType | None = UNSET
-    at: str | UnsetType | None = UNSET
+    at: Text | UnsetType | None = UNSET
     tx: str | UnsetType | None = UNSET
     actor: str | UnsetType | None = UNSET
     partial: bool | UnsetType | None = UNSET

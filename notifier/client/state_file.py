@@ -57,8 +57,10 @@ class StateFile:
     def save(self, company: str, position: Position) -> None:
         """Overwrites a line in one write of constant length, so a crash cannot mix two states."""
         name = self._companies[company]
-        line = self._lines.setdefault(name, len(self._lines))
         text = msgspec.json.encode(Saved(name, *position)).ljust(STATE_BYTES - 1) + b"\n"
+        if len(text) > STATE_BYTES:  # it would overwrite the next line
+            raise SettingsError(f"{self._path}: a position has more than {STATE_BYTES - 1} bytes")
+        line = self._lines.setdefault(name, len(self._lines))
         try:
             os.pwrite(self._file, text, line * STATE_BYTES)
         except OSError as error:

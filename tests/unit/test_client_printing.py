@@ -137,3 +137,16 @@ def test_with_several_companies_each_line_names_its_own(capsys: pytest.CaptureFi
     out, err = capsys.readouterr()
     assert [line.split()[0] for line in out.splitlines()] == ["a", "a"]
     assert err.splitlines() == ["a: idle: revoked", "waiting"]
+
+
+def test_no_epoch_and_no_reason_controls_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    odd: dict[str, Any] = {"company": "a", "position": 7, "epoch": "e\x1b[2J\x9b\ud800"}
+    for report in (
+        Resync(reason="bulk\x1b]0;x", **odd),
+        Resync(reason="start", **odd),
+        Recovered(**odd),
+    ):
+        LinePrinter().print(report)
+    text = capsys.readouterr().out
+    assert text.replace("\n", "").isprintable()
+    assert len(text.splitlines()) == 3

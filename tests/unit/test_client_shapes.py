@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from notifier.client.progress import Unreadable
+from notifier.client.shapes import check
 from tests.timeless import timeless
 from tests.unit.fake_server import (
     EPOCH,
@@ -115,3 +117,25 @@ async def test_it_is_an_unreadable_message_after_which_the_client_connects_again
         await world.reconnected()
         await world.peer.acknowledge()
         assert world.state == "live"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"Position": 2**63}, {"Position": 2**70}, {"Epoch": "\ud800"}, {"At": "x\udfff"}],
+    ids=str,
+)
+def test_a_place_that_could_not_be_sent_back_or_saved_is_unreadable(wrong: Any) -> None:
+    place = {"CompanyId": "a", "Position": 10, "Epoch": EPOCH, "At": "t"}
+    messages: list[Any] = [
+        {"Type": "SubscribeResult", "Success": True, "Data": place | wrong},
+        {
+            "Type": "Resync",
+            "Data": {"Epoch": EPOCH, **wrong},
+            **{"Position": 11, "At": "t"} | wrong,
+        },
+    ]
+    if "Epoch" not in wrong:
+        messages.append(change(11) | wrong)
+    for message in messages:
+        with pytest.raises(Unreadable):
+            check(message)

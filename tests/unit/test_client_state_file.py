@@ -67,3 +67,14 @@ def test_a_file_of_another_kind_is_refused(path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(SettingsError, match="is not a state file of `notifier listen`"):
         StateFile(path, ["a"]).load()
+
+
+@pytest.mark.parametrize("odd", [Position(2, "e" * 2048), Position(2, "e", "t" * 2048)])
+def test_a_position_that_is_too_long_overwrites_no_other(path: Path, odd: Position) -> None:
+    first = StateFile(path, ["a", "b"])
+    first.load()
+    first.save("a", Position(1, "e"))
+    first.save("b", Position(1, "e"))
+    with pytest.raises(SettingsError, match="a position has more than 2047 bytes"):
+        first.save("a", odd)
+    assert StateFile(path, ["a", "b"]).load() == {"a": Position(1, "e"), "b": Position(1, "e")}
