@@ -22,16 +22,16 @@ def set_up(level: str, form: Literal["auto", "json", "text"]) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
     ]
-    renderer: Processor = (
-        structlog.processors.JSONRenderer(serializer=_serialize)
-        if as_json
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-    )
+    rendering: list[Processor] = [
+        structlog.processors.JSONRenderer(serializer=_serialize),
+    ]
+    if not as_json:
+        rendering = [_printable, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
         )
     )
     root = logging.getLogger()
@@ -60,6 +60,23 @@ def _shortened(record: logging.LogRecord) -> bool:
             record.msg, record.args = f"{first}: {record.exc_info[1]!r}", ()
             record.exc_info = record.exc_text = None
     return True
+
+
+def _printable(_: object, __: str, event: EventDict) -> EventDict:
+    """Escapes what would control a terminal: a text may be a client's words, such as the path of a handshake."""
+    return {name: _escaped(text) if isinstance(text, str) else text for name, text in event.items()}
+
+
+def _escaped(text: str) -> str:
+    """Line breaks stay, as in tracebacks: the renderer escapes those of fields."""
+    if text.isprintable():
+        return text
+    return "".join(
+        letter
+        if letter.isprintable() or letter == "\n"
+        else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
 
 
 def _serialize(value: object, **_: object) -> str:

@@ -91,3 +91,28 @@ def test_an_error_within_the_driver_is_logged_without_its_traceback() -> None:
     assert "Fatal error on transport" in drivers
     assert "Traceback" not in drivers
     assert "Traceback" in ours
+
+
+WORDS = r"""
+import logging, sys
+import structlog
+from notifier import logs
+from notifier.transport.refusals import Reason, Refusals
+
+logs.set_up("debug", "text")
+Refusals().record(Reason.PATH, "10.0.0.1", path="/\x1b]0;title\x07\x9b31m\u202e")
+structlog.get_logger("x").warning("an event\x1b[2J", company="a\nb\x1b[2J", names=["\x1b[1m"])
+logging.getLogger("x").warning("a library %s", "\x1b[5m")
+try:
+    raise ValueError("\x1b[6m")
+except ValueError:
+    structlog.get_logger("x").exception("failed")
+"""
+
+
+def test_no_word_of_a_client_controls_the_terminal_of_the_log() -> None:
+    done = subprocess.run([sys.executable, "-c", WORDS], capture_output=True, check=True)
+    text = done.stderr.decode()
+    assert text.replace("\n", "").isprintable()
+    assert r"path=/\x1b]0;title\x07\x9b31m\u202e" in text
+    assert "Traceback (most recent call last):\n" in text
