@@ -172,7 +172,7 @@ def _is_long(entry: dict[str, Any]) -> bool:
 
 
 def _require_http(url: str) -> None:
-    """Raises SettingsError for any other scheme."""
+    """Raises SettingsError for any other scheme, and for a password, which the errors of a fetch would show."""
     try:
         parts = urlsplit(url)
         good = parts.scheme in ("http", "https") and bool(parts.hostname)
@@ -180,6 +180,8 @@ def _require_http(url: str) -> None:
         good = False
     if not good:
         raise SettingsError("NOTIFIER_JWKS_URL: must be an https:// or http:// URL")
+    if "@" in parts.netloc:
+        raise SettingsError("NOTIFIER_JWKS_URL: must have no user and no password")
 
 
 def _opener() -> urllib.request.OpenerDirector:

@@ -22,7 +22,7 @@ from structlog.testing import capture_logs
 from notifier.access import jwks
 from notifier.access.jwks import MAX_JWKS_BYTES, Fetching
 from notifier.access.tokens import Tokens
-from notifier.errors import KeysUnavailable, TokenInvalid
+from notifier.errors import KeysUnavailable, SettingsError, TokenInvalid
 from tests.waiting import DEADLINE_SECONDS
 
 NOW = 1_800_000_000
@@ -570,6 +570,14 @@ async def test_the_request_to_a_provider_has_user_agent_and_accept(provider: Pro
 @pytest.mark.parametrize("scheme", ["http", "https", "HTTPS"])
 def test_a_providers_url_may_be_http_or_https(scheme: str) -> None:
     Tokens(jwks_url=f"{scheme}://issuer.example/jwks")  # or SettingsError
+
+
+@pytest.mark.parametrize("user", ["user:secret", "secret", ":secret"])
+def test_a_providers_url_may_have_no_password_which_would_be_logged(user: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        Tokens(jwks_url=f"https://{user}@issuer.example/jwks")
+    assert "no user and no password" in str(refused.value)
+    assert "secret" not in str(refused.value)
 
 
 async def test_c5_an_answer_that_never_ends_is_abandoned_and_retried(
