@@ -9,7 +9,7 @@ import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeAlias
 
-from websockets.asyncio.client import connect as open_websocket
+from websockets.asyncio.client import connect
 from websockets.exceptions import (
     ConnectionClosed,
     ConnectionClosedError,
@@ -64,6 +64,13 @@ class Socket(Protocol):
 OpenSocket: TypeAlias = Callable[[str], Awaitable[Socket]]
 
 
+class _Connect(connect):
+    """Follows no redirect, as in browsers: the token would be sent to another server."""
+
+    def process_redirect(self, exc: Exception) -> Exception:
+        return exc
+
+
 def check_url(url: str) -> None:
     """Raises ValueError for what is not a ws:// or wss:// URL."""
     try:
@@ -80,7 +87,7 @@ def opener(options: dict[str, Any]) -> OpenSocket:
     chosen = {"compression": None, "ping_interval": None, "close_timeout": 1.0, **options}
 
     async def open_socket(url: str) -> Socket:
-        return await open_websocket(url, open_timeout=None, **chosen)
+        return await _Connect(url, open_timeout=None, **chosen)
 
     return open_socket
 

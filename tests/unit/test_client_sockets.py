@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from http import HTTPStatus
+from typing import Any
 
 import pytest
 import trustme
+from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.datastructures import Headers
 from websockets.exceptions import InvalidStatus
-from websockets.http11 import Response
+from websockets.http11 import Request, Response
 
 from notifier.client.closes import Disconnected
 from notifier.client.sockets import check_url, describe_url, is_permanent, open_in_time, opener
+from tests.waiting import DEADLINE_SECONDS
 
 
 def status(code: int) -> InvalidStatus:
@@ -112,3 +116,26 @@ def test_a_url_is_described_without_secrets(url: str, described: str) -> None:
 def test_a_wrong_url_is_an_error_without_secrets() -> None:
     with pytest.raises(ValueError, match=r"^http://host/ is not a ws:// or wss:// URL$"):
         check_url("http://user:secret@host/?secret")
+
+
+async def test_a_redirect_is_not_followed_to_where_the_token_would_be_sent() -> None:
+    received: list[Any] = []
+
+    async def listen(socket: ServerConnection) -> None:
+        received.append(socket)
+
+    def redirect(connection: ServerConnection, _: Request) -> Response:
+        answer = connection.respond(HTTPStatus.TEMPORARY_REDIRECT, "")
+        answer.headers["Location"] = f"ws://localhost:{port(other)}/"
+        return answer
+
+    def port(server: Server) -> int:
+        return int(next(iter(server.sockets)).getsockname()[1])
+
+    async with (
+        serve(listen, "127.0.0.1", 0) as other,
+        serve(listen, "127.0.0.1", 0, process_request=redirect) as first,
+    ):
+        with pytest.raises(Disconnected, match="HTTP 307"):
+            await open_in_time(opener({}), f"ws://127.0.0.1:{port(first)}/", DEADLINE_SECONDS)
+    assert received == []
