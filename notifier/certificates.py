@@ -85,6 +85,7 @@ async def reload_renewed(
     hangup = asyncio.Event()
     if hasattr(signal, "SIGHUP"):
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hangup.set)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # which workers.py has blocked
     if context is None or certfile is None or keyfile is None:
         await asyncio.Event().wait()
         return

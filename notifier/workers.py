@@ -70,7 +70,12 @@ async def _supervise(
     async def keep_running() -> None:
         while not stopping.is_set():
             process = spawn.Process(target=_work, args=(settings, listening, status))
-            process.start()
+            # SIGHUP would end a worker that has no handler yet: it waits until there is one.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+            try:
+                process.start()
+            finally:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
             processes.add(process)
             ended = asyncio.Event()
             loop.add_reader(process.sentinel, ended.set)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from contextlib import suppress
 
 import httpx
@@ -88,3 +89,28 @@ async def test_case_e12_the_public_port_answers_for_all_workers_as_well(
         text = (await service.get("/metrics")).text
         assert f"\nnotifier_sockets {SOCKETS:.1f}\n" in text
         assert 'notifier_build_info{version="' in text
+
+
+async def test_a_reload_does_not_end_a_worker_that_starts(database: Database, serve: Serve) -> None:
+    service = await serve(database, "--workers", "2")
+    supervisor = psutil.Process(service.pid)
+
+    def workers() -> set[int]:
+        return {each.pid for each in supervisor.children() if "spawn_main" in str(each.cmdline())}
+
+    async def started() -> int | None:
+        with suppress(psutil.NoSuchProcess):
+            return next(iter(workers() - before), None)
+        return None
+
+    async def ready() -> bool:
+        return both_ready((await service.get("/metrics")).text)
+
+    await until(ready)
+    before = workers()
+    assert len(before) == 2
+    psutil.Process(max(before)).kill()
+    await until(started, every=0.005)
+    service.send(signal.SIGHUP)
+    await until(ready)
+    assert service.log().count("a worker ended") == 1
