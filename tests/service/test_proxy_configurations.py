@@ -131,6 +131,7 @@ async def hides(client: httpx.AsyncClient, authority: str) -> None:
     for page in ("metrics", "livez", "readyz"):
         encoded = f"%{ord(page[0]):02X}{page[1:]}"
         below = (page, encoded, f"{page}/", f"/{page}", f"./{page}", f"x/../{page}")
+        below += (f"realtime/{page}", f"realtime/{encoded}")  # with ROOT_PATH
         for path in (*(f"/realtime/{each}" for each in below), f"/realtime{page}"):
             url = httpx.URL(f"https://{authority}").copy_with(raw_path=path.encode())
             answer = await client.get(url)
@@ -159,7 +160,8 @@ async def test_a_socket_and_a_stream_pass_the_configuration(
     certificate.chmod(0o644)
     trusting = ssl.create_default_context()
     authority.configure_trust(trusting)
-    service, calendar = await serve(database, trusted_proxies="127.0.0.1"), Calendar(database)
+    service = await serve(database, trusted_proxies="127.0.0.1", root_path="/realtime")
+    calendar = Calendar(database)
     company = await calendar.company("u1")
     async with ReverseProxy(kind(certificate), service.port) as proxy:
         address = f"localhost:{proxy.port}/realtime/"
