@@ -38,7 +38,7 @@ class Channel:
     """A company's subscribers and the messages on their way to them.
 
     It begins behind the message at `position`, whose change was made `at`, None if that is not known; up to
-    `delivered` every message was written to all subscribers. `pins`: open subscriptions.
+    `delivered` every message was written to all subscribers. `pins`: open subscriptions. `seq`: that of the log then, or 0.
     `entities`: the entity of each `Type` that filters can name.
     """
 
@@ -52,14 +52,14 @@ class Channel:
         *,
         entities: Entities,
         tracer: DeliveryTracer | None = None,
+        seq: int = 0,
     ) -> None:
         self.company = company
         self.epoch = epoch
         self.recent = Recent(position, budget)
-        self.pins = 0
         self._budget = budget
         self._tracer = tracer
-        self.delivered = self._published = position
+        self.delivered, self._published, self._seq = position, position, seq
         self._begin = position, at
         self._grown: asyncio.Future[None] | None = None
         self._direct: dict[Encoding, dict[Subscriber, Write]] = {}
@@ -68,10 +68,9 @@ class Channel:
         self._groups: Groups | None = None  # while there are subscribers that may skip messages
         self._restricted = False  # all subscribers may
         self._skipping: asyncio.TimerHandle | None = None
-        self._size = 0
         self._users: dict[str, set[Subscriber]] = {}
         self._queue: deque[Batch] = deque()
-        self._queued_bytes = 0
+        self.pins = self._size = self._queued_bytes = 0
         self._pumping: asyncio.Task[None] | None = None
         self._left: set[Subscriber] = set()  # since the batch that is being pumped began
 
@@ -143,8 +142,7 @@ class Channel:
             group.pop(subscriber, None)
         if self._pumping is not None:
             self._left.add(subscriber)
-        same_user = self._users[subscriber.user]
-        same_user.discard(subscriber)
+        (same_user := self._users[subscriber.user]).discard(subscriber)
         if not same_user:
             del self._users[subscriber.user]
         metrics.SUBSCRIBERS.dec()
@@ -171,10 +169,12 @@ class Channel:
     def deliver(self, messages: list[Message]) -> bool:
         """Writes messages to all subscribers, in order. Returns False, and writes none, where some before or among them are missing.
 
-        The stream may deliver messages up to the position that the channel was opened at. They are not
-        written again, but they may revoke the access of a user who has subscribed since.
+        The stream may deliver messages up to the position that the channel was opened at: not written again, they may revoke the
+        access of a user who has subscribed since. One that was stored later than those delivered: others have altered the log.
         """
         if known := [message for message in messages if message.position <= self._published]:
+            if 0 < self._seq < known[-1].seq:
+                return False
             if revokes := [user for message in known for user in message.revokes]:
                 self._queue.append(Batch([], revokes))
             messages = messages[len(known) :]
@@ -182,7 +182,7 @@ class Channel:
             first, last = messages[0].position, messages[-1].position
             if first != self._published + 1 or last != self._published + len(messages):
                 return False
-            self._published = last
+            self._published, self._seq = last, messages[-1].seq
             for batch in cut(messages, self._tracer):
                 self._queue.append(batch)
                 self._queued_bytes += batch.size
@@ -381,7 +381,7 @@ class Channel:
         """Starts again at position 0; messages of the former epoch that are queued are dropped."""
         self._clear()
         self.epoch = epoch
-        self._published = self.delivered = 0
+        self._published = self.delivered = self._seq = 0
         self._begin = 0, None
         self.recent = Recent(0, self._budget)
         if self._groups is not None:

@@ -31,12 +31,14 @@ PageKey = tuple[str, int, str]
 class Head(NamedTuple):
     """The last message of a company: its position, and its `at` unless it was pruned.
 
-    `epoch`: the one that it counts in; None for a text that cannot be the id of a company.
+    `epoch`: the one that it counts in; None for a text that cannot be the id of a company. `seq`: of the log's last message
+    then; 0 where that is not known.
     """
 
     position: int
     at: datetime | None
     epoch: str | None = None
+    seq: int = 0
 
 
 class Place(NamedTuple):
@@ -88,7 +90,7 @@ class History:
             return heads
         if unknown := [row.company for row in rows if not row.known]:
             await self._query.fetch(sql.query("register_companies"), unknown)
-        return {row.company: Head(row.position, row.at, row.epoch) for row in rows}
+        return {row.company: Head(row.position, row.at, row.epoch, row.seq) for row in rows}
 
     async def _load_pages(self, keys: Sequence[PageKey]) -> Mapping[PageKey, list[Message]]:
         pages: dict[PageKey, list[Message]] = {key: [] for key in keys}
@@ -126,6 +128,7 @@ class _HeadRow(NamedTuple):
     known: bool
     at: Moment | None
     epoch: str
+    seq: Natural
 
 
 class _MessageRow(NamedTuple):

@@ -227,6 +227,7 @@ class Hub:
                 self._budget,
                 entities=self.filters.entities,
                 tracer=self._tracer,
+                seq=head.seq,
             )
             self._channels[company] = channel
             self._idle[company] = (

@@ -212,3 +212,37 @@ async def test_what_cannot_be_made_again_is_one_readable_line(
     await uninstall(database.dsn)
     await migrate(database.dsn)
     assert await failures(database) == []
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["TRUNCATE notifier.messages", "DELETE FROM notifier.positions; DELETE FROM notifier.messages"],
+)
+async def test_positions_that_are_given_out_again_are_not_taken_for_those_that_were_delivered(
+    database: Database,
+    app: Connection,
+    company: str,
+    make_relay: MakeRelay,
+    make_node: Callable[..., Node],
+    statement: str,
+) -> None:
+    relay = make_relay()
+    await relay.start()
+    node = make_node()
+    node.begin()
+    await node.hub.started()
+    subscriber = await node.subscribe(company)
+    for number in range(3):
+        await new_event(app, company, str(number))
+    await subscriber.gets(3)
+    await relay.stop()
+    await relay.start()  # and saves its place in the log
+    await relay.stop()
+    await database.execute(statement)
+    await relay.start()
+    await new_event(app, company, "after")
+
+    async def is_told() -> bool:
+        return subscriber.is_dropped or any(b"Resync" in body for body in subscriber.bodies)
+
+    await until(is_told)

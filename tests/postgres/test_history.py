@@ -21,15 +21,15 @@ async def test_a_company_whose_head_is_read_is_registered_in_the_log(log: Log, n
     epoch = await log.epoch()
     heads = await node.history._load_heads(["a", "gone", "new"])
     assert heads == {
-        "a": Head(3, last.at, epoch),
-        "gone": Head(7, None, epoch),
-        "new": Head(0, None, epoch),
+        "a": Head(3, last.at, epoch, 3),
+        "gone": Head(7, None, epoch, 3),
+        "new": Head(0, None, epoch, 3),
     }
     assert node.query.queries == 2
     rows = await log.database.fetch("SELECT * FROM notifier.positions ORDER BY company")
     assert [tuple(row) for row in rows] == [("a", 0), ("gone", 7), ("new", 0)]
     heads = await node.history._load_heads(["new", "gone"])
-    assert heads == {"gone": Head(7, None, epoch), "new": Head(0, None, epoch)}
+    assert heads == {"gone": Head(7, None, epoch, 3), "new": Head(0, None, epoch, 3)}
     assert node.query.queries == 3
 
 
@@ -101,7 +101,7 @@ async def test_the_at_of_a_company_is_unknown_when_only_older_messages_are_left(
     """Slots are emptied in turn, so this is no state that pruning leaves; it must not be trusted."""
     await log.store("a", 3)
     await log.database.execute("INSERT INTO notifier.positions VALUES ('a', 5)")
-    assert await node.history.head("a") == Head(5, None, await log.epoch())
+    assert await node.history.head("a") == Head(5, None, await log.epoch(), log.seq)
 
 
 async def test_pages_are_read_a_hundred_at_once(log: Log, node: Node) -> None:

@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
 import pytest
 
 from notifier import frames
 from notifier.delivery.channel import SLICE, Channel
 from notifier.delivery.encoding import DEFLATED, TEXT, Encoding
+from notifier.delivery.recent import Budget
 from notifier.messages import ALL_USERS, Message
 from tests.unit.subscribers import Recorder, channel_of, message, positions, written
 
@@ -320,3 +322,14 @@ async def test_queued_messages_are_discarded_with_their_epoch_or_their_channel()
         assert channel._queued_bytes == 0
         await written(channel)
         assert channel._queued_bytes == 0
+
+
+async def test_a_message_that_is_stored_later_than_those_delivered_cannot_have_an_earlier_position() -> (
+    None
+):
+    """Others have deleted messages or positions, and the relay gives positions out again: nothing is dropped as known."""
+    channel = Channel("a", "e", 5, None, Budget(), entities={}, seq=9)
+    assert channel.deliver([msgspec.structs.replace(message(5), seq=9)])
+    assert channel.deliver([msgspec.structs.replace(message(6), seq=10)])
+    assert channel.deliver([msgspec.structs.replace(message(6), seq=10)])
+    assert not channel.deliver([msgspec.structs.replace(message(1), seq=11)])
