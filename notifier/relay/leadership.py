@@ -20,6 +20,14 @@ ELECTION_SECONDS = 2.0
 RETRY_SECONDS = 0.1
 """The wait after a hanging relay was terminated, or the lock's key replaced."""
 
+FROZEN_MILLISECONDS = "12000"
+"""After which PostgreSQL ends the session of a relay that sends nothing: `elect` cannot terminate it with `track_activities = off`, nor as
+another role."""
+
+CURSOR_MILLISECONDS = "120000"
+"""How long the reader's cursor on a large transaction may wait for a chunk of messages to be netted and stored. Where this node is
+frozen, the tables of changes stay locked as long."""
+
 UNREADABLE = (
     UnicodeDecodeError,
     asyncpg.UntranslatableCharacterError,
@@ -57,7 +65,9 @@ class Leadership:
 async def lead(url: str, *, any_text: bool = False) -> AsyncIterator[Leadership]:
     """Waits until this node is elected; it leads while the block runs. `any_text`: see `_read_any_text`."""
     # A message that was delivered must survive a crash, whatever the database's default.
-    async with connected(url, "relay", synchronous_commit="on") as writer:
+    async with connected(
+        url, "relay", synchronous_commit="on", idle_session_timeout=FROZEN_MILLISECONDS
+    ) as writer:
         with suppress(asyncpg.PostgresError):  # some operating systems do not support it
             # A backend that waits for a table lock must notice that its client is gone: it holds the
             # relay's lock.
@@ -71,6 +81,7 @@ async def lead(url: str, *, any_text: bool = False) -> AsyncIterator[Leadership]
                 enable_seqscan="off",
                 enable_bitmapscan="off",
                 plan_cache_mode="force_generic_plan",
+                idle_in_transaction_session_timeout=CURSOR_MILLISECONDS,
                 statement_timeout="0",
             ) as reader,
         ):

@@ -204,3 +204,21 @@ async def test_a_relay_whose_second_connection_takes_long_does_not_seem_to_hang(
     finally:
         starting.cancel()
         await relay.stop()
+
+
+async def test_a_frozen_relay_is_followed_where_the_server_tracks_no_activities(
+    database: Database, app: Connection, frail: Relayed, proxy: Proxy
+) -> None:
+    """Then no node can see that its session is idle: PostgreSQL ends it."""
+    await database.execute(f"ALTER DATABASE {database.name} SET track_activities = off")
+    other = Relayed(database)
+    await frail.start()
+    proxy.freeze()
+    starting = asyncio.create_task(other.start())
+    try:
+        async with asyncio.timeout(TAKEOVER_SECONDS):
+            await starting
+    finally:
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        await other.stop()
