@@ -7,6 +7,7 @@ delivered, and the snapshots of a standby do not have the transactions that run 
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, Protocol, TypeAlias
 
 from notifier.errors import Misplaced, UnexpectedAnswer
@@ -14,10 +15,9 @@ from notifier.errors import Misplaced, UnexpectedAnswer
 Server: TypeAlias = tuple[Any, ...]
 """A database of a server that was started at some time."""
 
-ON_STANDBY = "SELECT WHERE pg_catalog.pg_is_in_recovery()"
-"""Has a row on a standby: for a pooler, which may lead each transaction to another server."""
-
 STANDBY = "this is a standby, which may be behind and cannot notify: name the primary in the URL"
+
+APART = "connections of this node lead to different servers: name one primary in the URL"
 
 _QUERY = """
 SELECT pg_catalog.pg_is_in_recovery(), d.oid, pg_catalog.pg_postmaster_start_time()
@@ -59,6 +59,21 @@ class Followed:
     def require(self, server: Server) -> None:
         """Raises Misplaced for another one."""
         if not self.is_at(server):
-            raise Misplaced(
-                "connections of this node lead to different servers: name one primary in the URL"
-            )
+            raise Misplaced(APART)
+
+
+def elsewhere(server: Server | None) -> str:
+    """A query that has a row on a standby, and on another server than this one: for a pooler, which chooses one for each transaction."""
+    conditions = ["pg_catalog.pg_is_in_recovery()"]
+    database, started = server or (None, None)
+    if isinstance(database, int) and isinstance(
+        started, datetime
+    ):  # not whatever an answer may hold
+        conditions += [
+            f"pg_catalog.pg_postmaster_start_time() OPERATOR(pg_catalog.<>) '{started}'::pg_catalog.timestamptz",
+            (
+                f"NOT EXISTS (SELECT FROM pg_catalog.pg_database AS d WHERE d.oid OPERATOR(pg_catalog.=) {database}::pg_catalog.oid"
+                " AND d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())"
+            ),
+        ]
+    return f"SELECT WHERE {' OR '.join(conditions)}"

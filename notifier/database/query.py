@@ -23,7 +23,7 @@ from notifier.database.connections import (
     server_of,
     translate_error,
 )
-from notifier.database.primary import ON_STANDBY, STANDBY, Followed
+from notifier.database.primary import APART, STANDBY, Followed, elsewhere
 from notifier.errors import DatabaseError, Misplaced, UnexpectedAnswer, Unreachable
 
 Prepare = Callable[[Connection, str], Awaitable[None]]
@@ -35,7 +35,10 @@ RETAINED = (*VALUE_ERRORS, asyncpg.LockNotAvailableError, asyncpg.SyntaxOrAccess
 
 _CHANGED = "code of the application has prepared statements in the service's session"
 
-_BEGIN = "BEGIN READ ONLY, NOT DEFERRABLE"
+_BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED, READ ONLY, NOT DEFERRABLE"
+
+_WRITABLE = "SET TRANSACTION READ WRITE"
+"""Through a pooler the role or the database decides otherwise whether a transaction may write, and how it is isolated."""
 
 REMAINS = (
     "SELECT pg_catalog.pg_advisory_unlock_all()::pg_catalog.text UNION ALL"
@@ -65,7 +68,7 @@ class Query:
         followed: Followed | None = None,
     ) -> None:
         self.url = url
-        self._followed = None if pooled else followed
+        self._followed = followed
         self._name = name
         self._pooled = pooled
         self._pinned = pinned
@@ -157,7 +160,7 @@ class Query:
         lock_milliseconds: int | None,
         restoring: bool,
     ) -> list[asyncpg.Record]:
-        connection, followed = self._connection, self._followed
+        connection, followed, pooled = self._connection, self._followed, self._pooled
         if connection is None or connection.is_closed() or not self._is_followed(connection):
             self.close()
             self._require_not_ended()
@@ -167,12 +170,14 @@ class Query:
             self._require_not_ended()
             if prepare is not None:
                 try:
-                    async with parsing(connection, pooled=self._pooled, pinned=self._pinned):
+                    async with parsing(
+                        connection, pooled=pooled, pinned=self._pinned, followed=followed
+                    ):
                         await prepare(connection, query)
                 except BaseException:
                     self.close()  # not prepared: the next call would take it for one that is
                     raise
-        if followed is not None:
+        if followed is not None and not pooled:
             followed.require(server_of(connection))
         self.queries += 1
         if self._read_only:
@@ -182,14 +187,16 @@ class Query:
                     query,
                     *arguments,
                     lock_milliseconds=lock_milliseconds,
-                    pooled=self._pooled,
+                    pooled=pooled,
                     restoring=restoring,
                     pinned=self._pinned,
+                    followed=followed,
                 )
-        return await fetch_log(connection, query, *arguments, pooled=self._pooled)
+        return await fetch_log(connection, query, *arguments, pooled=pooled, followed=followed)
 
     def _is_followed(self, connection: Connection) -> bool:
-        return self._followed is None or self._followed.is_at(server_of(connection))
+        followed = None if self._pooled else self._followed
+        return followed is None or followed.is_at(server_of(connection))
 
     def require_unchanged(self, remains: Sequence[str]) -> None:
         """`remains`: the rows of REMAINS, which a query has returned. Closes the connection as `restore` demands it."""
@@ -219,39 +226,67 @@ async def require_one_database(query: Query, connection: Connection) -> None:
     server = (
         "SELECT oid, pg_postmaster_start_time() FROM pg_database WHERE datname = current_database()"
     )
-    if await query.fetch(server) != await connection.fetch(server):
+    try:
+        there: object = await query.fetch(server)
+    except Misplaced as error:
+        if str(error) != APART:
+            raise
+        there = None
+    if there != await connection.fetch(server):
         raise Misplaced("NOTIFIER_LISTEN_DATABASE_URL is not the database of NOTIFIER_DATABASE_URL")
 
 
 async def fetch_log(
-    connection: Connection, query: str, *arguments: Any, pooled: bool
+    connection: Connection,
+    query: str,
+    *arguments: Any,
+    pooled: bool,
+    followed: Followed | None = None,
 ) -> list[asyncpg.Record]:
-    """The rows of a query that may read the log, in a DEFERRABLE transaction, as all are of sessions with our settings."""
+    """The rows of a query that may read the log, in a DEFERRABLE transaction, as all are of sessions with our settings.
+
+    `followed`: to whose server a pooler must lead it.
+    """
     if not pooled:
         return await connection.fetch(query, *arguments, timeout=DEADLINE_SECONDS)
-    async with connection.transaction(deferrable=True):
-        await _begin(connection, PIN, pooled=True)
+    async with connection.transaction(isolation="read_committed", deferrable=True):
+        try:
+            await _begin(connection, _WRITABLE, PIN, pooled=True, followed=followed)
+        except asyncpg.FeatureNotSupportedError:
+            raise Misplaced(STANDBY) from None
         return await connection.fetch(query, *arguments, timeout=DEADLINE_SECONDS)
 
 
-async def _begin(connection: Connection, *statements: str, pooled: bool) -> None:
-    """Executes the first statements of a transaction. Raises Misplaced where a pooler leads it to a standby."""
+async def _begin(
+    connection: Connection, *statements: str, pooled: bool, followed: Followed | None = None
+) -> None:
+    """Executes the first statements of a transaction. Raises Misplaced where a pooler leads it to a standby, or not to the server
+    that is followed.
+    """
     if not pooled:
         await connection.execute("; ".join(statements))
-    elif await connection.execute("; ".join([*statements, ON_STANDBY])) != "SELECT 0":
-        raise Misplaced(STANDBY)
+        return
+    query = elsewhere(None if followed is None else followed.server)
+    if await connection.execute("; ".join([*statements, query])) != "SELECT 0":
+        is_standby = await connection.fetchval("SELECT pg_catalog.pg_is_in_recovery()")
+        raise Misplaced(STANDBY if is_standby else APART)
 
 
 @asynccontextmanager
 async def parsing(
-    connection: Connection, *, pooled: bool = False, pinned: bool = True
+    connection: Connection,
+    *,
+    pooled: bool = False,
+    pinned: bool = True,
+    followed: Followed | None = None,
 ) -> AsyncIterator[None]:
     """The transaction of a query that is parsed and not executed: that of `fetch_read_only`.
 
     PostgreSQL makes the values of literals when it parses, and so evaluates a domain's check where `column && '{a}'` has a
     column that is an array of the domain.
     """
-    await _begin(connection, *([_BEGIN, PIN] if pinned and pooled else [_BEGIN]), pooled=pooled)
+    begin = [_BEGIN, PIN] if pinned and pooled else [_BEGIN]
+    await _begin(connection, *begin, pooled=pooled, followed=followed)
     try:
         if not pinned:
             await connection.execute(role_path(migrated=True))
@@ -269,19 +304,20 @@ async def fetch_read_only(
     pooled: bool = False,
     restoring: bool = True,
     pinned: bool = True,
+    followed: Followed | None = None,
 ) -> list[asyncpg.Record]:
     """The rows, read in a transaction in which the log is not readable (`refuse_reading.sql`), and that is rolled back.
 
     It cannot write either, but before PostgreSQL 16 code that the query runs could change that, as it could change a setting of
     the session on each version. The connection is sound after RETAINED errors only. `restoring`: False for a query that runs
-    no code of the application, or returns REMAINS. `pinned`: as `Query` has it.
+    no code of the application, or returns REMAINS. `pinned`: as `Query` has it. `followed`: as `fetch_log` has it.
     """
     begin = [_BEGIN]
     if pinned and pooled:
         begin.append(PIN)
     if lock_milliseconds is not None:
         begin.append(f"SET LOCAL lock_timeout = '{lock_milliseconds}ms'")
-    await _begin(connection, *begin, pooled=pooled)
+    await _begin(connection, *begin, pooled=pooled, followed=followed)
     if not pinned:  # as a prepared statement, where there is no pooler: to plan it takes longer than most queries
         await connection.fetchval(role_path(migrated=True), timeout=seconds)
     try:

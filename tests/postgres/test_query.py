@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -15,8 +16,9 @@ from notifier import metrics
 from notifier.database import connections
 from notifier.database import query as queries
 from notifier.database.connections import Connection
+from notifier.database.primary import Followed
 from notifier.database.query import Query
-from notifier.errors import DatabaseError, SchemaMissing, UnexpectedAnswer, Unreachable
+from notifier.errors import DatabaseError, Misplaced, SchemaMissing, UnexpectedAnswer, Unreachable
 from tests.databases import Database
 from tests.postgres.streams import cut
 from tests.proxy import Proxy
@@ -281,3 +283,46 @@ async def test_the_metrics_show_whether_a_link_is_open(database: Database) -> No
     assert await shows(1)
     query.close()
     await until(partial(shows, 0))
+
+
+async def test_a_pooler_that_leads_to_another_server_than_the_one_that_is_followed_is_refused(
+    database: Database,
+) -> None:
+    """Access would be checked on one, and the log followed on the other."""
+    followed = Followed()
+    log = Query(database.dsn, "queries", pooled=True, followed=followed)
+    rows = Query(database.dsn, "rows", pooled=True, read_only=True, followed=followed)
+    link = await connections.connect(database.dsn, "node")
+    database_oid, started = connections.server_of(link)
+    link.terminate()
+    for server in (None, (database_oid, started)):
+        followed.server = server
+        await log.fetch("SELECT")
+        await rows.fetch("SELECT")
+    for server in ((database_oid + 1, started), (database_oid, started + timedelta(seconds=1))):
+        followed.server = server
+        for query in (log, rows, rows.for_operator()):
+            with pytest.raises(Misplaced, match="different servers"):
+                await query.fetch("SELECT")
+            query.close()
+    followed.server = ("0; DROP SCHEMA notifier", "' OR true")  # whatever an answer may hold
+    await log.fetch("SELECT")
+    log.close()
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+async def test_through_a_pooler_the_defaults_of_transactions_are_not_those_of_the_database(
+    database: Database, read_only: bool
+) -> None:
+    """A check in a SERIALIZABLE transaction could make a write of the application fail."""
+    for setting in (
+        "default_transaction_isolation = serializable",
+        "default_transaction_read_only = on",
+    ):
+        await database.execute(f"ALTER DATABASE {database.name} SET {setting}")
+    query = Query(database.dsn, "queries", pooled=True, read_only=read_only)
+    (row,) = await query.fetch(
+        "SELECT current_setting('transaction_isolation'), current_setting('transaction_read_only')"
+    )
+    query.close()
+    assert tuple(row) == ("read committed", "on" if read_only else "off")
