@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 from itertools import zip_longest
@@ -16,25 +16,38 @@ from notifier.relay.connection import RelayConnection
 from notifier.relay.images import company_keyed
 from notifier.relay.isolation import Isolation
 from notifier.relay.netting import AnyDraft, Transaction
-from notifier.relay.pipeline import Pipeline
+from notifier.relay.pipeline import INLINE_BYTES, Pipeline
 from notifier.relay.portions import portions_of
-from notifier.relay.reader import PAGE, PAGE_BYTES, ChangeReader, TransactionSize
+from notifier.relay.reader import (
+    PAGE,
+    PAGE_BYTES,
+    TRANSACTIONS,
+    ChangeReader,
+    TransactionSize,
+)
 from notifier.relay.rendering import Draft, ResyncDraft
 from notifier.relay.store import RelayStore
 from notifier.relay.tracing import BatchTrace
 
 T = TypeVar("T")
 
+COMPANY_BYTES = 128 * 1024 * 1024
+"""Bytes of the changed rows of one company that are held in memory at once: a part of what a thousand messages may take."""
+
 CHUNK = 1000
 """Messages of a large transaction that are numbered at once."""
 
 
 class Page(NamedTuple):
-    """Transactions that are read at once; `upto` is the id of the last change of the last one."""
+    """Transactions that are read at once; `upto` is the id of the last change of the last one.
+
+    `largest`: where it is one large transaction, the bytes of its largest change.
+    """
 
     xids: list[int]
     upto: int
     large: bool
+    largest: int = 0
 
 
 class Backlog:
@@ -63,11 +76,18 @@ class Backlog:
         """Reads and stores everything that the snapshot `target` sees."""
         if self._store.checkpoint.target != target:
             self._store.begin_backlog(target)
-        pages = pages_of(await self._reader.transactions(self._store.checkpoint))
+        listed = TRANSACTIONS
+        while listed == TRANSACTIONS:
+            transactions = await self._reader.transactions(self._store.checkpoint)
+            listed = len(transactions)
+            await self._read_pages(pages_of(transactions))
+        await self._pipeline.end_backlog(target)
+
+    async def _read_pages(self, pages: Sequence[Page]) -> None:
         for page, next_page in zip_longest(pages, pages[1:]):
             if page.large:
                 await self._pipeline.stored()
-                await self._store_large(page.xids[0], page.upto)
+                await self._store_large(page.xids[0], page.upto, page.largest)
                 continue
             reading, self._reading = self._reading, None
             trace = self._pipeline.tracer.begin()
@@ -80,7 +100,6 @@ class Backlog:
             messages = await self._pipeline.number(drafts, trace.links)
             self._pipeline.begin_storing(self._store_page(messages, page.upto, trace))
         await self._pipeline.stored()
-        await self._pipeline.end_backlog(target)
 
     async def stop(self) -> None:
         """Cancels what is being read."""
@@ -100,14 +119,14 @@ class Backlog:
             self._pipeline.publish(stored, trace)
         trace.end()
 
-    async def _store_large(self, xid: int, upto: int) -> None:
+    async def _store_large(self, xid: int, upto: int, largest: int) -> None:
         """Nets and stores a transaction that is too large for memory, chunk by chunk, in one transaction.
 
         A chunk is netted while the one before is stored.
         """
         await self._pipeline.refresh_sources()
         async with self._writer.transaction():
-            async with aclosing(one_ahead(self._net_large(xid, upto))) as chunks:
+            async with aclosing(one_ahead(self._net_large(xid, upto, largest))) as chunks:
                 async for drafts in chunks:
                     for portion in portions_of(await self._pipeline.number(drafts)):
                         await self._append(portion)
@@ -120,14 +139,16 @@ class Backlog:
         metrics.MESSAGES.inc(len(stored))
         return stored
 
-    async def _net_large(self, xid: int, upto: int) -> AsyncGenerator[list[AnyDraft]]:
+    async def _net_large(self, xid: int, upto: int, largest: int) -> AsyncGenerator[list[AnyDraft]]:
         """Nets a large transaction company by company.
 
-        A company with more rows than the bulk limit gets a Resync, and its changes are not read.
+        A company with more rows than the bulk limit, or more bytes than COMPANY_BYTES, gets a Resync, and its changes are not read.
         """
         scopes = {name for source in self._pipeline.sources.values() for name in source.scopes}
         sizes = await self._reader.weigh(xid)
-        bulk = [size for size in sizes if size.rows > self._bulk_limit]
+        bulk = [
+            size for size in sizes if size.rows > self._bulk_limit or size.bytes > COMPANY_BYTES
+        ]
         yield [
             ResyncDraft(name, "bulk", size.at, REVOKE_ALL)
             for size in bulk
@@ -137,7 +158,7 @@ class Backlog:
         transaction: Transaction | None = None
         current: str | None = None
         drafts: list[AnyDraft] = []
-        weight = 0  # of `drafts`
+        weight = held = 0  # bytes: of `drafts`, and of the images in `transaction`
         without = [size.company for size in bulk]
         again: list[ResyncDraft] = []
         if self._pipeline.moves.are_possible:
@@ -145,7 +166,7 @@ class Backlog:
             row = await self._reader.row_on_path_of(xid)
             at = sizes[0].at if sizes else datetime.now(UTC)
             again = self._pipeline.moves.resyncs_of_large(xid, upto, images, at, row)
-        async for company, change in self._reader.by_company(xid, without):
+        async for company, change in self._reader.by_company(xid, without, largest):
             if company is None:
                 shared.append(change)
                 continue
@@ -153,24 +174,33 @@ class Backlog:
                 if transaction is None:
                     yield await self._pipeline.net(shared)
                 else:
-                    netted = transaction.drafts(self._bulk_limit)
+                    netted = await self._drafts(transaction, held)
                     drafts += netted
                     weight += _weight(netted)
                 if len(drafts) >= CHUNK or weight > PAGE_BYTES:
                     yield drafts
                     drafts, weight = [], 0
-                current = company
+                current, held = company, 0
                 transaction = Transaction(
                     self._pipeline.sources,
                     only=company_keyed(company, scopes) or "",
                     truncates=[each for each in shared if each.is_truncate],
                 )
             transaction.add(change)
+            before, held = held, held + _bytes_of(change)
+            if held // INLINE_BYTES > before // INLINE_BYTES:
+                await asyncio.sleep(0)
         if transaction is None:
             yield await self._pipeline.net(shared)
         else:
-            yield drafts + transaction.drafts(self._bulk_limit)
+            yield drafts + await self._drafts(transaction, held)
         yield [*again]
+
+    async def _drafts(self, transaction: Transaction, held: int) -> list[AnyDraft]:
+        """The messages of images of so many bytes: beside the event loop where they are many."""
+        if held > INLINE_BYTES:
+            return await asyncio.to_thread(transaction.drafts, self._bulk_limit)
+        return transaction.drafts(self._bulk_limit)
 
 
 async def one_ahead(parts: AsyncGenerator[T]) -> AsyncGenerator[T]:
@@ -197,7 +227,7 @@ def pages_of(transactions: Iterable[TransactionSize]) -> list[Page]:
     for transaction in transactions:
         changes, size = changes + transaction.changes, size + transaction.bytes
         if transaction.changes > PAGE or transaction.bytes > PAGE_BYTES:
-            pages.append(Page([transaction.xid], transaction.last, True))
+            pages.append(Page([transaction.xid], transaction.last, True, transaction.largest))
         elif not pages or pages[-1].large or changes > PAGE or size > PAGE_BYTES:
             pages.append(Page([transaction.xid], transaction.last, False))
             changes, size = transaction.changes, transaction.bytes
@@ -209,3 +239,7 @@ def pages_of(transactions: Iterable[TransactionSize]) -> list[Page]:
 
 def _weight(drafts: Iterable[AnyDraft]) -> int:
     return sum(draft.size for draft in drafts if isinstance(draft, Draft))
+
+
+def _bytes_of(change: Change) -> int:
+    return len(change.old or b"") + len(change.new or b"")

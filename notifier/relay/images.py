@@ -37,6 +37,10 @@ _NULL = b"null"
 _UNSET = (_NULL, b"false")
 """Values of `deleted_if` in rows that are not deleted; `member_if` has the same rule."""
 
+_LONGEST = 2 + 12 * COMPANY_LIMIT
+"""Bytes of the longest JSON text of a company's id, with an escape of two surrogates for each character. Longer ones are not decoded,
+nor kept by the cache."""
+
 _decode_row = msgspec.json.Decoder(Row).decode
 
 
@@ -174,7 +178,7 @@ def company_of(row: Row | None, watch: Watch, tenant: str | None = None) -> str 
     if row is None or watch.company_column is None:
         return None if row is None else tenant
     value = bytes(row[watch.company_column])
-    return None if value == _NULL else company_named(value, watch.scope)
+    return None if value == _NULL or len(value) > _LONGEST else company_named(value, watch.scope)
 
 
 @lru_cache(maxsize=10_000)
@@ -193,6 +197,8 @@ def company_named(value: bytes, scope: str | None = None) -> str | None:
 
 def company_keyed(key: str, scopes: Collection[str]) -> str | None:
     """The company id in a key of `weigh_transaction.sql`: a JSON value, behind its scope if it has one."""
+    if len(key) > 2 * _LONGEST:
+        return None
     scope, rest = split_scope(key) if key[:1].isalpha() else ("", key)
     if scope:
         return company_named(rest.encode(), scope)

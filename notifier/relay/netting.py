@@ -26,6 +26,9 @@ from notifier.watches import Watch
 MAX_RUNS = 32
 """Nested triggers leave fewer open runs; images that do not fit together could leave any number."""
 
+REVOKES_LIMIT = 64 * 1024
+"""Characters of the users of one message, which every node keeps for minutes; where they are more, all users are re-checked."""
+
 AnyDraft = Draft | ResyncDraft
 
 _order = itemgetter(0)
@@ -328,6 +331,8 @@ class _AccessChanges:
     def revokes(self) -> tuple[str, ...]:
         """The users who may have lost the company; ALL_USERS among them stands for all of its users."""
         lost = self._lost - self._kept
+        if sum(map(len, lost)) > REVOKES_LIMIT:
+            return REVOKE_ALL
         return tuple(sorted(lost.union(REVOKE_ALL) if self._any else lost))
 
 

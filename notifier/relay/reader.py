@@ -20,6 +20,9 @@ PAGE = 2000
 PAGE_BYTES = 32 * 1024 * 1024
 """The limit for the bytes of their images."""
 
+TRANSACTIONS = 100_000
+"""Transactions of a backlog that are listed at once: about 60 MiB."""
+
 LATE_SECONDS = 1.0
 """How much longer than intended a wait within PostgreSQL may take."""
 
@@ -29,20 +32,22 @@ BACKLOG_SECONDS = 600.0
 
 
 class TransactionSize(NamedTuple):
-    """A transaction of a backlog: `last` is the id of its last change."""
+    """A transaction of a backlog: `last` is the id of its last change, `largest` the bytes of its largest one."""
 
     xid: int
     last: int
     changes: int
     bytes: int
+    largest: int = 0
 
 
 class CompanySize(NamedTuple):
-    """The rows of a company (its id as JSON) in a large transaction, and the time of the last change."""
+    """The rows of a company (its id as JSON) in a large transaction, the time of the last change, and the bytes of their largest changes."""
 
     company: str
     rows: int
     at: datetime
+    bytes: int = 0
 
 
 class ForeignChanges(Exception):
@@ -101,12 +106,13 @@ class ChangeReader:
         return found
 
     async def transactions(self, checkpoint: Checkpoint) -> list[TransactionSize]:
-        """The transactions of the backlog that are still to be read, in the order of `last`."""
+        """The transactions of the backlog that are still to be read, in the order of `last`. The first TRANSACTIONS of them."""
         rows = await self._connection.fetch(
             sql.query("transactions"),
             checkpoint.cursor,
             checkpoint.target,
             checkpoint.upto,
+            TRANSACTIONS,
             timeout=BACKLOG_SECONDS,
         )
         return typed(rows, TransactionSize)
@@ -140,9 +146,9 @@ class ChangeReader:
         return typed(rows, CompanySize)
 
     async def by_company(
-        self, xid: int, without: Sequence[str]
+        self, xid: int, without: Sequence[str], largest: int
     ) -> AsyncIterator[tuple[str | None, Change]]:
-        """The changes of a large transaction by company, a few hundred in memory at once.
+        """The changes of a large transaction by company, a few hundred in memory at once, or PAGE_BYTES. `largest`: bytes of one.
 
         Changes that concern every company come first, with None. Companies in `without` are left out.
         """
@@ -151,7 +157,7 @@ class ChangeReader:
                 sql.query("company_changes"),
                 xid,
                 list(without),
-                prefetch=500,
+                prefetch=max(1, min(500, PAGE_BYTES // (largest + 1))),
                 timeout=BACKLOG_SECONDS,
             )
             former: tuple[object, ...] | None = None

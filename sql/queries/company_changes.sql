@@ -17,5 +17,5 @@ CROSS JOIN LATERAL unnest(
          WHEN was = became THEN ARRAY[was]
          ELSE array_remove(ARRAY[was, became], NULL) END
 ) AS company
-WHERE company IS NULL OR NOT company = ANY ($2::text[])
+WHERE company IS NULL OR NOT company = ANY ($2::text[]) AND octet_length(company) <= 5000  -- a longer one is no company's id
 ORDER BY company NULLS FIRST, id

@@ -8,15 +8,23 @@ from typing import Any
 
 import pytest
 
-from notifier.relay import pipeline
+from notifier.database.connections import _Bounded
+from notifier.relay import backlog, pipeline, reader
 from notifier.relay.backlog import CHUNK
 from notifier.relay.changes import Change
-from notifier.relay.netting import net
+from notifier.relay.netting import Transaction, net
 from notifier.relay.reader import PAGE
 from notifier.relay.rendering import Draft
 from notifier.relay.store import RelayStore
 from tests.databases import Connection, Database
-from tests.postgres.relays import MakeRelay, Relayed, messages_of, new_event, types
+from tests.postgres.relays import (
+    MakeRelay,
+    Relayed,
+    messages_of,
+    new_company,
+    new_event,
+    types,
+)
 from tests.waiting import until
 
 MANY = 100_000
@@ -146,3 +154,66 @@ async def test_a_few_large_changes_are_not_netted_on_the_event_loop(
     assert types(await relay.messages_of(company)) == ["EventCreated"] * 2
     assert threads[False] is threading.main_thread()
     assert threads[True] is not threading.main_thread()
+
+
+async def large_rows(app: Connection, company: str, count: int, size: int) -> None:
+    await app.execute(
+        "INSERT INTO events (company_id, title, starts_at, ends_at)"
+        " SELECT $1, repeat('x', $3), now(), now() FROM generate_series(1, $2::int)",
+        company,
+        count,
+        size,
+    )
+
+
+async def test_rows_of_one_company_that_are_too_large_for_memory_together_are_a_resync(
+    app: Connection, company: str, relay: Relayed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backlog, "PAGE", 5)
+    monkeypatch.setattr(reader, "PAGE", 5)
+    monkeypatch.setattr(backlog, "COMPANY_BYTES", 50_000)
+    other = await new_company(app)
+    async with app.transaction():
+        await large_rows(app, company, 10, 10_000)
+        await large_rows(app, other, 10, 100)
+    assert types(await relay.messages_of(company)) == ["Resync"]
+    assert types(await relay.messages_of(other)) == ["EventCreated"] * 10
+
+
+async def test_a_large_transaction_is_read_in_parts_that_fit_into_memory(
+    app: Connection, company: str, relay: Relayed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (backlog, reader):
+        monkeypatch.setattr(module, "PAGE_BYTES", 100_000)
+    cursor, asked = _Bounded.cursor, []
+
+    def observed(*arguments: Any, prefetch: int | None = None, **options: Any) -> Any:
+        asked.append(prefetch)
+        return cursor(*arguments, prefetch=prefetch, **options)
+
+    monkeypatch.setattr(_Bounded, "cursor", observed)
+    async with app.transaction():
+        await large_rows(app, company, 20, 30_000)
+        await large_rows(app, company, 20, 100)
+    assert types(await relay.messages_of(company)) == ["EventCreated"] * 40
+    assert asked == [3]
+
+
+async def test_large_rows_of_one_company_are_not_netted_on_the_event_loop(
+    app: Connection, company: str, relay: Relayed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (backlog, reader):
+        monkeypatch.setattr(module, "PAGE", 5)
+    monkeypatch.setattr(backlog, "INLINE_BYTES", 50_000)
+    drafts, threads = Transaction.drafts, []
+
+    def observed(transaction: Transaction, bulk_limit: int) -> Any:
+        threads.append(threading.current_thread())
+        return drafts(transaction, bulk_limit)
+
+    await relay.settled()
+    monkeypatch.setattr(Transaction, "drafts", observed)
+    async with app.transaction():
+        await large_rows(app, company, 10, 10_000)
+    await relay.settled()
+    assert any(thread is not threading.main_thread() for thread in threads)
