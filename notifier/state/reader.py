@@ -37,7 +37,7 @@ from notifier.errors import NotReady, Refused, StateTooLarge, StateUnavailable
 from notifier.messages import JSON
 from notifier.relay.changes import Source
 from notifier.state.pages import is_compared_later, pages, passing
-from notifier.state.tables import Table, tables, tables_query
+from notifier.state.tables import STATE_BYTES, Table, tables, tables_query
 
 ATTEMPTS = 20
 LOOK_SECONDS = 0.01
@@ -45,9 +45,6 @@ STORED_SECONDS = 5.0
 """How long the relay may take to store what it has not stored yet."""
 
 READ_SECONDS = 10.0
-
-STATE_BYTES = 32 * 1024 * 1024
-"""Images of one company that are read at most."""
 
 SEARCHED_ROWS = 100_000
 """Rows that are read at most for a filter by values: about a second of computing in a thread."""
@@ -61,8 +58,8 @@ FIRST_ROWS, MOST_ROWS, FETCH_BYTES = 20, 1000, 512 * 1024
 COLLECT_SECONDS = 0.05
 """How long a reading waits for further requests when one of the same rows has just ended: many clients request them."""
 
-UNUSABLE = (asyncpg.DataError, asyncpg.SyntaxOrAccessError)
-"""Errors of a table's query: `state_where` does not fit the table any more, or a value in it."""
+UNUSABLE = (asyncpg.DataError, asyncpg.SyntaxOrAccessError, asyncpg.ProgramLimitExceededError)
+"""Errors of a table's query: `state_where` does not fit the table any more, or a value in it; a row is more than a GB as JSON."""
 
 _logger = structlog.get_logger("notifier.state")
 
@@ -371,9 +368,13 @@ async def _images(
     connection: Connection, statement: str, arguments: Sequence[Any]
 ) -> AsyncIterator[list[JSON]]:
     """The rows of a query, in parts of about FETCH_BYTES as long as their sizes are alike."""
-    cursor = await connection.cursor(statement, *arguments, timeout=READ_SECONDS)
+    # a cursor of the connection itself would name the statement, also in a session of a pooler
+    prepared = await connection.prepare(statement, timeout=READ_SECONDS)
+    cursor = await prepared.cursor(*arguments, timeout=READ_SECONDS)
     count, rows, size = FIRST_ROWS, 0, 0
     while part := await cursor.fetch(count, timeout=READ_SECONDS):
+        if part[-1][0] is None:
+            raise StateTooLarge(f"more than {STATE_BYTES:,} bytes")
         images = [row[0].encode() for row in part]
         rows, size = rows + len(images), size + sum(map(len, images))
         yield images

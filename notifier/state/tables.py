@@ -14,6 +14,9 @@ from notifier.relay.changes import Source
 from notifier.relay.images import company_named
 from notifier.watches import Watch
 
+STATE_BYTES = 32 * 1024 * 1024
+"""Images of one company that are read at most."""
+
 
 class Table(NamedTuple):
     """`statement` returns the images of a company's rows; `arguments` are its parameters.
@@ -98,6 +101,7 @@ def _table(
         relation=row["relation"],
         joins=row["joins"],
         condition=condition,
+        limit=STATE_BYTES,
     )
     return Table(source, statement, kind, scopes, None, row["has_owners"])
 

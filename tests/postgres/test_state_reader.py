@@ -14,11 +14,12 @@ import msgspec
 import pytest
 
 from notifier.check.links import check
+from notifier.database.connections import connect
 from notifier.database.schema import migrate, uninstall
 from notifier.delivery.filter import Change, Filter
 from notifier.errors import SettingsError, StateTooLarge, StateUnavailable
 from notifier.settings import load
-from notifier.state import reader
+from notifier.state import reader, tables
 from notifier.state.reader import StateReader
 from notifier.watches import Scope, Watch
 from tests.databases import Database
@@ -432,3 +433,33 @@ async def test_a_column_may_have_any_name(empty: Database, role: str) -> None:
     await migrate(empty.dsn, watches=[watch], grant=role, state=True)
     (row,) = (await rows(empty, role, "1", limit=1))["Doc"]
     assert row == {"DocId": 1, "CompanyId": 1, "R": 2, "T": 3, "{relation}": 4, "%s": 5}
+
+
+async def test_no_statement_of_a_state_stays_in_a_session_that_a_pooler_shares(
+    database: Database,
+) -> None:
+    """Nodes name statements alike: another one would find the name taken."""
+    connection = await connect(database.dsn, "state", pooled=True)
+    prepared = "SELECT count(*)::text FROM pg_catalog.pg_prepared_statements"
+    async with connection.transaction():
+        parts = [part async for part in reader._images(connection, prepared, [])]
+    connection.terminate()
+    assert parts == [[b"0"]]
+
+
+async def test_of_large_rows_no_more_is_read_than_a_state_may_have(
+    empty: Database, role: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await empty.execute(
+        "INSERT INTO teams VALUES (3, 'three'); INSERT INTO notes (id, team_id, extra)"
+        " SELECT n + 10, 3, to_jsonb(repeat('x', 1000)) FROM generate_series(1, 100) AS n"
+    )
+    await migrate(empty.dsn, watches=WATCHES, grant=role, state=True)
+    found: list[int] = []
+    monkeypatch.setattr(tables, "STATE_BYTES", 10_000)
+    monkeypatch.setattr(
+        reader._Amount, "read", lambda _, images: found.append(sum(map(len, images)))
+    )
+    with pytest.raises(StateTooLarge, match="bytes"):
+        await rows(empty, role, "3")
+    assert sum(found) < 10_000
