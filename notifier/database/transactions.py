@@ -37,6 +37,7 @@ SETTINGS = {
     "default_transaction_deferrable": "off",
     "row_security": "off",
     "statement_timeout": "0",
+    "synchronous_commit": "on",
     "idle_in_transaction_session_timeout": "60000",
 }
 """Of a migration's session: building an index may take long."""

@@ -6,11 +6,14 @@ import asyncio
 
 import pytest
 
+from notifier.database.query import Query
 from notifier.delivery import history as histories
 from notifier.delivery.encoding import TEXT
-from notifier.delivery.history import Head
+from notifier.delivery.history import Head, History
 from notifier.delivery.hub import Beginning
+from notifier.demo.postgres import EmbeddedPostgres
 from notifier.messages import View, encode_views
+from tests.databases import Database
 from tests.postgres.streams import Log, Node
 
 
@@ -110,3 +113,23 @@ async def test_pages_are_read_a_hundred_at_once(log: Log, node: Node) -> None:
     pages = await asyncio.gather(*(node.history.page("a", after, epoch) for after in range(101)))
     assert [len(page) for page in pages] == list(range(101, 0, -1))
     assert node.query.queries == 2
+
+
+async def test_a_company_that_a_subscription_has_registered_survives_a_crash(
+    mortal: EmbeddedPostgres, mortal_database: Database
+) -> None:
+    """Though the database commits asynchronously: otherwise a TRUNCATE is no Resync for it."""
+    await mortal_database.execute("ALTER SYSTEM SET wal_writer_delay = '10s'")
+    await mortal_database.execute("SELECT pg_reload_conf()")
+    await mortal_database.execute(
+        f"ALTER DATABASE {mortal_database.name} SET synchronous_commit = 'off'"
+    )
+    mortal_database.leave()
+    for pooled in (False, True):
+        query = Query(mortal_database.dsn, "queries", pooled=pooled)
+        await History(query).head(f"a{pooled}")
+        query.close()
+        await asyncio.to_thread(mortal.kill)
+        await asyncio.to_thread(mortal.start)
+    rows = await mortal_database.fetch("SELECT company FROM notifier.positions ORDER BY 1")
+    assert [row["company"] for row in rows] == ["aFalse", "aTrue"]
