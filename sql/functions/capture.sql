@@ -2,8 +2,8 @@
 -- or the TRUNCATE of a watched table, in notifier.changes, in the application's transaction.
 --
 -- It must never break the application's write, except PREPARE TRANSACTION after a ring (decision 23). A row that
--- cannot be serialised is stored with its keys only; if not even these can be read, the change is stored without
--- images, and the relay sends every company a Resync. Only triggers that `notifier migrate` creates may call it:
+-- cannot be serialised is stored with its keys only; if not even these can be read, or they are very large, the change is
+-- stored without images, and the relay sends every company a Resync. Only triggers that `notifier migrate` creates may call it:
 -- EXECUTE is revoked from PUBLIC.
 --
 -- Output settings are pinned so that a value serialises identically in every session. With fewer digits of
@@ -32,6 +32,7 @@ DECLARE
     became json;
     is_partial boolean := false;
     unreadable CONSTANT int := 2147482623;             -- for a size: 2^31 - 1025, so that 1024 + size does not overflow
+    most CONSTANT int := 8388608;                      -- bytes of images with keys only: the relay reads larger ones with difficulty, or not at all
     size int;
     members text;
     images json[];
@@ -84,6 +85,9 @@ BEGIN
                 BEGIN
                     was := notifier.keys(OLD, TG_RELID, coalesce(TG_ARGV[4]::text[], ARRAY[TG_ARGV[1], TG_ARGV[2]]));
                     became := notifier.keys(NEW, TG_RELID, coalesce(TG_ARGV[4]::text[], ARRAY[TG_ARGV[1], TG_ARGV[2]]));
+                    IF octet_length(concat(was, became)) > most THEN
+                        RAISE program_limit_exceeded;
+                    END IF;
                 EXCEPTION WHEN OTHERS THEN
                     was := NULL;
                     became := NULL;
@@ -94,10 +98,14 @@ BEGIN
         IF TG_NARGS > 5 THEN
             BEGIN
                 members := notifier.path_members(TG_ARGV[0], was, became);
-                IF members IS NULL THEN
+                IF coalesce(octet_length(members) > 65536, true) THEN
                     images := notifier.path_images(was, became, TG_ARGV[5]::text[]);
                     was := images[1];
                     became := images[2];
+                    size := octet_length(concat(was, became));
+                    IF size > most THEN
+                        RAISE program_limit_exceeded;
+                    END IF;
                 ELSE
                     was := (members || right(was::text, -1))::json;
                     became := (members || right(became::text, -1))::json;

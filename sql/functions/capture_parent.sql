@@ -61,6 +61,9 @@ BEGIN
                 to_company := CASE WHEN became IS NOT NULL
                     THEN notifier.resolve_path(steps[n + 1], steps[n + 2]::int + 1, became -> steps[n + 4]) END;
             END IF;
+            IF octet_length(from_company::text) > 8388608 OR octet_length(to_company::text) > 8388608 THEN  -- as in `capture`
+                RAISE program_limit_exceeded;
+            END IF;
             IF was IS NOT NULL AND (was -> steps[n + 3])::text IS DISTINCT FROM (became -> steps[n + 3])::text THEN
                 INSERT INTO notifier.vanished (watch, step, key, company, relation)
                 SELECT steps[n + 1], steps[n + 2]::int, (was -> steps[n + 3]) #>> '{}', coalesce(from_company, 'null'), TG_RELID

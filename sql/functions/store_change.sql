@@ -14,7 +14,7 @@ BEGIN
     IF change >= full_mark THEN
         RETURN;
     END IF;
-    IF change % 2048 = 0 AND notifier.is_full() AND notifier.lock_sequence() THEN
+    IF change % greatest(1, 2097152 / (1024 + octet_length(concat(was, became)))) = 0 AND notifier.is_full() AND notifier.lock_sequence() THEN
         PERFORM setval('notifier.change_ids', full_mark + last_value)
         FROM notifier.change_ids WHERE last_value < full_mark;
         RETURN;

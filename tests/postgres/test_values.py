@@ -16,7 +16,7 @@ from prometheus_client import REGISTRY
 from notifier.database.schema import migrate
 from notifier.errors import SettingsError
 from notifier.relay import backlog, reader
-from notifier.watches import Watch
+from notifier.watches import CALENDAR, Watch
 from tests.databases import Connection, Database
 from tests.postgres.relays import Json, Relayed, log_head, new_event, types
 from tests.waiting import until
@@ -780,3 +780,26 @@ async def test_writers_of_invalid_json_do_not_wait_for_each_other(
 
     await asyncio.gather(*map(write, range(4)))
     assert len(await relay.messages_of("c")) == 80
+
+
+async def test_keys_that_are_too_large_to_be_read_are_a_resync_for_every_company(
+    database: Database, app: Connection, company: str, relay: Relayed
+) -> None:
+    """The relay could not read a change of hundreds of megabytes, and so none after it."""
+    await database.execute(
+        "CREATE TABLE notes (id int PRIMARY KEY, company_id text, owner text); GRANT ALL ON notes TO app"
+    )
+    note = Watch(table="notes", entity="Note", visible_to=("owner",))
+    await migrate(database.dsn, watches=[*CALENDAR, note])
+    await relay.settled()
+    await app.execute("INSERT INTO notes VALUES (1, 'c', repeat('x', 5000000))")
+    assert [each["Type"] for each in await relay.messages_of("c")] == ["Skipped"]
+    for statement in (
+        "INSERT INTO notes VALUES (2, 'c', repeat(chr(1), 2000000))",
+        "UPDATE notes SET company_id = repeat('x', 10000000) WHERE id = 1",
+    ):
+        await app.execute(statement)
+        message = (await relay.messages_of("c"))[-1]
+        assert (message["Type"], message["Data"]["Reason"]) == ("Resync", "overflow")
+        size = "SELECT coalesce(max(size), 0) FROM notifier.changes"
+        assert await database.fetchval(size) <= 5_000_100
