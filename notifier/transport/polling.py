@@ -17,6 +17,7 @@ from notifier.errors import Closure
 from notifier.messages import (
     JSON,
     ServerMessage,
+    StateEnd,
     Subscribed,
     SubscribeResult,
     TokenExpiring,
@@ -124,11 +125,11 @@ class LongPoll:
     def begin(
         self, answer: SubscribeResult, subscription: Subscription, state: State | None = None
     ) -> None:
-        """Takes the messages after this position; with a state the page is complete."""
+        """Takes the messages after this position; with a state the page is complete at its end, when access was checked again."""
         self._begin = answer.data
         self._subscription = subscription
         self._state = state
-        if state is not None or self._immediate or answer.data.recovered is False:
+        if state is None and (self._immediate or answer.data.recovered is False):
             self.finish()
 
     def write(self, frames: bytes, bodies: Sequence[bytes]) -> None:
@@ -136,7 +137,7 @@ class LongPoll:
 
         The latter are not live where they are replayed after a re-check of access.
         """
-        if self._complete.done():
+        if self._complete.done() or self._state is not None:  # its rows are sent as they are
             return
         self._texts.append(frames)
         self._bodies += bodies
@@ -146,7 +147,10 @@ class LongPoll:
 
     def send(self, message: ServerMessage) -> None:
         """Takes a message of the session, except TokenExpiring: the next request has another token."""
-        if not isinstance(message, TokenExpiring):
+        if isinstance(message, StateEnd):
+            self.finish()
+        elif not isinstance(message, TokenExpiring):
+            self._state = None  # access was lost
             body = encode(message)
             self.write(body, [body])
 

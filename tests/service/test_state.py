@@ -216,3 +216,23 @@ async def test_state_over_http(database: Database, serve: Serve) -> None:
     none = (await poll(service, "u1", company, state="true", entities="Event", where=title)).json()
     assert (none["State"], none["Position"], none["Messages"]) == ({}, 3, [])
     assert (await poll(service, "u1", company, state="yes")).status_code == 400
+
+
+async def test_a_user_who_loses_access_while_a_state_is_read_gets_no_row_of_it(
+    database: Database, serve: Serve, connect: Connect
+) -> None:
+    service, calendar = await serve(database, state="on"), Calendar(database)
+    company = await calendar.company("u1", "u2")
+    await calendar.event(company, "secret")
+    await calendar.reaches(company, 3)
+    witness = await connect(service, "u2", company)
+    writer = await database.connect()
+    await writer.execute("BEGIN; LOCK TABLE companies IN ACCESS EXCLUSIVE MODE")
+    polling = asyncio.create_task(poll(service, "u1", company, state="true"))
+    await database.blocked()
+    await database.execute("DELETE FROM employees WHERE user_id = 'u1'")
+    await witness.next("EmployeeRemoved")
+    await writer.execute("ROLLBACK")
+    page = (await polling).json()
+    assert "State" not in page
+    assert [message["Type"] for message in page["Messages"]] == ["CompanyRevoked"]
