@@ -64,9 +64,13 @@ class _NetChange:
 
     The write of a nested trigger may be captured before the write that fired the trigger: capture runs
     in the order of trigger names. So the steps do not come in order, and each is put where it fits.
+
+    So a deletion may precede an insertion that was captured first. Where their images are not of one form, because the table was
+    altered in between or one of them has the keys only, it may as well be the deletion of the row that was inserted, whose image
+    is another one now. Then the change `is_unclear`.
     """
 
-    __slots__ = ("_runs", "actor", "at", "first", "last", "partial", "source", "xid")
+    __slots__ = ("_runs", "actor", "at", "first", "is_unclear", "last", "partial", "source", "xid")
 
     def __init__(self, change: Change, source: Source) -> None:
         self._runs: list[Ends] = []
@@ -76,6 +80,7 @@ class _NetChange:
         self.xid = change.xid
         self.actor = change.actor
         self.partial = False
+        self.is_unclear = False
 
     def step(self, old: Row | None, new: Row | None) -> None:
         """Adds a step: it continues the run that ends with `old` and joins the one that begins with `new`."""
@@ -89,7 +94,10 @@ class _NetChange:
                 break
         for number in range(len(runs)):
             if runs[number][0] == new:
+                begins = new is None
                 new = runs.pop(number)[1]
+                if begins and old is not None and new is not None:
+                    self.is_unclear = self.is_unclear or self.partial or old.keys() != new.keys()
                 break
         runs.append((old, new))
         if len(runs) > MAX_RUNS:
@@ -249,11 +257,11 @@ class Transaction:
         net_change = self._rows.get(name)
         if net_change is None:
             net_change = self._rows[name] = _NetChange(change, source)
+        net_change.partial = net_change.partial or change.partial
         net_change.step(old, new)
         net_change.last = change.id
         net_change.at = change.at
         net_change.actor = change.actor
-        net_change.partial = net_change.partial or change.partial
 
     def drafts(self, bulk_limit: int) -> list[AnyDraft]:
         """The net messages; a company with more than `bulk_limit` of them gets one Resync instead."""
@@ -262,19 +270,23 @@ class Transaction:
         for (company, _, _), row in self._rows.items():
             source = row.source
             watch, ends = source.watch, row.ends()
-            draft = render(
-                source,
-                ends,
-                company=company,
-                at=row.at,
-                xid=row.xid,
-                actor=row.actor,
-                partial=row.partial,
+            draft: AnyDraft | None = (
+                ResyncDraft(company, "overflow", row.at)
+                if row.is_unclear
+                else render(
+                    source,
+                    ends,
+                    company=company,
+                    at=row.at,
+                    xid=row.xid,
+                    actor=row.actor,
+                    partial=row.partial,
+                )
             )
             if watch.grants:
                 if (changes := access.get(company)) is None:
                     changes = access[company] = _AccessChanges()
-                changes.add(watch, ends, partial=row.partial)
+                changes.add(watch, ends, partial=row.partial or row.is_unclear)
             if draft is not None:
                 by_company.setdefault(company, []).append((row.order(ends), draft))
         drafts: list[tuple[int, AnyDraft]] = []
