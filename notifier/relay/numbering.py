@@ -89,10 +89,26 @@ class Numbering:
 def _addressed(
     drafts: Sequence[AnyDraft], known: Sequence[str]
 ) -> Iterator[tuple[Draft | ResyncDraft, str]]:
-    """Each draft with its company. A draft for every company is repeated for each of those that are known."""
-    for draft in drafts:
+    """Each draft with its company. A draft for every company is repeated for each of those that are known.
+
+    There may be thousands of these in a batch, and as many companies. So a company gets the last of them, and before it those
+    alone that are followed by messages of its own; each re-checks the users whom one before it would have re-checked.
+    """
+    addressees: list[Sequence[str]] = []
+    own: set[str] = set()
+    is_last = True
+    for draft in reversed(drafts):
         if draft.company == EVERY_COMPANY:
-            for company in known:
-                yield draft, company
+            addressees.append(known if is_last else sorted(own))
+            own, is_last = set(), False
         else:
-            yield draft, draft.company
+            addressees.append((draft.company,))
+            own.add(draft.company)
+    revokes: tuple[str, ...] = ()
+    for given, companies in zip(drafts, reversed(addressees), strict=True):
+        draft = given
+        if draft.company == EVERY_COMPANY:
+            revokes = revokes or draft.revokes
+            draft = draft._replace(revokes=revokes)
+        for company in companies:
+            yield draft, company
