@@ -304,14 +304,14 @@ class Subscription:
         )
 
     async def _check_access(self) -> bool:
-        membership, identity = self._membership, self._owner.identity
+        membership, owner = self._membership, self._owner  # which may get a newer token meanwhile
         self._revocations_seen, checked = self._hub.revocations.serial, time.monotonic()
         if membership.maps_users:  # it has not joined the channel, which knows it by its user
-            self.user = await membership.user_of(identity, REPLAY_SECONDS)
-        allowed = await membership.may_see(identity, self._channel.company)
+            self.user = await membership.user_of(owner.identity, REPLAY_SECONDS)
+        allowed = await membership.may_see(owner.identity, self._channel.company)
         if not allowed and membership.maps_users:
-            self.user = await membership.user_of(identity, 0)
-            allowed = await membership.may_see(identity, self._channel.company)
+            self.user = await membership.user_of(owner.identity, 0)
+            allowed = await membership.may_see(owner.identity, self._channel.company)
         if allowed:
             self.checked = checked
         return allowed

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from notifier.access.tokens import Identity
 from notifier.delivery import hub, subscription
 from notifier.delivery.channel import SLICE
 from notifier.delivery.encoding import DEFLATED, TEXT
@@ -710,3 +711,28 @@ async def test_an_idle_channel_that_a_revocation_removes_during_a_batch_stops_no
     assert world.log.hub.channel(B) is None
     assert line.types[-1] == "CompanyRevoked"
     assert not other.live_subscriptions
+
+
+async def test_a_newer_token_that_comes_while_the_account_is_looked_up_decides(
+    world: World,
+) -> None:
+    membership = world.membership
+    membership.conclusive, membership.maps_users = False, True
+    membership.accounts["u"] = "1"
+    membership.members.add((A, "1"))
+    session, _line = await world.enter("u", A, member=False)
+    asked: list[float] = []
+    may_see = membership.may_see
+
+    async def observed(identity: Identity, company: str) -> bool:
+        asked.append(identity.expires_at)
+        return await may_see(identity, company)
+
+    membership.may_see = observed  # type: ignore[method-assign]
+    membership.open.clear()
+    world.log.hub.recheck("1")
+    await settle()
+    await authenticate(session, ttl=7200)
+    membership.open.set()
+    await settle()
+    assert asked == [session.identity.expires_at]
