@@ -181,9 +181,17 @@ def company_of(row: Row | None, watch: Watch, tenant: str | None = None) -> str 
     return None if value == _NULL or len(value) > _LONGEST else company_named(value, watch.scope)
 
 
-@lru_cache(maxsize=10_000)
 def company_named(value: bytes, scope: str | None = None) -> str | None:
     """The company id in a JSON value; None for one that no client can subscribe to."""
+    return None if len(value) > _COMPANY_BYTES else _company_named(value, scope)
+
+
+_COMPANY_BYTES = 12 * COMPANY_LIMIT + 2
+"""The longest JSON text of an id: each character as a pair of escapes. Longer ones would fill the cache."""
+
+
+@lru_cache(maxsize=10_000)
+def _company_named(value: bytes, scope: str | None) -> str | None:
     try:
         name = msgspec.json.decode(value, type=str) if value[:1] == b'"' else value.decode()
     except msgspec.DecodeError:

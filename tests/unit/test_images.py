@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from notifier.companies import COMPANY_LIMIT
+from notifier.relay import images
 from notifier.relay.changes import EVERY_COMPANY
 from notifier.relay.images import company_named
 from notifier.relay.netting import net
@@ -130,3 +132,12 @@ def test_a_company_is_any_text_that_a_client_can_subscribe_to(
 
 def test_a_row_without_a_company_sends_nothing() -> None:
     assert messages_of(change(1, None, row(None)), change(2, row(None), None)) == []
+
+
+def test_an_id_that_no_company_can_have_is_not_kept() -> None:
+    """Ten thousand of them, of megabytes each, would fill the memory."""
+    before = images._company_named.cache_info().currsize
+    assert images.company_named(b'"%b"' % (b"x" * 100_000)) is None
+    assert images._company_named.cache_info().currsize == before
+    longest = "\U0001f600" * COMPANY_LIMIT
+    assert images.company_named(json.dumps(longest).encode()) == longest
