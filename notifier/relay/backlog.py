@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from notifier.relay.changes import REVOKE_ALL, Change
 from notifier.relay.connection import RelayConnection
 from notifier.relay.images import company_keyed
 from notifier.relay.isolation import Isolation
+from notifier.relay.moves import is_move
 from notifier.relay.netting import AnyDraft, Transaction
 from notifier.relay.pipeline import INLINE_BYTES, Pipeline
 from notifier.relay.portions import portions_of
@@ -31,8 +33,8 @@ from notifier.relay.tracing import BatchTrace
 
 T = TypeVar("T")
 
-COMPANY_BYTES = 128 * 1024 * 1024
-"""Bytes of the changed rows of one company that are held in memory at once: a part of what a thousand messages may take."""
+COMPANY_BYTES = 64 * 1024 * 1024
+"""Bytes of the changed rows of one company in a large transaction, which are in memory at once. Beyond, it gets a Resync."""
 
 CHUNK = 1000
 """Messages of a large transaction that are numbered at once."""
@@ -87,7 +89,7 @@ class Backlog:
         for page, next_page in zip_longest(pages, pages[1:]):
             if page.large:
                 await self._pipeline.stored()
-                await self._store_large(page.xids[0], page.upto, page.largest)
+                await self._store_large(page)
                 continue
             reading, self._reading = self._reading, None
             trace = self._pipeline.tracer.begin()
@@ -119,19 +121,19 @@ class Backlog:
             self._pipeline.publish(stored, trace)
         trace.end()
 
-    async def _store_large(self, xid: int, upto: int, largest: int) -> None:
+    async def _store_large(self, page: Page) -> None:
         """Nets and stores a transaction that is too large for memory, chunk by chunk, in one transaction.
 
         A chunk is netted while the one before is stored.
         """
         await self._pipeline.refresh_sources()
         async with self._writer.transaction():
-            async with aclosing(one_ahead(self._net_large(xid, upto, largest))) as chunks:
+            async with aclosing(one_ahead(self._net_large(page))) as chunks:
                 async for drafts in chunks:
                     for portion in portions_of(await self._pipeline.number(drafts)):
                         await self._append(portion)
             await self._pipeline.save_moves()
-            await self._store.save(upto=upto)
+            await self._store.save(upto=page.upto)
         self._pipeline.skip()
 
     async def _append(self, portion: list[Message]) -> list[Message]:
@@ -139,36 +141,39 @@ class Backlog:
         metrics.MESSAGES.inc(len(stored))
         return stored
 
-    async def _net_large(self, xid: int, upto: int, largest: int) -> AsyncGenerator[list[AnyDraft]]:
+    async def _net_large(self, page: Page) -> AsyncGenerator[list[AnyDraft]]:
         """Nets a large transaction company by company.
 
-        A company with more rows than the bulk limit, or more bytes than COMPANY_BYTES, gets a Resync, and its changes are not read.
+        A company with more rows than the bulk limit, or more bytes than COMPANY_BYTES, gets a Resync, and its changes are not
+        read; so does one in several spellings, whose changes do not come together.
         """
+        (xid,), upto = page.xids, page.upto
         scopes = {name for source in self._pipeline.sources.values() for name in source.scopes}
         sizes = await self._reader.weigh(xid)
+        names = [company_keyed(size.company, scopes) for size in sizes]
+        spellings = Counter(names)
         bulk = [
-            size for size in sizes if size.rows > self._bulk_limit or size.bytes > COMPANY_BYTES
+            (name, size)
+            for name, size in zip(names, sizes, strict=True)
+            if size.rows > self._bulk_limit or size.bytes > COMPANY_BYTES or spellings[name] > 1
         ]
-        yield [
-            ResyncDraft(name, "bulk", size.at, REVOKE_ALL)
-            for size in bulk
-            if (name := company_keyed(size.company, scopes)) is not None
-        ]
+        resynced = {name: size.at for name, size in bulk if name is not None}
+        yield [ResyncDraft(name, "bulk", at, REVOKE_ALL) for name, at in resynced.items()]
         shared: list[Change] = []  # changes that concern every company; they come first
         transaction: Transaction | None = None
         current: str | None = None
         drafts: list[AnyDraft] = []
         weight = held = 0  # bytes: of `drafts`, and of the images in `transaction`
-        without = [size.company for size in bulk]
+        without = [size.company for _, size in bulk]
         again: list[ResyncDraft] = []
         if self._pipeline.moves.are_possible:
             images = await self._reader.moves_of(xid)
             row = await self._reader.row_on_path_of(xid)
             at = sizes[0].at if sizes else datetime.now(UTC)
             again = self._pipeline.moves.resyncs_of_large(xid, upto, images, at, row)
-        async for company, change in self._reader.by_company(xid, without, largest):
+        async for company, change in self._reader.by_company(xid, without, page.largest):
             if company is None:
-                shared.append(change)
+                shared.append(_without_row(change))
                 continue
             if transaction is None or company != current:
                 if transaction is None:
@@ -235,6 +240,13 @@ def pages_of(transactions: Iterable[TransactionSize]) -> list[Page]:
             pages[-1] = pages[-1]._replace(upto=transaction.last)
             pages[-1].xids.append(transaction.xid)
     return pages
+
+
+def _without_row(change: Change) -> Change:
+    """A change that concerns every company, without the images of a row whose company is not known: they may be any number."""
+    if change.is_truncate or is_move(change):
+        return change
+    return change._replace(old=None, new=None, partial=True)
 
 
 def _weight(drafts: Iterable[AnyDraft]) -> int:

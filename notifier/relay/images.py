@@ -37,9 +37,10 @@ _NULL = b"null"
 _UNSET = (_NULL, b"false")
 """Values of `deleted_if` in rows that are not deleted; `member_if` has the same rule."""
 
-_LONGEST = 2 + 12 * COMPANY_LIMIT
-"""Bytes of the longest JSON text of a company's id, with an escape of two surrogates for each character. Longer ones are not decoded,
-nor kept by the cache."""
+_COMPANY_BYTES = 2 + 12 * COMPANY_LIMIT
+"""Bytes of the longest JSON text of an id, with an escape of two surrogates for each character. Longer ones are not decoded, nor kept
+in the cache.
+"""
 
 _decode_row = msgspec.json.Decoder(Row).decode
 
@@ -178,16 +179,12 @@ def company_of(row: Row | None, watch: Watch, tenant: str | None = None) -> str 
     if row is None or watch.company_column is None:
         return None if row is None else tenant
     value = bytes(row[watch.company_column])
-    return None if value == _NULL or len(value) > _LONGEST else company_named(value, watch.scope)
+    return None if value == _NULL else company_named(value, watch.scope)
 
 
 def company_named(value: bytes, scope: str | None = None) -> str | None:
     """The company id in a JSON value; None for one that no client can subscribe to."""
     return None if len(value) > _COMPANY_BYTES else _company_named(value, scope)
-
-
-_COMPANY_BYTES = 12 * COMPANY_LIMIT + 2
-"""The longest JSON text of an id: each character as a pair of escapes. Longer ones would fill the cache."""
 
 
 @lru_cache(maxsize=10_000)
@@ -205,7 +202,7 @@ def _company_named(value: bytes, scope: str | None) -> str | None:
 
 def company_keyed(key: str, scopes: Collection[str]) -> str | None:
     """The company id in a key of `weigh_transaction.sql`: a JSON value, behind its scope if it has one."""
-    if len(key) > 2 * _LONGEST:
+    if len(key) > 2 * _COMPANY_BYTES:
         return None
     scope, rest = split_scope(key) if key[:1].isalpha() else ("", key)
     if scope:

@@ -20,6 +20,9 @@ PAGE = 2000
 PAGE_BYTES = 32 * 1024 * 1024
 """The limit for the bytes of their images."""
 
+AHEAD = 500
+"""Changes of a large transaction that are fetched at once."""
+
 TRANSACTIONS = 100_000
 """Transactions of a backlog that are listed at once: about 60 MiB."""
 
@@ -47,7 +50,7 @@ class CompanySize(NamedTuple):
     company: str
     rows: int
     at: datetime
-    bytes: int = 0
+    bytes: int
 
 
 class ForeignChanges(Exception):
@@ -148,7 +151,7 @@ class ChangeReader:
     async def by_company(
         self, xid: int, without: Sequence[str], largest: int
     ) -> AsyncIterator[tuple[str | None, Change]]:
-        """The changes of a large transaction by company, a few hundred in memory at once, or PAGE_BYTES. `largest`: bytes of one.
+        """The changes of a large transaction by company, a few hundred in memory at once, or fewer where the `largest` has many bytes.
 
         Changes that concern every company come first, with None. Companies in `without` are left out.
         """
@@ -157,7 +160,7 @@ class ChangeReader:
                 sql.query("company_changes"),
                 xid,
                 list(without),
-                prefetch=max(1, min(500, PAGE_BYTES // (largest + 1))),
+                prefetch=max(1, min(AHEAD, PAGE_BYTES // max(1, largest))),
                 timeout=BACKLOG_SECONDS,
             )
             former: tuple[object, ...] | None = None

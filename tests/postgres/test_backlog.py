@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from notifier.database.connections import _Bounded
+from notifier.database.schema import migrate
 from notifier.relay import backlog, pipeline, reader
 from notifier.relay.backlog import CHUNK
 from notifier.relay.changes import Change
@@ -16,6 +18,7 @@ from notifier.relay.netting import Transaction, net
 from notifier.relay.reader import PAGE
 from notifier.relay.rendering import Draft
 from notifier.relay.store import RelayStore
+from notifier.watches import CALENDAR, Watch
 from tests.databases import Connection, Database
 from tests.postgres.relays import (
     MakeRelay,
@@ -217,3 +220,35 @@ async def test_large_rows_of_one_company_are_not_netted_on_the_event_loop(
         await large_rows(app, company, 10, 10_000)
     await relay.settled()
     assert any(thread is not threading.main_thread() for thread in threads)
+
+
+@pytest.mark.parametrize("spelling", ["upper", "lower"])
+async def test_a_company_in_two_spellings_in_a_large_transaction_gets_a_resync(
+    spelling: str, database: Database, app: Connection, make_relay: MakeRelay
+) -> None:
+    """Its changes come by spelling: of a row whose spelling changes, later ones could come before earlier ones."""
+    company = str(uuid4())
+    await database.execute(
+        "CREATE TABLE notes (id int PRIMARY KEY, company_id text, body text); GRANT ALL ON notes TO app"
+    )
+    await migrate(database.dsn, watches=[*CALENDAR, Watch(table="notes", entity="Note")])
+    other = "lower" if spelling == "upper" else "upper"
+    await app.execute(
+        f"INSERT INTO notes VALUES (1, {other}($1), 'a'), (2, {other}($1), 'a')", company
+    )
+    relay = make_relay()
+    await relay.start()
+    await relay.settled()
+    async with app.transaction():
+        await app.execute(
+            "INSERT INTO notes SELECT n, 'c' || n % 10, '' FROM generate_series(3, $1::int) AS n",
+            PAGE + 3,
+        )
+        await app.execute(
+            f"UPDATE notes SET company_id = {spelling}(company_id), body = 'b' WHERE id < 3"
+        )
+        await app.execute("UPDATE notes SET body = 'c' WHERE id = 1")
+        await app.execute("DELETE FROM notes WHERE id = 2")
+    messages = (await relay.messages_of(company))[2:]
+    assert [(each["Type"], each["Data"].get("Reason")) for each in messages] == [("Resync", "bulk")]
+    assert len(await relay.messages_of("c1")) == (PAGE + 1) // 10
