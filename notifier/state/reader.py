@@ -52,8 +52,8 @@ SEARCHED_ROWS = 100_000
 CONNECTIONS = 3
 """States that are read at the same time. Each holds at most STATE_BYTES of images, and as much of messages."""
 
-FIRST_ROWS, MOST_ROWS, FETCH_BYTES = 20, 1000, 512 * 1024
-"""The rows of the first fetch, the most rows of one, and the bytes at which a fetch aims."""
+GROWTH, MOST_ROWS, FETCH_BYTES = 20, 1000, 512 * 1024
+"""How many times the rows of the fetches before one has, the most rows of one, and the bytes at which it aims. The first has one row."""
 
 COLLECT_SECONDS = 0.05
 """How long a reading waits for further requests when one of the same rows has just ended: many clients request them."""
@@ -371,14 +371,14 @@ async def _images(
     # a cursor of the connection itself would name the statement, also in a session of a pooler
     prepared = await connection.prepare(statement, timeout=READ_SECONDS)
     cursor = await prepared.cursor(*arguments, timeout=READ_SECONDS)
-    count, rows, size = FIRST_ROWS, 0, 0
+    count, rows, size = 1, 0, 0
     while part := await cursor.fetch(count, timeout=READ_SECONDS):
         if part[-1][0] is None:
             raise StateTooLarge(f"more than {STATE_BYTES:,} bytes")
         images = [row[0].encode() for row in part]
         rows, size = rows + len(images), size + sum(map(len, images))
         yield images
-        count = max(1, min(MOST_ROWS, FETCH_BYTES * rows // (size + 1)))
+        count = max(1, min(MOST_ROWS, GROWTH * rows, FETCH_BYTES * rows // (size + 1)))
 
 
 def _render(

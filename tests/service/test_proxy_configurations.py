@@ -130,8 +130,16 @@ async def hides(client: httpx.AsyncClient, authority: str) -> None:
     """No spelling of their paths reaches the status pages."""
     for page in ("metrics", "livez", "readyz"):
         encoded = f"%{ord(page[0]):02X}{page[1:]}"
-        below = (page, encoded, f"{page}/", f"/{page}", f"./{page}", f"x/../{page}")
-        below += (f"realtime/{page}", f"realtime/{encoded}")  # with ROOT_PATH
+        with_root_path = (f"realtime/{page}", f"realtime/{encoded}")
+        below = (
+            page,
+            encoded,
+            f"{page}/",
+            f"/{page}",
+            f"./{page}",
+            f"x/../{page}",
+            *with_root_path,
+        )
         for path in (*(f"/realtime/{each}" for each in below), f"/realtime{page}"):
             url = httpx.URL(f"https://{authority}").copy_with(raw_path=path.encode())
             answer = await client.get(url)

@@ -12,6 +12,7 @@ import pytest
 
 from notifier.relay import numbering
 from notifier.relay.changes import EVERY_COMPANY, REVOKE_ALL
+from notifier.relay.netting import AnyDraft
 from notifier.relay.numbering import Numbering
 from notifier.relay.rendering import Draft, ResyncDraft
 from notifier.relay.store import RelayStore
@@ -61,7 +62,8 @@ async def test_a_company_gets_one_of_many_resyncs_for_every_company_and_those_be
     now = datetime.now(UTC)
     every = ResyncDraft(EVERY_COMPANY, "truncate", now)
     own = Draft("c03", b'{"Type":"E"', b"}", now)
-    drafts = [*[every] * 500, own, every._replace(revokes=REVOKE_ALL), own, *[every] * 500]
+    drafts: list[AnyDraft] = [*[every] * 500, own, every._replace(revokes=REVOKE_ALL), own]
+    drafts += [every] * 500
     messages = await Numbering(cast("RelayStore", FakeStore())).number(drafts)
     of_company = [each for each in messages if each.company == "c03"]
     assert [(each.is_resync, each.revokes) for each in of_company] == [
