@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -258,6 +260,27 @@ async def test_a_token_source_that_throws_is_called_again(start: Start) -> None:
         assert "/nowhere" in line
         await client.send("fail-token 1", "reconnect")
         await client.until("status waiting (no token): no token today")
+
+
+async def test_renewals_in_succession_are_spaced(start: Start) -> None:
+    """As where the server's clock is ahead: each new token is about to expire."""
+    pauses: asyncio.Future[list[float]] = asyncio.get_running_loop().create_future()
+
+    async def converse(socket: ServerConnection) -> None:
+        await admit(socket, 10)
+        renewed = []
+        for _ in range(3):
+            await socket.send('{"Type": "TokenExpiring", "Data": {}}')
+            await received(socket, "authenticate")
+            renewed.append(time.monotonic())
+            await socket.send('{"Type": "AuthenticationResult", "Success": true}')
+        pauses.set_result([after - before for before, after in pairwise(renewed)])
+        await socket.wait_closed()
+
+    async with serving(converse) as url:
+        await start(url, "a", "t")
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            assert min(await pauses) > 0.9  # a second, and a random part
 
 
 async def test_a_slow_reload_holds_messages_back_and_then_each_comes_once(start: Start) -> None:
