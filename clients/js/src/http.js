@@ -138,7 +138,7 @@ export class HttpSocket {
     else this.polls--;
   }
 
-  /** @param {object} message */
+  /** @param {object | string} message A text is no message, and is counted as an unreadable one. */
   report(message) {
     if (this.readyState === 1) this.onmessage({ data: message });
   }
