@@ -323,6 +323,24 @@ function follow({ transport = "auto", companies = ["a"] } = {}) {
   return { service, http, client, messages, statuses, resyncs, subscriptions };
 }
 
+const accepted = (Epoch) => ({ Type: "SubscribeResult", Success: true, Data: { CompanyId: "a", Position: 0, Epoch } });
+
+for (const [name, transport, body] of [
+  ["a page that is no JSON", "poll", "<html>"],
+  ["an event that is no JSON", "sse", "data: <html>\n\n"],
+  ["an event that is no UTF-8", "sse", Buffer.from(`data: ${JSON.stringify(accepted("\xff"))}\n\n`, "latin1")],
+]) {
+  virtual(`${name} is an unreadable message`, async () => {
+    const { http, client } = follow({ transport });
+    http.refusal = new Response(body);
+    await pass(100);
+    assert.deepEqual([client.status.state, client.status.reason], ["waiting", "unreadable message"]);
+    await pass(client.status.retryInMs + 100);
+    assert.equal(client.status.state, "live");
+    client.close();
+  });
+}
+
 virtual("a stream that is held back is found within the heartbeat's time, and polls take its place", async () => {
   const { http, client, service, messages } = follow();
   http.buffers = true;
