@@ -57,14 +57,20 @@ def issue(certfile: Path, keyfile: Path) -> None:
     certificate.cert_chain_pems[0].write_to_path(certfile)
 
 
-@pytest.fixture
-async def secure(database: Database, serve: Serve, tmp_path: Path) -> Secure:
-    certfile, keyfile = tmp_path / "cert.pem", tmp_path / "key.pem"
+async def secured(database: Database, serve: Serve, place: Path, *options: str) -> Secure:
+    certfile, keyfile = place / "cert.pem", place / "key.pem"
     issue(certfile, keyfile)
-    service = await serve(database, ready=False, ssl_certfile=certfile, ssl_keyfile=keyfile)
+    service = await serve(
+        database, *options, ready=False, ssl_certfile=certfile, ssl_keyfile=keyfile
+    )
     service.http = service.http.replace("http:", "https:")
     await service.ready()
     return Secure(service, certfile, keyfile)
+
+
+@pytest.fixture
+async def secure(database: Database, serve: Serve, tmp_path: Path) -> Secure:
+    return await secured(database, serve, tmp_path)
 
 
 async def test_a_client_receives_changes_and_close_codes_through_tls(
@@ -117,6 +123,19 @@ async def test_a_renewed_certificate_is_shown_to_new_clients_and_keeps_the_old(
 
     await until(renewed)
     await client.quiet()
+
+
+async def test_each_worker_loads_the_certificate_on_sighup(
+    database: Database, serve: Serve, tmp_path: Path
+) -> None:
+    """Also the one that has no handler yet when the signal comes."""
+    service = (await secured(database, serve, tmp_path, "--workers", "2")).service
+    service.send(signal.SIGHUP)
+
+    async def loaded() -> bool:
+        return service.log().count("certificate reloaded") == 2
+
+    await until(loaded)
 
 
 async def test_a_connection_without_tls_is_ended(secure: Secure) -> None:
