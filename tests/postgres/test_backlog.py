@@ -222,6 +222,23 @@ async def test_large_rows_of_one_company_are_not_netted_on_the_event_loop(
     assert any(thread is not threading.main_thread() for thread in threads)
 
 
+async def test_a_backlog_of_very_many_transactions_is_listed_in_parts(
+    app: Connection, company: str, make_relay: MakeRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    relay = make_relay()
+    await relay.start()
+    await relay.settled()
+    await relay.stop()
+    for module in (backlog, reader):
+        monkeypatch.setattr(module, "TRANSACTIONS", 3)
+        monkeypatch.setattr(module, "PAGE", 2)
+    titles = [str(number) for number in range(8)]
+    for title in titles:
+        await new_event(app, company, title)
+    await relay.start()
+    assert [each["Data"]["Title"] for each in await relay.messages_of(company)] == titles
+
+
 @pytest.mark.parametrize("spelling", ["upper", "lower"])
 async def test_a_company_in_two_spellings_in_a_large_transaction_gets_a_resync(
     spelling: str, database: Database, app: Connection, make_relay: MakeRelay

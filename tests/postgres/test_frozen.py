@@ -222,3 +222,20 @@ async def test_a_frozen_relay_is_followed_where_the_server_tracks_no_activities(
         starting.cancel()
         await asyncio.gather(starting, return_exceptions=True)
         await other.stop()
+
+
+async def test_the_tables_of_changes_stay_locked_by_a_frozen_reader_for_a_limited_time(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large transaction is read with a cursor, in a transaction, in which nothing else may end the session."""
+    monkeypatch.setattr(leadership, "CURSOR_MILLISECONDS", "50")
+    async with leadership.lead(database.dsn) as led:
+        await led.reader.execute("BEGIN; SELECT FROM notifier.changes")
+
+        async def is_unlocked() -> bool:
+            query = (
+                "SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'notifier.changes'::regclass)"
+            )
+            return not await database.fetchval(query)
+
+        await until(is_unlocked)

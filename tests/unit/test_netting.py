@@ -291,6 +291,16 @@ def test_a_resync_for_bulk_still_revokes() -> None:
     assert draft.revokes == ("u0", "u1", "u2", "u3")
 
 
+def test_users_who_are_too_long_to_be_kept_are_all_rechecked() -> None:
+    users = ["u" * 30_000 + str(n) for n in range(3)]
+    removals = [
+        change(n, row(key=n, user_id=user), None, entity="Employee") for n, user in enumerate(users)
+    ]
+    first, last = drafts_of(*removals[:2])
+    assert (first.revokes, last.revokes) == ((), tuple(users[:2]))
+    assert drafts_of(*removals)[-1].revokes == ("*",)
+
+
 # --- access
 
 
