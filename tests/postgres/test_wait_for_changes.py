@@ -31,11 +31,14 @@ async def waits(database: Database) -> None:
     await until(lambda: database.fetchval(WAITING))
 
 
+@pytest.mark.parametrize("table", ["changes_0", "changes_1"])
 @pytest.mark.parametrize("begins", ["before the snapshot", "after the snapshot"])
 async def test_a_wait_ends_when_a_transaction_commits_that_the_snapshot_does_not_see(
-    begins: str, database: Database, app: Connection, company: str
+    begins: str, table: str, database: Database, app: Connection, company: str
 ) -> None:
     session = await database.connect()
+    if table == "changes_1":
+        assert await database.fetchval("SELECT notifier.rotate_changes()") is True
     if begins == "before the snapshot":
         await app.execute("BEGIN")
         await new_event(app, company)
@@ -49,6 +52,9 @@ async def test_a_wait_ends_when_a_transaction_commits_that_the_snapshot_does_not
     await waits(database)
     await app.execute("COMMIT")
     assert await asyncio.wait_for(waiting, DEADLINE_SECONDS) is True
+    assert await session.fetchval(
+        f"SELECT EXISTS (SELECT FROM notifier.{table} WHERE entity = 'Event')"
+    )
     assert await session.fetchval(WAIT, await session.fetchval(SNAPSHOT), 0.0) is False
 
 
