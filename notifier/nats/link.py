@@ -37,6 +37,9 @@ ROOM_SECONDS, ROOM_POLL_SECONDS = 3.0, 0.005
 NO_LIMIT = 1 << 40
 """Bytes that the library lets wait: at its own limit it waits without end, and ignores cancellation."""
 
+REASON_CHARACTERS = 300
+"""How much of a server's own words is logged: 32 KiB fit into one -ERR, and each attempt may bring another."""
+
 _logger = structlog.get_logger("notifier.nats")
 
 
@@ -164,7 +167,7 @@ class Link:
 
     def _report(self, server: ParseResult, reason: str) -> None:
         """Logs a failure once, until it is another one."""
-        line = f"{place(server)}: {reason}"
+        line = f"{place(server)}: {reason[:REASON_CHARACTERS]}"
         if line != self._reported:
             self._reported = line
             _logger.warning("NATS cannot be used; messages come from PostgreSQL", reason=line)

@@ -81,3 +81,29 @@ async def test_servers_that_a_server_names_do_not_hold_up_a_node(
         assert "the event loop was blocked" not in service.log()
     finally:
         server.close()
+
+
+async def test_the_words_of_a_server_that_refuses_a_node_are_logged_in_part(
+    database: Database, serve: Serve
+) -> None:
+    """The library takes a line of up to 32 KiB."""
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'INFO {"max_payload": 1048576}\r\n')
+        await reader.readline()
+        writer.write(b"-ERR 'too %b'\r\n" % (b"much" * 5_000))
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    try:
+        port = server.sockets[0].getsockname()[1]
+        service = await serve(database, nats_url=f"nats://127.0.0.1:{port}")
+
+        async def is_reported() -> bool:
+            return "too much" in service.log()
+
+        await until(is_reported)
+        assert max(map(len, service.log().splitlines())) < 1000
+    finally:
+        server.close()
