@@ -10,8 +10,9 @@ import resource
 import signal
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from ipaddress import IPv4Network, ip_network
 from typing import Any, cast
 
 import structlog
@@ -86,7 +87,7 @@ def configuration(
         access_log=False,
         server_header=False,
         proxy_headers=settings.trusted_proxies is not None,
-        forwarded_allow_ips=list(settings.trusted_proxies or ()),
+        forwarded_allow_ips=_peers(settings.trusted_proxies or ()),
         timeout_graceful_shutdown=3,
         ssl_certfile=settings.ssl_certfile,
         ssl_keyfile=settings.ssl_keyfile,
@@ -100,6 +101,17 @@ def configuration(
     if config.ssl is not None:
         config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
     return config
+
+
+def _peers(networks: Sequence[str]) -> list[str]:
+    """The networks, and the addresses that those of IPv4 have on a socket of IPv6 (RFC 4291, 2.5.5.2)."""
+    given = [ip_network(text, strict=False) for text in networks]
+    mapped = [
+        f"::ffff:{network.network_address}/{96 + network.prefixlen}"
+        for network in given
+        if isinstance(network, IPv4Network)
+    ]
+    return [*networks, *mapped]
 
 
 def bind(host: str, port: int) -> socket.socket:

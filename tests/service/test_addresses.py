@@ -62,3 +62,15 @@ async def test_c17_addresses_from_a_trusted_proxy_are_counted(
         client = await raw.upgrade(service, f"X-Forwarded-For: 2001:db8::{number}\r\n")
         assert await (welcome(client) if number < 2 else refused(client))
     assert await welcome(await raw.upgrade(service, "X-Forwarded-For: 2001:db8:0:1::1\r\n"))
+
+
+async def test_c17_a_trusted_proxy_may_reach_a_socket_of_ipv6_over_ipv4(
+    database: Database, serve: Serve, raw: Raw
+) -> None:
+    """Its address is then ::ffff:127.0.0.1, and so may be one that it names."""
+    service = await serve(
+        database, "--host", "::", max_connections_per_address=1, trusted_proxies="127.0.0.1"
+    )
+    for forwarded in ("192.0.2.1", "192.0.2.2", "192.0.2.3, ::ffff:127.0.0.1"):
+        assert await welcome(await raw.upgrade(service, f"X-Forwarded-For: {forwarded}\r\n"))
+    assert await refused(await raw.upgrade(service, "X-Forwarded-For: ::ffff:192.0.2.1\r\n"))
