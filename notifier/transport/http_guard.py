@@ -27,6 +27,9 @@ RESPONSE_SECONDS = 30.0
 HEAD_BYTES = 64 * 1024
 """The largest head of a request: the request line and the headers."""
 
+HEADERS = 1000
+"""How many headers a request may have: 64 KiB of short ones would be forty times as many bytes in memory."""
+
 BODY_BYTES = 1024 * 1024
 """The largest body of a request, with its trailers. None of our requests needs one."""
 
@@ -195,8 +198,12 @@ class GuardedHttp(HttpToolsProtocol):
         return self._upgrades
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._head is not None:  # else a trailer, which nothing reads
+        if self._head is None:
+            return  # a trailer, which nothing reads
+        if len(self.headers) < HEADERS:
             super().on_header(name, value)
+        else:
+            self._refuse(Reason.TOO_LARGE)
 
     def on_headers_complete(self) -> None:
         self._head, self._body = None, 0

@@ -46,7 +46,7 @@ EXPLANATIONS = {
         "a proxy removed the headers Upgrade and Connection; configure it to pass WebSocket upgrades"
     ),
     Reason.INVALID: "the request is not a WebSocket handshake (RFC 6455)",
-    Reason.TOO_LARGE: "the request line and headers exceed 64 KiB",
+    Reason.TOO_LARGE: "the request line and headers exceed 64 KiB, or there are more than 1,000 headers",
     Reason.BODY: "the body of the request, or its trailers, exceed 1 MiB; requests to Notifier take none",
     Reason.PIPELINED: (
         "more than 16 requests, or a WebSocket handshake, wait for the answer to the one before"

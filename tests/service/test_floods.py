@@ -12,6 +12,7 @@ import psutil
 import pytest
 from websockets.exceptions import InvalidHandshake
 
+from notifier.transport.refusals import EXPLANATIONS, Reason
 from tests.clients import Client
 from tests.conftest import Connect, Serve
 from tests.databases import Database
@@ -220,7 +221,7 @@ async def test_d3_a_head_of_64_kib_is_waited_for_and_a_byte_more_is_refused(
     await client.send(beginning + b"x" * (64 * 1024 - len(beginning)))
     await client.send(b"x")
     assert (await client.head()).startswith("HTTP/1.1 431 ")
-    assert await client.ended() == b"the request line and headers exceed 64 KiB\n"
+    assert await client.ended() == f"{EXPLANATIONS[Reason.TOO_LARGE]}\n".encode()
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 from notifier import Notifier
 from notifier.settings import load
 from notifier.transport import http_guard
-from notifier.transport.http_guard import EXTENSION, HEAD_BYTES, GuardedHttp
+from notifier.transport.http_guard import EXTENSION, HEAD_BYTES, HEADERS, GuardedHttp
 from notifier.transport.refusals import EXPLANATIONS, Reason
 from tests.unit.connections import connected
 from tests.waiting import DEADLINE_SECONDS
@@ -60,6 +60,17 @@ async def test_a_head_may_be_as_large_as_that_and_not_a_byte_larger() -> None:
     assert (await answer(head, end)).startswith(b"HTTP/1.1 200 ")
     assert (await answer(head, b"x", end)).startswith(b"HTTP/1.1 431 ")
     assert (await answer(head + b"x" * len(end), b"x")).startswith(b"HTTP/1.1 431 ")
+
+
+async def test_a_head_may_have_a_thousand_headers_and_no_more_are_kept() -> None:
+    """Objects for 64 KiB of short ones take forty times as many bytes."""
+    beginning, end = b"GET / HTTP/1.1\r\nConnection: close\r\n", b"\r\n"
+    assert (await answer(beginning + b"a:\r\n" * (HEADERS - 1) + end)).startswith(b"HTTP/1.1 200 ")
+    protocol, reader, writer = await connected(measure)
+    protocol.data_received(beginning + b"a:\r\n" * 15_000)
+    assert (await reader.read()).startswith(b"HTTP/1.1 431 ")
+    assert len(protocol.headers) == HEADERS
+    writer.close()
 
 
 async def test_bytes_that_are_no_request_are_refused_once() -> None:
