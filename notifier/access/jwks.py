@@ -7,10 +7,14 @@ follows redirects, and blocks its caller.
 from __future__ import annotations
 
 import asyncio
+import http.client
+import socket
+import threading
 import time
 import urllib.request
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from contextlib import suppress
+from typing import Any, NamedTuple, Self, TypeVar
 from urllib.parse import urlsplit
 
 import jwt
@@ -184,13 +188,93 @@ def _require_http(url: str) -> None:
         raise SettingsError("NOTIFIER_JWKS_URL: must have no user and no password")
 
 
-def _opener() -> urllib.request.OpenerDirector:
+class _Deadline:
+    """Shuts a connection down when its time is over, whatever has come.
+
+    The library's timeout is that of each read: a head that comes byte by byte would keep the fetch for days.
+    Raises TimeoutError at the end of the block.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._timer = threading.Timer(seconds, self._end)
+        self._timer.daemon = True
+        self._socket: socket.socket | None = None
+        self._is_over = False
+
+    def __enter__(self) -> Self:
+        self._timer.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+        self._timer.join()
+        if self._socket is not None:
+            self._socket.close()
+        if self._is_over:
+            raise TimeoutError("the answer is too slow")
+
+    def watch(self, connected: socket.socket) -> None:
+        """Watches this connection. TLS takes the socket over, hence another one of the same connection."""
+        self._socket = connected.dup()
+        if self._is_over:
+            self._end()
+
+    def _end(self) -> None:
+        self._is_over = True
+        if self._socket is not None:
+            with suppress(OSError):  # the peer has closed it
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+
+class _Connection(http.client.HTTPConnection):
+    watch: Callable[[socket.socket], None]
+
+    def connect(self) -> None:
+        super().connect()
+        self.watch(self.sock)
+
+
+class _TlsConnection(http.client.HTTPSConnection, _Connection):
+    """Is watched from before the TLS handshake: that of the library's class comes after the next one's `connect`."""
+
+
+_Kind = TypeVar("_Kind", bound=_Connection)
+
+
+def _watched(kind: type[_Kind], deadline: _Deadline) -> Callable[..., _Kind]:
+    def connection(*arguments: Any, **options: Any) -> _Kind:
+        made = kind(*arguments, **options)
+        made.watch = deadline.watch
+        return made
+
+    return connection
+
+
+class _HttpHandler(urllib.request.HTTPHandler):
+    def __init__(self, deadline: _Deadline) -> None:
+        super().__init__()
+        self._deadline = deadline
+
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_watched(_Connection, self._deadline), req)
+
+
+class _HttpsHandler(urllib.request.HTTPSHandler):
+    def __init__(self, deadline: _Deadline) -> None:
+        super().__init__()
+        self._deadline = deadline
+
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_watched(_TlsConnection, self._deadline), req)
+
+
+def _opener(deadline: _Deadline) -> urllib.request.OpenerDirector:
     """Opens http:// and https:// URLs: it reads no files, and follows no redirects."""
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),
-        urllib.request.HTTPHandler(),
-        urllib.request.HTTPSHandler(),
+        _HttpHandler(deadline),
+        _HttpsHandler(deadline),
         urllib.request.HTTPErrorProcessor(),
         urllib.request.HTTPDefaultErrorHandler(),
     ):
@@ -201,13 +285,13 @@ def _opener() -> urllib.request.OpenerDirector:
 
 def _download(url: str, timeout: float) -> bytes:
     """The body at the URL. Blocks for `timeout` seconds or a little more."""
-    deadline = time.monotonic() + timeout
     body = bytearray()
-    with _opener().open(url, timeout=timeout) as response:
+    with (
+        _Deadline(timeout) as deadline,
+        _opener(deadline).open(url, timeout=timeout) as response,
+    ):
         while chunk := response.read1(64 * 1024):
             body += chunk
             if len(body) > MAX_JWKS_BYTES:
                 raise ValueError("the answer is too big")
-            if time.monotonic() > deadline:
-                raise TimeoutError("the answer is too slow")
     return bytes(body)
