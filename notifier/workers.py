@@ -11,9 +11,11 @@ import multiprocessing
 import os
 import signal
 import socket
+import stat
 import tempfile
 from collections.abc import Callable
 from multiprocessing.context import SpawnProcess
+from pathlib import Path
 
 import structlog
 
@@ -23,6 +25,8 @@ from notifier.settings import Settings
 
 RESTART_SECONDS = 1.0
 """How long after its end a worker is replaced."""
+
+DIRECTORY_PREFIX = "notifier-metrics-"
 
 _log = structlog.get_logger("notifier.workers")
 
@@ -34,7 +38,7 @@ def run(settings: Settings, workers: int, ready: Callable[[str], None]) -> None:
     listening = server.bind(settings.host, settings.port)
     status = server.bind_status(settings)
     ready(server.address(settings, listening))
-    with tempfile.TemporaryDirectory(prefix="notifier-metrics-") as directory:
+    with tempfile.TemporaryDirectory(prefix=DIRECTORY_PREFIX) as directory:
         os.environ[metrics.DIRECTORY] = directory  # for the workers: this process has no metrics
         asyncio.run(_supervise(settings, listening, status, workers, directory))
 
@@ -68,7 +72,9 @@ async def _supervise(
     loop.add_signal_handler(signal.SIGHUP, reload_certificates)
 
     async def keep_running() -> None:
+        nonlocal directory
         while not stopping.is_set():
+            os.environ[metrics.DIRECTORY] = directory = kept(directory)
             process = spawn.Process(target=_work, args=(settings, listening, status))
             # SIGHUP would end a worker that has no handler yet: it waits until there is one.
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
@@ -98,6 +104,19 @@ async def _supervise(
                 tasks.create_task(keep_running())
     finally:
         alive.cancel()
+
+
+def kept(directory: str) -> str:
+    """The directory of the metrics, which is made again where a cleaner of /tmp has removed it: no worker starts without.
+
+    Another one where its name leads to the directory of another user.
+    """
+    with contextlib.suppress(FileExistsError):
+        Path(directory).mkdir(0o700)
+    found = os.lstat(directory)
+    if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid():
+        return directory
+    return tempfile.mkdtemp(prefix=DIRECTORY_PREFIX)
 
 
 def _work(settings: Settings, listening: socket.socket, status: socket.socket | None) -> None:

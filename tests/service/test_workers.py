@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+import shutil
 import signal
 from contextlib import suppress
+from pathlib import Path
 
 import httpx
 import psutil
 
+from notifier.workers import DIRECTORY_PREFIX as PREFIX
+from notifier.workers import kept
 from tests.conftest import Connect, Serve
 from tests.databases import Database
 from tests.ports import free_port
@@ -114,3 +118,51 @@ async def test_a_reload_does_not_end_a_worker_that_starts(database: Database, se
     service.send(signal.SIGHUP)
     await until(ready)
     assert service.log().count("a worker ended") == 1
+
+
+async def test_workers_are_replaced_although_the_directory_of_their_metrics_was_removed(
+    database: Database, serve: Serve
+) -> None:
+    """By a cleaner of /tmp."""
+    status = free_port()
+    service = await serve(
+        database, "--workers", "2", ready=False, status_port=status, status_host="127.0.0.1"
+    )
+    async with httpx.AsyncClient(
+        trust_env=False, base_url=f"http://127.0.0.1:{status}", timeout=20
+    ) as operator:
+
+        async def ready() -> bool:
+            with suppress(httpx.TransportError):
+                return both_ready((await operator.get("/metrics")).text)
+            return False
+
+        await until(ready)
+        workers = {
+            child: maps
+            for child in psutil.Process(service.pid).children()
+            if (maps := [each.path for each in child.memory_maps() if PREFIX in each.path])
+        }
+        (directory,) = {Path(path).parent for maps in workers.values() for path in maps}
+        shutil.rmtree(directory)
+        for worker in workers:
+            worker.kill()
+
+        async def replaced() -> bool:
+            return service.log().count("a worker ended") == 2 and await ready()
+
+        await until(replaced)
+
+
+def test_the_directory_of_the_metrics_is_not_where_another_user_leads_its_name(
+    tmp_path: Path,
+) -> None:
+    directory, elsewhere = tmp_path / "ours", tmp_path / "theirs"
+    assert kept(str(directory)) == kept(str(directory)) == str(directory)
+    assert directory.stat().st_mode & 0o777 == 0o700
+    directory.rmdir()
+    elsewhere.mkdir()
+    directory.symlink_to(elsewhere)
+    other = Path(kept(str(directory)))
+    assert other.resolve() != elsewhere
+    other.rmdir()
