@@ -446,6 +446,7 @@ UNREADABLE: list[str | bytes] = [
     '{"Type": "EventCreated", "Position": 11, "Data": ' + "[" * 100_000 + "}",
     '{"Type": "Resync", "Position": 99999999999999999999, "Data": {}}',
     b"binary",
+    b'{"Type": "EventCreated", "Position": 11, "Data": {"Name": "\xff"}}',
 ]
 """Frames of a broken server that may have been messages: the client cannot go on without them."""
 
@@ -487,6 +488,21 @@ async def test_a_frame_that_it_cannot_read_ends_the_connection_and_the_position_
         frame = None
         await client.send("reconnect")
         await client.message('"a"', 11)
+
+
+async def test_a_message_in_fragments_without_end_is_not_collected(start: Start) -> None:
+    async def converse(socket: ServerConnection) -> None:
+        async def fragments() -> AsyncIterator[str]:
+            for _ in range(512):  # 32 MiB, whose end never comes
+                yield "x" * 65_536
+            await socket.wait_closed()
+
+        await admit(socket, 10, Recovered=True)
+        await socket.send(fragments())
+
+    async with serving(converse) as url:
+        client = await start(url, "a", "t")
+        await client.until("status waiting (unreadable message)")
 
 
 async def test_a_server_that_does_not_answer_is_left_when_the_queue_of_reports_has_room_again(

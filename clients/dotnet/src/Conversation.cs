@@ -14,7 +14,10 @@ namespace Notifier.Client
     {
         static readonly TimeSpan Farewell = TimeSpan.FromSeconds(1);
         static readonly TimeSpan Steady = TimeSpan.FromSeconds(5);
-        static readonly UTF8Encoding Utf8 = new UTF8Encoding(false);
+        static readonly UTF8Encoding Utf8 = new UTF8Encoding(false, true);
+
+        /// <summary>Bytes of a message: more are not collected. The server's messages are far smaller.</summary>
+        const int MaxMessage = 16 * 1024 * 1024;
 
         readonly object gate;
         readonly ClientWebSocket socket;
@@ -141,8 +144,23 @@ namespace Notifier.Client
                 WebSocketReceiveResult result = await socket.ReceiveAsync(buffer, CancellationToken.None).ConfigureAwait(false);
                 if (result.MessageType == WebSocketMessageType.Close) return null;
                 bytes.Write(buffer.Array, 0, result.Count);
-                if (result.EndOfMessage) return Utf8.GetString(bytes.ToArray());
+                if (bytes.Length > MaxMessage) throw Unreadable(null);
+                if (!result.EndOfMessage) continue;
+                try
+                {
+                    return Utf8.GetString(bytes.GetBuffer(), 0, (int)bytes.Length);
+                }
+                catch (ArgumentException error)
+                {
+                    throw Unreadable(error);
+                }
             }
+        }
+
+        Disconnected Unreadable(Exception error)
+        {
+            lock (gate) Companies.CountFailure();
+            return new Disconnected("unreadable message", error: error);
         }
 
         void Send(string type, Dictionary<string, object> data)
@@ -226,8 +244,7 @@ namespace Notifier.Client
             }
             catch (FormatException error)
             {
-                Companies.CountFailure();
-                throw new Disconnected("unreadable message", error: error);
+                throw Unreadable(error);
             }
             if (message == null) return;
             switch (Properties.Text(message, "Type"))
