@@ -23,7 +23,7 @@ class Listen
     static readonly HashSet<int> Final = new HashSet<int> { 1002, 1003, 1007, 1009, 4400, 4403, 4409 };
     static readonly HashSet<int> Unspecific = new HashSet<int> { 1000, 1005, 1006 };
     const int TokenInvalid = 4401, TokenExpired = 4419, BrokenLink = 1006;
-    const int HeartbeatSeconds = 15, TimeoutSeconds = 10, MaxGapRetries = 3;
+    const int HeartbeatSeconds = 15, TimeoutSeconds = 10, MaxGapRetries = 3, MaxWaitMs = 3600000;
 
     readonly Uri url;
     readonly string company, secret;
@@ -66,7 +66,7 @@ class Listen
                 {
                     code = await Converse(data => farewell = data);
                 }
-                catch (Exception error) when (error is WebSocketException || error is IOException || error is TimeoutException)
+                catch (Exception error) // of the link, or of a message of a broken server
                 {
                     Console.Error.WriteLine("the connection ended: " + error.GetBaseException().Message);
                 }
@@ -75,7 +75,7 @@ class Listen
             if (code == TokenInvalid) Stop("the token was refused");
             if (code == TokenExpired) refusedToken = token;
             else if (Final.Contains(code) || Text(farewell, "Reconnect") == "false") Stop("closed with " + code);
-            double wait = (double?)farewell?.Element("RetryAfterMs") ?? 0;
+            double wait = Math.Max(0, Math.Min(MaxWaitMs, (double?)farewell?.Element("RetryAfterMs") ?? 0));
             wait += random.NextDouble() * Math.Min(30_000, 1000 * Math.Pow(2, Math.Min(failures++, 10)));
             Console.Error.WriteLine("closed with {0}, next attempt in {1:0} ms", code, wait);
             await Task.Delay((int)wait);

@@ -26,6 +26,7 @@ public class Listen {
     static final Set<Integer> FINAL = Set.of(1002, 1003, 1007, 1009, 4400, 4403, 4409);
     static final Set<Integer> UNSPECIFIC = Set.of(1000, 1005, 1006);
     static final int TOKEN_INVALID = 4401, TOKEN_EXPIRED = 4419, BROKEN_LINK = 1006;
+    static final long MAX_WAIT_MS = 3_600_000; // whatever the server requests
     static final int HEARTBEAT_SECONDS = 15, TIMEOUT_SECONDS = 10, MAX_GAP_RETRIES = 3;
 
     /** A text that was received, or the close code of the socket. */
@@ -65,6 +66,8 @@ public class Listen {
                     code = converse(farewell);
                 } catch (java.util.concurrent.CompletionException error) {
                     System.err.println("cannot connect: " + error.getCause());
+                } catch (RuntimeException | StackOverflowError error) { // of a message of a broken server
+                    System.err.println("unreadable message: " + error);
                 }
             }
             if (UNSPECIFIC.contains(code) && farewell.get("Code") instanceof Number number) code = number.intValue();
@@ -72,7 +75,7 @@ public class Listen {
             if (code == TOKEN_EXPIRED) refusedToken = token;
             else if (FINAL.contains(code) || Boolean.FALSE.equals(farewell.get("Reconnect"))) stop("closed with " + code);
             long bound = (long) Math.min(30_000, 1000 * Math.pow(2, Math.min(failures++, 10)));
-            long wait = farewell.get("RetryAfterMs") instanceof Number floor ? floor.longValue() : 0;
+            long wait = farewell.get("RetryAfterMs") instanceof Number floor ? Math.max(0, Math.min(MAX_WAIT_MS, floor.longValue())) : 0;
             wait += ThreadLocalRandom.current().nextLong(bound);
             System.err.println("closed with " + code + ", next attempt in " + wait + " ms");
             Thread.sleep(wait);

@@ -15,7 +15,7 @@ use Digest::SHA qw(sha1_base64);
 use IO::Select;
 use IO::Socket::IP;
 use JSON::PP ();
-use List::Util qw(min);
+use List::Util qw(max min);
 use MIME::Base64 qw(encode_base64);
 use POSIX qw(strftime);
 use Time::HiRes qw(sleep time);
@@ -24,6 +24,7 @@ use constant {
     HEARTBEAT => 15,         # seconds of silence until we send a ping
     TIMEOUT => 10,           # seconds for its answer, and for a connection
     MAX_WAIT => 30,          # seconds
+    MAX_FLOOR => 3600,       # seconds, whatever the server requests
     MAX_GAP_RETRIES => 3,    # how often one gap is requested again
     MAX_BYTES => 1_048_576,  # of a message; the server stays far below
 };
@@ -64,7 +65,8 @@ while (1) {
     $refused = $presented if $refusal{$code};
     stop($reason) if $final{$code} || $refusal{$code} && $secret !~ /^@/;
     stop($reason) if exists $farewell{Reconnect} && !$farewell{Reconnect} && !$refusal{$code};
-    my $wait = rand(min(MAX_WAIT, 2**$failures++)) + ($farewell{RetryAfterMs} // 0) / 1000;
+    my $floor = max(0, min(MAX_FLOOR, ($farewell{RetryAfterMs} // 0) / 1000));
+    my $wait = rand(min(MAX_WAIT, 2**$failures++)) + $floor;
     say STDERR sprintf 'the connection ended: %s; next attempt in %.1f s', $reason, $wait;
     sleep $wait;
 }

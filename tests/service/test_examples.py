@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 import pytest
+from websockets.asyncio.server import ServerConnection
+from websockets.asyncio.server import serve as serve_sockets
 
 from tests.compilers import by_mono, mono
 from tests.conftest import Serve
@@ -191,3 +193,29 @@ async def test_a_refused_token_or_company_stops_it(
         status, errors = await (await start(name, service.url, company, bad_token)).ended()
         assert status == 1
         assert word in errors
+
+
+@pytest.mark.parametrize("name", ["java", "perl", "csharp"])
+async def test_a_broken_server_neither_ends_it_nor_makes_it_wait_for_days(
+    start: Start, name: str
+) -> None:
+    answers = iter(["{", json.dumps({"Type": "Disconnect", "Data": {"RetryAfterMs": 10**15}})])
+
+    async def converse(socket: ServerConnection) -> None:
+        await socket.recv()
+        await socket.send(next(answers))
+        await socket.close(1012)
+
+    async with serve_sockets(converse, "127.0.0.1", 0) as server:
+        url = f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}/"
+        example = await start(name, url, "a", "token")
+        assert example.process.stderr is not None
+        waits: list[float] = []
+        while len(waits) < 2:
+            async with asyncio.timeout(2 * DEADLINE_SECONDS):
+                line = (await example.process.stderr.readline()).decode()
+            assert line, f"the client ended after {len(waits)} connections"
+            if found := re.search(r"next attempt in (\S+) (m?)s", line):
+                waits.append(float(found[1]) / (1000 if found[2] else 1))
+    assert waits[0] < 60
+    assert 3600 <= waits[1] < 3700
