@@ -88,6 +88,17 @@ describe("a state", () => {
     deepEqual(mine.snapshot(), { companyId: "a", filter: { where: { Event: { Title: ["two"] } } }, position: { after: 11, epoch: "e1" }, rows: { Event: [] } });
   });
 
+  test("that has no end is not collected", async () => {
+    const world = await begin();
+    await world.peer.send(answered("a", 10));
+    const one = part([row("1", "x".repeat(9_000_000))]);
+    for (let part = 0; part < 8; part++) await world.peer.send(one);
+    deepEqual([world.client.status.state, world.client.status.reason], ["idle", "state_too_large"]);
+    deepEqual(world.peer.last, { type: "unsubscribe", data: { companyId: "a" } });
+    await world.peer.send(end(10), change(11));
+    deepEqual([world.newReports(), world.client.position], [[], null]);
+  });
+
   test("that is refused leaves the client idle, and of a former subscription nothing follows", async () => {
     const world = await begin();
     await world.peer.send(answered("a", 10), part([row("1", "one")]), end(10), resync(11));

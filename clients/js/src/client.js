@@ -54,6 +54,8 @@ const STEADY_MS = 5_000;
 const MAX_WAIT_MS = 3_600_000;
 /** So many reports may wait while the state is reloaded; with more it is reloaded again instead. */
 const MAX_WAITING = 10_000;
+/** So many characters of a state are collected: the server's states are smaller. */
+const MAX_STATE_LENGTH = 64 * 1024 * 1024;
 /** How often one gap is requested again before the state has to be reloaded. */
 const MAX_GAP_RETRIES = 3;
 /** The connection waits for at most this many transactions; further ones are sent when others have arrived. */
@@ -109,7 +111,7 @@ class Company {
   /** @type {{ run: () => void, tx?: string | undefined }[]} Reports that wait for the reload. */
   waiting = [];
 
-  /** @type {{ head: Position, reason: string, rows: Record<string, object[]> } | null} The part of the state that has arrived. */
+  /** @type {{ head: Position, reason: string, rows: Record<string, object[]>, length: number } | null} The part of the state that has arrived. */
   incoming = null;
   /** Why the state is requested. */
   reason = "start";
@@ -756,7 +758,7 @@ class Connection {
       case "Arrived":
         return this.#onArrived(message);
       case "State":
-        return this.#onRows(message.Data);
+        return this.#onRows(message.Data, typeof frame === "string" ? frame.length : 0);
       case "StateEnd":
         return this.#onStateEnd(message.Data);
       case "TokenExpiring":
@@ -916,7 +918,7 @@ class Connection {
       if (company.store) {
         if (!requested && !refilters) reason = company.reason;
         company.head = company.position = null; // a client that is disconnected now begins again
-        company.incoming = { head, reason, rows: {} };
+        company.incoming = { head, reason, rows: {}, length: 0 };
         company.reason = "start";
         return this.#sendAwaits();
       }
@@ -1028,10 +1030,21 @@ class Connection {
 
   // ------------------------------------------------------------------ the state
 
-  /** @param {any} data The one of a `State`. */
-  #onRows(data) {
-    const incoming = this.#companyOf({ Data: { CompanyId: data?.CompanyId } })?.incoming;
-    if (!incoming) return;
+  /**
+   * @param {any} data The one of a `State`.
+   * @param {number} length
+   */
+  #onRows(data, length) {
+    const company = this.#companyOf({ Data: { CompanyId: data?.CompanyId } });
+    const incoming = company?.incoming;
+    if (!company || !incoming) return;
+    incoming.length += length;
+    if (incoming.length > MAX_STATE_LENGTH) {
+      company.incoming = null;
+      this.#leave(company);
+      this.#block(company, "state_too_large");
+      return this.#setCompanyStatus(company, "idle", { reason: "state_too_large" });
+    }
     const { rows } = incoming;
     if (!Object.hasOwn(rows, data.Entity)) rows[data.Entity] = [];
     for (const row of data.Rows) rows[data.Entity]?.push(row); // `push(...Rows)` has a limit
