@@ -95,6 +95,9 @@ class PostgresStream:
         self._follows_log = True  # otherwise the feed delivers the messages
         self._is_returning = False  # from the feed to the log
         self._audited = 0.0
+        self._shorter = (
+            1  # how many times shorter the pages of the log are, after one missed its deadline
+        )
         self.healing = Healing(hub, history, self.deliver)
         self._show_path(by_feed=False)
 
@@ -351,14 +354,15 @@ class PostgresStream:
             return
         while True:
             after, epoch = self._seq, hub.epoch
-            rows = await connection.fetch(
-                sql.query("catch_up"),
-                after,
-                epoch,
-                PAGE_MESSAGES,
-                PAGE_BYTES,
-                timeout=DEADLINE_SECONDS * 4,
-            )
+            limit = max(1, PAGE_MESSAGES // self._shorter)
+            try:
+                rows = await connection.fetch(
+                    sql.query("catch_up"), after, epoch, limit, PAGE_BYTES,
+                    timeout=DEADLINE_SECONDS * 4,
+                )  # fmt: skip
+            except TimeoutError:  # very large texts, whose sizes PostgreSQL does not know in time?
+                self._shorter = min(PAGE_MESSAGES, 10 * self._shorter)
+                raise
             if self._seq != after or hub.epoch != epoch:
                 continue  # the relay on this node was faster
             if not rows:
@@ -383,7 +387,8 @@ class PostgresStream:
             self._seq = seqs[-1]
             self._last = messages[-1]
             self._hand_over(messages)
-            if len(messages) < PAGE_MESSAGES and sum(m.size for m in messages) < PAGE_BYTES:
+            if len(messages) < limit and sum(m.size for m in messages) < PAGE_BYTES:
+                self._shorter = 1
                 hub.require_resyncs()
                 return
             await asyncio.sleep(0)

@@ -29,6 +29,9 @@ TRANSACTIONS = 100_000
 LATE_SECONDS = 1.0
 """How much longer than intended a wait within PostgreSQL may take."""
 
+READ_SECONDS = 20.0
+"""Deadline of a read of what is new. Where it is missed, that is read as a backlog."""
+
 PAGE_SECONDS = 60.0
 BACKLOG_SECONDS = 600.0
 """Deadline of a statement that reads a whole backlog or a whole transaction."""
@@ -72,11 +75,19 @@ class ChangeReader:
     async def read_new(self, cursor: str) -> tuple[str, list[Change] | None]:
         """The present snapshot, and the changes that became visible since the snapshot `cursor`.
 
-        None instead of changes: there are more than a page of them. Raises ForeignChanges and OrderLost.
+        None instead of changes: there are more than a page of them, or their sizes, for which PostgreSQL decompresses each
+        image, are not known in time. Raises ForeignChanges and OrderLost.
         """
-        rows = await self._connection.fetch(
-            sql.query("read_changes"), cursor, PAGE + 1, PAGE_BYTES, timeout=DEADLINE_SECONDS * 4
-        )
+        is_late = False
+        try:
+            rows = await self._connection.fetch(
+                sql.query("read_changes"), cursor, PAGE + 1, PAGE_BYTES, timeout=READ_SECONDS
+            )
+        except TimeoutError:
+            is_late = True
+            rows = await self._connection.fetch(
+                sql.query("last_change"), cursor, timeout=DEADLINE_SECONDS
+            )
         ((snapshot, self.catalogue_version, last_id),) = typed([rows[0][:3]], tuple[str, int, int])
         if _ends_before(snapshot, cursor):  # what is visible in `cursor` only would never be read
             raise UnexpectedAnswer("the database gave a snapshot that is older than the one before")
@@ -86,7 +97,7 @@ class ChangeReader:
             raise ForeignChanges
         if rows[-1]["id"] > last_id:
             raise OrderLost
-        if len(rows) > PAGE or rows[-1]["bytes"] >= PAGE_BYTES:
+        if is_late or len(rows) > PAGE or rows[-1]["bytes"] >= PAGE_BYTES:
             return snapshot, None
         return snapshot, typed([row[3:-1] for row in rows], Change)
 

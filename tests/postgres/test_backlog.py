@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import pytest
 
+from notifier.database import sql
 from notifier.database.connections import _Bounded
 from notifier.database.schema import migrate
 from notifier.relay import backlog, pipeline, reader
@@ -237,6 +238,28 @@ async def test_a_backlog_of_very_many_transactions_is_listed_in_parts(
         await new_event(app, company, title)
     await relay.start()
     assert [each["Data"]["Title"] for each in await relay.messages_of(company)] == titles
+
+
+async def test_changes_whose_sizes_are_not_known_in_time_are_read_as_a_backlog(
+    app: Connection, company: str, relay: Relayed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL decompresses each image to learn its size: for 2,000 of 2 MiB that took longer than a read may, each time."""
+    fetch, late = _Bounded.fetch, []
+
+    async def missing_deadlines(
+        connection: _Bounded, query: str, *arguments: Any, **rest: Any
+    ) -> Any:
+        rows = await fetch(connection, query, *arguments, **rest)
+        if query == sql.query("read_changes") and len(rows) > 5:
+            late.append(len(rows))
+            raise TimeoutError
+        return rows
+
+    await relay.settled()
+    monkeypatch.setattr(_Bounded, "fetch", missing_deadlines)
+    await large_rows(app, company, 10, 100)
+    assert types(await relay.messages_of(company)) == ["EventCreated"] * 10
+    assert len(late) == 1
 
 
 @pytest.mark.parametrize("spelling", ["upper", "lower"])

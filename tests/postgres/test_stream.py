@@ -14,7 +14,7 @@ from typing import Any, cast
 import asyncpg
 import pytest
 
-from notifier.database import connections
+from notifier.database import connections, sql
 from notifier.database.connections import Connection, connect
 from notifier.delivery import postgres_stream as streams
 from notifier.messages import Message
@@ -121,6 +121,26 @@ async def test_a_long_gap_is_read_in_pages_and_delivered_in_order(
     await log.publish("a")
     await subscriber.gets(count + 1)
     assert node.stream.reads == reads + 2
+
+
+async def test_a_page_of_the_log_that_is_not_read_in_time_is_read_again_in_shorter_ones(
+    log: Log, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL decompresses each text to learn its size: for a thousand of several MiB that takes longer than a read may."""
+    fetch = connections._Bounded.fetch
+
+    async def missing_deadlines(connection: Any, query: str, *arguments: Any, **rest: Any) -> Any:
+        rows = await fetch(connection, query, *arguments, **rest)
+        if query == sql.query("catch_up") and len(rows) > 100:
+            raise TimeoutError
+        return rows
+
+    monkeypatch.setattr(connections._Bounded, "fetch", missing_deadlines)
+    await node.start()
+    subscriber = await node.subscribe()
+    await log.publish("a", 150)
+    await subscriber.gets(150)
+    assert subscriber.bodies == [message.body for message in await log.stored()]
 
 
 async def test_messages_that_are_gone_drop_all_subscribers_and_the_rest_is_delivered(
