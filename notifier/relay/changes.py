@@ -31,6 +31,7 @@ class Source(msgspec.Struct, frozen=True, eq=False):
     columns: frozenset[str] = frozenset()  # all that the table has
     json_columns: frozenset[str] = frozenset()  # their values are sent as they are
     time_columns: frozenset[str] = frozenset()  # timestamps: those without a zone are sent as UTC
+    loose_columns: frozenset[str] = frozenset()  # equal values of theirs may have several texts
     virtual_columns: frozenset[str] = (
         frozenset()
     )  # generated on read, or another one has the name now

@@ -66,8 +66,8 @@ class _NetChange:
     in the order of trigger names. So the steps do not come in order, and each is put where it fits.
 
     So a deletion may precede an insertion that was captured first. Where their images are not of one form, because the table was
-    altered in between or one of them has the keys only, it may as well be the deletion of the row that was inserted, whose image
-    is another one now. Then the change `is_unclear`.
+    altered in between or one of them has the keys only, or where they differ in columns alone whose values have several texts, it
+    may as well be the deletion of the row that was inserted, whose image is another one now. Then the change `is_unclear`.
     """
 
     __slots__ = ("_runs", "actor", "at", "first", "is_unclear", "last", "partial", "source", "xid")
@@ -97,11 +97,26 @@ class _NetChange:
                 begins = new is None
                 new = runs.pop(number)[1]
                 if begins and old is not None and new is not None:
-                    self.is_unclear = self.is_unclear or self.partial or old.keys() != new.keys()
+                    self.is_unclear = (
+                        self.is_unclear
+                        or self.partial
+                        or old.keys() != new.keys()
+                        or self._may_be_ended_by(old, new)
+                    )
                 break
         runs.append((old, new))
         if len(runs) > MAX_RUNS:
             runs[:] = [(runs[0][0], new)]
+
+    def _may_be_ended_by(self, old: Row, joined: Row) -> bool:
+        """Whether a deletion may be that of a row which a run has left, with another text of the same values."""
+        loose = self.source.loose_columns
+        return bool(loose) and any(
+            end is not None
+            and end.keys() == old.keys()
+            and all(end[column] == value for column, value in old.items() if column not in loose)
+            for end in (joined, *(end for _, end in self._runs))
+        )
 
     def ends(self) -> Ends:
         """The row before and after.

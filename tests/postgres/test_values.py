@@ -191,6 +191,27 @@ async def test_a_null_in_an_array_is_none_whatever_the_session_makes_of_the_word
     assert created["Data"]["Moods"] == ["NULL", None, "glad"]
 
 
+@pytest.mark.parametrize(
+    ("column", "value", "between"),
+    [
+        ("regclass", "events", "SET LOCAL quote_all_identifiers = on"),
+        ("mood", "glad", "ALTER TYPE mood RENAME VALUE 'glad' TO 'merry'"),
+        ("mood[]", "{glad}", "ALTER TYPE mood RENAME VALUE 'glad' TO 'merry'"),
+    ],
+)
+async def test_a_row_that_is_deleted_with_another_text_than_it_was_inserted_with_is_not_sent(
+    column: str, value: str, between: str, database: Database, watching: Watching
+) -> None:
+    """Its deletion may be that of a row before it, too, whose insertion was captured first: hence a Resync."""
+    await database.execute("CREATE TYPE mood AS ENUM ('glad')")
+    relay = await watching(f"value {column}")
+    await database.execute(
+        f"BEGIN; INSERT INTO docs VALUES (1, 'c', '{value}'), (2, 'c', '{value}');"
+        f" {between}; UPDATE docs SET company_id = 'c'; DELETE FROM docs; COMMIT"
+    )
+    assert {message["Type"] for message in await relay.messages_of("c")} <= {"Resync"}
+
+
 async def test_a_virtual_column_is_not_sent_as_null(
     database: Database, watching: Watching, app: Connection
 ) -> None:

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifier.relay.changes import EVERY_COMPANY, Change
+from notifier.relay.changes import EVERY_COMPANY, Change, Source
 from notifier.relay.netting import Transaction
 from tests.unit.captured import (
+    EVENT,
     SOURCES,
     Json,
     Values,
@@ -418,3 +419,18 @@ def test_a_row_that_may_have_been_inserted_and_deleted_is_a_resync(
     assert [text_of(draft)["Type"] for draft in drafts] == ["Resync"]
     assert [draft.company for draft in drafts] == ["c"]
     assert [draft.revokes for draft in drafts] == [("*",) if entity == "Employee" else ()]
+
+
+def test_a_row_may_have_been_deleted_with_other_texts_than_it_was_inserted_with() -> None:
+    """Those of money depend on the session. Where anything else differs, the row that was deleted is another one."""
+    sources = {"Event": Source(EVENT, loose_columns=frozenset({"price"}))}
+    first, second = row(price="$1.00", name="a"), row(price="$2.00", name="b")
+
+    def types_of(deleted: Values) -> list[str]:
+        steps = [change(1, None, first), change(2, first | {"price": "1"}, second)]
+        steps.append(change(3, deleted, None))
+        return [text_of(draft)["Type"] for draft in drafts_of(*steps, sources=sources)]
+
+    assert types_of(first | {"price": "1.0"}) == ["Resync"]
+    assert types_of(second | {"price": "2"}) == ["Resync"]
+    assert types_of(row(price="$2.00", name="c")) == ["EventUpdated"]
