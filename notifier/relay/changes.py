@@ -32,6 +32,7 @@ class Source(msgspec.Struct, frozen=True, eq=False):
     json_columns: frozenset[str] = frozenset()  # their values are sent as they are
     time_columns: frozenset[str] = frozenset()  # timestamps: those without a zone are sent as UTC
     loose_columns: frozenset[str] = frozenset()  # equal values of theirs may have several texts
+    is_respelled: bool = False  # equal keys may have several texts: 1.0 and 1.00
     virtual_columns: frozenset[str] = (
         frozenset()
     )  # generated on read, or another one has the name now

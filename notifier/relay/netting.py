@@ -130,9 +130,14 @@ class _NetChange:
         return runs[0][0], runs[-1][1]
 
     def order(self, ends: Ends) -> int:
-        """The change by which the message is ordered: the last one for a deletion, otherwise the first."""
+        """The change by which the message is ordered: the last one for a deletion, otherwise the first.
+
+        The first one also where the row may be there under another text of its key, 1.00 for 1.0: clients that compare keys as
+        numbers must not apply the deletion last.
+        """
         old, new = ends
-        return self.last if new is None and old is not None else self.first
+        is_last = new is None and old is not None and not self.source.is_respelled
+        return self.last if is_last else self.first
 
 
 class Transaction:

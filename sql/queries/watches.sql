@@ -2,7 +2,7 @@
 -- as they are; `time_columns`: timestamps, and arrays of them, also those with a time zone: a change that was
 -- captured before the column had one has a value without; `loose_columns`: those of which equal values may have several texts, which
 -- depend on settings of the session (money), or on names that another statement may alter (regclass, labels of an enum);
--- `virtual_columns`: those that no trigger sees. `renamed`:
+-- `number_columns`: those of which equal numbers may have several texts; `virtual_columns`: those that no trigger sees. `renamed`:
 -- the columns of exclude and visible_to that were renamed: their names in the watch, and their present ones (null:
 -- another has the name of one that was dropped). `all_scopes`: the names of all scopes, in every row. `is_strayed`: the rows of another
 -- table are captured as those of this one, which is a tenant's: its schema was renamed, or copied with its triggers.
@@ -35,6 +35,10 @@ SELECT w.*,
              AND (output.oid >= :first_user_oid OR output.proname ~ '^(cash_|enum_|record_|aclitem|reg[a-z]*)out$'
                   -- of ranges and domains over arrays the elements are not looked at
                   OR t.oid >= :first_user_oid AND output.proname ~ '^(array_|range_|multirange_)out$')) AS loose_columns,
+       ARRAY(
+           SELECT a.attname::text FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid
+           WHERE a.attrelid = to_regclass(w.relation) AND a.attnum > 0
+             AND t.typoutput IN ('numeric_out'::regproc, 'float4out'::regproc, 'float8out'::regproc)) AS number_columns,
        ARRAY(
            SELECT a.attname::text FROM pg_attribute AS a
            WHERE a.attrelid = to_regclass(w.relation) AND a.attgenerated = 'v') AS virtual_columns,

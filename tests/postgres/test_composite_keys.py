@@ -149,3 +149,25 @@ def test_it_comes_from_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     file.write_text(f"{head}key = []")
     with pytest.raises(SettingsError, match="1, key: must be"):
         load()
+
+
+@pytest.mark.parametrize("key", ["id", ("company_id", "id")])
+async def test_a_number_that_gets_another_text_more_than_once_is_not_deleted_last(
+    key: str | tuple[str, ...], database: Database, app: Connection, relay: Relayed
+) -> None:
+    """Clients that compare keys as numbers, as those of JavaScript do, would lose the row."""
+    await database.execute(
+        "CREATE TABLE parts (id numeric PRIMARY KEY, company_id text NOT NULL, UNIQUE (company_id, id));"
+        " GRANT ALL ON parts TO app"
+    )
+    await migrate(database.dsn, watches=[*CALENDAR, Watch(table="parts", entity="Part", key=key)])
+    await relay.settled()
+    await app.execute("INSERT INTO parts VALUES (1, 'c')")
+    async with app.transaction():
+        for text in ("1.0", "1", "1.0"):
+            await app.execute(f"UPDATE parts SET id = {text}")
+    await app.execute("UPDATE parts SET id = 1.00")
+    assert types(await relay.messages_of("c")) == ["PartCreated"] + 2 * [
+        "PartDeleted",
+        "PartCreated",
+    ]
