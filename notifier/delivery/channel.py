@@ -1,9 +1,8 @@
 """One company on this node: its position, its recent messages, its subscribers.
 
-A batch is encoded once per encoding and written to each subscriber with one call. Subscribers whose
-transport takes direct writes are grouped by encoding; the others are written to through `write`, which
-checks the size of their buffer. Subscribers with a filter are in `Groups`; from the first message that has
-per-user views, all subscribers are.
+A batch is encoded once per encoding and written to each subscriber with one call. Subscribers whose transport takes direct
+writes are grouped by encoding; the others are written to through `write`, which checks the size of their buffer. Subscribers with
+a filter are in `Groups`; from the first message that has per-user views, all subscribers are.
 """
 
 from __future__ import annotations
@@ -93,8 +92,9 @@ class Channel:
 
     @property
     def overrun(self) -> bool:
-        """Whether more is queued than may be: the subscribers cannot keep up."""
-        return self._queued_bytes > QUEUE_BYTES
+        """Whether more is queued than may be, besides one batch: its message may have views for very many users."""
+        excess = self._queued_bytes - QUEUE_BYTES
+        return excess > 0 and excess > max(batch.size for batch in self._queue)
 
     def __len__(self) -> int:
         return self._size

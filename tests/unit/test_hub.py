@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
+from msgspec import structs
 
 from notifier.delivery import channel as channels
 from notifier.delivery import hub as hubs
@@ -14,7 +15,7 @@ from notifier.delivery.encoding import TEXT
 from notifier.delivery.history import Head, History
 from notifier.delivery.hub import Hub
 from notifier.errors import DatabaseError
-from notifier.messages import Message
+from notifier.messages import USER_BYTES, Message, View
 from tests.unit.subscribers import NOW, Recorder, message, written
 from tests.unit.worlds import catalogue
 
@@ -226,13 +227,29 @@ async def test_a_company_that_outruns_its_sockets_drops_them_and_its_queue() -> 
         position += 1
         assert position < 100
         hub.deliver([message(position, size=1024 * 1024)])
-    assert position == channels.QUEUE_BYTES // 1024**2
+    assert position == channels.QUEUE_BYTES // 1024**2 + 1
     assert all(subscriber.is_dropped for subscriber in subscribers)
     assert not channel.overrun
     await written(channel)
     assert not subscribers[0].written
     assert not hub.is_current(channel)
     assert (await hub.open("c")).position == 1000
+
+
+async def test_one_message_with_views_for_very_many_users_drops_no_socket() -> None:
+    """It is larger than a queue may be, but it does not wait for others."""
+    hub = hub_of()
+    channel = await hub.open("c")
+    subscriber = Recorder()
+    channel.join(subscriber, TEXT, subscriber.written.append)
+    users = frozenset(str(number) for number in range(channels.QUEUE_BYTES // USER_BYTES + 1))
+    sent = structs.replace(message(1), views=(View(users, others=False, body=b"{}"),))
+    assert sent.size > channels.QUEUE_BYTES
+    hub.deliver([sent])
+    await written(channel)
+    assert not subscriber.is_dropped
+    assert hub.is_current(channel)
+    assert channel.delivered == 1
 
 
 async def test_a_channel_does_not_open_at_a_position_of_an_epoch_that_the_node_has_not_come_to() -> (
