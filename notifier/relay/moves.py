@@ -19,6 +19,7 @@ import msgspec
 from notifier.messages import JSON
 from notifier.relay.changes import EVERY_COMPANY, REVOKE_ALL, SNAPSHOT, Change, Source
 from notifier.relay.images import is_unmoved, path_companies, unless_scoped
+from notifier.relay.move import Move, anywhere, decode_moves, merged, summary
 from notifier.relay.rendering import ResyncDraft
 
 LIMIT = 10_000
@@ -27,32 +28,12 @@ LIMIT = 10_000
 MISSED_LIMIT = 100
 """Moves that are kept together with one whose writer has missed them. Beyond, it concerns every company."""
 
+SAVED_LIMIT = 200
+"""Moves that are saved for another relay, about 30 KiB: beside a long transaction they are saved with each batch that has one. Beyond,
+the other relay sends every company a Resync where this one knows which.
+"""
+
 _decode_row = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-
-
-class _Move(msgspec.Struct, frozen=True):
-    """One move, as `notifier.moves` stores it: other versions read these names.
-
-    `values`: the companies before and after it as JSON texts, null among them; `companies`: their ids.
-    `xid` and `last`: its transaction, and the last change of that. `revokes`: as in the Resync.
-    `open`: the transactions that were open when it was read; None: not known yet. With them those from `begun` up to
-    `before`: a snapshot does not list transactions that began after the last one that has ended.
-    """
-
-    entity: str
-    column: str
-    values: frozenset[str]
-    companies: frozenset[str]
-    xid: int
-    last: int
-    revokes: tuple[str, ...]
-    open: frozenset[int] | None = None
-    begun: int = 0
-    before: int = 0
-
-    def may_be_missed_by(self, xid: int) -> bool:
-        """Whether the transaction was open when the move was read, or may have been."""
-        return self.open is not None and (xid in self.open or self.begun <= xid < self.before)
 
 
 class Moves:
@@ -61,17 +42,17 @@ class Moves:
     def __init__(self) -> None:
         self._sources: dict[str, list[Source]] = {}
         # Moves that a writer may have missed which was open when they were read.
-        self._pending: list[_Move] = []
+        self._pending: list[Move] = []
         # Moves that a writer may not see which has one snapshot for all its statements.
-        self._recent: list[_Move] = []
+        self._recent: list[Move] = []
         # For each of them the greatest number of a transaction up to it: those before a snapshot's xmin are seen.
         self._latest: list[int] = []
         # Moves of transactions before `since` are not known, but for those that were open then.
         self._since = 0
         self._open_since: frozenset[int] = frozenset()
         # The moves that another relay needs: it may read all changes since the second last `advance` again.
-        self._needed: list[_Move] = []
-        self._saved: list[_Move] = []
+        self._needed: list[Move] = []
+        self._saved: list[Move] = []
 
     def configure(self, sources: Mapping[str, Source]) -> None:
         """Takes the watched tables, by the entity of their changes."""
@@ -88,7 +69,7 @@ class Moves:
 
     def begin(self, cursor: str, saved: JSON) -> None:
         """A new relay begins at the snapshot `cursor`. `saved`: the text that the previous relay saved (`unsaved`)."""
-        self._pending = _decode_moves(saved)
+        self._pending = decode_moves(saved)
         self._needed, self._saved = list(self._pending), list(self._pending)
         self._recent, self._latest = [], []
         self._since = int(cursor.split(":")[1])
@@ -99,9 +80,10 @@ class Moves:
 
         They suffice whether or not the changes that were read before the last `advance` are stored.
         """
-        if self._needed == self._saved:
+        needed = self._needed if len(self._needed) <= SAVED_LIMIT else summary(self._needed)
+        if needed == self._saved:
             return None
-        self._saved = list(self._needed)
+        self._saved = list(needed)
         return msgspec.json.encode(self._saved)
 
     def resyncs(self, changes: Sequence[Change], last: Mapping[int, int]) -> list[ResyncDraft]:
@@ -161,7 +143,7 @@ class Moves:
             return
         in_progress, xmax = _in_progress(snapshot), int(snapshot.split(":")[1])
         found, needed = [], []
-        beyond: dict[tuple[str, str], _Move] = {}  # those beyond LIMIT, one for each watch
+        beyond: dict[tuple[str, str], Move] = {}  # those beyond LIMIT, one for each watch
         for move in self._pending:
             if move.open is None:
                 self._recent.append(move)
@@ -178,7 +160,7 @@ class Moves:
             settled = msgspec.structs.replace(move, open=left, begun=begun, before=end)
             if not move.values:
                 name = move.entity, move.column
-                beyond[name] = _both(settled, beyond.get(name, settled))
+                beyond[name] = merged(settled, beyond.get(name, settled))
                 continue
             found.append(settled)
             if move.open is None:
@@ -197,13 +179,13 @@ class Moves:
                 self._keep(move)
 
     def _add_of_late_writer(
-        self, change: Change, source: Source, last: int, missed: Sequence[_Move], *, is_any: bool
+        self, change: Change, source: Source, last: int, missed: Sequence[Move], *, is_any: bool
     ) -> None:
         """Adds a move whose writer has missed others: its row may lead where they lead. `is_any`: some of them are not known."""
         if not (missed or is_any) or (move := _move_of(change, source, last)) is None:
             return
         if is_any or len(missed) > MISSED_LIMIT or not all(each.values for each in missed):
-            self._keep(_anywhere(move))
+            self._keep(anywhere(move))
             return
         self._keep(
             msgspec.structs.replace(
@@ -213,14 +195,14 @@ class Moves:
             )
         )
 
-    def _keep(self, move: _Move) -> None:
+    def _keep(self, move: Move) -> None:
         if len(self._pending) > LIMIT:
-            move = _anywhere(move)
+            move = anywhere(move)
         if move.companies and move not in self._pending[-1:]:
             self._pending.append(move)
             self._needed.append(move)
 
-    def _unseen(self, xid: int, snapshot: str) -> list[_Move] | None:
+    def _unseen(self, xid: int, snapshot: str) -> list[Move] | None:
         """The moves of other transactions than `xid` that `snapshot` does not see. None: not all of them are known."""
         in_progress, (xmin, xmax) = _in_progress(snapshot), map(int, snapshot.split(":")[:2])
         if xmax < self._since or any(
@@ -269,7 +251,7 @@ class Moves:
                 if what in examined and not is_move(change):
                     continue
                 examined.add(what)
-                values, late = list(reached), list[_Move]()
+                values, late = list(reached), list[Move]()
                 while values:
                     name = change.entity, column, values.pop()
                     open_at = [
@@ -286,10 +268,10 @@ class Moves:
         return list(due.values())
 
 
-_ByValue: TypeAlias = dict[tuple[str, str, str], list[_Move]]
+_ByValue: TypeAlias = dict[tuple[str, str, str], list[Move]]
 
 
-def _by_value(moves: Iterable[_Move], *, are_missed: bool = False) -> _ByValue:
+def _by_value(moves: Iterable[Move], *, are_missed: bool = False) -> _ByValue:
     """Moves by entity, column and value. `are_missed`: by one writer. Of equal ones that were read together, two of different transactions."""
     found: _ByValue = {}
     # They are in the order of `last`: the first ones decide.
@@ -305,7 +287,7 @@ def _by_value(moves: Iterable[_Move], *, are_missed: bool = False) -> _ByValue:
     return found
 
 
-def _is_late(change: Change, move: _Move, last: Mapping[int, int]) -> bool:
+def _is_late(change: Change, move: Move, last: Mapping[int, int]) -> bool:
     """Whether the change was made, or may have been, by a writer that was open during the move."""
     if move.xid == change.xid:
         return False
@@ -314,7 +296,7 @@ def _is_late(change: Change, move: _Move, last: Mapping[int, int]) -> bool:
     return move.may_be_missed_by(change.xid)
 
 
-def _move_of(change: Change, source: Source, last: int) -> _Move | None:
+def _move_of(change: Change, source: Source, last: int) -> Move | None:
     """The move as a watch has it; None for a row of the table with its keys alone, or the move of another watch."""
     watch, column = source.watch, source.watch.company_column or ""
     if (named := path_companies(change, watch)) is None:
@@ -323,7 +305,7 @@ def _move_of(change: Change, source: Source, last: int) -> _Move | None:
         company if watch.scope is not None else unless_scoped(company, source.scopes)
         for company in named
     }
-    return _Move(
+    return Move(
         change.entity,
         column,
         frozenset(_values(change, column)),
@@ -332,25 +314,6 @@ def _move_of(change: Change, source: Source, last: int) -> _Move | None:
         last,
         REVOKE_ALL if watch.grants else (),
     )
-
-
-def _both(move: _Move, other: _Move) -> _Move:
-    """One of two moves that concern every company, missed by the transactions that may have missed either."""
-    begun = [each.begun for each in (move, other) if each.before]
-    return msgspec.structs.replace(
-        move,
-        open=(move.open or frozenset()) | (other.open or frozenset()),
-        begun=min(begun, default=0),
-        before=max(move.before, other.before),
-    )
-
-
-def _anywhere(move: _Move) -> _Move:
-    """The move as one that concerns every company."""
-    return msgspec.structs.replace(move, values=frozenset(), companies=frozenset({EVERY_COMPANY}))
-
-
-_decode_moves = msgspec.json.Decoder(list[_Move]).decode
 
 
 def is_move(change: Change) -> bool:

@@ -284,3 +284,40 @@ def test_a_move_that_is_kept_no_longer_is_missed_also_where_it_was_open_at_the_b
         due(given, moved(xid, xid, "1", "2"))
         given.advance(f"{xid + 1}:{xid + 1}:")
     assert due(given, written(20, 20, "7", "4:8:4")) == [EVERY_COMPANY]
+
+
+def test_of_many_moves_another_relay_is_left_a_summary_that_seldom_changes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Beside a long transaction all of them were saved with each batch that had a move: megabytes each time."""
+    monkeypatch.setattr("notifier.relay.moves.SAVED_LIMIT", 3)
+    given = moves()
+    for xid in range(10, 14):
+        due(given, moved(xid, xid))
+        given.advance(f"9:{xid + 1}:9")
+    saved = given.unsaved() or b""
+    assert len(msgspec.json.decode(saved)) == 1
+    for xid in range(20, 24):
+        due(given, moved(xid, xid))
+        given.advance(f"9:{xid + 1}:9")
+        assert given.unsaved() is None
+    assert due(given, written(9, 30)) == ["7", "8"]
+    assert due(given, written(9, 31, "5")) == []
+    other = moves("9:25:9", saved)
+    assert due(other, written(9, 32, "5")) == [EVERY_COMPANY]
+    assert due(other, written(30, 33, "5")) == []
+
+
+def test_the_summary_has_the_moves_of_which_it_is_not_known_who_has_missed_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("notifier.relay.moves.SAVED_LIMIT", 1)
+    given = moves()
+    due(given, moved(10, 1), moved(11, 2))
+    other = moves("5:5:", given.unsaved() or b"")
+    assert due(other, written(11, 3)) == [EVERY_COMPANY]
+    assert other.are_new
+    other.advance("9:12:9", before=14)
+    for xid in (9, 12, 13):
+        assert due(other, written(xid, 4 + xid)) == [EVERY_COMPANY]
+    assert due(other, written(14, 20)) == []
