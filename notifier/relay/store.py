@@ -31,6 +31,9 @@ NO_PARTITION = "the messages lack a partition; run: notifier migrate"
 LONG_SECONDS = 60.0
 """Deadline of a statement that reads a good part of the log."""
 
+EPOCH_SECONDS = 600.0
+"""Deadline of each statement that begins an epoch: a million companies take half a minute."""
+
 _log = structlog.get_logger("notifier.relay")
 
 
@@ -138,17 +141,18 @@ class RelayStore:
         Changes that another cluster captured are deleted; see `sql/queries/begin_epoch.sql`.
         """
         async with self._writer.exclusive() as connection, connection.transaction():
-            await connection.execute(sql.query("register_logged_companies"), timeout=LONG_SECONDS)
+            await connection.execute(f"SET LOCAL statement_timeout = '{EPOCH_SECONDS:.0f}s'")
+            await connection.execute(sql.query("register_logged_companies"), timeout=EPOCH_SECONDS)
             await connection.execute("SET LOCAL lock_timeout = '1s'")
             await connection.execute("SAVEPOINT truncate")
             try:
                 await connection.execute(
-                    sql.adapt("TRUNCATE notifier.messages"), timeout=LONG_SECONDS
+                    sql.adapt("TRUNCATE notifier.messages"), timeout=EPOCH_SECONDS
                 )
             except asyncpg.LockNotAvailableError:  # a node or a backup reads
                 await connection.execute("ROLLBACK TO SAVEPOINT truncate")
                 await connection.execute(
-                    sql.adapt("DELETE FROM notifier.messages"), timeout=LONG_SECONDS
+                    sql.adapt("DELETE FROM notifier.messages"), timeout=EPOCH_SECONDS
                 )
             await connection.execute("RELEASE SAVEPOINT truncate")
             row = await connection.fetchrow(
@@ -156,7 +160,7 @@ class RelayStore:
                 reason,
                 self.checkpoint.seq,
                 self.checkpoint.unsettled,
-                timeout=LONG_SECONDS,
+                timeout=EPOCH_SECONDS,
             )
         assert row is not None
         self.is_epoch_demanded = False

@@ -400,3 +400,28 @@ async def test_two_changes_of_one_large_transaction_may_have_the_same_id(
         await app.execute(insert, company)
     await relay.start()
     assert types(await relay.messages_of(company)) == ["EventCreated"] * 3000
+
+
+async def test_the_resyncs_of_millions_of_companies_have_ten_minutes(
+    database: Database, app: Connection, company: str, make_relay: MakeRelay
+) -> None:
+    """They are one statement: 25 s for a million. With the deadline of others, of 60 s, no relay could ever begin an epoch."""
+    await relay_some(app, company, make_relay)
+    await database.execute(
+        """
+        CREATE TABLE limits (statement text);
+        CREATE FUNCTION observe() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            INSERT INTO public.limits VALUES (current_setting('statement_timeout'));
+            RETURN NULL;
+        END $$;
+        CREATE TRIGGER observe AFTER UPDATE ON notifier.positions EXECUTE FUNCTION observe();
+        UPDATE notifier.log SET system = 'older/00000001/5'
+        """
+    )
+    before, _ = await log_head(database)
+    relay = make_relay()
+    await relay.start()
+    await epoch_after(database, before)
+    assert await database.fetchval("SELECT min(statement) FROM limits") == "10min"
+    assert types(await relay.messages_of(company)) == ["Resync"]

@@ -22,10 +22,10 @@ def test_a_summary_has_a_move_for_each_watch_and_one_for_those_that_are_not_sett
         move(22, "d", open=frozenset({8})),
     ]
     settled, fresh, other = summary(moves)
-    assert settled.open == {1, 2, 3}
+    assert settled.open == frozenset({1, 2, 3})
     assert (settled.begun, settled.before, settled.revokes) == (5, 12, REVOKE_ALL)
     assert (fresh.open, fresh.last, fresh.column) == (None, 20, "c")
-    assert (other.open, other.column) == ({8}, "d")
+    assert (other.open, other.column) == (frozenset({8}), "d")
     assert all(each.companies == {EVERY_COMPANY} for each in (settled, fresh, other))
     assert not any(each.values for each in (settled, fresh, other))
     for xid in (1, 3, 5, 11):
