@@ -246,8 +246,10 @@ async def _first_answer(
                 ):  # this server has answered
                     raise _refused(target, failures) from error
     errors = [error for _, error in failures]
-    starting = [error for error in errors if isinstance(error, asyncpg.CannotConnectNowError)]
-    raise _refused(target, failures) from (*starting, *errors)[0]
+    # For `is_shutting_down`: a server that does not answer in time may be the one that is followed, beside a standby that starts.
+    is_late = any(isinstance(error, TimeoutError) for error in errors)
+    errors.sort(key=lambda error: isinstance(error, asyncpg.CannotConnectNowError) is is_late)
+    raise _refused(target, failures) from errors[0]
 
 
 def _refused(target: Target, failures: list[tuple[Server, BaseException]]) -> DatabaseError:

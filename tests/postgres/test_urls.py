@@ -18,7 +18,7 @@ import trustme
 
 from notifier.check.findings import Finding
 from notifier.check.links import check
-from notifier.database.connections import connect
+from notifier.database.connections import connect, is_shutting_down
 from notifier.database.proposal import propose
 from notifier.database.schema import migrate, uninstall
 from notifier.demo.postgres import EmbeddedPostgres
@@ -450,3 +450,28 @@ async def test_check_names_the_options_that_have_no_effect(database: Database) -
     url = f"{database.dsn}?keepalives_idle=5"
     findings = await check(load({}, database_url=url, jwt_secret=SECRET))
     assert Finding(None, "connection option keepalives_idle has no effect here") in findings
+
+
+@pytest.mark.parametrize("is_answered", [True, False])
+async def test_a_standby_that_starts_is_no_shutdown_of_a_primary_that_does_not_answer(
+    is_answered: bool,
+) -> None:
+    """The node ended its sessions on the primary."""
+    refusal = b"SFATAL\0VFATAL\0C57P03\0Mthe database system is shutting down\0\0"
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(b"E" + (len(refusal) + 4).to_bytes(4, "big") + refusal)
+        writer.close()
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async with (
+        await asyncio.start_server(refuse, "127.0.0.1", 0) as starting,
+        await asyncio.start_server(refuse if is_answered else hang, "127.0.0.1", 0) as primary,
+    ):
+        ports = ",".join(str(each.sockets[0].getsockname()[1]) for each in (starting, primary))
+        url = f"postgresql://u@127.0.0.1,127.0.0.1/d?port={ports}&sslmode=disable&connect_timeout=2"
+        assert await is_shutting_down(url) is is_answered
