@@ -138,6 +138,8 @@ class GuardedHttp(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        if self._deadline is not None:  # the connection is not idle: a further request has begun
+            self._unset_keepalive_if_required()
         if self.transport.is_closing():
             self._start_response_deadline()
 

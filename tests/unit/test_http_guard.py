@@ -520,3 +520,29 @@ async def test_an_idle_connection_that_sends_another_request_is_not_ended_within
         await reader.readuntil(b"\r\n\r\n0")
     protocol.transport.abort()
     writer.close()
+
+
+async def test_a_request_that_begins_before_the_former_response_is_complete_is_not_ended_as_idle() -> (
+    None
+):
+    complete, done = asyncio.Event(), asyncio.Event()
+
+    async def wait(scope: Scope, receive: Receive, send: Send) -> None:
+        await complete.wait()
+        await measure(scope, receive, send)
+        done.set()
+
+    protocol, reader, writer = await connected(wait)
+    protocol.data_received(GET + GET[:5])
+    complete.set()
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        await reader.readuntil(b"\r\n\r\n0")
+        await done.wait()
+        complete.clear()
+        protocol.data_received(GET[5:])
+        assert protocol.timeout_keep_alive_task is None
+        complete.set()
+        await reader.readuntil(b"\r\n\r\n0")
+        assert protocol.timeout_keep_alive_task is not None
+    protocol.transport.abort()
+    writer.close()
