@@ -124,7 +124,7 @@ class Client:
         if self._reading.done():
             self._reading.result()
             raise AssertionError(
-                f"closed with {self.socket.close_code} {self.socket.close_reason!r}"
+                f"closed with {self.socket.close_code} {self.socket.close_reason!r}: {self.socket.protocol.close_exc}"
                 f"; the last messages: {self.messages[-3:]}"
             )
         self._arrived.clear()
@@ -161,7 +161,14 @@ async def open_client(
     """
     companies = options.pop("companies", None)
     given = options.pop("token", None)
-    options = {"compression": None, "max_size": None, "proxy": None, **options}
+    # The node pings: the client's own pings would close it where a busy machine stalls for their 20 seconds.
+    options = {
+        "compression": None,
+        "max_size": None,
+        "ping_interval": None,
+        "proxy": None,
+        **options,
+    }
     client = Client(await open_socket(url, **options))
     try:
         if user is not None or given is not None:
