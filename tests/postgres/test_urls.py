@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from threading import Thread
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import asyncpg
@@ -459,19 +459,33 @@ async def test_a_standby_that_starts_is_no_shutdown_of_a_primary_that_does_not_a
     """The node ended its sessions on the primary."""
     refusal = b"SFATAL\0VFATAL\0C57P03\0Mthe database system is shutting down\0\0"
 
+    conversations: list[asyncio.Task[Any]] = []
+
+    async def end(writer: asyncio.StreamWriter) -> None:
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
         writer.write(b"E" + (len(refusal) + 4).to_bytes(4, "big") + refusal)
-        writer.close()
+        await end(writer)
 
     async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
-        writer.close()
+        await end(writer)
+
+    def server(answer: Callable[..., Coroutine[Any, Any, None]]) -> Awaitable[asyncio.Server]:
+        def begin(*streams: Any) -> None:
+            conversations.append(asyncio.create_task(answer(*streams)))
+
+        return asyncio.start_server(begin, "127.0.0.1", 0)
 
     async with (
-        await asyncio.start_server(refuse, "127.0.0.1", 0) as starting,
-        await asyncio.start_server(refuse if is_answered else hang, "127.0.0.1", 0) as primary,
+        await server(refuse) as starting,
+        await server(refuse if is_answered else hang) as primary,
     ):
         ports = ",".join(str(each.sockets[0].getsockname()[1]) for each in (starting, primary))
         url = f"postgresql://u@127.0.0.1,127.0.0.1/d?port={ports}&sslmode=disable&connect_timeout=2"
         assert await is_shutting_down(url) is is_answered
+    await asyncio.gather(*conversations)

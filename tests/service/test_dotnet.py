@@ -7,7 +7,6 @@ import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -268,19 +267,22 @@ async def test_renewals_in_succession_are_spaced(start: Start) -> None:
 
     async def converse(socket: ServerConnection) -> None:
         await admit(socket, 10)
-        renewed = []
+        waits = []
         for _ in range(3):
+            asked = time.monotonic()
             await socket.send('{"Type": "TokenExpiring", "Data": {}}')
             await received(socket, "authenticate")
-            renewed.append(time.monotonic())
+            waits.append(time.monotonic() - asked)
             await socket.send('{"Type": "AuthenticationResult", "Success": true}')
-        pauses.set_result([after - before for before, after in pairwise(renewed)])
+        pauses.set_result(waits[1:])
         await socket.wait_closed()
 
     async with serving(converse) as url:
         await start(url, "a", "t")
         async with asyncio.timeout(DEADLINE_SECONDS):
-            assert min(await pauses) > 0.9  # a second, and a random part
+            assert (
+                min(await pauses) > 0.9
+            )  # a second, and a random part, however busy the machine is
 
 
 async def test_a_slow_reload_holds_messages_back_and_then_each_comes_once(start: Start) -> None:
