@@ -746,7 +746,7 @@ class Connection {
       }
     }
     if (message?.Type !== "AuthenticationResult") this.#isProven();
-    if (typeof message !== "object" || message === null || Array.isArray(message)) return;
+    if (!isObject(message)) return;
     if (!isReadable(message)) return this.#failUnreadable();
     switch (message.Type) {
       case "AuthenticationResult":
@@ -934,8 +934,8 @@ class Connection {
    * @param {any} error
    */
   #onRefused({ company, replaces }, error) {
-    const reason = error?.Code;
-    if (!REFUSED.has(reason)) return this.#fail(reason ?? "unreadable message", error?.Message);
+    const reason = error.Code;
+    if (!REFUSED.has(reason)) return this.#fail(reason, error.Message);
     this.#expectToLast();
     if (reason === "bad_filter" && company.accepted && !sameFilter(company.accepted, company.filter)) {
       company.filter = company.accepted;
@@ -965,7 +965,7 @@ class Connection {
 
   /** @param {any} message */
   #onRevoked(message) {
-    const company = this.#find(message.Data?.CompanyId);
+    const company = this.#find(message.Data.CompanyId);
     if (!company || company.request) return;
     company.requested = null;
     this.#block(company, "revoked");
@@ -1035,7 +1035,7 @@ class Connection {
    * @param {number} length
    */
   #onRows(data, length) {
-    const company = this.#companyOf({ Data: { CompanyId: data?.CompanyId } });
+    const company = this.#companyOf({ Data: data });
     const incoming = company?.incoming;
     if (!company || !incoming) return;
     incoming.length += length;
@@ -1052,7 +1052,7 @@ class Connection {
 
   /** @param {any} data The one of a `StateEnd`. */
   #onStateEnd(data) {
-    const company = this.#companyOf({ Data: { CompanyId: data?.CompanyId } });
+    const company = this.#companyOf({ Data: data });
     const incoming = company?.incoming;
     if (!company || !incoming) return;
     const { head, reason, rows } = incoming;
@@ -1125,7 +1125,7 @@ class Connection {
     const arrival = company?.arrivals.get(message.Data.Tx);
     if (!company || !arrival?.sent) return;
     company.arrivals.delete(message.Data.Tx);
-    arrival.reject(new ArrivalError(message.Error?.Code, message.Error?.Message));
+    arrival.reject(new ArrivalError(message.Error.Code, message.Error.Message));
     this.#sendAwaits();
   }
 
@@ -1300,14 +1300,17 @@ const areRows = (value) => Array.isArray(value) && value.every(isObject);
  * @returns {Check}
  */
 function objectWith(properties) {
-  const checks = Object.entries(properties).map(([name, check]) => ({ name: name.replace("?", ""), optional: name.endsWith("?"), check }));
-  return (value) => isObject(value) && checks.every(({ name, optional, check }) => (value[name] == null ? optional : check(value[name])));
+  const checks = Object.entries(properties).map(
+    /** @returns {[string, boolean, Check]} */
+    ([name, check]) => [name.replace("?", ""), name.endsWith("?"), check],
+  );
+  return (value) => isObject(value) && checks.every(([name, optional, check]) => (value[name] == null ? optional : check(value[name])));
 }
 
 const FAULT = objectWith({ Code: isText, "Message?": isText });
 const PLACE = objectWith({ CompanyId: isId, Position: isPosition, Epoch: isText, "At?": isText, "Recovered?": isFlag });
 const ACCEPTED = objectWith({ Data: PLACE });
-const REFUSAL = objectWith({ Error: FAULT, "Data?": objectWith({ "CompanyId?": isId }) });
+const REFUSAL = objectWith({ Error: FAULT, "Data?": objectWith({ "CompanyId?": isId, "Tx?": isText }) });
 /** @type {Check} */
 const isAnswer = (message) => isFlag(message.Success) && (message.Success ? ACCEPTED(message) : REFUSAL(message));
 const isChange = objectWith({ Position: isPosition, Data: isObject, "Old?": isObject, "At?": isText, "Tx?": isText, "Actor?": isText, "Partial?": isFlag });
@@ -1319,7 +1322,7 @@ const SHAPES = new Map(Object.entries({
   SubscribeResult: isAnswer,
   CompanyRevoked: objectWith({ Data: objectWith({ CompanyId: isId }) }),
   Arrived: objectWith({ Data: objectWith({ CompanyId: isId, Tx: isText, Position: isPosition }) }),
-  Error: objectWith({ Error: FAULT, "Data?": objectWith({ "CompanyId?": isId, "Tx?": isText }) }),
+  Error: REFUSAL,
   Disconnect: objectWith({ Data: objectWith({ Code: Number.isInteger, "Reason?": isText, "Reconnect?": isFlag, "RetryAfterMs?": (value) => typeof value === "number" }) }),
   Resync: objectWith({ Position: isPosition, Data: objectWith({ "CompanyId?": isId, "Reason?": isText, "Epoch?": isText }), "At?": isText }),
   State: objectWith({ Data: objectWith({ CompanyId: isId, Entity: isText, Rows: areRows }) }),
