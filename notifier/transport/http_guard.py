@@ -228,6 +228,8 @@ class GuardedHttp(HttpToolsProtocol):
         if not self.transport.is_closing():
             super().on_message_complete()
             self._former = self.cycle
+            if not self._upgrades and self.cycle.response_complete:
+                self._start_idle_deadline()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._answered = cycle
@@ -307,6 +309,13 @@ class GuardedHttp(HttpToolsProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+    def _start_idle_deadline(self) -> None:
+        """As uvicorn does at the end of a response, for a request that was answered before its end."""
+        self._unset_keepalive_if_required()
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self.timeout_keep_alive, self.timeout_keep_alive_handler
+        )
 
     def _start_response_deadline(self) -> None:
         if self._response_deadline is None:

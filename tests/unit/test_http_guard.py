@@ -546,3 +546,17 @@ async def test_a_request_that_begins_before_the_former_response_is_complete_is_n
         assert protocol.timeout_keep_alive_task is not None
     protocol.transport.abort()
     writer.close()
+
+
+async def test_a_connection_is_idle_from_the_end_of_a_request_that_was_answered_before_it() -> None:
+    """As where a page takes no body: otherwise the connection would stay open without a deadline."""
+    protocol, reader, writer = await connected(path)
+    protocol.timeout_keep_alive = 1
+    protocol.data_received(b"POST /1 HTTP/1.1\r\nContent-Length: 2\r\n\r\nx")
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        await reader.readuntil(b">")
+        assert protocol.timeout_keep_alive_task is None
+        protocol.data_received(b"x")
+        assert protocol._deadline is None
+        assert await reader.read() == b""
+    writer.close()

@@ -103,6 +103,8 @@ HTTP_ATTRIBUTES = {
     "parser": object,
     "scope": None,
     "server_state": ServerState,
+    "timeout_keep_alive": int,
+    "timeout_keep_alive_task": None,
     "transport": None,
     "ws_protocol_class": object,
 }
