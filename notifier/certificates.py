@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import signal
 import ssl
 import time
 from pathlib import Path
+from typing import Any, Self
 
 import structlog
 from cryptography import x509
@@ -31,25 +31,35 @@ _log = structlog.get_logger("notifier.certificates")
 def require_plain_key(certfile: Path, keyfile: Path) -> None:
     """Raises SettingsError for an encrypted key, for which OpenSSL would prompt on the terminal."""
     with contextlib.suppress(OSError):  # which the loading of the certificate reports
-        _loaded(certfile, keyfile)
+        RenewableContext.load(certfile, keyfile)
 
 
-def _loaded(certfile: Path, keyfile: Path) -> ssl.SSLContext:
-    """A context with a certificate and its key. Raises OSError where they cannot be used, SettingsError for an encrypted key."""
+class RenewableContext(ssl.SSLContext):
+    """A context that another one replaces for new connections, once there is a renewed certificate.
 
-    def password() -> str:
-        raise SettingsError(
-            "NOTIFIER_SSL_KEYFILE: the key is encrypted; decrypt it: openssl pkey -in FILE -out FILE"
-        )
+    Not by a callback for the name that a client requests: Python prints a traceback for each name that is not ASCII.
+    """
 
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certfile, keyfile, password)
-    return context
+    renewed: ssl.SSLContext | None = None
+
+    @classmethod
+    def load(cls, certfile: Path, keyfile: Path) -> Self:
+        """Raises OSError where the files cannot be used, SettingsError for an encrypted key."""
+        context = cls(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(certfile, keyfile, _password)
+        return context
+
+    def wrap_bio(self, *arguments: Any, **options: Any) -> ssl.SSLObject:
+        if self.renewed is not None:
+            return self.renewed.wrap_bio(*arguments, **options)
+        return super().wrap_bio(*arguments, **options)
 
 
-def _show(renewed: ssl.SSLContext, connection: ssl.SSLObject, *_: object) -> None:
-    """Shows a client the certificate of another context, as the callback of a handshake."""
-    connection.context = renewed
+def _password() -> str:
+    raise SettingsError(
+        "NOTIFIER_SSL_KEYFILE: the key is encrypted; decrypt it: openssl pkey -in FILE -out FILE"
+    )
 
 
 def expiry(certfile: Path) -> float:
@@ -86,7 +96,7 @@ async def reload_renewed(
     if hasattr(signal, "SIGHUP"):
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hangup.set)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # which workers.py has blocked
-    if context is None or certfile is None or keyfile is None:
+    if not isinstance(context, RenewableContext) or certfile is None or keyfile is None:
         await asyncio.Event().wait()
         return
     loaded = _modified(certfile, keyfile)
@@ -106,7 +116,7 @@ async def reload_renewed(
         try:
             # Not into `context`: there OpenSSL drops the former key before it refuses a certificate that does not
             # fit, and keeps a former certificate with another kind of key beside the new one.
-            context.sni_callback = functools.partial(_show, _loaded(certfile, keyfile))
+            context.renewed = RenewableContext.load(certfile, keyfile)
             loaded = now
             _log.info("certificate reloaded")
             _report(certfile)

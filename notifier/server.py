@@ -92,14 +92,15 @@ def configuration(
         ssl_certfile=settings.ssl_certfile,
         ssl_keyfile=settings.ssl_keyfile,
     )
-    if settings.ssl_certfile is not None and settings.ssl_keyfile is not None:
-        certificates.require_plain_key(settings.ssl_certfile, settings.ssl_keyfile)
+    certfile, keyfile = settings.ssl_certfile, settings.ssl_keyfile
+    if certfile is not None and keyfile is not None:
+        certificates.require_plain_key(certfile, keyfile)
     try:
         config.load()
+        if certfile is not None and keyfile is not None:
+            config.ssl = certificates.RenewableContext.load(certfile, keyfile)
     except (ssl.SSLError, OSError) as error:
         raise SettingsError(f"NOTIFIER_SSL_CERTFILE: cannot be used: {error}") from error
-    if config.ssl is not None:
-        config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
     return config
 
 

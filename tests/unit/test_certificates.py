@@ -7,6 +7,7 @@ import datetime as dt
 import os
 import signal
 import ssl
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -206,3 +207,23 @@ async def test_a_certificate_with_another_kind_of_key_replaces_the_former_one(
     assert await reload(context, files, lambda: issue(60, kind=kind)) == "certificate reloaded"
     renewed = ssl.PEM_cert_to_DER_cert(files.certfile.read_text())
     assert shown(context) == renewed != before
+
+
+async def test_a_name_that_is_no_ascii_is_answered_like_any_other_after_a_renewal(
+    issue: Callable[..., Files], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python prints a traceback for each where a context has a callback for the name."""
+    files = issue(60)
+    context = used(files)
+    assert await reload(context, files, lambda: issue(60)) == "certificate reloaded"
+    reports: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", reports.append)
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+    hello, up, down = ssl.MemoryBIO(), ssl.MemoryBIO(), ssl.MemoryBIO()
+    with suppress(ssl.SSLWantReadError):
+        client.wrap_bio(down, hello, server_hostname="localhost").do_handshake()
+    up.write(hello.read().replace(b"localhost", b"local\xffost"))
+    with pytest.raises(ssl.SSLWantReadError):
+        context.wrap_bio(up, down, server_side=True).do_handshake()
+    assert reports == []
