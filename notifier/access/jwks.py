@@ -227,15 +227,22 @@ class _Deadline:
 
 
 class _Connection(http.client.HTTPConnection):
+    """Is watched from its beginning: `connect` returns after the answer of a proxy, and after the TLS handshake."""
+
     watch: Callable[[socket.socket], None]
 
-    def connect(self) -> None:
-        super().connect()
-        self.watch(self.sock)
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._create_connection = self._connected
+
+    def _connected(self, *arguments: Any) -> socket.socket:
+        connected = socket.create_connection(*arguments)
+        self.watch(connected)
+        return connected
 
 
 class _TlsConnection(http.client.HTTPSConnection, _Connection):
-    """Is watched from before the TLS handshake: that of the library's class comes after the next one's `connect`."""
+    """The same with TLS."""
 
 
 _Kind = TypeVar("_Kind", bound=_Connection)

@@ -123,6 +123,8 @@ class _Answer(BaseHTTPRequestHandler):
         except ConnectionError:
             pass  # the requester was cancelled
 
+    do_CONNECT = do_GET  # as a proxy
+
     def drip(self) -> None:
         self.flush_headers()
         while not self.server.closing.wait(0.01):
@@ -599,6 +601,20 @@ async def test_c5_an_answer_that_never_ends_is_abandoned_and_retried(
             stopwatch.advance(10)
             await asyncio.sleep(0)
     assert len(provider.requests) > 1
+
+
+async def test_c5_a_proxy_whose_answer_never_ends_is_abandoned(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is read before the connection to the provider exists."""
+    provider.drips = "headers"
+    monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{provider.server_port}")
+    for name in ("no_proxy", "NO_PROXY", "HTTPS_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(TimeoutError, match="the answer is too slow"):
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            await asyncio.to_thread(jwks._download, "https://issuer.example/jwks", 1.0)
+    assert provider.requests == ["issuer.example:443"]
 
 
 async def test_nothing_is_computed_from_a_private_key_or_a_number_without_end(
