@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import multiprocessing
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -38,9 +39,8 @@ def run(settings: Settings, workers: int, ready: Callable[[str], None]) -> None:
     listening = server.bind(settings.host, settings.port)
     status = server.bind_status(settings)
     ready(server.address(settings, listening))
-    with tempfile.TemporaryDirectory(prefix=DIRECTORY_PREFIX) as directory:
-        os.environ[metrics.DIRECTORY] = directory  # for the workers: this process has no metrics
-        asyncio.run(_supervise(settings, listening, status, workers, directory))
+    directory = tempfile.mkdtemp(prefix=DIRECTORY_PREFIX)
+    asyncio.run(_supervise(settings, listening, status, workers, directory))
 
 
 async def _supervise(
@@ -74,7 +74,8 @@ async def _supervise(
     async def keep_running() -> None:
         nonlocal directory
         while not stopping.is_set():
-            os.environ[metrics.DIRECTORY] = directory = kept(directory)
+            directory = kept(directory)
+            os.environ[metrics.DIRECTORY] = directory  # for the workers: this process has no metrics
             process = spawn.Process(target=_work, args=(settings, listening, status))
             # SIGHUP would end a worker that has no handler yet: it waits until there is one.
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
@@ -104,19 +105,24 @@ async def _supervise(
                 tasks.create_task(keep_running())
     finally:
         alive.cancel()
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def kept(directory: str) -> str:
     """The directory of the metrics, which is made again where a cleaner of /tmp has removed it: no worker starts without.
 
-    Another one where its name leads to the directory of another user.
+    Another one where its name leads to the directory of another user. The same where none can be made now, as on a full disk.
     """
-    with contextlib.suppress(FileExistsError):
-        Path(directory).mkdir(0o700)
-    found = os.lstat(directory)
-    if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid():
+    try:
+        with contextlib.suppress(FileExistsError):
+            Path(directory).mkdir(0o700)
+        found = os.lstat(directory)
+        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid():
+            return directory
+        return tempfile.mkdtemp(prefix=DIRECTORY_PREFIX)
+    except OSError as error:
+        _log.error("the directory of the metrics cannot be made", error=str(error))
         return directory
-    return tempfile.mkdtemp(prefix=DIRECTORY_PREFIX)
 
 
 def _work(settings: Settings, listening: socket.socket, status: socket.socket | None) -> None:

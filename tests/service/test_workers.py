@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import psutil
+import pytest
 
 from notifier.workers import DIRECTORY_PREFIX as PREFIX
 from notifier.workers import kept
@@ -26,6 +27,15 @@ def value(text: str, name: str) -> float:
     """The value of a metric, with its labels in `name`; -1 where it is not there."""
     found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
     return float(found[1]) if found else -1.0
+
+
+def metered(supervisor: int) -> dict[psutil.Process, Path]:
+    """The worker processes, each with the directory of its metrics."""
+    return {
+        child: Path(paths[0]).parent
+        for child in psutil.Process(supervisor).children()
+        if (paths := [each.path for each in child.memory_maps() if PREFIX in each.path])
+    }
 
 
 def both_ready(text: str) -> bool:
@@ -120,10 +130,11 @@ async def test_a_reload_does_not_end_a_worker_that_starts(database: Database, se
     assert service.log().count("a worker ended") == 1
 
 
+@pytest.mark.parametrize("taken", [False, True])
 async def test_workers_are_replaced_although_the_directory_of_their_metrics_was_removed(
-    database: Database, serve: Serve
+    database: Database, serve: Serve, tmp_path: Path, taken: bool
 ) -> None:
-    """By a cleaner of /tmp."""
+    """By a cleaner of /tmp, behind which another user may take the name. At the end only our own is removed."""
     status = free_port()
     service = await serve(
         database, "--workers", "2", ready=False, status_port=status, status_host="127.0.0.1"
@@ -138,13 +149,11 @@ async def test_workers_are_replaced_although_the_directory_of_their_metrics_was_
             return False
 
         await until(ready)
-        workers = {
-            child: maps
-            for child in psutil.Process(service.pid).children()
-            if (maps := [each.path for each in child.memory_maps() if PREFIX in each.path])
-        }
-        (directory,) = {Path(path).parent for maps in workers.values() for path in maps}
+        workers = metered(service.pid)
+        (directory,) = set(workers.values())
         shutil.rmtree(directory)
+        if taken:
+            directory.symlink_to(tmp_path)
         for worker in workers:
             worker.kill()
 
@@ -152,6 +161,13 @@ async def test_workers_are_replaced_although_the_directory_of_their_metrics_was_
             return service.log().count("a worker ended") == 2 and await ready()
 
         await until(replaced)
+    (last,) = set(metered(service.pid).values())
+    service.terminate()
+    assert await service.ended() == 0
+    assert "Traceback" not in service.log()
+    assert not last.exists()
+    assert directory.is_symlink() == taken
+    directory.unlink(missing_ok=True)
 
 
 def test_the_directory_of_the_metrics_is_not_where_another_user_leads_its_name(
@@ -166,3 +182,9 @@ def test_the_directory_of_the_metrics_is_not_where_another_user_leads_its_name(
     other = Path(kept(str(directory)))
     assert other.resolve() != elsewhere
     other.rmdir()
+
+
+def test_a_directory_of_metrics_that_cannot_be_made_ends_no_supervisor(tmp_path: Path) -> None:
+    """As where a disk is full: the workers that it has go on, and a further one is tried again."""
+    directory = str(tmp_path / "removed" / "ours")
+    assert kept(directory) == directory
