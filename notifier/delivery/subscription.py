@@ -221,12 +221,13 @@ class Subscription:
         transport = self._owner.transport
         encoding, user = transport.encoding.unshared or transport.encoding, self.user
         for page in state.pages:
-            if self._must_recheck() and not await self._check_access():
-                self.revoke()
-            if self.user != user:
-                raise NotReady  # the rows are those of another user: the client requests them again
+            while not self._is_closed and self._must_recheck():
+                if not await self._check_access():
+                    self.revoke()
             if self._is_closed:
                 return False
+            if self.user != user:
+                raise NotReady  # the rows are those of another user: the client requests them again
             transport.write(encoding.frame(page), [page])
             await transport.drain()
         if not self._is_closed:
@@ -376,9 +377,8 @@ class Subscription:
 
     def resumed(self) -> None:
         """The transport takes direct writes again."""
-        write_direct = self._owner.transport.write_direct
-        if write_direct is not None:
-            self._channel.resumed(self, write_direct)
+        if (write := self._owner.transport.write_direct) is not None:
+            self._channel.resumed(self, write)
 
     def revoke(self) -> None:
         """Closes the subscription, as the user may not see the company any more."""

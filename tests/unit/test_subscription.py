@@ -328,6 +328,31 @@ async def test_the_rows_of_a_state_are_those_of_one_user(world: World) -> None:
     assert line.types[-2:] == ["SubscribeResult", "State"]
 
 
+async def test_a_user_who_is_removed_again_during_a_check_gets_no_further_page_of_a_state(
+    world: World,
+) -> None:
+    world.services.states = TwoPages()
+    world.membership.members.add((A, "u"))
+    session, line = await world.enter(company=None)
+    line.room.clear()
+    command = {"type": "subscribe", "data": {"companyId": A, "state": True}}
+    subscribing = asyncio.create_task(session.receive(json.dumps(command)))
+    await settle()
+    answers = [True, False]
+
+    async def may_see(_: Identity, company: str) -> bool:
+        allowed = answers.pop(0)
+        if allowed:
+            world.log.publish(company, revokes=("u",))  # after the rows of members were read
+        return allowed
+
+    world.membership.may_see = may_see  # type: ignore[method-assign]
+    world.log.publish(A, revokes=("u",))
+    line.room.set()
+    await subscribing
+    assert line.types[-3:] == ["SubscribeResult", "State", "CompanyRevoked"]
+
+
 async def test_a_new_token_causes_no_check_where_rows_decide(world: World) -> None:
     session, line = await world.enter()
     world.membership.members.clear()
