@@ -14,19 +14,27 @@ _EVERY_COMPANY = ""
 
 
 class Revocations:
-    """Numbered as they come. Take `serial` before a check of access, and look for later ones after."""
+    """Numbered as they come. Take `serial` before a check of access, and look for later ones after.
+
+    Found by a few look-ups: one transaction may revoke very many, while very many clients resume.
+    """
 
     def __init__(self) -> None:
         self.serial = 0
-        self._recent: deque[tuple[float, int, str, str]] = deque()
+        self._recent: deque[tuple[float, int, tuple[str, str]]] = deque()
+        self._last: dict[tuple[str, str], int] = {}  # the number of each company and user
 
     def add(self, company: str, user: str) -> None:
         """The user, or with ALL_USERS any user, may have lost the company."""
         self.serial += 1
         now = time.monotonic()
-        self._recent.append((now, self.serial, company, user))
-        while self._recent and self._recent[0][0] < now - REVOCATION_SECONDS:
-            self._recent.popleft()
+        pair = company, user
+        self._recent.append((now, self.serial, pair))
+        self._last[pair] = self.serial
+        while self._recent[0][0] < now - REVOCATION_SECONDS:
+            _, number, pair = self._recent.popleft()
+            if self._last[pair] == number:
+                del self._last[pair]
 
     def add_user(self, user: str) -> None:
         """The user may have lost every company."""
@@ -34,9 +42,8 @@ class Revocations:
 
     def since(self, serial: int, company: str, user: str) -> bool:
         """Whether the user may have lost the company after `serial`."""
-        for _, number, name, revoked in reversed(self._recent):
-            if number <= serial:
-                break
-            if name in (company, _EVERY_COMPANY) and revoked in (user, ALL_USERS):
-                return True
-        return False
+        return any(
+            self._last.get((name, revoked), 0) > serial
+            for name in (company, _EVERY_COMPANY)
+            for revoked in (user, ALL_USERS)
+        )
