@@ -86,6 +86,9 @@ class Accounts:
                 if value in self._accounts:
                     self._due.add(value)
                 self._due.update(self._subjects.get(value, ()))
+        self._begin()
+
+    def _begin(self) -> None:
         if self._due and self._task is None:
             self._task = asyncio.create_task(self._run())
 
@@ -120,11 +123,16 @@ class Accounts:
             user = await self._batcher.get(subject)
             if not self._has_changed(serial, subject, user):
                 break
+        else:  # the answer is not kept waiting any longer
+            self._due.add(subject)
+            self._begin()
         self._remember(subject, user, begun)
         return user
 
     def _has_changed(self, serial: int, subject: str, user: str) -> bool:
-        """Whether a row that concerns the user has changed after `serial`."""
+        """Whether a row that concerns the user has changed after `serial`, or may have: only the last changes are kept."""
+        if self._recent and self._recent[0][0] > serial + 1:
+            return True
         for number, values in reversed(self._recent):
             if number <= serial:
                 return False

@@ -128,6 +128,22 @@ async def test_a_row_that_changes_during_a_look_up_makes_it_be_repeated(
     assert await finding == "8"
 
 
+async def test_very_many_rows_that_change_during_a_look_up_hide_none_of_them(
+    database: Database, make: Make
+) -> None:
+    """Only the last changes are kept."""
+    await database.execute("SELECT pg_advisory_lock(1)")
+    accounts = make("SELECT id FROM users, pg_advisory_xact_lock_shared(1) WHERE external = $1")
+    finding = asyncio.create_task(accounts.find("ada", 0))
+    await database.blocked()
+    await database.execute("UPDATE users SET id = 8 WHERE external = 'ada'")
+    accounts.refresh({"8", "1"})
+    for number in range(2000):
+        accounts.refresh({f"another {number}"})
+    await database.execute("SELECT pg_advisory_unlock(1)")
+    assert await finding == "8"
+
+
 async def test_rows_and_the_membership_query_decide_by_the_rows_user(
     database: Database, make: Make
 ) -> None:
