@@ -20,6 +20,9 @@ DEFAULT_WAIT, LONGEST_WAIT = 25, 55
 
 MAX_PARAMETERS = 100
 
+MAX_ACCEPT = 1000
+"""Characters of Accept: one of 64 KiB would take a tenth of a second, before the token is looked at."""
+
 STREAM, POLL = "text/event-stream", "application/json"
 
 _WAIT = re.compile("[0-9]{1,4}")
@@ -139,6 +142,8 @@ def media_type(headers: Headers) -> str:
     accept = ", ".join(headers.getlist("accept"))
     if not accept.strip():
         return POLL
+    if len(accept) > MAX_ACCEPT:
+        raise _malformed(f"Accept has more than {MAX_ACCEPT:,} characters")
     quality = {STREAM: 0.0, POLL: 0.0}
     specific = {STREAM: -1, POLL: -1}
     for part in accept.split(","):

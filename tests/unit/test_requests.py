@@ -212,3 +212,13 @@ def test_a_client_that_accepts_neither_form_is_refused(accept: str) -> None:
     with pytest.raises(Problem) as raised:
         media_type(Headers({"Accept": accept}))
     assert raised.value.status == 406
+
+
+def test_an_accept_header_may_be_as_long_as_programs_send_and_not_longer() -> None:
+    """It is compared part by part before the token is looked at."""
+    accept = "text/event-stream".rjust(1000, ",")
+    assert media_type(Headers({"Accept": accept})) == STREAM
+    for longer in (Headers({"Accept": f",{accept}"}), Headers(raw=[(b"accept", b"a")] * 1000)):
+        with pytest.raises(Problem) as raised:
+            media_type(longer)
+        assert raised.value.status == 400
