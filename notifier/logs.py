@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import traceback
 from typing import Any, Literal
@@ -80,7 +81,14 @@ def _escaped(text: str) -> str:
 
 
 def _serialize(value: object, **_: object) -> str:
-    return msgspec.json.encode(value, enc_hook=str).decode()
+    """As JSON, in which the characters from DEL on that control a terminal are escaped, too."""
+    text = msgspec.json.encode(value, enc_hook=str).decode()
+    if text.isprintable():
+        return text
+    return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+_CONTROLS = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def use_logging() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -116,3 +117,11 @@ def test_no_word_of_a_client_controls_the_terminal_of_the_log() -> None:
     assert text.replace("\n", "").isprintable()
     assert r"path=/\x1b]0;title\x07\x9b31m\u202e" in text
     assert "Traceback (most recent call last):\n" in text
+
+
+def test_nor_does_one_in_the_json_form_which_keeps_it() -> None:
+    words = WORDS.replace('"debug", "text"', '"debug", "json"')
+    done = subprocess.run([sys.executable, "-c", words], capture_output=True, check=True)
+    first, *rest = done.stderr.decode().splitlines()
+    assert all(line.isprintable() for line in (first, *rest))
+    assert json.loads(first)["path"] == "/\x1b]0;title\x07\x9b31m\u202e"
