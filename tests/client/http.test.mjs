@@ -328,6 +328,9 @@ const accepted = (Epoch) => ({ Type: "SubscribeResult", Success: true, Data: { C
 for (const [name, transport, body] of [
   ["a page that is no JSON", "poll", "<html>"],
   ["an event that is no JSON", "sse", "data: <html>\n\n"],
+  ["an event that is no message", "sse", "data: null\n\n"],
+  ["an answer without data", "sse", `data: {"Type":"SubscribeResult","Success":true}\n\n`],
+  ["a page with what is no message", "poll", JSON.stringify({ CompanyId: "a", Position: 0, Epoch: "e", Messages: [7] })],
   ["an event that is no UTF-8", "sse", Buffer.from(`data: ${JSON.stringify(accepted("\xff"))}\n\n`, "latin1")],
 ]) {
   virtual(`${name} is an unreadable message`, async () => {

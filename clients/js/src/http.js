@@ -404,10 +404,13 @@ class Reader {
    * @param {any} message
    * @param {unknown} [state] The rows follow.
    */
-  #accept(message, state = this.request.state && !message.Data?.Recovered) {
-    const { Type, Data, Position, At, Tx } = message;
+  #accept(message, state = this.request.state && !message?.Data?.Recovered) {
+    const { Type, Data, Position, At, Tx } = message ?? {};
     switch (Type) {
+      case undefined:
+        throw new Failure("", UNREADABLE);
       case "SubscribeResult": {
+        if (!Data) throw new Failure("", UNREADABLE);
         const place = { after: Data.Position, epoch: Data.Epoch, at: Data.At };
         if (this.answered) {
           if (Data.Recovered === true) return;
