@@ -120,7 +120,9 @@ class PeriodicRecheck:
         for session, subscription in live:
             user = session.identity.user if self._membership.follows_rows else session.identity
             alike.setdefault((user, subscription.company), []).append((session, subscription))
-        checks = [self._may_see(*group[0]) for group in alike.values()]
+        checks = [
+            self._may_see(group[0][0].identity, company) for (_, company), group in alike.items()
+        ]
         answers = await asyncio.gather(*checks, return_exceptions=True)
         failures: list[DatabaseError] = []
         for group, allowed in zip(alike.values(), answers, strict=True):
@@ -136,10 +138,11 @@ class PeriodicRecheck:
                         subscription.revoke()
         return failures
 
-    async def _may_see(self, session: Session, subscription: Subscription) -> bool:
+    async def _may_see(self, identity: Identity, company: str) -> bool:
+        """By the token that all sessions of a group had: that of one may be renewed meanwhile."""
         if self._membership.maps_users:
-            await self._membership.user_of(session.identity, max_age=0)
-        return await self._membership.may_see(session.identity, subscription.company)
+            await self._membership.user_of(identity, max_age=0)
+        return await self._membership.may_see(identity, company)
 
     async def _end_unchecked(self) -> None:
         while True:

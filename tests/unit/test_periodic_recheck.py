@@ -153,6 +153,27 @@ async def test_sessions_that_rows_answer_alike_share_a_check(
 
 
 @timeless
+async def test_a_newer_token_of_one_session_does_not_decide_for_others(
+    recheck: PeriodicRecheck, rows: Rows, visitors: list[Visitor]
+) -> None:
+    """It comes while the account is looked up, and names other companies."""
+    rows.follows_rows, rows.maps_users = False, True
+    renewed, other = visit(visitors, "u", "u")
+    renewed.identity = other.identity = Identity("u", 1e12, frozenset("a"))
+
+    async def user_of(identity: Identity, max_age: float) -> str:
+        renewed.identity = Identity("u", 1e12, frozenset())
+        return identity.user
+
+    async def may_see(identity: Identity, company: str) -> bool:
+        return company in (identity.companies or ())
+
+    rows.user_of, rows.may_see = user_of, may_see  # type: ignore[method-assign]
+    await during(RECHECK_SECONDS, recheck.run)
+    assert other.live
+
+
+@timeless
 async def test_a_user_who_lost_the_company_is_revoked_within_70_seconds(
     recheck: PeriodicRecheck, rows: Rows, visitors: list[Visitor]
 ) -> None:
