@@ -37,7 +37,7 @@ class Channel:
     """A company's subscribers and the messages on their way to them.
 
     It begins behind the message at `position`, whose change was made `at`, None if that is not known; up to
-    `delivered` every message was written to all subscribers. `pins`: open subscriptions. `seq`: that of the log then, or 0.
+    `delivered` every message was written to all subscribers. `pins`: open subscriptions. `seq`: the last one delivered, or the log's.
     `entities`: the entity of each `Type` that filters can name.
     """
 
@@ -58,7 +58,7 @@ class Channel:
         self.recent = Recent(position, budget)
         self._budget = budget
         self._tracer = tracer
-        self.delivered, self._published, self._seq = position, position, seq
+        self.delivered, self._published, self.seq = position, position, seq
         self._begin = position, at
         self._grown: asyncio.Future[None] | None = None
         self._direct: dict[Encoding, dict[Subscriber, Write]] = {}
@@ -173,7 +173,7 @@ class Channel:
         access of a user who has subscribed since. One that was stored later than those delivered: others have altered the log.
         """
         if known := [message for message in messages if message.position <= self._published]:
-            if 0 < self._seq < known[-1].seq:
+            if 0 < self.seq < known[-1].seq:
                 return False
             if revokes := [user for message in known for user in message.revokes]:
                 self._queue.append(Batch([], revokes))
@@ -182,7 +182,7 @@ class Channel:
             first, last = messages[0].position, messages[-1].position
             if first != self._published + 1 or last != self._published + len(messages):
                 return False
-            self._published, self._seq = last, messages[-1].seq
+            self._published, self.seq = last, messages[-1].seq
             for batch in cut(messages, self._tracer):
                 self._queue.append(batch)
                 self._queued_bytes += batch.size
@@ -381,7 +381,7 @@ class Channel:
         """Starts again at position 0; messages of the former epoch that are queued are dropped."""
         self._clear()
         self.epoch = epoch
-        self._published = self.delivered = self._seq = 0
+        self._published = self.delivered = self.seq = 0
         self._begin = 0, None
         self.recent = Recent(0, self._budget)
         if self._groups is not None:

@@ -276,6 +276,11 @@ class Hub:
         channel = self._channels.get(company)
         return None if channel is None else channel.published
 
+    def contradicts(self, company: str, seq: int) -> bool:
+        """Whether the message with this number cannot be one that was delivered here: it was stored later."""
+        channel = self._channels.get(company)
+        return channel is not None and 0 < channel.seq < seq
+
     def is_current(self, channel: Channel) -> bool:
         """Whether messages still reach this channel: it was not dropped or removed."""
         return self._channels.get(channel.company) is channel

@@ -335,7 +335,14 @@ class NatsFeed:
     def _accept(self, messages: Messages) -> None:
         company = messages.company_id
         published = self._hub.published(company)
-        if messages.epoch != self._hub.epoch or messages.position <= (published or 0):
+        if messages.epoch != self._hub.epoch:
+            return
+        known = messages.log[: max(0, (published or 0) + 1 - messages.first)]
+        if known and self._hub.contradicts(company, known[-1].seq):
+            _logger.error("a position was given out again: its log was altered", company=company)
+            self._hub.drop_company(company)
+            return
+        if messages.position <= (published or 0):
             return
         if published is None and company not in self._opening:
             return

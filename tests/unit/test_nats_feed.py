@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any, cast
 
 import pytest
+from msgspec import structs
 
 from notifier.delivery.channel import Channel
 from notifier.delivery.healing import Healing
@@ -238,6 +239,18 @@ async def test_messages_that_the_log_no_longer_has_end_the_channel(world: World)
 
     await until(is_dropped)
     assert world.delivered == []
+
+
+async def test_a_position_that_is_given_out_again_ends_the_channel(world: World) -> None:
+    """Others have deleted messages or positions: what follows is not what the clients lack."""
+    await world.opens()
+    await world.joins()
+    world.receives(message(1), message(2))
+    world.receives(message(2))
+    assert world.hub.published("c") == 2
+    world.receives(structs.replace(message(2), seq=4), structs.replace(message(3), seq=5))
+    assert world.hub.channel("c") is None
+    assert world.delivered == [("c", 1), ("c", 2)]
 
 
 async def test_a_message_with_a_wrong_signature_or_of_another_epoch_is_not_delivered(
