@@ -146,7 +146,7 @@ class Transports:
                 await socket.send(json.dumps({"type": "authenticate", "token": token}))
                 answer = json.loads(await socket.recv())
             return isinstance(answer, dict) and answer.get("Success") is True
-        except (ConnectionClosed, TimeoutError, ValueError):
+        except (ConnectionClosed, TimeoutError, ValueError, RecursionError):
             return False
         finally:
             socket.transport.abort()

@@ -16,7 +16,9 @@ from websockets.exceptions import InvalidStatus
 from websockets.http11 import Request, Response
 
 from notifier.client.closes import Disconnected
+from notifier.client.pace import Pace
 from notifier.client.sockets import check_url, describe_url, is_permanent, open_in_time, opener
+from notifier.client.transports import Transports
 from tests.waiting import DEADLINE_SECONDS
 
 
@@ -139,3 +141,16 @@ async def test_a_redirect_is_not_followed_to_where_the_token_would_be_sent() -> 
         with pytest.raises(Disconnected, match="HTTP 307"):
             await open_in_time(opener({}), f"ws://127.0.0.1:{port(first)}/", DEADLINE_SECONDS)
     assert received == []
+
+
+async def test_a_websocket_whose_answer_is_nested_too_deeply_does_not_work() -> None:
+    """The client goes on over HTTP, and tries again later."""
+
+    async def answer(socket: ServerConnection) -> None:
+        await socket.recv()
+        await socket.send("[" * 100_000)
+
+    async with serve(answer, "127.0.0.1", 0) as server:
+        url = f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}/"
+        transports = Transports(url, "auto", pace=Pace(), open_websocket=opener({}))
+        assert not await transports._websocket_works("token")
