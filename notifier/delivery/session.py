@@ -239,7 +239,7 @@ class Session:
         self._expiry.renew(identity.expires_at)
         membership = self._services.membership
         if not membership.follows_rows:  # the new token may name other companies
-            for subscription in self.live_subscriptions:
+            for subscription in self._subscriptions:
                 if not await membership.may_see(identity, subscription.company):
                     subscription.revoke()
 

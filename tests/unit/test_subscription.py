@@ -761,3 +761,34 @@ async def test_a_newer_token_that_comes_while_the_account_is_looked_up_decides(
     membership.open.set()
     await settle()
     assert asked == [session.identity.expires_at]
+
+
+async def test_a_newer_token_takes_a_company_away_that_is_replayed_after_a_check(
+    world: World,
+) -> None:
+    """It is not live then, and was checked by the former token."""
+    membership = world.membership
+    membership.conclusive, membership.follows_rows, membership.maps_users = False, False, True
+    membership.accounts["u"] = "1"
+    membership.members.add((A, "1"))
+    session, line = await world.enter("u", A, member=False)
+    former = session.identity
+
+    async def names(identity: Identity, _: str) -> bool:
+        return identity is former
+
+    membership.may_see = names  # type: ignore[method-assign]
+    membership.open.clear()
+    world.log.hub.recheck("1")
+    await settle()
+    world.log.publish(A)
+    line.room.clear()
+    membership.open.set()
+    await settle()
+    assert line.messages == [(A, 1)]
+    await authenticate(session, ttl=7200)
+    assert line.types[-1] == "CompanyRevoked"
+    line.room.set()
+    world.log.publish(A)
+    await settle()
+    assert line.messages == [(A, 1)]
