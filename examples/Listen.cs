@@ -8,6 +8,7 @@
 
 using System;
 using System.Collections.Generic;
+using System.Globalization;
 using System.IO;
 using System.Linq;
 using System.Net.WebSockets;
@@ -71,11 +72,11 @@ class Listen
                     Console.Error.WriteLine("the connection ended: " + error.GetBaseException().Message);
                 }
             }
-            if (farewell != null && Unspecific.Contains(code)) code = (int?)farewell.Element("Code") ?? code;
+            if (Unspecific.Contains(code)) code = (int)Number(farewell, "Code", code);
             if (code == TokenInvalid) Stop("the token was refused");
             if (code == TokenExpired) refusedToken = token;
             else if (Final.Contains(code) || Text(farewell, "Reconnect") == "false") Stop("closed with " + code);
-            double wait = Math.Max(0, Math.Min(MaxWaitMs, (double?)farewell?.Element("RetryAfterMs") ?? 0));
+            double wait = Math.Max(0, Math.Min(MaxWaitMs, Number(farewell, "RetryAfterMs", 0)));
             wait += random.NextDouble() * Math.Min(30_000, 1000 * Math.Pow(2, Math.Min(failures++, 10)));
             Console.Error.WriteLine("closed with {0}, next attempt in {1:0} ms", code, wait);
             await Task.Delay((int)wait);
@@ -245,5 +246,12 @@ class Listen
     static string Text(XElement parent, string name)
     {
         return parent?.Element(name)?.Value;
+    }
+
+    static double Number(XElement parent, string name, double otherwise)
+    {
+        double found;
+        bool isNumber = double.TryParse(Text(parent, name), NumberStyles.Float, CultureInfo.InvariantCulture, out found);
+        return isNumber && !double.IsNaN(found) ? found : otherwise;
     }
 }

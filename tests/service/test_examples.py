@@ -199,7 +199,8 @@ async def test_a_refused_token_or_company_stops_it(
 async def test_a_broken_server_neither_ends_it_nor_makes_it_wait_for_days(
     start: Start, name: str
 ) -> None:
-    answers = iter(["{", json.dumps({"Type": "Disconnect", "Data": {"RetryAfterMs": 10**15}})])
+    farewells = [{"Code": "x", "RetryAfterMs": "x"}, {"RetryAfterMs": 10**15}]
+    answers = iter(["{", *(json.dumps({"Type": "Disconnect", "Data": data}) for data in farewells)])
 
     async def converse(socket: ServerConnection) -> None:
         await socket.recv()
@@ -211,11 +212,11 @@ async def test_a_broken_server_neither_ends_it_nor_makes_it_wait_for_days(
         example = await start(name, url, "a", "token")
         assert example.process.stderr is not None
         waits: list[float] = []
-        while len(waits) < 2:
+        while len(waits) < 3:
             async with asyncio.timeout(2 * DEADLINE_SECONDS):
                 line = (await example.process.stderr.readline()).decode()
             assert line, f"the client ended after {len(waits)} connections"
             if found := re.search(r"next attempt in (\S+) (m?)s", line):
                 waits.append(float(found[1]) / (1000 if found[2] else 1))
-    assert waits[0] < 60
-    assert 3600 <= waits[1] < 3700
+    assert max(waits[:2]) < 60
+    assert 3600 <= waits[2] < 3700
