@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
+from urllib.parse import quote, unquote
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -98,19 +99,22 @@ class Pages:
 
 
 def _literal(page: Page) -> Page:
-    """A page that is found only where no character of its name is percent-encoded.
+    """A page that is found only where no character of its path is percent-encoded that need not be.
 
-    A proxy may refuse it by its name, and compare that with the path before it is decoded.
+    A proxy may refuse it by its path, and compare that before it is decoded; also one with the prefix of ROOT_PATH twice.
     """
 
     async def found(request: Request) -> Response:
-        raw = request.scope.get("raw_path")
-        name = request.scope["path"].rpartition("/")[2]
-        if raw is not None and raw.rpartition(b"/")[2] != name.encode():
+        raw = (request.scope.get("raw_path") or b"").decode("latin-1")
+        if raw != quote(unquote(raw), safe=_PLAIN):
             return PlainTextResponse("Not Found", status_code=404)
         return await page(request)
 
     return found
+
+
+_PLAIN = "/:@!$&'()*+,;="
+"""What a path may have as it is, beside letters, digits and -._~ (RFC 3986, 3.3)."""
 
 
 def _cacheable(request: Request, content: bytes, media_type: str) -> Response:

@@ -130,7 +130,7 @@ async def hides(client: httpx.AsyncClient, authority: str) -> None:
     """No spelling of their paths reaches the status pages."""
     for page in ("metrics", "livez", "readyz"):
         encoded = f"%{ord(page[0]):02X}{page[1:]}"
-        with_root_path = (f"realtime/{page}", f"realtime/{encoded}")
+        with_root_path = (f"realtime/{page}", f"realtime/{encoded}", f"%72ealtime/{page}")
         below = (
             page,
             encoded,

@@ -42,10 +42,17 @@ async def test_case_e1_everything_is_served_below_the_root_path_and_where_a_prox
 async def test_a_status_page_has_one_spelling(page: str) -> None:
     """A proxy may refuse it by its path, and compare that before it is decoded."""
     async with open_door(root_path="/realtime") as door:
-        for path in (page, f"/realtime{page}"):
+        for path in (page, f"/realtime{page}", "/re%61ltime/metrics", "/%72ealtime/livez"):
             assert await door.status(request(path, b"")) == 404
-        for path in ("/metrics?x=%6D", "/re%61ltime/metrics"):
+        for path in ("/metrics?x=%6D", "/realtime/metrics?x=%6D"):
             assert await door.status(request(path, b"")) == 200
+
+    def mounted(app: ASGIApp) -> ASGIApp:
+        return Starlette(routes=[Mount("/é", app)])
+
+    async with open_door(mounted) as door:
+        assert await door.status(request(f"/%C3%A9{page}", b"")) == 404
+        assert await door.status(request("/%C3%A9/metrics", b"")) == 200
 
 
 async def test_case_e1_another_application_may_mount_it_below_a_path() -> None:
