@@ -227,3 +227,14 @@ async def test_a_name_that_is_no_ascii_is_answered_like_any_other_after_a_renewa
     with pytest.raises(ssl.SSLWantReadError):
         context.wrap_bio(up, down, server_side=True).do_handshake()
     assert reports == []
+
+
+async def test_no_client_renegotiates_also_after_a_renewal(issue: Callable[..., Files]) -> None:
+    files = issue(60)
+    context = used(files)
+    assert await reload(context, files, lambda: issue(60)) == "certificate reloaded"
+    connection = context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=True)
+    for each in (context, connection.context):
+        assert each.options & ssl.OP_NO_RENEGOTIATION
+        assert each.minimum_version == ssl.TLSVersion.TLSv1_2
+    assert connection.context is not context
