@@ -340,7 +340,7 @@ async def test_a_user_who_is_removed_again_during_a_check_gets_no_further_page_o
     await settle()
     answers = [True, False]
 
-    async def may_see(_: Identity, company: str) -> bool:
+    async def may_see(identity: Identity, company: str) -> bool:
         allowed = answers.pop(0)
         if allowed:
             world.log.publish(company, revokes=("u",))  # after the rows of members were read
@@ -774,7 +774,7 @@ async def test_a_newer_token_takes_a_company_away_that_is_replayed_after_a_check
     session, line = await world.enter("u", A, member=False)
     former = session.identity
 
-    async def names(identity: Identity, _: str) -> bool:
+    async def names(identity: Identity, company: str) -> bool:
         return identity is former
 
     membership.may_see = names  # type: ignore[method-assign]
