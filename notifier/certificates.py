@@ -47,7 +47,7 @@ class RenewableContext(ssl.SSLContext):
         """Raises OSError where the files cannot be used, SettingsError for an encrypted key."""
         context = cls(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.options |= ssl.OP_NO_RENEGOTIATION  # which costs a client little, and the server a signature
+        context.options |= ssl.OP_NO_RENEGOTIATION  # a client could cause signatures without end
         context.load_cert_chain(certfile, keyfile, _password)
         return context
 

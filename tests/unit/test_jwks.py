@@ -123,7 +123,7 @@ class _Answer(BaseHTTPRequestHandler):
         except ConnectionError:
             pass  # the requester was cancelled
 
-    do_CONNECT = do_GET  # as a proxy
+    do_CONNECT = do_GET  # noqa: N815 - as a proxy, by the name of the method
 
     def drip(self) -> None:
         self.flush_headers()
