@@ -32,7 +32,6 @@ DECLARE
     became json;
     is_partial boolean := false;
     unreadable CONSTANT int := 2147482623;             -- for a size: 2^31 - 1025, so that 1024 + size does not overflow
-    most CONSTANT int := 8388608;                      -- bytes of images with keys only: the relay reads larger ones with difficulty, or not at all
     size int;
     members text;
     images json[];
@@ -85,7 +84,7 @@ BEGIN
                 BEGIN
                     was := notifier.keys(OLD, TG_RELID, coalesce(TG_ARGV[4]::text[], ARRAY[TG_ARGV[1], TG_ARGV[2]]));
                     became := notifier.keys(NEW, TG_RELID, coalesce(TG_ARGV[4]::text[], ARRAY[TG_ARGV[1], TG_ARGV[2]]));
-                    IF octet_length(concat(was, became)) > most THEN
+                    IF octet_length(concat(was, became)) > 8388608 THEN  -- the relay reads larger ones with difficulty, or not at all
                         RAISE program_limit_exceeded;
                     END IF;
                 EXCEPTION WHEN OTHERS THEN
@@ -103,7 +102,7 @@ BEGIN
                     was := images[1];
                     became := images[2];
                     size := octet_length(concat(was, became));
-                    IF size > most THEN
+                    IF size > 8388608 THEN
                         RAISE program_limit_exceeded;
                     END IF;
                 ELSE
