@@ -1,5 +1,5 @@
 -- Stores a change that does not describe a row of a watched table: a row on a path now leads to another company, or
--- every company must reload its state. Rings the doorbell as `capture` does.
+-- every company must reload its state, as where the companies are too large to be read. Rings the doorbell as `capture` does.
 CREATE OR REPLACE FUNCTION notifier.store_change(entity text, was json, became json, is_partial boolean) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
@@ -7,6 +7,11 @@ DECLARE
     full_mark CONSTANT bigint := :full_mark;
     change bigint;
 BEGIN
+    IF octet_length(concat(was, became)) > 8388608 THEN  -- as in `capture`
+        was := NULL;
+        became := NULL;
+        is_partial := true;
+    END IF;
     IF NOT pg_try_advisory_xact_lock_shared(:doorbell_lock) AND pg_notification_queue_usage() < 0.9 THEN
         PERFORM pg_notify('notifier_changes', '');
     END IF;

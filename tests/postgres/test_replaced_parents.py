@@ -11,7 +11,7 @@ from notifier.database.schema import migrate, uninstall
 from notifier.settings import load
 from notifier.watches import CALENDAR, Watch
 from tests.databases import Connection, Database
-from tests.postgres.relays import Relayed
+from tests.postgres.relays import Relayed, new_event
 from tests.services import SECRET
 
 TABLES = """
@@ -174,6 +174,29 @@ async def test_a_writer_that_has_not_seen_a_parent_that_was_replaced_is_a_resync
     assert after["9"] > before["9"], "whose row it is now"
     assert after["8"] > before["8"]
     assert await resynced(relay, "board") == "7 8 9"
+
+
+async def test_a_company_that_is_too_large_to_be_read_is_a_resync_for_every_company(
+    database: Database, app: Connection, company: str, relay: Relayed
+) -> None:
+    """The relay could not read the change, and so none after it."""
+    await database.execute(
+        """
+        CREATE TABLE teams (id int PRIMARY KEY, account text);
+        CREATE TABLE boards (id int PRIMARY KEY, team int REFERENCES teams DEFERRABLE);
+        GRANT ALL ON teams, boards TO PUBLIC;
+        INSERT INTO teams VALUES (1, '7');
+        INSERT INTO boards VALUES (1, 1)
+        """
+    )
+    await watch(database, [BOARDS])
+    await new_event(app, company, "before")
+    await app.execute(
+        "BEGIN; SET CONSTRAINTS ALL DEFERRED; DELETE FROM teams WHERE id = 1;"
+        " INSERT INTO teams VALUES (1, repeat('x', 10000000)); COMMIT"
+    )
+    message = (await relay.messages_of(company))[-1]
+    assert (message["Type"], message["Data"]["Reason"]) == ("Resync", "overflow")
 
 
 async def test_the_trigger_on_our_own_table_comes_and_goes_with_the_paths(
