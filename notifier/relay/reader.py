@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from notifier.database import sql
 from notifier.database.answers import typed
-from notifier.database.connections import DEADLINE_SECONDS, Connection
+from notifier.database.connections import Connection
 from notifier.errors import UnexpectedAnswer
 from notifier.messages import JSON
 from notifier.relay.changes import Change
@@ -86,7 +86,7 @@ class ChangeReader:
         except TimeoutError:
             is_late = True
             rows = await self._connection.fetch(
-                sql.query("last_change"), cursor, timeout=DEADLINE_SECONDS
+                sql.query("last_change"), cursor, timeout=PAGE_SECONDS
             )
         ((snapshot, self.catalogue_version, last_id),) = typed([rows[0][:3]], tuple[str, int, int])
         if _ends_before(snapshot, cursor):  # what is visible in `cursor` only would never be read

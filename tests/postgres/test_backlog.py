@@ -244,7 +244,7 @@ async def test_changes_whose_sizes_are_not_known_in_time_are_read_as_a_backlog(
     app: Connection, company: str, relay: Relayed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """PostgreSQL decompresses each image to learn its size: for 2,000 of 2 MiB that took longer than a read may, each time."""
-    fetch, late = _Bounded.fetch, []
+    fetch, late, deadlines = _Bounded.fetch, list[int](), list[object]()
 
     async def missing_deadlines(
         connection: _Bounded, query: str, *arguments: Any, **rest: Any
@@ -253,6 +253,8 @@ async def test_changes_whose_sizes_are_not_known_in_time_are_read_as_a_backlog(
         if query == sql.query("read_changes") and len(rows) > 5:
             late.append(len(rows))
             raise TimeoutError
+        if query == sql.query("last_change"):  # it looks at as many rows
+            deadlines.append(rest["timeout"])
         return rows
 
     await relay.settled()
@@ -260,6 +262,7 @@ async def test_changes_whose_sizes_are_not_known_in_time_are_read_as_a_backlog(
     await large_rows(app, company, 10, 100)
     assert types(await relay.messages_of(company)) == ["EventCreated"] * 10
     assert len(late) == 1
+    assert deadlines == [reader.PAGE_SECONDS]
 
 
 @pytest.mark.parametrize("spelling", ["upper", "lower"])
