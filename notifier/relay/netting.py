@@ -287,28 +287,31 @@ class Transaction:
         """The net messages; a company with more than `bulk_limit` of them gets one Resync instead."""
         by_company: dict[str, list[tuple[int, AnyDraft]]] = {}
         access: dict[str, _AccessChanges] = {}
+        unclear: dict[str, tuple[int, AnyDraft]] = {}  # by company: the last one stands for all
         for (company, _, _), row in self._rows.items():
             source = row.source
             watch, ends = source.watch, row.ends()
-            draft: AnyDraft | None = (
-                ResyncDraft(company, "overflow", row.at)
-                if row.is_unclear
-                else render(
-                    source,
-                    ends,
-                    company=company,
-                    at=row.at,
-                    xid=row.xid,
-                    actor=row.actor,
-                    partial=row.partial,
-                )
-            )
             if watch.grants:
                 if (changes := access.get(company)) is None:
                     changes = access[company] = _AccessChanges()
                 changes.add(watch, ends, partial=row.partial or row.is_unclear)
+            if row.is_unclear:
+                resync: tuple[int, AnyDraft] = row.last, ResyncDraft(company, "overflow", row.at)
+                unclear[company] = max(resync, unclear.get(company, resync), key=_order)
+                continue
+            draft = render(
+                source,
+                ends,
+                company=company,
+                at=row.at,
+                xid=row.xid,
+                actor=row.actor,
+                partial=row.partial,
+            )
             if draft is not None:
                 by_company.setdefault(company, []).append((row.order(ends), draft))
+        for company, each in unclear.items():
+            by_company.setdefault(company, []).append(each)
         drafts: list[tuple[int, AnyDraft]] = []
         for company, unordered in by_company.items():
             ordered = sorted(unordered, key=_order)

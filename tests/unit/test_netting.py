@@ -421,6 +421,17 @@ def test_a_row_that_may_have_been_inserted_and_deleted_is_a_resync(
     assert [draft.revokes for draft in drafts] == [("*",) if entity == "Employee" else ()]
 
 
+def test_many_rows_that_may_have_been_inserted_and_deleted_are_one_resync() -> None:
+    steps = [change(n, None, row(key=n, a=1)) for n in range(3)]
+    steps += [change(9, None, row(key=9)), change(10, row("d", a=1), row("d", a=2))]
+    steps += [change(20 + n, row(key=n, b=1), None) for n in range(3)]
+    assert [(draft.company, text_of(draft)["Type"]) for draft in drafts_of(*steps)] == [
+        ("c", "EventCreated"),
+        ("d", "EventUpdated"),
+        ("c", "Resync"),
+    ]
+
+
 def test_a_row_may_have_been_deleted_with_other_texts_than_it_was_inserted_with() -> None:
     """Those of money depend on the session. Where anything else differs, the row that was deleted is another one."""
     sources = {"Event": Source(EVENT, loose_columns=frozenset({"price"}))}
