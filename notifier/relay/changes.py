@@ -32,6 +32,9 @@ class Source(msgspec.Struct, frozen=True, eq=False):
     json_columns: frozenset[str] = frozenset()  # their values are sent as they are
     time_columns: frozenset[str] = frozenset()  # timestamps: those without a zone are sent as UTC
     loose_columns: frozenset[str] = frozenset()  # equal values of theirs may have several texts
+    column_versions: frozenset[str] = (
+        frozenset()
+    )  # number, version of its row in the catalogue, and name of each
     is_respelled: bool = False  # equal keys may have several texts: 1.0 and 1.00
     virtual_columns: frozenset[str] = (
         frozenset()
@@ -46,12 +49,19 @@ class Source(msgspec.Struct, frozen=True, eq=False):
     is_strayed: bool = False  # rows of another tenant's table are captured as those of this one
 
     def remembering(self, former: Source) -> Source:
-        """This source with what `former` knows of columns that are gone: changes that have them may still be read."""
+        """This source with what `former` knows of columns that are gone: changes that have them may still be read.
+
+        A column that was altered may have had other texts of its values in the same transaction: by another type, or a rewrite.
+        """
         same = next((each for each in (former, *former.others) if each.watch == self.watch), self)
         return msgspec.structs.replace(
             self,
             json_columns=self.json_columns | (same.json_columns - self.columns),
             time_columns=self.time_columns | (same.time_columns - self.columns),
+            loose_columns=self.loose_columns.union(
+                same.loose_columns,
+                (each.split(" ", 2)[2] for each in self.column_versions - same.column_versions),
+            ),
             virtual_columns=self.virtual_columns | (same.virtual_columns - self.columns),
             others=tuple(each.remembering(former) for each in self.others),
         )

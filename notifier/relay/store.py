@@ -121,6 +121,7 @@ class RelayStore:
                 json_columns=frozenset(row["json_columns"]),
                 time_columns=frozenset(row["time_columns"] if watch.naive_timestamps else ()),
                 loose_columns=frozenset(row["loose_columns"]),
+                column_versions=frozenset(row["column_versions"]),
                 is_respelled=not set(watch.key_columns).isdisjoint(row["number_columns"]),
                 virtual_columns=frozenset(row["virtual_columns"]).union(
                     name for name in watch.visible_to if name in renamed and name in row["columns"]

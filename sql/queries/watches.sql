@@ -2,7 +2,8 @@
 -- as they are; `time_columns`: timestamps, and arrays of them, also those with a time zone: a change that was
 -- captured before the column had one has a value without; `loose_columns`: those of which equal values may have several texts, which
 -- depend on settings of the session (money), or on names that another statement may alter (regclass, labels of an enum);
--- `number_columns`: those of which equal numbers may have several texts; `virtual_columns`: those that no trigger sees. `renamed`:
+-- `number_columns`: those of which equal numbers may have several texts; `column_versions`: number, version of its row in the catalogue,
+-- and name of each; `virtual_columns`: those that no trigger sees. `renamed`:
 -- the columns of exclude and visible_to that were renamed: their names in the watch, and their present ones (null:
 -- another has the name of one that was dropped). `all_scopes`: the names of all scopes, in every row. `is_strayed`: the rows of another
 -- table are captured as those of this one, which is a tenant's: its schema was renamed, or copied with its triggers.
@@ -39,6 +40,9 @@ SELECT w.*,
            SELECT a.attname::text FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid
            WHERE a.attrelid = to_regclass(w.relation) AND a.attnum > 0
              AND t.typoutput IN ('numeric_out'::regproc, 'float4out'::regproc, 'float8out'::regproc)) AS number_columns,
+       ARRAY(
+           SELECT concat_ws(' ', a.attnum, a.xmin, a.attname) FROM pg_attribute AS a
+           WHERE a.attrelid = to_regclass(w.relation) AND a.attnum > 0 AND NOT a.attisdropped) AS column_versions,
        ARRAY(
            SELECT a.attname::text FROM pg_attribute AS a
            WHERE a.attrelid = to_regclass(w.relation) AND a.attgenerated = 'v') AS virtual_columns,

@@ -197,6 +197,9 @@ async def test_a_null_in_an_array_is_none_whatever_the_session_makes_of_the_word
         ("regclass", "events", "SET LOCAL quote_all_identifiers = on"),
         ("mood", "glad", "ALTER TYPE mood RENAME VALUE 'glad' TO 'merry'"),
         ("mood[]", "{glad}", "ALTER TYPE mood RENAME VALUE 'glad' TO 'merry'"),
+        ("int", "1", "ALTER TABLE docs ALTER value TYPE text"),
+        ("int", "1", "ALTER TABLE docs ALTER value TYPE int USING value + 1"),
+        ("int", "1", "ALTER TABLE docs DROP value, ADD value int DEFAULT 2"),
     ],
 )
 async def test_a_row_that_is_deleted_with_another_text_than_it_was_inserted_with_is_not_sent(

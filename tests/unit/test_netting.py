@@ -445,3 +445,11 @@ def test_a_row_may_have_been_deleted_with_other_texts_than_it_was_inserted_with(
     assert types_of(first | {"price": "1.0"}) == ["Resync"]
     assert types_of(second | {"price": "2"}) == ["Resync"]
     assert types_of(row(price="$2.00", name="c")) == ["EventUpdated"]
+
+
+def test_a_column_that_was_altered_may_have_had_other_texts() -> None:
+    before = Source(EVENT, column_versions=frozenset({"1 700 id", "2 700 a b"}))
+    now = Source(EVENT, column_versions=frozenset({"1 700 id", "2 701 a b", "3 701 c"}))
+    altered = now.remembering(before)
+    assert altered.loose_columns == {"a b", "c"}
+    assert now.remembering(altered).loose_columns == {"a b", "c"}
