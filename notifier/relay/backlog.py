@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 from itertools import zip_longest
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar
 
 from notifier import metrics
 from notifier.messages import Message
@@ -32,6 +32,8 @@ from notifier.relay.store import RelayStore
 from notifier.relay.tracing import BatchTrace
 
 T = TypeVar("T")
+
+_Shared: TypeAlias = dict[tuple[object, ...], Change]
 
 COMPANY_BYTES = 64 * 1024 * 1024
 """Bytes of the changed rows of one company in a large transaction, which are in memory at once. Beyond, it gets a Resync."""
@@ -159,7 +161,9 @@ class Backlog:
         ]
         resynced = {name: size.at for name, size in bulk if name is not None}
         yield [ResyncDraft(name, "bulk", at, REVOKE_ALL) for name, at in resynced.items()]
-        shared: list[Change] = []  # changes that concern every company; they come first
+        # Changes that concern every company; they come first. Of equal ones, which may be any number, the last.
+        shared: _Shared = {}
+        truncates: list[Change] = []
         transaction: Transaction | None = None
         current: str | None = None
         drafts: list[AnyDraft] = []
@@ -173,11 +177,12 @@ class Backlog:
             again = self._pipeline.moves.resyncs_of_large(xid, upto, images, at, row)
         async for company, change in self._reader.by_company(xid, without, page.largest):
             if company is None:
-                shared.append(_without_row(change))
+                _share(shared, _without_row(change))
                 continue
             if transaction is None or company != current:
                 if transaction is None:
-                    yield await self._pipeline.net(shared)
+                    truncates = [each for each in shared.values() if each.is_truncate]
+                    yield await self._pipeline.net([*shared.values()])
                 else:
                     netted = await self._drafts(transaction, held)
                     drafts += netted
@@ -189,14 +194,14 @@ class Backlog:
                 transaction = Transaction(
                     self._pipeline.sources,
                     only=company_keyed(company, scopes) or "",
-                    truncates=[each for each in shared if each.is_truncate],
+                    truncates=truncates,
                 )
             transaction.add(change)
             before, held = held, held + _bytes_of(change)
             if held // INLINE_BYTES > before // INLINE_BYTES:
                 await asyncio.sleep(0)
         if transaction is None:
-            yield await self._pipeline.net(shared)
+            yield await self._pipeline.net([*shared.values()])
         else:
             yield drafts + await self._drafts(transaction, held)
         yield [*again]
@@ -240,6 +245,12 @@ def pages_of(transactions: Iterable[TransactionSize]) -> list[Page]:
             pages[-1] = pages[-1]._replace(upto=transaction.last)
             pages[-1].xids.append(transaction.xid)
     return pages
+
+
+def _share(shared: _Shared, change: Change) -> None:
+    what = change.entity, change.old, change.new, change.partial
+    shared.pop(what, None)  # the order is that of the last ones
+    shared[what] = change
 
 
 def _without_row(change: Change) -> Change:

@@ -295,3 +295,31 @@ async def test_a_company_in_two_spellings_in_a_large_transaction_gets_a_resync(
     messages = (await relay.messages_of(company))[2:]
     assert [(each["Type"], each["Data"].get("Reason")) for each in messages] == [("Resync", "bulk")]
     assert len(await relay.messages_of("c1")) == (PAGE + 1) // 10
+
+
+async def test_of_equal_changes_for_every_company_in_a_large_transaction_the_last_is_held(
+    app: Connection, company: str, relay: Relayed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There may be millions, as of rows without a company."""
+    for module in (backlog, reader):
+        monkeypatch.setattr(module, "PAGE", 5)
+    net_, held = pipeline.Pipeline.net, list[list[str]]()
+
+    async def observed(self: pipeline.Pipeline, changes: Sequence[Change], *rest: Any) -> Any:
+        held.append([change.entity for change in changes if change.is_truncate])
+        return await net_(self, changes, *rest)
+
+    await new_event(app, company, "before")
+    await relay.settled()
+    monkeypatch.setattr(pipeline.Pipeline, "net", observed)
+    async with app.transaction():
+        await large_rows(app, company, 10, 10)
+        for _ in range(3):
+            await app.execute("TRUNCATE events")
+        await large_rows(app, company, 10, 10)
+    assert types(await relay.messages_of(company)) == [
+        "EventCreated",
+        "Resync",
+        *["EventCreated"] * 10,
+    ]
+    assert [entities for entities in held if entities] == [["Event"]]
