@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 from itertools import zip_longest
@@ -25,6 +25,7 @@ from notifier.relay.reader import (
     PAGE_BYTES,
     TRANSACTIONS,
     ChangeReader,
+    CompanySize,
     TransactionSize,
 )
 from notifier.relay.rendering import Draft, ResyncDraft
@@ -147,23 +148,19 @@ class Backlog:
         """Nets a large transaction company by company.
 
         A company with more rows than the bulk limit, or more bytes than COMPANY_BYTES, gets a Resync, and its changes are not
-        read; so does one in several spellings, whose changes do not come together.
+        read; so does one in several spellings, whose changes do not come together. Where that is noticed only when they come, since
+        rows that count as deleted have one of them, or another type of the column, it gets the Resync last.
         """
         (xid,), upto = page.xids, page.upto
         scopes = {name for source in self._pipeline.sources.values() for name in source.scopes}
         sizes = await self._reader.weigh(xid)
-        names = [company_keyed(size.company, scopes) for size in sizes]
-        spellings = Counter(names)
-        bulk = [
-            (name, size)
-            for name, size in zip(names, sizes, strict=True)
-            if size.rows > self._bulk_limit or size.bytes > COMPANY_BYTES or spellings[name] > 1
-        ]
+        bulk = self._bulk(sizes, scopes)
         resynced = {name: size.at for name, size in bulk if name is not None}
         yield [ResyncDraft(name, "bulk", at, REVOKE_ALL) for name, at in resynced.items()]
         # Changes that concern every company; they come first. Of equal ones, which may be any number, the last.
         shared: _Shared = {}
         truncates: list[Change] = []
+        tables = _Tables(resynced)
         transaction: Transaction | None = None
         current: str | None = None
         drafts: list[AnyDraft] = []
@@ -190,12 +187,11 @@ class Backlog:
                 if len(drafts) >= CHUNK or weight > PAGE_BYTES:
                     yield drafts
                     drafts, weight = [], 0
-                current, held = company, 0
-                transaction = Transaction(
-                    self._pipeline.sources,
-                    only=company_keyed(company, scopes) or "",
-                    truncates=truncates,
-                )
+                current, held, name = company, 0, company_keyed(company, scopes) or ""
+                tables.begin(name)
+                transaction = Transaction(self._pipeline.sources, only=name, truncates=truncates)
+            if not tables.takes(change):
+                continue
             transaction.add(change)
             before, held = held, held + _bytes_of(change)
             if held // INLINE_BYTES > before // INLINE_BYTES:
@@ -204,7 +200,21 @@ class Backlog:
             yield await self._pipeline.net([*shared.values()])
         else:
             yield drafts + await self._drafts(transaction, held)
-        yield [*again]
+        yield [*again, *tables.resyncs()]
+
+    def _bulk(
+        self, sizes: Sequence[CompanySize], scopes: Collection[str]
+    ) -> list[tuple[str | None, CompanySize]]:
+        """The ids and sizes of companies that get a Resync in place of their messages."""
+        names = [company_keyed(size.company, scopes) for size in sizes]
+        # In another table the id may be a number: 7 and "7" are no two spellings.
+        kinds = [(name, size.company[-1:] == '"') for name, size in zip(names, sizes, strict=True)]
+        spellings = Counter(kinds)
+        return [
+            (name, size)
+            for name, size, kind in zip(names, sizes, kinds, strict=True)
+            if size.rows > self._bulk_limit or size.bytes > COMPANY_BYTES or spellings[kind] > 1
+        ]
 
     async def _drafts(self, transaction: Transaction, held: int) -> list[AnyDraft]:
         """The messages of images of so many bytes: beside the event loop where they are many."""
@@ -245,6 +255,41 @@ def pages_of(transactions: Iterable[TransactionSize]) -> list[Page]:
             pages[-1] = pages[-1]._replace(upto=transaction.last)
             pages[-1].xids.append(transaction.xid)
     return pages
+
+
+class _Tables:
+    """The tables of each company whose changes have come: those of one may come again under another spelling of its id.
+
+    `resynced`: companies that have a Resync, of which another spelling may come all the same.
+    """
+
+    def __init__(self, resynced: Collection[str]) -> None:
+        self._resynced = resynced
+        self._by_company: dict[str, tuple[str, ...]] = {}
+        self._company = ""
+        self._former: tuple[str, ...] = ()
+        self._respelled: dict[str, datetime] = {}
+
+    def begin(self, company: str) -> None:
+        """The changes of a company under one spelling begin; "" stands for an id that no company has."""
+        self._company = company
+        self._former = self._by_company.get(company, ())
+
+    def takes(self, change: Change) -> bool:
+        """Whether the change is to be netted: those of its table have not come under another spelling."""
+        company, entity = self._company, change.entity
+        if not company or company in self._resynced:
+            return False
+        if entity in self._former:
+            self._respelled[company] = change.at
+            return False
+        if entity not in (found := self._by_company.get(company, ())):
+            self._by_company[company] = (*found, entity)
+        return True
+
+    def resyncs(self) -> list[ResyncDraft]:
+        """The Resyncs of companies whose changes of a table have come under several spellings."""
+        return [ResyncDraft(name, "bulk", at, REVOKE_ALL) for name, at in self._respelled.items()]
 
 
 def _share(shared: _Shared, change: Change) -> None:

@@ -323,3 +323,63 @@ async def test_of_equal_changes_for_every_company_in_a_large_transaction_the_las
         *["EventCreated"] * 10,
     ]
     assert [entities for entities in held if entities] == [["Event"]]
+
+
+@pytest.mark.parametrize("spelling", ["upper", "lower"])
+async def test_a_company_in_another_spelling_only_where_its_row_counts_as_deleted_gets_a_resync(
+    spelling: str,
+    database: Database,
+    app: Connection,
+    make_relay: MakeRelay,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for module in (backlog, reader):
+        monkeypatch.setattr(module, "PAGE", 5)
+    company = str(uuid4())
+    await database.execute(
+        "CREATE TABLE notes (id int PRIMARY KEY, company_id text, body text, gone boolean);"
+        " GRANT ALL ON notes TO app"
+    )
+    note = Watch(table="notes", entity="Note", deleted_if="gone")
+    await migrate(database.dsn, watches=[*CALENDAR, note])
+    other = "lower" if spelling == "upper" else "upper"
+    await app.execute(f"INSERT INTO notes VALUES (1, {other}($1), 'a')", company)
+    relay = make_relay()
+    await relay.start()
+    await relay.settled()
+    async with app.transaction():
+        await app.execute("INSERT INTO notes SELECT n, 'c', '' FROM generate_series(2, 9) AS n")
+        for company_id, body, gone in (
+            (f"{spelling}(company_id)", "b", True),
+            (f"{other}(company_id)", "c", False),
+            ("company_id", "d", False),
+        ):
+            await app.execute(
+                f"UPDATE notes SET company_id = {company_id}, body = $1, gone = $2 WHERE id = 1",
+                body,
+                gone,
+            )
+    message = (await relay.messages_of(company))[-1]
+    assert (message["Type"], message["Data"].get("Reason")) == ("Resync", "bulk")
+    assert types(await relay.messages_of("c")) == ["NoteCreated"] * 8
+
+
+async def test_a_company_that_is_a_number_in_one_table_and_a_text_in_another_gets_its_messages(
+    database: Database, app: Connection, make_relay: MakeRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (backlog, reader):
+        monkeypatch.setattr(module, "PAGE", 5)
+    await database.execute(
+        "CREATE TABLE notes (id int PRIMARY KEY, company_id text);"
+        " CREATE TABLE tasks (id int PRIMARY KEY, company_id int);"
+        " GRANT ALL ON notes, tasks TO app"
+    )
+    watches = [Watch(table="notes", entity="Note"), Watch(table="tasks", entity="Task")]
+    await migrate(database.dsn, watches=[*CALENDAR, *watches])
+    relay = make_relay()
+    await relay.start()
+    await relay.settled()
+    async with app.transaction():
+        for table in ("notes", "tasks"):
+            await app.execute(f"INSERT INTO {table} SELECT n, '7' FROM generate_series(1, 5) AS n")
+    assert sorted(types(await relay.messages_of("7"))) == ["NoteCreated"] * 5 + ["TaskCreated"] * 5
