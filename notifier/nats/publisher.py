@@ -235,7 +235,7 @@ def _portions(messages: Sequence[Message], limit: int) -> Iterator[list[Message]
     portion: list[Message] = []
     size = 0
     for message in messages:
-        weight = message.size + ENTRY_BYTES + sum(map(len, message.revokes))
+        weight = message.size + ENTRY_BYTES
         if portion and size + weight > limit:
             yield portion
             portion, size = [], 0

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from notifier.messages import JSON, View
+from notifier.messages import JSON, View, bytes_of
 from notifier.relay.changes import REVOKE_ALL, Source
 from notifier.relay.images import Ends, Key, Row, key_of
 from notifier.relay.visibility import (
@@ -76,8 +76,10 @@ class Draft(NamedTuple):
 
     @property
     def size(self) -> int:
-        """About the bytes of its texts."""
-        return len(self.head) + sum(len(view.head) for view in self.views)
+        """About the bytes of its texts, and of the users who get them."""
+        return len(self.head) + sum(
+            len(view.head) + bytes_of(view.audience.users) for view in self.views
+        )
 
 
 class ResyncDraft(NamedTuple):

@@ -5,10 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
+from msgspec import structs
 
 from notifier.delivery import recent as module
 from notifier.delivery.recent import Budget, Recent
-from notifier.messages import Message
+from notifier.messages import Message, View
+from notifier.relay.rendering import Draft, DraftView
+from notifier.relay.visibility import Audience
 
 NOW = datetime.now(UTC)
 SIZE = 10
@@ -93,3 +96,14 @@ def test_beyond_the_budget_of_all_channels_each_keeps_little(
     assert kept(some) == [6]  # the budget is used up
     some.prepend([message(5)])
     assert kept(some) == [5, 6]
+
+
+def test_the_users_whom_a_message_names_count_by_the_length_of_their_ids() -> None:
+    """A column of `visible_to` may have megabytes: a channel kept two thousand of them."""
+    user = "u" * 100_000
+    view = View(frozenset({user}), others=False, body=b"{}")
+    assert structs.replace(message(1), views=(view,)).size > 100_000
+    assert structs.replace(message(1), revokes=(user,)).size > 100_000
+    audience = Audience(frozenset({user}))
+    draft = Draft("c", b"{", b"}", NOW, views=(DraftView(audience, b"{", b"}"),))
+    assert draft.size > 100_000
