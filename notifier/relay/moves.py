@@ -144,6 +144,8 @@ class Moves:
         in_progress, xmax = _in_progress(snapshot), int(snapshot.split(":")[1])
         found, needed = [], []
         beyond: dict[tuple[str, str], Move] = {}  # those beyond LIMIT, one for each watch
+        # by the transactions that were open: moves that were read together have the same
+        still: dict[tuple[frozenset[int], int, int], frozenset[int]] = {}
         for move in self._pending:
             if move.open is None:
                 self._recent.append(move)
@@ -151,7 +153,10 @@ class Moves:
                 left, begun, end = in_progress, xmax, before
             else:
                 needed.append(move)
-                left = frozenset(filter(move.may_be_missed_by, in_progress))
+                among = move.open, move.begun, move.before
+                if among not in still:
+                    still[among] = frozenset(filter(move.may_be_missed_by, in_progress))
+                left = still[among]
                 begun, end = max(move.begun, xmax), move.before
             if begun >= end:
                 begun = end = 0

@@ -10,6 +10,7 @@ import pytest
 
 from notifier.relay import moves as relay_moves
 from notifier.relay.changes import EVERY_COMPANY, REVOKE_ALL, Change, Source
+from notifier.relay.move import Move
 from notifier.relay.moves import Moves
 from notifier.watches import Watch
 
@@ -321,3 +322,24 @@ def test_the_summary_has_the_moves_of_which_it_is_not_known_who_has_missed_them(
     for xid in (9, 12, 13):
         assert due(other, written(xid, 4 + xid)) == [EVERY_COMPANY]
     assert due(other, written(14, 20)) == []
+
+
+def test_moves_that_were_read_together_are_compared_once_with_the_open_transactions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ten thousand moves beside two hundred open transactions held up the event loop with each batch."""
+    is_missed, calls = Move.may_be_missed_by, list[int]()
+
+    def counted(move: Move, xid: int) -> bool:
+        calls.append(xid)
+        return is_missed(move, xid)
+
+    running = range(10, 30)
+    snapshot = f"10:200:{','.join(map(str, running))}"
+    given = moves()
+    due(given, *(moved(100 + n, n, str(2 * n), str(2 * n + 1)) for n in range(50)))
+    given.advance(snapshot)
+    monkeypatch.setattr(Move, "may_be_missed_by", counted)
+    given.advance(snapshot)
+    assert len(calls) == len(running)
+    assert due(given, written(10, 60, "3")) == ["2", "3"]
