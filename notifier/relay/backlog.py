@@ -266,6 +266,7 @@ class _Tables:
     def __init__(self, resynced: Collection[str]) -> None:
         self._resynced = resynced
         self._by_company: dict[str, tuple[str, ...]] = {}
+        self._shared: dict[tuple[str, ...], tuple[str, ...]] = {}  # there may be very many companies
         self._company = ""
         self._former: tuple[str, ...] = ()
         self._respelled: dict[str, datetime] = {}
@@ -284,7 +285,8 @@ class _Tables:
             self._respelled[company] = change.at
             return False
         if entity not in (found := self._by_company.get(company, ())):
-            self._by_company[company] = (*found, entity)
+            tables = (*found, entity)
+            self._by_company[company] = self._shared.setdefault(tables, tables)
         return True
 
     def resyncs(self) -> list[ResyncDraft]:
