@@ -242,7 +242,7 @@ async def test_positions_that_are_given_out_again_are_not_taken_for_those_that_w
     await relay.start()
     await new_event(app, company, "after")
 
-    async def is_told() -> bool:
+    async def is_resynced() -> bool:
         return subscriber.is_dropped or any(b"Resync" in body for body in subscriber.bodies)
 
-    await until(is_told)
+    await until(is_resynced)

@@ -205,7 +205,7 @@ async def test_a_null_in_an_array_is_none_whatever_the_session_makes_of_the_word
 async def test_a_row_that_is_deleted_with_another_text_than_it_was_inserted_with_is_not_sent(
     column: str, value: str, between: str, database: Database, watching: Watching
 ) -> None:
-    """Its deletion may be that of a row before it, too, whose insertion was captured first: hence a Resync."""
+    """Its deletion may also be that of a former row, captured after the insertion of this one: so it is a Resync."""
     await database.execute("CREATE TYPE mood AS ENUM ('glad')")
     relay = await watching(f"value {column}")
     await database.execute(
