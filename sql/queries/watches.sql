@@ -13,39 +13,7 @@ WITH captured (entity, relation) AS MATERIALIZED (
     WHERE t.tgfoid = 'notifier.capture'::regproc AND t.tgparentid = 0 AND t.tgtype & 1 = 1
       AND EXISTS (SELECT FROM notifier.watches WHERE tenant IS NOT NULL)
 )
-SELECT w.*,
-       ARRAY(
-           SELECT a.attname::text FROM pg_attribute AS a
-           WHERE a.attrelid = to_regclass(w.relation) AND a.attnum > 0 AND NOT a.attisdropped) AS columns,
-       ARRAY(
-           SELECT a.attname::text FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid
-           WHERE a.attrelid = to_regclass(w.relation) AND a.attnum > 0
-             -- a domain is printed by its base type
-             AND t.typoutput IN ('json_out'::regproc, 'jsonb_out'::regproc)) AS json_columns,
-       ARRAY(
-           SELECT a.attname::text FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid
-           LEFT JOIN pg_type AS element ON element.oid = t.typelem AND t.typcategory = 'A'
-           WHERE a.attrelid = to_regclass(w.relation) AND a.attnum > 0
-             AND ARRAY[t.typoutput, element.typoutput]::oid[]
-                 && ARRAY['timestamp_out'::regproc, 'timestamptz_out'::regproc]::oid[]) AS time_columns,
-       ARRAY(
-           SELECT a.attname::text FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid
-           LEFT JOIN pg_type AS element ON element.oid = t.typelem AND t.typcategory = 'A'
-           JOIN pg_proc AS output ON output.oid = coalesce(element.typoutput, t.typoutput)
-           WHERE a.attrelid = to_regclass(w.relation) AND a.attnum > 0
-             AND (output.oid >= :first_user_oid OR output.proname ~ '^(cash_|enum_|record_|aclitem|reg[a-z]*)out$'
-                  -- of ranges and domains over arrays the elements are not looked at
-                  OR t.oid >= :first_user_oid AND output.proname ~ '^(array_|range_|multirange_)out$')) AS loose_columns,
-       ARRAY(
-           SELECT a.attname::text FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid
-           WHERE a.attrelid = to_regclass(w.relation) AND a.attnum > 0
-             AND t.typoutput IN ('numeric_out'::regproc, 'float4out'::regproc, 'float8out'::regproc)) AS number_columns,
-       ARRAY(
-           SELECT concat_ws(' ', a.attnum, a.xmin, a.attname) FROM pg_attribute AS a
-           WHERE a.attrelid = to_regclass(w.relation) AND a.attnum > 0 AND NOT a.attisdropped) AS column_versions,
-       ARRAY(
-           SELECT a.attname::text FROM pg_attribute AS a
-           WHERE a.attrelid = to_regclass(w.relation) AND a.attgenerated = 'v') AS virtual_columns,
+SELECT w.*, c.*,
        ARRAY(
            SELECT ARRAY[r.name, r.now] FROM notifier.renamed_columns() AS r
            WHERE r.relation = to_regclass(w.relation)) AS renamed,
@@ -55,3 +23,24 @@ SELECT w.*,
            WHERE c.entity = encode(convert_to(w.captured_as, getdatabaseencoding()), 'escape')
              AND c.relation IS DISTINCT FROM to_regclass(w.relation)::oid) AS is_strayed
 FROM notifier.watches AS w
+CROSS JOIN LATERAL (  -- one pass over the columns: the relay repeats it every second, for each table of each tenant
+    SELECT coalesce(array_agg(a.attname::text), '{}') AS columns,
+           -- a domain is printed by its base type
+           coalesce(array_agg(a.attname::text) FILTER (
+               WHERE t.typoutput IN ('json_out'::regproc, 'jsonb_out'::regproc)), '{}') AS json_columns,
+           coalesce(array_agg(a.attname::text) FILTER (
+               WHERE output.oid IN ('timestamp_out'::regproc, 'timestamptz_out'::regproc)), '{}') AS time_columns,
+           coalesce(array_agg(a.attname::text) FILTER (
+               WHERE output.oid >= :first_user_oid OR output.proname ~ '^(cash_|enum_|record_|aclitem|reg[a-z]*)out$'
+                  -- of ranges and domains over arrays the elements are not looked at
+                  OR t.oid >= :first_user_oid AND output.proname ~ '^(array_|range_|multirange_)out$'), '{}') AS loose_columns,
+           coalesce(array_agg(a.attname::text) FILTER (
+               WHERE t.typoutput IN ('numeric_out'::regproc, 'float4out'::regproc, 'float8out'::regproc)), '{}') AS number_columns,
+           coalesce(array_agg(concat_ws(' ', a.attnum, a.xmin, a.attname)), '{}') AS column_versions,
+           coalesce(array_agg(a.attname::text) FILTER (WHERE a.attgenerated = 'v'), '{}') AS virtual_columns
+    FROM pg_attribute AS a
+    JOIN pg_type AS t ON t.oid = a.atttypid
+    LEFT JOIN pg_type AS element ON element.oid = t.typelem AND t.typcategory = 'A'
+    JOIN pg_proc AS output ON output.oid = coalesce(element.typoutput, t.typoutput)
+    WHERE a.attrelid = to_regclass(w.relation) AND a.attnum > 0 AND NOT a.attisdropped
+) AS c
