@@ -33,6 +33,9 @@ SAVED_LIMIT = 200
 the other relay sends every company a Resync where this one knows which.
 """
 
+SAVED_OPEN = 2000
+"""The same for the transactions that were open when they were read, of all moves together: 20 KiB."""
+
 _decode_row = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
@@ -80,7 +83,7 @@ class Moves:
 
         They suffice whether or not the changes that were read before the last `advance` are stored.
         """
-        needed = self._needed if len(self._needed) <= SAVED_LIMIT else summary(self._needed)
+        needed = summary(self._needed) if _are_many(self._needed) else self._needed
         if needed == self._saved:
             return None
         self._saved = list(needed)
@@ -271,6 +274,11 @@ class Moves:
                 if is_move(change):
                     self._add_of_late_writer(change, source, last[change.xid], late, is_any=is_any)
         return list(due.values())
+
+
+def _are_many(moves: Sequence[Move]) -> bool:
+    """Whether only a summary of the moves is saved."""
+    return len(moves) > SAVED_LIMIT or sum(len(each.open or ()) for each in moves) > SAVED_OPEN
 
 
 _ByValue: TypeAlias = dict[tuple[str, str, str], list[Move]]

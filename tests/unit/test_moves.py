@@ -343,3 +343,15 @@ def test_moves_that_were_read_together_are_compared_once_with_the_open_transacti
     given.advance(snapshot)
     assert len(calls) == len(running)
     assert due(given, written(10, 60, "3")) == ["2", "3"]
+
+
+def test_of_moves_beside_many_open_transactions_another_relay_is_left_a_summary(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two hundred moves beside a thousand of them were more than a megabyte with each batch."""
+    monkeypatch.setattr("notifier.relay.moves.SAVED_OPEN", 5)
+    given = moves()
+    due(given, moved(20, 1), moved(21, 2, "5", "6"))
+    given.advance("7:22:7,8,9")
+    (saved,) = msgspec.json.decode(given.unsaved() or b"")
+    assert sorted(saved["open"]) == [7, 8, 9]
