@@ -16,6 +16,7 @@ from notifier.relay.changes import REVOKE_ALL, Change
 from notifier.relay.connection import RelayConnection
 from notifier.relay.images import company_keyed
 from notifier.relay.isolation import Isolation
+from notifier.relay.moves import LIMIT as MOVES_LIMIT
 from notifier.relay.moves import is_move
 from notifier.relay.netting import AnyDraft, Transaction
 from notifier.relay.pipeline import INLINE_BYTES, Pipeline
@@ -168,7 +169,7 @@ class Backlog:
         without = [size.company for _, size in bulk]
         again: list[ResyncDraft] = []
         if self._pipeline.moves.are_possible:
-            images = await self._reader.moves_of(xid)
+            images = await self._reader.moves_of(xid, MOVES_LIMIT + 1)
             row = await self._reader.row_on_path_of(xid)
             at = sizes[0].at if sizes else datetime.now(UTC)
             again = self._pipeline.moves.resyncs_of_large(xid, upto, images, at, row)

@@ -106,11 +106,13 @@ class Moves:
         self,
         xid: int,
         upto: int,
-        images: Iterable[tuple[str, JSON | None, JSON | None]],
+        images: Sequence[tuple[str, JSON | None, JSON | None]],
         at: datetime,
         row: JSON | None = None,
     ) -> list[ResyncDraft]:
-        """The same for a transaction that is too large to be netted. `images`: those of its moves; `row`: that of a row with a path."""
+        """The same for a transaction that is too large to be netted. `images`: those of its moves, none where they are too large, and
+        one more than LIMIT where there are more; `row`: that of a row with a path.
+        """
         if not self._sources:
             return []
         due: dict[str, tuple[str, ...]] = {}
@@ -124,11 +126,17 @@ class Moves:
         for move in (*together, *missed):
             for company in move.companies:
                 due[company] = move.revokes or due.get(company, ())
-        for entity, old, new in images:
+        unknown = set(self._sources) if len(images) > LIMIT else set[str]()
+        for entity, old, new in images[:LIMIT]:
+            if old is None and new is None:
+                unknown.add(entity)
+                continue
             change = Change(upto, xid, entity, old, new, True, None, at)
             self._add(change, upto)
             for source in self._sources.get(entity, ()):
                 self._add_of_late_writer(change, source, upto, missed, is_any=unseen is None)
+        for entity in unknown:
+            self._add_unknown(entity, xid, upto)
         return [ResyncDraft(each, "bulk", at, revokes) for each, revokes in due.items()]
 
     @property
@@ -185,6 +193,14 @@ class Moves:
             move = _move_of(change, source, last)
             if move is not None and not is_unmoved(change):
                 self._keep(move)
+
+    def _add_unknown(self, entity: str, xid: int, last: int) -> None:
+        """Adds moves to and from companies that are not known, for each watch of a table."""
+        for source in self._sources.get(entity, ()):
+            column = source.watch.company_column or ""
+            revokes = REVOKE_ALL if source.watch.grants else ()
+            every = frozenset({EVERY_COMPANY})
+            self._keep(Move(entity, column, frozenset(), every, xid, last, revokes))
 
     def _add_of_late_writer(
         self, change: Change, source: Source, last: int, missed: Sequence[Move], *, is_any: bool

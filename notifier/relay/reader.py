@@ -138,10 +138,10 @@ class ChangeReader:
         )
         return typed(rows, Change)
 
-    async def moves_of(self, xid: int) -> list[tuple[str, JSON | None, JSON | None]]:
-        """The entities and images of changes of rows on paths, in a large transaction."""
+    async def moves_of(self, xid: int, limit: int) -> list[tuple[str, JSON | None, JSON | None]]:
+        """The entities and images of changes of rows on paths, in a large transaction: at most `limit`, and no large images."""
         rows = await self._connection.fetch(
-            sql.query("transaction_moves"), xid, timeout=BACKLOG_SECONDS
+            sql.query("transaction_moves"), xid, limit, timeout=BACKLOG_SECONDS
         )
         return [(row["entity"], _bytes(row["old"]), _bytes(row["new"])) for row in rows]
 

@@ -355,3 +355,17 @@ def test_of_moves_beside_many_open_transactions_another_relay_is_left_a_summary(
     given.advance("7:22:7,8,9")
     (saved,) = msgspec.json.decode(given.unsaved() or b"")
     assert sorted(saved["open"]) == [7, 8, 9]
+
+
+@pytest.mark.parametrize("known", [1, 2])
+def test_moves_of_a_large_transaction_that_are_too_many_or_too_large_concern_every_company(
+    known: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The relay held all of them, of up to 8 MiB each."""
+    monkeypatch.setattr("notifier.relay.moves.LIMIT", 1)
+    given = moves()
+    images = [("M", b'{"->M":1}', b'{"->M":2}'), ("M", b'{"->M":3}', b'{"->M":4}')][:known]
+    given.resyncs_of_large(8, 50, images if known > 1 else [("M", None, None)], NOW)
+    given.advance("9:11:9")
+    assert EVERY_COMPANY in due(given, written(9, 60, "5"))
+    assert due(given, written(12, 61, "5")) == []
