@@ -175,7 +175,8 @@ class Backlog:
             again = self._pipeline.moves.resyncs_of_large(xid, upto, images, at, row)
         async for company, change in self._reader.by_company(xid, without, page.largest):
             if company is None:
-                _share(shared, _without_row(change))
+                if not self._pipeline.moves.has(change):  # its own watch has it with its companies
+                    _share(shared, _without_row(change))
                 continue
             if transaction is None or company != current:
                 if transaction is None:

@@ -70,6 +70,13 @@ class Moves:
         """Whether any table has a path."""
         return bool(self._sources)
 
+    def has(self, change: Change) -> bool:
+        """Whether it is a change of a row on a path of a watch."""
+        return any(
+            path_companies(change, source.watch) is not None
+            for source in self._sources.get(change.entity, ())
+        )
+
     def begin(self, cursor: str, saved: JSON) -> None:
         """A new relay begins at the snapshot `cursor`. `saved`: the text that the previous relay saved (`unsaved`)."""
         self._pending = decode_moves(saved)

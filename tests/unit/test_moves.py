@@ -369,3 +369,11 @@ def test_moves_of_a_large_transaction_that_are_too_many_or_too_large_concern_eve
     given.advance("9:11:9")
     assert EVERY_COMPANY in due(given, written(9, 60, "5"))
     assert due(given, written(12, 61, "5")) == []
+
+
+def test_only_images_of_companies_alone_are_those_of_a_row_on_a_path() -> None:
+    given = moves()
+    assert given.has(moved(10, 1))
+    assert not given.has(written(10, 2)._replace(partial=True))
+    assert not given.has(moved(10, 3)._replace(entity="Other"))
+    assert not given.has(Change(4, 10, "M", None, None, False, None, NOW)), "a TRUNCATE"
