@@ -268,7 +268,9 @@ class _Tables:
     def __init__(self, resynced: Collection[str]) -> None:
         self._resynced = resynced
         self._by_company: dict[str, tuple[str, ...]] = {}
-        self._shared: dict[tuple[str, ...], tuple[str, ...]] = {}  # there may be very many companies
+        self._shared: dict[
+            tuple[str, ...], tuple[str, ...]
+        ] = {}  # there may be very many companies
         self._company = ""
         self._former: tuple[str, ...] = ()
         self._respelled: dict[str, datetime] = {}

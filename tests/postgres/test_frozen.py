@@ -216,7 +216,8 @@ async def test_a_frozen_relay_is_followed_where_the_server_tracks_no_activities(
     proxy.freeze()
     starting = asyncio.create_task(other.start())
     try:
-        async with asyncio.timeout(2 * TAKEOVER_SECONDS):  # 12 s pass until the session ends, and 2 s between elections
+        # 12 s pass until the session ends, and 2 s between elections
+        async with asyncio.timeout(2 * TAKEOVER_SECONDS):
             await starting
     finally:
         starting.cancel()
