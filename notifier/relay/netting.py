@@ -285,6 +285,9 @@ class Transaction:
 
     def drafts(self, bulk_limit: int) -> list[AnyDraft]:
         """The net messages; a company with more than `bulk_limit` of them gets one Resync instead."""
+        for truncate in self._truncates:  # after all changes
+            self._discard(truncate.entity)
+        self._truncates.clear()
         by_company: dict[str, list[tuple[int, AnyDraft]]] = {}
         access: dict[str, _AccessChanges] = {}
         unclear: dict[str, tuple[int, AnyDraft]] = {}  # by company: the last one stands for all

@@ -13,7 +13,7 @@ from notifier.relay import backlog, pipeline, reader
 from notifier.relay.changes import Change
 from notifier.watches import CALENDAR, Watch
 from tests.databases import Connection, Database
-from tests.postgres.relays import MakeRelay, Relayed, new_event, types
+from tests.postgres.relays import MakeRelay, Relayed, new_company, new_event, types
 
 
 @pytest.fixture(autouse=True)
@@ -136,3 +136,19 @@ async def test_moves_in_a_large_transaction_are_left_to_the_watch_of_their_path(
         assert types(await relay.messages_of(f"account:{company}")) == ["Resync"]
     assert await relay.messages_of("user:1") == []
     assert max(held) < 20
+
+
+async def test_rows_that_a_truncate_has_removed_are_not_sent_where_their_company_has_none_after_it(
+    app: Connection, company: str, relay: Relayed
+) -> None:
+    """They were sent behind the Resync of the TRUNCATE: clients kept them for good."""
+    other = await new_company(app)
+    await new_event(app, company, "before")
+    await relay.settled()
+    async with app.transaction():
+        for number in range(6):
+            await new_event(app, company, str(number))
+        await app.execute("TRUNCATE events")
+        await new_event(app, other, "after")
+    assert types(await relay.messages_of(company)) == ["EventCreated", "Resync"]
+    assert types(await relay.messages_of(other))[-1] == "EventCreated"

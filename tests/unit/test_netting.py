@@ -395,6 +395,15 @@ def test_a_truncate_that_was_sent_elsewhere_only_discards_what_was_before_it() -
     assert text_of(created)["Data"] == {"EventId": 2, "CompanyId": "c"}
 
 
+def test_rows_that_were_written_only_before_a_truncate_that_was_sent_elsewhere_are_discarded() -> (
+    None
+):
+    truncates = [change(2, None, None, entity="Employee"), change(3, None, None)]
+    transaction = Transaction(SOURCES, only="c", truncates=truncates)
+    transaction.add(change(1, None, row(key=1)))
+    assert transaction.drafts(bulk_limit=1000) == []
+
+
 @pytest.mark.parametrize("entity", ["Event", "Employee"])
 @pytest.mark.parametrize(
     "between",
