@@ -82,10 +82,8 @@ class PostgresStream:
         self._health = health
         self._rules: Sequence[Callable[[Message], Message]] = ()
         self._on_configuration = on_configuration
-        self._seq = 0  # of the last message delivered,
-        self._last: Message | None = (
-            None  # and the last one that this node has, None before the first
-        )
+        self._seq = 0  # of the last message delivered
+        self._last: Message | None = None  # the last one that this node has, None before the first
         self._announced = 0  # the highest seq that a notification named
         self._doubt = Doubt()
         self.doubt = self._doubt.begin
@@ -95,9 +93,7 @@ class PostgresStream:
         self._follows_log = True  # otherwise the feed delivers the messages
         self._is_returning = False  # from the feed to the log
         self._audited = 0.0
-        self._shorter = (
-            1  # how many times shorter the pages of the log are, after one missed its deadline
-        )
+        self._divisor = 1  # of a page's length: ten times as much after each missed deadline
         self.healing = Healing(hub, history, self.deliver)
         self._show_path(by_feed=False)
 
@@ -354,14 +350,18 @@ class PostgresStream:
             return
         while True:
             after, epoch = self._seq, hub.epoch
-            limit = max(1, PAGE_MESSAGES // self._shorter)
+            limit = max(1, PAGE_MESSAGES // self._divisor)
             try:
                 rows = await connection.fetch(
-                    sql.query("catch_up"), after, epoch, limit, PAGE_BYTES,
+                    sql.query("catch_up"),
+                    after,
+                    epoch,
+                    limit,
+                    PAGE_BYTES,
                     timeout=DEADLINE_SECONDS * 4,
-                )  # fmt: skip
+                )
             except TimeoutError:  # very large texts, whose sizes PostgreSQL does not know in time?
-                self._shorter = min(PAGE_MESSAGES, 10 * self._shorter)
+                self._divisor = min(PAGE_MESSAGES, 10 * self._divisor)
                 raise
             if self._seq != after or hub.epoch != epoch:
                 continue  # the relay on this node was faster
@@ -374,8 +374,7 @@ class PostgresStream:
                 self._last = None
                 hub.begin_epoch(begun)
             if not messages:
-                hub.require_resyncs()
-                return
+                break
             seqs = [message.seq for message in messages]
             if seqs != sorted(set(seqs)) or seqs[0] <= self._seq:
                 raise UnexpectedAnswer(
@@ -388,10 +387,10 @@ class PostgresStream:
             self._last = messages[-1]
             self._hand_over(messages)
             if len(messages) < limit and sum(m.size for m in messages) < PAGE_BYTES:
-                self._shorter = 1
-                hub.require_resyncs()
-                return
+                break
             await asyncio.sleep(0)
+        self._divisor = 1
+        hub.require_resyncs()
 
     def _show_path(self, *, by_feed: bool) -> None:
         metrics.PATH.labels("nats").set(by_feed)

@@ -143,6 +143,35 @@ async def test_a_page_of_the_log_that_is_not_read_in_time_is_read_again_in_short
     assert subscriber.bodies == [message.body for message in await log.stored()]
 
 
+async def test_whole_pages_of_the_log_are_read_again_after_the_shortest_ones(
+    log: Log, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page of one message is never shorter than it may be: what ends it is an empty one."""
+    fetch, limits, is_slow = connections._Bounded.fetch, list[int](), True
+
+    async def missing_deadlines(connection: Any, query: str, *arguments: Any, **rest: Any) -> Any:
+        rows = await fetch(connection, query, *arguments, **rest)
+        if query == sql.query("catch_up"):
+            limits.append(arguments[2])
+            if is_slow and len(rows) > 1:
+                raise TimeoutError
+        return rows
+
+    monkeypatch.setattr(connections._Bounded, "fetch", missing_deadlines)
+    await node.start()
+    subscriber = await node.subscribe()
+    await log.publish("a", 5)
+    await subscriber.gets(5)
+    assert 1 in limits
+    is_slow = False
+
+    async def is_whole() -> bool:
+        await log.publish("a")
+        return limits[-1] == streams.PAGE_MESSAGES
+
+    await until(is_whole)
+
+
 async def test_messages_that_are_gone_drop_all_subscribers_and_the_rest_is_delivered(
     log: Log, node: Node
 ) -> None:
