@@ -36,9 +36,9 @@ SKIPPED_SECONDS = 4.0
 class Channel:
     """A company's subscribers and the messages on their way to them.
 
-    It begins behind the message at `position`, whose change was made `at`, None if that is not known; up to
-    `delivered` every message was written to all subscribers. `pins`: open subscriptions. `seq`: the last one delivered, or the log's.
-    `entities`: the entity of each `Type` that filters can name.
+    It begins behind the message at `position`, whose change was made `at`, None if that is not known. Up to `delivered` every
+    message was written to all subscribers, up to `published` it was passed to `deliver`. `pins`: open subscriptions. `seq`: of the
+    last message of the log that is known to be delivered; 0: none. `entities`: the entity of each `Type` that filters can name.
     """
 
     def __init__(
@@ -58,7 +58,9 @@ class Channel:
         self.recent = Recent(position, budget)
         self._budget = budget
         self._tracer = tracer
-        self.delivered, self._published, self.seq = position, position, seq
+        self.pins = 0
+        self.delivered = self.published = position
+        self.seq = seq
         self._begin = position, at
         self._grown: asyncio.Future[None] | None = None
         self._direct: dict[Encoding, dict[Subscriber, Write]] = {}
@@ -69,7 +71,8 @@ class Channel:
         self._skipping: asyncio.TimerHandle | None = None
         self._users: dict[str, set[Subscriber]] = {}
         self._queue: deque[Batch] = deque()
-        self.pins = self._size = self._queued_bytes = 0
+        self._size = 0
+        self._queued_bytes = 0
         self._pumping: asyncio.Task[None] | None = None
         self._left: set[Subscriber] = set()  # since the batch that is being pumped began
 
@@ -77,11 +80,6 @@ class Channel:
     def position(self) -> int:
         """The last message that was written to its subscribers, or is being written."""
         return self.recent.last
-
-    @property
-    def published(self) -> int:
-        """The last message that was passed to `deliver`, written or queued."""
-        return self._published
 
     def at(self, position: int) -> datetime | None:
         """When the change of the message at `position` was made, where that is in memory."""
@@ -129,7 +127,8 @@ class Channel:
     def leave(self, subscriber: Subscriber) -> int:
         """Unsubscribes: nothing more is written to it. Returns the position that it has come to."""
         position = self.position
-        if subscriber not in self._users.get(subscriber.user, ()):
+        same_user = self._users.get(subscriber.user, set())
+        if subscriber not in same_user:
             return position
         self._size -= 1
         if self._groups is not None:
@@ -142,7 +141,7 @@ class Channel:
             group.pop(subscriber, None)
         if self._pumping is not None:
             self._left.add(subscriber)
-        (same_user := self._users[subscriber.user]).discard(subscriber)
+        same_user.discard(subscriber)
         if not same_user:
             del self._users[subscriber.user]
         metrics.SUBSCRIBERS.dec()
@@ -167,12 +166,12 @@ class Channel:
     # --- messages
 
     def deliver(self, messages: list[Message]) -> bool:
-        """Writes messages to all subscribers, in order. Returns False, and writes none, where some before or among them are missing.
+        """Writes messages to all subscribers, in order. Returns False, and writes none, where some before or among them are missing, or
+        where a position that was delivered comes with a later `seq`: others have altered the log, and it was given out twice.
 
-        The stream may deliver messages up to the position that the channel was opened at: not written again, they may revoke the
-        access of a user who has subscribed since. One that was stored later than those delivered: others have altered the log.
+        Messages up to the position that the channel was opened at are not written again; they may revoke access that was granted since.
         """
-        if known := [message for message in messages if message.position <= self._published]:
+        if known := [message for message in messages if message.position <= self.published]:
             if 0 < self.seq < known[-1].seq:
                 return False
             if revokes := [user for message in known for user in message.revokes]:
@@ -180,9 +179,10 @@ class Channel:
             messages = messages[len(known) :]
         if messages:
             first, last = messages[0].position, messages[-1].position
-            if first != self._published + 1 or last != self._published + len(messages):
+            if first != self.published + 1 or last != self.published + len(messages):
                 return False
-            self._published, self.seq = last, messages[-1].seq
+            self.published = last
+            self.seq = messages[-1].seq
             for batch in cut(messages, self._tracer):
                 self._queue.append(batch)
                 self._queued_bytes += batch.size
@@ -381,7 +381,7 @@ class Channel:
         """Starts again at position 0; messages of the former epoch that are queued are dropped."""
         self._clear()
         self.epoch = epoch
-        self._published = self.delivered = self.seq = 0
+        self.published = self.delivered = self.seq = 0
         self._begin = 0, None
         self.recent = Recent(0, self._budget)
         if self._groups is not None:
