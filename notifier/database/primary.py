@@ -66,9 +66,8 @@ def elsewhere(server: Server | None) -> str:
     """A query that has a row on a standby, and on another server than this one: for a pooler, which chooses one for each transaction."""
     conditions = ["pg_catalog.pg_is_in_recovery()"]
     database, started = server or (None, None)
-    if isinstance(database, int) and isinstance(
-        started, datetime
-    ):  # not whatever an answer may hold
+    # An answer may hold anything; in a statement nothing but these is safe.
+    if isinstance(database, int) and isinstance(started, datetime):
         conditions += [
             f"pg_catalog.pg_postmaster_start_time() OPERATOR(pg_catalog.<>) '{started}'::pg_catalog.timestamptz",
             (
