@@ -53,7 +53,7 @@ CONNECTIONS = 3
 """States that are read at the same time. Each holds at most STATE_BYTES of images, and as much of messages."""
 
 GROWTH, MOST_ROWS, FETCH_BYTES = 20, 1000, 512 * 1024
-"""How many times the rows of the fetches before one has, the most rows of one, and the bytes at which it aims. The first has one row."""
+"""A fetch has at most GROWTH times the rows of those before it, at most MOST_ROWS, and aims at FETCH_BYTES. The first has one row."""
 
 COLLECT_SECONDS = 0.05
 """How long a reading waits for further requests when one of the same rows has just ended: many clients request them."""

@@ -189,10 +189,10 @@ async def test_a_large_transaction_is_read_in_parts_that_fit_into_memory(
 ) -> None:
     for module in (backlog, reader):
         monkeypatch.setattr(module, "PAGE_BYTES", 100_000)
-    cursor, asked = _Bounded.cursor, []
+    cursor, prefetched = _Bounded.cursor, []
 
     def observed(*arguments: Any, prefetch: int | None = None, **options: Any) -> Any:
-        asked.append(prefetch)
+        prefetched.append(prefetch)
         return cursor(*arguments, prefetch=prefetch, **options)
 
     monkeypatch.setattr(_Bounded, "cursor", observed)
@@ -200,7 +200,7 @@ async def test_a_large_transaction_is_read_in_parts_that_fit_into_memory(
         await large_rows(app, company, 20, 30_000)
         await large_rows(app, company, 20, 100)
     assert types(await relay.messages_of(company)) == ["EventCreated"] * 40
-    assert asked == [3]
+    assert prefetched == [3]
 
 
 async def test_large_rows_of_one_company_are_not_netted_on_the_event_loop(

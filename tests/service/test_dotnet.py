@@ -269,10 +269,10 @@ async def test_renewals_in_succession_are_spaced(start: Start) -> None:
         await admit(socket, 10)
         waits = []
         for _ in range(3):
-            asked = time.monotonic()
+            expiring = time.monotonic()
             await socket.send('{"Type": "TokenExpiring", "Data": {}}')
             await received(socket, "authenticate")
-            waits.append(time.monotonic() - asked)
+            waits.append(time.monotonic() - expiring)
             await socket.send('{"Type": "AuthenticationResult", "Success": true}')
         pauses.set_result(waits[1:])
         await socket.wait_closed()
