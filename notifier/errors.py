@@ -54,6 +54,10 @@ class Misplaced(DatabaseError):
     """This connection reaches a database that cannot serve: a standby, a pooler, too few rights."""
 
 
+class Apart(Misplaced):
+    """This connection reaches another server than the one whose log is followed."""
+
+
 class LogAltered(DatabaseError):
     """The log is not as the relay wrote it, or another one; the next term begins an epoch where it must."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Protocol, TypeAlias
 
-from notifier.errors import Misplaced, UnexpectedAnswer
+from notifier.errors import Apart, Misplaced, UnexpectedAnswer
 
 Server: TypeAlias = tuple[Any, ...]
 """A database of a server that was started at some time."""
@@ -18,6 +18,11 @@ Server: TypeAlias = tuple[Any, ...]
 STANDBY = "this is a standby, which may be behind and cannot notify: name the primary in the URL"
 
 APART = "connections of this node lead to different servers: name one primary in the URL"
+
+POOLER_APART = (
+    "the pooler and the direct connection lead to different servers: NOTIFIER_DATABASE_URL and"
+    " NOTIFIER_LISTEN_DATABASE_URL must lead to one primary"
+)
 
 _QUERY = """
 SELECT pg_catalog.pg_is_in_recovery(), d.oid, pg_catalog.pg_postmaster_start_time()
@@ -57,9 +62,9 @@ class Followed:
         return self.server in (None, server)
 
     def require(self, server: Server) -> None:
-        """Raises Misplaced for another one."""
+        """Raises Apart for another one."""
         if not self.is_at(server):
-            raise Misplaced(APART)
+            raise Apart(APART)
 
 
 def elsewhere(server: Server | None) -> str:

@@ -23,8 +23,8 @@ from notifier.database.connections import (
     server_of,
     translate_error,
 )
-from notifier.database.primary import APART, STANDBY, Followed, elsewhere
-from notifier.errors import DatabaseError, Misplaced, UnexpectedAnswer, Unreachable
+from notifier.database.primary import POOLER_APART, STANDBY, Followed, elsewhere
+from notifier.errors import Apart, DatabaseError, Misplaced, UnexpectedAnswer, Unreachable
 
 Prepare = Callable[[Connection, str], Awaitable[None]]
 Record: TypeAlias = asyncpg.Record
@@ -228,9 +228,7 @@ async def require_one_database(query: Query, connection: Connection) -> None:
     )
     try:
         there: object = await query.fetch(server)
-    except Misplaced as error:
-        if str(error) != APART:
-            raise
+    except Apart:
         there = None
     if there != await connection.fetch(server):
         raise Misplaced("NOTIFIER_LISTEN_DATABASE_URL is not the database of NOTIFIER_DATABASE_URL")
@@ -260,7 +258,7 @@ async def fetch_log(
 async def _begin(
     connection: Connection, *statements: str, pooled: bool, followed: Followed | None = None
 ) -> None:
-    """Executes the first statements of a transaction. Raises Misplaced where a pooler leads it to a standby, or not to the server
+    """Executes the first statements of a transaction. Raises Misplaced where a pooler leads it to a standby, Apart where not to the server
     that is followed.
     """
     if not pooled:
@@ -269,7 +267,7 @@ async def _begin(
     query = elsewhere(None if followed is None else followed.server)
     if await connection.execute("; ".join([*statements, query])) != "SELECT 0":
         is_standby = await connection.fetchval("SELECT pg_catalog.pg_is_in_recovery()")
-        raise Misplaced(STANDBY if is_standby else APART)
+        raise Misplaced(STANDBY) if is_standby else Apart(POOLER_APART)
 
 
 @asynccontextmanager
