@@ -202,9 +202,15 @@ async def _gone(
 def _behind(resync: Logged) -> str:
     """The meaning of a Resync for the changes before it."""
     cause = {
-        "bulk": "the transaction changed more rows of the company than BULK_LIMIT",
+        "bulk": (
+            "the transaction changed more rows of the company than BULK_LIMIT or 64 MiB, named it in"
+            " two spellings, or moved a row on a path"
+        ),
         "truncate": "a watched table was truncated",
-        "overflow": "changes were dropped, or could not be attributed to a company",
+        "overflow": (
+            "changes were dropped, could not be attributed to a company, or leave it uncertain whether"
+            " a row is there"
+        ),
         "epoch": "a new log began",
     }.get(resync.reason, "the relay could not send single changes")
     return f"it is behind {resync}: {cause}, and clients reload their state instead"

@@ -244,6 +244,19 @@ async def a_bulk_change(world: World) -> dict[str, Any]:
     }
 
 
+@case("leave it uncertain whether a row is there")
+async def a_deletion_that_may_be_of_a_row_that_was_there_before(world: World) -> dict[str, Any]:
+    event = uuid4()
+    return {
+        "tx": await world.tx(
+            "INSERT INTO events (id, company_id, title, starts_at, ends_at)"
+            f" VALUES ('{event}', '{world.company}', 'x', now(), now())",
+            f"UPDATE events SET title = repeat('x', 3000000) WHERE id = '{event}'",
+            f"DELETE FROM events WHERE id = '{event}'",
+        )
+    }
+
+
 @case("it is behind Resync (truncate) at position")
 async def a_table_that_was_truncated(world: World) -> dict[str, Any]:
     return {"tx": await world.tx("TRUNCATE events")}
