@@ -19,8 +19,8 @@ import msgspec
 from notifier.messages import JSON
 from notifier.relay.changes import EVERY_COMPANY, REVOKE_ALL, SNAPSHOT, Change, Source
 from notifier.relay.images import is_unmoved, path_companies, unless_scoped
-from notifier.relay.move import Move, anywhere, decode_moves, merged, summary
 from notifier.relay.rendering import ResyncDraft
+from notifier.relay.saved_moves import Move, anywhere, decode_moves, merged, summary
 
 LIMIT = 10_000
 """Moves in memory. Beyond, every company gets a Resync instead."""

@@ -1,4 +1,4 @@
-"""One move of `notifier.relay.moves`, as it is kept and saved."""
+"""Moves as they are kept and saved for the next relay; `notifier.relay.moves` has their use."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from notifier.relay.changes import EVERY_COMPANY, REVOKE_ALL
-from notifier.relay.move import Move, summary
+from notifier.relay.saved_moves import Move, summary
 
 
 def move(number: int, column: str = "c", **more: object) -> Move:
