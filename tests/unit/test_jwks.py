@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from structlog.testing import capture_logs
 
-from notifier.access import jwks
+from notifier.access.download import download
 from notifier.access.jwks import MAX_JWKS_BYTES, Fetching
 from notifier.access.tokens import Tokens
 from notifier.errors import KeysUnavailable, SettingsError, TokenInvalid
@@ -512,7 +512,8 @@ def hasty(provider: Provider, stopwatch: Stopwatch) -> Tokens:
 @pytest.fixture
 async def supplied(provider: Provider, hasty: Tokens, monkeypatch: pytest.MonkeyPatch) -> Tokens:
     """The same, with the provider's keys. A byte may take a minute: the threads of a busy machine may sleep."""
-    monkeypatch.setattr(jwks, "_download", partial(_download_patiently, jwks._download))
+    patient = partial(_download_patiently, download)
+    monkeypatch.setattr("notifier.access.jwks.download", patient)
     while not await good(hasty, token(RSA, kid="one")):
         pass
     provider.was_requested.clear()
@@ -547,9 +548,11 @@ async def test_c5_an_answer_that_never_begins_times_out_and_costs_one_thread(
     provider.close()
 
 
-def _download_patiently(download: Callable[[str, float], bytes], url: str, _: float) -> bytes:
+def _download_patiently(
+    download: Callable[[str, float, int], bytes], url: str, _: float, most: int
+) -> bytes:
     """Has a minute for each byte."""
-    return download(url, 60.0)
+    return download(url, 60.0, most)
 
 
 async def test_a_provider_that_does_not_answer_is_retried(
@@ -613,7 +616,7 @@ async def test_c5_a_proxy_whose_answer_never_ends_is_abandoned(
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(TimeoutError, match="the answer is too slow"):
         async with asyncio.timeout(DEADLINE_SECONDS):
-            await asyncio.to_thread(jwks._download, "https://issuer.example/jwks", 1.0)
+            await asyncio.to_thread(download, "https://issuer.example/jwks", 1.0, MAX_JWKS_BYTES)
     assert provider.requests == ["issuer.example:443"]
 
 

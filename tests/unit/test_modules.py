@@ -87,7 +87,7 @@ COVERED = {
         "check/nats",
     ),
     ("service/test_nats.py", "nodes with NATS"): ("nats/path",),
-    ("unit/test_jwks.py", "JSON Web Keys"): ("access/keys",),
+    ("unit/test_jwks.py", "JSON Web Keys"): ("access/download", "access/keys"),
     ("postgres/test_why.py", "every situation goes through most of them"): (
         "why/evidence",
         "why/explanation",

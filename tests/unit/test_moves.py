@@ -10,8 +10,8 @@ import pytest
 
 from notifier.relay import moves as relay_moves
 from notifier.relay.changes import EVERY_COMPANY, REVOKE_ALL, Change, Source
-from notifier.relay.move import Move
 from notifier.relay.moves import Moves
+from notifier.relay.saved_moves import Move
 from notifier.watches import Watch
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
