@@ -93,12 +93,13 @@ def configuration(
         ssl_keyfile=settings.ssl_keyfile,
     )
     certfile, keyfile = settings.ssl_certfile, settings.ssl_keyfile
-    if certfile is not None and keyfile is not None:
-        certificates.require_plain_key(certfile, keyfile)
     try:
-        config.load()
-        if certfile is not None and keyfile is not None:
-            config.ssl = certificates.RenewableContext.load(certfile, keyfile)
+        if certfile is None or keyfile is None:
+            config.load()
+        else:  # before uvicorn loads the key: for an encrypted one OpenSSL would prompt
+            context = certificates.RenewableContext.load(certfile, keyfile)
+            config.load()
+            config.ssl = context
     except (ssl.SSLError, OSError) as error:
         raise SettingsError(f"NOTIFIER_SSL_CERTFILE: cannot be used: {error}") from error
     return config
