@@ -74,7 +74,8 @@ async def _supervise(
     async def keep_running() -> None:
         nonlocal directory
         while not stopping.is_set():
-            directory = kept(directory)  # for the workers: this process has no metrics
+            directory = kept(directory)
+            # For the workers: this process has no metrics.
             os.environ[metrics.DIRECTORY] = directory
             process = spawn.Process(target=_work, args=(settings, listening, status))
             # SIGHUP would end a worker that has no handler yet: it waits until there is one.

@@ -268,9 +268,8 @@ class _Tables:
     def __init__(self, resynced: Collection[str]) -> None:
         self._resynced = resynced
         self._by_company: dict[str, tuple[str, ...]] = {}
-        self._shared: dict[
-            tuple[str, ...], tuple[str, ...]
-        ] = {}  # there may be very many companies
+        # Equal lists once: there may be very many companies.
+        self._shared: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._company = ""
         self._former: tuple[str, ...] = ()
         self._respelled: dict[str, datetime] = {}

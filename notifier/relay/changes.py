@@ -32,9 +32,7 @@ class Source(msgspec.Struct, frozen=True, eq=False):
     json_columns: frozenset[str] = frozenset()  # their values are sent as they are
     time_columns: frozenset[str] = frozenset()  # timestamps: those without a zone are sent as UTC
     loose_columns: frozenset[str] = frozenset()  # equal values of theirs may have several texts
-    column_versions: frozenset[str] = (
-        frozenset()
-    )  # number, version of its row in the catalogue, and name of each
+    column_versions: frozenset[str] = frozenset()  # of each: number, xmin in the catalogue, name
     is_respelled: bool = False  # equal keys may have several texts: 1.0 and 1.00
     virtual_columns: frozenset[str] = (
         frozenset()
