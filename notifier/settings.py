@@ -309,7 +309,7 @@ class Settings(Named, BaseSettings):  # type: ignore[misc]
 
     @property
     def listen_database(self) -> str:
-        """The URL for direct connections: LISTEN and advisory locks do not work through a pooler."""
+        """The URL for direct connections: LISTEN and session-level advisory locks do not work through a pooler."""
         url = self.listen_database_url
         return url.get_secret_value() if url else self.database
 

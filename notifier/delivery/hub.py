@@ -1,7 +1,7 @@
 """The hub: the channels of the companies that have subscribers on this node, or had some recently.
 
 The stream delivers every message to it, in order; a subscription opens its company's channel and
-replays older messages. No method waits for a connection.
+replays older messages. No method waits for a client's connection.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Verifies that the path from trigger to node works: a NOTIFY that returns, and the state of the relay."""
+"""Verifies the path from trigger to node in parts: a NOTIFY that returns, the triggers, and the state of the relay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Selects the messages after which access to their company must be checked again (MEMBERSHIP_QUERY)."""
+"""Selects the messages after which access to their company must be checked again (MEMBERSHIP_QUERY, and scopes with `membership`)."""
 
 from __future__ import annotations
 

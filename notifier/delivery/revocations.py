@@ -1,4 +1,4 @@
-"""Recent revocations, for subscriptions that are not live yet."""
+"""Recent revocations, for subscriptions that are not live, or whose access is being checked."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections import deque
 from notifier.messages import ALL_USERS
 
 REVOCATION_SECONDS = 120.0
-"""How long a revocation is kept: longer than a check of access takes."""
+"""How long a revocation is kept: longer than a check of access takes, and than REPLAY_SECONDS of subscription.py, after which a replay
+checks in any case."""
 
 _EVERY_COMPANY = ""
 

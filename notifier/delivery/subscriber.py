@@ -20,8 +20,8 @@ class Subscriber(Protocol):
     def access_lost(self, *, proven: datetime | None) -> None:
         """The user may have lost the company with the last message written.
 
-        `proven`: when the change was made whose message names this user; None where the message does not name the
-        user, or was published here before the subscription began.
+        `proven`: when the change was made whose message names this user. None where the message does not name the
+        user, where its position is one that the channel was opened beyond, or where the user's account has changed.
         """
 
     def dropped(self) -> None:

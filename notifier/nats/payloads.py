@@ -67,7 +67,7 @@ class Messages(msgspec.Struct, frozen=True, rename="pascal"):
 
 
 class Beat(msgspec.Struct, frozen=True, rename="pascal"):
-    """Sent by the relay at least every second, in the order of the messages that it publishes.
+    """Sent by the relay every half second, in the order of the messages that it publishes.
 
     `term`: which leadership of which relay; `number` counts its beats. `seq`: the log has come so far, and
     all messages up to there were published, except that `missed` counts the times when some were not.

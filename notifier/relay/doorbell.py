@@ -36,7 +36,7 @@ class Doorbell:
         That is a writer; or any other session, as any role may hold an advisory lock.
 
         True means that no open transaction holds it. What was committed until then is visible to the next read, since
-        a commit becomes visible before it releases its locks; what commits later has rung.
+        a commit becomes visible before it releases its locks. A transaction that failed to get the lock rings with its commit.
         """
         self._rung.clear()
         row = await self._writer.fetchrow(

@@ -17,7 +17,8 @@ from notifier.relay.rendering import ResyncDraft
 from notifier.relay.store import RelayStore
 
 REFUSED = (*VALUE_ERRORS, asyncpg.ProgramLimitExceededError)
-"""Errors about the messages of a batch: to store it again would fail again."""
+"""Errors about the messages of a batch: to store it again would fail again. A full notification queue raises ProgramLimitExceededError
+too, and again at the commit, which ends the term."""
 
 _log = structlog.get_logger("notifier.relay")
 

@@ -32,8 +32,8 @@ SLEEPING_READ_SECONDS = 3.0
 """How often the sleeping relay reads without a ring."""
 
 HEARTBEAT_SECONDS = 3.5
-"""How often the connection that holds the relay's lock is used, at least. Longer than the sleeping relay's read, with
-which it does a part of its maintenance on this connection, so that it needs no heartbeat."""
+"""How often the connection that holds the relay's lock is used, at least. Longer than SLEEPING_READ_SECONDS: maintenance
+after each sleeping read uses this connection, so a sleeping relay needs no heartbeat."""
 
 QUIET_SECONDS = 0.015
 """How long the awake relay waits for changes; then it tries to sleep."""
@@ -62,7 +62,7 @@ class State(StrEnum):
     """It reads more changes than a page, page by page."""
 
     AWAKE = "awake"
-    """It polls; writers do not ring."""
+    """It polls; the doorbell lock is free, except during the last read before it sleeps."""
 
     ASLEEP = "asleep"
     """It waits for the doorbell; every writer rings."""
@@ -235,7 +235,7 @@ class Term:
         """Sleeps until there are changes. Returns False, at once, where the doorbell cannot be armed.
 
         The read after arming finds what was committed before; then it does not sleep. Every change that is committed
-        later rings: docs/decisions/23-the-doorbell.md has the proof.
+        later rings, unless the notification queue is 90 % full: docs/decisions/23-the-doorbell.md has the proof.
         """
         await self._pipeline.stored()
         if not await self._doorbell.arm():
