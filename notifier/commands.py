@@ -1,7 +1,7 @@
 """The commands of the protocol: what clients send, declared once for decoding and for AsyncAPI.
 
 A new command is a Struct here, a member of `Command`, and an entry in COMMANDS; its answer is in
-messages.py, and `Session.receive` has a case for it.
+messages.py, and `Session.receive` has a case for it. One without a company is excepted in `decode`.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ def decode(text: str | bytes) -> Command:
         command = cast("Command", msgspec.convert(_spelled(given, declared), declared))
     except msgspec.ValidationError as error:
         raise Unreadable(Code.MALFORMED, f"{name}: {error}") from error
-    if isinstance(command, SetCompany | Subscribe | Unsubscribe | Await) and not is_storable(
+    if not isinstance(command, Authenticate | Ping) and not is_storable(
         str(command.data.company_id)
     ):
         raise Unreadable(Code.MALFORMED, "data.companyId cannot be the id of a company")

@@ -319,3 +319,9 @@ def timestamp(seconds: float) -> str:
     """Unix seconds as RFC 3339 in UTC, to the second; far futures end in the year 9999."""
     moment = datetime.fromtimestamp(min(seconds, 253402300799), UTC)
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+PROTOCOL_TYPES: Final = frozenset(
+    {"Resync", *(each.__struct_config__.tag for each in ServerMessage.__subclasses__())} - {None}
+)
+"""The types of the protocol's own messages, which no change has."""

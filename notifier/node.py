@@ -31,7 +31,7 @@ from notifier.delivery.hub import Hub
 from notifier.delivery.periodic_recheck import PeriodicRecheck
 from notifier.delivery.postgres_stream import PostgresStream
 from notifier.delivery.recheck_rule import RecheckRule
-from notifier.delivery.session import Services
+from notifier.delivery.services import Services
 from notifier.delivery.state import NoStates
 from notifier.delivery.stream import Stream
 from notifier.health import Health

@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field, StrictBool, StrictInt, StrictStr, TypeAd
 
 from notifier.companies import SCOPE_NAME
 from notifier.errors import SchemaMissing
+from notifier.messages import PROTOCOL_TYPES
 from notifier.paths import ARROW, Path, is_path, normalized, unquoted
 from notifier.patterns import Pattern
 
@@ -315,15 +316,6 @@ CALENDAR = (
 """What is watched without a `notifier.toml`."""
 
 
-TYPES = frozenset(
-    {
-        "Arrived", "AuthenticationResult", "CompanyRevoked", "Disconnect", "Error", "Pong", "Resync", "SetCompanyResult",
-        "Skipped", "State", "StateEnd", "SubscribeResult", "TokenExpiring", "UnsubscribeResult",
-    }
-)  # fmt: skip
-"""The types of the protocol's own messages, which no change has."""
-
-
 def clashes(watches: Sequence[Watch]) -> Iterator[tuple[int, str, str]]:
     """The index of each watch with a name that means something else, its option, and the fault.
 
@@ -342,7 +334,7 @@ def clashes(watches: Sequence[Watch]) -> Iterator[tuple[int, str, str]]:
                 "snapshot is kept for the snapshot of a writer where `company` is a path",
             )
         for option, kind in zip(("created", "updated", "deleted"), watch.names, strict=True):
-            if kind in TYPES:
+            if kind in PROTOCOL_TYPES:
                 yield index, option, f"{kind} is a message of the protocol itself"
             if kind and watches[first := first_of.setdefault(kind, index)].entity != watch.entity:
                 text = (

@@ -1,4 +1,4 @@
-"""Responses to setCompany and subscribe."""
+"""Responses to setCompany, subscribe and unsubscribe."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from notifier.commands import SetCompany, Subscribe
 from notifier.delivery.subscription import Subscription
 from notifier.errors import Code
 from notifier.messages import (
+    CompanyOnly,
     CompanySet,
     Fault,
     SetCompanyResult,
     Subscribed,
     SubscribeResult,
+    UnsubscribeResult,
     at_text,
 )
 
@@ -57,3 +59,12 @@ def failure(
     if isinstance(command, SetCompany):
         return SetCompanyResult(success=False, error=fault)
     return SubscribeResult(success=False, data=Subscribed(company_id=company), error=fault)
+
+
+def unsubscribed(company: str, *, was_subscribed: bool) -> UnsubscribeResult:
+    """Of a company that this session does not follow any more, or did not follow."""
+    data = CompanyOnly(company_id=company)
+    if was_subscribed:
+        return UnsubscribeResult(success=True, data=data)
+    fault = Fault(code=Code.NOT_SUBSCRIBED, message="this socket has not subscribed to it")
+    return UnsubscribeResult(success=False, data=data, error=fault)

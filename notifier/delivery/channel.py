@@ -37,7 +37,7 @@ class Channel:
     """A company's subscribers and the messages on their way to them.
 
     It begins behind the message at `position`, whose change was made `at`, None if that is not known. Up to `delivered` every
-    message was written to all subscribers, up to `published` it was passed to `deliver`. `pins`: open subscriptions. `seq`: of the
+    message was written to all subscribers, up to `accepted` it was passed to `deliver`. `pins`: open subscriptions. `seq`: of the
     last message of the log that is known to be delivered; 0: none. `entities`: the entity of each `Type` that filters can name.
     """
 
@@ -59,7 +59,7 @@ class Channel:
         self._budget = budget
         self._tracer = tracer
         self.pins = 0
-        self.delivered = self.published = position
+        self.delivered = self.accepted = position
         self.seq = seq
         self._begin = position, at
         self._grown: asyncio.Future[None] | None = None
@@ -171,7 +171,7 @@ class Channel:
 
         Messages up to the position that the channel was opened at are not written. Those that revoke re-check: access was checked before them.
         """
-        if known := [message for message in messages if message.position <= self.published]:
+        if known := [message for message in messages if message.position <= self.accepted]:
             if 0 < self.seq < known[-1].seq:
                 return False
             if revokes := [user for message in known for user in message.revokes]:
@@ -179,9 +179,9 @@ class Channel:
             messages = messages[len(known) :]
         if messages:
             first, last = messages[0].position, messages[-1].position
-            if first != self.published + 1 or last != self.published + len(messages):
+            if first != self.accepted + 1 or last != self.accepted + len(messages):
                 return False
-            self.published = last
+            self.accepted = last
             self.seq = messages[-1].seq
             for batch in cut(messages, self._tracer):
                 self._queue.append(batch)
@@ -362,7 +362,7 @@ class Channel:
         for user in batch.revokes:
             is_any = user == ALL_USERS
             for each in self.subscribers() if is_any else list(self._users.get(user, ())):
-                each.access_lost(proven=None if is_any else at)
+                each.access_in_doubt(named_at=None if is_any else at)
 
     async def growth(self) -> None:
         """Waits until there are further messages, or another epoch."""
@@ -381,7 +381,7 @@ class Channel:
         """Starts again at position 0; messages of the former epoch that are queued are dropped."""
         self._clear()
         self.epoch = epoch
-        self.published = self.delivered = self.seq = 0
+        self.accepted = self.delivered = self.seq = 0
         self._begin = 0, None
         self.recent = Recent(0, self._budget)
         if self._groups is not None:

@@ -41,17 +41,17 @@ class Healing:
 
     async def _heal(self, company: str, position: int) -> None:
         hub, epoch = self._hub, self._hub.epoch
-        while (published := hub.published(company)) is not None:
-            page = await self._history.page(company, published, epoch)
-            if hub.epoch != epoch or (published := hub.published(company)) is None:
+        while (accepted := hub.accepted(company)) is not None:
+            page = await self._history.page(company, accepted, epoch)
+            if hub.epoch != epoch or (accepted := hub.accepted(company)) is None:
                 return
-            missing = [message for message in page if message.position > published]
-            if missing and missing[0].position == published + 1:
+            missing = [message for message in page if message.position > accepted]
+            if missing and missing[0].position == accepted + 1:
                 metrics.HEALED.inc(len(missing))
                 self.deliver(missing)
-            elif published < position:
+            elif accepted < position:
                 _logger.error("missed messages that the log no longer has", company=company)
                 hub.drop_company(company)
                 return
-            if (hub.published(company) or 0) >= position:
+            if (hub.accepted(company) or 0) >= position:
                 return

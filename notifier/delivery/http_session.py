@@ -19,7 +19,8 @@ from notifier.commands import FilteredRequest
 from notifier.companies import canonical
 from notifier.delivery import answers
 from notifier.delivery.expiry import ExpiryTimer
-from notifier.delivery.session import REFUSED_SECONDS, Services
+from notifier.delivery.services import Services
+from notifier.delivery.session import REFUSED_SECONDS
 from notifier.delivery.state import State
 from notifier.delivery.subscription import Subscription
 from notifier.delivery.transport import Transport

@@ -271,10 +271,10 @@ class Hub:
         """The companies that have a channel, or whose channel is being opened."""
         return self._channels.keys() | self._opening.keys()
 
-    def published(self, company: str) -> int | None:
-        """The company's last position that was delivered here; None where it has no channel."""
+    def accepted(self, company: str) -> int | None:
+        """The last position that the company's channel has taken; None where it has no channel."""
         channel = self._channels.get(company)
-        return None if channel is None else channel.published
+        return None if channel is None else channel.accepted
 
     def contradicts(self, company: str, seq: int) -> bool:
         """Whether the message with this number cannot be one that was delivered here: it was stored later."""

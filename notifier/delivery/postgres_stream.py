@@ -84,7 +84,7 @@ class PostgresStream:
         self._on_configuration = on_configuration
         self._seq = 0  # of the last message delivered
         self._last: Message | None = None  # the last one that this node has, None before the first
-        self._announced = 0  # the highest seq that a notification named
+        self._notified_seq = 0  # the highest seq that a notification named
         self._doubt = Doubt()
         self.doubt = self._doubt.begin
         self._is_local = False  # whether messages came by `accept` last
@@ -166,14 +166,14 @@ class PostgresStream:
 
     async def _follow(self, connection: Connection) -> None:
         probe, closed = Probe(), asyncio.Event()
-        self._announced = 0
+        self._notified_seq = 0
 
         def notified(payload: str) -> None:
             if payload == CONFIGURATION:
                 self._on_configuration()
             elif payload.isdecimal() and payload.isascii() and len(payload) <= SEQ_DIGITS:
                 if int(payload) > self._seq:
-                    self._announced = int(payload)
+                    self._notified_seq = int(payload)
                     self._unread.set()
             else:
                 probe.receive(payload)
@@ -200,7 +200,7 @@ class PostgresStream:
                 probed = time.monotonic()
             if self._feed is not None:
                 await self._choose_path(connection, self._feed, notify)
-            if not await self._is_woken(probed + PROBE_SECONDS) or await self._is_fed():
+            if not await self._is_woken(probed + PROBE_SECONDS) or await self._is_served_locally():
                 continue
             self._unread.clear()
             if not self._follows_log:
@@ -267,7 +267,7 @@ class PostgresStream:
         while opened := {
             company
             for company in self._hub.companies() - audited
-            if self._hub.published(company) is not None
+            if self._hub.accepted(company) is not None
         }:
             await self.healing.heal(dict.fromkeys(opened, 0))
             audited |= opened
@@ -278,9 +278,9 @@ class PostgresStream:
         In another epoch nothing is delivered: the log must be followed.
         """
         self._audited = time.monotonic()
-        published = {company: self._hub.published(company) for company in self._hub.companies()}
+        accepted = {company: self._hub.accepted(company) for company in self._hub.companies()}
         delivered = {
-            company: position for company, position in published.items() if position is not None
+            company: position for company, position in accepted.items() if position is not None
         }
         rows = await connection.fetch(
             sql.query("channels_behind"),
@@ -305,18 +305,18 @@ class PostgresStream:
         except TimeoutError:
             return False
 
-    async def _is_fed(self) -> bool:
+    async def _is_served_locally(self) -> bool:
         """Whether the relay on this node delivers within GRACE_SECONDS; then the log need not be read."""
         if not self._is_local:
             return False
-        if self._seq >= self._announced:  # delivered between the notification and now
+        if self._seq >= self._notified_seq:  # delivered between the notification and now
             self._unread.clear()
             return True
         before = self._seq
         await asyncio.sleep(GRACE_SECONDS)
         if self._seq == before:
             self._is_local = False
-        elif self._seq >= self._announced and self._is_local:
+        elif self._seq >= self._notified_seq and self._is_local:
             self._unread.clear()
         return self._seq > before
 

@@ -14,7 +14,6 @@ is handled, and passed to `Transport.end` at any other time.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import NoReturn, assert_never
 
@@ -22,9 +21,7 @@ import msgspec
 import structlog
 
 from notifier import metrics
-from notifier.access.admission import Admission
-from notifier.access.membership import Membership
-from notifier.access.tokens import Identity, Tokens
+from notifier.access.tokens import Identity
 from notifier.commands import (
     MESSAGE_BYTES,
     Authenticate,
@@ -41,12 +38,10 @@ from notifier.commands import (
 )
 from notifier.companies import canonical
 from notifier.delivery import answers
-from notifier.delivery.arrivals import Arrivals
-from notifier.delivery.clients import Client
 from notifier.delivery.expiry import ExpiryTimer
-from notifier.delivery.hub import Hub
 from notifier.delivery.rate import count_command
-from notifier.delivery.state import NoStates, State, StateSource
+from notifier.delivery.services import Services
+from notifier.delivery.state import State
 from notifier.delivery.subscription import Subscription
 from notifier.delivery.transport import Transport
 from notifier.errors import (
@@ -69,12 +64,10 @@ from notifier.errors import (
 from notifier.messages import (
     Authenticated,
     AuthenticationResult,
-    CompanyOnly,
     Error,
     Fault,
     Pong,
     ServerMessage,
-    UnsubscribeResult,
     encode,
     timestamp,
 )
@@ -88,27 +81,9 @@ RATE_LIMIT = 100
 """How many commands a client may send in any RATE_SECONDS."""
 
 SUBSCRIBE_RATE_LIMIT = 500
-"""The same for `subscribe`, `unsubscribe` and `await`, which are counted apart from the others."""
+"""The same for commands of which a client sends one for each company: `subscribe`, `unsubscribe` and `await`."""
 
 _logger = structlog.get_logger("notifier.session")
-
-
-@dataclass(slots=True)
-class Services:
-    """The services that all sessions of a node share.
-
-    `auth_timeout` and `leeway` (of expiry) are in seconds. `max_companies`: of one session.
-    """
-
-    hub: Hub
-    tokens: Tokens
-    membership: Membership
-    admission: Admission[Client]
-    arrivals: Arrivals
-    auth_timeout: float
-    leeway: float
-    max_companies: int = 100
-    states: StateSource = field(default_factory=NoStates)
 
 
 class Stage(Enum):
@@ -207,7 +182,7 @@ class Session:
 
     def _check_rate(self, command: Command | None) -> None:
         """Counts a command, None where it is unreadable. Raises TooMany."""
-        if not isinstance(command, Subscribe | Unsubscribe | Await):
+        if command is None or isinstance(command, Authenticate | SetCompany | Ping):
             count_command(self._command_times, RATE_LIMIT)
             return
         if self._subscribe_times is None:
@@ -323,15 +298,11 @@ class Session:
 
     def _unsubscribe(self, command: Unsubscribe) -> None:
         company = canonical(str(command.data.company_id))
-        data = CompanyOnly(company_id=company)
         subscription = self.subscription_to(company)
         if subscription is not None:
             subscription.close()
             self.unsubscribed(subscription)
-            self.send(UnsubscribeResult(success=True, data=data))
-            return
-        fault = Fault(code=Code.NOT_SUBSCRIBED, message="this socket has not subscribed to it")
-        self.send(UnsubscribeResult(success=False, data=data, error=fault))
+        self.send(answers.unsubscribed(company, was_subscribed=subscription is not None))
 
     async def _refuse(self, command: SetCompany | Subscribe, company: str) -> None:
         self._refused += 1

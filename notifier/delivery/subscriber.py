@@ -17,10 +17,10 @@ class Subscriber(Protocol):
     def write(self, frames: bytes, bodies: Sequence[JSON]) -> None:
         """Takes frames in its encoding, and the same as texts, while it has no direct write."""
 
-    def access_lost(self, *, proven: datetime | None) -> None:
+    def access_in_doubt(self, *, named_at: datetime | None) -> None:
         """The user may have lost the company with the last message written.
 
-        `proven`: when the change was made whose message names this user. None where the message does not name the
+        `named_at`: when the change was made whose message names this user. None where the message does not name the
         user, where its position is one that the channel was opened beyond, or where the user's account has changed.
         """
 

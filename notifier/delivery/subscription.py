@@ -323,7 +323,7 @@ class Subscription:
         """Live messages while the transport has no direct write."""
         self._owner.transport.write(frames, bodies)
 
-    def access_lost(self, *, proven: datetime | None) -> None:
+    def access_in_doubt(self, *, named_at: datetime | None) -> None:
         """Ends the subscription, or suspends it until access was checked again.
 
         It ends where the loss is conclusive: the message names this user, and its change was made after access was
@@ -332,7 +332,7 @@ class Subscription:
         membership = self._membership
         if not membership.may_change or not self.live:
             return
-        if proven is not None and membership.conclusive and self._was_checked_before(proven):
+        if named_at is not None and membership.conclusive and self._was_checked_before(named_at):
             self.revoke()
             return
         # With a filter it may be behind the channel, and is sent a Skipped when it is live again.

@@ -183,12 +183,12 @@ class NatsFeed:
     def opened(self, company: str) -> None:
         """Reads what came while the channel was being opened."""
         joined = self._opening.pop(company, self._joined)
-        published = self._hub.published(company)
+        accepted = self._hub.accepted(company)
         if joined != self._joined:
             # The path changed meanwhile: neither may have brought messages after the position.
             self._wanted.setdefault(company, 0)
-        if company in self._wanted and published is not None:
-            if 0 < self._wanted[company] <= published:
+        if company in self._wanted and accepted is not None:
+            if 0 < self._wanted[company] <= accepted:
                 del self._wanted[company]
             else:
                 self._woken.set()
@@ -334,24 +334,24 @@ class NatsFeed:
 
     def _accept(self, messages: Messages) -> None:
         company = messages.company_id
-        published = self._hub.published(company)
+        accepted = self._hub.accepted(company)
         if messages.epoch != self._hub.epoch:
             return
-        known = messages.log[: max(0, (published or 0) + 1 - messages.first)]
+        known = messages.log[: max(0, (accepted or 0) + 1 - messages.first)]
         if known and self._hub.contradicts(company, known[-1].seq):
             _logger.error("a position was given out again: its log was altered", company=company)
             self._hub.drop_company(company)
             return
-        if messages.position <= (published or 0):
+        if messages.position <= (accepted or 0):
             return
-        if published is None and company not in self._opening:
+        if accepted is None and company not in self._opening:
             return
-        if published is None or self._state is not _State.ON or messages.first > published + 1:
+        if accepted is None or self._state is not _State.ON or messages.first > accepted + 1:
             self._wanted[company] = max(self._wanted.get(company, 0), messages.position)
-            if published is not None and self._state is _State.ON:
+            if accepted is not None and self._state is _State.ON:
                 self._woken.set()
         elif messages.messages:
-            self._healing.deliver(messages.after(published))
+            self._healing.deliver(messages.after(accepted))
 
     # --- the task
 
@@ -363,18 +363,18 @@ class NatsFeed:
             wanted = {
                 company: position
                 for company, position in self._wanted.items()
-                if self._hub.published(company) is not None
+                if self._hub.accepted(company) is not None
             }
             for company, position in list(wanted.items()):
                 del self._wanted[company]
-                if 0 < position <= (self._hub.published(company) or 0):
+                if 0 < position <= (self._hub.accepted(company) or 0):
                     del wanted[company]
             try:
                 await self._healing.heal(wanted)
             except DatabaseError as error:
                 _logger.warning("missing messages could not be read", error=str(error))
                 for company, position in wanted.items():
-                    if self._hub.published(company) is not None:
+                    if self._hub.accepted(company) is not None:
                         self._wanted[company] = max(self._wanted.get(company, 0), position)
                 await asyncio.sleep(HEAL_SECONDS)
                 self._woken.set()

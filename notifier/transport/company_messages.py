@@ -18,7 +18,7 @@ from notifier import metrics
 from notifier.access.admission import address_group
 from notifier.commands import FilteredRequest
 from notifier.delivery.http_session import HttpSession, ResponseTransport
-from notifier.delivery.session import Services
+from notifier.delivery.services import Services
 from notifier.errors import (
     Closure,
     Code,

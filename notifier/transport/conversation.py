@@ -8,7 +8,8 @@ from typing import Self
 import structlog
 
 from notifier import metrics
-from notifier.delivery.session import Services, Session
+from notifier.delivery.services import Services
+from notifier.delivery.session import Session
 from notifier.delivery.transport import Transport
 from notifier.errors import Binary, Closure, Internal
 from notifier.transport.queues import Event

@@ -8,7 +8,7 @@ from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from notifier.access.admission import address_group
-from notifier.delivery.session import Services
+from notifier.delivery.services import Services
 from notifier.transport.asgi import AsgiTransport
 from notifier.transport.conversation import Conversation, converse
 from notifier.transport.refusals import EXPLANATIONS, Reason, Refusals

@@ -109,7 +109,7 @@ class Recorder:
     def write(self, frames: bytes, bodies: Sequence[bytes]) -> None:
         self.bodies += bodies
 
-    def access_lost(self, *, proven: datetime | None) -> None:
+    def access_in_doubt(self, *, named_at: datetime | None) -> None:
         self.rechecks.append(self.channel.position)
 
     def dropped(self) -> None:

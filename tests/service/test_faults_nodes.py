@@ -231,7 +231,7 @@ class Follower:
         if self._broken:
             raise ValueError("a fault of ours")
 
-    def access_lost(self, *, proven: datetime | None) -> None:
+    def access_in_doubt(self, *, named_at: datetime | None) -> None:
         raise AssertionError
 
     def dropped(self) -> None:

@@ -39,8 +39,8 @@ class Recorder:
         if not frames[0] & 0x40:
             assert frames == b"".join(map(frame, bodies))
 
-    def access_lost(self, *, proven: datetime | None) -> None:
-        self.rechecks.append((len(self.positions()), proven is not None))
+    def access_in_doubt(self, *, named_at: datetime | None) -> None:
+        self.rechecks.append((len(self.positions()), named_at is not None))
         self.on_recheck()
 
     def dropped(self) -> None:

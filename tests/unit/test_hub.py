@@ -359,14 +359,14 @@ async def test_a_listener_is_notified_before_a_position_is_read_and_when_a_chann
     opening = asyncio.create_task(hub.open("c"))
     await history.read.wait()
     assert witness.calls == ["opening c"]
-    assert (hub.companies(), hub.published("c")) == ({"c"}, None)
+    assert (hub.companies(), hub.accepted("c")) == ({"c"}, None)
     history.open.set()
     await opening
     hub.deliver([message(4)])
-    assert (hub.companies(), hub.published("c")) == ({"c"}, 4)
+    assert (hub.companies(), hub.accepted("c")) == ({"c"}, 4)
     hub.drop()
     assert witness.calls == ["opening c", "opened c", "closed c"]
-    assert (hub.companies(), hub.published("c")) == (set(), None)
+    assert (hub.companies(), hub.accepted("c")) == (set(), None)
 
 
 async def test_a_listener_is_notified_of_a_channel_that_cannot_be_opened() -> None:

@@ -17,7 +17,7 @@ from notifier.delivery.hub import Hub
 from notifier.access.admission import Admission
 from notifier.delivery.arrivals import Arrivals
 from notifier.delivery.filter_catalogue import FilterCatalogue
-from notifier.delivery.session import Services
+from notifier.delivery.services import Services
 from notifier.access.tokens import Tokens
 
 class Broken(Tokens):

@@ -247,7 +247,7 @@ async def test_a_position_that_is_given_out_again_ends_the_channel(world: World)
     await world.joins()
     world.receives(message(1), message(2))
     world.receives(message(2))
-    assert world.hub.published("c") == 2
+    assert world.hub.accepted("c") == 2
     world.receives(structs.replace(message(2), seq=4), structs.replace(message(3), seq=5))
     assert world.hub.channel("c") is None
     assert world.delivered == [("c", 1), ("c", 2)]

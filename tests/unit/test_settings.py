@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
 import pytest
 
+from notifier.commands import COMMANDS
 from notifier.errors import SettingsError
-from notifier.messages import ServerMessage
+from notifier.messages import PROTOCOL_TYPES, ServerMessage
 from notifier.settings import PREFIX, Settings, load
-from notifier.watches import CALENDAR, TYPES
+from notifier.watches import CALENDAR, clashes
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -376,4 +378,9 @@ def test_several_servers_of_nats_can_be_named(monkeypatch: pytest.MonkeyPatch) -
 
 def test_no_change_has_the_type_of_a_message_of_the_protocol() -> None:
     own = {each.__struct_config__.tag for each in ServerMessage.__subclasses__()}
-    assert own - {None} | {"Resync"} == TYPES
+    assert own - {None} | {"Resync"} == PROTOCOL_TYPES
+    answers = {answer.__struct_config__.tag for _, answer in COMMANDS.values()}
+    for kind in (*answers, "Error", "Disconnect", "Skipped", "State", "Resync"):
+        fault = f"{kind} is a message of the protocol itself"
+        watches = [replace(CALENDAR[0], created=str(kind))]
+        assert list(clashes(watches)) == [(0, "created", fault)]

@@ -316,7 +316,7 @@ async def test_revoking_a_company_of_one_user_touches_no_subscription_of_others(
             world.membership.members.add((company, user))
             await send(session, "subscribe", company)
     touched: list[tuple[str, str]] = []
-    for name in ("access_lost", "revoke", "close", "write", "deliver", "paused", "dropped"):
+    for name in ("access_in_doubt", "revoke", "close", "write", "deliver", "paused", "dropped"):
         method = getattr(Subscription, name)
 
         def touching(self: Subscription, *args: Any, _method: Any = method, **named: Any) -> Any:

@@ -21,7 +21,8 @@ from notifier.delivery.filter import Filter
 from notifier.delivery.filter_catalogue import FilterCatalogue
 from notifier.delivery.history import Head, History
 from notifier.delivery.hub import Hub
-from notifier.delivery.session import Services, Session
+from notifier.delivery.services import Services
+from notifier.delivery.session import Session
 from notifier.delivery.state import NoStates, State
 from notifier.messages import Message, at_text
 from notifier.watches import CALENDAR, Watch
