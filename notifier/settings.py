@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
-from urllib.parse import ParseResult, urlparse
+from urllib.parse import ParseResult
 
 from pydantic import (
     BeforeValidator,
@@ -32,7 +32,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from notifier import conninfo, origins
+from notifier import conninfo, nats_urls, origins
 from notifier.errors import SettingsError
 from notifier.schema_names import Named
 from notifier.setting_errors import SECTIONS, Disagreement, Origin, describe
@@ -227,7 +227,7 @@ class Settings(Named, BaseSettings):  # type: ignore[misc]
     @classmethod
     def _nats(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
-            _servers(value.get_secret_value())
+            nats_urls.parse(value.get_secret_value())
         return value
 
     @field_validator("nats_prefix")
@@ -298,7 +298,9 @@ class Settings(Named, BaseSettings):  # type: ignore[misc]
     @property
     def nats_servers(self) -> list[ParseResult]:
         """The URLs of NATS_URL."""
-        return _servers(self.nats_url.get_secret_value()) if self.nats_url is not None else []
+        return (
+            nats_urls.parse(self.nats_url.get_secret_value()) if self.nats_url is not None else []
+        )
 
     @property
     def database(self) -> str:
@@ -327,23 +329,6 @@ def _is_file(path: Path) -> bool:
         return path.is_file()
     except OSError:  # such as a name that is too long
         return False
-
-
-def _servers(urls: str) -> list[ParseResult]:
-    """Raises ValueError, without the URL, which may hold a password."""
-    servers = [urlparse(url.strip()) for url in urls.split(",") if url.strip()]
-    for server in servers:
-        try:
-            _ = server.port
-        except ValueError:  # its text has the port, which may be a part of a password
-            raise ValueError("the port must be a number up to 65535") from None
-        if server.scheme not in ("nats", "tls") or not server.hostname:
-            raise ValueError("must be like nats://host:4222 or tls://host:4222")
-        if server.path not in ("", "/") or server.query or server.fragment:
-            raise ValueError("only a server and a user can be named, such as nats://host:4222")
-    if not servers:
-        raise ValueError("names no server")
-    return servers
 
 
 def warn_on_stderr(line: str) -> None:

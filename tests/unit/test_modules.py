@@ -106,7 +106,10 @@ COVERED = {
         "check/prerequisites",
     ),
     ("unit/test_cli.py", "the command line"): ("inspection", "token_source"),
-    ("unit/test_settings.py", "[[watch]] tables are settings"): ("watches",),
+    ("unit/test_settings.py", "[[watch]] tables and servers are settings"): (
+        "nats_urls",
+        "watches",
+    ),
     ("service/test_event_streams.py", "requests for messages, with a real node"): (
         "delivery/clients",
         "delivery/http_session",
