@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import closing, contextmanager, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    closing,
+    contextmanager,
+    suppress,
+)
 from pathlib import Path
 from threading import Thread
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import quote
 
 import asyncpg
@@ -31,6 +37,7 @@ from tests import databases, scratch
 from tests.conftest import Serve
 from tests.databases import Database
 from tests.ports import free_port
+from tests.servers import listening
 from tests.services import SECRET, run
 from tests.waiting import until
 
@@ -59,9 +66,9 @@ class Front:
         self._context = context
         self._direct = direct
 
-    async def listen(self) -> asyncio.Server:
+    def listen(self) -> AbstractAsyncContextManager[int]:
         context = self._context if self._direct else None
-        return await asyncio.start_server(self._accept, "127.0.0.1", self.port, ssl=context)
+        return listening(self._accept, self.port, context)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with closing(writer), suppress(OSError, asyncio.IncompleteReadError):
@@ -177,15 +184,15 @@ def _running(fronts: list[Front]) -> Iterator[None]:
     ended = asyncio.Event()
 
     async def run() -> None:
-        try:
-            servers = [await front.listen() for front in fronts]
-        except OSError as error:
-            loop.set_exception(error)
-            return
-        loop.set_result(asyncio.get_running_loop())
-        await ended.wait()
-        for server in servers:
-            server.close()
+        async with AsyncExitStack() as listening_fronts:
+            try:
+                for front in fronts:
+                    await listening_fronts.enter_async_context(front.listen())
+            except OSError as error:
+                loop.set_exception(error)
+                return
+            loop.set_result(asyncio.get_running_loop())
+            await ended.wait()
 
     thread = Thread(target=asyncio.run, args=(run(),))
     thread.start()
@@ -412,11 +419,8 @@ async def test_a_pooler_that_refuses_settings_is_called_one() -> None:
         body = b"SFATAL\0C08P01\0Munsupported startup parameter: tcp_keepalives_idle\0\0"
         writer.write(b"E" + (len(body) + 4).to_bytes(4, "big") + body)
         await writer.drain()
-        writer.close()
 
-    port = free_port()
-    server = await asyncio.start_server(refuse, "127.0.0.1", port)
-    async with server:
+    async with listening(refuse) as port:
         with pytest.raises(Misplaced, match="set NOTIFIER_LISTEN_DATABASE_URL"):
             await connect(f"postgresql://u@127.0.0.1:{port}/d", "test")
 
@@ -433,12 +437,9 @@ async def test_tls_that_is_demanded_is_never_given_up(answer: bytes, mode: str) 
         await reader.readexactly(8)  # SSLRequest
         writer.write(answer)
         received += await reader.read()
-        writer.close()
         ended.set()
 
-    port = free_port()
-    server = await asyncio.start_server(refuse, "127.0.0.1", port)
-    async with server:
+    async with listening(refuse) as port:
         with pytest.raises(Unreachable) as caught:
             await connect(f"postgresql://u:s3cr3t@127.0.0.1:{port}/d?sslmode={mode}", "test")
         await ended.wait()
@@ -459,33 +460,19 @@ async def test_a_standby_that_starts_is_no_shutdown_of_a_primary_that_does_not_a
     """The node ended its sessions on the primary."""
     refusal = b"SFATAL\0VFATAL\0C57P03\0Mthe database system is shutting down\0\0"
 
-    conversations: list[asyncio.Task[Any]] = []
-
-    async def end(writer: asyncio.StreamWriter) -> None:
-        writer.close()
-        with suppress(OSError):
-            await writer.wait_closed()
-
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
         writer.write(b"E" + (len(refusal) + 4).to_bytes(4, "big") + refusal)
-        await end(writer)
 
-    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def hang(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
         await reader.read()
-        await end(writer)
-
-    def server(answer: Callable[..., Coroutine[Any, Any, None]]) -> Awaitable[asyncio.Server]:
-        def begin(*streams: Any) -> None:
-            conversations.append(asyncio.create_task(answer(*streams)))
-
-        return asyncio.start_server(begin, "127.0.0.1", 0)
 
     async with (
-        await server(refuse) as starting,
-        await server(refuse if is_answered else hang) as primary,
+        listening(refuse) as starting,
+        listening(refuse if is_answered else hang) as primary,
     ):
-        ports = ",".join(str(each.sockets[0].getsockname()[1]) for each in (starting, primary))
-        url = f"postgresql://u@127.0.0.1,127.0.0.1/d?port={ports}&sslmode=disable&connect_timeout=2"
+        url = (
+            f"postgresql://u@127.0.0.1,127.0.0.1/d?port={starting},{primary}"
+            "&sslmode=disable&connect_timeout=2"
+        )
         assert await is_shutting_down(url) is is_answered
-    await asyncio.gather(*conversations)

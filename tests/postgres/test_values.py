@@ -19,6 +19,7 @@ from notifier.relay import backlog, reader
 from notifier.watches import CALENDAR, Watch
 from tests.databases import Connection, Database
 from tests.postgres.relays import Json, Relayed, log_head, new_event, types
+from tests.servers import listening
 from tests.waiting import until
 
 Watching: TypeAlias = Callable[..., Awaitable[Relayed]]
@@ -731,7 +732,6 @@ async def test_b14_a_setting_that_is_no_text_stops_no_relay(
 @asynccontextmanager
 async def _altering(host: str, port: int, old: bytes, new: bytes) -> AsyncIterator[int]:
     """A proxy that puts `new` in the place of `old` in what clients send; its port."""
-    links: list[asyncio.Task[None]] = []
 
     async def forward(
         source: asyncio.StreamReader, writer: asyncio.StreamWriter, *, altered: bool
@@ -742,12 +742,15 @@ async def _altering(host: str, port: int, old: bytes, new: bytes) -> AsyncIterat
 
     async def join(source: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         answers, statements = await asyncio.open_connection(host, port)
-        links.append(asyncio.create_task(forward(source, statements, altered=True)))
-        links.append(asyncio.create_task(forward(answers, writer, altered=False)))
+        try:
+            async with asyncio.TaskGroup() as both:
+                both.create_task(forward(source, statements, altered=True))
+                both.create_task(forward(answers, writer, altered=False))
+        finally:
+            statements.transport.abort()
 
-    async with await asyncio.start_server(join, "127.0.0.1", 0) as server:
-        yield server.sockets[0].getsockname()[1]
-    await asyncio.gather(*links, return_exceptions=True)
+    async with listening(join) as own_port:
+        yield own_port
 
 
 async def test_b14_a_company_of_a_megabyte_breaks_nothing(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from contextlib import suppress
 
 
 class Between(ABC):
@@ -15,13 +14,15 @@ class Between(ABC):
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection of a client."""
-        with suppress(OSError, asyncio.IncompleteReadError):
-            theirs, ours = await asyncio.open_connection(*self._server)
-            try:
-                await asyncio.gather(self._forward(reader, ours), self._attack(theirs, writer))
-            finally:
-                ours.close()
-        writer.close()
+        theirs, ours = await asyncio.open_connection(*self._server)
+        try:
+            async with asyncio.TaskGroup() as both:
+                both.create_task(self._forward(reader, ours))
+                both.create_task(self._attack(theirs, writer))
+        except* (OSError, asyncio.IncompleteReadError):
+            pass  # one of the ends has gone
+        finally:
+            ours.transport.abort()
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):

@@ -17,6 +17,7 @@ from websockets.exceptions import ConnectionClosed
 from tests.compilers import dotnet
 from tests.conftest import Serve
 from tests.databases import Database
+from tests.servers import listening
 from tests.service.calendars import Calendar
 from tests.services import token
 from tests.waiting import DEADLINE_SECONDS, until
@@ -314,17 +315,13 @@ async def test_it_closes_while_it_connects(start: Start) -> None:
     """
     requests: asyncio.Queue[bytes] = asyncio.Queue()
 
-    async def never(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def never(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
         requests.put_nowait(await reader.readuntil(b"\r\n\r\n"))
-        with suppress(asyncio.CancelledError):
-            await asyncio.sleep(3600)
-        writer.close()
+        await asyncio.sleep(3600)
 
-    server = await asyncio.start_server(never, "127.0.0.1", 0)
-    try:
-        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    async with listening(never) as port:
         for end in ("close", "dispose"):
-            client = await start(url, "a", "t")
+            client = await start(f"ws://127.0.0.1:{port}/", "a", "t")
             await client.until("status connecting")
             async with asyncio.timeout(DEADLINE_SECONDS):
                 await requests.get()
@@ -333,8 +330,6 @@ async def test_it_closes_while_it_connects(start: Start) -> None:
             await client.until("position a none")
             if "status closed" not in client.lines:
                 await client.until("status closed")
-    finally:
-        server.close()
 
 
 async def test_it_resumes_with_at_and_believes_no_other_message_at_its_position(

@@ -13,6 +13,7 @@ from tests.conftest import Connect, Serve
 from tests.databases import Database
 from tests.natsd import NatsServer
 from tests.ports import free_port
+from tests.servers import listening
 from tests.service.between import Between
 from tests.service.calendars import Calendar
 from tests.service.test_floods import metric
@@ -75,9 +76,8 @@ class InBetween(Between):
 @pytest.fixture
 async def between(nats: NatsServer) -> AsyncIterator[InBetween]:
     between = InBetween(nats.port)
-    server = await asyncio.start_server(between.serve, "127.0.0.1", between.port)
-    yield between
-    server.close()
+    async with listening(between.serve, between.port):
+        yield between
 
 
 async def test_each_client_gets_the_messages_of_its_company_all_the_same(

@@ -15,6 +15,7 @@ import pytest
 from tests.conftest import Connect, Serve
 from tests.databases import Connection, Database
 from tests.ports import free_port
+from tests.servers import listening
 from tests.service.between import Between
 from tests.service.calendars import EVENT, Calendar, positions
 from tests.services import Service
@@ -132,9 +133,8 @@ async def new_events(writer: Connection, company: str, *titles: str) -> None:
 @pytest.fixture
 async def between(database: Database) -> AsyncIterator[InBetween]:
     between = InBetween(database.address)
-    server = await asyncio.start_server(between.serve, "127.0.0.1", between.port)
-    yield between
-    server.close()
+    async with listening(between.serve, between.port):
+        yield between
 
 
 async def test_an_answer_that_cannot_be_read_ends_a_connection_and_not_the_node(

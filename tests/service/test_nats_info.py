@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import Connect, Serve
 from tests.databases import Database
 from tests.natsd import NatsServer
-from tests.ports import free_port
+from tests.servers import listening
 from tests.service.between import Between
 from tests.service.calendars import Calendar
 from tests.waiting import until
@@ -22,7 +22,6 @@ class Info(Between):
     def __init__(self, server: int, changes: dict[str, object], more: bytes = b"") -> None:
         super().__init__("127.0.0.1", server)
         self._changes, self._more = changes, more
-        self.port = free_port()
         self.sent = asyncio.Event()
 
     async def _attack(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -45,10 +44,9 @@ async def test_a_node_survives_a_server_that_names_no_size_of_messages(
     database: Database, serve: Serve, connect: Connect, nats: NatsServer, size: object
 ) -> None:
     between = Info(nats.port, {"max_payload": size})
-    server = await asyncio.start_server(between.serve, "127.0.0.1", between.port)
-    try:
+    async with listening(between.serve) as port:
         calendar = Calendar(database)
-        service = await serve(database, nats_url=f"nats://127.0.0.1:{between.port}")
+        service = await serve(database, nats_url=f"nats://127.0.0.1:{port}")
         company = await calendar.company("u1")
         client = await connect(service, "u1", company)
 
@@ -59,8 +57,6 @@ async def test_a_node_survives_a_server_that_names_no_size_of_messages(
         await calendar.event(company)
         await client.expect("EventCreated")
         await service.ready()
-    finally:
-        server.close()
 
 
 async def test_servers_that_a_server_names_do_not_hold_up_a_node(
@@ -69,18 +65,15 @@ async def test_servers_that_a_server_names_do_not_hold_up_a_node(
     urls = [f"10.1.{n // 250}.{n % 250}:4222" for n in range(30_000)]
     line = b"INFO %b\r\n" % json.dumps({"connect_urls": urls}).encode()
     between = Info(nats.port, {}, line * 3)
-    server = await asyncio.start_server(between.serve, "127.0.0.1", between.port)
-    try:
+    async with listening(between.serve) as port:
         calendar = Calendar(database)
-        service = await serve(database, nats_url=f"nats://127.0.0.1:{between.port}")
+        service = await serve(database, nats_url=f"nats://127.0.0.1:{port}")
         await between.sent.wait()
         company = await calendar.company("u1")
         client = await connect(service, "u1", company)
         await calendar.event(company)
         await client.expect("EventCreated")
         assert "the event loop was blocked" not in service.log()
-    finally:
-        server.close()
 
 
 async def test_the_words_of_a_server_that_refuses_a_node_are_logged_in_part(
@@ -93,11 +86,8 @@ async def test_the_words_of_a_server_that_refuses_a_node_are_logged_in_part(
         await reader.readline()
         writer.write(b"-ERR 'too %b'\r\n" % (b"much" * 5_000))
         await reader.read()
-        writer.close()
 
-    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
-    try:
-        port = server.sockets[0].getsockname()[1]
+    async with listening(refuse) as port:
         service = await serve(database, nats_url=f"nats://127.0.0.1:{port}")
 
         async def is_reported() -> bool:
@@ -105,5 +95,3 @@ async def test_the_words_of_a_server_that_refuses_a_node_are_logged_in_part(
 
         await until(is_reported)
         assert max(map(len, service.log().splitlines())) < 1000
-    finally:
-        server.close()

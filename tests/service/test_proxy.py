@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from tests.proxy import Proxy
+from tests.servers import listening
 from tests.waiting import DEADLINE_SECONDS, until
 
 
@@ -54,10 +55,8 @@ def echo() -> Echo:
 
 @pytest.fixture
 async def proxy(echo: Echo) -> AsyncIterator[Proxy]:
-    server = await asyncio.start_server(echo.serve, "127.0.0.1", 0)
-    async with Proxy("127.0.0.1", server.sockets[0].getsockname()[1]) as proxy:
+    async with listening(echo.serve) as port, Proxy("127.0.0.1", port) as proxy:
         yield proxy
-    server.close()
 
 
 @asynccontextmanager

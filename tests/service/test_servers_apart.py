@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import AsyncIterator
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, suppress
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -21,6 +21,7 @@ from tests.databases import Database
 from tests.ports import free_port
 from tests.postgres.relays import Relayed, messages_of, new_event
 from tests.proxy import Proxy
+from tests.servers import listening
 from tests.service.calendars import Calendar
 from tests.service.test_faults_database import answers, reason, standby
 from tests.waiting import until
@@ -109,33 +110,21 @@ class ByName:
         self.port = free_port()
         self.is_split = True
         self.apart = 0
-        self._serving: list[asyncio.Task[None]] = []
-        self._writers: list[asyncio.StreamWriter] = []
-
-    async def end(self) -> None:
-        """Ends all connections."""
-        for writer in self._writers:
-            writer.transport.abort()
-        await asyncio.gather(*self._serving)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._serving.append(task)
-        self._writers.append(writer)
-        with suppress(OSError, asyncio.IncompleteReadError), closing(writer):
-            size = await reader.readexactly(4)
-            start = size + await reader.readexactly(struct.unpack("!I", size)[0] - 4)
-            goes_apart = self.is_split and self._word in start
-            self.apart += goes_apart
-            target = self._copy if goes_apart else self._primary
-            theirs, ours = await asyncio.open_connection(*target)
-            self._writers.append(ours)
-            with closing(ours):
-                ours.write(start)
-                async with asyncio.TaskGroup() as both:
-                    both.create_task(pump(reader, ours))
-                    both.create_task(pump(theirs, writer))
+        size = await reader.readexactly(4)
+        start = size + await reader.readexactly(struct.unpack("!I", size)[0] - 4)
+        goes_apart = self.is_split and self._word in start
+        self.apart += goes_apart
+        target = self._copy if goes_apart else self._primary
+        theirs, ours = await asyncio.open_connection(*target)
+        try:
+            ours.write(start)
+            async with asyncio.TaskGroup() as both:
+                both.create_task(pump(reader, ours))
+                both.create_task(pump(theirs, writer))
+        finally:
+            ours.transport.abort()
 
 
 async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -154,41 +143,41 @@ async def test_a_relay_reads_where_it_writes(servers: Servers, promoted: bool) -
     if promoted:
         await copy.execute("SELECT pg_promote()")
     way = ByName(servers, b"notifier relay reader")
-    server = await asyncio.start_server(way.serve, "127.0.0.1", way.port)
     relay = Relayed(primary)
     relay.url = primary.through(way.port) + "?sslmode=disable"
-    starting = asyncio.create_task(relay.start())
+    async with listening(way.serve, way.port):
+        starting = asyncio.create_task(relay.start())
 
-    def leads() -> bool:
-        return relay.relay is not None and relay.relay.state is not State.STANDBY
+        def leads() -> bool:
+            return relay.relay is not None and relay.relay.state is not State.STANDBY
 
-    try:
+        try:
 
-        async def has_tried_twice() -> bool:
-            return way.apart > 1 or leads()
+            async def has_tried_twice() -> bool:
+                return way.apart > 1 or leads()
 
-        await until(has_tried_twice)
-        writer = await primary.connect()
-        late = writer.transaction()
-        await late.start()
-        await new_event(writer, company, "late")
-        await new_event(primary, company, "early")
-        if not promoted:
-            await servers.replayed()
-        if leads():  # it reads elsewhere
+            await until(has_tried_twice)
+            writer = await primary.connect()
+            late = writer.transaction()
+            await late.start()
+            await new_event(writer, company, "late")
+            await new_event(primary, company, "early")
+            if not promoted:
+                await servers.replayed()
+            if leads():  # it reads elsewhere
+                await relay.settled()
+            await late.commit()
+            way.is_split = False
+            await starting
             await relay.settled()
-        await late.commit()
-        way.is_split = False
-        await starting
-        await relay.settled()
-        titles = [message["Data"].get("Title") for message in await messages_of(primary, company)]
-        assert {"late", "early"} <= set(titles), titles
-    finally:
-        starting.cancel()
-        await asyncio.gather(starting, return_exceptions=True)
-        await relay.stop()
-        server.close()
-        await way.end()
+            titles = [
+                message["Data"].get("Title") for message in await messages_of(primary, company)
+            ]
+            assert {"late", "early"} <= set(titles), titles
+        finally:
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
+            await relay.stop()
 
 
 async def test_access_is_not_checked_on_another_primary_than_the_one_that_is_followed(
@@ -200,8 +189,7 @@ async def test_access_is_not_checked_on_another_primary_than_the_one_that_is_fol
     await servers.replayed()
     await copy.execute("SELECT pg_promote()")
     way = ByName(servers, b"notifier membership")
-    server = await asyncio.start_server(way.serve, "127.0.0.1", way.port)
-    try:
+    async with listening(way.serve, way.port):
         service = await serve(primary.through(way.port) + "?sslmode=disable", ready=False)
 
         async def reports() -> bool:
@@ -217,6 +205,3 @@ async def test_access_is_not_checked_on_another_primary_than_the_one_that_is_fol
         way.is_split = False
         await service.ready()
         await connect(service, "u1", company)
-    finally:
-        server.close()
-        await way.end()

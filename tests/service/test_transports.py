@@ -24,6 +24,7 @@ from notifier.client import transports as ladder
 from tests.conftest import Serve
 from tests.databases import Database
 from tests.http_proxy import HttpProxy
+from tests.servers import listening
 from tests.service.calendars import Calendar
 from tests.services import Service, token
 from tests.waiting import until
@@ -202,11 +203,8 @@ async def test_a_server_that_knows_neither_path_is_named_by_the_refused_websocke
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-        writer.close()
 
-    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
-    url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with server, following(url, "c") as taken:
+    async with listening(refuse) as port, following(f"ws://127.0.0.1:{port}", "c") as taken:
         await taken.has(lambda: taken.client.status.state == "waiting")
         statuses = [
             each for each in taken.reports if isinstance(each, Status) and each.state == "waiting"

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from itertools import count
-from typing import Any
 
 import pytest
 
@@ -15,6 +14,7 @@ from notifier.client import Status, connect, http_reader
 from notifier.client import arrivals as client_arrivals
 from notifier.client.http import HttpConnection, HttpError
 from notifier.client.http_requests import Failure, check, http_url, path_of
+from tests.servers import listening
 from tests.waiting import until
 
 EVENT_STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
@@ -30,11 +30,9 @@ async def serving(*connections: Sequence[bytes]) -> AsyncIterator[tuple[str, lis
         for response in waiting.pop(0) if waiting else ():
             requests.append(await reader.readuntil(b"\r\n\r\n"))
             writer.write(response)
-        writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/base/", requests
+    async with listening(serve) as port:
+        yield f"http://127.0.0.1:{port}/base/", requests
 
 
 @pytest.mark.parametrize(
@@ -196,26 +194,21 @@ async def test_a_transaction_has_arrived_when_a_poll_from_its_message_on_has_no_
     )
     last = b'data: {"Type":"EventUpdated","Data":{"CompanyId":"c"},"Position":6,"Tx":"7"}\n\n'
     polls, requests = [poll(6, "7"), poll(6)], list[str]()
-    confirmed, served = asyncio.Event(), set[asyncio.Task[Any] | None]()
+    confirmed = asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        served.add(asyncio.current_task())
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         requests.append(head.split()[1])
-        with suppress(OSError):
-            if "event-stream" in head:
-                writer.write(streamed)
-                await confirmed.wait()
-                writer.write(last)
-                await reader.read()
-            else:
-                writer.write(polls.pop(0))
-            writer.close()
-            await writer.wait_closed()
+        if "event-stream" in head:
+            writer.write(streamed)
+            await confirmed.wait()
+            writer.write(last)
+            await reader.read()
+        else:
+            writer.write(polls.pop(0))
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
-        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with listening(serve) as port:
+        url = f"ws://127.0.0.1:{port}"
         async with connect(url, lambda: "t", "c", transport="sse") as client:
 
             async def take() -> None:
@@ -232,7 +225,6 @@ async def test_a_transaction_has_arrived_when_a_poll_from_its_message_on_has_no_
             confirmed.set()
             assert await arriving == 6
         await taking
-        await asyncio.gather(*filter(None, served))
     assert [request.partition("?")[2] for request in requests[1:]] == [
         "after=5&epoch=e&wait=0",
         "after=6&epoch=e&wait=0",
@@ -343,22 +335,17 @@ async def test_a_log_that_cannot_be_read_for_an_arrival_is_read_again(
         + b'data: {"Type":"SubscribeResult","Success":true,"Data":{"CompanyId":"c","Position":4,"Epoch":"e"}}\n\n'
         b'data: {"Type":"EventUpdated","Data":{"CompanyId":"c"},"Position":5,"Tx":"7"}\n\n'
     )
-    polls, served = [answer, page_with(b"")], set[asyncio.Task[Any] | None]()
+    polls = [answer, page_with(b"")]
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        served.add(asyncio.current_task())
-        with suppress(OSError, asyncio.IncompleteReadError):
-            if b"event-stream" in await reader.readuntil(b"\r\n\r\n"):
-                writer.write(streamed)
-                await reader.read()
-            else:
-                writer.write(polls.pop(0))
-            writer.close()
-            await writer.wait_closed()
+        if b"event-stream" in await reader.readuntil(b"\r\n\r\n"):
+            writer.write(streamed)
+            await reader.read()
+        else:
+            writer.write(polls.pop(0))
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
-        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with listening(serve) as port:
+        url = f"ws://127.0.0.1:{port}"
         async with connect(url, lambda: "t", "c", transport="sse") as client:
 
             async def take() -> None:
@@ -368,5 +355,4 @@ async def test_a_log_that_cannot_be_read_for_an_arrival_is_read_again(
             taking = asyncio.create_task(take())
             assert await client.arrived(7) == 5
         await taking
-        await asyncio.gather(*filter(None, served))
     assert polls == []

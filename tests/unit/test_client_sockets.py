@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from contextlib import AbstractAsyncContextManager
 from http import HTTPStatus
 from typing import Any
 
@@ -19,6 +20,7 @@ from notifier.client.closes import Disconnected
 from notifier.client.pace import Pace
 from notifier.client.sockets import check_url, describe_url, is_permanent, open_in_time, opener
 from notifier.client.transports import Transports
+from tests.servers import listening
 from tests.waiting import DEADLINE_SECONDS
 
 
@@ -61,14 +63,12 @@ async def failure(url: str) -> object:
     return caught.value.error
 
 
-async def serving(answer: bytes, tls: ssl.SSLContext | None = None) -> tuple[asyncio.Server, int]:
+def answering(answer: bytes, tls: ssl.SSLContext | None = None) -> AbstractAsyncContextManager[int]:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
         writer.write(answer)
-        writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
-    return server, server.sockets[0].getsockname()[1]
+    return listening(serve, tls=tls)
 
 
 @pytest.mark.parametrize(
@@ -82,16 +82,14 @@ async def serving(answer: bytes, tls: ssl.SSLContext | None = None) -> tuple[asy
     ],
 )
 async def test_what_servers_answer(scheme: str, answer: bytes, permanent: bool) -> None:
-    server, port = await serving(answer)
-    async with server:
+    async with answering(answer) as port:
         assert is_permanent(await failure(f"{scheme}://127.0.0.1:{port}/")) is permanent
 
 
 async def test_an_untrusted_certificate_is_permanent() -> None:
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     trustme.CA().issue_cert("127.0.0.1").configure_cert(tls)
-    server, port = await serving(b"", tls)
-    async with server:
+    async with answering(b"", tls) as port:
         assert is_permanent(await failure(f"wss://127.0.0.1:{port}/"))
 
 
