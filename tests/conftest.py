@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from uuid import uuid4
 
+import hypothesis
 import pytest
 
 from notifier.demo.postgres import EmbeddedPostgres
@@ -20,6 +21,10 @@ from tests.services import INTERPRETED, Service
 
 # A shell makes background jobs, and their children, ignore SIGINT. The tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# A busy machine delays single examples at will. A test gets its settings when its file is imported, by whatever file.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 
 class Serve(Protocol):

@@ -6,7 +6,6 @@ import os
 from collections.abc import AsyncIterator
 from importlib.util import find_spec
 
-import hypothesis
 import pytest
 
 from notifier.delivery import session as sessions
@@ -21,10 +20,6 @@ collect_ignore = [
     }.items()
     if not os.environ.get("CI") and find_spec(library) is None
 ]
-
-# A busy machine delays single examples at will.
-hypothesis.settings.register_profile("any machine", deadline=None)
-hypothesis.settings.load_profile("any machine")
 
 
 @pytest.fixture

@@ -617,6 +617,7 @@ async def test_c5_a_proxy_whose_answer_never_ends_is_abandoned(
     with pytest.raises(TimeoutError, match="the answer is too slow"):
         async with asyncio.timeout(DEADLINE_SECONDS):
             await asyncio.to_thread(download, "https://issuer.example/jwks", 1.0, MAX_JWKS_BYTES)
+    assert await asyncio.to_thread(provider.was_requested.wait, DEADLINE_SECONDS)
     assert provider.requests == ["issuer.example:443"]
 
 
