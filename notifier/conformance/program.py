@@ -18,8 +18,11 @@ OUTPUT_SECONDS = 30.0
 
 STOP_SECONDS = 3.0
 
-LAST_LINES = 4
-"""The lines of its stderr that are reported with an error."""
+SHOWN_LINES = 2
+"""Of its stderr so many lines at the beginning and at the end are reported with an error: some runtimes name it first, others last."""
+
+KEPT_BYTES = 2048
+"""What is kept of the beginning of its stderr, and of the end."""
 
 
 class Program:
@@ -28,7 +31,7 @@ class Program:
     def __init__(self, process: asyncio.subprocess.Process, on_end: Callable[[], None]) -> None:
         self._process = process
         self._lines: list[Line] = []
-        self._errors = b""
+        self._first_errors = self._last_errors = b""
         self._printed = asyncio.Event()
         self._on_end = on_end
         self._reading = asyncio.create_task(self._read())
@@ -63,7 +66,7 @@ class Program:
             raise Wrong(f"printed {self._lines} instead of {list(expected)}")
 
     async def stop(self) -> str:
-        """Ends it; returns the last lines of its stderr, as one."""
+        """Ends it; returns the first and the last lines of its stderr, as one."""
         self._signal(signal.SIGTERM)
         try:
             async with asyncio.timeout(STOP_SECONDS):
@@ -74,8 +77,11 @@ class Program:
         self._reading.cancel()
         self._draining.cancel()
         await asyncio.wait([self._reading, self._draining])
-        lines = [line.strip() for line in self._errors.decode(errors="replace").split("\n")]
-        return "; ".join([line for line in lines if line][-LAST_LINES:])
+        errors = (self._first_errors + self._last_errors).decode(errors="replace")
+        lines = [line for each in errors.split("\n") if (line := each.strip())]
+        if len(lines) > 2 * SHOWN_LINES:
+            lines[SHOWN_LINES:-SHOWN_LINES] = ["…"]
+        return "; ".join(lines)
 
     def _signal(self, number: signal.Signals) -> None:
         """As `Process.send_signal`, which would take the exit status away from asyncio."""
@@ -97,7 +103,9 @@ class Program:
     async def _drain(self) -> None:
         assert self._process.stderr is not None
         while data := await self._process.stderr.read(4096):
-            self._errors = (self._errors + data)[-4096:]
+            room = KEPT_BYTES - len(self._first_errors)
+            self._first_errors += data[:room]
+            self._last_errors = (self._last_errors + data[room:])[-KEPT_BYTES:]
 
 
 def _line(line: bytes) -> Line | None:

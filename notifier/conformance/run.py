@@ -124,9 +124,9 @@ async def _run(scenario: Scenario, script: Script, command: Sequence[str]) -> Ve
     except Wrong as error:
         wrong = str(error)
     finally:
-        last = await program.stop()
-    if wrong is not None and last:
-        wrong += f" (its last errors: {last})"
+        errors = await program.stop()
+    if wrong is not None and errors:
+        wrong += f" (its errors: {errors})"
     return Verdict(scenario, wrong)
 
 

@@ -152,8 +152,15 @@ async def test_a_client_may_close_two_sockets_before_it_has_subscribed(
     else:
         assert lines[0].startswith(
             "WRONG: drop: must resume after the last message when the connection breaks; the client closed the socket"
-            " instead of sending setCompany or subscribe (its last errors: no answer; no answer"
+            " instead of sending setCompany or subscribe (its errors: no answer; no answer"
         ), "\n".join(lines)
+
+
+async def test_the_first_and_the_last_errors_of_a_client_are_reported(tmp_path: Path) -> None:
+    """Java and Node print their error first, Python last, and a runtime that was aborted a long stack between."""
+    code = "import sys; sys.exit('\\n'.join(['first', *map(str, range(5000)), 'last']))"
+    lines = await conformance(tmp_path, [sys.executable, "-c", code], "drop")
+    assert lines[0].endswith("(its errors: first; 0; …; 4999; last)"), lines[0]
 
 
 async def test_a_client_that_is_started_by_hand_is_checked_by_what_it_sends(tmp_path: Path) -> None:
