@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 TURNS = 5
-"""In so many turns of the event loop a connection that was accepted has got its task."""
+"""After so many turns of the event loop an accepted connection has its task."""
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
 """Serves one connection, which is closed after it, also when the other end has gone."""
@@ -21,8 +21,8 @@ async def listening(
 ) -> AsyncIterator[int]:
     """Serves connections until the end of the block, which cancels those that are left. Yields the port.
 
-    A connection that were left to Python's garbage collector would be a ResourceWarning, which fails the test that
-    runs at that moment.
+    Python's garbage collector warns of a connection that was left open (ResourceWarning), which fails the test that runs at
+    that moment.
     """
     tasks: set[asyncio.Task[None]] = set()
 

@@ -10,11 +10,11 @@ from itertools import count
 
 import pytest
 
-from notifier.client import Status, connect, http_reader
+from notifier.client import Client, Status, connect, http_reader
 from notifier.client import arrivals as client_arrivals
 from notifier.client.http import HttpConnection, HttpError
 from notifier.client.http_requests import Failure, check, http_url, path_of
-from tests.servers import listening
+from tests.servers import Serve, listening
 from tests.waiting import until
 
 EVENT_STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
@@ -186,6 +186,21 @@ async def test_a_retry_after_that_is_no_number_of_seconds_is_none(value: bytes) 
     assert refused.value.farewell == {"Code": 4429, "Reason": "HTTP 429", "Reconnect": True}
 
 
+@asynccontextmanager
+async def following(serve: Serve) -> AsyncIterator[Client]:
+    """A client that takes the messages of a stream from a server with this function."""
+    async with listening(serve) as port:
+        async with connect(f"ws://127.0.0.1:{port}", lambda: "t", "c", transport="sse") as client:
+
+            async def take() -> None:
+                async for _ in client:
+                    pass
+
+            taking = asyncio.create_task(take())
+            yield client
+        await taking
+
+
 async def test_a_transaction_has_arrived_when_a_poll_from_its_message_on_has_no_other() -> None:
     streamed = (
         b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
@@ -207,24 +222,15 @@ async def test_a_transaction_has_arrived_when_a_poll_from_its_message_on_has_no_
         else:
             writer.write(polls.pop(0))
 
-    async with listening(serve) as port:
-        url = f"ws://127.0.0.1:{port}"
-        async with connect(url, lambda: "t", "c", transport="sse") as client:
+    async def has_polled() -> bool:
+        return len(requests) == 2
 
-            async def take() -> None:
-                async for _ in client:
-                    pass
-
-            async def has_polled() -> bool:
-                return len(requests) == 2
-
-            taking = asyncio.create_task(take())
-            arriving = asyncio.create_task(client.arrived(7))
-            await until(has_polled)
-            assert not arriving.done()
-            confirmed.set()
-            assert await arriving == 6
-        await taking
+    async with following(serve) as client:
+        arriving = asyncio.create_task(client.arrived(7))
+        await until(has_polled)
+        assert not arriving.done()
+        confirmed.set()
+        assert await arriving == 6
     assert [request.partition("?")[2] for request in requests[1:]] == [
         "after=5&epoch=e&wait=0",
         "after=6&epoch=e&wait=0",
@@ -344,15 +350,6 @@ async def test_a_log_that_cannot_be_read_for_an_arrival_is_read_again(
         else:
             writer.write(polls.pop(0))
 
-    async with listening(serve) as port:
-        url = f"ws://127.0.0.1:{port}"
-        async with connect(url, lambda: "t", "c", transport="sse") as client:
-
-            async def take() -> None:
-                async for _ in client:
-                    pass
-
-            taking = asyncio.create_task(take())
-            assert await client.arrived(7) == 5
-        await taking
+    async with following(serve) as client:
+        assert await client.arrived(7) == 5
     assert polls == []
