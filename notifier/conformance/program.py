@@ -19,7 +19,7 @@ OUTPUT_SECONDS = 30.0
 STOP_SECONDS = 3.0
 
 SHOWN_LINES = 2
-"""Of its stderr so many lines at the beginning and at the end are reported with an error: some runtimes name it first, others last."""
+"""How many lines of its stderr are reported from the beginning, and from the end: some runtimes print the error first, others last."""
 
 KEPT_BYTES = 2048
 """What is kept of the beginning of its stderr, and of the end."""

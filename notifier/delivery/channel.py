@@ -169,7 +169,7 @@ class Channel:
         """Writes messages to all subscribers, in order. Returns False, and writes none, where some before or among them are missing, or
         where a position that was delivered comes with a later `seq`: others have altered the log, and it was given out twice.
 
-        Messages up to the position that the channel was opened at are not written. Those that revoke re-check: access was checked before them.
+        Messages up to the position that the channel was opened at are not written. Those that revoke re-check: access may have been checked before them.
         """
         if known := [message for message in messages if message.position <= self.accepted]:
             if 0 < self.seq < known[-1].seq:
