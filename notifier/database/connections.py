@@ -157,7 +157,7 @@ def role_path(*, migrated: bool) -> str:
     """
     watched = sql.adapt(
         """EXISTS (SELECT FROM notifier.watches AS w JOIN pg_catalog.pg_class AS c
-                   ON c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass(w.relation)
+                   ON c.oid OPERATOR(pg_catalog.=) notifier.relation_of(w.relation)
                    WHERE c.relnamespace OPERATOR(pg_catalog.=) s.oid)"""
     )
     return sql.query("role_path").format(watched=watched if migrated else "false")

@@ -38,7 +38,7 @@ AS $$
         FROM named AS m
         GROUP BY m.captured_as
     ), watched AS MATERIALIZED (
-        SELECT to_regclass(w.relation)::oid AS root,
+        SELECT notifier.relation_of(w.relation)::oid AS root,
                ARRAY[w.entity, w.key, coalesce(w.company, w.key)]
                  || CASE WHEN shared.excluded IS NOT NULL OR keys.are_needed THEN ARRAY[format('{%s}', shared.excluded)] END
                  || CASE WHEN keys.are_needed THEN ARRAY[shared.keys::text] END
@@ -53,7 +53,7 @@ AS $$
     ), partitions (root, oid) AS (
         -- not by pg_partition_tree, which locks them: the probe of each node would wait for what holds a lock on one
         SELECT r.oid, i.inhrelid
-        FROM (SELECT w.root FROM watched AS w UNION SELECT to_regclass(only_table)::oid) AS r (oid)
+        FROM (SELECT w.root FROM watched AS w UNION SELECT notifier.relation_of(only_table)::oid) AS r (oid)
         JOIN pg_inherits AS i ON i.inhparent = r.oid AND NOT i.inhdetachpending
         JOIN pg_class AS c ON c.oid = i.inhrelid AND c.relispartition
         UNION ALL
@@ -64,7 +64,7 @@ AS $$
         JOIN pg_trigger AS t ON t.tgrelid = p.oid AND t.tgparentid <> 0 AND t.tgenabled IN ('D', 'R')
         WHERE t.tgfoid = to_regproc('notifier.capture')::oid
     ), crossed AS (
-        SELECT to_regclass(s.relation)::oid AS relid, array_agg(pair.name ORDER BY s.watch, s.step, pair.n) AS steps,
+        SELECT notifier.relation_of(s.relation)::oid AS relid, array_agg(pair.name ORDER BY s.watch, s.step, pair.n) AS steps,
                NOT bool_and(s.enforced) AS is_loose
         FROM notifier.steps AS s
         JOIN notifier.watches AS w ON w.entity = s.watch
@@ -73,7 +73,7 @@ AS $$
             concat_ws(' ', CASE WHEN s.step = (SELECT max(l.step) FROM notifier.steps AS l WHERE l.watch = s.watch) THEN 'last' END,
                            CASE WHEN NOT s.enforced THEN 'loose' END)
         ]) WITH ORDINALITY AS pair (name, n)
-        WHERE s.step > 0 AND to_regclass(s.relation) IS NOT NULL AND (only_table IS NULL OR s.relation = only_table)
+        WHERE s.step > 0 AND notifier.relation_of(s.relation) IS NOT NULL AND (only_table IS NULL OR s.relation = only_table)
         GROUP BY 1
     ), wanted AS (
         SELECT c.relid, kind.name, kind.type, 'TRIGGER' AS kind, kind.clause, 'capture_parent' AS function,
@@ -109,8 +109,8 @@ AS $$
                CASE WHEN t.tginitdeferred THEN 'CONSTRAINT TRIGGER' ELSE 'TRIGGER' END AS kind, p.proname::text AS function
         FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid
         WHERE p.pronamespace = to_regnamespace('notifier') AND NOT t.tgisinternal AND t.tgparentid = 0
-          AND (only_table IS NULL OR t.tgrelid = to_regclass(only_table)
-               OR t.tgrelid IN (SELECT p.oid FROM partitions AS p WHERE p.root = to_regclass(only_table)))
+          AND (only_table IS NULL OR t.tgrelid = notifier.relation_of(only_table)
+               OR t.tgrelid IN (SELECT p.oid FROM partitions AS p WHERE p.root = notifier.relation_of(only_table)))
     )
     SELECT format('%I.%I', n.nspname, c.relname), name,
            format('CREATE %s %s %s EXECUTE FUNCTION notifier.%s(%s)', w.kind, name,

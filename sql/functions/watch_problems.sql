@@ -9,7 +9,7 @@ RETURNS TABLE(kind text, object text, fatal boolean)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     WITH watched AS MATERIALIZED (
-        SELECT w.*, to_regclass(w.relation)::oid AS root FROM notifier.watches AS w
+        SELECT w.*, notifier.relation_of(w.relation)::oid AS root FROM notifier.watches AS w
     )
     SELECT 'table', w.relation,
            w.tenant IS NULL AND (w.member IS NOT NULL OR NOT EXISTS (SELECT FROM watched AS other WHERE other.root IS NOT NULL))
@@ -32,15 +32,15 @@ AS $$
                                         AND (r.name = ANY (w.visible_to) OR r.now IS NOT NULL AND r.name = ANY (w.exclude))
     JOIN pg_attribute AS a ON a.attrelid = w.root AND a.attname = r.name AND a.attnum > 0 AND NOT a.attisdropped
     UNION ALL
-    SELECT CASE WHEN to_regclass(s.relation) IS NULL THEN 'table' ELSE 'column' END,
-           concat_ws('.', s.relation, CASE WHEN to_regclass(s.relation) IS NOT NULL THEN quote_ident(named.name) END), true
+    SELECT CASE WHEN notifier.relation_of(s.relation) IS NULL THEN 'table' ELSE 'column' END,
+           concat_ws('.', s.relation, CASE WHEN notifier.relation_of(s.relation) IS NOT NULL THEN quote_ident(named.name) END), true
     FROM notifier.steps AS s
     CROSS JOIN LATERAL unnest(ARRAY[s.key, s.value]) AS named (name)
     WHERE named.name IS NOT NULL AND NOT EXISTS (
         SELECT FROM pg_attribute AS a
-        WHERE a.attrelid = to_regclass(s.relation) AND a.attname = named.name
+        WHERE a.attrelid = notifier.relation_of(s.relation) AND a.attname = named.name
           AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated <> 'v'
-    ) AND (s.step > 0 OR to_regclass(s.relation) IS NOT NULL)
+    ) AND (s.step > 0 OR notifier.relation_of(s.relation) IS NOT NULL)
     UNION ALL
     SELECT 'child', h.inhrelid::regclass::text, w.tenant IS NULL
     FROM watched AS w

@@ -5,7 +5,7 @@ WITH RECURSIVE base (oid, next) AS (
     LEFT JOIN notifier.steps AS s
       ON s.watch = w.entity AND s.step = (SELECT max(l.step) FROM notifier.steps AS l WHERE l.watch = w.entity)
     JOIN pg_catalog.pg_attribute AS a
-      ON a.attrelid = pg_catalog.to_regclass(coalesce(s.relation, w.relation))
+      ON a.attrelid = notifier.relation_of(coalesce(s.relation, w.relation))
      AND a.attname = coalesce(s.value, w.company) AND NOT a.attisdropped
     JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid
     WHERE coalesce(w.scope, '') = $1

@@ -11,7 +11,7 @@ FROM pg_catalog.pg_roles AS us
 CROSS JOIN pg_catalog.pg_roles AS r
 LEFT JOIN LATERAL (
     SELECT min(w.relation) AS relation FROM notifier.watches AS w
-    JOIN pg_catalog.pg_class AS c ON c.oid = pg_catalog.to_regclass(w.relation) AND c.relowner = r.oid
+    JOIN pg_catalog.pg_class AS c ON c.oid = notifier.relation_of(w.relation) AND c.relowner = r.oid
 ) AS owned ON true
 CROSS JOIN (SELECT n.nspowner AS owner, n.nspname AS name FROM pg_catalog.pg_namespace AS n WHERE n.nspname = 'notifier') AS ours
 WHERE us.rolname = $1 AND NOT us.rolsuper AND r.oid <> us.oid

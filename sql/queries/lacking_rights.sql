@@ -37,7 +37,7 @@ FROM (
     FROM pg_catalog.pg_proc AS p
     WHERE p.pronamespace = 'notifier'::regnamespace
       AND p.proname IN ('bounding_type', 'capture_triggers', 'catalogue_version', 'columns_of', 'elect', 'is_plain_type',
-                        'json_expression', 'log_bytes', 'planning_time', 'prune', 'readable_json', 'refuse_reading', 'relay_holders',
+                        'json_expression', 'log_bytes', 'planning_time', 'prune', 'readable_json', 'refuse_reading', 'relation_of', 'relay_holders',
                         'renamed_columns', 'reopen', 'rotate_changes', 'sanitize_json', 'system', 'transaction_status',
                         'truncate_changes', 'wait_for_changes', 'watch_problems')
     UNION ALL
@@ -45,7 +45,7 @@ FROM (
     SELECT pg_catalog.format('SELECT (%I)', a.attname), w.relation,
            pg_catalog.has_column_privilege($1::text, a.attrelid, a.attnum, 'SELECT'), true
     FROM notifier.watches AS w
-    JOIN pg_catalog.pg_attribute AS a ON a.attrelid = pg_catalog.to_regclass(w.relation)
+    JOIN pg_catalog.pg_attribute AS a ON a.attrelid = notifier.relation_of(w.relation)
      AND (a.attname IN (w.company, w.member, w.deleted_if)
           OR a.attname = ANY (ARRAY(SELECT w.member_if[i][1] FROM pg_catalog.generate_subscripts(w.member_if, 1) AS i)))
      AND a.attnum > 0
@@ -55,7 +55,7 @@ FROM (
            pg_catalog.has_column_privilege($1::text, a.attrelid, a.attnum, 'SELECT'), true
     FROM notifier.steps AS s
     JOIN notifier.watches AS w ON w.entity = s.watch
-    JOIN pg_catalog.pg_attribute AS a ON a.attrelid = pg_catalog.to_regclass(s.relation)
+    JOIN pg_catalog.pg_attribute AS a ON a.attrelid = notifier.relation_of(s.relation)
      AND a.attname IN (s.key, s.value) AND a.attnum > 0
     WHERE w.member IS NOT NULL
        OR EXISTS (SELECT FROM notifier.grants AS g WHERE g.role = $1::text AND g.privilege = 'state')
@@ -64,19 +64,14 @@ FROM (
     SELECT pg_catalog.format('SELECT (%I)', a.attname), w.relation,
            pg_catalog.has_column_privilege($1::text, a.attrelid, a.attnum, 'SELECT'), true
     FROM notifier.watches AS w
-    JOIN pg_catalog.pg_attribute AS a ON a.attrelid = pg_catalog.to_regclass(w.relation)
+    JOIN pg_catalog.pg_attribute AS a ON a.attrelid = notifier.relation_of(w.relation)
      AND a.attnum > 0 AND NOT a.attisdropped AND a.attname <> ALL (w.exclude)
     WHERE EXISTS (SELECT FROM notifier.grants AS g WHERE g.role = $1::text AND g.privilege = 'state')
     UNION ALL
     SELECT DISTINCT 'USAGE', pg_catalog.format('SCHEMA %I', n.nspname),
            pg_catalog.has_schema_privilege($1::text, n.oid, 'USAGE'), true
-    FROM (
-        SELECT entity, relation, member FROM notifier.watches
-        UNION SELECT m.entity, s.relation, m.member FROM notifier.steps AS s JOIN notifier.watches AS m ON m.entity = s.watch
-    ) AS w
-    JOIN pg_catalog.pg_class AS c ON c.oid = pg_catalog.to_regclass(w.relation)
-    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-    WHERE w.member IS NOT NULL
-       OR EXISTS (SELECT FROM notifier.grants AS g WHERE g.role = $1::text AND g.privilege = 'state')
+    -- without it no table of the schema is found, also where none of its rows is read
+    FROM (SELECT relation FROM notifier.watches UNION SELECT relation FROM notifier.steps) AS w
+    JOIN pg_catalog.pg_namespace AS n ON n.nspname = (pg_catalog.parse_ident(w.relation))[1]
 ) AS needed
 WHERE NOT needed.held

@@ -5,7 +5,7 @@ SELECT pg_catalog.concat_ws(';', pg_catalog.string_agg(pg_catalog.concat_ws(
                SELECT (s.step, s.key, s.value, t.oid, t.relkind, t.relowner, ARRAY(
                    SELECT (a.attname, a.atttypid) FROM pg_catalog.pg_attribute AS a
                    WHERE a.attrelid = t.oid AND a.attname IN (s.key, s.value) AND NOT a.attisdropped ORDER BY a.attname))
-               FROM notifier.steps AS s LEFT JOIN pg_catalog.pg_class AS t ON t.oid = pg_catalog.to_regclass(s.relation)
+               FROM notifier.steps AS s LEFT JOIN pg_catalog.pg_class AS t ON t.oid = notifier.relation_of(s.relation)
                WHERE s.watch = w.entity ORDER BY s.step),
            c.attnum, c.atttypid, m.attnum, m.atttypid, CASE WHEN w.tenant IS NOT NULL THEN EXISTS (
                SELECT FROM pg_catalog.pg_trigger AS t WHERE t.tgrelid = r.oid AND t.tgfoid = 'notifier.capture'::pg_catalog.regproc) END,
@@ -23,7 +23,7 @@ SELECT pg_catalog.concat_ws(';', pg_catalog.string_agg(pg_catalog.concat_ws(
        (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', s.name, s.membership), ',' ORDER BY s.name)
         FROM notifier.scopes AS s))
 FROM notifier.watches AS w
-LEFT JOIN pg_catalog.pg_class AS r ON r.oid = pg_catalog.to_regclass(w.relation)
+LEFT JOIN pg_catalog.pg_class AS r ON r.oid = notifier.relation_of(w.relation)
 LEFT JOIN pg_catalog.pg_attribute AS c
        ON c.attrelid = r.oid AND c.attname = w.company AND NOT c.attisdropped
 LEFT JOIN pg_catalog.pg_attribute AS m

@@ -9,12 +9,12 @@ WITH RECURSIVE base (domain, oid, level) AS (
     SELECT t.oid, t.oid, 0 FROM pg_catalog.pg_type AS t
     WHERE t.oid IN (
         SELECT a.atttypid FROM notifier.watches AS w
-        JOIN pg_catalog.pg_attribute AS a ON a.attrelid = pg_catalog.to_regclass(w.relation)
+        JOIN pg_catalog.pg_attribute AS a ON a.attrelid = notifier.relation_of(w.relation)
          AND (a.attname IN (w.company, w.member, w.deleted_if) OR a.attname = ANY (w.member_if))
         WHERE w.tenant IS NULL OR w.tenant = {tenant}
         UNION ALL
         SELECT a.atttypid FROM notifier.steps AS s
-        JOIN pg_catalog.pg_attribute AS a ON a.attrelid = pg_catalog.to_regclass(s.relation) AND a.attname = s.value)
+        JOIN pg_catalog.pg_attribute AS a ON a.attrelid = notifier.relation_of(s.relation) AND a.attname = s.value)
     UNION ALL
     SELECT b.domain, t.typbasetype, b.level + 1
     FROM base AS b JOIN pg_catalog.pg_type AS t ON t.oid = b.oid AND t.typtype = 'd'
@@ -45,7 +45,7 @@ SELECT w.relation AS watched, w.scope, w.tenant, kinds.scopes, kinds.tenants,
        ({signature}) AS signature
 FROM (SELECT) AS one LEFT JOIN notifier.watches AS w
        ON w.member <> '' AND (w.tenant IS NULL OR w.tenant = {tenant})
-LEFT JOIN pg_catalog.pg_class AS r ON r.oid = pg_catalog.to_regclass(w.relation)
+LEFT JOIN pg_catalog.pg_class AS r ON r.oid = notifier.relation_of(w.relation)
 -- `path_joins.sql`
 LEFT JOIN LATERAL (
     {path}

@@ -24,6 +24,6 @@ FROM (
                    SELECT FROM pg_catalog.pg_attribute AS a
                    WHERE a.attrelid = t.oid AND a.attname = named.name AND NOT a.attisdropped)) AS is_sound
     FROM notifier.steps AS s
-    LEFT JOIN pg_catalog.pg_class AS t ON t.oid = pg_catalog.to_regclass(s.relation)
+    LEFT JOIN pg_catalog.pg_class AS t ON t.oid = notifier.relation_of(s.relation)
     WHERE s.watch = w.entity
 ) AS step

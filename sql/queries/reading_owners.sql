@@ -4,7 +4,7 @@ SELECT DISTINCT r.rolname::text AS owner
 FROM notifier.watches AS w
 LEFT JOIN notifier.steps AS s ON s.watch = w.entity
 CROSS JOIN LATERAL (VALUES (w.relation), (s.relation)) AS read (relation)
-JOIN pg_catalog.pg_class AS c ON c.oid = pg_catalog.to_regclass(read.relation)
+JOIN pg_catalog.pg_class AS c ON c.oid = notifier.relation_of(read.relation)
 JOIN pg_catalog.pg_roles AS r ON r.oid = c.relowner
 WHERE w.member IS NOT NULL OR EXISTS (SELECT FROM notifier.grants AS g WHERE g.privilege = 'state')
 ORDER BY owner

@@ -2,7 +2,7 @@
 SELECT h.name, a.attname::text AS now
 FROM notifier.hidden_columns AS h
 JOIN pg_catalog.pg_attribute AS a ON a.attrelid = h.relation AND a.attnum = h.number
-WHERE h.relation = pg_catalog.to_regclass($1) AND h.name = ANY ($2::text[])
+WHERE h.relation = notifier.relation_of($1) AND h.name = ANY ($2::text[])
   AND NOT a.attisdropped AND a.attname <> h.name AND a.attname <> ALL ($2::text[])
   AND h.database IN (
       SELECT pg_catalog.format('%s/%s', own.oid, own.reltype) FROM pg_catalog.pg_class AS own

@@ -4,7 +4,7 @@
 -- one company's.
 WITH read (relation, needed, found_by, tenant) AS (
     SELECT w.relation, ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute AS a
-                             WHERE a.attrelid = pg_catalog.to_regclass(w.relation) AND a.attnum > 0 AND NOT a.attisdropped
+                             WHERE a.attrelid = notifier.relation_of(w.relation) AND a.attnum > 0 AND NOT a.attisdropped
                                AND a.attname <> ALL (w.exclude)),
            coalesce(s.value, w.company), w.tenant
     FROM notifier.watches AS w LEFT JOIN notifier.steps AS s ON s.watch = w.entity AND s.step = 0
@@ -20,7 +20,7 @@ SELECT read.relation, pg_catalog.bool_and((
            SELECT FROM pg_catalog.pg_index AS i
            WHERE i.indrelid = r.oid AND i.indisvalid AND i.indpred IS NULL AND i.indkey[0] = c.attnum)) AS unindexed
 FROM read
-JOIN pg_catalog.pg_class AS r ON r.oid = pg_catalog.to_regclass(read.relation)
+JOIN pg_catalog.pg_class AS r ON r.oid = notifier.relation_of(read.relation)
 LEFT JOIN pg_catalog.pg_attribute AS c ON c.attrelid = r.oid AND c.attname = read.found_by AND NOT c.attisdropped
 WHERE read.tenant IS NOT NULL OR c.attnum IS NOT NULL
 GROUP BY read.relation

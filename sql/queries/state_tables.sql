@@ -10,10 +10,10 @@ WITH RECURSIVE base (domain, oid, level) AS (
     WHERE t.oid IN (
         SELECT a.atttypid FROM notifier.watches AS w
         JOIN pg_catalog.pg_attribute AS a
-          ON a.attrelid = pg_catalog.to_regclass(w.relation) AND a.attname IN (w.company, w.deleted_if)
+          ON a.attrelid = notifier.relation_of(w.relation) AND a.attname IN (w.company, w.deleted_if)
         UNION ALL
         SELECT a.atttypid FROM notifier.steps AS s
-        JOIN pg_catalog.pg_attribute AS a ON a.attrelid = pg_catalog.to_regclass(s.relation) AND a.attname = s.value)
+        JOIN pg_catalog.pg_attribute AS a ON a.attrelid = notifier.relation_of(s.relation) AND a.attname = s.value)
     UNION ALL
     SELECT b.domain, t.typbasetype, b.level + 1
     FROM base AS b JOIN pg_catalog.pg_type AS t ON t.oid = b.oid AND t.typtype = 'd'
@@ -60,7 +60,7 @@ SELECT w.entity, ARRAY(SELECT s.name FROM notifier.scopes AS s) AS scopes, owner
                  ELSE pg_catalog.strpos(w.state_where, a.attname) > 0 END
              AND (a.attgenerated = 'v' OR notifier.bounding_type(a.atttypid) IS NULL)) AS bounded
 FROM notifier.watches AS w
-LEFT JOIN pg_catalog.pg_class AS r ON r.oid = pg_catalog.to_regclass(w.relation) AND r.relkind IN ('r', 'p')
+LEFT JOIN pg_catalog.pg_class AS r ON r.oid = notifier.relation_of(w.relation) AND r.relkind IN ('r', 'p')
 LEFT JOIN LATERAL (
     {path}
 ) AS path ON true
@@ -69,7 +69,7 @@ LEFT JOIN pg_catalog.pg_attribute AS c ON c.attrelid = coalesce(path.last, r.oid
 CROSS JOIN (
     SELECT pg_catalog.count(DISTINCT c.relowner) > 1 AS has_owners
     FROM (SELECT relation FROM notifier.watches UNION SELECT relation FROM notifier.steps) AS named
-    JOIN pg_catalog.pg_class AS c ON c.oid = pg_catalog.to_regclass(named.relation)
+    JOIN pg_catalog.pg_class AS c ON c.oid = notifier.relation_of(named.relation)
 ) AS owners
 CROSS JOIN LATERAL (
     SELECT pg_catalog.regexp_split_to_array(

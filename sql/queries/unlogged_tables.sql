@@ -2,7 +2,7 @@
 -- them empty, without a trigger.
 WITH RECURSIVE part (relation, oid) AS (
     -- not by pg_partition_tree, which waits for locks on the partitions
-    SELECT w.relation, pg_catalog.to_regclass(w.relation)::pg_catalog.oid FROM notifier.watches AS w
+    SELECT w.relation, notifier.relation_of(w.relation)::pg_catalog.oid FROM notifier.watches AS w
     UNION
     SELECT p.relation, h.inhrelid
     FROM part AS p

@@ -2,5 +2,5 @@
 -- dump, whose tables have other numbers, and where the column was dropped and created again.
 SELECT EXISTS (
     SELECT FROM pg_catalog.pg_attribute AS a
-    WHERE a.attrelid = pg_catalog.to_regclass($1) AND a.attname = ANY ($2::text[]) AND a.attnum > 0 AND NOT a.attisdropped
+    WHERE a.attrelid = notifier.relation_of($1) AND a.attname = ANY ($2::text[]) AND a.attnum > 0 AND NOT a.attisdropped
       AND NOT EXISTS (SELECT FROM notifier.hidden_columns AS h WHERE h.relation = a.attrelid AND h.name = a.attname AND h.number = a.attnum))

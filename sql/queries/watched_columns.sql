@@ -3,6 +3,6 @@
 SELECT w.*,
        ARRAY(
            SELECT a.attname::text FROM pg_catalog.pg_attribute AS a
-           WHERE a.attrelid = pg_catalog.to_regclass(w.relation) AND a.attnum > 0
+           WHERE a.attrelid = notifier.relation_of(w.relation) AND a.attnum > 0
              AND NOT a.attisdropped AND a.attgenerated <> 'v') AS columns
 FROM notifier.watches AS w

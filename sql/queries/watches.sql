@@ -16,12 +16,12 @@ WITH captured (entity, relation) AS MATERIALIZED (
 SELECT w.*, c.*,
        ARRAY(
            SELECT ARRAY[r.name, r.now] FROM notifier.renamed_columns() AS r
-           WHERE r.relation = to_regclass(w.relation)) AS renamed,
+           WHERE r.relation = notifier.relation_of(w.relation)) AS renamed,
        ARRAY(SELECT s.name FROM notifier.scopes AS s) AS all_scopes,
        w.tenant IS NOT NULL AND EXISTS (
            SELECT FROM captured AS c
            WHERE c.entity = encode(convert_to(w.captured_as, getdatabaseencoding()), 'escape')
-             AND c.relation IS DISTINCT FROM to_regclass(w.relation)::oid) AS is_strayed
+             AND c.relation IS DISTINCT FROM notifier.relation_of(w.relation)::oid) AS is_strayed
 FROM notifier.watches AS w
 CROSS JOIN LATERAL (  -- one pass over the columns: the relay repeats it every second, for each table of each tenant
     SELECT coalesce(array_agg(a.attname::text), '{}') AS columns,
@@ -42,5 +42,5 @@ CROSS JOIN LATERAL (  -- one pass over the columns: the relay repeats it every s
     JOIN pg_type AS t ON t.oid = a.atttypid
     LEFT JOIN pg_type AS element ON element.oid = t.typelem AND t.typcategory = 'A'
     JOIN pg_proc AS output ON output.oid = coalesce(element.typoutput, t.typoutput)
-    WHERE a.attrelid = to_regclass(w.relation) AND a.attnum > 0 AND NOT a.attisdropped
+    WHERE a.attrelid = notifier.relation_of(w.relation) AND a.attnum > 0 AND NOT a.attisdropped
 ) AS c

@@ -5,4 +5,4 @@ SELECT a.attname::text AS name, quote_ident(a.attname) AS quoted,
             THEN format_type(t.oid, -1) END AS type
 FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid
 JOIN pg_class AS c ON c.oid = a.attrelid AND c.relkind IN ('r', 'p')
-WHERE a.attrelid = to_regclass($1) AND a.attname = ANY ($2::text[]) AND a.attnum > 0 AND NOT a.attisdropped
+WHERE a.attrelid = notifier.relation_of($1) AND a.attname = ANY ($2::text[]) AND a.attnum > 0 AND NOT a.attisdropped

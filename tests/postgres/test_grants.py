@@ -47,7 +47,7 @@ async def test_case_9_uninstall_leaves_the_grants_that_a_role_had_before(
 
 SERVING = """
     bounding_type capture_triggers catalogue_version columns_of elect is_plain_type json_expression log_bytes planning_time
-    prune readable_json refuse_reading relay_holders renamed_columns reopen rotate_changes sanitize_json system transaction_status
+    prune readable_json refuse_reading relation_of relay_holders renamed_columns reopen rotate_changes sanitize_json system transaction_status
     truncate_changes wait_for_changes watch_problems
 """
 """The functions that queries of `serve`, `check` and `why` and the views call, and the functions that these call."""
