@@ -28,20 +28,24 @@ PAGE_BYTES = 256 * 1024
 """A page of this size takes no more messages; it exceeds it by one write at most."""
 
 
-class _Data(msgspec.Struct, rename="pascal"):
-    epoch: str | UnsetType = UNSET
-
-
 class _Header(msgspec.Struct, rename="pascal"):
-    """The parts of a message that move a client: its position, if it has one, and the epoch that a Resync begins."""
+    """The parts of a message that move a client: its position, if it has one, and with a Resync the epoch in its `data`.
+
+    That of other messages is a row, which may have a property of any name and type.
+    """
 
     type: str
     position: int | UnsetType = UNSET
     at: str | UnsetType = UNSET
-    data: _Data | UnsetType = UNSET
+    data: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class _Resync(msgspec.Struct, rename="pascal"):
+    epoch: str | None = None
 
 
 _decode = msgspec.json.Decoder(_Header).decode
+_decode_resync = msgspec.json.Decoder(_Resync).decode
 
 
 _ROWS, _END = b'"Rows":[', b"]}}"
@@ -194,8 +198,8 @@ class LongPoll:
             header = _decode(body)
             if header.position is not UNSET:
                 position, at = header.position, header.at
-            if header.type == "Resync" and header.data and header.data.epoch:
-                epoch = header.data.epoch
+            if header.type == "Resync":
+                epoch = _decode_resync(header.data).epoch or epoch
         head = Subscribed(
             company_id=begin.company_id,
             position=position,

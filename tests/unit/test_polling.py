@@ -179,3 +179,12 @@ async def test_a_state_is_sent_by_entity_in_parts_and_byte_for_byte() -> None:
         assert b"".join(parts).endswith(expected % rows)
         assert page.size == len(b"".join(parts))
         json.loads(b"".join(parts))
+
+
+@pytest.mark.parametrize("value", [5, None, {}, [], "another"])
+async def test_a_property_of_a_row_may_have_the_name_of_the_epoch(value: object) -> None:
+    """Of a table with a column `epoch`."""
+    poll = begun()
+    write(poll, change(42) | {"Data": {"Epoch": value}})
+    page = await answer(poll)
+    assert (page["Position"], page["Epoch"]) == (42, "e")
