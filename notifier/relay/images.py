@@ -62,12 +62,15 @@ def read_images(
     of the table, where they are known; with `hidden`, another one may be a hidden one under its former name.
 
     A row that `deleted_if` marks as deleted is None, as if it did not exist. Raises Unattributable
-    where key or company are missing.
+    where key or company are missing, or no message could have the key.
     """
     try:
         old, new, keys_only = _row(change.old), _row(change.new), False
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         old, new, keys_only = _keys(change.old, watch), _keys(change.new, watch), True
+        keys = [row[name] for row in (old, new) if row for name in watch.key_columns if name in row]
+        if not all(map(_is_readable, keys)):
+            raise Unattributable(watch.entity) from None
     if old is None and new is None:  # capture could not read the keys either
         raise Unattributable(watch.entity)
     for column in foreign:
@@ -171,6 +174,15 @@ def _keys(image: JSON | None, watch: Watch) -> Row | None:
     return {name: row[name] for name in watch.keys if name in row}
 
 
+def _is_readable(value: bytes | msgspec.Raw) -> bool:
+    """Whether nodes and clients can read a message with the value: it is nested no deeper, and has no half of a surrogate."""
+    try:
+        _row(b'{"":%b}' % value)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return False
+    return True
+
+
 def company_of(row: Row | None, watch: Watch, tenant: str | None = None) -> str | None:
     """The company that a row belongs to; None where there is no row, or it has no company.
 
@@ -193,7 +205,7 @@ def _company_named(value: bytes, scope: str | None) -> str | None:
         name = msgspec.json.decode(value, type=str) if value[:1] == b'"' else value.decode()
     except msgspec.DecodeError:
         return None
-    if not name or "\0" in name:
+    if not name or "\0" in name or (value[:1] in b"[{" and not _is_readable(value)):
         return None
     if scope is not None:
         name = f"{scope}:{name}"

@@ -15,6 +15,7 @@ from notifier.relay import images
 from notifier.relay.changes import EVERY_COMPANY
 from notifier.relay.images import company_named
 from notifier.relay.netting import net
+from notifier.relay.rendering import ResyncDraft
 from tests.unit.captured import JSON_VALUES, SOURCES, Values, change, messages_of, row, text_of
 
 # --- images that are not JSON
@@ -121,6 +122,8 @@ def test_a_change_without_a_company_is_a_resync_for_every_company(
         (b'"%s"' % (b"c" * 200), "c" * 200),
         (rb'"\ud800"', None),
         (rb'"a\u0000"', None),
+        (rb'{"a":"\ud800"}', None),
+        (rb'{"a":"\u00fc"}', rb'{"a":"\u00fc"}'.decode()),
     ],
 )
 def test_a_company_is_any_text_that_a_client_can_subscribe_to(
@@ -141,3 +144,13 @@ def test_an_id_that_no_company_can_have_is_not_kept() -> None:
     assert images._company_named.cache_info().currsize == before
     longest = "\U0001f600" * COMPANY_LIMIT
     assert images.company_named(json.dumps(longest).encode()) == longest
+
+
+@pytest.mark.parametrize("value", [DEEP, rb'"\ud800"', rb'{"a":["\ud800"]}'])
+def test_a_key_that_no_reader_takes_is_a_resync_for_every_company(value: bytes) -> None:
+    """Of a column that was given the type json: nodes and clients would get a message that they cannot read."""
+    ((draft,), unattributed) = net(
+        [change(1, None, b'{"id":%b,"company_id":"c"}' % value)], SOURCES, 1000
+    )
+    assert isinstance(draft, ResyncDraft)
+    assert (draft.company, draft.reason, unattributed) == (EVERY_COMPANY, "overflow", 1)
