@@ -360,7 +360,7 @@ class _AccessChanges:
             if new is not None and not partial and not _names_member(new, watch):
                 self._any = True  # a column is gone: access cannot follow the rows any more
                 return
-            before, after = user_of(old, watch), user_of(new, watch)
+            before, after = user_of(old, watch), None if partial else user_of(new, watch)
             if before is not None and before != after:
                 self._lost.add(before)
             if after is not None:

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from notifier.relay.changes import EVERY_COMPANY, Change, Source
-from notifier.relay.netting import Transaction
+from notifier.relay.netting import Transaction, net
+from notifier.watches import Watch
 from tests.unit.captured import (
     EVENT,
     SOURCES,
@@ -462,3 +463,13 @@ def test_a_column_that_was_altered_may_have_had_other_texts() -> None:
     altered = now.remembering(before)
     assert altered.loose_columns == {"a b", "c"}
     assert now.remembering(altered).loose_columns == {"a b", "c"}
+
+
+def test_a_member_who_cannot_be_read_stops_no_relay() -> None:
+    """Of a row that is read by its keys, where one of them is the column of the member."""
+    member = Watch(
+        table="members", entity="Member", company="team", member="login", visible_to=("login",)
+    )
+    image = rb'{"id":1,"team":"c","login":"\ud800"}'
+    drafts, _ = net([change(1, None, image, entity="Member")], {"Member": Source(member)}, 1000)
+    assert [(draft.company, draft.revokes) for draft in drafts] == [("c", ())]
