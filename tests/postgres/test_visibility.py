@@ -14,10 +14,12 @@ from notifier.database.schema import migrate
 from notifier.errors import SettingsError
 from notifier.messages import decode_views
 from notifier.settings import load
+from notifier.state.reader import StateReader
 from notifier.watches import CALENDAR, Watch
 from tests.databases import Connection, Database
 from tests.installed import skip_before
 from tests.postgres.relays import MakeRelay, Relayed
+from tests.postgres.states import rows_of
 from tests.waiting import until
 
 NOTE = Watch(table="notes", entity="Note", deleted_if="gone", visible_to=("owner", "readers"))
@@ -110,6 +112,21 @@ async def test_each_user_gets_the_changes_of_the_rows_that_the_user_sees(
     assert await seen(database, "c", "*") == [("NoteCreated", "all"), *common]
     assert await seen(database, "d", "1") == []
     assert await seen(database, "d", "2") == [("NoteCreated", "moved"), ("NoteDeleted", "moved")]
+
+
+async def test_a_state_is_read_behind_a_message_with_an_escape_of_nul(
+    database: Database, app: Connection, relay: Relayed
+) -> None:
+    """Of a message with views these name its transaction; `->` takes none that has such an escape."""
+    await watch(database)
+    await database.execute("ALTER TABLE notes ADD extra json")
+    await app.execute(
+        "INSERT INTO notes VALUES (1, '1', 'a', 7, NULL, NULL, $1::text::json)", r'"\u0000"'
+    )
+    await relay.settled()
+    states = StateReader(database.dsn, pooled=False, max_rows=10)
+    (row,) = (await rows_of(states, "1", None, "7"))["Note"]
+    assert row["Extra"] == "\0"
 
 
 async def test_rows_that_are_stored_with_their_keys_only_keep_their_readers(
