@@ -712,6 +712,26 @@ async def test_b14_a_large_transaction_with_what_has_no_equivalent_is_relayed(
     await relay.stop()
 
 
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+async def test_b14_a_large_transaction_with_an_escape_beyond_the_encoding_is_relayed(
+    encoding: str,
+    encoded: Callable[[str], Awaitable[Database]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """PostgreSQL's operators refuse a text that has one anywhere."""
+    monkeypatch.setattr(backlog, "PAGE", 2)
+    monkeypatch.setattr(reader, "PAGE", 2)
+    database = await encoded(encoding)
+    await database.execute("CREATE TABLE docs (id int PRIMARY KEY, company_id text, body json)")
+    await migrate(database.dsn, watches=[*WITH_COMPANIES, _doc()])
+    async with relaying(database) as relay:
+        await database.execute(
+            r"""INSERT INTO docs SELECT n, 'c', '"\u4e2d \\u0000"' FROM generate_series(1, 5) AS n"""
+        )
+        messages = await relay.messages_of("c")
+    assert [each["Data"]["Body"] for each in messages] == ["中 \\u0000"] * 5
+
+
 @pytest.mark.parametrize("setting", ["notifier.actor", "notifier.traceparent"])
 async def test_b14_a_setting_that_is_no_text_stops_no_relay(
     setting: str, database: Database, app: Connection, company: str, relay: Relayed
