@@ -10,9 +10,11 @@ from datetime import UTC, datetime
 from itertools import zip_longest
 from typing import NamedTuple, TypeAlias, TypeVar
 
+import structlog
+
 from notifier import metrics
 from notifier.messages import Message
-from notifier.relay.changes import REVOKE_ALL, Change
+from notifier.relay.changes import EVERY_COMPANY, REVOKE_ALL, Change
 from notifier.relay.connection import RelayConnection
 from notifier.relay.images import company_keyed
 from notifier.relay.isolation import Isolation
@@ -32,6 +34,8 @@ from notifier.relay.reader import (
 from notifier.relay.rendering import Draft, ResyncDraft
 from notifier.relay.store import RelayStore
 from notifier.relay.tracing import BatchTrace
+
+_log = structlog.get_logger("notifier.relay")
 
 T = TypeVar("T")
 
@@ -151,7 +155,20 @@ class Backlog:
         A company with more rows than the bulk limit, or more bytes than COMPANY_BYTES, gets a Resync, and its changes are not
         read; so does one in several spellings, whose changes do not come together. Where that is noticed only when they come, since
         rows that count as deleted have one of them, or another type of the column, it gets the Resync last.
+
+        Every company gets one where PostgreSQL does not read the rows in time: the next attempt would fail as well.
         """
+        try:
+            async with aclosing(self._net_companies(page)) as chunks:
+                async for drafts in chunks:
+                    yield drafts
+        except TimeoutError:
+            _log.error("a large transaction was not read in time: every company gets a Resync")
+            now = datetime.now(UTC)
+            again = self._pipeline.moves.resyncs_of_large(page.xids[0], page.upto, None, now)
+            yield [*again, ResyncDraft(EVERY_COMPANY, "bulk", now, REVOKE_ALL)]
+
+    async def _net_companies(self, page: Page) -> AsyncGenerator[list[AnyDraft]]:
         (xid,), upto = page.xids, page.upto
         scopes = {name for source in self._pipeline.sources.values() for name in source.scopes}
         sizes = await self._reader.weigh(xid)

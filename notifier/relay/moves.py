@@ -113,12 +113,12 @@ class Moves:
         self,
         xid: int,
         upto: int,
-        images: Sequence[tuple[str, JSON | None, JSON | None]],
+        images: Sequence[tuple[str, JSON | None, JSON | None]] | None,
         at: datetime,
         row: JSON | None = None,
     ) -> list[ResyncDraft]:
         """The same for a transaction that is too large to be netted. `images`: those of its moves, none where they are too large, and
-        one more than LIMIT where there are more; `row`: that of a row with a path.
+        one more than LIMIT where there are more, and None where they are not known; `row`: that of a row with a path.
         """
         if not self._sources:
             return []
@@ -133,8 +133,8 @@ class Moves:
         for move in (*together, *missed):
             for company in move.companies:
                 due[company] = move.revokes or due.get(company, ())
-        unknown = set(self._sources) if len(images) > LIMIT else set[str]()
-        for entity, old, new in images[:LIMIT]:
+        unknown = set(self._sources) if images is None or len(images) > LIMIT else set[str]()
+        for entity, old, new in (images or ())[:LIMIT]:
             if old is None and new is None:
                 unknown.add(entity)
                 continue

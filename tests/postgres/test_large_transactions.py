@@ -152,3 +152,22 @@ async def test_rows_that_a_truncate_has_removed_are_not_sent_where_their_company
         await new_event(app, other, "after")
     assert types(await relay.messages_of(company)) == ["EventCreated", "Resync"]
     assert types(await relay.messages_of(other))[-1] == "EventCreated"
+
+
+async def test_a_large_transaction_that_is_not_read_in_time_is_a_resync_for_every_company(
+    app: Connection, company: str, relay: Relayed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its rows are too large together: to read it again would take as long."""
+
+    async def late(_self: reader.ChangeReader, _xid: int) -> list[reader.CompanySize]:
+        raise TimeoutError
+
+    await new_event(app, company, "before")
+    await relay.settled()
+    monkeypatch.setattr(reader.ChangeReader, "weigh", late)
+    await app.execute(
+        "INSERT INTO events (company_id, title, starts_at, ends_at)"
+        " SELECT $1, 'x', now(), now() FROM generate_series(1, 10)",
+        company,
+    )
+    assert types(await relay.messages_of(company)) == ["EventCreated", "Resync"]
