@@ -21,8 +21,14 @@ from notifier.database import (
     triggers,
 )
 from notifier.database.configuration import OptionChange, Stored
-from notifier.database.connections import Connection
-from notifier.database.transactions import Report, exclusive, summarize, table_by_table
+from notifier.database.connections import Connection, first_line
+from notifier.database.transactions import (
+    OF_ONE_TABLE,
+    Report,
+    exclusive,
+    summarize,
+    table_by_table,
+)
 from notifier.errors import SettingsError
 from notifier.patterns import Only
 from notifier.watches import Watch
@@ -249,7 +255,11 @@ async def carry_out(connection: Connection, plan: Plan, report: Report) -> None:
     async def change(relation: str) -> list[str]:
         nonlocal done
         watches = plan.pending[relation]
-        await _apply(connection, relation, watches, plan.changes)
+        try:
+            async with connection.transaction():
+                await _apply(connection, relation, watches, plan.changes)
+        except OF_ONE_TABLE as error:
+            return [f"warning: not watched as set: table {relation}: {first_line(error)}"]
         if not watches:
             return [f"table {relation}: no longer watched"]
         tenant = watches[0].tenant

@@ -344,6 +344,28 @@ async def test_a_tenant_that_state_where_does_not_fit_disturbs_no_other(database
         await database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
+async def test_a_tenant_whose_trigger_has_the_name_of_ours_disturbs_no_other(
+    database: Database,
+) -> None:
+    for number in (1, 2, 3):
+        await database.execute(tables(f"workspace_{number}"))
+    await database.execute(
+        """
+        CREATE FUNCTION workspace_2.own() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+        CREATE TRIGGER notifier_capture AFTER INSERT ON workspace_2.person FOR EACH ROW EXECUTE FUNCTION workspace_2.own()
+        """
+    )
+    lines = await watch(database)
+    assert [line for line in lines if line.startswith("warning: not watched as set: table")] == [
+        'warning: not watched as set: table workspace_2.person: trigger "notifier_capture" for relation "person" already exists'
+    ]
+    watched = await database.fetch("SELECT relation FROM notifier.watches WHERE tenant IS NOT NULL")
+    assert {row["relation"] for row in watched} == {
+        *(f"workspace_{number}.task" for number in (1, 2, 3)),
+        *(f"workspace_{number}.person" for number in (1, 3)),
+    }
+
+
 async def test_a_tenant_with_other_columns_disturbs_no_other(
     workspaces: Database, app: Connection, relay: Relayed, membership: Membership
 ) -> None:
