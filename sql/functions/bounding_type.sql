@@ -10,7 +10,8 @@ DECLARE
     base oid := type;
     element oid;
 BEGIN
-    WHILE (SELECT t.typtype = 'd' FROM pg_type AS t WHERE t.oid = base) LOOP
+    FOR level IN 1 .. 30 LOOP
+        EXIT WHEN NOT (SELECT t.typtype = 'd' FROM pg_type AS t WHERE t.oid = base);
         SELECT t.typbasetype INTO base FROM pg_type AS t WHERE t.oid = base;
     END LOOP;
     IF base < :first_user_oid THEN

@@ -2,14 +2,16 @@
 --
 -- For a type that PostgreSQL does not bring it looks for a cast to json, which any owner of the type can
 -- create, and runs its function as the role that runs row_to_json. Left are PostgreSQL's own types, domains over
--- them and arrays of them, and types of extensions: those belong to a superuser, and so would their casts.
+-- them and arrays of them, and types of extensions: those belong to a superuser, and so would their casts. One that is
+-- nested deeper than 30 levels counts as not plain: each session looks at the types of all watched columns when it first writes.
 CREATE OR REPLACE FUNCTION notifier.is_plain_type(type oid) RETURNS boolean
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     inner_type oid := type;
 BEGIN
-    WHILE inner_type IS NOT NULL LOOP
+    FOR level IN 1 .. 30 LOOP
+        EXIT WHEN inner_type IS NULL;
         type := inner_type;
         IF type < :first_user_oid THEN
             RETURN true;
@@ -19,7 +21,7 @@ BEGIN
         INTO inner_type
         FROM pg_type AS t WHERE t.oid = type;
     END LOOP;
-    RETURN EXISTS (
+    RETURN inner_type IS NULL AND EXISTS (
         SELECT FROM pg_type AS t
         JOIN pg_roles AS owner ON owner.oid = t.typowner AND owner.rolsuper
         JOIN pg_depend AS d ON d.classid = 'pg_type'::regclass AND d.objid = t.oid AND d.deptype = 'e'

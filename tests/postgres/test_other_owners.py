@@ -8,9 +8,34 @@ from typing import Literal
 import pytest
 
 from notifier.database.schema import migrate
+from notifier.delivery.filter import Filter
+from notifier.state.reader import StateReader
 from notifier.watches import CALENDAR, Watch
 from tests.databases import Connection, Database
 from tests.postgres.relays import Relayed, new_company, new_event
+from tests.postgres.states import rows_of
+
+DEEP = """
+    CREATE TYPE bottom AS ENUM ('a');
+    CREATE DOMAIN deep_0 AS bottom[];
+    DO $$ BEGIN
+        FOR n IN 1 .. 1000 LOOP
+            EXECUTE format('CREATE DOMAIN deep_%s AS deep_%s[]', n, n - 1);
+        END LOOP;
+    END $$;
+    ALTER TABLE docs ADD deep deep_1000
+"""
+WIDE = """
+    CREATE TYPE bottom AS ENUM ('a');
+    CREATE TYPE wide_0 AS (a bottom, b bottom);
+    DO $$ BEGIN
+        FOR n IN 1 .. 17 LOOP
+            EXECUTE format('CREATE TYPE wide_%s AS (a wide_%s, b wide_%s)', n, n - 1, n - 1);
+        END LOOP;
+    END $$;
+    ALTER TABLE docs ADD wide wide_17
+"""
+"""Made of a quarter of a million others."""
 
 
 @pytest.fixture
@@ -37,3 +62,22 @@ async def test_a_locked_table_keeps_no_write_to_another_waiting(
     await holder.execute("ROLLBACK")
     (message,) = await relay.messages_of(company)
     assert "Partial" not in message
+
+
+@pytest.mark.parametrize("types", [DEEP, WIDE], ids=["deep", "wide"])
+@pytest.mark.usefixtures("docs")
+async def test_types_without_bounds_disturb_no_other_table(
+    types: str, database: Database, app: Connection, relay: Relayed
+) -> None:
+    """Neither its writes, of which each would make a plan that fails, nor the states of companies without such rows."""
+    company = await new_company(database)
+    await database.execute(types)
+    await migrate(database.dsn, watches=[*CALENDAR, Watch(table="docs", entity="Doc")])
+    async with asyncio.timeout(20):
+        await new_event(app, company)
+        await new_event(app, company)
+    assert ["Partial" in each for each in await relay.messages_of(company)] == [False, False]
+    known = {"Event": frozenset[str]()}
+    states = StateReader(database.dsn, pooled=False, max_rows=10)
+    rows = await rows_of(states, company, Filter.parse(["Event"], None, known), "u1")
+    assert len(rows["Event"]) == 2
