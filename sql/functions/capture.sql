@@ -109,7 +109,21 @@ BEGIN
                     was := (members || right(was::text, -1))::json;
                     became := (members || right(became::text, -1))::json;
                 END IF;
-            EXCEPTION WHEN OTHERS THEN
+            EXCEPTION WHEN untranslatable_character OR invalid_text_representation THEN
+                BEGIN  -- `path_members` fails at an escape of NUL anywhere in a row
+                    images := notifier.path_images(was, became, TG_ARGV[5]::text[]);
+                    was := images[1];
+                    became := images[2];
+                    size := octet_length(concat(was, became));
+                    IF size > 8388608 THEN
+                        RAISE program_limit_exceeded;
+                    END IF;
+                EXCEPTION WHEN OTHERS THEN
+                    was := NULL;
+                    became := NULL;
+                    is_partial := true;
+                END;
+            WHEN OTHERS THEN
                 was := NULL;
                 became := NULL;
                 is_partial := true;

@@ -31,6 +31,10 @@ BEGIN
                     ELSE notifier.row_image(OLD, TG_RELID, notifier.row_statements(:relations)) END;
         became := CASE WHEN TG_RELID = ANY (notifier.plain_relations(:relations)) THEN row_to_json(NEW)
                        ELSE notifier.row_image(NEW, TG_RELID, notifier.row_statements(:relations)) END;
+        IF strpos(concat(was, became), E'\\u') > 0 THEN  -- `->` fails at an escape of NUL anywhere in a row
+            was := coalesce(notifier.sanitize_json(was), CASE WHEN was IS NOT NULL THEN '{}'::json END);
+            became := coalesce(notifier.sanitize_json(became), CASE WHEN became IS NOT NULL THEN '{}'::json END);
+        END IF;
     EXCEPTION WHEN OTHERS THEN
         was := '{}';
         became := '{}';

@@ -6,17 +6,20 @@ CREATE OR REPLACE FUNCTION notifier.path_images(was json, became json, paths tex
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+    readable_was CONSTANT json := notifier.readable_json(was);
+    readable_became CONSTANT json := notifier.readable_json(became);
     company json;
     of_was text := '{';
     of_became text := '{';
 BEGIN
     FOR n IN 1 .. cardinality(paths) BY 2 LOOP
         company := CASE WHEN was IS NULL AND became IS NULL THEN NULL
-                        ELSE notifier.resolve_path(paths[n], 1, CASE WHEN became IS NULL THEN was ELSE became END -> paths[n + 1]) END;
+                        ELSE notifier.resolve_path(paths[n], 1, CASE WHEN became IS NULL THEN readable_was ELSE readable_became END
+                                                                -> paths[n + 1]) END;
         of_became := concat(of_became, to_json('->' || paths[n]), ':', coalesce(company, 'null'), ',');
         of_was := concat(of_was, to_json('->' || paths[n]), ':', coalesce(
-            CASE WHEN (was -> paths[n + 1])::text <> (became -> paths[n + 1])::text
-                 THEN notifier.resolve_path(paths[n], 1, was -> paths[n + 1]) ELSE company END, 'null'), ',');
+            CASE WHEN (readable_was -> paths[n + 1])::text <> (readable_became -> paths[n + 1])::text
+                 THEN notifier.resolve_path(paths[n], 1, readable_was -> paths[n + 1]) ELSE company END, 'null'), ',');
     END LOOP;
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         of_was := concat(of_was, '"->snapshot":', to_json(pg_current_snapshot()::text), ',');

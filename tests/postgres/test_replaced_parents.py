@@ -11,7 +11,7 @@ from notifier.database.schema import migrate, uninstall
 from notifier.settings import load
 from notifier.watches import CALENDAR, Watch
 from tests.databases import Connection, Database
-from tests.postgres.relays import Relayed, new_event
+from tests.postgres.relays import Relayed, new_event, types
 from tests.services import SECRET
 
 TABLES = """
@@ -223,3 +223,33 @@ async def test_the_trigger_on_our_own_table_comes_and_goes_with_the_paths(
     await watch(database)
     await uninstall(database.dsn)
     assert not await database.fetchval("SELECT to_regnamespace('notifier') IS NOT NULL")
+
+
+async def test_an_escape_of_nul_in_a_row_on_a_path_or_with_one_concerns_no_other_company(
+    database: Database, app: Connection, relay: Relayed
+) -> None:
+    """PostgreSQL's operators refuse a whole text that has one in a json column."""
+    await database.execute(
+        """
+        CREATE TABLE rooms (id int PRIMARY KEY, team int, extra json);
+        CREATE TABLE notes (id int PRIMARY KEY, room int REFERENCES rooms, body json);
+        GRANT ALL ON rooms, notes TO app;
+        INSERT INTO rooms VALUES (1, 7), (2, 8), (3, 9)
+        """
+    )
+    note = Watch(table="notes", entity="Note", company="room -> rooms.team")
+    await migrate(database.dsn, watches=[*CALENDAR, note])
+    nul = r"""'"\u0000"'"""
+    for statement in (
+        f"INSERT INTO notes VALUES (1, 1, {nul}), (2, 2, '1')",
+        f"UPDATE notes SET room = 3, body = {nul} WHERE id = 1",
+        f"UPDATE rooms SET extra = {nul}",
+        "UPDATE rooms SET extra = NULL",
+    ):
+        await app.execute(statement)
+    assert types(await relay.messages_of(7)) == ["NoteCreated", "NoteDeleted"]
+    assert types(await relay.messages_of(8)) == ["NoteCreated"]
+    assert types(await relay.messages_of(9)) == ["NoteCreated"]
+    await app.execute(f"UPDATE rooms SET extra = {nul}, team = 7 WHERE id = 3")
+    assert types(await relay.messages_of(9)) == ["NoteCreated", "Resync"]
+    assert types(await relay.messages_of(8)) == ["NoteCreated"]
