@@ -31,6 +31,9 @@ REVOKES_LIMIT = 64 * 1024
 
 AnyDraft = Draft | ResyncDraft
 
+Name = tuple[str, str, bytes]
+"""A row, as one company sees it: the company, the entity, the key."""
+
 _order = itemgetter(0)
 
 
@@ -47,16 +50,19 @@ def net(
     """
     drafts: list[AnyDraft] = []
     unattributed = 0
+    latest: dict[Name, int] = {}
+    swapped: dict[str, AnyDraft] = {}
     for xid, group in groupby(changes, key=attrgetter("xid")):
         transaction = Transaction(sources)
         for change in group:
             transaction.add(change)
+        swapped |= transaction.swapped(latest)
         found = transaction.drafts(bulk_limit)
         if links and (link := links.get(xid)) is not None:
             found = [draft._replace(traceparent=link) for draft in found]
         drafts += found
         unattributed += transaction.unattributed
-    return drafts, unattributed
+    return [*drafts, *swapped.values()], unattributed
 
 
 class _NetChange:
@@ -156,7 +162,7 @@ class Transaction:
         self._sources = sources
         self._only = only
         self._truncates = list(truncates)
-        self._rows: dict[tuple[str, str, bytes], _NetChange] = {}
+        self._rows: dict[Name, _NetChange] = {}
         self._resyncs: dict[str, tuple[int, ResyncDraft]] = {}  # by company
         self._moved: dict[str, tuple[int, ResyncDraft]] = {}
         self.unattributed = 0
@@ -267,11 +273,11 @@ class Transaction:
         self,
         change: Change,
         source: Source,
-        name: tuple[str, str, bytes],
+        name: Name,
         old: Row | None,
         new: Row | None,
     ) -> None:
-        """One write of the row `name`: its company, its entity, its key."""
+        """One write of a row."""
         if self._only is not None and name[0] != self._only:
             return
         net_change = self._rows.get(name)
@@ -282,6 +288,20 @@ class Transaction:
         net_change.last = change.id
         net_change.at = change.at
         net_change.actor = change.actor
+
+    def swapped(self, latest: dict[Name, int]) -> dict[str, ResyncDraft]:
+        """A Resync for each company that has a row of which a transaction before this one has a later change.
+
+        A key that is DEFERRABLE is given to another row before the transaction has ended that deletes the former one; that may
+        have further changes then, by the last of which it is ordered. `latest`: of each row the last change, to which these are added.
+        """
+        found = {}
+        for name, row in self._rows.items():
+            if row.first < latest.get(name, 0):
+                revokes = REVOKE_ALL if row.source.watch.grants else ()
+                found[name[0]] = ResyncDraft(name[0], "overflow", row.at, revokes)
+            latest[name] = max(row.last, latest.get(name, 0))
+        return found
 
     def drafts(self, bulk_limit: int) -> list[AnyDraft]:
         """The net messages; a company with more than `bulk_limit` of them gets one Resync instead."""

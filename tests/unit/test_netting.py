@@ -473,3 +473,18 @@ def test_a_member_who_cannot_be_read_stops_no_relay() -> None:
     image = rb'{"id":1,"team":"c","login":"\ud800"}'
     drafts, _ = net([change(1, None, image, entity="Member")], {"Member": Source(member)}, 1000)
     assert [(draft.company, draft.revokes) for draft in drafts] == [("c", ())]
+
+
+def test_a_row_that_a_transaction_before_has_changed_later_is_a_resync() -> None:
+    """A key that is DEFERRABLE is given away before the transaction has ended that deletes the row which had it."""
+    steps = [
+        change(11, None, row(key=1, a="second"), xid=2),
+        change(10, row(key=1, a="first"), None, xid=1),
+        change(12, row("d", key=2, a=1), row("d", key=2, a=2), xid=1),
+    ]
+    assert [(draft.company, text_of(draft)["Type"]) for draft in drafts_of(*steps)] == [
+        ("c", "EventCreated"),
+        ("c", "EventDeleted"),
+        ("d", "EventUpdated"),
+        ("c", "Resync"),
+    ]
