@@ -12,7 +12,7 @@ from notifier.delivery.encoding import TEXT, Encoding
 from notifier.delivery.transport import TransportListener
 from notifier.errors import Closure, TooSlow
 from notifier.messages import Disconnect, ServerMessage, encode
-from notifier.transport.queues import DRAIN_SECONDS, drained
+from notifier.transport.queues import DRAIN_SECONDS, bound, drained
 from notifier.transport.websocket import CLOSE_SECONDS
 
 
@@ -45,7 +45,8 @@ class AsgiTransport:
             self._size += len(item)
         if self._size > self._max_buffer // 2:
             self._room.clear()
-        if self._size > self._max_buffer and self.listener is not None:
+        largest = max(items, key=len, default=b"")
+        if self._size > bound(self._max_buffer, largest) and self.listener is not None:
             self.listener.closed()
             self.end(TooSlow())
 

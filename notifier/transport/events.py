@@ -24,7 +24,7 @@ from notifier.messages import (
     encode,
 )
 from notifier.transport.http_guard import GuardedHttp
-from notifier.transport.queues import Gate, drained
+from notifier.transport.queues import Gate, bound, drained
 from notifier.transport.websocket import CLOSE_SECONDS, HIGH_WATER
 
 COMMENT_SECONDS = 10.0
@@ -108,7 +108,7 @@ class EventStream:
         if not self._open or self._transport.is_closing():
             return
         self._transport.write(frames)
-        if self._transport.get_write_buffer_size() > self._max_buffer:
+        if self._transport.get_write_buffer_size() > bound(self._max_buffer, frames):
             self._report_closed()
             self.end(TooSlow())
 

@@ -78,6 +78,13 @@ class Gate:
             await waiter
 
 
+def bound(max_buffer: int, frames: bytes) -> int:
+    """How many bytes may wait when these were written. A message that is larger than the limit does not count: a client that was
+    closed for it would resume, and be written the same.
+    """
+    return max_buffer + len(frames) if len(frames) > max_buffer else max_buffer
+
+
 async def drained(room: Gate | asyncio.Event) -> None:
     """Waits until a connection's buffer has room. Raises TooSlow after DRAIN_SECONDS."""
     if room.is_set():

@@ -35,7 +35,7 @@ from notifier.frames import WINDOW_BITS, frame
 from notifier.messages import Disconnect, encode
 from notifier.transport.handshake import Handshake
 from notifier.transport.keepalive import Keepalive, Slot
-from notifier.transport.queues import Event, Gate, Inbox, drained
+from notifier.transport.queues import Event, Gate, Inbox, bound, drained
 from notifier.transport.refusals import Reason, Refusals, answer
 
 EXTENSION = "notifier.websocket"
@@ -177,7 +177,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self.conn.state is not OPEN or self.transport.is_closing():
             return
         self.transport.write(frames)
-        if self.transport.get_write_buffer_size() > self.options.max_buffer:
+        if self.transport.get_write_buffer_size() > bound(self.options.max_buffer, frames):
             self._close_listener()
             self.end(TooSlow())
 

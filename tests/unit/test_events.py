@@ -191,6 +191,17 @@ async def test_more_than_the_cap_ends_the_stream() -> None:
     stream.closed()
 
 
+async def test_one_message_that_is_larger_than_the_cap_ends_no_stream() -> None:
+    """A client that was closed for it would resume before it."""
+    stream, wire, listener = opened(max_buffer=1000)
+    stream.write(b"x" * 5000, ())
+    assert listener.reports == []
+    stream.write(b"x" * 500, ())
+    assert listener.reports == ["closed"]
+    assert wire.closing
+    stream.closed()
+
+
 async def test_a_reader_that_does_not_drain_is_too_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queues, "DRAIN_SECONDS", 0)
     stream, _, _ = opened()
