@@ -2,8 +2,8 @@
 -- its checkpoint. Returns the time since when the slot is current; null: its messages are being read. One
 -- call: no node waits for a relay that froze in the middle of it.
 --
--- A backup reads them for hours, and the relay tries again every second. So the lock is tried first, and released: to write
--- the positions of all companies each time would leave as many dead rows.
+-- A backup reads them for hours, and the relay tries again every second. So TRUNCATE is tried first, and rolled back: to
+-- write the positions of all companies each time would leave as many dead rows. It also needs locks on the indexes, see truncate_changes.
 CREATE OR REPLACE FUNCTION notifier.prune(slot_next integer, read_so_far text, last_seq bigint)
 RETURNS timestamp with time zone
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '200ms'
@@ -12,7 +12,7 @@ DECLARE
     since timestamptz;
 BEGIN
     BEGIN
-        EXECUTE format('LOCK TABLE notifier.messages_%s IN ACCESS EXCLUSIVE MODE', slot_next);
+        EXECUTE format('TRUNCATE notifier.messages_%s', slot_next);
         RAISE EXCEPTION 'released';
     EXCEPTION
         WHEN lock_not_available THEN RETURN NULL;

@@ -1,13 +1,14 @@
 -- After an overflow: empties each table of changes that no open transaction has written to, unread changes
 -- included, and lets capture store again. Open transactions may have dropped changes: all of them are before
--- the transaction id that is returned; null: there are none. One call: see truncate_changes.
+-- the transaction id that is returned; null: there are none. One call, and a
+-- short lock_timeout: see truncate_changes.
 --
 -- It does not wait for the lock under which writers mark the log as full (lock_sequence): a writer may hold
 -- it for long. If one marks it just now and is overwritten, its transaction is open, and so is accounted for.
 --
 -- SECURITY DEFINER for the reason that `rotate_changes.sql` gives.
 CREATE OR REPLACE FUNCTION notifier.reopen() RETURNS bigint
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '10ms'
 AS $$
 DECLARE
     full_mark CONSTANT bigint := :full_mark;

@@ -233,3 +233,45 @@ async def test_a_lock_on_a_partition_holds_up_neither_the_relay_nor_the_probe(
     assert [finding for finding in found if finding.sound is False] == []
     await intruder.execute("ROLLBACK")
     await relay.stop()
+
+
+NUMBERS = """
+SELECT CASE WHEN $2 THEN c.reltoastrelid ELSE i.indexrelid END FROM pg_class AS c JOIN pg_index AS i ON i.indrelid = c.oid
+WHERE c.relnamespace = 'notifier'::regnamespace AND c.relname ~ $1
+"""
+
+TRUNCATE = "SELECT notifier.truncate_changes($1, pg_current_snapshot()::text, 0)"
+
+
+async def lock_by_number(intruder: Connection, numbers: list[int]) -> None:
+    """Locks relations on which the role has no rights: nextval takes the lock before it finds that they are no sequences."""
+    await intruder.execute("BEGIN")
+    for number in numbers:
+        await intruder.execute("SAVEPOINT before")
+        with pytest.raises(asyncpg.PostgresError):
+            await intruder.execute(f"SELECT nextval({number}::regclass)")
+        await intruder.execute("ROLLBACK TO before")
+    held = "SELECT count(DISTINCT relation) FROM pg_locks WHERE relation = ANY ($1) AND pid = pg_backend_pid()"
+    assert await intruder.fetchval(held, numbers) == len(set(numbers))
+
+
+@pytest.mark.parametrize("is_toast", [False, True])
+async def test_the_relay_does_not_wait_for_a_lock_on_an_index_with_its_table_locked(
+    database: Database, intruder: Connection, is_toast: bool
+) -> None:
+    """TRUNCATE locks it as well. Writers and nodes would wait with the relay, whose call misses its deadline."""
+    rows = await database.fetch(NUMBERS, "^(changes_[01]|messages_1)$", is_toast)
+    await database.execute(
+        "INSERT INTO notifier.messages (slot, seq, company, position, at, body) VALUES (1, 1, 'c', 1, now(), '{}')"
+    )
+    await lock_by_number(intruder, [row[0] for row in rows])
+    await database.execute("SET statement_timeout = '5s'")
+    for table in (0, 1):
+        assert await database.fetchval(TRUNCATE, table) is False
+    await database.execute("SELECT notifier.reopen()")
+    prune = "SELECT notifier.prune(1, pg_current_snapshot()::text, 1)"
+    assert await database.fetchval(prune) is None
+    assert await database.fetchval("SELECT pg_relation_size('notifier.positions')") == 0
+    await intruder.execute("ROLLBACK")
+    assert await database.fetchval(TRUNCATE, 0) is True
+    assert await database.fetchval(prune) is not None
