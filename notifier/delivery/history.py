@@ -48,6 +48,23 @@ class Place(NamedTuple):
     seq: Natural
 
 
+class End(NamedTuple):
+    """The last message of the log: its place, and which one it is, where the log has it."""
+
+    epoch: str
+    seq: Natural
+    company: str | None
+    position: Natural | None
+    at: Moment | None
+
+    @property
+    def message(self) -> Message | None:
+        """That message, without its text."""
+        if self.company is None or self.position is None or self.at is None:
+            return None
+        return Message(self.seq, self.company, self.position, self.at, self.at, b"")
+
+
 class Behind(NamedTuple):
     """A row of `channels_behind`: a company, if any, that has a later position than was delivered; and the log's place."""
 

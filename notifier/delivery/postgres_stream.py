@@ -29,7 +29,7 @@ from notifier.database.connections import (
 from notifier.database.primary import Followed
 from notifier.database.query import Query, require_one_database
 from notifier.delivery.healing import Healing
-from notifier.delivery.history import Behind, History, Place, messages_of, traced_messages_of
+from notifier.delivery.history import Behind, End, History, Place, messages_of, traced_messages_of
 from notifier.delivery.hub import Hub
 from notifier.delivery.probe import Probe, report
 from notifier.delivery.stream import Doubt, Feed
@@ -345,8 +345,9 @@ class PostgresStream:
             heads = await connection.fetch(sql.query("log_head"), timeout=DEADLINE_SECONDS)
             if not heads:
                 raise SchemaMissing("the log is empty; run: notifier migrate")
-            ((begun, self._seq),) = typed(heads, Place)
-            hub.begin_epoch(begun)
+            (end,) = typed(heads, End)
+            self._seq, self._last = end.seq, end.message
+            hub.begin_epoch(end.epoch)
             return
         while True:
             after, epoch = self._seq, hub.epoch

@@ -626,6 +626,37 @@ async def test_cases_4_a_log_with_other_messages_than_were_delivered_delivers_no
     assert node.hub.epoch == "next"
 
 
+async def test_a_log_that_was_rewound_is_noticed_by_a_node_that_has_delivered_nothing(
+    log: Log, node: Node
+) -> None:
+    """It knows the message at which it began: messages up to there that were stored again would never be delivered."""
+    await log.store("a", 5)
+    await node.start()
+    subscriber = await node.subscribe()
+    assert subscriber.channel.position == 5
+    await log.database.execute("DELETE FROM notifier.messages WHERE seq > 2")
+    await log.database.execute(
+        "INSERT INTO notifier.messages (slot, seq, company, position, at, body)"
+        " SELECT 0, n, 'a', n, now(), '{}' FROM generate_series(3, 9) AS n"
+    )
+    await cut(log.database, "node")
+    await node.reports("the log was rewound")
+    assert not subscriber.bodies
+    assert await log.database.fetchval("SELECT saved_by::text FROM notifier.log") == "0"
+
+
+async def test_a_node_that_has_delivered_nothing_reports_no_log_that_goes_on(
+    log: Log, node: Node
+) -> None:
+    await log.store("a", 5)
+    await node.start()
+    subscriber = await node.subscribe()
+    await log.store("a", 2)
+    await cut(log.database, "node")
+    await subscriber.gets(2)
+    assert await log.database.fetchval("SELECT saved_by::text FROM notifier.log") != "0"
+
+
 async def test_cases_4_a_log_that_continues_what_was_delivered_is_not_reported(
     log: Log, node: Node
 ) -> None:
