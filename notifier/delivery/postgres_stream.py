@@ -22,15 +22,16 @@ from notifier.database.connections import (
     DEADLINE_SECONDS,
     Connection,
     connected,
-    listener,
     reconnecting,
     server_of,
 )
+from notifier.database.floods import Flood
 from notifier.database.primary import Followed
 from notifier.database.query import Query, require_one_database
 from notifier.delivery.healing import Healing
 from notifier.delivery.history import Behind, End, History, Place, messages_of, traced_messages_of
 from notifier.delivery.hub import Hub
+from notifier.delivery.listening import POLL_SECONDS, Listening
 from notifier.delivery.probe import Probe, report
 from notifier.delivery.stream import Doubt, Feed
 from notifier.errors import DatabaseError, SchemaMissing, UnexpectedAnswer
@@ -46,10 +47,6 @@ AUDIT_SECONDS = 60.0
 PAGE_MESSAGES, PAGE_BYTES = 1000, 8 * 1024 * 1024
 """How much of the log is read at once while the node catches up."""
 
-CONFIGURATION = "configuration"
-"""The payload by which `migrate` notifies nodes of new watches; `sql/queries/announce_configuration.sql`."""
-
-SEQ_DIGITS = 19
 GRACE_SECONDS = 0.02
 """How long a node waits for messages of its own relay before it reads them from the log."""
 
@@ -89,6 +86,7 @@ class PostgresStream:
         self.doubt = self._doubt.begin
         self._is_local = False  # whether messages came by `accept` last
         self._unread = asyncio.Event()
+        self._flood = Flood()
         self._feed: Feed | None = None
         self._follows_log = True  # otherwise the feed delivers the messages
         self._is_returning = False  # from the feed to the log
@@ -168,15 +166,10 @@ class PostgresStream:
         probe, closed = Probe(), asyncio.Event()
         self._notified_seq = 0
 
-        def notified(payload: str) -> None:
-            if payload == CONFIGURATION:
-                self._on_configuration()
-            elif payload.isdecimal() and payload.isascii() and len(payload) <= SEQ_DIGITS:
-                if int(payload) > self._seq:
-                    self._notified_seq = int(payload)
-                    self._unread.set()
-            else:
-                probe.receive(payload)
+        def notified(seq: int) -> None:
+            if seq > self._seq:
+                self._notified_seq = seq
+                self._unread.set()
 
         def on_close(_: object) -> None:
             closed.set()
@@ -184,9 +177,11 @@ class PostgresStream:
 
         connection.add_termination_listener(on_close)
         self._followed.server = server_of(connection)
-        notify = listener(notified)
+        listening = Listening(
+            connection, self._flood, notified, self._on_configuration, probe.receive
+        )
         if self._follows_log:
-            await connection.add_listener(sql.channel("messages"), notify)
+            await listening.begin()
         self._on_configuration()  # it may have changed while there was no link
         if self._query.url != self._url:
             await require_one_database(self._query, connection)
@@ -196,11 +191,14 @@ class PostgresStream:
         probed = 0.0
         while not closed.is_set():
             if time.monotonic() - probed >= PROBE_SECONDS:
-                await self._prove(connection, probe)
+                await self._prove(connection, probe, listening)
                 probed = time.monotonic()
             if self._feed is not None:
-                await self._choose_path(connection, self._feed, notify)
-            if not await self._is_woken(probed + PROBE_SECONDS) or await self._is_served_locally():
+                await self._choose_path(connection, self._feed, listening)
+            polls = self._follows_log and not listening.is_on
+            if not await self._is_woken(probed + PROBE_SECONDS, polls=polls):
+                continue
+            if not polls and await self._is_served_locally():
                 continue
             self._unread.clear()
             if not self._follows_log:
@@ -213,14 +211,17 @@ class PostgresStream:
                 )  # nothing new: a flood of notifications must not become a flood of queries
         raise DatabaseError("the connection was closed")
 
-    async def _prove(self, connection: Connection, probe: Probe) -> None:
+    async def _prove(self, connection: Connection, probe: Probe, listening: Listening) -> None:
         """Probes the path, and looks for messages that no notification has announced.
 
         A log that ends before what was delivered was rewound, or an answer was wrong: messages may be taken for
         delivered that were not. Then `_report_rewind` decides.
         """
         epoch, seq = self._hub.epoch, self._seq
-        found = await probe.run(connection, listens=self._follows_log)
+        if self._follows_log and not listening.is_on:
+            await listening.begin()
+            self._on_configuration()  # it may have changed meanwhile
+        found = await probe.run(connection, listens=listening.is_on)
         report(found, self._health)
         ((begun, ends),) = typed([(found["epoch"], found["seq"])], Place)
         if begun == epoch == self._hub.epoch and ends < seq:
@@ -233,9 +234,7 @@ class PostgresStream:
         elif time.monotonic() - self._audited >= AUDIT_SECONDS:
             await self._audit(connection)
 
-    async def _choose_path(
-        self, connection: Connection, feed: Feed, notify: Callable[..., None]
-    ) -> None:
+    async def _choose_path(self, connection: Connection, feed: Feed, listening: Listening) -> None:
         """Leaves delivery to the feed where it is proven, and takes it back where it is not."""
         if self._follows_log and self._hub.epoch and feed.is_wanted and await feed.subscribe():
             await self._catch_up(connection)
@@ -243,11 +242,11 @@ class PostgresStream:
                 self._follows_log = False
                 self._audited = time.monotonic()
                 _logger.info("messages come from the broker")
-                await connection.remove_listener(sql.channel("messages"), notify)
+                await listening.end()
         elif not self._follows_log and (self._is_returning or not feed.is_wanted):
             self._is_returning = True
             feed.stop()
-            await connection.add_listener(sql.channel("messages"), notify)
+            await listening.begin()
             self._on_configuration()  # a beat that announced it may be lost
             seq, audited = await self._audit(connection)
             await self._compare_opened(audited)
@@ -297,13 +296,14 @@ class PostgresStream:
             )
         return behind[0].seq, set(delivered)
 
-    async def _is_woken(self, deadline: float) -> bool:
-        """Waits until the log must be read. Returns False at the deadline."""
+    async def _is_woken(self, deadline: float, *, polls: bool) -> bool:
+        """Waits until the log must be read. Returns False at the deadline. `polls`: it must be read every POLL_SECONDS."""
+        left = max(0.0, deadline - time.monotonic())
         try:
-            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+            async with asyncio.timeout(min(left, POLL_SECONDS) if polls else left):
                 return await self._unread.wait()
         except TimeoutError:
-            return False
+            return polls
 
     async def _is_served_locally(self) -> bool:
         """Whether the relay on this node delivers within GRACE_SECONDS; then the log need not be read."""

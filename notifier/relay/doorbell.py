@@ -9,35 +9,51 @@ from __future__ import annotations
 
 import asyncio
 
+import structlog
+
 from notifier.database import sql
 from notifier.database.connections import listener
 from notifier.database.constants import DOORBELL_LOCK
+from notifier.database.floods import Flood
 from notifier.relay.leadership import Leadership
+
+_log = structlog.get_logger("notifier.relay")
 
 
 class Doorbell:
-    """Takes and releases the lock, and receives the rings."""
+    """Takes and releases the lock, and receives the rings; not for a while after a flood of them, which any role may send."""
 
-    def __init__(self, leadership: Leadership) -> None:
+    def __init__(self, leadership: Leadership, flood: Flood) -> None:
+        self._flood = flood
+        self._listens = False
         self._connection = leadership.connection  # the session of `writer`, which holds the lock
         self._writer = leadership.writer
         self._rung = asyncio.Event()
         self._armed = False
 
     async def listen(self) -> None:
-        """Receives rings from now on."""
-        await self._connection.add_listener(
-            sql.channel("changes"), listener(lambda _payload: self._rung.set())
-        )
+        """Receives rings from now on, unless there was a flood just now."""
+        if not self._listens and not self._flood.is_on:
+            await self._connection.add_listener(sql.channel("changes"), listener(self._ring))
+            self._listens = True
+
+    def _ring(self, _payload: str) -> None:
+        self._rung.set()
+        if self._flood.begins() and not self._connection.is_closed():
+            _log.warning("too many notifications: this link does not listen", link="relay")
+            self._connection.terminate()  # with those that are on their way: answers stand behind them
 
     async def arm(self) -> bool:
-        """Makes writers ring from now on. Returns False while another session holds the lock.
+        """Makes writers ring from now on. Returns False while another session holds the lock, and after a flood.
 
         That is a writer; or any other session, as any role may hold an advisory lock.
 
         True means that no open transaction holds it. What was committed until then is visible to the next read, since
         a commit becomes visible before it releases its locks. A transaction that failed to get the lock rings with its commit.
         """
+        await self.listen()
+        if not self._listens:
+            return False
         self._rung.clear()
         row = await self._writer.fetchrow(
             "SELECT pg_try_advisory_lock($1)", sql.lock(DOORBELL_LOCK)

@@ -16,6 +16,7 @@ import structlog
 
 from notifier import metrics
 from notifier.database.connections import reconnecting
+from notifier.database.floods import Flood
 from notifier.errors import DatabaseError
 from notifier.relay.backlog import Backlog
 from notifier.relay.disk import Disk
@@ -94,6 +95,7 @@ class Relay:
         self._publisher = publisher
         self._options = Options(bulk_limit, retention_hours, doorbell, tracer)
         self._term: Term | None = None
+        self._flood = Flood()
         self._any_text = False  # the reader has found text that it could not read
 
     @property
@@ -108,7 +110,7 @@ class Relay:
     async def _lead(self) -> None:
         try:
             async with lead(self._url, any_text=self._any_text) as leadership:
-                self._term = Term(leadership, self._publisher, self._options)
+                self._term = Term(leadership, self._publisher, self._options, self._flood)
                 await self._term.run()
         except DatabaseError as error:
             self._any_text = self._any_text or isinstance(error.__cause__, UNREADABLE)
@@ -121,13 +123,15 @@ class Relay:
 class Term:
     """One leadership term. All its state is discarded when the connection is lost."""
 
-    def __init__(self, leadership: Leadership, publisher: Publisher, options: Options) -> None:
+    def __init__(
+        self, leadership: Leadership, publisher: Publisher, options: Options, flood: Flood
+    ) -> None:
         self._leadership = leadership
         self._options = options
         self._publisher = publisher
         self._store = store = RelayStore(leadership.writer, traces=options.tracer is not UNTRACED)
         reader = ChangeReader(leadership.reader)
-        self._doorbell = Doorbell(leadership)
+        self._doorbell = Doorbell(leadership, flood)
         self._pipeline = Pipeline(
             leadership.writer,
             store,
@@ -145,7 +149,8 @@ class Term:
 
     async def run(self) -> None:
         """Leads until a connection is lost. Raises DatabaseError, or the driver's exceptions."""
-        await self._doorbell.listen()
+        if self._options.doorbell:
+            await self._doorbell.listen()
         await self._pipeline.start()
         await self._maintenance.recover_from_overflow()  # first: a new epoch ends any backlog
         self._enter(State.AWAKE)
