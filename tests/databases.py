@@ -159,7 +159,7 @@ WHERE NOT l.granted AND l.database IS DISTINCT FROM 0
 OWN = """
 DO $$ BEGIN
     IF to_regclass('notifier.log') IS NOT NULL THEN
-        UPDATE notifier.log SET system = notifier.system();
+        UPDATE notifier.log SET system = notifier.system(), saved_by = pg_current_xact_id();
     END IF;
 END $$
 """

@@ -326,8 +326,8 @@ class _Migration:
         if before is not None:
             await self._locks.exclude_writers()
         await _with_sqlalchemy(connection, _upgrade)
-        if self._is_fresh:  # no role was allowed anything yet, whatever default privileges gave
-            await connection.execute(sql.adapt("DELETE FROM notifier.grants"))
+        if self._is_fresh:
+            await connection.execute(sql.query("mark_new_log"))
         self.lines.append(f"schema {sql.schema()}: {before or 'none'} → {revisions.newest()}")
 
     async def _configure(

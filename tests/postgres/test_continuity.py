@@ -9,7 +9,15 @@ from notifier.delivery.postgres_stream import PostgresStream
 from notifier.relay.reader import are_foreign
 from tests.chaos.local import LocalNode
 from tests.databases import Connection, Database
-from tests.postgres.relays import MakeRelay, Relayed, log_head, messages_of, new_event, types
+from tests.postgres.relays import (
+    MakeRelay,
+    Relayed,
+    log_head,
+    messages_of,
+    new_company,
+    new_event,
+    types,
+)
 from tests.waiting import until
 
 FUTURE = 500_000_000
@@ -230,6 +238,22 @@ async def test_case_4_a_log_that_was_restored_into_the_same_database_begins_an_e
     assert (await log_head(database))[0] != before
     await new_event(app, company, "after the restore")
     assert types(await relay.messages_of(company)) == ["Resync", "EventCreated"]
+
+
+async def test_a_dump_from_before_the_first_relay_that_is_restored_begins_an_epoch(
+    database: Database, app: Connection, make_relay: MakeRelay
+) -> None:
+    """Its log has the name of the one that was used since, in which positions would begin again."""
+    await saved(database)
+    before, _ = await log_head(database)
+    company = await new_company(app)
+    relay = await relay_some(app, company, make_relay)
+    assert (await log_head(database))[0] == before
+    await restored(database)
+    await relay.start()
+    assert (await log_head(database))[0] != before
+    await new_event(app, company, "after the restore")
+    assert types(await relay.messages_of(company)) == ["EventCreated"]
 
 
 async def test_a_log_that_is_restored_under_a_running_relay_begins_an_epoch(
