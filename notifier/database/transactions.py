@@ -188,6 +188,8 @@ def translate(error: BaseException, url: str) -> DatabaseError:
         )
     if isinstance(error, asyncpg.InsufficientPrivilegeError):
         return DatabaseError(f"this role may not do that: {first_line(error)}")
+    if isinstance(error, asyncpg.DependentObjectsStillExistError):
+        return DatabaseError(f"something else needs an object of ours: {error.detail}")
     if isinstance(error, asyncpg.PostgresError):
         return DatabaseError(first_line(error))
     return translate_error(error, url)

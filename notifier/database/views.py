@@ -9,9 +9,12 @@ from __future__ import annotations
 import hashlib
 import re
 
+import asyncpg
+
 from notifier.database import sql
 from notifier.database.connections import Connection
 from notifier.database.functions import MANAGED
+from notifier.errors import DatabaseError
 
 _COMMENT = re.compile(re.escape(MANAGED) + r" (\w+) (\w+) (\d+)")
 
@@ -35,12 +38,26 @@ async def differences(connection: Connection) -> list[str]:
 
 
 async def create(connection: Connection, name: str) -> None:
-    """Creates or replaces a view."""
-    await connection.execute(f"DROP VIEW IF EXISTS {sql.schema()}.{name}; {sql.view(name)}")
+    """Creates or replaces a view. Raises DatabaseError where something else needs the former one."""
+    try:
+        async with connection.transaction():
+            await connection.execute(f"DROP VIEW IF EXISTS {sql.schema()}.{name}; {sql.view(name)}")
+    except asyncpg.DependentObjectsStillExistError as error:
+        await _replace(connection, name, error.detail)
     for row in await connection.fetch(sql.query("views")):
         if row["name"] == name:
             comment = f"{MANAGED} {_checksum(name)} {row['definition']} {row['server']}"
             await connection.execute(f"COMMENT ON VIEW {sql.schema()}.{name} IS '{comment}'")
+
+
+async def _replace(connection: Connection, name: str, dependents: object) -> None:
+    """Replaces a view that something else needs, such as a constant of type regclass, for which no right on it is needed."""
+    statement = sql.view(name).replace("CREATE VIEW", "CREATE OR REPLACE VIEW", 1)
+    try:
+        async with connection.transaction():
+            await connection.execute(statement)
+    except asyncpg.InvalidTableDefinitionError as error:  # it has other columns
+        raise DatabaseError(f"something else needs an object of ours: {dependents}") from error
 
 
 def _checksum(name: str) -> str:

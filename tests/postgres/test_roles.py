@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 
 from notifier.database.schema import migrate
+from notifier.errors import DatabaseError
 from tests.databases import Connection, Database, as_app
 from tests.postgres.relays import Relayed, new_event, types
 
@@ -201,3 +202,42 @@ async def test_only_the_service_role_receives_the_grants(
                 await app.execute(statement)
     finally:
         await database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+DEPENDENT = """
+SELECT format('CREATE TEMP VIEW theirs AS SELECT %L::regclass, %L::regprocedure', c.oid, p.oid)
+FROM pg_class AS c, pg_proc AS p
+WHERE c.relname = 'changes' AND c.relnamespace = p.pronamespace AND p.proname = 'log_bytes'
+"""
+
+
+async def test_what_a_stranger_makes_depend_on_ours_does_not_keep_migrate_from_replacing_a_view(
+    database: Database, stranger: Connection
+) -> None:
+    """A constant of type regclass depends on what it names, and PostgreSQL demands no right on that."""
+    await database.execute("COMMENT ON VIEW notifier.changes IS 'that of a former version'")
+    await stranger.execute(await stranger.fetchval(DEPENDENT))
+    lines: list[str] = []
+    await migrate(database.dsn, calendar=True, report=lines.append)
+    assert lines == ["view changes: replaced"]
+    await migrate(database.dsn, calendar=True, report=lines.append)
+    assert len(lines) == 1
+
+
+@pytest.mark.parametrize(
+    "former",
+    [
+        "CREATE OR REPLACE VIEW notifier.changes AS SELECT *, 0 AS size, 0 AS more FROM notifier.changes_0",
+        "DROP FUNCTION notifier.log_bytes(); CREATE FUNCTION notifier.log_bytes() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+    ],
+)
+async def test_what_a_stranger_makes_depend_on_ours_is_named_where_it_must_be_dropped(
+    database: Database, stranger: Connection, former: str
+) -> None:
+    await database.execute(former)
+    await stranger.execute(await stranger.fetchval(DEPENDENT))
+    reason = r"^something else needs an object of ours: view pg_temp_\d+\.theirs depends on .*$"
+    with pytest.raises(DatabaseError, match=reason):
+        await migrate(database.dsn, calendar=True)
+    await stranger.execute("DROP VIEW theirs")
+    await migrate(database.dsn, calendar=True)
