@@ -341,10 +341,13 @@ async def renamed_column(
     return None if row is None else (row["name"], row["now"])
 
 
-async def save_hidden_columns(connection: Connection, wanted: Iterable[Stored]) -> None:
+async def save_hidden_columns(
+    connection: Connection, wanted: Iterable[Stored], relations: Sequence[str] | None = None
+) -> None:
     """Saves which columns the watches hide, so that they stay hidden when they are renamed.
 
-    Raises SettingsError where a column that a `wanted` watch excludes was renamed, and another one has its name now.
+    `relations`: the tables whose columns are saved again, None: all. In the others, rows that are hidden stay so. Raises
+    SettingsError where a column that a `wanted` watch excludes was renamed, and another one has its name now.
     """
     for stored in wanted:
         watch = stored.watch
@@ -353,8 +356,9 @@ async def save_hidden_columns(connection: Connection, wanted: Iterable[Stored]) 
                 f"table {watch.table}: the column that was excluded as {found[0]} is {found[1]} now;"
                 " exclude it by this name too, or drop it"
             )
-    await connection.execute(sql.query("forget_hidden_columns"))
-    await connection.execute(sql.query("save_hidden_columns"))
+    tables = None if relations is None else list(relations)
+    await connection.execute(sql.query("forget_hidden_columns"), tables)
+    await connection.execute(sql.query("save_hidden_columns"), tables)
 
 
 async def forget_messages(connection: Connection) -> None:

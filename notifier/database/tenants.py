@@ -273,10 +273,10 @@ async def carry_out(connection: Connection, plan: Plan, report: Report) -> None:
         await table_by_table(connection, plan.pending, change, report)
     except triggers.Locked:
         async with exclusive(connection):
-            await _finish(connection, forget=False)
+            await _finish(connection, plan, forget=False)
         raise
     async with exclusive(connection):
-        await _finish(connection, forget=plan.forget)
+        await _finish(connection, plan, forget=plan.forget)
 
 
 async def _apply(
@@ -299,10 +299,10 @@ async def _apply(
         await configuration.announce(connection, resync)
 
 
-async def _finish(connection: Connection, *, forget: bool) -> None:
+async def _finish(connection: Connection, plan: Plan, *, forget: bool) -> None:
     """Completes the tables together: their types in capture, the right to read their members, a reload of the nodes."""
     await functions.create(connection, await functions.outdated(connection))
-    await configuration.save_hidden_columns(connection, ())
+    await configuration.save_hidden_columns(connection, (), sorted(plan.relations))
     await grants.synchronize(connection)
     secret = []
     if forget:

@@ -1,7 +1,8 @@
--- Removes the columns that are to be saved again, which are all but those that were renamed while a watch excludes
--- them by their former name: what such a column holds must not be sent until a watch excludes it by its new one.
+-- Removes the columns of the relations $1 (null: of all) that are to be saved again, which are all but those that were renamed
+-- while a watch excludes them by their former name: what such a column holds must not be sent until a watch excludes it by its new one.
 DELETE FROM notifier.hidden_columns AS h
-WHERE NOT EXISTS (
+WHERE ($1::text[] IS NULL OR h.relation = ANY (ARRAY(SELECT to_regclass(given.name)::oid FROM unnest($1) AS given (name))))
+  AND NOT EXISTS (
     SELECT FROM notifier.watches AS w
     JOIN pg_attribute AS a ON a.attrelid = h.relation AND a.attnum = h.number
     WHERE to_regclass(w.relation) = h.relation AND h.excluded AND h.name = ANY (w.exclude)

@@ -1,4 +1,4 @@
--- Saves the numbers of the columns that watches exclude, or name in visible_to. `database`: the numbers of our own
+-- Saves the numbers of the columns that watches of the relations $1 (null: of all) exclude, or name in visible_to. `database`: the numbers of our own
 -- table, by which a restored dump differs, whose tables all have others; pg_upgrade and CREATE DATABASE ... TEMPLATE
 -- keep the numbers.
 INSERT INTO notifier.hidden_columns (relation, name, number, excluded, database)
@@ -10,5 +10,6 @@ CROSS JOIN LATERAL (
     SELECT unnest(w.exclude), true UNION ALL SELECT unnest(w.visible_to), false
 ) AS given (name, excluded)
 JOIN pg_attribute AS a ON a.attrelid = to_regclass(w.relation) AND a.attname = given.name AND a.attnum > 0 AND NOT a.attisdropped
+WHERE $1::text[] IS NULL OR w.relation = ANY ($1)
 ORDER BY a.attrelid, a.attname, given.excluded DESC
 ON CONFLICT DO NOTHING
