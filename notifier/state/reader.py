@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from traceback import clear_frames
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import asyncpg
 import msgspec
@@ -37,6 +37,7 @@ from notifier.errors import NotReady, Refused, StateTooLarge, StateUnavailable
 from notifier.messages import JSON
 from notifier.relay.changes import Source
 from notifier.state.pages import is_compared_later, pages, passing
+from notifier.state.rows import READ_SECONDS, Altered, images_of
 from notifier.state.tables import STATE_BYTES, Table, tables, tables_query
 
 ATTEMPTS = 20
@@ -44,16 +45,11 @@ LOOK_SECONDS = 0.01
 STORED_SECONDS = 5.0
 """How long the relay may take to store what it has not stored yet."""
 
-READ_SECONDS = 10.0
-
 SEARCHED_ROWS = 100_000
 """Rows that are read at most for a filter by values: about a second of computing in a thread."""
 
 CONNECTIONS = 3
 """States that are read at the same time. Each holds at most STATE_BYTES of images, and as much of messages."""
-
-GROWTH, MOST_ROWS, FETCH_BYTES = 20, 1000, 512 * 1024
-"""A fetch has at most GROWTH times the rows of those before it, at most MOST_ROWS, and aims at FETCH_BYTES. The first has one row."""
 
 COLLECT_SECONDS = 0.05
 """How long a reading waits for further requests when one of the same rows has just ended: many clients request them."""
@@ -230,7 +226,11 @@ class StateReader:
         company, _ = key
         for _ in range(ATTEMPTS):
             self.reads += 1
-            snapshot = await self._snapshot(connection, key)
+            try:
+                snapshot = await self._snapshot(connection, key)
+            except Altered:  # the next snapshot shows how
+                await restore(connection, None, pooled=self._pooled)
+                continue
             await self._wait_until_stored(connection, snapshot.unread)
             found = await self._position(connection, company, snapshot)
             if found is not None:
@@ -242,6 +242,7 @@ class StateReader:
         raise NotReady
 
     async def _snapshot(self, connection: Connection, key: Key) -> _Snapshot:
+        """Raises Altered."""
         company, wanted = key
         async with _rolled_back(connection):
             self._begin(key, self._reading[key])
@@ -270,9 +271,8 @@ class StateReader:
                     await connection.execute("SET LOCAL lock_timeout = '300ms'")
                 found: list[JSON] = []
                 images.append((table.source, found))
-                arguments = table.arguments(company)
                 try:
-                    async for part in _images(connection, table.statement, arguments):
+                    async for part in images_of(connection, table, company):
                         amount.read(part)
                         passed = await _passing(company, table.source, part, wanted)
                         later = is_compared_later(table.source, wanted)
@@ -362,23 +362,6 @@ async def _passing(
     if wanted is None or not conditions or is_compared_later(source, wanted):
         return images
     return await asyncio.to_thread(passing, company, source, images, wanted)
-
-
-async def _images(
-    connection: Connection, statement: str, arguments: Sequence[Any]
-) -> AsyncIterator[list[JSON]]:
-    """The rows of a query, in parts of about FETCH_BYTES as long as their sizes are alike."""
-    # a cursor of the connection itself would name the statement, also in a session of a pooler
-    prepared = await connection.prepare(statement, timeout=READ_SECONDS)
-    cursor = await prepared.cursor(*arguments, timeout=READ_SECONDS)
-    count, rows, size = 1, 0, 0
-    while part := await cursor.fetch(count, timeout=READ_SECONDS):
-        if part[-1][0] is None:
-            raise StateTooLarge(f"more than {STATE_BYTES:,} bytes")
-        images = [row[0].encode() for row in part]
-        rows, size = rows + len(images), size + sum(map(len, images))
-        yield images
-        count = max(1, min(MOST_ROWS, GROWTH * rows, FETCH_BYTES * rows // (size + 1)))
 
 
 def _render(

@@ -23,6 +23,7 @@ class Table(NamedTuple):
 
     `scopes`: all of them, also those without a table: a text that looks like an id of one belongs to none.
     `problem`: why its rows cannot be read now; None where they can. `has_owners`: the watched tables have several.
+    `oid`, `numbers`, `names`: the relation and its columns, as the transaction's snapshot shows them.
     """
 
     source: Source
@@ -31,6 +32,9 @@ class Table(NamedTuple):
     scopes: frozenset[str]
     problem: str | None
     has_owners: bool
+    oid: int | None
+    numbers: list[int]
+    names: list[str]
 
     def has(self, company: str) -> bool:
         """Whether rows of the table may belong to the company, which may be one of a scope."""
@@ -84,8 +88,9 @@ def _table(
         tenant=tenant,
     )
     scopes = frozenset(row["scopes"])
+    columns = row["oid"], row["numbers"], row["names"]
     if (problem := _problem(watch, row)) is not None:
-        return Table(source, "", None, scopes, problem, row["has_owners"])
+        return Table(source, "", None, scopes, problem, row["has_owners"], *columns)
     kind, column = row["company_type"], row["company"]
     condition = "true"
     if tenant is None:
@@ -103,7 +108,7 @@ def _table(
         condition=condition,
         limit=STATE_BYTES,
     )
-    return Table(source, statement, kind, scopes, None, row["has_owners"])
+    return Table(source, statement, kind, scopes, None, row["has_owners"], *columns)
 
 
 def _unset(mark: str, kind: str | None) -> str:

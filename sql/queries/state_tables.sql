@@ -4,7 +4,8 @@
 -- tables together have several. `scopes`: the names of all. `bounded`: no column that `state_where` could name has a
 -- type of the application's. `mark`: the column of `deleted_if`; null for JSON, whose null and false are values, and
 -- where the image has no such column. `mark_type`: null where it is not PostgreSQL's own. Where the company is at the
--- end of a path, `joins` leads to it, and it is a column of the image as in capture's.
+-- end of a path, `joins` leads to it, and it is a column of the image as in capture's. `oid`, `numbers`, `names`: the table and its columns,
+-- which are compared with those that a statement finds (`state_columns.sql`).
 WITH RECURSIVE base (domain, oid, level) AS (
     SELECT t.oid, t.oid, 0 FROM pg_catalog.pg_type AS t
     WHERE t.oid IN (
@@ -25,7 +26,11 @@ types (oid, name) AS (
     FROM base AS b JOIN pg_catalog.pg_type AS t ON t.oid = b.oid
     ORDER BY b.domain, b.level DESC
 )
-SELECT w.entity, ARRAY(SELECT s.name FROM notifier.scopes AS s) AS scopes, owners.has_owners,
+SELECT w.entity, ARRAY(SELECT s.name FROM notifier.scopes AS s) AS scopes, owners.has_owners, r.oid AS oid,
+       ARRAY(SELECT a.attnum::int FROM pg_catalog.pg_attribute AS a
+             WHERE a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum) AS numbers,
+       ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute AS a
+             WHERE a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum) AS names,
        CASE r.relkind WHEN 'r' THEN 'ONLY ' ELSE '' END || w.relation AS relation,
        (
            SELECT pg_catalog.string_agg(

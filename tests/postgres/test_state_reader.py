@@ -20,6 +20,7 @@ from notifier.delivery.filter import Change, Filter
 from notifier.errors import SettingsError, StateTooLarge, StateUnavailable
 from notifier.settings import load
 from notifier.state import reader, tables
+from notifier.state import rows as state_rows
 from notifier.state.reader import StateReader
 from notifier.watches import Scope, Watch
 from tests.databases import Database
@@ -442,7 +443,7 @@ async def test_no_statement_of_a_state_stays_in_a_session_that_a_pooler_shares(
     connection = await connect(database.dsn, "state", pooled=True)
     prepared = "SELECT count(*)::text FROM pg_catalog.pg_prepared_statements"
     async with connection.transaction():
-        parts = [part async for part in reader._images(connection, prepared, [])]
+        parts = [part async for part in state_rows.images(connection, prepared, [])]
     connection.terminate()
     assert parts == [[b"0"]]
 

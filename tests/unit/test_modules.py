@@ -14,6 +14,7 @@ TESTS = Path(__file__).parents[1]
 COVERED = {
     ("service/test_state.py", "rows, a log and the relay that writes it, with a real node"): (
         "state/reader",
+        "state/rows",
         "state/tables",
     ),
     ("postgres/test_nats_key.py", "migrate and a node, around one key"): ("database/signing_key",),
