@@ -25,7 +25,7 @@ from notifier.relay.visibility import (
     Audience,
     audience_of,
     audiences,
-    users_of,
+    readers_of,
 )
 
 MESSAGE_LIMIT = 256 * 1024
@@ -148,7 +148,7 @@ def _restricted(
     if old is not None and new is not None:
         if old == new and not partial:
             return None
-        kept, gained, lost = audiences(users_of(old, source), users_of(new, source))
+        kept, gained, lost = audiences(readers_of(old, source), readers_of(new, source))
         forms: list[tuple[Audience, Ends]] = [
             (kept, ends),
             (gained, (None, new)),
@@ -158,7 +158,7 @@ def _restricted(
         row = old if new is None else new
         if row is None:
             return None
-        forms = [(audience_of(users_of(row, source)), ends)]
+        forms = [(audience_of(readers_of(row, source)), ends)]
     views, partials = [], False
     for audience, form in forms:
         if not audience.is_empty:

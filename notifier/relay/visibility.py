@@ -60,6 +60,12 @@ def users_of(row: Row, source: Source) -> Users:
     return frozenset(users) if restricted else None
 
 
+def readers_of(row: Row, source: Source) -> Users:
+    """The users who see a row, without the one that `''` in an array names: such is the id of all whom USER_QUERY does not find."""
+    users = users_of(row, source)
+    return users and users - {""}
+
+
 def audience_of(users: Users) -> Audience:
     """The users who see a row."""
     return EVERY_USER if users is None else Audience(users)

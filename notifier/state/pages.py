@@ -16,7 +16,7 @@ from notifier.relay.changes import Change as Captured
 from notifier.relay.changes import Source
 from notifier.relay.images import Row, Unattributable, company_of, read_images
 from notifier.relay.rendering import MESSAGE_LIMIT, data_of
-from notifier.relay.visibility import users_of
+from notifier.relay.visibility import readers_of
 
 _encode = msgspec.json.Encoder().encode
 _NEVER = datetime.min.replace(tzinfo=UTC)
@@ -116,5 +116,5 @@ def _keys(row: Row, source: Source) -> Row:
 
 def _sees(user: str, row: Row, source: Source) -> bool:
     """Whether the user sees the row."""
-    users = users_of(row, source)
+    users = readers_of(row, source)
     return users is None or user in users

@@ -95,3 +95,14 @@ def test_a_row_that_no_decoder_reads_has_its_keys_only_for_the_users_who_see_it(
     known = {"Note": frozenset({"NoteId", "Body"})}
     for where, found in (({"Body": ["x"]}, images), ({"NoteId": [2]}, images[1:2])):
         assert passing("1", notes, images, Filter.parse(None, {"Note": where}, known)) == found
+
+
+def test_a_user_without_an_account_is_not_the_user_whom_an_empty_text_names() -> None:
+    notes = Source(Watch(table="n", entity="Note", company="team_id", visible_to=("readers",)))
+    images = [b'{"id":1,"team_id":1,"readers":["u",""]}', b'{"id":2,"team_id":1,"readers":[]}']
+    seen = {user: [*pages("1", notes, images, user)] for user in ("u", "")}
+    rows = {
+        user: [row["NoteId"] for row in json.loads(page)["Data"]["Rows"]]
+        for user, (page,) in seen.items()
+    }
+    assert rows == {"u": [1, 2], "": [2]}

@@ -170,6 +170,16 @@ def test_a_row_that_no_user_sees_leaves_a_skipped_position() -> None:
     assert json.loads(draft.body(7))["Type"] == "Skipped"
 
 
+def test_a_user_without_an_account_is_not_the_user_whom_an_empty_text_names() -> None:
+    """Where tokens name companies, USER_QUERY need not find their user, which is '' then."""
+    row = ROW | {"guests": ["u1", ""]}
+    assert received(draft_of(None, row), "") is None
+    assert (received(draft_of(None, row), "u1") or {})["Type"] == "EventCreated"
+    assert (received(draft_of(ROW, row), "") or {})["Type"] == "EventDeleted"
+    assert (received(draft_of(row, ROW), "") or {})["Type"] == "EventCreated"
+    assert received(draft_of(None, ROW | {"guests": [""]}), "") is None
+
+
 def test_a_message_name_that_is_not_wanted_is_not_replaced_by_another() -> None:
     watch = Watch(table="events", entity="Event", visible_to=COLUMNS, created="")
     assert net([change(1, MINE, ROW)], {"Event": Source(watch)}, 9)[0] != []
