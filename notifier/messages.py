@@ -315,6 +315,13 @@ def is_at(text: str, at: datetime | None) -> bool:
         return False
 
 
+def reload_text(company: str, epoch: str, position: int, at: datetime | None) -> JSON:
+    """The Resync at a company's last position, for a user who sees rows from now on that were not sent before."""
+    data = {"CompanyId": company, "Reason": "epoch", "Epoch": epoch}
+    message = {"Type": "Resync", "Data": data, "Position": position}
+    return _encode(message if at is None else {**message, "At": at_text(at)})
+
+
 def timestamp(seconds: float) -> str:
     """Unix seconds as RFC 3339 in UTC, to the second; far futures end in the year 9999."""
     moment = datetime.fromtimestamp(min(seconds, 253402300799), UTC)

@@ -43,11 +43,16 @@ class Encoded(dict[Encoding, bytes]):
 
 
 class Chunk(NamedTuple):
-    """Consecutive messages that go out in one write, framed and as texts. `last` is their last position."""
+    """Consecutive messages that go out in one write, framed and as texts. `last` is their last position.
+
+    `is_covered`: the first is a Skipped. `is_end`: it is the only one, for what follows the last message of a page that is sent.
+    """
 
     frames: bytes
     bodies: list[JSON]
     last: int
+    is_covered: bool = False
+    is_end: bool = False
 
 
 def pieces(messages: Sequence[Message]) -> list[list[Message]]:

@@ -23,7 +23,7 @@ from notifier.delivery.filter_catalogue import FilterCatalogue
 from notifier.delivery.history import History
 from notifier.delivery.recent import Budget
 from notifier.delivery.revocations import Revocations
-from notifier.delivery.skipping import select
+from notifier.delivery.skipping import Selected, chunks_of, select
 from notifier.errors import DatabaseError, NotReady
 from notifier.messages import Message
 
@@ -371,21 +371,21 @@ class Hub:
         if not messages:
             return []
         if any(message.views for message in messages):  # not the same for all
-            return encode_chunks(encoding, self._select(messages, user, wanted), channel.epoch)
+            return chunks_of(encoding, self._select(messages, user, wanted), channel.epoch)
         first, last = messages[0].position, messages[-1].position
         key = (channel.company, channel.epoch, first, last, encoding, wanted)
         chunks = self._encoded.get(key)
         if chunks is None:
-            if wanted is not None:
-                messages = self._select(messages, user, wanted)
-            chunks = self._encoded[key] = encode_chunks(encoding, messages, channel.epoch)
+            if wanted is None:
+                chunks = encode_chunks(encoding, messages, channel.epoch)
+            else:
+                chunks = chunks_of(encoding, self._select(messages, user, wanted), channel.epoch)
+            self._encoded[key] = chunks
             if len(self._encoded) > ENCODED_PAGES:
                 self._encoded.popitem(last=False)
         return chunks
 
-    def _select(
-        self, messages: Sequence[Message], user: str, wanted: Filter | None
-    ) -> list[Message]:
+    def _select(self, messages: Sequence[Message], user: str, wanted: Filter | None) -> Selected:
         def choose(message: Message) -> Message | None:
             seen = message.seen_by(user)
             if seen is None or wanted is None:

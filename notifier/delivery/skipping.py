@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from msgspec import structs
 
+from notifier.delivery.encoding import Chunk, Encoding, encode_chunks
 from notifier.messages import CompanyOnly, Message, Skipped, at_text, encode
+
+SKIPPED_EVERY = 1000
+"""The positions of a replay of which a subscription without messages gets a Skipped are multiples of this."""
 
 
 def skipped(message: Message) -> Message:
@@ -21,24 +26,44 @@ def skipped(message: Message) -> Message:
     return structs.replace(message, body=body, revokes=(), views=())
 
 
-def select(
-    messages: Sequence[Message], choose: Callable[[Message], Message | None]
-) -> list[Message]:
-    """Selects the messages that a subscription gets. A Skipped covers the positions of the others, up to the last.
+class Selected(NamedTuple):
+    """The messages of a page that a subscription gets, with a Skipped before each that would leave a gap. `left`: the last message
+    of the page, where it is not among them. `is_covered`: the first one is a Skipped.
+    """
 
-    `choose` returns the message as the subscription gets it, or None where it gets a Skipped.
+    messages: list[Message]
+    left: Message | None
+    is_covered: bool
+
+
+def select(messages: Sequence[Message], choose: Callable[[Message], Message | None]) -> Selected:
+    """Selects the messages that a subscription gets. A Skipped covers the positions of the others.
+
+    `choose` returns the message as the subscription gets it, or None where it gets a Skipped. However many are left out in
+    succession, one comes at each multiple of SKIPPED_EVERY: a stored place moves on.
     """
     selected: list[Message] = []
-    last: Message | None = None  # that was not chosen, since the one that was
+    left: Message | None = None  # since the last one that was selected
+    is_covered = False
     for message in messages:
         chosen = choose(message)
-        if chosen is None:
-            last = message
+        is_covered = is_covered or (chosen is None and not selected)
+        if chosen is None and message.position % SKIPPED_EVERY:
+            left = message
             continue
-        if last is not None:
-            selected.append(skipped(last))
-            last = None
-        selected.append(chosen)
-    if last is not None:
-        selected.append(skipped(last))
-    return selected
+        if left is not None and chosen is not None:
+            selected.append(skipped(left))
+        left = None
+        selected.append(skipped(message) if chosen is None else chosen)
+    return Selected(selected, left, is_covered)
+
+
+def chunks_of(encoding: Encoding, selected: Selected, epoch: str) -> list[Chunk]:
+    """The chunks of a page. What is left out at its end is one of its own: where a page ends depends on the sizes of all messages."""
+    chunks = encode_chunks(encoding, selected.messages, epoch)
+    if chunks:
+        chunks[0] = chunks[0]._replace(is_covered=selected.is_covered)
+    if selected.left is not None:
+        (end,) = encode_chunks(encoding, [skipped(selected.left)], epoch)
+        chunks.append(end._replace(is_covered=True, is_end=True))
+    return chunks

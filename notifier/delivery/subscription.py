@@ -21,13 +21,13 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, Protocol, Self
 
-import msgspec
 import structlog
 
 from notifier import metrics
 from notifier.access.membership import Membership
 from notifier.access.tokens import Identity
 from notifier.delivery.channel import Channel
+from notifier.delivery.encoding import Chunk
 from notifier.delivery.filter import Filter
 from notifier.delivery.hub import Hub
 from notifier.delivery.state import State, StateSource
@@ -40,8 +40,8 @@ from notifier.messages import (
     ServerMessage,
     StateEnd,
     StatePlace,
-    at_text,
     is_at,
+    reload_text,
 )
 
 STATE_SECONDS = 5.0
@@ -252,12 +252,12 @@ class Subscription:
     async def deliver(self, former: str | None = None) -> None:
         """Replays what comes after the position, then joins the channel, with nothing in between.
 
-        `former`: the rows' user to whom the messages up to the position were delivered, if it may be another one than
-        now. Raises NotReady where that cannot be done without a gap, and DatabaseError.
+        `former`: the rows' user who got the messages up to the position, if it may be another one than now. Raises NotReady and DatabaseError.
         """
         former = self.user if former is None else former
         hub, channel, transport = self._hub, self._channel, self._owner.transport
         encoding = transport.encoding.unshared or transport.encoding
+        held: Chunk | None = None  # the end of a page, until a message follows it
         self._phase = Phase.REPLAYING
         while self._phase is Phase.REPLAYING:
             if self.epoch != hub.epoch or not hub.is_current(channel):
@@ -278,20 +278,21 @@ class Subscription:
             for chunk in chunks:
                 if self._must_recheck() or self.epoch != hub.epoch or self._is_closed:
                     break
-                transport.write(chunk.frames, chunk.bodies)
-                metrics.REPLAYED.inc(len(chunk.bodies))
                 self.position = chunk.last
+                if chunk.is_end and chunk.last < channel.position:
+                    held = chunk
+                    continue
+                for each in [chunk] if held is None or chunk.is_covered else [held, chunk]:
+                    transport.write(each.frames, each.bodies)
+                    metrics.REPLAYED.inc(len(each.bodies))
+                held = None
                 await transport.drain()
 
     def _send_resync(self) -> None:
         """With USER_QUERY the rows' user has become another one, who sees rows that were not sent before."""
-        data = {"CompanyId": self.company, "Reason": "epoch", "Epoch": self.epoch}
-        message = {"Type": "Resync", "Data": data, "Position": self.position}
-        if (at := self._channel.at(self.position)) is not None:
-            message["At"] = at_text(at)
-        body, transport = msgspec.json.encode(message), self._owner.transport
-        encoding = transport.encoding.unshared or transport.encoding
-        transport.write(encoding.frame(body), [body])
+        place = self.epoch, self.position, self._channel.at(self.position)
+        body, transport = reload_text(self.company, *place), self._owner.transport
+        transport.write((transport.encoding.unshared or transport.encoding).frame(body), [body])
 
     @property
     def _is_closed(self) -> bool:
@@ -347,8 +348,7 @@ class Subscription:
         Where they differ, a check too many is made; or a user who was removed, was added again, and subscribed within that
         difference must subscribe once more.
         """
-        age = (datetime.now(UTC) - at).total_seconds()
-        return time.monotonic() - self.checked > age
+        return time.monotonic() - self.checked > (datetime.now(UTC) - at).total_seconds()
 
     async def _recheck(self) -> None:
         owner, former = self._owner, self.user
