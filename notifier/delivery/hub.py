@@ -307,13 +307,14 @@ class Hub:
             following = channel.recent.after(after)
         else:  # read with the message at `after`, for its `at`
             page = await self._history.page(channel.company, max(0, after - 1), epoch)
+            following = page
+            if page and page[0].position == after:
+                at = page[0].at
+                # which may fill its page alone: it names very many users
+                following = page[1:] or await self._history.page(channel.company, after, epoch)
             if epoch != self.epoch:
                 return None
             channel.recent.prepend(page)
-            if page and page[0].position == after:
-                at = page[0].at
-                page = page[1:]
-            following = page
         if not following or following[0].position != after + 1:
             return None
         return Beginning(at) if self._is_retained(following[0]) else None

@@ -98,3 +98,16 @@ async def test_a_long_replay_without_messages_moves_the_position(world: World) -
     assert await replayed(world, entities=["Company"]) == [
         ("Skipped", each) for each in (1000, 2000, 2500)
     ]
+
+
+async def test_a_client_resumes_behind_a_message_that_fills_a_page(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It names very many users: those who see its row."""
+    limit_pages(monkeypatch, world)
+    store(world, 4, {1, 3, 4}, PAGE_BYTES)
+    for after in range(5):
+        assert await replayed(world, after=after) == [
+            ("EventUpdated" if each != 2 else "Skipped", each) for each in range(after + 1, 5)
+        ]
+        world.log.hub.drop()
