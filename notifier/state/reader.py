@@ -39,6 +39,7 @@ from notifier.relay.changes import Source
 from notifier.state.pages import is_compared_later, pages, passing
 from notifier.state.rows import READ_SECONDS, Altered, images_of
 from notifier.state.tables import STATE_BYTES, Table, tables, tables_query
+from notifier.state.turns import Turns
 
 ATTEMPTS = 20
 LOOK_SECONDS = 0.01
@@ -119,7 +120,7 @@ class StateReader:
     """Reads on connections of its own: at most CONNECTIONS states at once, and one of each company and filter.
 
     Equal requests share one reading as long as its snapshot was not taken. A later one begins the next:
-    rows of an older snapshot may be older than what its client has already.
+    rows of an older snapshot may be older than what its client has already. Users take turns.
     """
 
     def __init__(self, url: str, *, pooled: bool, max_rows: int) -> None:
@@ -127,8 +128,9 @@ class StateReader:
         self._pooled = pooled
         self._max_rows = max_rows
         self._idle: list[Connection] = []
-        self._busy = asyncio.Semaphore(CONNECTIONS)
+        self._turns = Turns(CONNECTIONS)
         self._waiting: dict[Key, asyncio.Task[_Found]] = {}
+        self._users: dict[Key, set[str]] = {}  # who wait
         self._reading: dict[Key, asyncio.Task[_Found]] = {}
         self._closes = 0
         self.reads = 0
@@ -138,7 +140,9 @@ class StateReader:
         key = (company, wanted)
         if (task := self._waiting.get(key)) is None:
             task = self._waiting[key] = asyncio.create_task(self._read(key))
+            self._users[key] = set()
             task.add_done_callback(_retrieve)  # every client that waited may have gone
+        self._users[key].add(user)
         found = await asyncio.shield(task)
         made = found.pages
         if made is None:
@@ -148,13 +152,13 @@ class StateReader:
         return State(found.snapshot.epoch, found.position, found.at, made)
 
     async def _read(self, key: Key) -> _Found:
-        task = self._waiting[key]
+        task, users = self._waiting[key], self._users[key]
         while (former := self._reading.get(key)) is not None:
             await asyncio.wait([former])
             await asyncio.sleep(COLLECT_SECONDS)
         self._reading[key] = task
         try:
-            async with self._busy, asyncio.timeout(READ_SECONDS + STORED_SECONDS):
+            async with self._turns.turn(users), asyncio.timeout(READ_SECONDS + STORED_SECONDS):
                 try:
                     return await self._use_connection(key)
                 except BaseException as error:
@@ -178,7 +182,7 @@ class StateReader:
     def _begin(self, key: Key, task: asyncio.Task[_Found]) -> None:
         """The snapshot is taken now: later requests need another one."""
         if self._waiting.get(key) is task:
-            del self._waiting[key]
+            del self._waiting[key], self._users[key]
 
     async def _use_connection(self, key: Key) -> _Found:
         """Reads on an idle connection; where one died meanwhile, on another."""

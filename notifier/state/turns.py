@@ -1,0 +1,55 @@
+"""Turns: a few are taken at once, and users take them by turns, however many each of them waits for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+
+
+class Turns:
+    """At most `limit` at once. The next is that of a user who has had none for the longest time."""
+
+    def __init__(self, limit: int) -> None:
+        self._free = limit
+        self._number = 0
+        self._waiting: dict[asyncio.Future[None], Collection[str]] = {}
+        self._last: dict[str, int] = {}  # by user: the number of the last turn
+
+    @asynccontextmanager
+    async def turn(self, users: Collection[str]) -> AsyncIterator[None]:
+        """Waits for a turn of any of `users`; there may be more of them meanwhile."""
+        if self._free:
+            self._free -= 1
+            self._count(users)
+        else:
+            granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting[granted] = users
+            try:
+                await granted
+            except asyncio.CancelledError:
+                if self._waiting.pop(granted, None) is None:
+                    self._pass_on()
+                raise
+        try:
+            yield
+        finally:
+            self._pass_on()
+
+    def _count(self, users: Collection[str]) -> None:
+        self._number += 1
+        self._last |= dict.fromkeys(users, self._number)
+
+    def _pass_on(self) -> None:
+        """A turn has ended: another one begins."""
+        if not self._waiting:
+            self._free += 1
+            self._last.clear()
+            return
+        granted, users = min(
+            self._waiting.items(),
+            key=lambda each: min(self._last.get(user, 0) for user in each[1]),
+        )
+        del self._waiting[granted]
+        self._count(users)
+        granted.set_result(None)
