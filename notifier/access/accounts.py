@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from math import inf
 
 import asyncpg
 import structlog
@@ -112,10 +113,19 @@ class Accounts:
                 ]
                 if failed:
                     self._due.update(failed)
+                    self._doubt(failed)
                     await backoff(attempt)
                     attempt += 1
         finally:
             self._task = None
+
+    def _doubt(self, subjects: Sequence[str]) -> None:
+        """Their rows have changed, and cannot be read: the access of these users is checked again, which looks them up, or ends it."""
+        for subject in subjects:
+            account = self._accounts.get(subject)
+            if account is not None and account.checked > -inf:
+                account.checked = -inf
+                self._changed(account.user)
 
     async def _look_up(self, subject: str) -> str:
         for _ in range(TRIES):

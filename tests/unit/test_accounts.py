@@ -1,0 +1,67 @@
+"""Accounts whose rows cannot be read after they have changed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+
+from notifier.access.accounts import Accounts
+from notifier.database.query import Query
+from notifier.errors import DatabaseError
+from tests.unit.worlds import settle
+
+
+class Rows:
+    """The rows' users of the tokens' users, while they can be read."""
+
+    def __init__(self, **users: str) -> None:
+        self.users = users
+        self.is_lost = False
+        self.reads = 0
+
+    async def read(
+        self, convert: Callable[[list[Any]], Any], _query: str, subject: str, **_options: Any
+    ) -> Any:
+        self.reads += 1
+        await asyncio.sleep(0)
+        if self.is_lost:
+            raise DatabaseError("no answer in time")
+        return convert([(self.users[subject],)] if subject in self.users else [])
+
+    def end(self) -> None:
+        """There is no connection."""
+
+
+async def test_users_whose_changed_rows_cannot_be_read_are_checked_again_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else they would go on as those who they were, until the rows can be read."""
+    waits = asyncio.Event()
+
+    async def backoff(_attempt: int) -> None:
+        await waits.wait()
+
+    monkeypatch.setattr("notifier.access.accounts.backoff", backoff)
+    rows, changed = Rows(ada="1", bob="2"), list[str]()
+    accounts = Accounts(cast("Query", rows), "SELECT", changed.append)
+    assert [await accounts.find(name, 5) for name in ("ada", "bob")] == ["1", "2"]
+    rows.is_lost = True
+    del rows.users["ada"]
+    accounts.refresh({"ada"})
+    await settle()
+    assert changed == ["1"]
+    with pytest.raises(DatabaseError):
+        await accounts.find("ada", 60)
+    assert await accounts.find("bob", 60) == "2"
+    accounts.refresh({"ada"})
+    await settle()
+    assert changed == ["1"]
+    rows.is_lost = False
+    waits.set()
+    await settle()
+    assert accounts.known("ada") == ""
+    assert changed == ["1", "1"]
+    accounts.end()
