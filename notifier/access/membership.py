@@ -84,7 +84,11 @@ class Membership:
         self._claim = authorization == "claim"
         self._query = query
         self._links: dict[str, Query] = {}  # by the operator's query
-        self._batcher = Batcher(self._check_by_query if query else self._check_rows)
+        self._batcher = Batcher(
+            self._check_by_query if query else self._check_rows,
+            limit=lambda: self.piece,
+            owner=lambda pair: pair[1],
+        )
         self._compiled: MemberRowsQuery | None = None
         self._of_tenants: dict[str, MemberRowsQuery] = {}  # by the schema's name
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Generic, TypeVar
 
@@ -18,21 +19,36 @@ V = TypeVar("V")
 
 
 class Batcher(Generic[K, V]):
-    """`load` answers up to `limit` different keys at once; equal keys share an answer, or an error."""
+    """`load` answers up to `limit` different keys at once; equal keys share an answer, or an error.
+
+    Those whose keys they are (`owner`) take turns, so that one with very many delays no other. A key whose requests were all
+    cancelled before its query is not looked up.
+    """
 
     def __init__(
-        self, load: Callable[[Sequence[K]], Awaitable[Mapping[K, V | Exception]]], limit: int = 1000
+        self,
+        load: Callable[[Sequence[K]], Awaitable[Mapping[K, V | Exception]]],
+        limit: int | Callable[[], int] = 1000,
+        owner: Callable[[K], Hashable] = lambda _: None,
     ) -> None:
         self._load = load
-        self._limit = limit
-        self._waiting: dict[K, list[asyncio.Future[V]]] = {}
+        self._given_limit = limit
+        self._owner = owner
+        self._waiting: OrderedDict[Hashable, OrderedDict[K, list[asyncio.Future[V]]]] = (
+            OrderedDict()
+        )
+        self._keys = 0
         self._task: asyncio.Task[None] | None = None
         self._storm_until = 0.0
 
     async def get(self, key: K) -> V:
         """The answer of a query that began after this call. Raises what `load` raises."""
         future: asyncio.Future[V] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(key, []).append(future)
+        keys = self._waiting.setdefault(self._owner(key), OrderedDict())
+        if key not in keys:
+            keys[key] = []
+            self._keys += 1
+        keys[key].append(future)
         if self._task is None:
             self._task = asyncio.create_task(self._run())
         return await future
@@ -43,19 +59,36 @@ class Batcher(Generic[K, V]):
                 await asyncio.sleep(0)  # requests of the same turn of the loop join the batch
                 if time.monotonic() < self._storm_until:
                     await self._gather()
-                batch = dict(list(self._waiting.items())[: self._limit])
-                for key in batch:
-                    del self._waiting[key]
-                await self._answer(batch)
+                batch = self._take()
+                if batch:
+                    await self._answer(batch)
                 if len(batch) > 1:
                     self._storm_until = time.monotonic() + LONGEST_WAIT
         finally:
             self._task = None
 
+    @property
+    def _limit(self) -> int:
+        return self._given_limit if isinstance(self._given_limit, int) else self._given_limit()
+
+    def _take(self) -> dict[K, list[asyncio.Future[V]]]:
+        """The keys of the next query: one of each owner in turn."""
+        batch: dict[K, list[asyncio.Future[V]]] = {}
+        limit = self._limit
+        while self._waiting and len(batch) < limit:
+            owner, keys = self._waiting.popitem(last=False)
+            key, futures = keys.popitem(last=False)
+            self._keys -= 1
+            if keys:
+                self._waiting[owner] = keys
+            if not all(future.done() for future in futures):
+                batch[key] = futures
+        return batch
+
     async def _gather(self) -> None:
         before, until = 0, time.monotonic() + LONGEST_WAIT
-        while before < len(self._waiting) < self._limit and time.monotonic() < until:
-            before = len(self._waiting)
+        while before < self._keys < self._limit and time.monotonic() < until:
+            before = self._keys
             await asyncio.sleep(MOMENT)
 
     async def _answer(self, batch: dict[K, list[asyncio.Future[V]]]) -> None:

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from notifier.access.member_rows import MemberRowsQuery, tables_query
-from notifier.access.membership import Membership
+from notifier.access.membership import QUERY_PIECE, Membership
 from notifier.access.tokens import Identity
 from notifier.database.query import Query
 from notifier.database.schema import migrate
@@ -605,3 +605,18 @@ async def test_rows_in_both_spellings_of_a_uuid_grant_access_until_both_are_gone
     assert (await witness.next("EventCreated"))["Data"]["Title"] == "hidden"
     await client.quiet()
     assert not (await client.set_company(company))["Success"]
+
+
+async def test_with_a_membership_query_users_take_turns(
+    database: Database, memberships: Memberships
+) -> None:
+    """One who requests very many companies, and may leave before the answers, delays no other."""
+    membership = memberships(database.dsn, "SELECT $1::text = $2::text FROM pg_sleep(0.001)")
+    ended: list[str] = []
+
+    async def check(user: str, company: str) -> None:
+        await membership.may_see(Identity(user, 1e12, None), company)
+        ended.append(user)
+
+    await asyncio.gather(*(check("u2", f"c{n}") for n in range(100)), check("u1", "c"))
+    assert ended.index("u1") < QUERY_PIECE

@@ -124,3 +124,26 @@ async def test_a_cancelled_request_does_not_cancel_the_others() -> None:
     assert await stays == 2
     with pytest.raises(asyncio.CancelledError):
         await goes
+
+
+async def test_owners_take_turns_and_one_with_very_many_keys_delays_no_other() -> None:
+    source = Source()
+    batcher = Batcher(source, limit=lambda: 3, owner=lambda key: key >= 100)
+    await asyncio.gather(*(batcher.get(key) for key in (*range(10), 100)))
+    assert source.queries == [[0, 100, 1], [2, 3, 4], [5, 6, 7], [8, 9]]
+
+
+async def test_a_key_whose_requests_were_all_cancelled_is_not_looked_up() -> None:
+    source = Source()
+    source.may.clear()
+    batcher = Batcher(source, limit=1)
+    first, *gone = [asyncio.create_task(batcher.get(key)) for key in range(10)]
+    shared = asyncio.create_task(batcher.get(9))
+    await source.began.wait()
+    for each in gone:
+        each.cancel()
+    await asyncio.gather(*gone, return_exceptions=True)
+    source.may.set()
+    assert (await first, await shared) == (0, 18)
+    assert source.queries == [[0], [9]]
+    assert await batcher.get(5) == 10
