@@ -339,20 +339,23 @@ class Hub:
         encoding: Encoding,
         user: str,
         wanted: Filter | None = None,
+        *,
+        until: int | None = None,
     ) -> list[Chunk]:
-        """The next messages after `after`; none where they are gone. Raises DatabaseError.
+        """The next messages after `after`, up to `until`; none where they are gone. Raises DatabaseError.
 
         They are those that the user may see and that pass the filter; Skipped covers the others' positions.
         """
         if after + 1 >= channel.recent.first:
-            return self._encode(channel, channel.recent.after(after), encoding, user, wanted)
+            recent = channel.recent.after(after)[: None if until is None else until - after]
+            return self._encode(channel, recent, encoding, user, wanted)
         epoch = self.epoch
         older = await self._history.page(channel.company, after, epoch)
         if epoch != self.epoch or not older or older[0].position != after + 1:
             return []
         # Not what follows a position without a message, nor messages that the stream has not delivered yet: these come
         # later, after what they revoke.
-        last = channel.position
+        last = channel.position if until is None else until
         received = [
             message
             for place, message in enumerate(older, after + 1)

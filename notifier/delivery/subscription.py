@@ -262,21 +262,28 @@ class Subscription:
         while self._phase is Phase.REPLAYING:
             if self.epoch != hub.epoch or not hub.is_current(channel):
                 raise NotReady
+            until: int | None = None
             if self._must_recheck():
+                until = channel.position
                 if not await self._check_access():
                     self.revoke()
-                continue
-            if self.position >= channel.position:
+                    continue
+                # Overtaken: what came before the check is sent, else nothing would be while member rows keep changing.
+                if self.position >= until or not self._must_recheck():
+                    continue
+            elif self.position >= channel.position:
                 self._phase = Phase.LIVE
                 channel.join(self, transport.encoding, transport.write_direct, self._filter)
                 if former != self.user and hub.filters.restricts:
                     self._send_resync()
                 return
-            chunks = await hub.replay(channel, self.position, encoding, self.user, self._filter)
+            place = channel, self.position, encoding, self.user, self._filter
+            chunks = await hub.replay(*place, until=until)
             if not chunks:
                 raise NotReady  # pruned meanwhile: the client resumes, and `Recovered` is false
-            for chunk in chunks:
-                if self._must_recheck() or self.epoch != hub.epoch or self._is_closed:
+            for chunk in chunks if until is None else chunks[:1]:
+                is_due = until is None and self._must_recheck()
+                if is_due or self.epoch != hub.epoch or self._is_closed:
                     break
                 self.position = chunk.last
                 if chunk.is_end and chunk.last < channel.position:
@@ -345,8 +352,7 @@ class Subscription:
     def _was_checked_before(self, at: datetime) -> bool:
         """Whether the last check of access began before a change was made, by the clocks of this node and of PostgreSQL.
 
-        Where they differ, a check too many is made; or a user who was removed, was added again, and subscribed within that
-        difference must subscribe once more.
+        Where they differ, a check too many is made; or a user who was removed, added and subscribed meanwhile must subscribe once more.
         """
         return time.monotonic() - self.checked > (datetime.now(UTC) - at).total_seconds()
 
@@ -357,10 +363,8 @@ class Subscription:
                 await self.deliver(former)
             else:
                 self.revoke()
-        except DatabaseError:
-            owner.end(NotReady())
-        except Closure as closure:
-            owner.end(closure)
+        except (Closure, DatabaseError) as error:
+            owner.end(error if isinstance(error, Closure) else NotReady())
         except Exception:
             owner.end(Internal())
             _logger.exception("a re-check of access failed")

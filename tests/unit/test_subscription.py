@@ -792,3 +792,28 @@ async def test_a_newer_token_takes_a_company_away_that_is_replayed_after_a_check
     world.log.publish(A)
     await settle()
     assert line.messages == [(A, 1)]
+
+
+async def test_messages_go_on_though_each_check_is_overtaken_by_a_change_of_a_member_row(
+    world: World,
+) -> None:
+    """With MEMBERSHIP_QUERY each such change re-checks every user of the company."""
+    world.membership.conclusive = False
+    _, line = await world.enter()
+    received: list[int] = []
+
+    async def may_see(identity: Identity, company: str) -> bool:
+        received.append(len(line.messages))
+        await asyncio.sleep(0)
+        allowed = len(received) < 10
+        if allowed:
+            world.log.publish(company, 2, revokes=("*",))
+        return allowed
+
+    world.membership.may_see = may_see  # type: ignore[method-assign]
+    world.log.publish(A, revokes=("*",))
+    await settle()
+    await settle()
+    assert received == [1, 1, 3, 5, 7, 9, 11, 13, 15, 17]
+    assert line.messages == [(A, position) for position in range(1, 18)]
+    assert line.types[-1] == "CompanyRevoked"
