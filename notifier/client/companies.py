@@ -17,6 +17,9 @@ MAX_AWAITED = 100
 MAX_STATE_BYTES = 64 * 1024 * 1024
 """A state with more is refused. The server sends at most half of it."""
 
+ID_LENGTH = 250
+"""Characters of the longest id of a company, in whatever spelling."""
+
 REFUSED = frozenset(
     {
         "company_forbidden",
@@ -269,10 +272,9 @@ class Companies:
         data = nested(message, "Data")
         company = data.get("CompanyId", data.get("companyId"))
         if company is None:
+            ids = [value for value in data.values() if _may_be_id(value)]
             named = [
-                name
-                for name in self._requested
-                if any(same_company(name, value) for value in data.values())
+                name for name in self._requested if any(same_company(name, value) for value in ids)
             ]
             if len(named) != 1:
                 raise Disconnected("unreadable message")
@@ -336,3 +338,10 @@ class Companies:
         self._deadlines.expect_to_last()
         self._feeds.connection = Status(state="idle", company=None, reason="no company")
         self._inbox.put(None, self._feeds.connection)
+
+
+def _may_be_id(value: object) -> bool:
+    """Whether a column may have it as the id of a company: no array, no object, and no long text is one."""
+    if isinstance(value, str):
+        return len(value) <= ID_LENGTH
+    return isinstance(value, int | float)

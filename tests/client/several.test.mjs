@@ -238,6 +238,20 @@ describe("several companies", () => {
     deepEqual(world.newReports().at(-1), [undefined, "message", 11]);
   });
 
+  test("a value of a row that has no text, or a long one, is no company of its message", async () => {
+    const world = await several();
+    world.subscribe("b");
+    await world.peer.open();
+    await world.peer.send(authenticated(), answered("a", 10), answered("b", 20));
+    const nested = "[".repeat(20_000) + "]".repeat(20_000);
+    const values = ['{"toString":null}', nested, '["b"]', JSON.stringify("b".repeat(300_000))];
+    for (const [n, value] of values.entries()) {
+      await world.peer.send(`{"Type":"NoteCreated","Position":${11 + n},"Data":{"id":1,"company_id":"a","extra":${value}}}`);
+    }
+    deepEqual(world.client.position?.after, 14);
+    equal(world.client.status.state, "live");
+  });
+
   test("each reports to its own callbacks, and the state of the connection to all", async () => {
     const world = await several();
     const own = [];

@@ -308,6 +308,21 @@ async def test_of_only_one_company_no_message_has_to_name_it() -> None:
         assert reports(world)[-1] == ("a", "message", 11)
 
 
+@timeless
+async def test_neither_an_array_nor_a_long_text_in_a_row_is_the_company_of_its_message() -> None:
+    async with follow() as world:
+        long = "b" * 300_000
+        for company in ("['b']", long):
+            world.client.subscribe(company)
+        await settle()
+        answers = [answered(company, 10) for company in ("a", "['b']", long)]
+        await world.peer.send_messages(authenticated(), *answers)
+        for position, value in enumerate((["b"], long), 11):
+            message = change(position) | {"Data": {"id": 1, "company_id": "a", "extra": value}}
+            await world.peer.send_messages(message)
+        assert reports(world)[-2:] == [("a", "message", 11), ("a", "message", 12)]
+
+
 # --- filters
 
 

@@ -1378,11 +1378,13 @@ function samePosition(one, other) {
 }
 
 /**
- * Whether two ids are equal; the server may spell a uuid differently than the client did.
+ * Whether two ids are equal; the server may spell a uuid differently than the client did. A column of JSON is none: an object may have
+ * no text.
  * @param {unknown} one
  * @param {unknown} other
  */
 function sameCompany(one, other) {
+  if (typeof other === "object") return false;
   const plain = (/** @type {unknown} */ id) => String(id).toLowerCase().replace(/[-{}\s]/g, "");
   return String(one) === String(other) || (/(^|:)[0-9a-f]{32}$/.test(plain(one)) && plain(one) === plain(other));
 }
