@@ -610,6 +610,46 @@ for (const transport of ["sse", "poll"]) {
   });
 }
 
+/** A body that goes on until the client leaves, or has sent `most` parts. */
+function endless(first, part, most) {
+  const encoder = new TextEncoder();
+  const sent = { parts: 0, left: false };
+  const fetch = async (_, { method, signal }) => {
+    if (method === "HEAD") return new Response();
+    const body = new ReadableStream({
+      start(controller) {
+        controller.enqueue(encoder.encode(first));
+        signal.addEventListener("abort", () => (sent.left ||= Boolean(controller.error(signal.reason)) || true));
+      },
+      async pull(controller) {
+        await new Promise((resolve) => setImmediate(resolve));
+        if (sent.left || sent.parts >= most) return;
+        sent.parts++;
+        controller.enqueue(encoder.encode(part));
+      },
+      cancel: () => void (sent.left = true),
+    });
+    return new Response(body);
+  };
+  return { fetch, sent };
+}
+
+for (const [name, transport, first, part, reason] of [
+  ["a state over a stream", "sse", `data: ${JSON.stringify(accepted("e"))}\n\n`, `data: ${JSON.stringify({ Type: "State", Data: { CompanyId: "a", Entity: "Event", Rows: [{ EventId: "1", Title: "x".repeat(2_000_000) }] } })}\n\n`, "state_too_large"],
+  ["a page of a poll", "poll", "", " ".repeat(2_000_000), "unreadable message"],
+]) {
+  test(`${name} that has no end is not collected`, async () => {
+    mock.timers.reset();
+    const { fetch, sent } = endless(first, part, 60);
+    const client = connect({ url: "ws://notifier.test/", companyId: "a", state: true, transport, getToken: () => "t", fetch });
+    for (let waited = 0; waited < 3000 && !sent.left && sent.parts < 60; waited++) await new Promise((resolve) => setTimeout(resolve, 5));
+    const { parts } = sent;
+    assert.equal(client.status.reason, reason);
+    client.close();
+    assert.ok(parts < 40, `${parts} parts`);
+  });
+}
+
 virtual("polls that are answered at once without messages are spaced", async () => {
   const { http, client, service } = follow({ transport: "poll" });
   await pass(3_000);

@@ -503,9 +503,9 @@ class Connection {
   /** @param {InstanceType<WebSocketClass> | HttpSocket} socket */
   #use(socket) {
     this.#socket = socket;
-    socket.onmessage = (/** @type {{ data: unknown }} */ event) => {
+    socket.onmessage = (/** @type {{ data: unknown, length?: number }} */ event) => {
       if (this.#authenticated) this.#startHeartbeat();
-      this.#onMessage(event.data);
+      this.#onMessage(event.data, event.length);
     };
     socket.onclose = (/** @type {{ code: number, reason: string }} */ event) => this.#onClose(event.code, event.reason);
     socket.onerror = () => {}; // a close follows, or the deadline passes
@@ -734,8 +734,11 @@ class Connection {
 
   // ------------------------------------------------------------------ the conversation
 
-  /** @param {unknown} frame */
-  #onMessage(frame) {
+  /**
+   * @param {any} frame Over HTTP it is parsed already.
+   * @param {number} [length]
+   */
+  #onMessage(frame, length = frame?.length) {
     /** @type {any} */
     let message = frame;
     if (typeof frame === "string") {
@@ -758,7 +761,7 @@ class Connection {
       case "Arrived":
         return this.#onArrived(message);
       case "State":
-        return this.#onRows(message.Data, typeof frame === "string" ? frame.length : 0);
+        return this.#onRows(message.Data, length);
       case "StateEnd":
         return this.#onStateEnd(message.Data);
       case "TokenExpiring":

@@ -23,6 +23,9 @@ const MAX_SEEN = 256;
 const UNREADABLE = "unreadable message";
 /** The longest event, in characters. */
 const MAX_EVENT = 4 * 1024 * 1024;
+/** The longest page of a poll, and the longest problem document, in bytes. */
+const MAX_PAGE = 64 * 1024 * 1024;
+const MAX_PROBLEM = 64 * 1024;
 
 /** Problem documents that refuse one company, and those that end the connection, with the code of a close. */
 const REFUSALS = new Set(["company_forbidden", "bad_filter", "state_too_large", "state_unavailable"]);
@@ -55,9 +58,31 @@ function parsed(parse) {
   }
 }
 
+/**
+ * The text of a body; a Failure where it has more than `limit` bytes.
+ * @param {Response} response
+ * @param {number} limit
+ */
+async function textOf(response, limit) {
+  const reader = response.body?.getReader();
+  if (!reader) return response.text();
+  const decoder = new TextDecoder();
+  let text = "";
+  for (let size = 0; ; ) {
+    const { done, value } = await reader.read();
+    if (done) return text + decoder.decode();
+    size += value.length;
+    if (size > limit) {
+      reader.cancel().catch(() => {});
+      throw new Failure("", UNREADABLE);
+    }
+    text += decoder.decode(value, { stream: true });
+  }
+}
+
 export class HttpSocket {
   onopen = () => {};
-  /** @type {(event: { data: any }) => void} */
+  /** @type {(event: { data: any, length: number }) => void} */
   onmessage = () => {};
   /** @type {(event: { code: number, reason: string }) => void} */
   onclose = () => {};
@@ -138,9 +163,12 @@ export class HttpSocket {
     else this.polls--;
   }
 
-  /** @param {object | string} message A text is no message, and is counted as an unreadable one. */
-  report(message) {
-    if (this.readyState === 1) this.onmessage({ data: message });
+  /**
+   * @param {object | string} message A text is no message, and is counted as an unreadable one.
+   * @param {number} [length] Characters in which it was received.
+   */
+  report(message, length = 0) {
+    if (this.readyState === 1) this.onmessage({ data: message, length });
   }
 
   /**
@@ -295,7 +323,7 @@ class Reader {
     const headers = { Accept: accept, Authorization: `Bearer ${socket.token}` };
     const response = await fetch(address, { headers, cache: "no-store", signal: this.control.signal });
     if (!response.ok) {
-      const { code, detail, title } = (await response.json().catch(() => null)) ?? {};
+      const { code, detail, title } = (await textOf(response, MAX_PROBLEM).then(JSON.parse).catch(() => null)) ?? {};
       throw new Failure(String(code ?? ""), String(detail || title || `HTTP ${response.status}`), Number(response.headers.get("Retry-After")));
     }
     this.accepted = true;
@@ -351,7 +379,7 @@ class Reader {
           this.control.abort();
           throw new Failure("token_expired", message.Data.Reason);
         }
-        this.#accept(message);
+        this.#accept(message, undefined, event.length);
         if (this.stopped) return;
       }
     }
@@ -374,7 +402,7 @@ class Reader {
     /** @type {any} */
     let page = null;
     try {
-      const answer = await (await this.#fetch("application/json", { wait })).text();
+      const answer = await textOf(await this.#fetch("application/json", { wait }), MAX_PAGE);
       page = parsed(() => JSON.parse(answer));
       if (typeof page !== "object" || !Array.isArray(page?.Messages)) throw new Failure("", UNREADABLE);
     } catch (error) {
@@ -403,8 +431,9 @@ class Reader {
   /**
    * @param {any} message
    * @param {unknown} [state] The rows follow.
+   * @param {number} [length]
    */
-  #accept(message, state = this.request.state && !message?.Data?.Recovered) {
+  #accept(message, state = this.request.state && !message?.Data?.Recovered, length = 0) {
     const { Type, Data, Position, At, Tx } = message ?? {};
     switch (Type) {
       case undefined:
@@ -441,7 +470,7 @@ class Reader {
           if (Tx) this.#remember(Tx, Position);
         }
     }
-    this.socket.report(message);
+    this.socket.report(message, length);
     if (Tx && this.awaited.has(Tx)) this.#confirm(Tx);
   }
 
@@ -477,7 +506,8 @@ class Reader {
    */
   async #confirm(tx) {
     const at = this.seen.get(tx);
-    const page = await this.#fetch("application/json", { wait: 0 }).then((response) => response.json()).catch(() => null);
+    const request = this.#fetch("application/json", { wait: 0 });
+    const page = await request.then((response) => textOf(response, MAX_PAGE)).then(JSON.parse).catch(() => null);
     // Something else may have answered, or the log is another one.
     if (page?.Recovered !== true || !Array.isArray(page.Messages)) return;
     if (page.Messages.some((/** @type {any} */ message) => message?.Tx === tx)) return; // the next message repeats it
