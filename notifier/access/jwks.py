@@ -22,6 +22,9 @@ from notifier.errors import KeysUnavailable, SettingsError
 
 MAX_JWKS_BYTES = 1024 * 1024
 
+REASON_CHARACTERS = 300
+"""How much of the words of a provider, or of a proxy before it, is logged: a status line may have 64 KiB."""
+
 _log = structlog.get_logger("notifier.tokens")
 
 
@@ -106,7 +109,8 @@ class KeySet:
             self._keys = await asyncio.to_thread(_parse, body, self._allowed)
             self._fetched = self._tried
         except Exception as error:  # a provider fails in many ways; the present keys stay in use
-            _log.warning("signing keys were not fetched", error=f"{type(error).__name__}: {error}")
+            reason = f"{type(error).__name__}: {error}"[:REASON_CHARACTERS]
+            _log.warning("signing keys were not fetched", error=reason)
         finally:
             self._fetch = None
 

@@ -23,6 +23,7 @@ from notifier.access.download import download
 from notifier.access.jwks import MAX_JWKS_BYTES, Fetching
 from notifier.access.tokens import Tokens
 from notifier.errors import KeysUnavailable, SettingsError, TokenInvalid
+from tests.servers import listening
 from tests.waiting import DEADLINE_SECONDS
 
 NOW = 1_800_000_000
@@ -639,3 +640,22 @@ async def test_nothing_is_computed_from_a_private_key_or_a_number_without_end(
     monkeypatch.setattr(jwt, "PyJWK", make)
     assert await good(tokens, token(RSA, kid="one"))
     assert computed == ["one"]
+
+
+@pytest.mark.parametrize("role", ["provider", "proxy"])
+async def test_the_words_of_a_provider_and_of_a_proxy_are_logged_in_part(
+    monkeypatch: pytest.MonkeyPatch, role: str
+) -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 403 " + b"x" * 60_000 + b"\r\n\r\n")
+
+    for name in ("no_proxy", "NO_PROXY", "HTTPS_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    async with listening(refuse) as port:
+        place = f"http://127.0.0.1:{port}"
+        monkeypatch.setenv("https_proxy", place)
+        url = f"{place}/jwks" if role == "provider" else "https://issuer.example/"
+        with capture_logs() as logs:
+            await Tokens(jwks_url=url).warm_up()
+    assert [len(entry["error"]) for entry in logs] == [300]
