@@ -27,9 +27,9 @@ from notifier import metrics
 from notifier.access.membership import Membership
 from notifier.access.tokens import Identity
 from notifier.delivery.channel import Channel
-from notifier.delivery.encoding import Chunk
 from notifier.delivery.filter import Filter
 from notifier.delivery.hub import Hub
+from notifier.delivery.replay import ReplayWriter
 from notifier.delivery.state import State, StateSource
 from notifier.delivery.transport import Transport
 from notifier.errors import Closure, DatabaseError, Internal, NotReady
@@ -257,7 +257,7 @@ class Subscription:
         former = self.user if former is None else former
         hub, channel, transport = self._hub, self._channel, self._owner.transport
         encoding = transport.encoding.unshared or transport.encoding
-        held: Chunk | None = None  # the end of a page, until a message follows it
+        writer = ReplayWriter(transport)
         self._phase = Phase.REPLAYING
         while self._phase is Phase.REPLAYING:
             if self.epoch != hub.epoch or not hub.is_current(channel):
@@ -277,8 +277,9 @@ class Subscription:
                 if former != self.user and hub.filters.restricts:
                     self._send_resync()
                 return
-            place = channel, self.position, encoding, self.user, self._filter
-            chunks = await hub.replay(*place, until=until)
+            chunks = await hub.replay(
+                channel, self.position, encoding, self.user, self._filter, until=until
+            )
             if not chunks:
                 raise NotReady  # pruned meanwhile: the client resumes, and `Recovered` is false
             for chunk in chunks if until is None else chunks[:1]:
@@ -286,14 +287,7 @@ class Subscription:
                 if is_due or self.epoch != hub.epoch or self._is_closed:
                     break
                 self.position = chunk.last
-                if chunk.is_end and chunk.last < channel.position:
-                    held = chunk
-                    continue
-                for each in [chunk] if held is None or chunk.is_covered else [held, chunk]:
-                    transport.write(each.frames, each.bodies)
-                    metrics.REPLAYED.inc(len(each.bodies))
-                held = None
-                await transport.drain()
+                await writer.write(chunk, is_last=chunk.last >= channel.position)
 
     def _send_resync(self) -> None:
         """With USER_QUERY the rows' user has become another one, who sees rows that were not sent before."""
