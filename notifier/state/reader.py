@@ -37,9 +37,9 @@ from notifier.errors import NotReady, Refused, StateTooLarge, StateUnavailable
 from notifier.messages import JSON
 from notifier.relay.changes import Source
 from notifier.state.pages import is_compared_later, pages, passing
+from notifier.state.readings import Begun, Readings
 from notifier.state.rows import READ_SECONDS, Altered, images_of
 from notifier.state.tables import STATE_BYTES, Table, tables, tables_query
-from notifier.state.turns import Turns
 
 ATTEMPTS = 20
 LOOK_SECONDS = 0.01
@@ -51,9 +51,6 @@ SEARCHED_ROWS = 100_000
 
 CONNECTIONS = 3
 """States that are read at the same time. Each holds at most STATE_BYTES of images, and as much of messages."""
-
-COLLECT_SECONDS = 0.05
-"""How long a reading waits for further requests when one of the same rows has just ended: many clients request them."""
 
 UNUSABLE = (asyncpg.DataError, asyncpg.SyntaxOrAccessError, asyncpg.ProgramLimitExceededError)
 """Errors of a table's query: `state_where` does not fit the table any more, or a value in it; a row is more than a GB as JSON."""
@@ -117,33 +114,20 @@ class _Found(NamedTuple):
 
 
 class StateReader:
-    """Reads on connections of its own: at most CONNECTIONS states at once, and one of each company and filter.
-
-    Equal requests share one reading as long as its snapshot was not taken. A later one begins the next:
-    rows of an older snapshot may be older than what its client has already. Users take turns.
-    """
+    """Reads on connections of its own: at most CONNECTIONS states at once, and one of each company and filter (`Readings`)."""
 
     def __init__(self, url: str, *, pooled: bool, max_rows: int) -> None:
         self._url = url
         self._pooled = pooled
         self._max_rows = max_rows
         self._idle: list[Connection] = []
-        self._turns = Turns(CONNECTIONS)
-        self._waiting: dict[Key, asyncio.Task[_Found]] = {}
-        self._users: dict[Key, set[str]] = {}  # who wait
-        self._reading: dict[Key, asyncio.Task[_Found]] = {}
+        self._readings: Readings[Key, _Found] = Readings(self._read, CONNECTIONS)
         self._closes = 0
         self.reads = 0
 
     async def read(self, company: str, wanted: Filter | None, user: str) -> State:
         """The company's rows that the user sees. Raises StateTooLarge, StateUnavailable, NotReady and DatabaseError."""
-        key = (company, wanted)
-        if (task := self._waiting.get(key)) is None:
-            task = self._waiting[key] = asyncio.create_task(self._read(key))
-            self._users[key] = set()
-            task.add_done_callback(_retrieve)  # every client that waited may have gone
-        self._users[key].add(user)
-        found = await asyncio.shield(task)
+        found = await self._readings.get((company, wanted), user)
         made = found.pages
         if made is None:
             made = await asyncio.to_thread(
@@ -151,16 +135,12 @@ class StateReader:
             )
         return State(found.snapshot.epoch, found.position, found.at, made)
 
-    async def _read(self, key: Key) -> _Found:
-        task, users = self._waiting[key], self._users[key]
-        while (former := self._reading.get(key)) is not None:
-            await asyncio.wait([former])
-            await asyncio.sleep(COLLECT_SECONDS)
-        self._reading[key] = task
+    async def _read(self, key: Key, begun: Begun) -> _Found:
+        """Calls `begun` when it takes a snapshot."""
         try:
-            async with self._turns.turn(users), asyncio.timeout(READ_SECONDS + STORED_SECONDS):
+            async with asyncio.timeout(READ_SECONDS + STORED_SECONDS):
                 try:
-                    return await self._use_connection(key)
+                    return await self._use_connection(key, begun)
                 except BaseException as error:
                     clear_frames(error.__traceback__)  # they have rows, and this task has the error
                     raise
@@ -175,23 +155,15 @@ class StateReader:
             if (failure := failure_of(error, self._url)) is None:
                 raise
             raise failure from error
-        finally:
-            del self._reading[key]
-            self._begin(key, task)
 
-    def _begin(self, key: Key, task: asyncio.Task[_Found]) -> None:
-        """The snapshot is taken now: later requests need another one."""
-        if self._waiting.get(key) is task:
-            del self._waiting[key], self._users[key]
-
-    async def _use_connection(self, key: Key) -> _Found:
+    async def _use_connection(self, key: Key, begun: Begun) -> _Found:
         """Reads on an idle connection; where one died meanwhile, on another."""
         closes = self._closes
         while True:
             reused = bool(self._idle)
             connection = self._idle.pop() if self._idle else await self._connect()
             try:
-                found = await self._attempt(connection, key)
+                found = await self._attempt(connection, key, begun)
             except (
                 Refused,
                 asyncpg.InsufficientPrivilegeError,
@@ -226,12 +198,12 @@ class StateReader:
             raise
         self._release(connection, closes)
 
-    async def _attempt(self, connection: Connection, key: Key) -> _Found:
+    async def _attempt(self, connection: Connection, key: Key, begun: Begun) -> _Found:
         company, _ = key
         for _ in range(ATTEMPTS):
             self.reads += 1
             try:
-                snapshot = await self._snapshot(connection, key)
+                snapshot = await self._snapshot(connection, key, begun)
             except Altered:  # the next snapshot shows how
                 await restore(connection, None, pooled=self._pooled)
                 continue
@@ -245,11 +217,11 @@ class StateReader:
                 return _Found(snapshot, *found, made)
         raise NotReady
 
-    async def _snapshot(self, connection: Connection, key: Key) -> _Snapshot:
+    async def _snapshot(self, connection: Connection, key: Key, begun: Begun) -> _Snapshot:
         """Raises Altered."""
         company, wanted = key
         async with _rolled_back(connection):
-            self._begin(key, self._reading[key])
+            begun()
             begin = sql.query("state_begin")
             if self._pooled:  # its session is not pinned
                 begin = f"{PIN}; {begin}"
@@ -380,8 +352,3 @@ def _render(
             seen = amount.hold(passing(company, source, images, wanted, user))
         made += pages(company, source, seen, user)
     return tuple(made)
-
-
-def _retrieve(task: asyncio.Task[_Found]) -> None:
-    if not task.cancelled():
-        task.exception()

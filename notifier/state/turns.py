@@ -28,9 +28,11 @@ class Turns:
             try:
                 await granted
             except asyncio.CancelledError:
-                if self._waiting.pop(granted, None) is None:
+                if not granted.cancelled():  # it was granted at the same time
                     self._pass_on()
                 raise
+            finally:
+                self._waiting.pop(granted, None)
         try:
             yield
         finally:
@@ -42,14 +44,15 @@ class Turns:
 
     def _pass_on(self) -> None:
         """A turn has ended: another one begins."""
-        if not self._waiting:
+        waiting = {each: users for each, users in self._waiting.items() if not each.done()}
+        if not waiting:
             self._free += 1
             self._last.clear()
             return
-        granted, users = min(
-            self._waiting.items(),
-            key=lambda each: min(self._last.get(user, 0) for user in each[1]),
-        )
+        granted, users = min(waiting.items(), key=lambda each: self._last_of(each[1]))
         del self._waiting[granted]
         self._count(users)
         granted.set_result(None)
+
+    def _last_of(self, users: Collection[str]) -> int:
+        return min((self._last.get(user, 0) for user in users), default=0)

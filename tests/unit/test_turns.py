@@ -80,3 +80,13 @@ async def test_a_cancelled_turn_is_passed_on() -> None:
     line.tasks["a3"].cancel()
     await settle()
     assert line.begun == ["a0", "a2", "a4"]
+
+
+async def test_a_turn_that_ends_as_others_are_cancelled_goes_to_one_that_still_waits() -> None:
+    line = Line(1)
+    for name in ("a0", "b0", "c0"):
+        await line.wait(name, {name[0]})
+    line.tasks["a0"].cancel()
+    line.tasks["b0"].cancel()
+    await settle()
+    assert line.begun == ["a0", "c0"]
