@@ -24,6 +24,12 @@ PAGE_MESSAGES = 1000
 COMPANIES = 100
 """Pages that are read in one query."""
 
+WHOLE_PAGES = 12
+"""With more pages in one query they are shorter: together they have as much as so many whole ones, but for large messages."""
+
+SHORT_BYTES = 320 * 1024
+"""A shorter page has room for more than one message, whatever its size."""
+
 PageKey = tuple[str, int, str]
 """A company, the position before the page, and the epoch."""
 
@@ -80,7 +86,7 @@ class History:
     def __init__(self, query: Query) -> None:
         self._query = query
         self._heads = Batcher(self._load_heads)
-        self._pages = Batcher(self._load_pages, limit=COMPANIES)
+        self._pages = Batcher(self._load_pages, limit=COMPANIES, owner=lambda key: key[0])
 
     async def head(self, company: str) -> Head:
         """The company's last message, at position 0 where it has none. Adds the company to the log's companies."""
@@ -111,6 +117,7 @@ class History:
 
     async def _load_pages(self, keys: Sequence[PageKey]) -> Mapping[PageKey, list[Message]]:
         pages: dict[PageKey, list[Message]] = {key: [] for key in keys}
+        share = -(-len(keys) // WHOLE_PAGES)
         for epoch in {key[2] for key in keys}:
             wanted = [key for key in keys if key[2] == epoch]
 
@@ -131,9 +138,9 @@ class History:
                 sql.query("pages"),
                 [company for company, _, _ in wanted],
                 [after for _, after, _ in wanted],
-                PAGE_MESSAGES,
+                max(2, PAGE_MESSAGES // share),
                 epoch,
-                RECENT_BYTES,
+                min(RECENT_BYTES, max(SHORT_BYTES, RECENT_BYTES // share)),
             ):
                 pages[key].append(message)
         return pages

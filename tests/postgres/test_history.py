@@ -133,3 +133,33 @@ async def test_a_company_that_a_subscription_has_registered_survives_a_crash(
         await asyncio.to_thread(mortal.start)
     rows = await mortal_database.fetch("SELECT company FROM notifier.positions ORDER BY 1")
     assert [row["company"] for row in rows] == ["aFalse", "aTrue"]
+
+
+async def test_many_pages_in_one_query_are_shorter_and_companies_take_turns(
+    log: Log, node: Node
+) -> None:
+    await log.store("a", 1500)
+    await log.store("b", 1)
+    epoch = await log.epoch()
+    reading = [node.history.page("a", after, epoch) for after in range(histories.COMPANIES)]
+    *pages, other = await asyncio.gather(*reading, node.history.page("b", 0, epoch))
+    assert node.query.queries == 2
+    assert len(other) == 1
+    whole = histories.WHOLE_PAGES * histories.PAGE_MESSAGES
+    assert sum(map(len, pages)) <= 1.2 * whole
+    for after, page in enumerate(pages):
+        assert len(page) >= 100
+        assert [each.position for each in page] == [*range(after + 1, after + 1 + len(page))]
+    assert len(await node.history.page("a", 0, epoch)) == histories.PAGE_MESSAGES
+
+
+async def test_many_pages_are_shorter_than_a_few(log: Log, node: Node) -> None:
+    """Those of a hundred clients that resume from different positions would not be read in time."""
+    await log.store("a", 2000)
+    epoch = await log.epoch()
+    for count, length in ((1, 1000), (12, 1000), (13, 500), (100, 111)):
+        keys = [("a", after, epoch) for after in range(count)]
+        pages = await node.history._load_pages(keys)
+        assert [[each.position for each in pages[key]] for key in keys] == [
+            [*range(after + 1, after + length + 1)] for after in range(count)
+        ]
