@@ -177,10 +177,8 @@ class Membership:
             split = self._compiled.split
             answers = {pair: allowed for pair, allowed in rows.items() if split(pair[0])[0]}
         assert self._query is not None
-        for pair in pairs:
-            if pair not in answers:
-                answers[pair] = await self._check_one(self._query, "", *pair)
-        return answers
+        others = [pair for pair in pairs if pair not in answers]
+        return answers | await self._check_each(self._query, "", others)
 
     async def _check_rows(self, pairs: Sequence[Pair]) -> Answers:
         """All pairs, in one query of the tables that name members; those of scopes with a query by it."""
@@ -189,10 +187,12 @@ class Membership:
         if compiled is None or not compiled.has_queries:
             return answers
         found = dict(answers)
-        for company, user in pairs:
-            scope, rest = compiled.split(company)
+        of_scopes: dict[str, list[Pair]] = {}
+        for pair in pairs:
+            of_scopes.setdefault(compiled.split(pair[0])[0], []).append(pair)
+        for scope, own in of_scopes.items():
             if (query := compiled.scopes.get(scope)) is not None:
-                found[company, user] = await self._check_one(query, scope, rest, user)
+                found |= await self._check_each(query, scope, own)
         return found
 
     async def _read_rows(self, pairs: Sequence[Pair]) -> Answers:
@@ -287,6 +287,21 @@ class Membership:
         else:
             self._compiled = query
         return query
+
+    async def _check_each(
+        self, query: str, scope: str, pairs: Sequence[Pair]
+    ) -> dict[Pair, bool | Exception]:
+        """By an operator query, one after the other. Where it fails, the pairs of other queries keep their answers."""
+        answers: dict[Pair, bool | Exception] = {}
+        for number, (company, user) in enumerate(pairs):
+            rest = company.removeprefix(f"{scope}:") if scope else company
+            try:
+                answers[company, user] = await self._check_one(query, scope, rest, user)
+            except Unreachable as error:  # another one would wait for its deadline too
+                return answers | dict.fromkeys(pairs[number:], error)
+            except DatabaseError as error:
+                answers[company, user] = error
+        return answers
 
     async def _check_one(self, query: str, scope: str, company: str, user: str) -> bool:
         """By an operator query; it cannot take several pairs without being rewritten."""

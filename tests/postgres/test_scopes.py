@@ -111,6 +111,30 @@ async def test_a_membership_query_decides_on_companies_without_a_scope(scoped: D
     membership.close()
 
 
+async def test_a_scope_whose_query_fails_refuses_no_check_of_others(
+    scoped: Database, membership: Membership
+) -> None:
+    """As after a change of a table that only this query reads."""
+    reading = Scope(
+        name="user", membership="SELECT login = $2 FROM public.leads WHERE id = $1::int"
+    )
+    await migrate(scoped.dsn, watches=[*CALENDAR, *WATCHES], scopes=[*SCOPES[:2], reading])
+    await scoped.execute(
+        "INSERT INTO team_members VALUES (1, 7, 'ada'); INSERT INTO leads VALUES (3, 8, 'ada')"
+    )
+    pairs = [("user:3", "ada"), ("team:7", "ada"), ("team:9", "ada")]
+    assert await allowed(membership, *pairs) == [True, True, False]
+    await scoped.execute("ALTER TABLE leads RENAME id TO number")
+    with pytest.raises(DatabaseError):
+        await allowed(membership, pairs[0])
+    first, *others = await asyncio.gather(
+        *(membership.may_see(Identity(user, 1e12, None), company) for company, user in pairs),
+        return_exceptions=True,
+    )
+    assert isinstance(first, DatabaseError)
+    assert others == [True, False]
+
+
 async def test_case_f2_messages_go_to_the_channel_of_their_scope_and_name_it(
     scoped: Database, app: Connection, make_relay: MakeRelay
 ) -> None:
