@@ -16,7 +16,7 @@ from notifier import metrics
 from notifier.messages import Message
 from notifier.relay.changes import EVERY_COMPANY, REVOKE_ALL, Change
 from notifier.relay.connection import RelayConnection
-from notifier.relay.images import company_keyed
+from notifier.relay.images import company_keyed, cost_of
 from notifier.relay.isolation import Isolation
 from notifier.relay.moves import LIMIT as MOVES_LIMIT
 from notifier.relay.moves import is_move
@@ -211,8 +211,7 @@ class Backlog:
                 transaction = Transaction(self._pipeline.sources, only=name, truncates=truncates)
             if not tables.takes(change):
                 continue
-            transaction.add(change)
-            before, held = held, held + _bytes_of(change)
+            before, held = held, held + await _add(transaction, change)
             if held // INLINE_BYTES > before // INLINE_BYTES:
                 await asyncio.sleep(0)
         if transaction is None:
@@ -331,5 +330,11 @@ def _weight(drafts: Iterable[AnyDraft]) -> int:
     return sum(draft.size for draft in drafts if isinstance(draft, Draft))
 
 
-def _bytes_of(change: Change) -> int:
-    return len(change.old or b"") + len(change.new or b"")
+async def _add(transaction: Transaction, change: Change) -> int:
+    """Adds a change, beside the event loop where that takes long. Returns its cost."""
+    cost = cost_of(change)
+    if cost > INLINE_BYTES:
+        await asyncio.to_thread(transaction.add, change)
+    else:
+        transaction.add(change)
+    return cost

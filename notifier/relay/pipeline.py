@@ -17,6 +17,7 @@ from notifier.messages import Message
 from notifier.relay import portions
 from notifier.relay.changes import Change, Source
 from notifier.relay.connection import RelayConnection
+from notifier.relay.images import cost_of
 from notifier.relay.isolation import REFUSED, Isolation
 from notifier.relay.moves import Moves
 from notifier.relay.netting import AnyDraft, net
@@ -30,7 +31,7 @@ INLINE_LIMIT = 200
 """Up to this many changes are netted on the event loop (about 5 ms); more go to a thread."""
 
 INLINE_BYTES = 1024 * 1024
-"""The same for the bytes of their images: an array of numbers takes up to 30 ms for a MiB."""
+"""The same for the bytes of their images (`cost_of`): an array of numbers takes up to 30 ms for a MiB."""
 
 _log = structlog.get_logger("notifier.relay")
 
@@ -194,7 +195,7 @@ class Pipeline:
         ordered = sorted(changes, key=lambda change: (last[change.xid], change.id))
         arguments = ordered, self.sources, self._bulk_limit, trace.links
         with trace.stage("net"):
-            if len(ordered) > INLINE_LIMIT or _bytes_of(ordered) > INLINE_BYTES:
+            if len(ordered) > INLINE_LIMIT or sum(map(cost_of, ordered)) > INLINE_BYTES:
                 drafts, unattributed = await asyncio.to_thread(net, *arguments)
             else:
                 drafts, unattributed = net(*arguments)
@@ -276,8 +277,3 @@ class Pipeline:
         await self._store.save()
         self.skip()
         _log.warning("a new epoch begins", epoch=checkpoint.epoch, reason=reason)
-
-
-def _bytes_of(changes: Sequence[Change]) -> int:
-    """The bytes of their images."""
-    return sum(len(change.old or b"") + len(change.new or b"") for change in changes)

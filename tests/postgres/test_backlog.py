@@ -136,26 +136,44 @@ async def test_h1_each_message_of_a_transaction_with_many_companies_is_weighed_o
     assert [row["position"] for row in positions] == [1]
 
 
-async def test_a_few_large_changes_are_not_netted_on_the_event_loop(
-    database: Database,
-    app: Connection,
-    company: str,
-    relay: Relayed,
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("title", ["x" * 2_000_000, "[" * 100_000], ids=["large", "brackets"])
+async def test_a_few_costly_changes_are_not_netted_on_the_event_loop(
+    app: Connection, company: str, relay: Relayed, monkeypatch: pytest.MonkeyPatch, title: str
 ) -> None:
-    """Arrays of numbers, whose elements are looked at one by one: a relay without a heartbeat is ended by another node."""
+    """Arrays, whose elements are looked at one by one: a relay without a heartbeat is ended by another node."""
     threads = {}
 
     def observed(changes: Sequence[Change], *arguments: Any) -> Any:
         size = sum(len(change.new or b"") for change in changes)
-        threads[size > pipeline.INLINE_BYTES] = threading.current_thread()
+        threads[size > len(title)] = threading.current_thread()
         return net(changes, *arguments)
 
     monkeypatch.setattr(pipeline, "net", observed)
     await new_event(app, company, "Tea")
     await relay.settled()
-    await new_event(app, company, "x" * 2_000_000)
+    await new_event(app, company, title)
     assert types(await relay.messages_of(company)) == ["EventCreated"] * 2
+    assert threads[False] is threading.main_thread()
+    assert threads[True] is not threading.main_thread()
+
+
+async def test_a_costly_change_of_a_large_transaction_is_not_netted_on_the_event_loop(
+    app: Connection, company: str, relay: Relayed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (backlog, reader):
+        monkeypatch.setattr(module, "PAGE", 5)
+    add, threads = Transaction.add, {}
+
+    def observed(transaction: Transaction, change: Change) -> None:
+        threads[len(change.new or b"") > 100_000] = threading.current_thread()
+        add(transaction, change)
+
+    await relay.settled()
+    monkeypatch.setattr(Transaction, "add", observed)
+    async with app.transaction():
+        await large_rows(app, company, 10, 10)
+        await new_event(app, company, "[" * 100_000)
+    assert types(await relay.messages_of(company)) == ["EventCreated"] * 11
     assert threads[False] is threading.main_thread()
     assert threads[True] is not threading.main_thread()
 
