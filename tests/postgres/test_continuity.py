@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from notifier.database import sql
+from notifier.database.schema import migrate
 from notifier.delivery.postgres_stream import PostgresStream
 from notifier.relay.reader import are_foreign
 from tests.chaos.local import LocalNode
@@ -238,6 +239,16 @@ async def test_case_4_a_log_that_was_restored_into_the_same_database_begins_an_e
     assert (await log_head(database))[0] != before
     await new_event(app, company, "after the restore")
     assert types(await relay.messages_of(company)) == ["Resync", "EventCreated"]
+
+
+async def test_the_first_relay_keeps_the_epoch_of_a_new_log(empty: Database) -> None:
+    await migrate(empty.dsn, calendar=True)
+    before, _ = await log_head(empty)
+    relay = Relayed(empty)
+    await relay.start()
+    await relay.settled()
+    await relay.stop()
+    assert (await log_head(empty))[0] == before
 
 
 async def test_a_dump_from_before_the_first_relay_that_is_restored_begins_an_epoch(

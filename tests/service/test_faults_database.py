@@ -631,7 +631,9 @@ async def test_a27_numbers_pass_their_edges(
     company = await Calendar(database).add_company("u1")
     await database.execute("TRUNCATE notifier.changes_0, notifier.changes_1")
     await database.execute("SELECT setval('notifier.change_ids', $1)", edge - 3)
-    await database.execute("UPDATE notifier.log SET seq = $1", edge - 3)
+    await database.execute(
+        "UPDATE notifier.log SET seq = $1, saved_by = pg_current_xact_id()", edge - 3
+    )
     await database.execute(
         "INSERT INTO notifier.positions (company, position) VALUES ($1, $2)", company, edge - 3
     )
