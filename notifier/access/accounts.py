@@ -105,7 +105,7 @@ class Accounts:
             while self._due:
                 batch = list(self._due)
                 self._due.clear()
-                found = await asyncio.gather(*map(self._look_up, batch), return_exceptions=True)
+                found = await asyncio.gather(*map(self._refresh, batch), return_exceptions=True)
                 failed = [
                     subject
                     for subject, answer in zip(batch, found, strict=True)
@@ -113,19 +113,21 @@ class Accounts:
                 ]
                 if failed:
                     self._due.update(failed)
-                    self._doubt(failed)
                     await backoff(attempt)
                     attempt += 1
         finally:
             self._task = None
 
-    def _doubt(self, subjects: Sequence[str]) -> None:
-        """Their rows have changed, and cannot be read: the access of these users is checked again, which looks them up, or ends it."""
-        for subject in subjects:
+    async def _refresh(self, subject: str) -> None:
+        """Looks an account up. Where that fails, access of its user is re-checked at once, which looks it up, or ends the access."""
+        try:
+            await self._look_up(subject)
+        except DatabaseError:
             account = self._accounts.get(subject)
             if account is not None and account.checked > -inf:
                 account.checked = -inf
                 self._changed(account.user)
+            raise
 
     async def _look_up(self, subject: str) -> str:
         for _ in range(TRIES):

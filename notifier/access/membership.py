@@ -8,28 +8,20 @@ from functools import partial
 from typing import Literal, NamedTuple
 
 import asyncpg
-import structlog
 
 from notifier.access.accounts import Accounts
-from notifier.access.member_rows import (
-    MemberRowsQuery,
-    is_respelled,
-    may_be_respelled,
-    tables_query,
-)
+from notifier.access.member_rows import MemberRowsQuery, tables_query
+from notifier.access.operator_query import PIECE, OperatorQuery, Pair
 from notifier.access.tokens import Identity
 from notifier.database import sql
 from notifier.database.answers import expected, typed
 from notifier.database.batching import Batcher
 from notifier.database.connections import VALUE_ERRORS, first_line
-from notifier.database.query import Query, Record, as_text
+from notifier.database.query import Query, Record
 from notifier.errors import DatabaseError, SchemaMissing, Unreachable
 
-Pair = tuple[str, str]
-"""A company and a user."""
-
-ROWS_PIECE, QUERY_PIECE = 1000, 20
-"""How many pairs a periodic re-check checks in one go, by rows and by MEMBERSHIP_QUERY."""
+ROWS_PIECE = 1000
+"""How many pairs are checked in one query of the rows of members."""
 
 COMPILE_LIMIT = 3
 """How often a query is compiled for one check while the tables keep changing."""
@@ -41,12 +33,18 @@ LOCK_MILLISECONDS = 300
 """How long a check waits for a tenant's table that is locked. Checks of other tenants wait for it."""
 
 LINKS = 20
-"""How many connections for operator queries are kept; beyond, those of former configurations are closed."""
+"""How many connections of operator queries are kept; beyond, those of former configurations are closed."""
 
 Answers = Mapping[Pair, bool | Exception]
 """Whether each user may see the company, or why that is unknown."""
 
-_log = structlog.get_logger("notifier.membership")
+
+class _Left(NamedTuple):
+    """What an operator query decides: access to a company, without its scope."""
+
+    query: str
+    scope: str
+    company: str
 
 
 class _Answer(NamedTuple):
@@ -83,11 +81,9 @@ class Membership:
         self._accounts = accounts
         self._claim = authorization == "claim"
         self._query = query
-        self._links: dict[str, Query] = {}  # by the operator's query
-        self._batcher = Batcher(
-            self._check_by_query if query else self._check_rows,
-            limit=lambda: self.piece,
-            owner=lambda pair: pair[1],
+        self._operators: dict[tuple[str, str], OperatorQuery] = {}  # by query and scope
+        self._rows: Batcher[Pair, bool | _Left] = Batcher(
+            self._check_rows, ROWS_PIECE, owner=lambda pair: pair[1]
         )
         self._compiled: MemberRowsQuery | None = None
         self._of_tenants: dict[str, MemberRowsQuery] = {}  # by the schema's name
@@ -120,9 +116,9 @@ class Membership:
         """Raises DatabaseError where access cannot be checked, as for a client that arrives now."""
         if self.follows_rows:
             if self._query is None:
-                await self._batcher.get(("", ""))
+                await self._rows.get(("", ""))
             else:
-                await self._require_query(self._query)
+                await self._operator(self._query).require()
             if self._query or self._compiled is None or self._compiled.has_queries:
                 await self._require_scopes()
         if self._accounts is not None:
@@ -133,21 +129,16 @@ class Membership:
             lambda rows: typed(rows, tuple[str, str]), sql.query("scope_queries"), restoring=False
         ):
             try:
-                await self._require_query(query)
+                await self._operator(query, name).require()
             except DatabaseError as error:
                 reason = first_line(error.__cause__ or error)
                 raise DatabaseError(f"the membership query of scope {name}: {reason}") from None
-
-    async def _require_query(self, query: str) -> None:
-        # Nulls are of every type: PostgreSQL would refuse another value before it checks rights.
-        with suppress(*VALUE_ERRORS):
-            await self._link(query).fetch(query, None, None, prepare=as_text, may_refuse=True)
 
     @property
     def piece(self) -> int:
         """How many pairs can be checked at once without delaying other checks for long."""
         has_queries = self._query or (self._compiled is not None and self._compiled.has_queries)
-        return QUERY_PIECE if has_queries else ROWS_PIECE
+        return PIECE if has_queries else ROWS_PIECE
 
     async def user_of(self, identity: Identity, max_age: float) -> str:
         """The user as rows name it; empty where rows have no such user.
@@ -166,34 +157,29 @@ class Membership:
         if self._claim:
             return identity.companies is not None and company in identity.companies
         user = identity.user if self._accounts is None else self._accounts.known(identity.user)
-        return bool(user) and await self._batcher.get((company, user))
+        return bool(user) and await self._check(company, user)
 
-    async def _check_by_query(self, pairs: Sequence[Pair]) -> Answers:
-        """By MEMBERSHIP_QUERY, but for companies of a scope, which have rows or a query of their own."""
-        answers: dict[Pair, bool | Exception] = {}
-        if scoped := [pair for pair in pairs if ":" in pair[0]]:
-            rows = await self._check_rows(scoped)
-            assert self._compiled is not None
-            split = self._compiled.split
-            answers = {pair: allowed for pair, allowed in rows.items() if split(pair[0])[0]}
-        assert self._query is not None
-        others = [pair for pair in pairs if pair not in answers]
-        return answers | await self._check_each(self._query, "", others)
+    async def _check(self, company: str, user: str) -> bool:
+        """By MEMBERSHIP_QUERY, but for a company of a scope, which has rows or a query of its own; or else by rows."""
+        if self._query and ":" not in company:
+            return await self._operator(self._query).may_see(company, user)
+        answer = await self._rows.get((company, user))
+        if isinstance(answer, bool):
+            return answer
+        return await self._operator(answer.query, answer.scope).may_see(answer.company, user)
 
-    async def _check_rows(self, pairs: Sequence[Pair]) -> Answers:
-        """All pairs, in one query of the tables that name members; those of scopes with a query by it."""
-        answers = await self._read_rows(pairs)
+    async def _check_rows(self, pairs: Sequence[Pair]) -> Mapping[Pair, bool | _Left | Exception]:
+        """By rows, but for the pairs on which an operator query decides."""
+        answers: dict[Pair, bool | _Left | Exception] = {**await self._read_rows(pairs)}
         compiled = self._compiled
-        if compiled is None or not compiled.has_queries:
-            return answers
-        found = dict(answers)
-        of_scopes: dict[str, list[Pair]] = {}
-        for pair in pairs:
-            of_scopes.setdefault(compiled.split(pair[0])[0], []).append(pair)
-        for scope, own in of_scopes.items():
-            if (query := compiled.scopes.get(scope)) is not None:
-                found |= await self._check_each(query, scope, own)
-        return found
+        assert compiled is not None
+        if self._query or compiled.has_queries:
+            for pair in pairs:
+                scope, rest = compiled.split(pair[0])
+                query = compiled.scopes.get(scope) if scope else self._query
+                if query is not None:
+                    answers[pair] = _Left(query, scope, rest)
+        return answers
 
     async def _read_rows(self, pairs: Sequence[Pair]) -> Answers:
         """By one query; where tenants have members of their own, by one for each: none disturbs another."""
@@ -288,69 +274,22 @@ class Membership:
             self._compiled = query
         return query
 
-    async def _check_each(
-        self, query: str, scope: str, pairs: Sequence[Pair]
-    ) -> dict[Pair, bool | Exception]:
-        """By an operator query, one after the other. Where it fails, the pairs of other queries keep their answers."""
-        answers: dict[Pair, bool | Exception] = {}
-        for number, (company, user) in enumerate(pairs):
-            rest = company.removeprefix(f"{scope}:") if scope else company
-            try:
-                answers[company, user] = await self._check_one(query, scope, rest, user)
-            except Unreachable as error:  # another one would wait for its deadline too
-                return answers | dict.fromkeys(pairs[number:], error)
-            except DatabaseError as error:
-                answers[company, user] = error
-        return answers
-
-    async def _check_one(self, query: str, scope: str, company: str, user: str) -> bool:
-        """By an operator query; it cannot take several pairs without being rewritten."""
-        try:
-            allowed = await self._link(query).read(
-                lambda rows: bool(rows and rows[0][0] is True),
-                query,
-                company,
-                user,
-                prepare=as_text,
-                may_refuse=True,
-            )
-            return allowed and await self._is_canonical(company, scope)
-        except asyncpg.DataError:  # not an id of that type
-            return False
-        except VALUE_ERRORS as error:  # not a yes either; the other pairs must not wait for it
-            _log.warning("MEMBERSHIP_QUERY raised: no access", sqlstate=error.sqlstate)
-            return False
-
-    async def _is_canonical(self, company: str, scope: str) -> bool:
-        """Whether messages may name a company like that: not with "01" where ids are integers.
-
-        The operator's query may cast the id, and so accept spellings whose messages would never come.
-        """
-        if not may_be_respelled(company):
-            return True
-        types = await self._database.read(
-            lambda rows: [row["type"] for row in rows],
-            sql.query("company_types"),
-            scope,
-            restoring=False,
-        )
-        return not is_respelled(company, types)
-
-    def _link(self, query: str) -> Query:
-        """The connection for an operator query: the types of its parameters are those of the connection."""
-        link = self._links.get(query)
-        if link is None:
-            for each in self._links.values() if len(self._links) > LINKS else ():
+    def _operator(self, query: str, scope: str = "") -> OperatorQuery:
+        operator = self._operators.get((query, scope))
+        if operator is None:
+            for each in self._operators.values() if len(self._operators) > LINKS else ():
                 each.close()
-            link = self._links[query] = self._database.for_operator()
-        return link
+            operator = self._operators[query, scope] = OperatorQuery(self._database, query, scope)
+        return operator
 
     def close(self) -> None:
         """Closes its connections."""
-        for link in (self._database, *self._links.values()):
-            link.close()
+        self._database.close()
+        for each in self._operators.values():
+            each.close()
 
     def end(self) -> None:
         """Closes them for good."""
-        for link in (self._database, *self._links.values()):
-            link.end()
+        self._database.end()
+        for each in self._operators.values():
+            each.end()

@@ -10,7 +10,8 @@ from typing import Protocol, TypeAlias
 
 import structlog
 
-from notifier.access.membership import Membership, Pair
+from notifier.access.membership import Membership
+from notifier.access.operator_query import Pair
 from notifier.access.tokens import Identity
 from notifier.delivery.subscription import Subscription
 from notifier.errors import Closure, DatabaseError, NotReady

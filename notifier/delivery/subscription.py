@@ -47,6 +47,9 @@ from notifier.messages import (
 STATE_SECONDS = 5.0
 """How long the stream may take to deliver the messages up to the position of a state."""
 
+STATE_CHECKS = 3
+"""Where each check before a page is overtaken, the page is sent after this many: its rows were read before the check."""
+
 REPLAY_SECONDS = 60.0
 """How often access is re-checked during a replay: a slow reader may never become live."""
 
@@ -221,8 +224,8 @@ class Subscription:
         transport = self._owner.transport
         encoding, user = transport.encoding.unshared or transport.encoding, self.user
         for page in state.pages:
-            while not self._is_closed and self._must_recheck():
-                if not await self._check_access():
+            for _ in range(STATE_CHECKS):
+                if not self._is_closed and self._must_recheck() and not await self._check_access():
                     self.revoke()
             if self._is_closed:
                 return False
@@ -262,32 +265,30 @@ class Subscription:
         while self._phase is Phase.REPLAYING:
             if self.epoch != hub.epoch or not hub.is_current(channel):
                 raise NotReady
-            until: int | None = None
+            until, is_overtaken = channel.position, False
             if self._must_recheck():
-                until = channel.position
                 if not await self._check_access():
                     self.revoke()
                     continue
-                # Overtaken: what came before the check is sent, else nothing would be while member rows keep changing.
-                if self.position >= until or not self._must_recheck():
+                is_overtaken = self._must_recheck()
+                if not is_overtaken or self.position >= until:
                     continue
-            elif self.position >= channel.position:
+                # What came before the check is sent: else nothing would be while member rows keep changing.
+            elif self.position >= until:
                 self._phase = Phase.LIVE
                 channel.join(self, transport.encoding, transport.write_direct, self._filter)
                 if former != self.user and hub.filters.restricts:
                     self._send_resync()
                 return
-            chunks = await hub.replay(
-                channel, self.position, encoding, self.user, self._filter, until=until
-            )
-            if not chunks:
+            place = channel, self.position, encoding, self.user, self._filter
+            if not (chunks := await hub.replay(*place, until=until)):
                 raise NotReady  # pruned meanwhile: the client resumes, and `Recovered` is false
-            for chunk in chunks if until is None else chunks[:1]:
-                is_due = until is None and self._must_recheck()
+            for chunk in chunks[:1] if is_overtaken else chunks:
+                is_due = not is_overtaken and self._must_recheck()
                 if is_due or self.epoch != hub.epoch or self._is_closed:
                     break
                 self.position = chunk.last
-                await writer.write(chunk, is_last=chunk.last >= channel.position)
+                await writer.write(chunk, is_last=chunk.last >= until)
 
     def _send_resync(self) -> None:
         """With USER_QUERY the rows' user has become another one, who sees rows that were not sent before."""

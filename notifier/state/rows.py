@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+import asyncpg
+
 from notifier.database import sql
 from notifier.database.connections import Connection
 from notifier.errors import StateTooLarge
@@ -37,9 +39,14 @@ async def images(
     cursor = await prepared.cursor(*arguments, timeout=READ_SECONDS)
     if table is not None:
         # The statement was parsed when its lock was granted, which an ALTER TABLE may have held up.
-        names = await connection.fetchval(
-            sql.query("state_columns"), table.oid, table.numbers, timeout=READ_SECONDS
-        )
+        try:
+            names = await connection.fetchval(
+                sql.query("state_columns"), table.oid, table.numbers, timeout=READ_SECONDS
+            )
+        except (
+            asyncpg.ProtocolError
+        ) as error:  # code of the application has replaced this statement
+            raise Altered from error
         if names != table.names:
             raise Altered
     count, rows, size = 1, 0, 0

@@ -44,15 +44,17 @@ class Turns:
 
     def _pass_on(self) -> None:
         """A turn has ended: another one begins."""
-        waiting = {each: users for each, users in self._waiting.items() if not each.done()}
-        if not waiting:
+        granted, first = None, self._number
+        for each, users in self._waiting.items():
+            last = min((self._last.get(user, 0) for user in users), default=0)
+            if not each.done() and (granted is None or last < first):
+                granted, first = each, last
+                if not last:
+                    break
+        if granted is None:
             self._free += 1
             self._last.clear()
             return
-        granted, users = min(waiting.items(), key=lambda each: self._last_of(each[1]))
-        del self._waiting[granted]
+        users = self._waiting.pop(granted)
         self._count(users)
         granted.set_result(None)
-
-    def _last_of(self, users: Collection[str]) -> int:
-        return min((self._last.get(user, 0) for user in users), default=0)

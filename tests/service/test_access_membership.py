@@ -9,7 +9,8 @@ from uuid import UUID, uuid4
 import pytest
 
 from notifier.access.member_rows import MemberRowsQuery, tables_query
-from notifier.access.membership import QUERY_PIECE, Membership
+from notifier.access.membership import Membership
+from notifier.access.operator_query import PIECE
 from notifier.access.tokens import Identity
 from notifier.database.query import Query
 from notifier.database.schema import migrate
@@ -619,4 +620,4 @@ async def test_with_a_membership_query_users_take_turns(
         ended.append(user)
 
     await asyncio.gather(*(check("u2", f"c{n}") for n in range(100)), check("u1", "c"))
-    assert ended.index("u1") < QUERY_PIECE
+    assert ended.index("u1") < PIECE

@@ -239,12 +239,12 @@ async def test_a_node_that_was_given_a_later_place_in_the_log_does_not_stay_deaf
         if (
             kind != ROW
             or altered
-            or len(values := columns(body)) != 2
+            or len(values := columns(body)) != 5
             or values[0] != epoch.encode()
         ):
             return None
         altered += 1
-        return row_of([values[0], struct.pack("!q", 10**9)])
+        return row_of([values[0], struct.pack("!q", 10**9), None, None, None])
 
     between.change = later
     node = await serve(database.through(between.port))

@@ -17,6 +17,13 @@ COVERED = {
         "state/rows",
         "state/tables",
     ),
+    ("service/test_access_membership.py", "access by rows and by queries, with a real node"): (
+        "access/operator_query",
+    ),
+    ("postgres/test_floods.py", "floods of notifications, and the link that listens"): (
+        "database/floods",
+        "delivery/listening",
+    ),
     ("postgres/test_nats_key.py", "migrate and a node, around one key"): ("database/signing_key",),
     ("postgres/test_relay.py", "the relay's parts only work together, against a database"): (
         "relay/doorbell",

@@ -353,6 +353,36 @@ async def test_a_user_who_is_removed_again_during_a_check_gets_no_further_page_o
     assert line.types[-3:] == ["SubscribeResult", "State", "CompanyRevoked"]
 
 
+async def test_a_state_goes_on_though_each_check_is_overtaken_by_a_change_of_a_member_row(
+    world: World,
+) -> None:
+    """The rows were read before each of the checks."""
+    world.services.states = TwoPages()
+    world.membership.members.add((A, "u"))
+    session, line = await world.enter(company=None)
+    line.room.clear()
+    command = {"type": "subscribe", "data": {"companyId": A, "state": True}}
+    subscribing = asyncio.create_task(session.receive(json.dumps(command)))
+    await settle()
+
+    overtaken = 0
+
+    async def may_see(identity: Identity, company: str) -> bool:
+        nonlocal overtaken
+        overtaken += 1
+        if overtaken < 20:
+            world.log.publish(company, revokes=("*",))
+        return True
+
+    world.membership.may_see = may_see  # type: ignore[method-assign]
+    world.log.publish(A, revokes=("*",))
+    line.room.set()
+    await subscribing
+    begin = line.types.index("SubscribeResult")
+    assert line.types[begin:][:4] == ["SubscribeResult", "State", "State", "StateEnd"]
+    assert overtaken >= 20
+
+
 async def test_a_new_token_causes_no_check_where_rows_decide(world: World) -> None:
     session, line = await world.enter()
     world.membership.members.clear()

@@ -1387,9 +1387,8 @@ function samePosition(one, other) {
  * @param {unknown} other
  */
 function sameCompany(one, other) {
-  if (typeof other === "object") return false;
   const plain = (/** @type {unknown} */ id) => String(id).toLowerCase().replace(/[-{}\s]/g, "");
-  return String(one) === String(other) || (/(^|:)[0-9a-f]{32}$/.test(plain(one)) && plain(one) === plain(other));
+  return typeof other !== "object" && (String(one) === String(other) || (/(^|:)[0-9a-f]{32}$/.test(plain(one)) && plain(one) === plain(other)));
 }
 
 /**
