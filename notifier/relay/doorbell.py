@@ -21,7 +21,7 @@ _log = structlog.get_logger("notifier.relay")
 
 
 class Doorbell:
-    """Takes and releases the lock, and receives the rings; not for a while after a flood of them, which any role may send."""
+    """Takes and releases the lock, and receives the rings; it pauses after a flood of them, which any role may send."""
 
     def __init__(self, leadership: Leadership, flood: Flood) -> None:
         self._flood = flood
@@ -34,7 +34,8 @@ class Doorbell:
     async def listen(self) -> None:
         """Receives rings from now on, unless there was a flood just now."""
         if not self._listens and not self._flood.is_on:
-            await self._connection.add_listener(sql.channel("changes"), listener(self._ring))
+            async with self._writer.exclusive() as connection:  # the heartbeat may be using it
+                await connection.add_listener(sql.channel("changes"), listener(self._ring))
             self._listens = True
 
     def _ring(self, _payload: str) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import pytest
 
 from notifier.database import floods
 from notifier.delivery import postgres_stream as streams
+from notifier.relay.doorbell import Doorbell
+from notifier.relay.leadership import lead
 from tests.databases import Connection, Database
 from tests.postgres.relays import MakeRelay, new_event, types
 from tests.postgres.streams import Log, Node
@@ -94,6 +97,19 @@ async def test_a_relay_does_not_sleep_after_a_flood_of_rings(
     await relay.asleep()
     await new_event(app, company, "after it")
     assert types(await relay.messages_of(company)) == ["EventCreated"] * 4
+
+
+async def test_a_relay_listens_again_while_its_link_is_in_use(database: Database) -> None:
+    """The heartbeat may wait for its answer when the pause ends."""
+    stranger = await database.connect(app=True)
+    await stranger.execute("SELECT pg_advisory_lock(1)")
+    async with lead(database.dsn) as leadership:
+        beating = asyncio.create_task(leadership.writer.fetchrow("SELECT pg_advisory_lock(1)"))
+        await database.blocked()
+        arming = asyncio.create_task(Doorbell(leadership, floods.Flood()).arm())
+        await stranger.execute("SELECT pg_advisory_unlock(1)")  # `arm` begins before the answer
+        await beating
+        assert await arming
 
 
 def test_a_flood_is_so_many_notifications_within_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
