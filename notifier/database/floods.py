@@ -7,8 +7,8 @@ import time
 LIMIT, WINDOW_SECONDS = 20_000, 1.0
 """More notifications than this within that time are a flood. A link takes some 200,000 a second, and answers stand behind them."""
 
-DEAF_SECONDS = 60.0
-"""How long a link does not listen after a flood."""
+PAUSE_SECONDS = 60.0
+"""How long a link does not listen after a flood: its pause."""
 
 
 class Flood:
@@ -20,7 +20,7 @@ class Flood:
 
     @property
     def is_on(self) -> bool:
-        """Whether the link must not listen now."""
+        """Whether the pause after a flood lasts: the link must not listen now."""
         return time.monotonic() < self._until
 
     def begins(self) -> bool:
@@ -31,5 +31,5 @@ class Flood:
         self._count += 1
         if self._count <= LIMIT:
             return False
-        self._until = now + DEAF_SECONDS
+        self._until = now + PAUSE_SECONDS
         return True

@@ -123,5 +123,5 @@ def test_a_flood_is_so_many_notifications_within_a_second(monkeypatch: pytest.Mo
     assert not flood.is_on
     assert flood.begins()
     assert flood.is_on
-    now += floods.DEAF_SECONDS
+    now += floods.PAUSE_SECONDS
     assert not flood.is_on
