@@ -29,6 +29,7 @@ from notifier.relay.reader import (
     TRANSACTIONS,
     ChangeReader,
     CompanySize,
+    NotInTime,
     TransactionSize,
 )
 from notifier.relay.rendering import Draft, ResyncDraft
@@ -156,13 +157,14 @@ class Backlog:
         read; so does one in several spellings, whose changes do not come together. Where that is noticed only when they come, since
         rows that count as deleted have one of them, or another type of the column, it gets the Resync last.
 
-        Every company gets one where PostgreSQL does not read the rows in time: the next attempt would fail as well.
+        Every company gets one where PostgreSQL does not read the rows in time: the next attempt would fail as well. Where the link stalls,
+        the relay connects again.
         """
         try:
             async with aclosing(self._net_companies(page)) as chunks:
                 async for drafts in chunks:
                     yield drafts
-        except TimeoutError:
+        except NotInTime:
             _log.error("a large transaction was not read in time: every company gets a Resync")
             now = datetime.now(UTC)
             again = self._pipeline.moves.resyncs_of_large(page.xids[0], page.upto, None, now)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import NamedTuple
 
@@ -62,6 +63,10 @@ class ForeignChanges(Exception):
 
 class OrderLost(Exception):
     """There are changes with ids that the sequence has not given out: it was set back, and later changes have smaller ones."""
+
+
+class NotInTime(Exception):
+    """PostgreSQL has not read the rows of a large transaction before the deadline: another attempt would take as long."""
 
 
 class ChangeReader:
@@ -140,23 +145,26 @@ class ChangeReader:
 
     async def moves_of(self, xid: int, limit: int) -> list[tuple[str, JSON | None, JSON | None]]:
         """The entities and images of changes of rows on paths, in a large transaction: at most `limit`, and no large images."""
-        rows = await self._connection.fetch(
-            sql.query("transaction_moves"), xid, limit, timeout=BACKLOG_SECONDS
-        )
+        with self._in_time():
+            rows = await self._connection.fetch(
+                sql.query("transaction_moves"), xid, limit, timeout=BACKLOG_SECONDS
+            )
         return [(row["entity"], _bytes(row["old"]), _bytes(row["new"])) for row in rows]
 
     async def row_on_path_of(self, xid: int) -> JSON | None:
         """The image of any row that has a path, or is on one, in a large transaction."""
-        image = await self._connection.fetchval(
-            sql.query("transaction_row"), xid, timeout=BACKLOG_SECONDS
-        )
+        with self._in_time():
+            image = await self._connection.fetchval(
+                sql.query("transaction_row"), xid, timeout=BACKLOG_SECONDS
+            )
         return _bytes(image)
 
     async def weigh(self, xid: int) -> list[CompanySize]:
         """The companies of a large transaction."""
-        rows = await self._connection.fetch(
-            sql.query("weigh_transaction"), xid, timeout=BACKLOG_SECONDS
-        )
+        with self._in_time():
+            rows = await self._connection.fetch(
+                sql.query("weigh_transaction"), xid, timeout=BACKLOG_SECONDS
+            )
         return typed(rows, CompanySize)
 
     async def by_company(
@@ -164,23 +172,42 @@ class ChangeReader:
     ) -> AsyncIterator[tuple[str | None, Change]]:
         """The changes of a large transaction by company, a few hundred in memory at once, or fewer where the `largest` has many bytes.
 
-        Changes that concern every company come first, with None. Companies in `without` are left out.
+        Changes that concern every company come first, with None. Companies in `without` are left out. Another failure than
+        NotInTime leaves the transaction open: the connection must be closed.
         """
-        async with self._connection.transaction():
-            cursor = self._connection.cursor(
-                sql.query("company_changes"),
-                xid,
-                list(without),
-                prefetch=max(1, min(AHEAD, PAGE_BYTES // max(1, largest))),
-                timeout=BACKLOG_SECONDS,
-            )
-            former: tuple[object, ...] | None = None
-            async for row in cursor:
-                current = tuple(row)
-                if current != former:  # else the same, for another watch of its table
-                    company, *change = current
-                    yield company, Change(*change)
-                former = current
+        transaction = self._connection.transaction()
+        await transaction.start()
+        cursor = self._connection.cursor(
+            sql.query("company_changes"),
+            xid,
+            list(without),
+            prefetch=max(1, min(AHEAD, PAGE_BYTES // max(1, largest))),
+            timeout=BACKLOG_SECONDS,
+        )
+        former: tuple[object, ...] | None = None
+        try:
+            with self._in_time():
+                async for row in cursor:
+                    current = tuple(row)
+                    if current != former:  # else the same, for another watch of its table
+                        company, *change = current
+                        yield company, Change(*change)
+                    former = current
+        except NotInTime:
+            with suppress(TimeoutError):  # it has to wait until PostgreSQL ends the fetch
+                await transaction.rollback()
+            raise
+        await transaction.commit()
+
+    @contextmanager
+    def _in_time(self) -> Iterator[None]:
+        """Raises NotInTime where a statement misses its deadline. A link that was closed because it stalls is another fault."""
+        try:
+            yield
+        except TimeoutError as error:
+            if self._connection.is_closed():
+                raise
+            raise NotInTime from error
 
 
 def _bytes(image: str | None) -> JSON | None:

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from asyncpg.transaction import Transaction
 
 from notifier.database.schema import migrate
 from notifier.relay import backlog, pipeline, reader
@@ -14,6 +15,13 @@ from notifier.relay.changes import Change
 from notifier.watches import CALENDAR, Watch
 from tests.databases import Connection, Database
 from tests.postgres.relays import MakeRelay, Relayed, new_company, new_event, types
+
+MANY = (
+    "INSERT INTO events (company_id, title, starts_at, ends_at)"
+    " SELECT $1, 'x', now(), now() FROM generate_series(1, 10)"
+)
+
+LINK = "SELECT pid FROM pg_stat_activity WHERE application_name = 'notifier relay' AND datname = current_database()"
 
 
 @pytest.fixture(autouse=True)
@@ -33,18 +41,14 @@ async def test_of_equal_changes_for_every_company_in_a_large_transaction_the_las
         held.append([change.entity for change in changes if change.is_truncate])
         return await net_(self, changes, *rest)
 
-    rows = (
-        "INSERT INTO events (company_id, title, starts_at, ends_at)"
-        " SELECT $1, 'x', now(), now() FROM generate_series(1, 10)"
-    )
     await new_event(app, company, "before")
     await relay.settled()
     monkeypatch.setattr(pipeline.Pipeline, "net", observed)
     async with app.transaction():
-        await app.execute(rows, company)
+        await app.execute(MANY, company)
         for _ in range(3):
             await app.execute("TRUNCATE events")
-        await app.execute(rows, company)
+        await app.execute(MANY, company)
     assert types(await relay.messages_of(company)) == [
         "EventCreated",
         "Resync",
@@ -154,20 +158,62 @@ async def test_rows_that_a_truncate_has_removed_are_not_sent_where_their_company
     assert types(await relay.messages_of(other))[-1] == "EventCreated"
 
 
+@pytest.mark.parametrize("read", ["weigh", "fetch"])
 async def test_a_large_transaction_that_is_not_read_in_time_is_a_resync_for_every_company(
-    app: Connection, company: str, relay: Relayed, monkeypatch: pytest.MonkeyPatch
+    read: str,
+    database: Database,
+    app: Connection,
+    company: str,
+    relay: Relayed,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its rows are too large together: to read it again would take as long."""
+    await new_event(app, company, "before")
+    await relay.settled()
+    before = await database.fetchval(LINK)
+    await database.execute("SELECT pg_advisory_lock(1)")
+    await database.execute(
+        "CREATE OR REPLACE FUNCTION notifier.readable_json(image json) RETURNS json LANGUAGE plpgsql"
+        " AS $$ BEGIN PERFORM pg_advisory_lock_shared(1); RETURN image; END $$"
+    )
+    if read == "fetch":
 
-    async def late(_self: reader.ChangeReader, _xid: int) -> list[reader.CompanySize]:
-        raise TimeoutError
+        async def weigh(_self: reader.ChangeReader, _xid: int) -> list[reader.CompanySize]:
+            return []
+
+        monkeypatch.setattr(reader.ChangeReader, "weigh", weigh)
+    monkeypatch.setattr(reader, "BACKLOG_SECONDS", 1.0)
+    await app.execute(MANY, company)
+    assert types(await relay.messages_of(company)) == ["EventCreated", "Resync"]
+    assert await database.fetchval(LINK) == before
+
+
+@pytest.mark.parametrize("call", ["BEGIN", "net"])
+async def test_a_link_that_stalls_while_a_large_transaction_is_read_costs_no_message(
+    call: str, app: Connection, company: str, relay: Relayed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is read again on another connection: its rows are not what takes long."""
+    begin, net_, stalled = Transaction.start, pipeline.Pipeline.net, list[str]()
+
+    async def start(self: Any) -> None:
+        if call == "BEGIN" and self._connection is link and not stalled:
+            stalled.append(call)
+            raise TimeoutError
+        await begin(self)
+
+    async def net(self: pipeline.Pipeline, *arguments: Any) -> Any:
+        if call == "net" and not stalled:
+            stalled.append(call)
+            raise TimeoutError  # from `refresh_sources`
+        return await net_(self, *arguments)
 
     await new_event(app, company, "before")
     await relay.settled()
-    monkeypatch.setattr(reader.ChangeReader, "weigh", late)
-    await app.execute(
-        "INSERT INTO events (company_id, title, starts_at, ends_at)"
-        " SELECT $1, 'x', now(), now() FROM generate_series(1, 10)",
-        company,
-    )
-    assert types(await relay.messages_of(company)) == ["EventCreated", "Resync"]
+    assert relay.relay is not None
+    assert relay.relay._term is not None
+    link = relay.relay._term._leadership.reader
+    monkeypatch.setattr(Transaction, "start", start)
+    monkeypatch.setattr(pipeline.Pipeline, "net", net)
+    await app.execute(MANY, company)
+    assert types(await relay.messages_of(company)) == ["EventCreated"] * 11
+    assert stalled == [call]
