@@ -34,6 +34,7 @@ from notifier.relay.reader import (
 )
 from notifier.relay.rendering import Draft, ResyncDraft
 from notifier.relay.store import RelayStore
+from notifier.relay.swaps import Swaps
 from notifier.relay.tracing import BatchTrace
 
 _log = structlog.get_logger("notifier.relay")
@@ -81,12 +82,14 @@ class Backlog:
         self._writer = writer
         self._isolation = Isolation(writer, store)
         self._bulk_limit = bulk_limit
+        self._swaps = Swaps()
         self._reading: asyncio.Task[list[Change]] | None = None
 
     async def read(self, target: str) -> None:
         """Reads and stores everything that the snapshot `target` sees."""
         if self._store.checkpoint.target != target:
             self._store.begin_backlog(target)
+        self._pipeline.swaps = self._swaps = Swaps(self._store.checkpoint.upto)
         listed = TRANSACTIONS
         while listed == TRANSACTIONS:
             transactions = await self._reader.transactions(self._store.checkpoint)
@@ -168,6 +171,9 @@ class Backlog:
             _log.error("a large transaction was not read in time: every company gets a Resync")
             now = datetime.now(UTC)
             again = self._pipeline.moves.resyncs_of_large(page.xids[0], page.upto, None, now)
+            self._swaps.resyncs()  # every company gets one
+            self._swaps.hide_all(page.upto)
+            self._swaps.end()
             yield [*again, ResyncDraft(EVERY_COMPANY, "bulk", now, REVOKE_ALL)]
 
     async def _net_companies(self, page: Page) -> AsyncGenerator[list[AnyDraft]]:
@@ -220,7 +226,16 @@ class Backlog:
             yield await self._pipeline.net([*shared.values()])
         else:
             yield drafts + await self._drafts(transaction, held)
-        yield [*again, *tables.resyncs()]
+        last = tables.resyncs()
+        hidden = [*resynced, *(draft.company for draft in last)]
+        yield [*again, *last, *self._swaps_of_large(hidden, upto)]
+
+    def _swaps_of_large(self, hidden: Iterable[str], upto: int) -> list[ResyncDraft]:
+        """The Resyncs because of keys that were taken early. `hidden`: companies whose rows were not all read."""
+        for company in hidden:
+            self._swaps.hide(company, upto)
+        self._swaps.end()
+        return self._swaps.resyncs()
 
     def _bulk(
         self, sizes: Sequence[CompanySize], scopes: Collection[str]
@@ -238,6 +253,7 @@ class Backlog:
 
     async def _drafts(self, transaction: Transaction, held: int) -> list[AnyDraft]:
         """The messages of images of so many bytes: beside the event loop where they are many."""
+        transaction.find(self._swaps)
         if held > INLINE_BYTES:
             return await asyncio.to_thread(transaction.drafts, self._bulk_limit)
         return transaction.drafts(self._bulk_limit)

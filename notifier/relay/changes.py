@@ -34,6 +34,7 @@ class Source(msgspec.Struct, frozen=True, eq=False):
     loose_columns: frozenset[str] = frozenset()  # equal values of theirs may have several texts
     column_versions: frozenset[str] = frozenset()  # of each: number, xmin in the catalogue, name
     is_respelled: bool = False  # equal keys may have several texts: 1.0 and 1.00
+    is_key_awaited: bool = False  # to insert a key waits for its deletion to end
     virtual_columns: frozenset[str] = (
         frozenset()
     )  # generated on read, or another one has the name now
@@ -60,6 +61,7 @@ class Source(msgspec.Struct, frozen=True, eq=False):
                 same.loose_columns,
                 (each.split(" ", 2)[2] for each in self.column_versions - same.column_versions),
             ),
+            is_key_awaited=self.is_key_awaited and same.is_key_awaited,
             virtual_columns=self.virtual_columns | (same.virtual_columns - self.columns),
             others=tuple(each.remembering(former) for each in self.others),
         )

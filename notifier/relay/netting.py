@@ -20,6 +20,7 @@ from notifier.relay.images import (
     user_of,
 )
 from notifier.relay.rendering import Draft, ResyncDraft, render
+from notifier.relay.swaps import Name, Swaps
 from notifier.relay.tracing import NO_LINKS
 from notifier.watches import Watch
 
@@ -31,9 +32,6 @@ REVOKES_LIMIT = 64 * 1024
 
 AnyDraft = Draft | ResyncDraft
 
-Name = tuple[str, str, bytes]
-"""A row, as one company sees it: the company, the entity, the key."""
-
 _order = itemgetter(0)
 
 
@@ -42,27 +40,28 @@ def net(
     sources: dict[str, Source],
     bulk_limit: int,
     links: Mapping[int, str] = NO_LINKS,
+    swaps: Swaps | None = None,
 ) -> tuple[list[AnyDraft], int]:
     """The messages of whole transactions, in the order of `changes`, and how many changes had no company.
 
     `changes` must hold the changes of each transaction side by side, in the order of their ids. `links`:
-    what the messages of traced transactions carry as `traceparent`.
+    what the messages of traced transactions carry as `traceparent`. `swaps`: of the transactions before these.
     """
     drafts: list[AnyDraft] = []
     unattributed = 0
-    latest: dict[Name, int] = {}
-    swapped: dict[str, AnyDraft] = {}
+    swaps = swaps or Swaps()
     for xid, group in groupby(changes, key=attrgetter("xid")):
         transaction = Transaction(sources)
         for change in group:
             transaction.add(change)
-        swapped |= transaction.swapped(latest)
+        transaction.find(swaps)
+        swaps.end()
         found = transaction.drafts(bulk_limit)
         if links and (link := links.get(xid)) is not None:
             found = [draft._replace(traceparent=link) for draft in found]
         drafts += found
         unattributed += transaction.unattributed
-    return [*drafts, *swapped.values()], unattributed
+    return [*drafts, *swaps.resyncs()], unattributed
 
 
 class _NetChange:
@@ -289,19 +288,11 @@ class Transaction:
         net_change.at = change.at
         net_change.actor = change.actor
 
-    def swapped(self, latest: dict[Name, int]) -> dict[str, ResyncDraft]:
-        """A Resync for each company that has a row of which a transaction before this one has a later change.
-
-        A key that is DEFERRABLE is given to another row before the transaction has ended that deletes the former one; that may
-        have further changes then, by the last of which it is ordered. `latest`: of each row the last change, to which these are added.
-        """
-        found = {}
+    def find(self, swaps: Swaps) -> None:
+        """Adds the rows whose keys may be taken before this transaction has ended."""
         for name, row in self._rows.items():
-            if row.first < latest.get(name, 0):
-                revokes = REVOKE_ALL if row.source.watch.grants else ()
-                found[name[0]] = ResyncDraft(name[0], "overflow", row.at, revokes)
-            latest[name] = max(row.last, latest.get(name, 0))
-        return found
+            if not row.source.is_key_awaited:
+                swaps.add(name, row.first, row.last, row.at, grants=row.source.watch.grants)
 
     def drafts(self, bulk_limit: int) -> list[AnyDraft]:
         """The net messages; a company with more than `bulk_limit` of them gets one Resync instead."""

@@ -25,6 +25,7 @@ from notifier.relay.numbering import Numbering
 from notifier.relay.publisher import Publisher
 from notifier.relay.reader import ChangeReader, ForeignChanges, OrderLost
 from notifier.relay.store import RelayStore
+from notifier.relay.swaps import Swaps
 from notifier.relay.tracing import NO_LINKS, UNTRACED, BatchTrace, RelayTracer
 
 INLINE_LIMIT = 200
@@ -68,6 +69,9 @@ class Pipeline:
         self._catalogue_version = 0  # that of the reader when the sources were last read for it
         self.sources: dict[str, Source] = {}
         self.moves = Moves()
+        self.swaps: Swaps | None = (
+            None  # of a backlog, whose pages are in the order of last changes
+        )
 
     async def start(self) -> None:
         """Loads the checkpoint, and begins an epoch where the log cannot be continued."""
@@ -193,7 +197,7 @@ class Pipeline:
             await self.refresh_sources()  # the table may be watched since a moment ago
         last = {change.xid: change.id for change in changes}
         ordered = sorted(changes, key=lambda change: (last[change.xid], change.id))
-        arguments = ordered, self.sources, self._bulk_limit, trace.links
+        arguments = ordered, self.sources, self._bulk_limit, trace.links, self.swaps
         with trace.stage("net"):
             if len(ordered) > INLINE_LIMIT or sum(map(cost_of, ordered)) > INLINE_BYTES:
                 drafts, unattributed = await asyncio.to_thread(net, *arguments)
@@ -255,6 +259,7 @@ class Pipeline:
     async def end_backlog(self, target: str) -> None:
         """Everything up to the snapshot `target` is stored."""
         self._read_until = target
+        self.swaps = None
         await self._settle(target)
         await self._store.save(cursor=target, target=None, upto=0)
 

@@ -123,6 +123,7 @@ class RelayStore:
                 loose_columns=frozenset(row["loose_columns"]),
                 column_versions=frozenset(row["column_versions"]),
                 is_respelled=not set(watch.key_columns).isdisjoint(row["number_columns"]),
+                is_key_awaited=row["is_key_awaited"],
                 virtual_columns=frozenset(row["virtual_columns"]).union(
                     name for name in watch.visible_to if name in renamed and name in row["columns"]
                 ),
