@@ -1,7 +1,7 @@
 -- The images of a change with the companies that the paths of its table lead to, where `path_members` does not find
 -- them: a row now leads along another way, has no company, or led to a row that this transaction has deleted. With
--- them the snapshot of a transaction that has one for all its statements. `paths`: pairs of a watch and the column
--- that its path begins with.
+-- them the snapshot of a transaction that has one for all its statements. Fails where one of them cannot be read: a company
+-- that is taken from the other one may be another one. `paths`: pairs of a watch and the column that its path begins with.
 CREATE OR REPLACE FUNCTION notifier.path_images(was json, became json, paths text[]) RETURNS json[]
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
@@ -12,6 +12,9 @@ DECLARE
     of_was text := '{';
     of_became text := '{';
 BEGIN
+    IF readable_was IS NULL AND was IS NOT NULL OR readable_became IS NULL AND became IS NOT NULL THEN
+        RAISE statement_too_complex;
+    END IF;
     FOR n IN 1 .. cardinality(paths) BY 2 LOOP
         company := CASE WHEN was IS NULL AND became IS NULL THEN NULL
                         ELSE notifier.resolve_path(paths[n], 1, CASE WHEN became IS NULL THEN readable_was ELSE readable_became END

@@ -1,6 +1,7 @@
 -- The changes of one large transaction: first those that concern every company, then company by company,
 -- without the companies $2. The change of a row that moved comes once for each of its two companies, and that
--- of a table with several watches once for each of them, in a row.
+-- of a table with several watches once for each of them, in a row. Where one of a row's images cannot be read, its company may be
+-- any: the change concerns every company, and comes for that of the other image as well.
 SELECT company, id, xid::text::bigint AS xid, entity, old, new, partial, actor, at
 FROM (
     SELECT c.*, coalesce(w.scope || ':', '') || CASE WHEN c.old IS NOT NULL THEN
@@ -13,9 +14,9 @@ FROM (
     OFFSET 0  -- each row is parsed only once
 ) AS change
 CROSS JOIN LATERAL unnest(
-    CASE WHEN was IS NULL AND became IS NULL THEN ARRAY[NULL::text]
-         WHEN was = became THEN ARRAY[was]
-         ELSE array_remove(ARRAY[was, became], NULL) END
+    CASE WHEN was = became OR was IS NULL AND became IS NULL OR new IS NULL THEN ARRAY[was]
+         WHEN old IS NULL THEN ARRAY[became]
+         ELSE ARRAY[was, became] END
 ) AS company
 WHERE company IS NULL OR NOT company = ANY ($2::text[]) AND octet_length(company) <= 5000  -- a longer one is no company's id
 ORDER BY company NULLS FIRST, id
