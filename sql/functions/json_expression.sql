@@ -5,7 +5,8 @@
 -- for a cast to text.
 --
 -- Of a type that is made of more than 2,000 others, each counted as often as it occurs, or nested deeper than 60 levels, the expression fails
--- when it is planned. Not this function: it is called for the columns of all tables in one statement.
+-- for each value that is not null. Not when it is planned, which would concern all rows of a table; nor this function: it is called for
+-- the columns of all tables in one statement.
 CREATE OR REPLACE FUNCTION notifier.json_expression(value text, type oid) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -34,7 +35,7 @@ BEGIN
         )
         SELECT count(*) > 2000 OR max(few.level) > 60 FROM (SELECT part.level FROM part LIMIT 2001) AS few
     ) THEN
-        RETURN '(1 / 0)';
+        RETURN format('CASE WHEN num_nulls(%1$s) = 0 THEN 1 / num_nulls(%1$s) END', value);
     END IF;
     LOOP
         SELECT t.typtype, CASE WHEN t.typcategory = 'A' THEN t.typelem ELSE 0 END,

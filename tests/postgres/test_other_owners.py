@@ -9,6 +9,7 @@ import pytest
 
 from notifier.database.schema import migrate
 from notifier.delivery.filter import Filter
+from notifier.errors import StateUnavailable
 from notifier.state.reader import StateReader
 from notifier.watches import CALENDAR, Watch
 from tests.databases import Connection, Database
@@ -78,6 +79,29 @@ async def test_types_without_bounds_disturb_no_other_table(
         await new_event(app, company)
     assert ["Partial" in each for each in await relay.messages_of(company)] == [False, False]
     known = {"Event": frozenset[str]()}
+    for wanted in (Filter.parse(["Event"], None, known), None):
+        states = StateReader(database.dsn, pooled=False, max_rows=10)
+        rows = await rows_of(states, company, wanted, "u1")
+        assert len(rows["Event"]) == 2
+    assert "Doc" not in rows
+
+
+@pytest.mark.parametrize("types", [DEEP, WIDE], ids=["deep", "wide"])
+@pytest.mark.usefixtures("docs")
+async def test_rows_with_a_type_without_bounds_are_sent_whole_where_they_have_no_value_of_it(
+    types: str, database: Database, relay: Relayed
+) -> None:
+    await database.execute(types)
+    await migrate(database.dsn, watches=[*CALENDAR, Watch(table="docs", entity="Doc")])
+    column = "deep" if types == DEEP else "wide"
+    value = "'{}'" if types == DEEP else "ROW(NULL, NULL)"
+    await database.execute(f"INSERT INTO docs VALUES (1, 'c', NULL), (2, 'd', {value})")
+    assert ["Partial" in each for each in await relay.messages_of("c")] == [False]
+    assert ["Partial" in each for each in await relay.messages_of("d")] == [True]
     states = StateReader(database.dsn, pooled=False, max_rows=10)
-    rows = await rows_of(states, company, Filter.parse(["Event"], None, known), "u1")
-    assert len(rows["Event"]) == 2
+    ((row,),) = [each for each in (await rows_of(states, "c", None, "u1")).values() if each]
+    assert row["DocId"] == 1
+    assert row[column.title()] is None
+    states = StateReader(database.dsn, pooled=False, max_rows=10)
+    with pytest.raises(StateUnavailable):
+        await rows_of(states, "d", None, "u1")
