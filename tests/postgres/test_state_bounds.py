@@ -155,6 +155,16 @@ CREATE CAST (level AS text) WITH FUNCTION as_text AS IMPLICIT
 """
 ARRAY = "ALTER TABLE notes ALTER levels TYPE short[] USING levels::text[]::short[]"
 
+DOMAINS = """
+CREATE DOMAIN levels_0 AS level[] CHECK (trap('x'));
+DO $$ BEGIN
+    FOR n IN 1 .. 40 LOOP
+        EXECUTE format('CREATE DOMAIN levels_%s AS levels_%s', n, n - 1);
+    END LOOP;
+END $$;
+ALTER TABLE notes ALTER levels TYPE levels_40
+"""
+
 
 @pytest.mark.parametrize(
     ("expression", "change"),
@@ -162,8 +172,14 @@ ARRAY = "ALTER TABLE notes ALTER levels TYPE short[] USING levels::text[]::short
         ("ends_at > now()", EVIL),
         ("level::text = 'high'", CAST),
         ("score = 1 AND (levels && '{high}') IS NOT TRUE", ARRAY),
+        ("score = 1 OR coalesce(levels, '{low}') && '{high}'", DOMAINS),
     ],
-    ids=["the type of a column", "a cast of an enum", "a domain, whose check the parser evaluates"],
+    ids=[
+        "the type of a column",
+        "a cast of an enum",
+        "a domain, whose check the parser evaluates",
+        "many domains over each other",
+    ],
 )
 async def test_code_that_came_after_migrate_makes_the_state_unavailable(
     notes: Database, expression: str, change: str
