@@ -109,8 +109,10 @@ BEGIN
                     was := (members || right(was::text, -1))::json;
                     became := (members || right(became::text, -1))::json;
                 END IF;
-            EXCEPTION WHEN untranslatable_character OR invalid_text_representation THEN
-                BEGIN  -- `path_members` fails at an escape of NUL anywhere in a row
+            -- `path_members` fails at an escape of NUL, or of a character beyond the encoding, anywhere in a row; the last
+            -- error is that of PostgreSQL 14 and 15 in SQL_ASCII.
+            EXCEPTION WHEN untranslatable_character OR invalid_text_representation OR feature_not_supported THEN
+                BEGIN
                     images := notifier.path_images(was, became, TG_ARGV[5]::text[]);
                     was := images[1];
                     became := images[2];

@@ -732,6 +732,30 @@ async def test_b14_a_large_transaction_with_an_escape_beyond_the_encoding_is_rel
     assert [each["Data"]["Body"] for each in messages] == ["中 \\u0000"] * 5
 
 
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+async def test_b14_an_escape_beyond_the_encoding_in_a_row_with_a_path_concerns_no_other_company(
+    encoding: str, encoded: Callable[[str], Awaitable[Database]]
+) -> None:
+    """PostgreSQL 14 and 15 have an error of their own for it where there is no encoding."""
+    database = await encoded(encoding)
+    await database.execute(
+        "CREATE TABLE teams (id int PRIMARY KEY, account text, extra json);"
+        " CREATE TABLE docs (id int PRIMARY KEY, team int REFERENCES teams, body json);"
+        " INSERT INTO teams VALUES (1, 'a'), (2, 'b')"
+    )
+    await migrate(database.dsn, watches=[*WITH_COMPANIES, _doc(company="team -> teams.account")])
+    async with relaying(database) as relay:
+        for statement in (
+            "INSERT INTO docs VALUES (2, 2, '1')",
+            r"""INSERT INTO docs VALUES (1, 1, '"\u4e2d"')""",
+            "UPDATE docs SET body = '1' WHERE id = 1",
+            r"""UPDATE teams SET extra = '"\u4e2d"' WHERE id = 1""",
+        ):
+            await database.execute(statement)
+        assert types(await relay.messages_of("a")) == ["DocCreated", "DocUpdated"]
+        assert types(await relay.messages_of("b")) == ["DocCreated"]
+
+
 @pytest.mark.parametrize("setting", ["notifier.actor", "notifier.traceparent"])
 async def test_b14_a_setting_that_is_no_text_stops_no_relay(
     setting: str, database: Database, app: Connection, company: str, relay: Relayed
