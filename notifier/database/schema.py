@@ -101,11 +101,11 @@ async def migrate(
         return migration.lines
 
     await in_transaction(url, once, report, commit=not dry_run)
+    for problem in plan.problems:
+        report(f"warning: not watched as set: {problem}")
     if plan.is_due and not dry_run:
         async with session(url) as connection:
             await tenants.carry_out(connection, plan, report)
-    for problem in plan.problems:
-        report(f"warning: not watched as set: {problem}")
 
 
 async def migrate_only(

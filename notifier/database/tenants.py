@@ -29,7 +29,7 @@ from notifier.database.transactions import (
     summarize,
     table_by_table,
 )
-from notifier.errors import SettingsError
+from notifier.errors import DatabaseError, SettingsError
 from notifier.patterns import Only
 from notifier.watches import Watch
 
@@ -248,9 +248,10 @@ async def survey(connection: Connection, patterns: Sequence[Watch]) -> Survey:
 
 
 async def carry_out(connection: Connection, plan: Plan, report: Report) -> None:
-    """Does it, a table at a time. Raises DatabaseError where a table stays locked: the others are done."""
+    """Does it, a table at a time. Raises DatabaseError where a table stays locked, or cannot be changed: the others are done."""
     schemas = Counter(each.tenant for watches in plan.pending.values() for each in watches[:1])
     total, done = len(schemas), 0
+    refused: list[str] = []
 
     async def change(relation: str) -> list[str]:
         nonlocal done
@@ -259,7 +260,8 @@ async def carry_out(connection: Connection, plan: Plan, report: Report) -> None:
             async with connection.transaction():
                 await _apply(connection, relation, watches, plan.changes)
         except OF_ONE_TABLE as error:
-            return [f"warning: not watched as set: table {relation}: {first_line(error)}"]
+            refused.append(f"table {relation}: {first_line(error)}")
+            return [f"warning: not watched as set: {refused[-1]}"]
         if not watches:
             return [f"table {relation}: no longer watched"]
         tenant = watches[0].tenant
@@ -269,14 +271,18 @@ async def carry_out(connection: Connection, plan: Plan, report: Report) -> None:
         done += 1
         return [f"schema {tenant}: watched ({done} of {total})"]
 
+    locked: triggers.Locked | None = None
     try:
         await table_by_table(connection, plan.pending, change, report)
-    except triggers.Locked:
-        async with exclusive(connection):
-            await _finish(connection, plan, forget=False)
-        raise
+    except triggers.Locked as error:
+        locked = error
     async with exclusive(connection):
-        await _finish(connection, plan, forget=plan.forget)
+        await _finish(connection, plan, forget=plan.forget and locked is None)
+    if refused:
+        rest = locked or "all others are done, try again when the cause is removed"
+        raise DatabaseError(f"not watched as set: {summarize(refused)}; {rest}") from locked
+    if locked is not None:
+        raise locked
 
 
 async def _apply(

@@ -344,26 +344,96 @@ async def test_a_tenant_that_state_where_does_not_fit_disturbs_no_other(database
         await database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
+OWN_TRIGGER = """
+    CREATE FUNCTION {0}.own() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+    CREATE TRIGGER notifier_capture AFTER INSERT ON {0}.person FOR EACH ROW EXECUTE FUNCTION {0}.own()
+"""
+"""A trigger of a tenant's own under the name of ours."""
+
+
 async def test_a_tenant_whose_trigger_has_the_name_of_ours_disturbs_no_other(
     database: Database,
 ) -> None:
     for number in (1, 2, 3):
         await database.execute(tables(f"workspace_{number}"))
-    await database.execute(
-        """
-        CREATE FUNCTION workspace_2.own() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
-        CREATE TRIGGER notifier_capture AFTER INSERT ON workspace_2.person FOR EACH ROW EXECUTE FUNCTION workspace_2.own()
-        """
+    await database.execute(OWN_TRIGGER.format("workspace_2"))
+    reason = (
+        'table workspace_2.person: trigger "notifier_capture" for relation "person" already exists'
     )
-    lines = await watch(database)
-    assert [line for line in lines if line.startswith("warning: not watched as set: table")] == [
-        'warning: not watched as set: table workspace_2.person: trigger "notifier_capture" for relation "person" already exists'
-    ]
+    lines: list[str] = []
+    for _ in range(2):  # again, and the table is not taken for one that is watched
+        lines.clear()
+        with pytest.raises(DatabaseError, match="all others are done") as error:
+            await migrate(database.dsn, watches=[*CALENDAR, PERSON, TASK], report=lines.append)
+        assert str(error.value).startswith(f"not watched as set: {reason}; ")
+        assert [
+            line for line in lines if line.startswith("warning: not watched as set: table")
+        ] == [f"warning: not watched as set: {reason}"]
     watched = await database.fetch("SELECT relation FROM notifier.watches WHERE tenant IS NOT NULL")
     assert {row["relation"] for row in watched} == {
         *(f"workspace_{number}.task" for number in (1, 2, 3)),
         *(f"workspace_{number}.person" for number in (1, 3)),
     }
+
+
+async def test_migrate_only_reports_no_success_for_a_table_that_it_does_not_watch(
+    workspaces: Database, app: Connection, relay: Relayed
+) -> None:
+    """The other tables that it names are watched, with all that completes them."""
+    await workspaces.execute(tables("workspace_c") + ";" + OWN_TRIGGER.format("workspace_c"))
+    lines: list[str] = []
+    with pytest.raises(
+        DatabaseError, match=r'table workspace_c\.person: trigger "notifier_capture"'
+    ):
+        await migrate_only(workspaces.dsn, "workspace_c.*", report=lines.append)
+    assert lines == []
+    await app.execute("INSERT INTO workspace_c.task VALUES (1, 2, 't')")
+    assert types(await relay.messages_of("workspace_c")) == ["TaskCreated"]
+    await workspaces.execute("ALTER TRIGGER notifier_capture ON workspace_c.person RENAME TO own")
+    await migrate_only(workspaces.dsn, "workspace_c.*", report=lines.append)
+    assert lines == ["schema workspace_c: 2 tables are watched"]
+
+
+async def test_a_table_on_which_the_role_may_create_no_trigger_is_an_error(
+    database: Database,
+) -> None:
+    """After all others were done; with a warning, too, where a table does not fit its watch."""
+    role = f"migrating_{uuid4().hex[:8]}"
+    await uninstall(database.dsn)
+    await database.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'app'")
+    try:
+        await database.execute(f"GRANT CREATE ON DATABASE {database.name} TO {role}")
+        for name in "abcd":
+            await database.execute(tables(f"workspace_{name}"))
+            for table in ("person", "task"):
+                await database.execute(f"ALTER TABLE workspace_{name}.{table} OWNER TO {role}")
+        await database.execute(
+            "ALTER TABLE workspace_b.person OWNER TO CURRENT_USER; REVOKE ALL ON workspace_b.person FROM PUBLIC"
+        )
+        await database.execute("ALTER TABLE workspace_d.task DROP COLUMN part CASCADE")
+        url = url_of(database, role)
+        lines: list[str] = []
+        with pytest.raises(DatabaseError, match=r"table workspace_b\.person: permission denied"):
+            await migrate(url, watches=[PERSON, TASK], report=lines.append)
+        assert [line[:60] for line in lines if line.startswith("warning: not watched as set")] == [
+            "warning: not watched as set: table workspace_d.task has no column part"[:60],
+            "warning: not watched as set: table workspace_b.person: permission denied"[:60],
+        ]
+        await database.execute(
+            tables("workspace_e")
+            + "; REVOKE ALL ON workspace_e.person, workspace_e.task FROM PUBLIC"
+        )
+        with pytest.raises(DatabaseError, match=r"workspace_e\.person: .*workspace_e\.task: perm"):
+            await migrate_only(url, "workspace_e.*")
+        watched = await database.fetch(
+            "SELECT DISTINCT tgrelid::regclass::text FROM pg_trigger WHERE tgname = 'notifier_capture'"
+        )
+        assert {row[0] for row in watched} == {
+            *(f"workspace_{name}.person" for name in "acd"),
+            *(f"workspace_{name}.task" for name in "abc"),
+        }
+    finally:
+        await database.execute(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}")
 
 
 async def test_a_tenant_with_other_columns_disturbs_no_other(
