@@ -104,13 +104,7 @@ def _failed(error: NotifierError) -> Finding:
 
 async def _listening(connection: Connection, settings: Settings) -> AsyncIterator[Finding]:
     """Checks the link on which a node listens."""
-    major = connection.get_server_version().major
-    if major < schema.OLDEST:
-        yield Finding(
-            False, f"PostgreSQL {major}, {schema.OLDEST} or newer is needed", "upgrade the server"
-        )
-    else:
-        yield Finding(True, f"PostgreSQL {major}, {schema.OLDEST} or newer is needed")
+    yield prerequisites.version(connection)
     if await connection.fetchval("SELECT pg_is_in_recovery()"):
         yield Finding(
             False,
@@ -137,9 +131,11 @@ async def _listening(connection: Connection, settings: Settings) -> AsyncIterato
         return
     yield Finding(True, f"the schema {sql.schema()} is of version {revision}")
     await configuration.require_whole(connection, revision)
-    if lacking := [privilege for privilege, _ in await grants.lacking(connection, role)]:
-        yield Finding(False, f"role {role} lacks {', '.join(lacking)}", _grant(role))
-        return
+    if lacking := await grants.lacking(connection, role):
+        names = ", ".join(each.privilege for each in lacking)
+        yield Finding(False, f"role {role} lacks {names}", _grant(role))
+        if not all(each.of_tenant for each in lacking):
+            return
     for part in (
         _watches(connection, settings),
         _definitions(connection),
@@ -202,7 +198,7 @@ async def _watches(connection: Connection, settings: Settings) -> AsyncIterator[
         if present is None or present.watch != watch:
             yield Finding(False, f"{watch.table} is not watched as set", remedy)
             continue
-        (table,) = await catalogue.describe(connection, [present.relation])
+        (table,) = await catalogue.describe_found(connection, [present.relation])
         if table is None:
             yield Finding(
                 False,

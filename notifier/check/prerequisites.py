@@ -80,6 +80,14 @@ def _certificate(certfile: Path, keyfile: Path) -> Finding:
     return Finding(False if expired else None, line, "renew it; running nodes load the new file")
 
 
+def version(connection: Connection) -> Finding:
+    """The version of the server."""
+    major = connection.get_server_version().major
+    fact = f"PostgreSQL {major}, {schema.OLDEST} or newer is needed"
+    is_supported = major >= schema.OLDEST
+    return Finding(is_supported, fact, "" if is_supported else "upgrade the server")
+
+
 async def server(connection: Connection) -> AsyncIterator[Finding]:
     """The server's clock, room for the connections of nodes, and where rows change without a trigger."""
     before = time.time()

@@ -39,11 +39,18 @@ async def describe(connection: Connection, names: Sequence[str]) -> list[Table |
     Raises SettingsError for a name that is none in SQL.
     """
     try:
-        rows = await connection.fetch(sql.query("tables"), await full_names(connection, names))
+        return await describe_found(connection, await full_names(connection, names))
     except (asyncpg.SyntaxOrAccessError, asyncpg.DataError) as error:
         if isinstance(error, asyncpg.InsufficientPrivilegeError):
             raise
         raise SettingsError(f"[[watch]] table: {first_line(error)}") from error
+
+
+async def describe_found(
+    connection: Connection, relations: Sequence[str | None]
+) -> list[Table | None]:
+    """The tables of these full, quoted names, also in schemas that the role may not use."""
+    rows = await connection.fetch(sql.query("tables"), relations)
     return [row[0] and msgspec.json.decode(row[0], type=Table) for row in rows]
 
 

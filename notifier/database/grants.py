@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import asyncpg
 
 from notifier.database import paths, sql
@@ -28,11 +31,21 @@ async def allow(connection: Connection, role: str, *, state: bool = False) -> bo
     return await _record(connection, role, SERVE)
 
 
-async def synchronize(connection: Connection) -> None:
+class Right(NamedTuple):
+    """A right in the words of GRANT. `outside`: on an object of the application's; `of_tenant`: only tables of tenants need it."""
+
+    privilege: str
+    outside: bool
+    of_tenant: bool
+
+
+async def synchronize(connection: Connection) -> list[str]:
     """Grants to each role that may serve the rights that it lacks, and records those that the application granted.
 
     A role that is gone is forgotten: another one of its name may not serve. Raises SettingsError where paths forbid it.
+    Returns a line for each right for tables of tenants that the current role may not grant.
     """
+    lines = []
     await connection.execute(
         sql.adapt("DELETE FROM notifier.grants WHERE to_regrole(quote_ident(role)) IS NULL")
     )
@@ -40,18 +53,35 @@ async def synchronize(connection: Connection) -> None:
         sql.adapt("SELECT role FROM notifier.grants WHERE privilege = $1 ORDER BY role"), SERVE
     )
     for (role,) in rows:
-        for privilege, outside in await lacking(connection, role):
-            await connection.execute(f"GRANT {privilege} TO {sql.identifier(role)}")
-            if outside:
-                await _record(connection, role, privilege)
+        lines += await _grant(connection, role, await lacking(connection, role))
     await paths.require_separate_owner(connection)
+    return lines
 
 
-async def lacking(connection: Connection, role: str) -> list[tuple[str, bool]]:
-    """The rights that a role lacks for `serve`, in the words of GRANT, and whether each is on an
-    object of the application's."""
+async def _grant(connection: Connection, role: str, rights: Sequence[Right]) -> list[str]:
+    """Grants all, or where one may not be granted, each that may be; a line for each other one, which only tables of tenants need."""
+    try:
+        async with (
+            connection.transaction()
+        ):  # one savepoint: each has an id that all snapshots hold
+            for right in rights:
+                await connection.execute(f"GRANT {right.privilege} TO {sql.identifier(role)}")
+                if right.outside:
+                    await _record(connection, role, right.privilege)
+    except asyncpg.InsufficientPrivilegeError as error:
+        if len(rights) > 1:
+            return [line for right in rights for line in await _grant(connection, role, [right])]
+        (right,) = rights
+        if not right.of_tenant:
+            raise
+        return [f"warning: role {role} lacks {right.privilege}: {first_line(error)}"]
+    return []
+
+
+async def lacking(connection: Connection, role: str) -> list[Right]:
+    """The rights that a role lacks for `serve`."""
     rows = await connection.fetch(sql.query("lacking_rights"), role)
-    return [(row["privilege"], row["outside"]) for row in rows]
+    return [Right(*row) for row in rows]
 
 
 async def foreign(connection: Connection) -> list[tuple[str, str]]:

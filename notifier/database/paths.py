@@ -10,7 +10,7 @@ import asyncpg
 import msgspec
 
 from notifier.database import catalogue, sql
-from notifier.database.connections import Connection
+from notifier.database.connections import Connection, first_line
 from notifier.errors import SettingsError
 from notifier.paths import ARROW
 from notifier.watches import Watch
@@ -103,6 +103,8 @@ async def problem(connection: Connection, watch: Watch) -> str | None:
         found = await _resolve(connection, given_watch, {})
     except SettingsError as error:
         return str(error)
+    except asyncpg.InsufficientPrivilegeError as error:
+        return f"{_place(watch)}: {first_line(error)}"
     return None if list(found) == stored else f"{_place(watch)}: it is proven in another way now"
 
 

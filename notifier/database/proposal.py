@@ -250,7 +250,11 @@ async def _block(
     connection: Connection, watch: Watch, reasons: Mapping[str, str], relation: str | None = None
 ) -> str:
     """A `[[watch]]`; as a comment where `migrate` would refuse it. `relation`: a table that a pattern matches."""
-    (table,) = await catalogue.describe(connection, [relation or watch.table])
+    (table,) = await (
+        catalogue.describe(connection, [watch.table])
+        if relation is None
+        else catalogue.describe_found(connection, [relation])
+    )
     problems = catalogue.problems(watch, table, [table.relation]) if table is not None else []
     if watch.path is not None and not problems:
         try:

@@ -283,7 +283,7 @@ class _Migration:
     async def finish(self, *, doorbell: bool) -> None:
         """The triggers, late, because from here on writers wait; and what must come after them."""
         connection = self._connection
-        await grants.synchronize(connection)
+        self.lines += await grants.synchronize(connection)
         for line in (*await signing_key.fill(connection), *await grants.revoke_foreign(connection)):
             self._note(line)
         for role in sorted({role for _, role in await grants.excessive(connection)}):

@@ -35,12 +35,16 @@ from notifier.watches import Watch
 
 
 class Match(NamedTuple):
-    """A table that one or more patterns match. `problems`: why it cannot be watched like that."""
+    """A table that one or more patterns match. `problems`: why it cannot be watched like that.
+
+    `usable`: the role has USAGE on its schema. Without it no trigger on the table can be looked at or changed.
+    """
 
     relation: str
     schema: str
     watches: tuple[Stored, ...]
     problems: tuple[str, ...]
+    usable: bool
 
 
 class Survey(NamedTuple):
@@ -114,7 +118,7 @@ async def find(
         if watch.pattern is not None:
             watches.setdefault(watch.pattern.table, []).append(watch)
     rows = await connection.fetch(sql.query("tenant_tables"), list(watches))
-    found: dict[str, tuple[str, list[Watch]]] = {}
+    found: dict[str, tuple[str, bool, list[Watch]]] = {}
     for row in rows:
         if only is not None and not only.names(row["schema"], row["table"]):
             continue
@@ -124,14 +128,15 @@ async def find(
             if watch.pattern is not None and watch.pattern.matches(row["schema"])
         ]
         if matching:
-            found[row["relation"]] = row["schema"], matching
-    tables = await catalogue.describe(connection, list(found))
+            found[row["relation"]] = row["schema"], row["usable"], matching
+    tables = await catalogue.describe_found(connection, list(found))
     matches = []
-    for (relation, (schema, matching)), table in zip(found.items(), tables, strict=True):
+    for (relation, (schema, usable, matching)), table in zip(found.items(), tables, strict=True):
         if table is not None:
-            problems = await _problems(connection, matching, table, list(found), bounds=bounds)
+            bound = bounds and usable
+            problems = await _problems(connection, matching, table, list(found), bounds=bound)
             stored = (Stored(watch, relation, tenant=schema) for watch in matching)
-            matches.append(Match(relation, schema, tuple(stored), tuple(problems)))
+            matches.append(Match(relation, schema, tuple(stored), tuple(problems), usable))
     return matches
 
 
@@ -193,7 +198,7 @@ async def plan(connection: Connection, patterns: Sequence[Watch], only: Only | N
             wanted = {}
         wanted = configuration.share_tables(before, wanted)
         differences = list(configuration.compare(before, wanted))
-        if differences or match.relation in differing:
+        if differences or match.relation in differing or not match.usable:
             pending[match.relation] = tuple(wanted.values())
             changes += differences
     if only is None:
@@ -291,7 +296,8 @@ async def _apply(
     watches: Sequence[Stored],
     changes: Iterable[OptionChange],
 ) -> None:
-    """Replaces the watches and the triggers of a table. Raises Locked."""
+    """Replaces the watches and the triggers of a table. Raises Locked, and where its schema may not be used."""
+    await connection.execute(sql.query("require_usage"), relation)
     await connection.execute(
         sql.adapt("DELETE FROM notifier.watches WHERE relation = $1 AND tenant IS NOT NULL"),
         relation,

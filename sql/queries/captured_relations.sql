@@ -4,8 +4,9 @@
 WITH RECURSIVE watched (oid) AS (
     SELECT coalesce(pg_catalog.pg_partition_root(r.oid), r.oid)::oid
     FROM (SELECT relation FROM notifier.watches UNION SELECT relation FROM notifier.steps) AS w
-    CROSS JOIN LATERAL pg_catalog.to_regclass(w.relation) AS r (oid)
-    WHERE r.oid IS NOT NULL
+    -- not by `to_regclass`, which raises where the current role may not use the schema
+    JOIN pg_catalog.pg_namespace AS n ON n.nspname = (pg_catalog.parse_ident(w.relation))[1]
+    JOIN pg_catalog.pg_class AS r ON r.relnamespace = n.oid AND r.relname = (pg_catalog.parse_ident(w.relation))[2]
 ), types (oid) AS (
     SELECT a.atttypid
     FROM watched JOIN pg_catalog.pg_attribute AS a ON a.attrelid = watched.oid AND a.attnum > 0 AND NOT a.attisdropped

@@ -11,8 +11,10 @@ SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_object(
     )
 ) ORDER BY a.attnum), '[]')::text
 FROM pg_catalog.unnest($1::text[]) WITH ORDINALITY AS given (name, n)
+JOIN pg_catalog.pg_namespace AS n ON n.nspname = (pg_catalog.parse_ident(given.name))[1]
+JOIN pg_catalog.pg_class AS r ON r.relnamespace = n.oid AND r.relname = (pg_catalog.parse_ident(given.name))[2]
 JOIN pg_catalog.pg_attribute AS a
-    ON a.attrelid = given.name::pg_catalog.regclass AND a.attnum > 0 AND NOT a.attisdropped
+    ON a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped
     AND a.attgenerated <> 'v'  -- a virtual column: no trigger sees a value in it
 GROUP BY given.n
 ORDER BY given.n

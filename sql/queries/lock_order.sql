@@ -3,5 +3,8 @@
 SELECT relation FROM pg_catalog.unnest($1::text[]) AS relation
 ORDER BY relation = 'notifier.vanished', (
     SELECT pg_catalog.count(*) FROM pg_catalog.pg_constraint
-    WHERE contype = 'f' AND confrelid = pg_catalog.to_regclass(relation)
+    WHERE contype = 'f' AND confrelid = (
+        SELECT c.oid FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE n.nspname = (pg_catalog.parse_ident(relation))[1] AND c.relname = (pg_catalog.parse_ident(relation))[2]
+    )
 ), relation

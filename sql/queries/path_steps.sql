@@ -8,7 +8,10 @@ SELECT w.captured_as AS entity, s.watch, s.step, s.relation, s.enforced,
        pg_catalog.pg_get_userbyid(c.relowner)::text AS owner
 FROM notifier.steps AS s
 JOIN notifier.watches AS w ON w.entity = s.watch
-LEFT JOIN pg_catalog.pg_class AS c ON c.oid = pg_catalog.to_regclass(s.relation) AND (c.relkind = 'r' OR s.step = 0)
+-- not by `to_regclass`, which raises where the current role may not use the schema
+LEFT JOIN pg_catalog.pg_namespace AS n ON n.nspname = (pg_catalog.parse_ident(s.relation))[1]
+LEFT JOIN pg_catalog.pg_class AS c
+    ON c.relnamespace = n.oid AND c.relname = (pg_catalog.parse_ident(s.relation))[2] AND (c.relkind = 'r' OR s.step = 0)
 CROSS JOIN LATERAL ({key_type}) AS kt
 CROSS JOIN LATERAL ({value_type}) AS vt
 ORDER BY s.watch, s.step

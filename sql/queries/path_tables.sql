@@ -31,6 +31,7 @@ SELECT CASE WHEN c.oid IS NOT NULL THEN pg_catalog.json_build_object(
     )
 )::text END
 FROM pg_catalog.unnest($1::text[]) WITH ORDINALITY AS given (name, n)
-LEFT JOIN pg_catalog.pg_class AS c ON c.oid = pg_catalog.to_regclass(given.name) AND c.relkind IN ('r', 'p')
-LEFT JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+LEFT JOIN pg_catalog.pg_namespace AS n ON n.nspname = (pg_catalog.parse_ident(given.name))[1]
+LEFT JOIN pg_catalog.pg_class AS c
+    ON c.relnamespace = n.oid AND c.relname = (pg_catalog.parse_ident(given.name))[2] AND c.relkind IN ('r', 'p')
 ORDER BY given.n

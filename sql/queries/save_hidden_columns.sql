@@ -9,7 +9,10 @@ JOIN pg_class AS own ON own.oid = 'notifier.hidden_columns'::regclass
 CROSS JOIN LATERAL (
     SELECT unnest(w.exclude), true UNION ALL SELECT unnest(w.visible_to), false
 ) AS given (name, excluded)
-JOIN pg_attribute AS a ON a.attrelid = to_regclass(w.relation) AND a.attname = given.name AND a.attnum > 0 AND NOT a.attisdropped
+-- also of a table in a schema that the current role may not use: capture goes on there
+JOIN pg_namespace AS n ON n.nspname = (parse_ident(w.relation))[1]
+JOIN pg_class AS r ON r.relnamespace = n.oid AND r.relname = (parse_ident(w.relation))[2]
+JOIN pg_attribute AS a ON a.attrelid = r.oid AND a.attname = given.name AND a.attnum > 0 AND NOT a.attisdropped
 WHERE $1::text[] IS NULL OR w.relation = ANY ($1)
 ORDER BY a.attrelid, a.attname, given.excluded DESC
 ON CONFLICT DO NOTHING

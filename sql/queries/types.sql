@@ -2,7 +2,9 @@
 WITH RECURSIVE made_of AS (
     SELECT a.atttypid AS oid
     FROM pg_catalog.unnest($1::text[]) AS given (name)
-    JOIN pg_catalog.pg_attribute AS a ON a.attrelid = given.name::pg_catalog.regclass AND a.attnum > 0 AND NOT a.attisdropped
+    JOIN pg_catalog.pg_namespace AS n ON n.nspname = (pg_catalog.parse_ident(given.name))[1]
+    JOIN pg_catalog.pg_class AS r ON r.relnamespace = n.oid AND r.relname = (pg_catalog.parse_ident(given.name))[2]
+    JOIN pg_catalog.pg_attribute AS a ON a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped
     UNION
     SELECT part.oid
     FROM made_of

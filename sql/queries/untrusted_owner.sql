@@ -18,11 +18,16 @@ SELECT coalesce(r.rolname::text, 'PUBLIC') AS owner, present.owns, given.name AS
 FROM present
 LEFT JOIN pg_catalog.pg_roles AS r ON r.oid = present.owner
 JOIN pg_catalog.pg_roles AS us ON us.rolname = current_user
-LEFT JOIN pg_catalog.unnest($1::text[]) WITH ORDINALITY AS given (name, n) ON true
+LEFT JOIN (
+    SELECT relation.name, relation.n, c.oid
+    FROM pg_catalog.unnest($1::text[]) WITH ORDINALITY AS relation (name, n)
+    LEFT JOIN pg_catalog.pg_namespace AS s ON s.nspname = (pg_catalog.parse_ident(relation.name))[1]
+    LEFT JOIN pg_catalog.pg_class AS c ON c.relnamespace = s.oid AND c.relname = (pg_catalog.parse_ident(relation.name))[2]
+) AS given ON true
 WHERE present.owner <> us.oid AND r.rolsuper IS NOT TRUE
   AND (r.oid IS NULL OR us.rolsuper OR NOT pg_catalog.pg_has_role(r.oid, 'USAGE'))
   AND CASE WHEN given.name IS NULL THEN NOT EXISTS (SELECT FROM version)
            WHEN r.oid IS NULL THEN true
-           ELSE NOT pg_catalog.has_table_privilege(r.oid, pg_catalog.to_regclass(given.name)::oid, 'TRIGGER') END
+           ELSE NOT pg_catalog.has_table_privilege(r.oid, given.oid, 'TRIGGER') END
 ORDER BY present.owns DESC, owner, given.n
 LIMIT 1
