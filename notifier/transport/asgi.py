@@ -12,7 +12,7 @@ from notifier.delivery.encoding import TEXT, Encoding
 from notifier.delivery.transport import TransportListener
 from notifier.errors import Closure, TooSlow
 from notifier.messages import Disconnect, ServerMessage, encode
-from notifier.transport.queues import DRAIN_SECONDS, bound, drained
+from notifier.transport.queues import DRAIN_SECONDS, Bound, drained
 from notifier.transport.websocket import CLOSE_SECONDS
 
 
@@ -26,6 +26,7 @@ class AsgiTransport:
     def __init__(self, send: Send, max_buffer: int) -> None:
         self._send = send
         self._max_buffer = max_buffer
+        self._bound = Bound(max_buffer)
         self._queue: asyncio.Queue[bytes | Closure | None] = asyncio.Queue()
         self._size = 0
         self._room = asyncio.Event()
@@ -45,8 +46,8 @@ class AsgiTransport:
             self._size += len(item)
         if self._size > self._max_buffer // 2:
             self._room.clear()
-        largest = max(items, key=len, default=b"")
-        if self._size > bound(self._max_buffer, largest) and self.listener is not None:
+        largest = max(map(len, items), default=0)
+        if self._bound.is_exceeded(self._size, largest) and self.listener is not None:
             self.listener.closed()
             self.end(TooSlow())
 
@@ -79,6 +80,7 @@ class AsgiTransport:
                     await self._send_item(item)
                 self._size -= len(item)
                 if self._size <= self._max_buffer // 2:
+                    self._bound.drained()
                     self._room.set()
         except (TimeoutError, OSError, RuntimeError):  # the peer is gone, or does not read
             self._ended = True

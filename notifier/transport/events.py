@@ -24,7 +24,7 @@ from notifier.messages import (
     encode,
 )
 from notifier.transport.http_guard import GuardedHttp
-from notifier.transport.queues import Gate, bound, drained
+from notifier.transport.queues import Bound, Gate, drained
 from notifier.transport.websocket import CLOSE_SECONDS, HIGH_WATER
 
 COMMENT_SECONDS = 10.0
@@ -63,6 +63,7 @@ class EventStream:
         self._protocol = protocol
         self._transport = protocol.transport
         self._max_buffer = max_buffer
+        self._bound = Bound(max_buffer)
         self._headers = {**HEADERS, **headers, "connection": "close"}
         if chunked:
             self._headers["transfer-encoding"] = "chunked"
@@ -104,11 +105,11 @@ class EventStream:
             own.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS)
 
     def write(self, frames: bytes, bodies: Sequence[bytes]) -> None:
-        """Writes whole chunks; ends with TooSlow when more than `max_buffer` waits."""
+        """Writes whole chunks; ends with TooSlow when more waits than may."""
         if not self._open or self._transport.is_closing():
             return
         self._transport.write(frames)
-        if self._transport.get_write_buffer_size() > bound(self._max_buffer, frames):
+        if self._bound.is_exceeded(self._transport.get_write_buffer_size(), len(frames)):
             self._report_closed()
             self.end(TooSlow())
 
@@ -143,6 +144,7 @@ class EventStream:
 
     def paused(self) -> None:
         """The connection's buffer is over its high-water mark."""
+        self._bound.paused(self._transport.get_write_buffer_size())
         self._writable.clear()
         self.write_direct = None
         if self.listener is not None:
@@ -150,6 +152,7 @@ class EventStream:
 
     def resumed(self) -> None:
         """The buffer has drained."""
+        self._bound.drained()
         self._writable.set()
         if self._open:
             self.write_direct = self._transport.write

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, MutableMapping
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from notifier.errors import TooSlow
 
@@ -17,6 +17,16 @@ DRAIN_SECONDS = 15.0
 
 Event: TypeAlias = MutableMapping[str, Any]
 """An ASGI event."""
+
+
+class Receiver(Protocol):
+    """Receives the events of an accepted connection."""
+
+    async def receive(self, event: Event) -> None:
+        """Handles one ASGI event, such as a text frame."""
+
+    def end(self) -> None:
+        """No more events come."""
 
 
 class Inbox:
@@ -78,11 +88,33 @@ class Gate:
             await waiter
 
 
-def bound(max_buffer: int, frames: bytes) -> int:
-    """How many bytes may wait when these were written. A message that is larger than the limit does not count: a client that was
-    closed for it would resume, and be written the same.
+class Bound:
+    """How many bytes may wait for a client: `max_buffer`, beside one message that is larger.
+
+    A client that was closed for such a message would resume, and be written the same. The message does not count until the buffer
+    has drained, since others are written behind it. The high-water mark is half of `max_buffer`, or less.
     """
-    return max_buffer + len(frames) if len(frames) > max_buffer else max_buffer
+
+    __slots__ = ("_max_buffer", "_present")
+
+    def __init__(self, max_buffer: int) -> None:
+        self._max_buffer = self._present = max_buffer
+
+    def is_exceeded(self, waiting: int, size: int) -> bool:
+        """Whether more waits than may. `size`: of what was written last."""
+        if (
+            size > self._max_buffer and waiting > self._max_buffer // 2
+        ):  # else it has drained already
+            self._present = max(self._present, self._max_buffer + size)
+        return waiting > self._present
+
+    def paused(self, waiting: int) -> None:
+        """The buffer is over its high-water mark since the last write, which may have been a direct one of any size."""
+        self._present = max(self._max_buffer, waiting + self._max_buffer // 2)
+
+    def drained(self) -> None:
+        """The buffer has drained."""
+        self._present = self._max_buffer
 
 
 async def drained(room: Gate | asyncio.Event) -> None:

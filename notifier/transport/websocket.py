@@ -15,7 +15,7 @@ import functools
 from asyncio.transports import BaseTransport, Transport
 from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, cast
 
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -35,7 +35,7 @@ from notifier.frames import WINDOW_BITS, frame
 from notifier.messages import Disconnect, encode
 from notifier.transport.handshake import Handshake
 from notifier.transport.keepalive import Keepalive, Slot
-from notifier.transport.queues import Event, Gate, Inbox, bound, drained
+from notifier.transport.queues import Bound, Gate, Inbox, Receiver, drained
 from notifier.transport.refusals import Reason, Refusals, answer
 
 EXTENSION = "notifier.websocket"
@@ -71,16 +71,6 @@ class Options(NamedTuple):
     deflate: bool = False
 
 
-class Receiver(Protocol):
-    """Receives the events of an accepted connection."""
-
-    async def receive(self, event: Event) -> None:
-        """Handles one ASGI event, such as a text frame."""
-
-    def end(self) -> None:
-        """No more events come."""
-
-
 class WebSocketProtocol(WebSocketsSansIOProtocol):
     """One connection. `configured` makes the value for `uvicorn.Config(ws=…)`."""
 
@@ -94,6 +84,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     _handshake: Handshake | None = None
     _detached = False
     _receiver: Receiver | None = None
+    _bound: Bound
     _receiving: asyncio.Task[None] | None = None
 
     @classmethod
@@ -108,6 +99,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self.conn.available_extensions = [_DEFLATE]
         self.queue: Inbox = Inbox(self.loop)  # type: ignore[assignment]
         self.writable = cast("asyncio.Event", Gate(self.loop))
+        self._bound = Bound(options.max_buffer)
 
     def connection_made(self, transport: BaseTransport) -> None:
         super().connection_made(transport)
@@ -173,11 +165,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     # --- the transport that a session writes to
 
     def write(self, frames: bytes, bodies: Sequence[bytes]) -> None:
-        """Writes whole frames; closes with TooSlow when more than `max_buffer` waits."""
+        """Writes whole frames; closes with TooSlow when more waits than may."""
         if self.conn.state is not OPEN or self.transport.is_closing():
             return
         self.transport.write(frames)
-        if self.transport.get_write_buffer_size() > bound(self.options.max_buffer, frames):
+        if self._bound.is_exceeded(self.transport.get_write_buffer_size(), len(frames)):
             self._close_listener()
             self.end(TooSlow())
 
@@ -296,12 +288,14 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
+        self._bound.paused(self.transport.get_write_buffer_size())
         self.write_direct = None
         if self.listener is not None:
             self.listener.paused()
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        self._bound.drained()
         self.write_direct = self.transport.write
         if self.listener is not None:
             self.listener.resumed()

@@ -10,10 +10,12 @@ from starlette.types import Message, Scope
 
 from notifier.errors import Restart
 from notifier.transport import asgi_events
+from notifier.transport.asgi import AsgiTransport
 from notifier.transport.company_messages import CompanyMessages
 from notifier.transport.cors import Cors
 from tests.services import token
 from tests.unit.test_company_messages import POLL, STREAM, waiting
+from tests.unit.test_events import Listener
 from tests.unit.worlds import A, World
 from tests.waiting import until
 
@@ -156,3 +158,29 @@ async def test_losing_access_ends_a_stream(world: World) -> None:
     await serving
     assert server.types == ["SubscribeResult", "CompanyRevoked"]
     assert server.sent[-1]["more_body"] is False
+
+
+async def test_what_follows_a_message_that_is_larger_than_the_cap_closes_no_socket() -> None:
+    """Once it was sent, the cap holds again."""
+    room, sent = asyncio.Event(), list[Message]()
+
+    async def send(message: Message) -> None:
+        await room.wait()
+        sent.append(message)
+
+    transport = AsgiTransport(send, 1000)
+    transport.listener = listener = Listener()
+    running = asyncio.create_task(transport.run())
+    for size in (5000, 500, 500):
+        transport.write(b"", [b"x" * size])
+    assert listener.reports == []
+    room.set()
+    await transport.drain()
+    room.clear()
+    transport.write(b"", [b"x" * 500])
+    assert listener.reports == []
+    transport.write(b"", [b"x" * 600])
+    assert listener.reports == ["closed"]
+    room.set()
+    await running
+    assert sent[-1]["code"] == 4508

@@ -196,9 +196,47 @@ async def test_one_message_that_is_larger_than_the_cap_ends_no_stream() -> None:
     stream, wire, listener = opened(max_buffer=1000)
     stream.write(b"x" * 5000, ())
     assert listener.reports == []
-    stream.write(b"x" * 500, ())
+    stream.write(b"x" * (1000 - len(wire.written[0])), ())
+    stream._comment()
     assert listener.reports == ["closed"]
     assert wire.closing
+    stream.closed()
+
+
+@pytest.mark.parametrize("direct", [False, True])
+async def test_what_follows_a_message_that_is_larger_than_the_cap_ends_no_stream(
+    direct: bool,
+) -> None:
+    """A comment, for one, comes while the client reads the message. Once it has, the cap holds again."""
+    stream, wire, listener = opened(max_buffer=1000)
+    assert stream.write_direct is not None
+    wire.written.clear()
+    if direct:
+        stream.write_direct(b"x" * 5000)
+    else:
+        stream.write(b"x" * 5000, ())
+    stream.paused()
+    for _ in range(3):
+        stream._comment()
+    stream.write(b"x" * 400, ())
+    assert listener.reports == ["paused"]
+    wire.written.clear()
+    stream.resumed()
+    stream.write(b"x" * 1000, ())
+    assert listener.reports == ["paused", "resumed"]
+    stream.write(b"x", ())
+    assert listener.reports == ["paused", "resumed", "closed"]
+    stream.closed()
+
+
+async def test_further_messages_that_are_larger_than_the_cap_end_the_stream() -> None:
+    """Not more waits than one of them and the cap."""
+    stream, wire, listener = opened(max_buffer=1000)
+    wire.written.clear()
+    stream.write(b"x" * 5000, ())
+    stream.paused()
+    stream.write(b"x" * 5000, ())
+    assert listener.reports == ["paused", "closed"]
     stream.closed()
 
 

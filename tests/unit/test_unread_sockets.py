@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 import uvicorn
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from notifier import server
 from notifier.node import Node
@@ -20,6 +20,7 @@ from tests.unit.door import SECRET, request
 from tests.waiting import until
 
 CLOSE = b"\x88\x80\0\0\0\0"
+CAP = 1024 * 1024
 MORE_THAN_THE_KERNEL_TAKES = "x" * 10_000_000
 
 
@@ -39,6 +40,27 @@ class World:
 
 
 @asynccontextmanager
+async def serving(application: ASGIApp) -> AsyncIterator[tuple[uvicorn.Server, socket.socket]]:
+    """A server of this application, and a client's end of a connection to it."""
+    chosen = load(
+        {},
+        database_url="postgresql://none@127.0.0.1:1/none",
+        jwt_secret=SECRET,
+        max_buffer_bytes=CAP,
+    )
+    running = server._Server(server.configuration(chosen, application, Node(chosen).refusals))
+    listening = server.bind("127.0.0.1", 0)
+    task = asyncio.create_task(running.serve(sockets=[listening]))
+    with socket.create_connection(listening.getsockname()) as client:
+        client.setblocking(False)
+        try:
+            yield running, client
+        finally:
+            running.should_exit = running.force_exit = True
+            await task
+
+
+@asynccontextmanager
 async def unread() -> AsyncIterator[World]:
     written = asyncio.Event()
 
@@ -50,20 +72,11 @@ async def unread() -> AsyncIterator[World]:
         assert (await receive())["type"] == "websocket.disconnect"
         world.ended.set()
 
-    chosen = load({}, database_url="postgresql://none@127.0.0.1:1/none", jwt_secret=SECRET)
-    running = server._Server(server.configuration(chosen, application, Node(chosen).refusals))
-    listening = server.bind("127.0.0.1", 0)
-    serving = asyncio.create_task(running.serve(sockets=[listening]))
-    with socket.create_connection(listening.getsockname()) as client:
-        client.setblocking(False)
+    async with serving(application) as (running, client):
         world = World(running, client)
         await world.send(request())
         await written.wait()
-        try:
-            yield world
-        finally:
-            running.should_exit = running.force_exit = True
-            await serving
+        yield world
 
 
 async def test_the_shutdown_passes_over_a_socket_that_its_client_has_closed() -> None:
@@ -111,3 +124,31 @@ async def test_a_stream_ends_whose_client_has_ended_its_side(
     await closed.wait()
     await lost.wait()
     writer.close()
+
+
+@pytest.mark.parametrize("direct", [False, True])
+async def test_what_follows_a_message_that_is_larger_than_the_cap_closes_no_socket(
+    direct: bool,
+) -> None:
+    """A Pong, for one, comes while the client reads the message. Beside it no more than the cap waits."""
+    message, written, waiting = MORE_THAN_THE_KERNEL_TAKES.encode(), asyncio.Event(), list[int]()
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        own = scope["extensions"][websocket.EXTENSION]
+        await receive()
+        await send({"type": "websocket.accept"})
+        if direct:
+            own.write_direct(message)
+        else:
+            own.write(message, ())
+        while not own.ending and len(waiting) < 100:
+            waiting.append(own.transport.get_write_buffer_size())
+            own.write(b"x" * (CAP // 4), ())
+        written.set()
+
+    async with serving(application) as (_, client):
+        await asyncio.get_running_loop().sock_sendall(client, request())
+        await written.wait()
+    assert waiting[0] > CAP
+    assert len(waiting) > 2
+    assert waiting[-1] <= CAP + len(message)
