@@ -87,14 +87,16 @@ DEFLATED = Encoding("deflated", deflated, unshared=TEXT)
 class EventEncoding(Encoding):
     """Server-sent events; each message of the log has its place as its id.
 
-    `wrap` makes what is written to the connection: a chunk of HTTP/1.1, or the events as they are.
+    `wrap` makes what is written to the connection of an event: a chunk of HTTP/1.1, or the event as it is. How events are grouped
+    depends on the sizes of others, which the user may not see.
     """
 
     wrap: Callable[[bytes], bytes] = bytes
 
     def frames(self, messages: Sequence[Message], epoch: str) -> bytes:
         """The events of several messages, joined."""
-        return self.wrap(b"".join([event(each.body, _event_id(each, epoch)) for each in messages]))
+        wrap = self.wrap
+        return b"".join([wrap(event(each.body, _event_id(each, epoch))) for each in messages])
 
 
 def event(body: JSON, event_id: str | None = None) -> bytes:

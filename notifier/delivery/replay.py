@@ -28,3 +28,5 @@ class ReplayWriter:
             metrics.REPLAYED.inc(len(each.bodies))
         self._held = None
         await self._transport.drain()
+        if is_last:
+            self._transport.replayed()

@@ -49,5 +49,8 @@ class Transport(Protocol):
     async def drain(self) -> None:
         """Waits until there is room for more. Raises TooSlow."""
 
+    def replayed(self) -> None:
+        """A replay has come to the present."""
+
     def end(self, closure: Closure) -> None:
         """Sends Disconnect and closes; aborts when the peer does not answer in time."""

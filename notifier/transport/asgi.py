@@ -55,6 +55,9 @@ class AsgiTransport:
         """Waits until the queue has room. Raises TooSlow."""
         await drained(self._room)
 
+    def replayed(self) -> None:
+        """Live messages need nothing else."""
+
     def end(self, closure: Closure) -> None:
         """Queues Disconnect and the close; after CLOSE_SECONDS the rest of the queue is dropped."""
         if not self._ended:

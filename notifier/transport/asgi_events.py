@@ -18,6 +18,9 @@ from notifier.transport.events import COMMENT, COMMENT_SECONDS, HEADERS, place
 END = b""
 """The item that ends the response."""
 
+_END_OF_EVENT = b"\n\n"
+"""No line of an event is empty."""
+
 
 class AsgiEvents(AsgiTransport):
     """One response. `headers` are sent beside HEADERS."""
@@ -41,8 +44,8 @@ class AsgiEvents(AsgiTransport):
         self._comment_later()
 
     def write(self, frames: bytes, bodies: Sequence[bytes]) -> None:
-        """Queues events; ends with TooSlow beyond `max_buffer`."""
-        self._put([frames])
+        """Queues events, each by itself as in `EventEncoding`; ends with TooSlow beyond `max_buffer`."""
+        self._put([each + _END_OF_EVENT for each in frames.split(_END_OF_EVENT)[:-1]])
 
     def send(self, message: ServerMessage) -> None:
         """Queues an event; only StateEnd has an id."""

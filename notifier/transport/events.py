@@ -122,6 +122,9 @@ class EventStream:
         """Waits until the buffer has room. Raises TooSlow."""
         await drained(self._writable)
 
+    def replayed(self) -> None:
+        """Live messages need nothing else."""
+
     def end(self, closure: Closure) -> None:
         """Sends Disconnect and ends the response; aborts when the peer does not read in time."""
         if self._open and self.begun and not self._transport.is_closing():

@@ -25,7 +25,7 @@ from notifier.messages import (
 )
 
 PAGE_BYTES = 256 * 1024
-"""A page of this size takes no more messages; it exceeds it by one write at most."""
+"""A page of this size takes no more messages; the last one may exceed it."""
 
 
 class _Header(msgspec.Struct, rename="pascal"):
@@ -101,7 +101,6 @@ class LongPoll:
         "_size",
         "_state",
         "_subscription",
-        "_texts",
         "_waiting",
         "listener",
         "lost",
@@ -117,7 +116,6 @@ class LongPoll:
         self._begin: Subscribed | None = None
         self._subscription: Subscription | None = None
         self._state: State | None = None
-        self._texts: list[bytes] = []
         self._bodies: list[bytes] = []
         self._size = 0
         self._waiting = False
@@ -137,16 +135,18 @@ class LongPoll:
             self.finish()
 
     def write(self, frames: bytes, bodies: Sequence[bytes]) -> None:
-        """Takes messages; the first that are live, or come while the poll waits, complete the page.
+        """Takes messages until the page is large enough; the first that are live complete it.
 
-        The latter are not live where they are replayed after a re-check of access.
+        How those of a replay are grouped depends on the sizes of others, which the user may not see: the page does not.
         """
         if self._complete.done() or self._state is not None:  # its rows are sent as they are
             return
-        self._texts.append(frames)
-        self._bodies += bodies
-        self._size += len(frames)
-        if self._waiting or (self._subscription is not None and self._subscription.live):
+        for body in bodies:
+            if self._size < PAGE_BYTES:
+                self._bodies.append(body)
+                self._size += len(body)
+        is_live = self._subscription is not None and self._subscription.live
+        if is_live or self._size >= PAGE_BYTES:
             self.finish()
 
     def send(self, message: ServerMessage) -> None:
@@ -159,13 +159,16 @@ class LongPoll:
             self.write(body, [body])
 
     async def drain(self) -> None:
-        """Completes a page that is large enough."""
-        if self._size >= PAGE_BYTES:
+        """There is room for more until the page is complete."""
+
+    def replayed(self) -> None:
+        """Completes a page that has messages while the poll waits: they were replayed after a re-check of access."""
+        if self._waiting and self._bodies:
             self.finish()
 
     def end(self, closure: Closure) -> None:
         """Completes the page; if it has no message, the closure takes its place."""
-        if not self._texts and not self._complete.done():
+        if not self._bodies and not self._complete.done():
             self._closure = closure.copy()
         self.finish()
 
@@ -178,7 +181,7 @@ class LongPoll:
 
     async def wait(self, seconds: float) -> None:
         """Waits until the page is complete, and completes it after `seconds`."""
-        if not self._texts:
+        if not self._bodies:
             self._waiting = True
             timer = asyncio.get_running_loop().call_later(seconds, self.finish)
             try:
@@ -207,7 +210,7 @@ class LongPoll:
             at=at,
             recovered=begin.recovered,
         )
-        tail = b'"Messages":[%b]}' % b",".join(self._texts)
+        tail = b'"Messages":[%b]}' % b",".join(self._bodies)
         begun = encode(head)[:-1] + b","
         if state is None:
             return Page(begun + tail, (), b"")

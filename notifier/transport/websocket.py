@@ -177,6 +177,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         """Waits until the buffer has room. Raises TooSlow."""
         await drained(self.writable)
 
+    def replayed(self) -> None:
+        """Live messages need nothing else."""
+
     def end(self, closure: Closure) -> None:
         """Sends Disconnect and closes; aborts when the peer does not answer in time."""
         if self.ending or self.conn.state is not OPEN or self.transport.is_closing():

@@ -37,6 +37,8 @@ class Voice:
     async def drain(self) -> None:
         pass
 
+    def replayed(self) -> None: ...
+
     def end(self, closure: Closure) -> None:
         self.closure = closure
 

@@ -54,6 +54,8 @@ class Wire:
     async def drain(self) -> None:
         await asyncio.sleep(self.waits.pop() if self.waits else 0)
 
+    def replayed(self) -> None: ...
+
     def end(self, closure: Closure) -> None:
         self.closure = closure
 

@@ -61,6 +61,8 @@ class Line:
     async def drain(self) -> None:
         await self.room.wait()
 
+    def replayed(self) -> None: ...
+
     def end(self, closure: Closure) -> None:
         assert self.ended is None
         self.ended = closure

@@ -112,6 +112,19 @@ async def test_events_are_streamed_until_the_client_leaves(world: World) -> None
     assert not world.admission.connections
 
 
+async def test_each_event_is_sent_by_itself(world: World) -> None:
+    """Whatever is replayed with it: how much that is depends on the sizes of rows that the user may not see."""
+    world.log.publish(A, 4)
+    server = Server(world)
+    serving = server.serve(STREAM)
+    await waiting(world)
+    server.gone.set()
+    await serving
+    bodies = [message["body"] for message in server.sent[1:-1]]
+    assert [each.count(b"data: ") for each in bodies] == [1] * 4
+    assert all(each.endswith(b"\n\n") for each in bodies)
+
+
 async def test_comments_are_sent(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asgi_events, "COMMENT_SECONDS", 0)
     server = Server(world)

@@ -44,7 +44,9 @@ def test_an_event_has_the_place_and_the_text_of_its_message() -> None:
         b'id: e:8:2026-11-22T18:00:00.123456+00:00\ndata: {"a":1}\n\n'
     )
     assert EVENTS.frames([message(7), message(8)], "e") == expected
-    assert body(EVENT_CHUNKS.frames([message(7), message(8)], "e")) == expected
+    chunks = EVENT_CHUNKS.frames([message(7), message(8)], "e")
+    assert body(chunks) == expected
+    assert chunks == b"".join(EVENT_CHUNKS.frames([message(each)], "e") for each in (7, 8))
 
 
 def test_the_id_of_an_answer_has_the_time_of_the_message_at_its_position() -> None:
