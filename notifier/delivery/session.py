@@ -14,6 +14,8 @@ is handled, and passed to `Transport.end` at any other time.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from enum import Enum
 from typing import NoReturn, assert_never
 
@@ -104,6 +106,7 @@ class Session:
     __slots__ = (
         "_command_times",
         "_expiry",
+        "_handling",
         "_identity",
         "_malformed",
         "_refused",
@@ -129,6 +132,7 @@ class Session:
         self._malformed = self._refused = 0
         self._command_times: list[float] = []
         self._subscribe_times: list[float] | None = None
+        self._handling: asyncio.Timeout | None = None
         services.admission.enter(self)
         self._expiry = ExpiryTimer(self, services.auth_timeout, services.leeway)
         transport.listener = self
@@ -171,7 +175,8 @@ class Session:
                 fault = Fault(code=Code.NOT_AUTHENTICATED, message="authenticate first")
                 self.send(Error(error=fault))
             case SetCompany() | Subscribe():
-                await self._subscribe(command)
+                async with self._until_end():
+                    await self._subscribe(command)
             case Unsubscribe():
                 self._unsubscribe(command)
             case Await():
@@ -214,9 +219,10 @@ class Session:
         self._expiry.renew(identity.expires_at)
         membership = self._services.membership
         if not membership.follows_rows:  # the new token may name other companies
-            for subscription in self._subscriptions:
-                if not await membership.may_see(identity, subscription.company):
-                    subscription.revoke()
+            async with self._until_end():
+                for subscription in self._subscriptions:
+                    if not await membership.may_see(identity, subscription.company):
+                        subscription.revoke()
 
     async def _reject(self, error: TokenInvalid) -> NoReturn:
         expired = isinstance(error, TokenExpired)
@@ -352,12 +358,27 @@ class Session:
     def _is_ended(self) -> bool:
         return self.stage is Stage.ENDED
 
+    @asynccontextmanager
+    async def _until_end(self) -> AsyncIterator[None]:
+        """Interrupts the block where the session ends: what was requested of the database is not needed any more."""
+        try:
+            async with asyncio.timeout(None) as handling:
+                self._handling = handling
+                yield
+        except TimeoutError:
+            if not handling.expired():
+                raise  # the block's own
+        finally:
+            self._handling = None
+
     def closed(self) -> None:
         """The connection is closing or closed: nothing more is written."""
         if self._is_ended():
             return
         self.stage = Stage.ENDED
         self._expiry.cancel()
+        if self._handling is not None:
+            self._handling.reschedule(asyncio.get_running_loop().time())
         for subscription in self._subscriptions:
             subscription.close()
         self._subscriptions = ()

@@ -87,8 +87,12 @@ class AsgiTransport:
                     self._room.set()
         except (TimeoutError, OSError, RuntimeError):  # the peer is gone, or does not read
             self._ended = True
-            if self.listener is not None:
-                self.listener.closed()
+            self.closed()
+
+    def closed(self) -> None:
+        """Reports that the peer is gone."""
+        if self.listener is not None:
+            self.listener.closed()
 
     def _text(self, message: ServerMessage) -> bytes:
         return encode(message)

@@ -108,12 +108,18 @@ class CompanyMessages:
         if (protocol := _protocol(scope)) is not None:
             chunked = scope["http_version"] != "1.0"
             stream = EventStream(protocol, self._max_buffer, headers, chunked=chunked)
-            async with self._streaming(call, stream):
-                await _disconnected(receive)
+            protocol.listener = stream
+            try:
+                async with self._streaming(call, stream):
+                    await _disconnected(receive)
+            finally:
+                if not stream.begun:
+                    protocol.listener = None
             return
         queued = AsgiEvents(send, self._max_buffer, headers)
         running = asyncio.create_task(queued.run())
         gone = asyncio.create_task(_disconnected(receive))
+        gone.add_done_callback(lambda _: queued.closed())
         try:
             async with self._streaming(call, queued):
                 await asyncio.wait([running, gone], return_when=asyncio.FIRST_COMPLETED)

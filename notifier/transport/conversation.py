@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Self
 
@@ -70,12 +71,30 @@ class Conversation:
 async def converse(
     conversation: Conversation | None, receive: Callable[[], Awaitable[Event]]
 ) -> None:
-    """Gives it the events of an ASGI connection until it has ended."""
+    """Gives it the events of an ASGI connection until it has ended.
+
+    While it handles one, the next is received already: a disconnect interrupts it.
+    """
     if conversation is None:
         return
+
+    def look(received: asyncio.Future[Event]) -> None:
+        if not received.cancelled() and (
+            received.exception() or received.result()["type"] == "websocket.disconnect"
+        ):
+            conversation.end()
+
     try:
+        event = await receive()
         while not conversation.ended:
-            await conversation.receive(await receive())
+            following = asyncio.ensure_future(receive())
+            following.add_done_callback(look)
+            try:
+                await conversation.receive(event)
+                if not conversation.ended:
+                    event = await following
+            finally:
+                following.cancel()
     finally:
         conversation.end()
 

@@ -232,7 +232,11 @@ class FilteredDelivery(RuleBasedStateMachine):
     @rule(data=st.data())
     def disconnect(self, data: st.DataObject) -> None:
         follower = data.draw(st.sampled_from(self.followers))
-        follower.session.closed()
+
+        async def leave() -> None:
+            follower.session.closed()
+
+        self.run(leave())
         self.check(follower)
         self.followers.remove(follower)
 

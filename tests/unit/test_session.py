@@ -414,3 +414,33 @@ async def test_a_session_without_a_company_may_be_paused(world: World) -> None:
     session.paused()
     session.resumed()
     assert not session.live_subscriptions
+
+
+# --- what a session has requested ends with it
+
+
+@pytest.mark.parametrize("waits_for", ["access", "position", "page", "room"])
+async def test_a_command_is_interrupted_where_its_session_ends(
+    world: World, waits_for: str
+) -> None:
+    world.log.store(A, 5, pad=1000)
+    world.log.deliver()
+    session, line = await world.enter(company=None)
+    world.membership.members.add((A, "u"))
+    if waits_for == "access":
+        world.membership.open.clear()
+    elif waits_for == "room":
+        line.room.clear()
+    else:
+        if waits_for == "page":
+            await world.enter("v")
+        world.log.open.clear()
+    handling = asyncio.create_task(set_company(session, A, 0))
+    await settle()
+    assert not handling.done()
+    session.closed()
+    await settle()
+    assert handling.done()
+    await handling
+    assert world.pins(A) == (1 if waits_for == "page" else 0), "the other user's alone"
+    assert not session.live_subscriptions
