@@ -315,7 +315,7 @@ def is_at(text: str, at: datetime | None) -> bool:
         return False
 
 
-def reload_text(company: str, epoch: str, position: int, at: datetime | None) -> JSON:
+def resync_text(company: str, epoch: str, position: int, at: datetime | None) -> JSON:
     """The Resync at a company's last position, for a user who sees rows from now on that were not sent before."""
     data = {"CompanyId": company, "Reason": "epoch", "Epoch": epoch}
     message = {"Type": "Resync", "Data": data, "Position": position}

@@ -23,7 +23,7 @@ from notifier.errors import KeysUnavailable, SettingsError
 MAX_JWKS_BYTES = 1024 * 1024
 
 REASON_CHARACTERS = 300
-"""How much of the words of a provider, or of a proxy before it, is logged: a status line may have 64 KiB."""
+"""How much of the reason that a provider, or a proxy before it, gives is logged: a status line may have 64 KiB."""
 
 _log = structlog.get_logger("notifier.tokens")
 

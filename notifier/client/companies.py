@@ -341,7 +341,7 @@ class Companies:
 
 
 def _may_be_id(value: object) -> bool:
-    """Whether a column may have it as the id of a company: no array, no object, and no long text is one."""
+    """Whether the value of a column may be the id of a company: an array, an object or a long text is none."""
     if isinstance(value, str):
         return len(value) <= ID_LENGTH
     return isinstance(value, int | float)

@@ -24,7 +24,7 @@ V = TypeVar("V")
 class Batcher(Generic[K, V]):
     """`load` answers up to `limit` different keys at once; equal keys share an answer, or an error.
 
-    Those whose keys they are (`owner`) take turns, so that one with very many delays no other. A key whose requests were all
+    The owners of keys (`owner`) take turns, so that an owner of very many delays no other. A key whose requests were all
     cancelled before its query is not looked up.
     """
 

@@ -1,18 +1,18 @@
-"""Floods of notifications: any role may send some on our channels, more of them than a link can take in time."""
+"""Floods of notifications: any role may send notifications on our channels, and more of them than a link can process in time."""
 
 from __future__ import annotations
 
 import time
 
 LIMIT, WINDOW_SECONDS = 20_000, 1.0
-"""More notifications than this within that time are a flood. A link takes some 200,000 a second, and answers stand behind them."""
+"""More notifications than this within that time are a flood. A link processes some 200,000 a second, and answers come behind them."""
 
 PAUSE_SECONDS = 60.0
 """How long a link does not listen after a flood: its pause."""
 
 
 class Flood:
-    """Counts the notifications of a link, and those of the link that takes its place."""
+    """Counts the notifications of a link, and of the links that replace it."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -24,7 +24,7 @@ class Flood:
         return time.monotonic() < self._until
 
     def begins(self) -> bool:
-        """Counts a notification. Returns whether there are too many: the link must be closed, since others follow."""
+        """Counts a notification. Returns whether there are too many: then the link must be closed, as more are on their way."""
         now = time.monotonic()
         if now - self._since > WINDOW_SECONDS:
             self._count, self._since = 0, now

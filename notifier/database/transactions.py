@@ -34,7 +34,7 @@ NAMED = 5
 """How many tables or schemas a line names before it only counts them."""
 
 OF_ONE_TABLE = (asyncpg.DuplicateObjectError, asyncpg.InsufficientPrivilegeError)
-"""Errors of a table that has a trigger of the application's under the name of ours, or another owner: others need not wait for its remedy."""
+"""Errors that concern one table, which has a trigger of the application's under the name of ours, or another owner: the others are watched."""
 
 SETTINGS = {
     "default_transaction_deferrable": "off",

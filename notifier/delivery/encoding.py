@@ -45,7 +45,7 @@ class Encoded(dict[Encoding, bytes]):
 class Chunk(NamedTuple):
     """Consecutive messages that go out in one write, framed and as texts. `last` is their last position.
 
-    `is_covered`: the first is a Skipped. `is_end`: it is the only one, for what follows the last message of a page that is sent.
+    `is_covered`: the first of them is a Skipped. `is_end`: the only one is the Skipped at the end of a page.
     """
 
     frames: bytes

@@ -25,10 +25,10 @@ COMPANIES = 100
 """Pages that are read in one query."""
 
 WHOLE_PAGES = 12
-"""With more pages in one query they are shorter: together they have as much as so many whole ones, but for large messages."""
+"""With more pages in one query each is shorter, so that together they are about as large as this many whole ones."""
 
 SHORT_BYTES = 320 * 1024
-"""A shorter page has room for more than one message, whatever its size."""
+"""The least limit of a shorter page: above MESSAGE_LIMIT, so that it has more than one message."""
 
 PageKey = tuple[str, int, str]
 """A company, the position before the page, and the epoch."""

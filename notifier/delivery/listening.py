@@ -48,13 +48,13 @@ class Listening:
         self._callback = listener(self._receive)
 
     async def begin(self) -> None:
-        """Listens, unless there was a flood just now."""
+        """Starts to listen, unless a flood began less than a minute ago."""
         if not self.is_on and not self._flood.is_on:
             await self._connection.add_listener(sql.channel("messages"), self._callback)
             self.is_on = True
 
     async def end(self) -> None:
-        """Listens no more."""
+        """Stops listening."""
         if self.is_on:
             self.is_on = False
             await self._connection.remove_listener(sql.channel("messages"), self._callback)
@@ -63,7 +63,7 @@ class Listening:
         if self._flood.begins():
             if not self._connection.is_closed():
                 _logger.warning("too many notifications: this link does not listen", link="node")
-                self._connection.terminate()  # with those that are on their way
+                self._connection.terminate()  # discards those that are on their way
         elif payload == CONFIGURATION:
             self._on_configuration()
         elif payload.isdecimal() and payload.isascii() and len(payload) <= SEQ_DIGITS:

@@ -19,7 +19,7 @@ class ReplayWriter:
         self._held: Chunk | None = None
 
     async def write(self, chunk: Chunk, *, is_last: bool) -> None:
-        """Waits for room behind it. `is_last`: nothing follows it in this replay. Raises TooSlow."""
+        """Writes a chunk and waits until the transport has room. `is_last`: nothing follows it in this replay. Raises TooSlow."""
         if chunk.is_end and not is_last:
             self._held = chunk
             return

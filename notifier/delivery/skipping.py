@@ -11,7 +11,7 @@ from notifier.delivery.encoding import Chunk, Encoding, encode_chunks
 from notifier.messages import CompanyOnly, Message, Skipped, at_text, encode
 
 SKIPPED_EVERY = 1000
-"""The positions of a replay of which a subscription without messages gets a Skipped are multiples of this."""
+"""In a replay each multiple of this gets a Skipped where its message is left out."""
 
 
 def skipped(message: Message) -> Message:
@@ -39,8 +39,8 @@ class Selected(NamedTuple):
 def select(messages: Sequence[Message], choose: Callable[[Message], Message | None]) -> Selected:
     """Selects the messages that a subscription gets. A Skipped covers the positions of the others.
 
-    `choose` returns the message as the subscription gets it, or None where it gets a Skipped. However many are left out in
-    succession, one comes at each multiple of SKIPPED_EVERY: a stored place moves on.
+    `choose` returns the message as the subscription gets it, or None where it is left out. A Skipped also comes at each multiple of
+    SKIPPED_EVERY that is left out, so that the position of a client moves on.
     """
     selected: list[Message] = []
     left: Message | None = None  # since the last one that was selected
@@ -59,7 +59,7 @@ def select(messages: Sequence[Message], choose: Callable[[Message], Message | No
 
 
 def chunks_of(encoding: Encoding, selected: Selected, epoch: str) -> list[Chunk]:
-    """The chunks of a page. What is left out at its end is one of its own: where a page ends depends on the sizes of all messages."""
+    """The chunks of a page. The Skipped for what is left out at its end is a chunk of its own, which ReplayWriter holds back."""
     chunks = encode_chunks(encoding, selected.messages, epoch)
     if chunks:
         chunks[0] = chunks[0]._replace(is_covered=selected.is_covered)

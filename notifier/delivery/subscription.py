@@ -41,7 +41,7 @@ from notifier.messages import (
     StateEnd,
     StatePlace,
     is_at,
-    reload_text,
+    resync_text,
 )
 
 STATE_SECONDS = 5.0
@@ -293,7 +293,7 @@ class Subscription:
     def _send_resync(self) -> None:
         """With USER_QUERY the rows' user has become another one, who sees rows that were not sent before."""
         place = self.epoch, self.position, self._channel.at(self.position)
-        body, transport = reload_text(self.company, *place), self._owner.transport
+        body, transport = resync_text(self.company, *place), self._owner.transport
         transport.write((transport.encoding.unshared or transport.encoding).frame(body), [body])
 
     @property

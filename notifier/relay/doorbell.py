@@ -21,7 +21,7 @@ _log = structlog.get_logger("notifier.relay")
 
 
 class Doorbell:
-    """Takes and releases the lock, and receives the rings; it pauses after a flood of them, which any role may send."""
+    """Takes and releases the lock, and receives the rings. For a minute after a flood of notifications it does neither."""
 
     def __init__(self, leadership: Leadership, flood: Flood) -> None:
         self._flood = flood
@@ -32,7 +32,7 @@ class Doorbell:
         self._armed = False
 
     async def listen(self) -> None:
-        """Receives rings from now on, unless there was a flood just now."""
+        """Receives rings from now on, unless a flood began less than a minute ago."""
         if not self._listens and not self._flood.is_on:
             async with self._writer.exclusive() as connection:  # the heartbeat may be using it
                 await connection.add_listener(sql.channel("changes"), listener(self._ring))
@@ -42,7 +42,7 @@ class Doorbell:
         self._rung.set()
         if self._flood.begins() and not self._connection.is_closed():
             _log.warning("too many notifications: this link does not listen", link="relay")
-            self._connection.terminate()  # with those that are on their way: answers stand behind them
+            self._connection.terminate()  # discards those that are on their way: answers come behind them
 
     async def arm(self) -> bool:
         """Makes writers ring from now on. Returns False while another session holds the lock, and after a flood.

@@ -65,7 +65,7 @@ def read_images(
     of the table, where they are known; with `hidden`, another one may be a hidden one under its former name.
 
     A row that `deleted_if` marks as deleted is None, as if it did not exist. Raises Unattributable
-    where key or company are missing, or no message could have the key.
+    where key or company are missing, or the key can be part of no message.
     """
     try:
         old, new, keys_only = _row(change.old), _row(change.new), False
@@ -190,7 +190,7 @@ def _keys(image: JSON | None, watch: Watch) -> Row | None:
 
 
 def _is_readable(value: bytes | msgspec.Raw) -> bool:
-    """Whether nodes and clients can read a message with the value: it is nested no deeper, and has no half of a surrogate."""
+    """Whether nodes and clients can decode a message with the value: it is not nested too deep, and has no half of a surrogate."""
     try:
         _row(b'{"":%b}' % value)
     except (msgspec.DecodeError, UnicodeError, RecursionError):

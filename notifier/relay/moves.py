@@ -117,8 +117,8 @@ class Moves:
         at: datetime,
         row: JSON | None = None,
     ) -> list[ResyncDraft]:
-        """The same for a transaction that is too large to be netted. `images`: those of its moves, none where they are too large, and
-        one more than LIMIT where there are more, and None where they are not known; `row`: that of a row with a path.
+        """The same for a transaction that is too large to be netted. `images`: those of its moves; empty where they are too large, LIMIT + 1
+        of them where there are more, None where they are not known. `row`: the image of a row with a path.
         """
         if not self._sources:
             return []

@@ -61,7 +61,7 @@ def users_of(row: Row, source: Source) -> Users:
 
 
 def readers_of(row: Row, source: Source) -> Users:
-    """The users who see a row, without the one that `''` in an array names: such is the id of all whom USER_QUERY does not find."""
+    """The users who see a row, but for `''`, which an array may contain: it is the id of each user whom USER_QUERY does not find."""
     users = users_of(row, source)
     return users and users - {""}
 

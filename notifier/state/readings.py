@@ -22,7 +22,7 @@ Begun = Callable[[], None]
 class Readings(Generic[K, V]):
     """`load` reads at most `limit` different keys at once, and each of them once at a time. Users take turns.
 
-    Equal requests share a reading that has not begun. One whose requests were all cancelled before that is not made.
+    Equal requests share a reading that has not begun. A reading whose requests were all cancelled before it began is not made.
     """
 
     def __init__(self, load: Callable[[K, Begun], Awaitable[V]], limit: int) -> None:
@@ -32,7 +32,7 @@ class Readings(Generic[K, V]):
         self._present: dict[K, _Reading[V]] = {}
 
     async def get(self, key: K, user: str) -> V:
-        """What a reading finds that begins after this call. Raises what `load` raises."""
+        """The result of a reading that begins after this call. Raises what `load` raises."""
         if (reading := self._waiting.get(key)) is None:
             reading = self._waiting[key] = _Reading()
             reading.task = asyncio.create_task(self._read(key, reading))

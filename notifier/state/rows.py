@@ -31,8 +31,8 @@ def images_of(connection: Connection, table: Table, company: str) -> AsyncIterat
 async def images(
     connection: Connection, statement: str, arguments: Sequence[Any], table: Table | None = None
 ) -> AsyncIterator[list[JSON]]:
-    """The rows of a query, in parts of about FETCH_BYTES as long as their sizes are alike. Raises Altered where it does not find the
-    columns of `table`.
+    """The rows of a query, in parts of about FETCH_BYTES as long as their sizes are alike. Raises Altered where the table's columns
+    are not those of `table`.
     """
     # a cursor of the connection itself would name the statement, also in a session of a pooler
     prepared = await connection.prepare(statement, timeout=READ_SECONDS)
@@ -43,9 +43,8 @@ async def images(
             names = await connection.fetchval(
                 sql.query("state_columns"), table.oid, table.numbers, timeout=READ_SECONDS
             )
-        except (
-            asyncpg.ProtocolError
-        ) as error:  # code of the application has replaced this statement
+        except asyncpg.ProtocolError as error:
+            # code of the application has replaced this statement: `restore` then names it
             raise Altered from error
         if names != table.names:
             raise Altered

@@ -1,4 +1,4 @@
-"""Turns: a few are taken at once, and users take them by turns, however many each of them waits for."""
+"""Turns: a few run at once, and users take turns, however many of them each user waits for."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 
 class Turns:
-    """At most `limit` at once. The next is that of a user who has had none for the longest time."""
+    """At most `limit` turns run at once. The next one goes to the user whose last turn began longest ago."""
 
     def __init__(self, limit: int) -> None:
         self._free = limit
@@ -18,7 +18,7 @@ class Turns:
 
     @asynccontextmanager
     async def turn(self, users: Collection[str]) -> AsyncIterator[None]:
-        """Waits for a turn of any of `users`; there may be more of them meanwhile."""
+        """Waits for a turn of any of `users`, to which users may be added meanwhile."""
         if self._free:
             self._free -= 1
             self._count(users)

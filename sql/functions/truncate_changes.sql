@@ -3,7 +3,7 @@
 --
 -- One call: writers need the table's size, and would wait for a relay that froze between the lock and the
 -- end of its transaction. TRUNCATE locks the table's indexes and its TOAST table as well, for which it would wait with the table
--- locked: any role can lock what it has the number of (nextval).
+-- locked: any role can lock a relation by its number (`nextval`).
 CREATE OR REPLACE FUNCTION notifier.truncate_changes(which integer, read_so_far text, last_seq bigint) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '10ms'
 AS $$

@@ -1,4 +1,4 @@
--- A node has come to seq $2 of epoch $1, and has delivered the message of seq $6: position $4 of company $3, changed at $5.
+-- A node has come to seq $2 of epoch $1, and has delivered the message of seq $6, or began at it: position $4 of company $3, changed at $5.
 -- If the log ends before $2, or has another message at $6, it was rewound. The relay begins an epoch, because this version
 -- of the row is not its own. Returns a row where that is so.
 UPDATE notifier.log SET saved_by = '0'

@@ -1381,8 +1381,8 @@ function samePosition(one, other) {
 }
 
 /**
- * Whether two ids are equal; the server may spell a uuid differently than the client did. A column of JSON is none: an object may have
- * no text.
+ * Whether two ids are equal; the server may spell a uuid differently than the client did. An array or an object is no id, and an object may
+ * have no text.
  * @param {unknown} one
  * @param {unknown} other
  */
