@@ -738,7 +738,7 @@ class Connection {
    * @param {any} frame Over HTTP it is parsed already.
    * @param {number} [length]
    */
-  #onMessage(frame, length = frame?.length) {
+  #onMessage(frame, length = frame.length) {
     /** @type {any} */
     let message = frame;
     if (typeof frame === "string") {
@@ -1387,8 +1387,8 @@ function samePosition(one, other) {
  * @param {unknown} other
  */
 function sameCompany(one, other) {
-  const plain = (/** @type {unknown} */ id) => String(id).toLowerCase().replace(/[-{}\s]/g, "");
-  return typeof other !== "object" && (String(one) === String(other) || (/(^|:)[0-9a-f]{32}$/.test(plain(one)) && plain(one) === plain(other)));
+  const plain = (/** @type {any} */ id) => (typeof id === "object" ? id : String(id).toLowerCase().replace(/[-{}\s]/g, ""));
+  return plain(one) === plain(other) && (/(^|:)[0-9a-f]{32}$/.test(plain(one)) || String(one) === String(other));
 }
 
 /**
