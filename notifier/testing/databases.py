@@ -29,7 +29,9 @@ def copy(server: str, name: str, template: str) -> None:
     get a Resync.
     """
     create(server, name, template)
-    own = sql.adapt("UPDATE notifier.log SET system = notifier.system()")
+    own = sql.adapt(
+        "UPDATE notifier.log SET system = notifier.system(), saved_by = pg_current_xact_id()"
+    )
     run(execute(url(server, name), own))
 
 
