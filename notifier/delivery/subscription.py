@@ -255,13 +255,14 @@ class Subscription:
     async def deliver(self, former: str | None = None) -> None:
         """Replays what comes after the position, then joins the channel, with nothing in between.
 
-        `former`: the rows' user who got the messages up to the position, if it may be another one than now. Raises NotReady and DatabaseError.
+        `former`: the rows' user of the messages up to the position, if it may be another one than now. Raises NotReady and DatabaseError.
         """
+        if self._is_closed:  # the answer was one message too many for the transport
+            return
         former = self.user if former is None else former
         hub, channel, transport = self._hub, self._channel, self._owner.transport
         encoding = transport.encoding.unshared or transport.encoding
-        writer = ReplayWriter(transport)
-        self._phase = Phase.REPLAYING
+        self._phase, writer = Phase.REPLAYING, ReplayWriter(transport)
         while self._phase is Phase.REPLAYING:
             if self.epoch != hub.epoch or not hub.is_current(channel):
                 raise NotReady

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -381,6 +383,25 @@ async def test_a_state_goes_on_though_each_check_is_overtaken_by_a_change_of_a_m
     begin = line.types.index("SubscribeResult")
     assert line.types[begin:][:4] == ["SubscribeResult", "State", "State", "StateEnd"]
     assert overtaken >= 20
+
+
+async def test_a_subscription_whose_answer_closes_the_session_joins_no_channel(
+    world: World,
+) -> None:
+    """Its transport has taken more than it may hold."""
+    world.membership.members.add((A, "u"))
+    session, line = await world.enter(company=None)
+    write = line.write
+
+    def overflowing(frames: bytes, bodies: Sequence[bytes]) -> None:
+        write(frames, bodies)
+        session.closed()
+
+    line.write = overflowing  # type: ignore[method-assign]
+    with suppress(asyncio.CancelledError):
+        await session.receive(json.dumps({"type": "setCompany", "data": {"companyId": A}}))
+    assert line.types[-1] == "SetCompanyResult"
+    assert (channel := world.log.hub.channel(A)) is None or not channel.subscribers()
 
 
 async def test_a_new_token_causes_no_check_where_rows_decide(world: World) -> None:
