@@ -18,8 +18,11 @@ from notifier.errors import DatabaseError, Unreachable
 Pair = tuple[str, str]
 """A company and a user."""
 
-PIECE = 20
-"""How many pairs are checked in one go."""
+PIECE, HANGING_PIECE = 20, 1000
+"""How many pairs are checked in one go, and while the query of each user misses its deadline: then one of them is tried."""
+
+LATE = (TimeoutError, asyncpg.QueryCanceledError)
+"""Errors of a query that has missed its deadline, or that of the role in the database."""
 
 _log = structlog.get_logger("notifier.membership")
 
@@ -35,7 +38,14 @@ class OperatorQuery:
         self._query = query
         self._scope = scope
         self._link = database.for_operator()
-        self._batcher = Batcher(self._check, limit=PIECE, owner=lambda pair: pair[1])
+        self._late: set[str] = (
+            set()
+        )  # users whose queries were the last ones, and missed their deadlines
+        self._batcher = Batcher(
+            self._check,
+            limit=lambda: HANGING_PIECE if len(self._late) > 1 else PIECE,
+            owner=lambda pair: pair[1],
+        )
 
     async def may_see(self, company: str, user: str) -> bool:
         """Whether the user may see a company, without its scope, now. Raises DatabaseError where that is unknown."""
@@ -48,14 +58,18 @@ class OperatorQuery:
             await self._link.fetch(self._query, None, None, prepare=as_text, may_refuse=True)
 
     async def _check(self, pairs: Sequence[Pair]) -> Mapping[Pair, bool | Exception]:
+        """Where a query misses its deadline, the pairs behind it have its error: each of them would wait as long."""
         answers: dict[Pair, bool | Exception] = {}
-        for pair in pairs:
+        for number, (company, user) in enumerate(pairs):
             try:
-                answers[pair] = await self._check_one(*pair)
-            except Unreachable:  # the others would wait for its deadline, too
-                raise
+                answers[company, user] = await self._check_one(company, user)
+            except Unreachable as error:
+                if isinstance(error.__cause__, LATE):
+                    self._late.add(user)
+                return answers | dict.fromkeys(pairs[number:], error)
             except DatabaseError as error:
-                answers[pair] = error
+                answers[company, user] = error
+            self._late.clear()
         return answers
 
     async def _check_one(self, company: str, user: str) -> bool:

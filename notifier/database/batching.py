@@ -8,14 +8,11 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Generic, TypeVar
 
-from notifier.errors import UnexpectedAnswer, Unreachable
+from notifier.errors import UnexpectedAnswer
 
 MOMENT, LONGEST_WAIT = 0.001, 0.25
 """In seconds. After a batch of several keys the next query waits while more keys arrive in every MOMENT,
 for LONGEST_WAIT at most."""
-
-LATE_SECONDS = 1.0
-"""A query that fails after so long has missed a deadline. One that fails at once has lost its connection, and the next one opens another."""
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -95,14 +92,11 @@ class Batcher(Generic[K, V]):
             await asyncio.sleep(MOMENT)
 
     async def _answer(self, batch: dict[K, list[asyncio.Future[V]]]) -> None:
-        began = time.monotonic()
         try:
             answers = await self._load(list(batch))
         except BaseException as error:
             for futures in batch.values():
                 _fail(futures, error)
-            if isinstance(error, Unreachable) and time.monotonic() > began + LATE_SECONDS:
-                self._fail_waiting(error)
             if not isinstance(error, Exception):
                 raise
             return
@@ -122,13 +116,6 @@ class Batcher(Generic[K, V]):
             for future in futures:
                 if not future.done():
                     future.set_result(answer)
-
-    def _fail_waiting(self, error: Unreachable) -> None:
-        """Fails what waits, too: each further query would miss its deadline as this one."""
-        waiting, self._waiting, self._keys = self._waiting, OrderedDict(), 0
-        for keys in waiting.values():
-            for futures in keys.values():
-                _fail(futures, error)
 
 
 def _fail(futures: Iterable[asyncio.Future[V]], error: BaseException) -> None:

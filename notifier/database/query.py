@@ -186,6 +186,7 @@ class Query:
                     connection,
                     query,
                     *arguments,
+                    seconds=DEADLINE_SECONDS,
                     lock_milliseconds=lock_milliseconds,
                     pooled=pooled,
                     restoring=restoring,

@@ -14,9 +14,11 @@ import uvicorn
 from prometheus_client import REGISTRY
 
 from notifier import server
+from notifier.database import query
 from notifier.node import Node
 from notifier.settings import load
 from notifier.state.reader import StateReader
+from tests import waiting
 from tests.conftest import Connect
 from tests.databases import Database
 from tests.service.calendars import Calendar
@@ -186,6 +188,9 @@ async def test_access_is_not_checked_of_a_client_that_has_left(
     """By MEMBERSHIP_QUERY, which takes a turn for each."""
     async with serving(database, connect, own=own, membership_query=QUERY) as world:
         company = await Calendar(database).company("u1")
+        monkeypatch.setattr(
+            query, "DEADLINE_SECONDS", 2 * waiting.DEADLINE_SECONDS
+        )  # the first one waits
         operator = world.node.membership._operator(QUERY)
         checks, check = list[str](), operator._check_one
 

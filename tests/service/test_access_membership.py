@@ -12,11 +12,12 @@ from notifier.access.member_rows import MemberRowsQuery, tables_query
 from notifier.access.membership import Membership
 from notifier.access.operator_query import PIECE
 from notifier.access.tokens import Identity
+from notifier.database import query as queries
 from notifier.database.query import Query
 from notifier.database.schema import migrate
-from notifier.errors import DatabaseError
+from notifier.errors import DatabaseError, Unreachable
 from tests.conftest import Connect, Serve
-from tests.databases import Database, with_database
+from tests.databases import Connection, Database, with_database
 from tests.proxy import Proxy
 from tests.service.calendars import Calendar
 from tests.services import token
@@ -621,3 +622,47 @@ async def test_with_a_membership_query_users_take_turns(
 
     await asyncio.gather(*(check("u2", f"c{n}") for n in range(100)), check("u1", "c"))
     assert ended.index("u1") < PIECE
+
+
+SLOW = "SELECT $2::text <> 'slow' OR (SELECT $1::text <> '' FROM pg_advisory_xact_lock_shared(1))"
+
+
+@pytest.fixture
+async def held(database: Database, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Connection]:
+    """A connection with a lock that SLOW waits for, longer than a query may take."""
+    monkeypatch.setattr(queries, "DEADLINE_SECONDS", 2.0)
+    holder = await database.connect()
+    await holder.execute("SELECT pg_advisory_lock(1)")
+    yield holder
+    await holder.execute("SELECT pg_advisory_unlock_all()")
+
+
+async def test_one_query_that_misses_its_deadline_fails_no_checks_but_those_behind_it_in_its_batch(
+    database: Database, memberships: Memberships, held: Connection
+) -> None:
+    membership = memberships(database.dsn, SLOW)
+    users = [f"u{number}" for number in range(2 * PIECE)]
+    users.insert(5, "slow")
+    answers = await asyncio.gather(
+        *(membership.may_see(Identity(user, 1e12, None), "c") for user in users),
+        return_exceptions=True,
+    )
+    assert answers[:5] == [True] * 5
+    assert {type(each) for each in answers[5:PIECE]} == {Unreachable}
+    assert answers[PIECE:] == [True] * (PIECE + 1)
+    await held.execute("SELECT pg_advisory_unlock(1)")
+    assert await membership.may_see(Identity("slow", 1e12, None), "c")
+
+
+async def test_where_all_queries_miss_their_deadlines_those_that_wait_fail_after_a_few(
+    database: Database, memberships: Memberships, held: Connection
+) -> None:
+    """Of 500 connected users, each twenty would wait for another deadline."""
+    hanging = SLOW.replace("<> 'slow'", "= ''")
+    membership = memberships(database.dsn, hanging)
+    checks = [membership.may_see(Identity(f"u{number}", 1e12, None), "c") for number in range(500)]
+    answers = await asyncio.gather(*checks, return_exceptions=True)
+    assert {type(each) for each in answers} == {Unreachable}
+    assert membership._operator(hanging)._link.queries == 3
+    await held.execute("SELECT pg_advisory_unlock(1)")
+    assert await membership.may_see(Identity("u1", 1e12, None), "c")

@@ -7,9 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from notifier.database import batching
 from notifier.database.batching import Batcher
-from notifier.errors import Unreachable
 from tests.timeless import timeless
 from tests.waiting import DEADLINE_SECONDS
 
@@ -149,21 +147,3 @@ async def test_a_key_whose_requests_were_all_cancelled_is_not_looked_up() -> Non
     assert (await first, await shared) == (0, 18)
     assert source.queries == [[0], [9]]
     assert await batcher.get(5) == 10
-
-
-@pytest.mark.parametrize("late", [True, False])
-async def test_a_query_that_misses_its_deadline_fails_those_that_wait(
-    late: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each further one would take as long. One that has lost its connection fails at once, and the next one opens another."""
-    monkeypatch.setattr(batching, "LATE_SECONDS", -1.0 if late else 3600.0)
-    queries: list[Sequence[int]] = []
-
-    async def load(keys: Sequence[int]) -> Mapping[int, int]:
-        queries.append(keys)
-        raise Unreachable("no answer")
-
-    batcher = Batcher(load, limit=3)
-    answers = await asyncio.gather(*map(batcher.get, range(9)), return_exceptions=True)
-    assert {type(answer) for answer in answers} == {Unreachable}
-    assert len(queries) == (1 if late else 3)
