@@ -66,7 +66,10 @@ async def _grant(connection: Connection, role: str, rights: Sequence[Right]) -> 
         ):  # one savepoint: each has an id that all snapshots hold
             for right in rights:
                 await connection.execute(f"GRANT {right.privilege} TO {sql.identifier(role)}")
-                if right.outside:
+            # PostgreSQL only warns where the current role has a right without its grant option.
+            refused = {*await lacking(connection, role)} if rights else set()
+            for right in rights:
+                if right.outside and right not in refused:
                     await _record(connection, role, right.privilege)
     except asyncpg.InsufficientPrivilegeError as error:
         if len(rights) > 1:
@@ -75,7 +78,11 @@ async def _grant(connection: Connection, role: str, rights: Sequence[Right]) -> 
         if not right.of_tenant:
             raise
         return [f"warning: role {role} lacks {right.privilege}: {first_line(error)}"]
-    return []
+    return [
+        f"warning: role {role} lacks {right.privilege}: the current role has no grant option"
+        for right in rights
+        if right in refused and right.of_tenant
+    ]
 
 
 async def lacking(connection: Connection, role: str) -> list[Right]:

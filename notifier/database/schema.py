@@ -105,7 +105,7 @@ async def migrate(
         report(f"warning: not watched as set: {problem}")
     if plan.is_due and not dry_run:
         async with session(url) as connection:
-            await tenants.carry_out(connection, plan, report)
+            await tenants.carry_out(connection, plan, report, report)
 
 
 async def migrate_only(
@@ -142,7 +142,7 @@ async def migrate_only(
         if not plan.watched:
             raise SettingsError(f"--only {only}: no table that a [[watch]] matches")
         if plan.is_due:
-            await tenants.carry_out(connection, plan, quiet)
+            await tenants.carry_out(connection, plan, quiet, report)
     schemas = sorted({match.schema for match in plan.watched})
     noun = "schema" if len(schemas) == 1 else "schemas"
     report(f"{noun} {summarize(schemas)}: {len(plan.watched)} tables are watched")

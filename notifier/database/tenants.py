@@ -252,8 +252,13 @@ async def survey(connection: Connection, patterns: Sequence[Watch]) -> Survey:
     )
 
 
-async def carry_out(connection: Connection, plan: Plan, report: Report) -> None:
-    """Does it, a table at a time. Raises DatabaseError where a table stays locked, or cannot be changed: the others are done."""
+async def carry_out(connection: Connection, plan: Plan, report: Report, warn: Report) -> None:
+    """Does it, a table at a time. Raises DatabaseError where a table stays locked, or cannot be changed: the others are done.
+
+    `warn` gets a line for each right on these tables that the current role may not grant.
+    """
+    async with exclusive(connection):
+        lacking_before = await grants.synchronize(connection)
     schemas = Counter(each.tenant for watches in plan.pending.values() for each in watches[:1])
     total, done = len(schemas), 0
     refused: list[str] = []
@@ -282,7 +287,10 @@ async def carry_out(connection: Connection, plan: Plan, report: Report) -> None:
     except triggers.Locked as error:
         locked = error
     async with exclusive(connection):
-        await _finish(connection, plan, forget=plan.forget and locked is None)
+        lacking = await _finish(connection, plan, forget=plan.forget and locked is None)
+    for line in dict.fromkeys(lacking):
+        if line not in lacking_before:
+            warn(line)
     if refused:
         rest = locked or "all others are done, try again when the cause is removed"
         raise DatabaseError(f"not watched as set: {summarize(refused)}; {rest}") from locked
@@ -311,11 +319,14 @@ async def _apply(
         await configuration.announce(connection, resync)
 
 
-async def _finish(connection: Connection, plan: Plan, *, forget: bool) -> None:
-    """Completes the tables together: their types in capture, the right to read their members, a reload of the nodes."""
+async def _finish(connection: Connection, plan: Plan, *, forget: bool) -> list[str]:
+    """Completes the tables together: their types in capture, the right to read their members, a reload of the nodes.
+
+    Returns the lines of `grants.synchronize`.
+    """
     await functions.create(connection, await functions.outdated(connection))
     await configuration.save_hidden_columns(connection, (), sorted(plan.relations))
-    await grants.synchronize(connection)
+    lacking = await grants.synchronize(connection)
     secret = []
     if forget:
         await configuration.forget_messages(connection)
@@ -327,6 +338,7 @@ async def _finish(connection: Connection, plan: Plan, *, forget: bool) -> None:
         ]
         await connection.execute(sql.adapt("UPDATE notifier.configuration SET forget = false"))
     await configuration.announce(connection, secret)
+    return lacking
 
 
 async def _distinct(connection: Connection, found: Sequence[Match]) -> list[Match]:

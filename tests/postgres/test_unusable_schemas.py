@@ -136,6 +136,29 @@ async def test_migrate_only_completes_the_tables_of_another_schema(
         await migrate_only(url_of(database, roles.migrating), "t_a.*")
 
 
+@pytest.mark.parametrize("only", [True, False])
+async def test_rights_that_the_migrating_role_may_not_grant_are_named(
+    only: bool, database: Database, roles: Roles
+) -> None:
+    """PostgreSQL warns, and reports no error, where a role has a right without its grant option."""
+    await database.execute(
+        f"{TABLE.format('t_c')}; GRANT USAGE ON SCHEMA t_c TO {roles.migrating};"
+        f"GRANT ALL ON t_c.members TO {roles.migrating}"
+    )
+    lines: list[str] = []
+    url = url_of(database, roles.migrating)
+    if only:
+        await migrate_only(url, "t_c.*", watches=WATCHES, report=lines.append)
+    else:
+        await migrate(url, watches=WATCHES, report=lines.append)
+    lacking = [line for line in lines if line.startswith(f"warning: role {roles.serving} lacks")]
+    assert [line for line in lacking if "USAGE ON SCHEMA t_c" in line]
+    assert [line for line in lacking if "ON t_c.members" in line]
+    assert len({*lacking}) == len(lacking)
+    recorded = "SELECT privilege FROM notifier.grants WHERE privilege LIKE '%t_c%'"
+    assert not await database.fetch(recorded)
+
+
 @LOSSES
 @pytest.mark.parametrize("number", [0, 1])
 async def test_check_compares_the_tables_of_the_other_schemas(
