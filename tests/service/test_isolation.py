@@ -456,6 +456,7 @@ async def test_a_role_that_listens_on_the_channels_learns_no_row(
         await client.expect("EventCreated")
     await stranger.execute("SELECT")
     assert arrived
-    assert all(not seen or seen.isdigit() or int(seen, 16) >= 0 for seen in arrived)
+    # A probe of a node may be among them: it has a number of its own.
+    assert all(int(seen.removeprefix("probe ") or "0", 16) >= 0 for seen in arrived)
     assert MARKER not in str(arrived)
     assert company not in str(arrived)
