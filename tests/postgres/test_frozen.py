@@ -12,6 +12,7 @@ import pytest
 from notifier.database.connections import connected
 from notifier.database.schema import migrate
 from notifier.relay import backlog, leadership, maintenance, reader
+from notifier.relay.connection import RelayConnection
 from notifier.relay.disk import Disk
 from notifier.relay.relay import State
 from notifier.relay.store import RelayStore
@@ -207,17 +208,70 @@ async def test_a_relay_whose_second_connection_takes_long_does_not_seem_to_hang(
 
 
 async def test_a_frozen_relay_is_followed_where_the_server_tracks_no_activities(
-    database: Database, app: Connection, frail: Relayed, proxy: Proxy
+    database: Database,
+    app: Connection,
+    frail: Relayed,
+    proxy: Proxy,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Then no node can see that its session is idle: PostgreSQL ends it."""
     await database.execute(f"ALTER DATABASE {database.name} SET track_activities = off")
+    beat = RelayConnection.beat
+
+    async def beat_and_freeze(connection: RelayConnection) -> None:
+        await beat(connection)
+        proxy.freeze()  # no call has been sent since
+
     other = Relayed(database)
-    await frail.start()
-    proxy.freeze()
+
+    async def is_frozen() -> bool:
+        return proxy.frozen
+
+    with monkeypatch.context() as patched:
+        patched.setattr("notifier.relay.relay.HEARTBEAT_SECONDS", 0.0)
+        patched.setattr(RelayConnection, "beat", beat_and_freeze)
+        await frail.start()
+        await until(is_frozen)
     starting = asyncio.create_task(other.start())
     try:
         # 12 s pass until the session ends, and 2 s between elections
         async with asyncio.timeout(2 * TAKEOVER_SECONDS):
+            await starting
+    finally:
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        await other.stop()
+
+
+async def test_another_relay_leads_when_one_hangs_between_the_messages_of_a_statement(
+    database: Database, frail: Relayed, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver prepares a statement and runs it with two messages. In between no timeout of PostgreSQL ends the session."""
+
+    async def prepare_without_answers(connection: RelayConnection) -> None:
+        async with connection.exclusive() as writer:
+            proxy.one_way()
+            await writer.fetchrow("SELECT 1 AS not_prepared_before", timeout=60)
+
+    other = Relayed(database)
+
+    async def waits_for_the_second() -> bool:
+        return bool(
+            await database.fetchval(
+                "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE state = 'active' AND wait_event = 'ClientRead'"
+                " AND application_name = 'notifier relay' AND datname = current_database())"
+            )
+        )
+
+    with monkeypatch.context() as patched:
+        patched.setattr("notifier.relay.relay.HEARTBEAT_SECONDS", 0.0)
+        patched.setattr(RelayConnection, "beat", prepare_without_answers)
+        await frail.start()
+        await until(waits_for_the_second)
+        proxy.freeze()
+    starting = asyncio.create_task(other.start())
+    try:
+        async with asyncio.timeout(TAKEOVER_SECONDS):
             await starting
     finally:
         starting.cancel()
