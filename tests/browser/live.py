@@ -205,9 +205,15 @@ class Window:
         """How many states it has received."""
         return sum('"StateEnd"' in frame for frame in self.received)
 
-    async def has_states_of(self, companies: int) -> int:
-        """Returns `states` once the state of each company was received: the page is live before the second one is."""
+    async def has_states_of(self, companies: int) -> None:
+        """Returns when the state of each company was received: the page is live before the second one is."""
         await self.receives('"StateEnd"', times=companies)
+
+    async def has_loaded_both(self) -> int:
+        """Returns `states` once the page has loaded the state of each company, after a request of its own: it resumes none before."""
+        for company in (HARBOR, NORTHWIND):
+            await self.button(company).click()
+            await self.is_live()
         return self.states
 
     async def reaches(self, position: int) -> None:

@@ -63,7 +63,7 @@ async def test_a_write_with_psql_is_seen(window: Open, sql: Sql) -> None:
 
 async def test_back_online_every_missed_change_is_delivered(window: Open, sql: Sql) -> None:
     ann = await window()
-    position, states = await sql.position(), await ann.has_states_of(2)
+    position, states = await sql.position(), await ann.has_loaded_both()
     await ann.go_offline()
     for number in range(3):
         await sql.event(f"Missed {number}", hour=11 + number)
@@ -303,7 +303,7 @@ async def test_a_private_event_reaches_only_its_people(window: Open, sql: Sql) -
 
 async def test_a_restart_of_the_server_is_recovered(window: Open, demo: Demo, sql: Sql) -> None:
     ann = await window()
-    position, states = await sql.position(), await ann.has_states_of(2)
+    position, states = await sql.position(), await ann.has_loaded_both()
     demo.stop()
     await expect(ann.page.locator("#link")).to_have_attribute("data-state", "waiting")
     demo.start()
@@ -316,7 +316,7 @@ async def test_a_restart_of_the_server_is_recovered(window: Open, demo: Demo, sq
 
 async def test_without_websockets_the_page_goes_on_over_http(window: Open, sql: Sql) -> None:
     ann = await window()
-    states = await ann.has_states_of(2)
+    states = await ann.has_loaded_both()
     transport, switch = ann.page.locator("#transport"), ann.page.get_by_role("switch", name="Block")
     await expect(transport).to_have_text("WebSocket")
     await switch.check()
