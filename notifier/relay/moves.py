@@ -29,9 +29,7 @@ MISSED_LIMIT = 100
 """Moves that are kept together with one whose writer has missed them. Beyond, it concerns every company."""
 
 SAVED_LIMIT = 200
-"""Moves that are saved for another relay, about 30 KiB: beside a long transaction they are saved with each batch that has one. Beyond,
-the other relay sends every company a Resync where this one knows which.
-"""
+"""Moves that are saved for another relay, about 30 KiB, with each batch beside a long transaction. Beyond, it sends more Resyncs."""
 
 SAVED_OPEN = 2000
 """The same for the transactions that were open when they were read, of all moves together: 20 KiB."""
@@ -341,10 +339,13 @@ def _move_of(change: Change, source: Source, last: int) -> Move | None:
         company if watch.scope is not None else unless_scoped(company, source.scopes)
         for company in named
     }
+    values = {*_values(change, column)}
+    if change.old is None or change.new is None:
+        values.add("null")  # where no row was, or is, rows lead to no company
     return Move(
         change.entity,
         column,
-        frozenset(_values(change, column)),
+        frozenset(values),
         frozenset(company for company in companies if company is not None),
         change.xid,
         last,

@@ -24,6 +24,8 @@ DECLARE
     to_company json;
     seen text;  -- the snapshot of a transaction that has one for all its statements: see `path_images`
     unmoved text;
+    old_image json;
+    new_image json;
     records bigint;  -- that this transaction has added to notifier.vanished; 0 where PostgreSQL does not count
 BEGIN
     BEGIN
@@ -90,11 +92,14 @@ BEGIN
             END IF;
             seen := CASE WHEN current_setting('transaction_isolation') <> 'read committed'
                          THEN concat(',"->snapshot":', to_json(pg_current_snapshot()::text)) END;
-            PERFORM notifier.store_change(
-                entity,
-                CASE WHEN was IS NOT NULL THEN concat('{', name, ':', coalesce(from_company, 'null'), unmoved, seen, '}')::json END,
-                CASE WHEN became IS NOT NULL THEN concat('{', name, ':', coalesce(to_company, 'null'), unmoved, seen, '}')::json END,
-                true);
+            old_image := CASE WHEN was IS NOT NULL THEN concat('{', name, ':', coalesce(from_company, 'null'), unmoved, seen, '}')::json END;
+            new_image := CASE WHEN became IS NOT NULL THEN concat('{', name, ':', coalesce(to_company, 'null'), unmoved, seen, '}')::json END;
+            -- The rows that led here by a former key lead to no company now, and those that lead here now led to none.
+            IF steps[n + 5] ~ 'loose' AND (was -> steps[n + 3])::text <> (became -> steps[n + 3])::text THEN
+                PERFORM notifier.store_change(entity, old_image, NULL, true);
+                old_image := NULL;
+            END IF;
+            PERFORM notifier.store_change(entity, old_image, new_image, true);
         EXCEPTION WHEN OTHERS THEN
             PERFORM notifier.store_change(entity, NULL, NULL, true);
         END;

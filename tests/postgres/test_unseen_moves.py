@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from notifier.database.schema import migrate
+from notifier.watches import CALENDAR, Watch
 from tests.databases import Connection, Database
 from tests.postgres.relays import Relayed, types
 from tests.postgres.test_replaced_parents import TABLES, watch
@@ -149,3 +151,66 @@ async def test_rows_on_a_path_that_are_deleted_beside_each_other_are_no_resync(
     await app.execute("DELETE FROM teams WHERE id = 12")
     await other.execute("DELETE FROM teams WHERE id = 13; COMMIT")
     assert await since(relay, before) == {}
+
+
+LOOSE = Watch(table="notes", entity="Note", company="team -> crews.owner")
+"""The path has no foreign key: notes may name a crew that there is not yet."""
+
+
+@pytest.fixture
+async def crews(database: Database, relay: Relayed) -> Database:
+    await database.execute(
+        "CREATE TABLE crews (slug text UNIQUE, owner text);"
+        "CREATE TABLE notes (id int PRIMARY KEY, team text);"
+        "GRANT ALL ON crews, notes TO PUBLIC"
+    )
+    await migrate(database.dsn, watches=[*CALENDAR, LOOSE])
+    return database
+
+
+@pytest.mark.parametrize("isolation", ["READ COMMITTED", "REPEATABLE READ"])
+@pytest.mark.parametrize(
+    ("before", "change"),
+    [
+        ("SELECT", "INSERT INTO crews VALUES ('red', 'ada')"),
+        ("INSERT INTO crews VALUES ('blue', 'ada')", "UPDATE crews SET slug = 'red'"),
+        (
+            "INSERT INTO crews VALUES ('blue', 'bob')",
+            "UPDATE crews SET slug = 'red', owner = 'ada'",
+        ),
+        (
+            "INSERT INTO crews VALUES ('red', 'bob')",
+            "DELETE FROM crews; INSERT INTO crews VALUES ('red', 'ada')",
+        ),
+    ],
+)
+async def test_a_row_that_was_written_before_the_row_to_which_it_leads_is_a_resync(
+    crews: Database, app: Connection, relay: Relayed, isolation: str, before: str, change: str
+) -> None:
+    await app.execute(before)
+    await relay.settled()
+    other = await crews.connect(app=True)
+    await other.execute(f"BEGIN ISOLATION LEVEL {isolation}; INSERT INTO notes VALUES (1, 'red')")
+    for statement in change.split("; "):  # each a transaction of its own
+        await app.execute(statement)
+        await relay.settled()
+    head = len(await relay.messages_of("ada"))
+    await other.execute("COMMIT")
+    await relay.settled()
+    assert types((await relay.messages_of("ada"))[head:]) == ["Resync"]
+
+
+async def test_a_row_beside_one_that_leads_elsewhere_is_no_resync(
+    crews: Database, app: Connection, relay: Relayed
+) -> None:
+    await app.execute("INSERT INTO crews VALUES ('red', 'ada')")
+    await relay.settled()
+    other = await crews.connect(app=True)
+    await other.execute("BEGIN; INSERT INTO notes VALUES (1, 'red')")
+    await app.execute("INSERT INTO crews VALUES ('blue', 'bob')")
+    await relay.settled()
+    heads = {company: len(await relay.messages_of(company)) for company in ("ada", "bob")}
+    await other.execute("COMMIT")
+    await relay.settled()
+    assert types((await relay.messages_of("ada"))[heads["ada"] :]) == ["NoteCreated"]
+    assert types((await relay.messages_of("bob"))[heads["bob"] :]) == []
