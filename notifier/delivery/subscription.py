@@ -225,18 +225,18 @@ class Subscription:
         encoding, user = transport.encoding.unshared or transport.encoding, self.user
         for page in state.pages:
             for _ in range(STATE_CHECKS):
-                if not self._is_closed and self._must_recheck() and not await self._check_access():
+                if not self.is_closed and self._must_recheck() and not await self._check_access():
                     self.revoke()
-            if self._is_closed:
+            if self.is_closed:
                 return False
             if self.user != user:
                 raise NotReady  # the rows are those of another user: the client requests them again
             transport.write(encoding.frame(page), [page])
             await transport.drain()
-        if not self._is_closed:
+        if not self.is_closed:
             data = StatePlace(company_id=self.company, position=state.position)
             self._owner.send(StateEnd(data=data))
-        return not self._is_closed
+        return not self.is_closed
 
     def begin(self, after: int | None, state: State | None = None) -> None:
         """Fixes the position: `after`, or that of the state, or the present one.
@@ -257,7 +257,7 @@ class Subscription:
 
         `former`: the rows' user of the messages up to the position, if it may be another one than now. Raises NotReady and DatabaseError.
         """
-        if self._is_closed:  # the answer was one message too many for the transport
+        if self.is_closed:  # the answer was one message too many for the transport
             return
         former = self.user if former is None else former
         hub, channel, transport = self._hub, self._channel, self._owner.transport
@@ -286,7 +286,7 @@ class Subscription:
                 raise NotReady  # pruned meanwhile: the client resumes, and `Recovered` is false
             for chunk in chunks[:1] if is_overtaken else chunks:
                 is_due = not is_overtaken and self._must_recheck()
-                if is_due or self.epoch != hub.epoch or self._is_closed:
+                if is_due or self.epoch != hub.epoch or self.is_closed:
                     break
                 self.position = chunk.last
                 await writer.write(chunk, is_last=chunk.last >= until)
@@ -298,7 +298,8 @@ class Subscription:
         transport.write((transport.encoding.unshared or transport.encoding).frame(body), [body])
 
     @property
-    def _is_closed(self) -> bool:
+    def is_closed(self) -> bool:
+        """Whether it has ended."""
         return self._phase is Phase.CLOSED
 
     def _must_recheck(self) -> bool:
@@ -382,7 +383,7 @@ class Subscription:
 
     def revoke(self) -> None:
         """Closes the subscription, as the user may not see the company any more."""
-        if self._is_closed:
+        if self.is_closed:
             return
         self.close()
         metrics.REVOKED.inc()
@@ -391,7 +392,7 @@ class Subscription:
 
     def close(self) -> None:
         """Ends it; nothing of the company is written any more."""
-        if self._is_closed:
+        if self.is_closed:
             return
         self._phase = Phase.CLOSED
         if self._task is not None:

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from notifier.delivery import arrivals
 from notifier.delivery.session import Session
+from notifier.delivery.subscription import Subscription
 from notifier.errors import DatabaseError, NotReady, TooMany
 from tests.timeless import timeless
 from tests.unit.lines import Line
@@ -296,3 +298,37 @@ async def test_arrived_waits_for_the_queue_of_a_paused_socket() -> None:
     world.log.publish(A, 3)
     await asyncio.sleep(1)
     assert last(line, 2) == [3, "Arrived"]
+
+
+async def test_very_many_transactions_are_looked_at_in_slices(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One user can await 100 transactions on each of a thousand sockets, each with 100 companies."""
+    monkeypatch.setattr(arrivals, "SLICE", 10)
+    sessions = [(await world.enter(str(number)))[0] for number in range(5)]
+    turns, looked_at, looked_up = 0, list[int](), list[str]()
+    has_delivered, subscription_to = Subscription.has_delivered, Session.subscription_to
+
+    def counted(subscription: Subscription, position: int) -> bool:
+        looked_at.append(turns)
+        return has_delivered(subscription, position)
+
+    def noted(session: Session, company: str) -> Subscription | None:
+        looked_up.append(company)
+        return subscription_to(session, company)
+
+    monkeypatch.setattr(Subscription, "has_delivered", counted)
+    monkeypatch.setattr(Session, "subscription_to", noted)
+    world.transactions.present = {7: "stored"}
+    world.log.store(A, 1)  # not delivered yet
+    for session in sessions:
+        for _ in range(10):
+            await send_await(session, A, 7)
+    looked_up.clear()
+    while len(looked_at) < 100:
+        await asyncio.sleep(0)
+        turns += 1
+    assert len(set(looked_at[:50])) == 5
+    assert not looked_up, "no subscription is looked up again while it is open"
+    for session in sessions:
+        session.closed()
