@@ -54,6 +54,17 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+def test_no_threat_is_listed_twice() -> None:
+    rows = [
+        line
+        for line in (ROOT / "docs" / "threats.md").read_text().splitlines()
+        if line.startswith("| ")
+    ]
+    threats = [row.split(" | ")[0] for row in rows if row != "| threat | protection | tests |"]
+    assert len(threats) > 100
+    assert len(set(threats)) == len(threats)
+
+
 def test_figures_that_name_a_row_of_the_benchmark_are_those_of_the_readmes_table() -> None:
     measured = (ROOT / "README.md").read_text().split("<!-- bench -->")[1]
     rows = re.findall(r"^\| (\w+) \| .+? \| .+? \| ([\d.,]+).* \|$", measured, re.MULTILINE)
