@@ -318,8 +318,7 @@ class Subscription:
         if not allowed and membership.maps_users:
             self.user = await membership.user_of(owner.identity, 0)
             allowed = await membership.may_see(owner.identity, self._channel.company)
-        if allowed:
-            self.checked = checked
+        self.checked = checked if allowed else self.checked
         return allowed
 
     # --- from the channel
