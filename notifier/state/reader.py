@@ -9,11 +9,13 @@ is between them, there is no such position, and the reader takes another snapsho
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import datetime
+from functools import partial
 from traceback import clear_frames
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, ParamSpec, TypeAlias, TypeVar
 
 import asyncpg
 import msgspec
@@ -37,8 +39,8 @@ from notifier.errors import NotReady, Refused, StateTooLarge, StateUnavailable
 from notifier.messages import JSON
 from notifier.relay.changes import Source
 from notifier.state.pages import is_compared_later, pages, passing
-from notifier.state.readings import Begun, Readings
-from notifier.state.rows import READ_SECONDS, Altered, images_of
+from notifier.state.readings import Begun, Loaded, Readings
+from notifier.state.rows import MOST_ROWS, READ_SECONDS, Altered, images_of
 from notifier.state.tables import STATE_BYTES, Table, tables, tables_query
 
 ATTEMPTS = 20
@@ -52,8 +54,17 @@ SEARCHED_ROWS = 100_000
 CONNECTIONS = 3
 """States that are read at the same time. Each holds at most STATE_BYTES of images, and as much of messages."""
 
+PIECE_BYTES = 256 * 1024
+"""Pages that a thread renders before it turns to another reading."""
+
+THREADS = 2
+"""They compare and render the rows of states, in pieces: none of the CONNECTIONS readings waits long for another one's."""
+
 UNUSABLE = (asyncpg.DataError, asyncpg.SyntaxOrAccessError, asyncpg.ProgramLimitExceededError)
 """Errors of a table's query: `state_where` does not fit the table any more, or a value in it; a row is more than a GB as JSON."""
+
+Parameters = ParamSpec("Parameters")
+T = TypeVar("T")
 
 _logger = structlog.get_logger("notifier.state")
 
@@ -105,12 +116,11 @@ class _Amount:
 
 
 class _Found(NamedTuple):
-    """Rows at a position. `pages`: None where they are not the same for all users."""
+    """Rows at a position."""
 
     snapshot: _Snapshot
     position: int
     at: datetime | None
-    pages: tuple[JSON, ...] | None
 
 
 class StateReader:
@@ -121,26 +131,21 @@ class StateReader:
         self._pooled = pooled
         self._max_rows = max_rows
         self._idle: list[Connection] = []
-        self._readings: Readings[Key, _Found] = Readings(self._read, CONNECTIONS)
+        self._readings: Readings[Key, State] = Readings(self._read, CONNECTIONS)
+        self._threads = ThreadPoolExecutor(THREADS, "notifier-state")
         self._closes = 0
         self.reads = 0
 
     async def read(self, company: str, wanted: Filter | None, user: str) -> State:
         """The company's rows that the user sees. Raises StateTooLarge, StateUnavailable, NotReady and DatabaseError."""
-        found = await self._readings.get((company, wanted), user)
-        made = found.pages
-        if made is None:
-            made = await asyncio.to_thread(
-                _render, company, found.snapshot, user, wanted, self._max_rows
-            )
-        return State(found.snapshot.epoch, found.position, found.at, made)
+        return await self._readings.get((company, wanted), user)
 
-    async def _read(self, key: Key, begun: Begun) -> _Found:
+    async def _read(self, key: Key, begun: Begun) -> Loaded[State]:
         """Calls `begun` when it takes a snapshot."""
         try:
             async with asyncio.timeout(READ_SECONDS + STORED_SECONDS):
                 try:
-                    return await self._use_connection(key, begun)
+                    found = await self._use_connection(key, begun)
                 except BaseException as error:
                     clear_frames(error.__traceback__)  # they have rows, and this task has the error
                     raise
@@ -155,6 +160,8 @@ class StateReader:
             if (failure := failure_of(error, self._url)) is None:
                 raise
             raise failure from error
+        by_user = any(source.watch.visible_to for source, _ in found.snapshot.images)
+        return Loaded(by_user, partial(self._render, key, found))
 
     async def _use_connection(self, key: Key, begun: Begun) -> _Found:
         """Reads on an idle connection; where one died meanwhile, on another."""
@@ -210,11 +217,7 @@ class StateReader:
             await self._wait_until_stored(connection, snapshot.unread)
             found = await self._position(connection, company, snapshot)
             if found is not None:
-                made = None
-                if not any(source.watch.visible_to for source, _ in snapshot.images):
-                    made = await asyncio.to_thread(_render, company, snapshot, "", None, 0)
-                    snapshot = snapshot._replace(images=[])
-                return _Found(snapshot, *found, made)
+                return _Found(snapshot, *found)
         raise NotReady
 
     async def _snapshot(self, connection: Connection, key: Key, begun: Begun) -> _Snapshot:
@@ -250,7 +253,7 @@ class StateReader:
                 try:
                     async for part in images_of(connection, table, company):
                         amount.read(part)
-                        passed = await _passing(company, table.source, part, wanted)
+                        passed = await self._passing(company, table.source, part, wanted)
                         later = is_compared_later(table.source, wanted)
                         found += passed if later else amount.hold(passed)
                 except asyncpg.InsufficientPrivilegeError:
@@ -312,6 +315,49 @@ class StateReader:
                 position, at = place, made
         return position, at
 
+    async def _passing(
+        self, company: str, source: Source, images: list[JSON], wanted: Filter | None
+    ) -> list[JSON]:
+        """The images whose rows pass the filter. All of them where the filter has no values for the entity, or is compared later."""
+        conditions = None if wanted is None else wanted.conditions(source.watch.entity)
+        if wanted is None or not conditions or is_compared_later(source, wanted):
+            return images
+        return await self._compute(passing, company, source, images, wanted)
+
+    async def _render(self, key: Key, found: _Found, user: str) -> State:
+        """The pages of all tables: some ten microseconds for each row. Raises StateTooLarge."""
+        company, wanted = key
+        snapshot = found.snapshot
+        amount = _Amount(self._max_rows, snapshot.held)
+        seen: list[tuple[Source, list[JSON]]] = []
+        for source, images in snapshot.images:
+            rows = images
+            if wanted is not None and is_compared_later(source, wanted):
+                rows = []
+                for begin in range(0, len(images), MOST_ROWS):
+                    part = images[begin : begin + MOST_ROWS]
+                    rows += amount.hold(
+                        await self._compute(passing, company, source, part, wanted, user)
+                    )
+            seen.append((source, rows))
+        texts = (page for source, rows in seen for page in pages(company, source, rows, user))
+        made: list[JSON] = []
+        ended = False
+        while not ended:
+            piece, ended = await self._compute(_piece, texts)
+            made += piece
+        return State(snapshot.epoch, found.position, found.at, tuple(made))
+
+    async def _compute(
+        self,
+        function: Callable[Parameters, T],
+        *arguments: Parameters.args,
+        **keywords: Parameters.kwargs,
+    ) -> T:
+        """Calls it in a thread of the states', which nothing else waits for; not where this task is cancelled before it begins."""
+        call = partial(function, *arguments, **keywords)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+
     def close(self) -> None:
         """Ends the connections, until a state is read again; a reading that is under way ends its own."""
         self._closes += 1
@@ -330,25 +376,12 @@ async def _rolled_back(connection: Connection) -> AsyncIterator[None]:
         await transaction.rollback()
 
 
-async def _passing(
-    company: str, source: Source, images: list[JSON], wanted: Filter | None
-) -> list[JSON]:
-    """The images whose rows pass the filter. All of them where the filter has no values for the entity, or is compared later."""
-    conditions = None if wanted is None else wanted.conditions(source.watch.entity)
-    if wanted is None or not conditions or is_compared_later(source, wanted):
-        return images
-    return await asyncio.to_thread(passing, company, source, images, wanted)
-
-
-def _render(
-    company: str, snapshot: _Snapshot, user: str, wanted: Filter | None, limit: int
-) -> tuple[JSON, ...]:
-    """The pages of all tables: some ten microseconds for each row. Raises StateTooLarge."""
-    amount = _Amount(limit, snapshot.held)
+def _piece(texts: Iterator[JSON]) -> tuple[list[JSON], bool]:
+    """The next pages, and whether they are the last ones."""
     made: list[JSON] = []
-    for source, images in snapshot.images:
-        seen = images
-        if wanted is not None and is_compared_later(source, wanted):
-            seen = amount.hold(passing(company, source, images, wanted, user))
-        made += pages(company, source, seen, user)
-    return tuple(made)
+    size = 0
+    for text in texts:
+        made.append(text)
+        if (size := size + len(text)) >= PIECE_BYTES:
+            return made, False
+    return made, True

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
 from notifier.database.schema import migrate
 from notifier.delivery.filter import Filter
+from notifier.messages import JSON
+from notifier.relay.changes import Source
+from notifier.state import pages, reader
 from notifier.state.reader import CONNECTIONS, StateReader
 from notifier.watches import Watch
 from tests.databases import Database
+from tests.waiting import DEADLINE_SECONDS
 
 REQUESTS = 40
 TEAMS = "CREATE TABLE teams (id int PRIMARY KEY, name text); INSERT INTO teams VALUES (1, 'one'), (2, 'two')"
@@ -75,3 +82,93 @@ async def test_a_state_whose_clients_have_gone_before_it_is_read_is_not_read(
     assert (await again).pages == ()
     assert states.reads <= CONNECTIONS + 1
     assert (await states.read("1", wanted(0), "u")).pages == (), "it was not read then"
+
+
+NOTES = """
+CREATE TABLE notes (id int PRIMARY KEY, team int REFERENCES teams, owner text, body text);
+INSERT INTO notes SELECT n, 1, CASE WHEN n % 2 = 0 THEN 'ada' END, 'b' FROM generate_series(1, 20) AS n
+"""
+BODIES = Filter.parse(None, {"Note": {"Body": ["b"]}}, {"Note": frozenset({"Body"})})
+
+
+@pytest.fixture
+async def notes(empty: Database) -> AsyncIterator[StateReader]:
+    """Reads the states of two teams, of which some rows are for some users only."""
+    await empty.execute(f"{TEAMS};{NOTES}")
+    await migrate(
+        empty.dsn,
+        watches=[
+            Watch(table="teams", entity="Team", company="id", member="name"),
+            Watch(table="notes", entity="Note", company="team", visible_to=("owner",)),
+        ],
+    )
+    states = StateReader(empty.dsn, pooled=False, max_rows=100)
+    yield states
+    states.close()
+
+
+async def test_rows_for_some_users_are_rendered_once_for_each_user_whatever_the_requests(
+    notes: StateReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rendered: list[tuple[str, str]] = []
+
+    def counted(company: str, source: Source, images: Iterable[JSON], user: str) -> Iterable[JSON]:
+        rendered.append((user, source.watch.entity))
+        return pages.pages(company, source, images, user)
+
+    monkeypatch.setattr(reader, "pages", counted)
+    users = ["ada", "bob"] * 20
+    states = await asyncio.gather(*(notes.read("1", BODIES, user) for user in users))
+    assert sorted(rendered) == [
+        (user, each) for user in ("ada", "bob") for each in ("Note", "Team")
+    ]
+    assert [each.pages for each in states] == [states[0].pages, states[1].pages] * 20
+    seen = [b"".join(each.pages).count(b"NoteId") for each in states[:2]]
+    assert seen == [20, 10]
+
+
+class _Foreign(ThreadPoolExecutor):
+    """Threads that others use: the relay, and the keys of the identity provider."""
+
+    def submit(self, *_arguments: Any, **_keywords: Any) -> Future[Any]:
+        raise AssertionError("a state waits for the threads of others, and others for it")
+
+
+async def test_states_use_no_threads_of_others(notes: StateReader) -> None:
+    await notes.read("2", None, "ada")  # it connects, for which names are looked up in threads
+    asyncio.get_running_loop().set_default_executor(_Foreign(1))
+    by_name = Filter.parse(["Team"], {"Team": {"Name": ["one"]}}, NAMES)
+    for wanted in (None, BODIES, by_name):
+        assert (await notes.read("1", wanted, "ada")).pages
+
+
+async def test_a_rendering_is_of_pieces_and_ends_at_the_one_during_which_its_client_goes(
+    notes: StateReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between them other readings have the threads."""
+    compared: list[int] = []
+    begun, goes = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def comparing(
+        company: str, source: Source, images: list[JSON], wanted: Filter, user: str
+    ) -> list[JSON]:
+        compared.append(len(images))
+        if user == "gone" and len(compared) == 2:
+            loop.call_soon_threadsafe(begun.set)
+            assert goes.wait(DEADLINE_SECONDS)
+        return pages.passing(company, source, images, wanted, user)
+
+    monkeypatch.setattr(reader, "passing", comparing)
+    monkeypatch.setattr(reader, "MOST_ROWS", 3)
+    leaving = asyncio.create_task(notes.read("1", BODIES, "gone"))
+    beginning = asyncio.create_task(begun.wait())
+    await asyncio.wait([beginning, leaving], return_when=asyncio.FIRST_COMPLETED)
+    assert begun.is_set()
+    leaving.cancel()
+    await asyncio.wait([leaving])
+    goes.set()
+    state = await notes.read("1", BODIES, "ada")
+    assert compared == [3, 3, 3, 3, 3, 3, 3, 3, 2]
+    monkeypatch.setattr(reader, "PIECE_BYTES", 1)
+    assert (await notes.read("1", BODIES, "ada")).pages == state.pages
