@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import structlog
 from starlette.datastructures import Headers
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from notifier import metrics
@@ -146,7 +146,8 @@ class CompanyMessages:
         The session is counted until the client has read the page: it may be a slow reader.
         """
         head = scope["method"] == "HEAD"
-        poll = LongPoll(immediate=head or call.request.after is None)
+        rows = _Rows(call.kind, self._cors, scope, send)
+        poll = LongPoll(None if head else rows, immediate=head or call.request.after is None)
         session = self._enter(call, poll)
         metrics.POLLS.inc()
         try:
@@ -154,17 +155,18 @@ class CompanyMessages:
                 await _subscribe(session, call, poll)
                 await poll.wait(call.wait)
             if poll.lost:
+                if protocol is not None:  # else uvicorn reports a response that is not complete
+                    await _disconnected(receive)
                 return
-            page = _page(poll)
-            if head:
-                response = Response(media_type=call.kind)
-                del response.headers["Content-Length"]
-            elif page.state:
-                response = StreamingResponse(_parts(page), media_type=call.kind)
-                response.headers["Content-Length"] = str(page.size)
+            if poll.begun:
+                await rows.end(poll.rest())
             else:
+                page = _page(poll)
                 response = Response(page.head, media_type=call.kind)
-            await self._send(response, scope, receive, send)
+                if head:
+                    response = Response(media_type=call.kind)
+                    del response.headers["Content-Length"]
+                await self._send(response, scope, receive, send)
             if protocol is not None:
                 await protocol.flow.drain()
         finally:
@@ -225,10 +227,36 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
-async def _parts(page: Page) -> AsyncIterator[bytes]:
-    """Each part when the one before it was sent."""
-    for part in page.parts():
-        yield bytes(part)
+class _Rows:
+    """The response to a long poll, where it has rows. `kind`: its media type."""
+
+    def __init__(self, kind: str, cors: Cors, scope: Scope, send: Send) -> None:
+        self._kind = kind
+        self._cors = cors
+        self._scope = scope
+        self._send = send
+
+    async def begin(self, size: int) -> None:
+        """Sends its head."""
+        headers = NO_STORE | self._cors.headers(Headers(scope=self._scope))
+        head = Response(media_type=self._kind, headers={**headers, "Content-Length": str(size)})
+        await self._send(
+            {"type": "http.response.start", "status": 200, "headers": head.raw_headers}
+        )
+
+    async def send(self, part: bytes) -> None:
+        """Sends a part. A server waits for room before the next one: here before an empty one."""
+        for body in (part, b""):
+            await self._send({"type": "http.response.body", "body": body, "more_body": True})
+
+    async def end(self, part: bytes) -> None:
+        """Sends the last part."""
+        await self._send({"type": "http.response.body", "body": part, "more_body": False})
+
+    def abort(self) -> None:
+        """Ends the connection. Other servers do so when the application returns before the end of the body."""
+        if (protocol := _protocol(self._scope)) is not None:
+            protocol.transport.abort()
 
 
 def _page(poll: LongPoll) -> Page:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from notifier import metrics
 from notifier.delivery.encoding import JSON_TEXTS
 from notifier.delivery.state import State
 from notifier.delivery.subscription import Subscription
 from notifier.delivery.transport import TransportListener
-from notifier.errors import Closure
+from notifier.errors import Closure, TooSlow
 from notifier.messages import (
     JSON,
     ServerMessage,
@@ -23,6 +24,7 @@ from notifier.messages import (
     TokenExpiring,
     encode,
 )
+from notifier.transport.queues import DRAIN_SECONDS
 
 PAGE_BYTES = 256 * 1024
 """A page of this size takes no more messages; the last one may exceed it."""
@@ -62,34 +64,49 @@ class Page(NamedTuple):
     @property
     def size(self) -> int:
         """In bytes."""
-        return len(self.head) + sum(map(len, self._rows())) + len(self.tail)
+        rows = sum(len(before) + len(rows) for before, rows in self._rows())
+        return len(self.head) + rows + len(self._end())
 
-    def parts(self) -> Iterator[bytes | memoryview]:
-        """The response in parts, none of them larger than a `State` message."""
-        yield self.head
-        yield from self._rows()
-        yield self.tail
+    def parts(self) -> Iterator[bytes]:
+        """The response: a part for each `State` message, then what follows the rows."""
+        head = self.head
+        for before, rows in self._rows():
+            yield b"".join((head, before, rows))
+            head = b""
+        yield head + self._end()
 
-    def _rows(self) -> Iterator[bytes | memoryview]:
-        """The rows of the messages by entity, without a copy: many clients may share them."""
+    def _rows(self) -> Iterator[tuple[bytes, memoryview]]:
+        """The rows of each message, and what comes before them. They are not copied: many clients may share them."""
         entity = b""
         for page in self.state:
             start = page.index(_ROWS)
             name = page[:start].rpartition(b'"Entity":')[2].rstrip(b",")
-            if name != entity:
-                yield b"%b%b:[" % (b"]," if entity else b"", name)
-                entity = name
-            else:
-                yield b","
-            yield memoryview(page)[start + len(_ROWS) : -len(_END)]
-        if entity:
-            yield b"]"
+            before = b"," if name == entity else b"%b%b:[" % (b"]," if entity else b"", name)
+            entity = name
+            yield before, memoryview(page)[start + len(_ROWS) : -len(_END)]
+
+    def _end(self) -> bytes:
+        return (b"]" if self.state else b"") + self.tail
+
+
+class RowsResponse(Protocol):
+    """The response to a poll whose answer has rows."""
+
+    async def begin(self, size: int) -> None:
+        """Sends its head. `size`: of the body, in bytes."""
+
+    async def send(self, part: bytes) -> None:
+        """Sends a part of the body, and waits until there is room for the next one."""
+
+    def abort(self) -> None:
+        """Ends the connection: the size of the body was promised."""
 
 
 class LongPoll:
     """One response. It has no direct write, so messages come through `write`.
 
-    `immediate`: whether not to wait, as the client has no position.
+    The page is sent when it is complete; but the rows of a state to `response`, where there is one, as access is checked before
+    each part of them. `immediate`: whether not to wait, as the client has no position.
     """
 
     __slots__ = (
@@ -98,21 +115,24 @@ class LongPoll:
         "_closure",
         "_complete",
         "_immediate",
+        "_parts",
+        "_response",
         "_size",
         "_state",
         "_subscription",
         "_waiting",
+        "begun",
         "listener",
         "lost",
     )
 
     write_direct: Final = None
     encoding: Final = JSON_TEXTS
-    begun: Final = False
-    """The page is sent when it is complete: until then the status can be chosen."""
 
-    def __init__(self, *, immediate: bool) -> None:
+    def __init__(self, response: RowsResponse | None = None, *, immediate: bool) -> None:
         self._immediate = immediate
+        self._response = response
+        self._parts: Iterator[bytes] = iter(())
         self._begin: Subscribed | None = None
         self._subscription: Subscription | None = None
         self._state: State | None = None
@@ -122,7 +142,7 @@ class LongPoll:
         self._closure: Closure | None = None
         self._complete = asyncio.get_running_loop().create_future()
         self.listener: TransportListener | None = None
-        self.lost = False
+        self.begun = self.lost = False
 
     def begin(
         self, answer: SubscribeResult, subscription: Subscription, state: State | None = None
@@ -153,13 +173,37 @@ class LongPoll:
         """Takes a message of the session, except TokenExpiring: the next request has another token."""
         if isinstance(message, StateEnd):
             self.finish()
-        elif not isinstance(message, TokenExpiring):
+        elif not isinstance(message, TokenExpiring) and not self._is_cut():
             self._state = None  # access was lost
             body = encode(message)
             self.write(body, [body])
 
     async def drain(self) -> None:
-        """There is room for more until the page is complete."""
+        """Sends the rows that were written last; for messages there is room until the page is complete. Raises TooSlow."""
+        response = self._response
+        if response is None or self._state is None or self._complete.done():
+            return
+        try:
+            async with asyncio.timeout(DRAIN_SECONDS):
+                if not self.begun:
+                    page = self._page(self._state)
+                    self._parts, self.begun = page.parts(), True
+                    await response.begin(page.size)
+                await response.send(next(self._parts))
+        except TimeoutError:
+            raise TooSlow from None
+
+    def rest(self) -> bytes:
+        """What follows the rows that were sent."""
+        return next(self._parts)
+
+    def _is_cut(self) -> bool:
+        """Aborts the connection where rows are being sent: this response has no other end."""
+        if self._response is None or not self.begun or self._complete.done():
+            return False
+        self._response.abort()
+        self.closed()
+        return True
 
     def replayed(self) -> None:
         """Completes a page that has messages while the poll waits: they were replayed after a re-check of access."""
@@ -167,8 +211,10 @@ class LongPoll:
             self.finish()
 
     def end(self, closure: Closure) -> None:
-        """Completes the page; if it has no message, the closure takes its place."""
-        if not self._bodies and not self._complete.done():
+        """Completes the page; if it has no message, the closure takes its place. Where rows are being sent, they are cut."""
+        if self._is_cut():
+            metrics.CLOSED.labels(str(closure.code)).inc()
+        elif not self._bodies and not self._complete.done():
             self._closure = closure.copy()
         self.finish()
 
@@ -192,9 +238,13 @@ class LongPoll:
 
     def page(self) -> Page:
         """The complete page, once: nothing keeps its rows. Raises the Closure that ended it without one."""
-        begin, state, self._state = self._begin, self._state, None
+        state, self._state = self._state, None
         if self._closure is not None:
             raise self._closure.copy()
+        return self._page(state)
+
+    def _page(self, state: State | None) -> Page:
+        begin = self._begin
         assert begin is not None
         epoch, position, at = begin.epoch, begin.position, begin.at
         for body in self._bodies:
@@ -227,7 +277,7 @@ class LongPoll:
         """Nothing is written while the poll waits."""
 
     def closed(self) -> None:
-        """The client has gone: there is no response."""
+        """The client has gone: there is no response, or no more of it."""
         self.lost = True
-        self._state = None
+        self._state, self._parts = None, iter(())
         self.finish()

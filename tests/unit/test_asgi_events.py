@@ -14,9 +14,9 @@ from notifier.transport.asgi import AsgiTransport
 from notifier.transport.company_messages import CompanyMessages
 from notifier.transport.cors import Cors
 from tests.services import token
-from tests.unit.test_company_messages import POLL, STREAM, waiting
+from tests.unit.test_company_messages import POLL, STREAM, LargePages, waiting
 from tests.unit.test_events import Listener
-from tests.unit.worlds import A, World
+from tests.unit.worlds import A, World, settle
 from tests.waiting import until
 
 
@@ -37,11 +37,13 @@ class Server:
         self.room.set()
         self.sent: list[Message] = []
 
-    def serve(self, accept: str, user: str = "u") -> asyncio.Task[None]:
+    def serve(
+        self, accept: str, user: str = "u", query: bytes = b"after=1&epoch=e"
+    ) -> asyncio.Task[None]:
         scope: Scope = {
             "type": "http",
             "method": "GET",
-            "query_string": b"after=1&epoch=e",
+            "query_string": query,
             "headers": [
                 (b"accept", accept.encode()),
                 (b"authorization", f"Bearer {token(user)}".encode()),
@@ -83,6 +85,28 @@ async def test_a_poll_is_answered_unless_its_client_leaves(world: World) -> None
     world.log.publish(A)
     await serving
     assert json.loads(server.sent[1]["body"])["Position"] == 2
+
+
+@pytest.mark.parametrize("loses", [False, True])
+async def test_the_rows_of_a_poll_are_sent_while_the_user_may_see_them(
+    world: World, loses: bool
+) -> None:
+    world.services.states = LargePages()
+    server = Server(world)
+    server.room.clear()
+    serving = server.serve(POLL, query=b"state=true")
+    await settle()
+    if loses:
+        world.membership.members.clear()
+        world.log.hub.recheck("u")
+    server.room.set()
+    await serving
+    size = int(dict(server.sent[0]["headers"])[b"content-length"])
+    body = b"".join(message["body"] for message in server.sent[1:])
+    assert (body.count(b"EventId"), len(body) == size) == ((1, False) if loses else (3, True))
+    assert server.sent[-1]["more_body"] is loses
+    assert not world.admission.connections
+    assert not world.pins(A)
 
 
 async def test_events_are_streamed_until_the_session_ends(world: World) -> None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, NamedTuple
 
 import pytest
 from starlette.types import Receive, Scope, Send
 
 from notifier.access import admission
+from notifier.delivery.filter import Filter
 from notifier.delivery.http_session import HttpSession
-from notifier.errors import Restart, Unreachable
+from notifier.delivery.state import NoStates, State
+from notifier.errors import Expired, Restart, Unreachable
+from notifier.transport import polling
 from notifier.transport.company_messages import PATH, CompanyMessages
 from notifier.transport.cors import Cors
 from tests.services import token
@@ -205,6 +208,116 @@ async def test_what_comes_while_access_is_checked_again_answers_a_waiting_poll(
     page = (await exchange.answer()).json
     assert [message["Position"] for message in page["Messages"]] == [2, 3]
     assert page["Position"] == 3
+    await left(world)
+    assert not world.pins(A)
+
+
+class LargePages(NoStates):
+    """A state of three pages, of which one is more than the connection takes from a client that does not read."""
+
+    async def read(self, company: str, _wanted: Filter | None, _user: str) -> State:
+        data = {"CompanyId": company, "Entity": "Event"}
+        pages = [
+            json.dumps(
+                {"Type": "State", "Data": {**data, "Rows": [{"EventId": n, "Text": "x" * PAGE}]}},
+                separators=(",", ":"),
+            ).encode()
+            for n in (1, 2, 3)
+        ]
+        return State("e", 0, None, tuple(pages))
+
+
+PAGE = 2_000_000
+
+
+async def sending(world: World, exchange: Exchange) -> HttpSession:
+    """The session of a poll of which the client has read the head, and the node has sent the first rows."""
+    world.services.states = LargePages()
+    exchange.request("?state=true")
+    size = int((await exchange.head()).headers["content-length"])
+    assert size > 3 * PAGE
+    await settle()
+    (session,) = world.admission.connections
+    assert isinstance(session, HttpSession)
+    return session
+
+
+async def test_the_rows_of_a_poll_are_sent_as_the_client_reads_them(
+    world: World, exchange: Exchange
+) -> None:
+    world.services.states = LargePages()
+    for _ in range(2):  # on the same connection
+        exchange.request("?state=true")
+        answer = await exchange.answer()
+        assert [row["EventId"] for row in answer.json["State"]["Event"]] == [1, 2, 3]
+        assert (answer.headers["content-type"], answer.json["Messages"]) == (POLL, [])
+        assert answer.headers["cache-control"] == "no-store"
+        await left(world)
+    assert not world.pins(A)
+
+
+def lose_the_company(world: World, _: HttpSession) -> None:
+    world.membership.members.clear()
+    world.log.publish(A, revokes=("u",))
+
+
+def lose_the_database(world: World, _: HttpSession) -> None:
+    world.membership.error = Unreachable("down")
+    world.log.hub.recheck("u")
+
+
+def become_another_user(world: World, _: HttpSession) -> None:
+    world.membership.maps_users, world.membership.accounts["u"] = True, "another"
+    world.membership.members.add((A, "another"))
+    world.log.hub.recheck("u")
+
+
+def outlive_the_token(_: World, session: HttpSession) -> None:
+    session.end(Expired())
+
+
+def be_drained(_: World, session: HttpSession) -> None:
+    session.end(Restart())
+
+
+@pytest.mark.parametrize(
+    "lose",
+    [lose_the_company, lose_the_database, become_another_user, outlive_the_token, be_drained],
+)
+async def test_a_poll_whose_rows_may_not_be_sent_any_more_is_cut(
+    world: World,
+    exchange: Exchange,
+    lose: Callable[[World, HttpSession], None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """At the rows after those that were written before."""
+    session = await sending(world, exchange)
+    lose(world, session)
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        body = await exchange.reader.read(-1)
+    assert b'"EventId":1' in body
+    assert b'"EventId":2' not in body
+    await left(world)
+    assert not world.pins(A)
+    assert "without completing response" not in caplog.text
+
+
+async def test_a_poll_whose_rows_are_not_read_in_time_is_cut(
+    world: World, exchange: Exchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(polling, "DRAIN_SECONDS", 0.1)
+    await sending(world, exchange)
+    await left(world)
+    assert not world.pins(A)
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        assert b'"EventId":2' not in await exchange.reader.read(-1)
+
+
+async def test_a_poll_whose_client_leaves_within_the_rows_holds_nothing(
+    world: World, exchange: Exchange
+) -> None:
+    await sending(world, exchange)
+    exchange.writer.close()
     await left(world)
     assert not world.pins(A)
 
