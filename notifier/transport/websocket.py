@@ -1,9 +1,8 @@
 """WebSocket connections: uvicorn's protocol, extended by a direct way to write encoded frames.
 
-An ASGI `send` for each client takes three times as long as a write to its asyncio transport. So
-this class passes itself to the endpoint in `scope["extensions"]`, and the hub writes whole frames
-to the asyncio transport, whose buffer is the queue and is limited in size. uvicorn and websockets still process
-handshakes, control frames, fragments, pings and closing handshakes.
+An ASGI `send` for each client takes three times as long as a write to its asyncio transport. So this class passes itself to the
+endpoint in `scope["extensions"]`, and the hub writes whole frames to the asyncio transport, whose buffer is the queue and is limited
+in size. uvicorn and websockets still process handshakes, control frames, fragments, pings and closing handshakes.
 
 It uses members of uvicorn that are not documented: tests/unit/test_uvicorn.py names them all.
 """
@@ -33,8 +32,9 @@ from notifier.delivery.transport import TransportListener, Write
 from notifier.errors import Closure, TooMany, TooSlow
 from notifier.frames import WINDOW_BITS, frame
 from notifier.messages import Disconnect, encode
+from notifier.transport.acknowledgement import acknowledges
 from notifier.transport.handshake import Handshake
-from notifier.transport.keepalive import Keepalive, Slot
+from notifier.transport.keepalive import PONG_SECONDS, Keepalive, Slot
 from notifier.transport.queues import Bound, Gate, Inbox, Receiver, drained
 from notifier.transport.refusals import Reason, Refusals, answer
 
@@ -110,11 +110,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     @property
     def encoding(self) -> Encoding:
         """DEFLATED where the client accepts frames that were compressed once for all."""
-        for agreed in self.conn.extensions:
-            if (
-                isinstance(agreed, PerMessageDeflate)
-                and agreed.local_max_window_bits >= WINDOW_BITS
-            ):
+        for each in self.conn.extensions:
+            if isinstance(each, PerMessageDeflate) and each.local_max_window_bits >= WINDOW_BITS:
                 return DEFLATED
         return TEXT
 
@@ -134,10 +131,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
                 self.transport.close()
 
     def detach(self, receiver: Receiver | None) -> None:
-        """Gives all further events to `receiver`, and lets the application return.
+        """Gives all further events to `receiver`, and lets the application return. None: the connection has ended already.
 
         A task lives only while there are events: a waiting one would cost 3 KiB of each idle socket.
-        None: the connection has ended already.
         """
         self._detached = True
         self._forget_handshake()
@@ -239,6 +235,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         """Continues where a message has paused the reading."""
         if self.read_paused and not self.transport.is_closing():
             self.read_paused = False
+            if self.pong_timer is not None:  # the pong may be behind the message
+                self.pong_timer.cancel()
+                self.pong_timer = self.loop.call_later(GRACE_SECONDS, self._drop_dead)
             self._parse()
             if not self.read_paused:
                 self.transport.resume_reading()
@@ -360,9 +359,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self._slot = None
 
     def ping(self, frame: bytes, payload: bytes) -> None:
-        if self.pending_ping_payload is None and not (
-            self.close_sent or self.transport.is_closing()
-        ):
+        is_closing = self.close_sent or self.transport.is_closing()
+        if self.pending_ping_payload is None and not is_closing:
             self.pending_ping_payload = payload
             self.transport.write(frame)
 
@@ -373,6 +371,10 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def _drop_dead(self) -> None:
         """No pong came: aborts, since this peer would not answer a closing handshake either."""
+        self.pong_timer = None
+        if self.read_paused and acknowledges(self.transport, PONG_SECONDS):
+            self.pending_ping_payload = None  # the pong may wait behind a message: ping again
+            return
         self._close_listener()
         metrics.CLOSED.labels("1006").inc()
         self.transport.abort()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 
 from tests.conftest import Connect, Serve
@@ -37,6 +38,32 @@ async def test_d2_only_a_matching_pong_proves_life(
     assert (await client.frame()).opcode == PING
     await client.send(frame(PONG, b"some other"))
     assert await client.code() is None
+
+
+async def test_d2_a_client_that_answers_pings_lives_while_its_commands_wait(
+    database: Database, serve: Serve, raw: Raw
+) -> None:
+    """The second command waits for the first one, and the pongs behind it are not read."""
+    service, calendar = await serve(database, state="on", ping_seconds=1), Calendar(database)
+    company = await calendar.company("u1")
+    client = await raw.upgrade(service)
+    await follow(client, "u1", company)
+    writer = await database.connect()
+    await writer.execute("BEGIN; LOCK TABLE companies IN ACCESS EXCLUSIVE MODE")
+    subscribe = {"type": "subscribe", "data": {"companyId": company, "state": True}}
+    await client.send_text(json.dumps(subscribe))
+    await database.blocked()
+    await client.send_text(json.dumps({"type": "ping"}))
+    pings = 0
+    while pings < 4:
+        message = await client.frame()
+        if message.opcode == PING:
+            pings += 1
+            await client.send(frame(PONG, message.payload))
+    await writer.execute("ROLLBACK")
+    while b'"Pong"' not in (message := await client.frame()).payload:
+        if message.opcode == PING:
+            await client.send(frame(PONG, message.payload))
 
 
 async def test_d17_a_process_that_stood_still_does_not_blame_its_clients(
