@@ -10,20 +10,20 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol
 
 import structlog
 
 from notifier import metrics
 from notifier.delivery.batch import DeliveryTracer
 from notifier.delivery.channel import Channel
-from notifier.delivery.encoding import Chunk, Encoding, encode_chunks
-from notifier.delivery.filter import Change, Filter
+from notifier.delivery.encoding import Chunk, Encoding
+from notifier.delivery.filter import Filter
 from notifier.delivery.filter_catalogue import FilterCatalogue
 from notifier.delivery.history import History
 from notifier.delivery.recent import Budget
+from notifier.delivery.replay_pages import ReplayPages
 from notifier.delivery.revocations import Revocations
-from notifier.delivery.skipping import Selected, chunks_of, select
 from notifier.errors import DatabaseError, NotReady
 from notifier.messages import Message
 
@@ -32,12 +32,6 @@ IDLE_CHANNELS = 1000
 
 BEHIND_SECONDS = 5.0
 """How long a client waits for a node that has not read the log yet, or not as far as the client."""
-
-ENCODED_PAGES = 8
-"""Encoded pages that are kept for the next subscriptions that replay the same messages."""
-
-_PageKey: TypeAlias = tuple[str, str, int, int, Encoding, Filter | None]
-"""Company, epoch, first and last position, encoding and filter of the page."""
 
 _logger = structlog.get_logger("notifier.hub")
 
@@ -85,7 +79,7 @@ class Hub:
         self._idle: OrderedDict[str, None] = OrderedDict()  # the longest unused first
         self._opening: dict[str, asyncio.Task[None]] = {}
         self._early: dict[str, list[Message]] = {}  # of companies whose channel is being opened
-        self._encoded: OrderedDict[_PageKey, list[Chunk]] = OrderedDict()
+        self._pages = ReplayPages(filters)
 
     # --- from the stream
 
@@ -348,7 +342,7 @@ class Hub:
         """
         if after + 1 >= channel.recent.first:
             recent = channel.recent.after(after)[: None if until is None else until - after]
-            return self._encode(channel, recent, encoding, user, wanted)
+            return await self._pages.chunks(channel, recent, encoding, user, wanted)
         epoch = self.epoch
         older = await self._history.page(channel.company, after, epoch)
         if epoch != self.epoch or not older or older[0].position != after + 1:
@@ -361,39 +355,4 @@ class Hub:
             for place, message in enumerate(older, after + 1)
             if message.position == place <= last
         ]
-        return self._encode(channel, received, encoding, user, wanted)
-
-    def _encode(
-        self,
-        channel: Channel,
-        messages: Sequence[Message],
-        encoding: Encoding,
-        user: str,
-        wanted: Filter | None,
-    ) -> list[Chunk]:
-        """Encodes a page; many clients that resume at once come from the same position."""
-        if not messages:
-            return []
-        if any(message.views for message in messages):  # not the same for all
-            return chunks_of(encoding, self._select(messages, user, wanted), channel.epoch)
-        first, last = messages[0].position, messages[-1].position
-        key = (channel.company, channel.epoch, first, last, encoding, wanted)
-        chunks = self._encoded.get(key)
-        if chunks is None:
-            if wanted is None:
-                chunks = encode_chunks(encoding, messages, channel.epoch)
-            else:
-                chunks = chunks_of(encoding, self._select(messages, user, wanted), channel.epoch)
-            self._encoded[key] = chunks
-            if len(self._encoded) > ENCODED_PAGES:
-                self._encoded.popitem(last=False)
-        return chunks
-
-    def _select(self, messages: Sequence[Message], user: str, wanted: Filter | None) -> Selected:
-        def choose(message: Message) -> Message | None:
-            seen = message.seen_by(user)
-            if seen is None or wanted is None:
-                return seen
-            return seen if wanted.passes(Change(seen.body, self.filters.entities)) else None
-
-        return select(messages, choose)
+        return await self._pages.chunks(channel, received, encoding, user, wanted)

@@ -36,26 +36,39 @@ class Selected(NamedTuple):
     is_covered: bool
 
 
-def select(messages: Sequence[Message], choose: Callable[[Message], Message | None]) -> Selected:
-    """Selects the messages that a subscription gets. A Skipped covers the positions of the others.
+class Selection:
+    """Selects the messages of a page that a subscription gets. A Skipped covers the positions of the others.
 
     `choose` returns the message as the subscription gets it, or None where it is left out. A Skipped also comes at each multiple of
     SKIPPED_EVERY that is left out, so that the position of a client moves on.
     """
-    selected: list[Message] = []
-    left: Message | None = None  # since the last one that was selected
-    is_covered = False
-    for message in messages:
-        chosen = choose(message)
-        is_covered = is_covered or (chosen is None and not selected)
-        if chosen is None and message.position % SKIPPED_EVERY:
-            left = message
-            continue
-        if left is not None and chosen is not None:
-            selected.append(skipped(left))
-        left = None
-        selected.append(skipped(message) if chosen is None else chosen)
-    return Selected(selected, left, is_covered)
+
+    def __init__(self, choose: Callable[[Message], Message | None]) -> None:
+        self._choose = choose
+        self._selected: list[Message] = []
+        self._left: Message | None = None  # since the last one that was selected
+        self._is_covered = False
+
+    def add(self, messages: Sequence[Message]) -> None:
+        """The next messages of the page."""
+        selected, left = self._selected, self._left
+        for message in messages:
+            chosen = self._choose(message)
+            if chosen is None and not selected:
+                self._is_covered = True
+            if chosen is None and message.position % SKIPPED_EVERY:
+                left = message
+                continue
+            if left is not None and chosen is not None:
+                selected.append(skipped(left))
+            left = None
+            selected.append(skipped(message) if chosen is None else chosen)
+        self._left = left
+
+    @property
+    def result(self) -> Selected:
+        """What was selected of all messages that were added."""
+        return Selected(self._selected, self._left, self._is_covered)
 
 
 def chunks_of(encoding: Encoding, selected: Selected, epoch: str) -> list[Chunk]:

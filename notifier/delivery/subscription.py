@@ -16,28 +16,28 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import structlog
 
 from notifier import metrics
 from notifier.access.membership import Membership
-from notifier.access.tokens import Identity
 from notifier.delivery.channel import Channel
+from notifier.delivery.encoding import Chunk
 from notifier.delivery.filter import Filter
 from notifier.delivery.hub import Hub
+from notifier.delivery.owner import Owner
 from notifier.delivery.replay import ReplayWriter
 from notifier.delivery.state import State, StateSource
-from notifier.delivery.transport import Transport
 from notifier.errors import Closure, DatabaseError, Internal, NotReady
 from notifier.messages import (
     JSON,
     CompanyOnly,
     CompanyRevoked,
-    ServerMessage,
     StateEnd,
     StatePlace,
     is_at,
@@ -57,25 +57,6 @@ OPEN_SECONDS = 5.0
 """When a user subscribes, an account that was looked up longer ago is looked up again."""
 
 _logger = structlog.get_logger("notifier.subscription")
-
-
-class Owner(Protocol):
-    """The session that a subscription belongs to."""
-
-    transport: Transport
-
-    @property
-    def identity(self) -> Identity:
-        """The authenticated user."""
-
-    def send(self, message: ServerMessage) -> None:
-        """Sends a message to the client."""
-
-    def end(self, closure: Closure) -> None:
-        """Ends the session, and this subscription with it."""
-
-    def unsubscribed(self, subscription: Subscription) -> None:
-        """The subscription is closed: access was lost."""
 
 
 class Phase(Enum):
@@ -259,37 +240,54 @@ class Subscription:
         """
         if self.is_closed:  # the answer was one message too many for the transport
             return
-        former = self.user if former is None else former
+        user = self.user
+        is_another = former not in (None, user)
         hub, channel, transport = self._hub, self._channel, self._owner.transport
         encoding = transport.encoding.unshared or transport.encoding
         self._phase, writer = Phase.REPLAYING, ReplayWriter(transport)
+        page: deque[Chunk] = deque()  # of `user`, up to `until`, not written yet
+        until = self.position
         while self._phase is Phase.REPLAYING:
             if self.epoch != hub.epoch or not hub.is_current(channel):
                 raise NotReady
-            until, is_overtaken = channel.position, False
-            if self._must_recheck():
+            if not page and self.position < (until := channel.position):
+                place = channel, self.position, encoding, user, self._filter
+                page += await hub.replay(*place, until=until)
+                if not page:
+                    raise NotReady  # pruned meanwhile: the client resumes, and `Recovered` is false
+            is_overtaken = False
+            if self._must_recheck():  # after the page has had its turn, which may have taken long
                 if not await self._check_access():
                     self.revoke()
                     continue
-                is_overtaken = self._must_recheck()
-                if not is_overtaken or self.position >= until:
+                if user != self.user:
+                    user, is_another = self.user, former not in (None, self.user)
+                    page.clear()
+                if not page:
                     continue
-                # What came before the check is sent: else nothing would be while member rows keep changing.
-            elif self.position >= until:
+                # What was read before the check is sent: else nothing would be while member rows keep changing.
+                is_overtaken = self._must_recheck()
+            elif not page:
                 self._phase = Phase.LIVE
                 channel.join(self, transport.encoding, transport.write_direct, self._filter)
-                if former != self.user and hub.filters.restricts:
+                if is_another and hub.filters.restricts:
                     self._send_resync()
                 return
-            place = channel, self.position, encoding, self.user, self._filter
-            if not (chunks := await hub.replay(*place, until=until)):
-                raise NotReady  # pruned meanwhile: the client resumes, and `Recovered` is false
-            for chunk in chunks[:1] if is_overtaken else chunks:
-                is_due = not is_overtaken and self._must_recheck()
-                if is_due or self.epoch != hub.epoch or self.is_closed:
-                    break
-                self.position = chunk.last
-                await writer.write(chunk, is_last=chunk.last >= until)
+            await self._write_page(writer, page, until, is_overtaken)
+
+    async def _write_page(
+        self, writer: ReplayWriter, page: deque[Chunk], until: int, is_overtaken: bool
+    ) -> None:
+        """Writes a page until access must be checked again; one chunk where it must be already."""
+        while page:
+            is_due = not is_overtaken and self._must_recheck()
+            if is_due or self.epoch != self._hub.epoch or self.is_closed:
+                return
+            chunk = page.popleft()
+            self.position = chunk.last
+            await writer.write(chunk, is_last=chunk.last >= until)
+            if is_overtaken:
+                return
 
     def _send_resync(self) -> None:
         """With USER_QUERY the rows' user has become another one, who sees rows that were not sent before."""

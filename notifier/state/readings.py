@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Hashable
 from traceback import clear_frames
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from notifier.state.turns import Turns
+from notifier.turns import Turns
 
 COLLECT_SECONDS = 0.05
 """How long a reading waits for further requests when one of the same rows has just ended: many clients request them."""

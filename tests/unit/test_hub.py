@@ -10,6 +10,7 @@ from msgspec import structs
 
 from notifier.delivery import channel as channels
 from notifier.delivery import hub as hubs
+from notifier.delivery import replay_pages
 from notifier.delivery.channel import SLICE, Channel
 from notifier.delivery.encoding import TEXT
 from notifier.delivery.history import Head, History
@@ -297,13 +298,13 @@ async def test_a_replay_ends_before_a_position_that_has_no_message() -> None:
 
 
 async def test_few_encoded_pages_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hubs, "ENCODED_PAGES", 2)
+    monkeypatch.setattr(replay_pages, "ENCODED_PAGES", 2)
     hub = hub_of()
     channel = await hub.open("c")
     hub.deliver([message(n) for n in range(1, 11)])
     for after in (1, 2, 3):
         await hub.replay(channel, after, TEXT, "u")
-    assert len(hub._encoded) == 2
+    assert len(hub._pages._encoded) == 2
 
 
 async def test_a_page_of_the_former_epoch_is_not_replayed_in_the_next() -> None:
@@ -319,7 +320,7 @@ async def test_a_page_of_the_former_epoch_is_not_replayed_in_the_next() -> None:
     hub.deliver([message(n) for n in range(1, 11)])
     history.open.set()
     assert await replaying == []
-    assert not hub._encoded
+    assert not hub._pages._encoded
 
 
 async def test_frames_of_a_former_epoch_are_not_replayed_in_the_next() -> None:

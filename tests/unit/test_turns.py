@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection
 
-from notifier.state.turns import Turns
+from notifier.turns import Turns
 from tests.unit.worlds import settle
 
 
