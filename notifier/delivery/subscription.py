@@ -261,7 +261,7 @@ class Subscription:
                     self.revoke()
                     continue
                 if user != self.user:
-                    user, is_another = self.user, former not in (None, self.user)
+                    user, is_another = self.user, True
                     page.clear()
                 if not page:
                     continue

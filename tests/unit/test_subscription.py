@@ -868,3 +868,31 @@ async def test_messages_go_on_though_each_check_is_overtaken_by_a_change_of_a_me
     assert received == [1, 1, 3, 5, 7, 9, 11, 13, 15, 17]
     assert line.messages == [(A, position) for position in range(1, 18)]
     assert line.types[-1] == "CompanyRevoked"
+
+
+async def test_a_user_who_is_another_one_for_a_part_of_a_replay_has_a_resync(world: World) -> None:
+    """What was replayed meanwhile has no rows that only the first one may see."""
+    world.membership.maps_users, world.membership.conclusive = True, False
+    world.membership.accounts = {"token": "ada"}
+    world.membership.members = {(A, "ada"), (A, "bob")}
+    world.log.hub.filters.restricts = True
+    world.log.store(A, 300, pad=1000)
+    world.log.deliver()
+    session, line = await world.enter("token", company=None)
+    users: list[str] = []
+
+    async def drain() -> None:
+        users.append(session._subscriptions[0].user)
+        if len(users) <= 2:
+            user, former = [("bob", "ada"), ("ada", "bob")][len(users) - 1]
+            world.membership.accounts = {"token": user}
+            world.log.hub.recheck(former)
+
+    line.drain = drain  # type: ignore[method-assign]
+    await set_company(session, A, 0)
+    await settle()
+    assert users[:3] == ["ada", "bob", "ada"]
+    assert line.messages == [(A, n) for n in range(1, 301)]
+    assert line.types[-1] == "Resync"
+    assert line.types.count("Resync") == 1
+    assert session.live_subscriptions
