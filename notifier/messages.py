@@ -315,11 +315,10 @@ def is_at(text: str, at: datetime | None) -> bool:
         return False
 
 
-def resync_text(company: str, epoch: str, position: int, at: datetime | None) -> JSON:
+def resync_text(company: str, epoch: str, position: int) -> JSON:
     """The Resync at a company's last position, for a user who sees rows from now on that were not sent before."""
     data = {"CompanyId": company, "Reason": "epoch", "Epoch": epoch}
-    message = {"Type": "Resync", "Data": data, "Position": position}
-    return _encode(message if at is None else {**message, "At": at_text(at)})
+    return _encode({"Type": "Resync", "Data": data, "Position": position})
 
 
 def timestamp(seconds: float) -> str:

@@ -30,13 +30,14 @@ _log = structlog.get_logger("notifier.accounts")
 
 
 class _Account:
-    """`user` is empty where rows have no such user. `checked`: when that was looked up last."""
+    """`user` is empty where rows have no such user. `checked`: when that was looked up last. `since`: when another user was found to have become this one."""
 
-    __slots__ = ("checked", "user")
+    __slots__ = ("checked", "since", "user")
 
     def __init__(self, user: str, checked: float) -> None:
         self.user = user
         self.checked = checked
+        self.since = -inf
 
 
 class Accounts:
@@ -68,6 +69,13 @@ class Accounts:
         """The rows' user as last looked up, empty where there is none."""
         account = self._accounts.get(subject)
         return account.user if account is not None else ""
+
+    def changed_at(self, subject: str) -> float | None:
+        """When the rows' user was found to be another one than before, by time.monotonic(), in the last KEPT_SECONDS."""
+        account = self._accounts.get(subject)
+        if account is None or account.since < time.monotonic() - KEPT_SECONDS:
+            return None
+        return account.since
 
     async def find(self, subject: str, max_age: float) -> str:
         """The rows' user, looked up at most `max_age` seconds ago. Raises DatabaseError."""
@@ -162,6 +170,7 @@ class Accounts:
         account.checked = max(begun, account.checked)
         former, account.user = account.user, user
         if former != user:
+            account.since = time.monotonic()
             self._drop_subject(former, subject)
             self._subjects.setdefault(user, set()).add(subject)
             self._changed(former)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -61,6 +63,11 @@ def _answer_of(signature: str, pairs: int, rows: Sequence[Record]) -> _Answer:
     if answer.allowed is None or len(answer.allowed) != pairs:
         raise ValueError("not an answer for each pair")
     return answer
+
+
+def was_made_before(made: datetime, moment: float) -> bool:
+    """Whether a change was made before a time of time.monotonic(), by the clocks of this node and of PostgreSQL."""
+    return (datetime.now(UTC) - made).total_seconds() >= time.monotonic() - moment
 
 
 class Membership:
@@ -148,6 +155,16 @@ class Membership:
         if self._accounts is None:
             return identity.user
         return await self._accounts.find(identity.user, max_age)
+
+    def has_become_another(self, identity: Identity, made: datetime | None, since: float) -> bool:
+        """Whether the token's user was found to be another of the rows' users after a message was made, and after `since`, a time of time.monotonic().
+
+        Then the message may have been sent to the former user.
+        """
+        changed = None if self._accounts is None else self._accounts.changed_at(identity.user)
+        if changed is None or changed < since:
+            return False
+        return made is None or was_made_before(made, changed)
 
     async def may_see(self, identity: Identity, company: str) -> bool:
         """Whether the user may see the company now. Raises DatabaseError where that is unknown.

@@ -7,6 +7,7 @@ response has begun, errors are raised; from then on they are passed to `Transpor
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Protocol
@@ -138,7 +139,7 @@ class HttpSession:
         """
         services = self._services
         services.admission.check_rejections(f"user {self.user}")
-        company = canonical(str(request.company_id))
+        company, began = canonical(str(request.company_id)), time.monotonic()
         subscription = await Subscription.open(self, services.hub, services.membership, company)
         if subscription is None:
             metrics.REFUSED.inc()
@@ -149,7 +150,10 @@ class HttpSession:
             await subscription.use_filter(request.entities, request.where)
             recovered: bool | msgspec.UnsetType = msgspec.UNSET
             if request.after is not None:
-                recovered = await subscription.can_resume(request.after, request.epoch, request.at)
+                # Without `at` the client of a poll cannot prove that it has reloaded since an earlier one.
+                since = began if request.at is None else 0
+                place = request.after, request.epoch, request.at
+                recovered = await subscription.can_resume(*place, since)
             state = None
             if request.state and recovered is not True:
                 state = await subscription.read_state(services.states)

@@ -297,7 +297,8 @@ class Session:
         if filtered is not None:
             await subscription.use_filter(filtered.entities, filtered.where)
         if request.after is not None:
-            recovered = await subscription.can_resume(request.after, request.epoch, request.at)
+            place = request.after, request.epoch, request.at
+            recovered = await subscription.can_resume(*place, since=0)
         if filtered is not None and filtered.state and recovered is not True:
             return recovered, await subscription.read_state(self._services.states)
         return recovered, None

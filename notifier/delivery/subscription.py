@@ -2,14 +2,13 @@
 
     subscription = await Subscription.open(session, hub, membership, company)   access is checked
     await subscription.use_filter(entities, where)
-    await subscription.can_resume(after, epoch, at)
+    await subscription.can_resume(after, epoch, at, since=0)
     subscription.begin(after)                                       the answer is sent now
     await subscription.deliver()                                    replays, then is live
     subscription.close()
 
-From `open` to `close` it keeps its channel pinned. It is live only while it has joined the channel. When its user
-may have lost the company, it ends if that is conclusive; otherwise it leaves, checks access, and replays from its last
-position.
+From `open` to `close` it keeps its channel pinned. It is live only while it has joined the channel. When its user may have
+lost the company, it ends if that is conclusive; otherwise it leaves, checks access, and replays from its last position.
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import Enum
 from typing import Any, Self
 
 import structlog
 
 from notifier import metrics
-from notifier.access.membership import Membership
+from notifier.access.membership import Membership, was_made_before
 from notifier.delivery.channel import Channel
 from notifier.delivery.encoding import Chunk
 from notifier.delivery.filter import Filter
@@ -171,23 +170,21 @@ class Subscription:
 
     # --- replay
 
-    async def can_resume(self, after: int, epoch: str | None, at: str | None) -> bool:
+    async def can_resume(self, after: int, epoch: str | None, at: str | None, since: float) -> bool:
         """Whether every message after `after` of the epoch can be delivered. Raises DatabaseError and NotReady.
 
-        With `at` the client proves which message it has at `after`: a restored log may hold another.
+        With `at` the client proves which message it has at `after`: a restored log may hold another. `since`: see `_may_be_of_another`.
         """
         hub, recovered = self._hub, False
         if epoch == hub.epoch and (found := await hub.begin_replay(self._channel, after)):
-            recovered = at is None or is_at(at, found.at)
             self.at = found.at
+            recovered = at is None or is_at(at, found.at)
+            recovered &= not self._may_be_of_another(found.at, since)
         metrics.RESUMES.labels(str(recovered).lower()).inc()
         return recovered
 
     async def read_state(self, source: StateSource) -> State:
-        """The rows that the company has at a position which the channel has reached.
-
-        Raises StateTooLarge, StateUnavailable, NotReady and DatabaseError.
-        """
+        """The rows that the company has at a position which the channel has reached. Raises Refused, NotReady and DatabaseError."""
         hub, channel = self._hub, self._channel
         state = await source.read(self.company, self._filter, self.user)
         try:
@@ -232,6 +229,13 @@ class Subscription:
             self.position, self.at = channel.position, channel.at(channel.position)
         else:
             self.position = after
+        if self._may_be_of_another(self.at):  # with `At` it would be taken for the former user's
+            self.at = None
+
+    def _may_be_of_another(self, at: datetime | None, since: float = 0) -> bool:
+        """Whether a message of that time may have been sent to another of the rows' users, who became this one after `since` (time.monotonic())."""
+        membership, restricts = self._membership, self._hub.filters.restricts
+        return restricts and membership.has_become_another(self._owner.identity, at, since)
 
     async def deliver(self, former: str | None = None) -> None:
         """Replays what comes after the position, then joins the channel, with nothing in between.
@@ -290,9 +294,9 @@ class Subscription:
                 return
 
     def _send_resync(self) -> None:
-        """With USER_QUERY the rows' user has become another one, who sees rows that were not sent before."""
-        place = self.epoch, self.position, self._channel.at(self.position)
-        body, transport = resync_text(self.company, *place), self._owner.transport
+        """With USER_QUERY the rows' user has become another one, who sees rows that were not sent before. Without `At`, as `begin`."""
+        transport = self._owner.transport
+        body = resync_text(self.company, self.epoch, self.position)
         transport.write((transport.encoding.unshared or transport.encoding).frame(body), [body])
 
     @property
@@ -334,7 +338,8 @@ class Subscription:
         membership = self._membership
         if not membership.may_change or not self.live:
             return
-        if named_at is not None and membership.conclusive and self._was_checked_before(named_at):
+        # Where the clocks differ, a check too many is made, or a user who was removed, added and subscribed meanwhile subscribes again.
+        if named_at and membership.conclusive and not was_made_before(named_at, self.checked):
             self.revoke()
             return
         # With a filter it may be behind the channel, and is sent a Skipped when it is live again.
@@ -342,13 +347,6 @@ class Subscription:
         self.epoch = self._hub.epoch
         self._phase = Phase.RECHECKING
         self._task = asyncio.create_task(self._recheck())
-
-    def _was_checked_before(self, at: datetime) -> bool:
-        """Whether the last check of access began before a change was made, by the clocks of this node and of PostgreSQL.
-
-        Where they differ, a check too many is made; or a user who was removed, added and subscribed meanwhile must subscribe once more.
-        """
-        return time.monotonic() - self.checked > (datetime.now(UTC) - at).total_seconds()
 
     async def _recheck(self) -> None:
         owner, former = self._owner, self.user

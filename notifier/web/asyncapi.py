@@ -13,7 +13,7 @@ from functools import cache
 from typing import Annotated, Any, Literal, TypeAlias
 from uuid import UUID
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.json import schema_components
 
 from notifier import messages
@@ -44,7 +44,7 @@ class ResyncData(Struct, rename="pascal"):
 class Resync(Struct, rename="pascal", tag_field="Type", tag="Resync"):
     data: ResyncData
     position: Annotated[int, Meta(ge=1, description=POSITION["description"])]
-    at: datetime
+    at: datetime | UnsetType = UNSET
 
 
 DESCRIBED: dict[type[Struct], str] = {

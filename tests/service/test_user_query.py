@@ -13,6 +13,7 @@ from notifier.client import CompanyState
 from notifier.client import connect as connect_client
 from tests.conftest import Connect, Serve
 from tests.databases import Database
+from tests.service.http_streams import poll
 from tests.service.worked import worked
 from tests.services import run, token
 from tests.waiting import until
@@ -90,6 +91,49 @@ async def test_a_user_who_becomes_another_one_is_instructed_to_read_again(
     states = [each.reason for each in reports if isinstance(each, CompanyState)]
     assert states[0] == "start"
     assert len(states) == 2
+
+
+async def test_one_who_resumes_as_another_user_is_instructed_to_read_again(
+    database: Database, serve: Serve, connect: Connect, tmp_path: Path
+) -> None:
+    """The change is found between two polls, or by the subscription itself."""
+    await database.execute(RESTRICTED)
+    (tmp_path / "notifier.toml").write_text(WATCHES)
+    assert (await run(tmp_path, "migrate", database_url=database.dsn))[0] == 0
+    service = await serve(database, user_query=QUERY)
+    await database.execute("INSERT INTO notes VALUES (1, 7, 1), (2, 7, 2), (3, 7, NULL)")
+    await database.relayed()
+
+    async def page(**place: Any) -> dict[str, Any]:
+        found: dict[str, Any] = (await poll(service, "auth0|ada", "7", wait=0, **place)).json()
+        return found
+
+    def following(page: dict[str, Any]) -> dict[str, Any]:
+        names = {"Position": "after", "Epoch": "epoch", "At": "at"}
+        return {names[name]: page[name] for name in names if name in page}
+
+    async def is_lost() -> bool:
+        return (await page(**place))["Recovered"] is False
+
+    ada = await connect(service, "auth0|ada")
+    first = await page()
+    place = following(first)
+    assert (await page(**place))["Recovered"] is True
+    await database.execute(
+        "UPDATE accounts SET auth0_id = NULL WHERE id = 1;"
+        " UPDATE accounts SET auth0_id = 'auth0|ada' WHERE id = 2"
+    )
+    await until(is_lost)
+    again = await page(**place)
+    assert again["Recovered"] is False, "each client that has the former rows"
+    assert (await page(**following(again)))["Recovered"] is True
+    await ada.send({"type": "subscribe", "data": {"companyId": "7", **place}})
+    assert (await ada.next("SubscribeResult"))["Data"]["Recovered"] is False
+    await database.execute("INSERT INTO notes VALUES (4, 7, 2)")
+    await ada.next("NoteCreated")
+    last = await page(**following(again))
+    assert [each["Type"] for each in last["Messages"]] == ["NoteCreated"]
+    assert (await page(**following(last)))["Recovered"] is True
 
 
 async def test_access_follows_the_rows_of_the_account_and_the_accounts_own_row(

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pytest
 
 from notifier.access.accounts import Accounts
+from notifier.access.membership import Membership
+from notifier.access.tokens import Identity
 from notifier.database.query import Query
 from notifier.errors import DatabaseError
 from tests.unit.worlds import settle
@@ -65,3 +69,30 @@ async def test_users_whose_changed_rows_cannot_be_read_are_checked_again_at_once
     assert accounts.known("ada") == ""
     assert changed == ["1", "1"]
     accounts.end()
+
+
+async def test_a_user_who_has_become_another_one_may_have_had_messages_from_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = Rows(ada="1", bob="2")
+    accounts = Accounts(cast("Query", rows), "SELECT", lambda _: None)
+    membership = Membership(cast("Query", rows), "employees", None, accounts)
+    ada, bob = (Identity(name, 1e12, None) for name in ("ada", "bob"))
+    earlier, later = (datetime.now(UTC) + timedelta(minutes=by) for by in (-1, 1))
+
+    def have_become(made: datetime | None, since: float = 0) -> list[bool]:
+        return [membership.has_become_another(each, made, since) for each in (ada, bob)]
+
+    for identity in (ada, bob):
+        await membership.user_of(identity, 0)
+    assert have_become(earlier) == [False, False], "the first users that were found"
+    rows.users["ada"] = "3"
+    before = time.monotonic()
+    for identity in (ada, bob):
+        await membership.user_of(identity, 0)
+    assert have_become(earlier) == have_become(None) == [True, False]
+    assert have_become(later) == [False, False]
+    assert have_become(earlier, before) == [True, False]
+    assert have_become(earlier, time.monotonic() + 1) == [False, False]
+    monkeypatch.setattr("notifier.access.accounts.KEPT_SECONDS", -1.0)
+    assert have_become(earlier) == [False, False]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from math import inf
 from typing import Any, TypeAlias, cast
 
 from msgspec import structs
 
 from notifier.access.admission import Admission
-from notifier.access.membership import Membership
+from notifier.access.membership import Membership, was_made_before
 from notifier.access.tokens import Identity, Tokens
 from notifier.database.query import Query
 from notifier.delivery import arrivals
@@ -48,6 +50,9 @@ class FakeMembership:
         self.maps_users = False
         self.accounts: dict[str, str] = {}
         """The rows' users of the tokens' users, while `maps_users` is set."""
+        self.found: dict[str, str] = {}
+        self.changed_at = -inf
+        """When the rows' user of any token's user was last found to be another one."""
         self.conclusive = True
 
     async def may_see(self, identity: Identity, company: str) -> bool:
@@ -60,7 +65,15 @@ class FakeMembership:
 
     async def user_of(self, identity: Identity, max_age: float) -> str:
         await self.open.wait()
-        return self.accounts.get(identity.user, "")
+        user = self.accounts.get(identity.user, "")
+        if self.found.setdefault(identity.user, user) != user:
+            self.found[identity.user] = user
+            self.changed_at = time.monotonic()
+        return user
+
+    def has_become_another(self, _: Identity, made: datetime | None, since: float) -> bool:
+        changed = self.changed_at
+        return changed >= since and (made is None or was_made_before(made, changed))
 
 
 class FakeColumns:
