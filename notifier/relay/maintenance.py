@@ -127,7 +127,8 @@ class Maintenance:
         await self._store.save(unsettled=REOPENING)  # if this relay ends here, the next one goes on
         unsettled = await self._disk.reopen()
         self._unsettled = await self._disk.running_before(unsettled or 0)
-        await self._store.save(unsettled=unsettled)
+        # Stored with the epoch: until then REOPENING shows that changes were dropped, to the next relay and to `await`.
+        self._store.expect_end_before(unsettled)
         await self._pipeline.begin_epoch("overflow")
         return True
 

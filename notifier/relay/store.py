@@ -288,6 +288,10 @@ class RelayStore:
         """A backlog up to the snapshot `target` is to be read; the next `save` stores that."""
         self._move(target=target, upto=0)
 
+    def expect_end_before(self, unsettled: int | None) -> None:
+        """Changes of transactions before this one may have been dropped; the next epoch, or the next `save`, stores that."""
+        self._move(unsettled=unsettled)
+
     def pass_over(self, seq: int) -> None:
         """The log ends at `seq` or before, whatever others have written into it: the next epoch begins behind that."""
         self._move(seq=max(seq, self.checkpoint.seq))

@@ -31,7 +31,7 @@ async def explain_transaction(
         explanation.conclude(delivered(messages))
         return messages
     changes = await evidence.changes_of(xid)
-    if transaction.state == "unread":
+    if transaction.state == "unread" and changes:  # without any, they were dropped into a full log
         explanation.add(f"transaction {xid}: committed; {_captured(changes)}")
         explanation.conclude(not_relayed(log, changes))
         return []

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from notifier.database.query import Query
 from notifier.delivery.arrivals import ArrivalLog
+from notifier.errors import Unreachable
+from notifier.relay.store import RelayStore
 from tests.databases import Connection, Database
-from tests.postgres.relays import MakeRelay, new_event
+from tests.postgres.relays import MakeRelay, Relayed, messages_of, new_event, types
+from tests.postgres.test_disk import overflow
+from tests.waiting import until
 
 NUMBER = "SELECT pg_current_xact_id()::text::bigint"
 
@@ -98,3 +104,113 @@ async def new_transaction(app: Connection, company: str) -> int:
         await new_event(app, company)
         number: int = await app.fetchval(NUMBER)
         return number
+
+
+async def is_stored(arrival_log: ArrivalLog, number: int) -> bool:
+    return await arrival_log.states([number]) == {number: "stored"}
+
+
+async def test_a_transaction_whose_changes_were_dropped_is_unread_until_the_epoch_begins(
+    database: Database,
+    app: Connection,
+    company: str,
+    arrival_log: ArrivalLog,
+    make_relay: MakeRelay,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    relay = make_relay()
+    await known(relay, app, company)
+    await overflow(database)
+    number = await new_transaction(app, company)
+    assert await arrival_log.states([number]) == {number: "unread"}
+    begin_epoch, before = RelayStore.begin_epoch, list[dict[int, str]]()
+
+    async def observed(store: RelayStore, reason: str) -> None:
+        assert not await database.fetchval(
+            "SELECT last_value >= 1::bigint << 62 FROM notifier.change_ids"
+        )
+        store.expect_end_before(None)  # as where no transaction is in flight
+        before.append(dict(await arrival_log.states([number])))
+        await begin_epoch(store, reason)
+
+    monkeypatch.setattr(RelayStore, "begin_epoch", observed)
+    await relay.start()
+    await until(partial(is_stored, arrival_log, number))
+    assert before == [{number: "unread"}]
+    assert "Resync" in types(await messages_of(database, company))
+
+
+async def test_a_relay_that_reads_on_while_the_log_is_full_does_not_make_it_stored(
+    database: Database, app: Connection, company: str, arrival_log: ArrivalLog
+) -> None:
+    await overflow(database)
+    number = await new_transaction(app, company)
+    await database.execute("UPDATE notifier.log SET cursor = pg_current_snapshot()::text")
+    assert await arrival_log.states([number]) == {number: "unread"}
+
+
+async def known(relay: Relayed, app: Connection, company: str) -> None:
+    """The log has a message of the company: then it has a Resync in each epoch. The relay does not run any more."""
+    await relay.start()
+    await new_event(app, company)
+    await relay.settled()
+    await relay.stop()
+
+
+async def test_a_relay_that_ends_before_the_epoch_begins_leaves_that_to_the_next_one(
+    database: Database,
+    app: Connection,
+    company: str,
+    make_relay: MakeRelay,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The log is open again by then: nothing else shows that changes were dropped."""
+    relay = make_relay()
+    await known(relay, app, company)
+    await overflow(database)
+    begin_epoch, calls = RelayStore.begin_epoch, list[str]()
+
+    async def once_failing(store: RelayStore, reason: str) -> None:
+        calls.append(reason)
+        if len(calls) == 1:
+            raise Unreachable("the connection was lost")
+        await begin_epoch(store, reason)
+
+    monkeypatch.setattr(RelayStore, "begin_epoch", once_failing)
+    await relay.start()
+
+    async def has_begun() -> bool:
+        return "Resync" in types(await messages_of(database, company))
+
+    await until(has_begun)
+    assert calls == ["overflow", "overflow"]
+
+
+async def test_a_transaction_that_ends_after_the_log_was_reopened_is_unread_until_its_resync(
+    database: Database,
+    app: Connection,
+    company: str,
+    arrival_log: ArrivalLog,
+    make_relay: MakeRelay,
+) -> None:
+    relay, late = make_relay(), await database.connect(app=True)
+    await known(relay, app, company)
+    await overflow(database)
+    await late.execute("BEGIN")
+    number = await late.fetchval(NUMBER)
+    await new_event(late, company)
+    await relay.start()
+    await until(partial(is_stored_resync, database, company, 1))
+    await new_event(app, company)
+    await relay.settled()
+    await relay.stop()
+    resyncs = types(await messages_of(database, company)).count("Resync")
+    await late.execute("COMMIT")
+    assert await arrival_log.states([number]) == {number: "unread"}
+    await relay.start()
+    await until(partial(is_stored, arrival_log, number))
+    assert await is_stored_resync(database, company, resyncs + 1)
+
+
+async def is_stored_resync(database: Database, company: str, count: int) -> bool:
+    return types(await messages_of(database, company)).count("Resync") >= count
