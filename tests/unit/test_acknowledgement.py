@@ -19,8 +19,6 @@ NEVER, EVER = 0.0, 3600.0
 
 MORE_THAN_THE_KERNEL_TAKES = b"x" * 20_000_000
 
-pytestmark = pytest.mark.skipif(not hasattr(socket, "TCP_INFO"), reason="needs Linux")
-
 
 @asynccontextmanager
 async def connection() -> AsyncIterator[tuple[asyncio.Transport, socket.socket]]:
